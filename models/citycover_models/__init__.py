@@ -1,0 +1,1 @@
+"""The published networks and methods: learn, evaluate, export."""

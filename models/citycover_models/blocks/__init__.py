@@ -1,0 +1,1 @@
+"""Encoders and modules that papers truly share."""

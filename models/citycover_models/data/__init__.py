@@ -1,0 +1,1 @@
+"""Samples from scenes and labels; published layouts."""

@@ -1,0 +1,37 @@
+"""The few errors a user can cause. Each message says what was got, what is needed and what to do.
+
+The command line turns exactly these into one line and an exit code; anything else is a bug and keeps
+its traceback.
+"""
+
+
+class CitycoverError(Exception):
+    """A problem that the user can mend; `exit_code` is what the command line leaves with."""
+
+    exit_code = 2
+
+
+class SceneError(CitycoverError):
+    """The imagery cannot be used as it was given."""
+
+
+class ModelError(CitycoverError):
+    """The model file, its card or its network cannot be used."""
+
+
+class PlanError(CitycoverError):
+    """Window, trim, feather or block sizes that do not fit each other or the model."""
+
+
+class ConfigError(CitycoverError):
+    """An option, a legend or a configuration file is wrong."""
+
+
+class ProductError(CitycoverError):
+    """The output folder holds something else, or is in use by another run."""
+
+
+class MachineError(CitycoverError):
+    """The machine cannot do it: no space, no memory, no device, no permission."""
+
+    exit_code = 4

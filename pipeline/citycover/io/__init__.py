@@ -1,0 +1,1 @@
+"""What touches disk: readers, the working store, COG and STAC writers."""
