@@ -82,8 +82,14 @@ class Scene:
     def identity(self) -> str:
         """Hash of everything that decides which pixels are read."""
         groups = [
-            (g.name, g.grid.crs.to_wkt() if g.grid.crs else "", tuple(g.grid.transform), g.shape, g.dtype,
-             [asdict(b) for b in g.bands])
+            (
+                g.name,
+                g.grid.crs.to_wkt() if g.grid.crs else "",
+                tuple(g.grid.transform),
+                g.shape,
+                g.dtype,
+                [asdict(b) for b in g.bands],
+            )
             for g in self.groups
         ]
         text = json.dumps([groups, self.resampling, self.fingerprints], default=str)

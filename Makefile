@@ -1,0 +1,44 @@
+# `make demo` and `make test` do all their own set-up: a virtual environment inside the checkout, pinned.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
+
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench memory clean
+
+demo: $(STAMP)
+	$(BIN)/citycover demo demo --overwrite
+
+test: lint types unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/pytest $(TESTS)
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow --timeout 3600
+
+test-gpu: $(STAMP)
+	$(BIN)/pytest -m gpu tests/gpu
+
+memory: $(STAMP)
+	$(BIN)/python tests/benchmarks/memory.py
+
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/forward_share.py
+
+clean:
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(STAMP)

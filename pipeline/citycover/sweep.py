@@ -1,0 +1,399 @@
+"""The sweep: one column of blocks, from top to bottom, one row of windows at a time.
+
+```
+reader thread ─▶ strip (raw, reflected, filled) ─▶ windows ─▶ network ─▶ probabilities of the voting area
+                                                                              │ blended along x, then y
+     finished blocks ◀─ rows of classes and confidence, nodata where invalid ◀─┘
+```
+
+Memory is bounded by the width of a block: two strips, the shared stripes and the blocks in hand. A block
+that follows the one above it goes on with its open rows; any other begins anew and computes them again, with
+the same result.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from citycover.blend import BestClass, RowBlender
+from citycover.card import ModelCard
+from citycover.io.reader import Hole, Reader
+from citycover.legend import lookup_table
+from citycover.planning import Axis, Block, Plan
+from citycover.predictor import Predictor, check_scores, to_probabilities
+from citycover.stages import Stages
+from citycover.strips import Strip, StripSource
+from citycover.window import Window
+
+AreaMask = Callable[[Window], NDArray[np.bool_]]
+"""Input pixels of the output's area -> (y, x) True inside the area of interest."""
+
+
+class StoppedError(Exception):
+    """The run was asked to stop; what was finished is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedBlock:
+    """One block of output."""
+
+    block: Block
+    classes: NDArray[np.uint8]
+    """(y, x) legend ids; nodata where invalid."""
+    confidence: NDArray[np.uint8]
+    """(y, x) round(255 p) of the best class, at least 1; 0 where invalid."""
+    holes: tuple[Hole, ...]
+    """What could not be read since the block before."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepInput:
+    """What a sweep reads and asks."""
+
+    plan: Plan
+    predictor: Predictor
+    open_readers: Callable[[], Sequence[Reader]]
+    """Opens one reader a band group; called in the thread that reads."""
+    area: AreaMask | None = None
+    stages: Stages = field(default_factory=Stages)
+    stop: threading.Event = field(default_factory=threading.Event)
+    on_windows: Callable[[int, int], None] = lambda _run, _skipped: None
+    """Called with the number of windows run and skipped after each row."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Card of the network."""
+        return self.predictor.card
+
+
+def sweep(given: SweepInput, blocks: Sequence[Block]) -> Iterator[FinishedBlock]:
+    """Compute vertically adjacent blocks of one column, and yield each as it is finished.
+
+    Raises:
+        StoppedError: `given.stop` was set; the batch in hand was finished, the block in hand is dropped.
+    """
+    assert all(b.rows[0] == a.rows[1] and a.cols == b.cols for a, b in zip(blocks, blocks[1:], strict=False))
+    first, last = blocks[0].rows[0], _last_row(given.plan, blocks[-1])
+    columns = given.plan.windows_across(blocks[0])
+    feed = _Feed(given, columns, first, last)
+    rows = _RowMaker(given, columns, blocks[0].window)
+    pending = list(blocks)
+    canvas = _Canvas(pending.pop(0), given.card)
+    try:
+        for index, strips in feed:
+            piece = rows.make(index, strips)
+            feed.release()
+            while (rest := canvas.put(piece)) is not None:
+                yield canvas.finished(feed.take_holes())
+                if not pending:
+                    return
+                canvas, piece = _Canvas(pending.pop(0), given.card), rest
+    finally:
+        feed.close()
+
+
+def _last_row(plan: Plan, block: Block) -> int:
+    """Last row of windows that votes inside a block."""
+    return min(block.rows[1] - (plan.y.feather == 0), plan.y.count - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Finished rows of output, as wide as the block."""
+
+    row: int
+    classes: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
+
+    def below(self, row: int) -> _Piece:
+        """The part from `row` on."""
+        return _Piece(row, self.classes[row - self.row :], self.confidence[row - self.row :])
+
+
+class _Canvas:
+    """A block in the making."""
+
+    def __init__(self, block: Block, card: ModelCard) -> None:
+        self.block = block
+        shape = (block.window.height, block.window.width)
+        self.classes = np.full(shape, card.legend.product_nodata, np.uint8)
+        self.confidence = np.zeros(shape, np.uint8)
+
+    def put(self, piece: _Piece) -> _Piece | None:
+        """Take the rows that are ours. Once the block is complete, give back what lies below it."""
+        window = self.block.window
+        row, end = max(piece.row, window.row), min(piece.row + len(piece.classes), window.row_end)
+        if end > row:
+            to, of = slice(row - window.row, end - window.row), slice(row - piece.row, end - piece.row)
+            self.classes[to] = piece.classes[of]
+            self.confidence[to] = piece.confidence[of]
+        return piece.below(end) if end == window.row_end else None
+
+    def finished(self, holes: tuple[Hole, ...]) -> FinishedBlock:
+        return FinishedBlock(self.block, self.classes, self.confidence, holes)
+
+
+class _Feed:
+    """Strips of all band groups, read ahead by one row of windows in a thread of their own."""
+
+    def __init__(self, given: SweepInput, columns: range, first: int, last: int) -> None:
+        self.given, self.columns, self.first, self.last = given, columns, first, last
+        self.queue: queue.Queue[tuple[int, list[Strip]] | BaseException | None] = queue.Queue(maxsize=2)
+        self.free = threading.Semaphore(2)
+        self.closed = threading.Event()
+        self.sources: list[StripSource] = []
+        self.taken = 0
+        self.thread = threading.Thread(target=self._read, name="citycover-reader", daemon=True)
+        self.thread.start()
+
+    def __iter__(self) -> Iterator[tuple[int, list[Strip]]]:
+        while True:
+            with self.given.stages.time("wait"):
+                item = self.queue.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def release(self) -> None:
+        """The strips handed out last are no longer looked at."""
+        self.free.release()
+
+    def take_holes(self) -> tuple[Hole, ...]:
+        """Holes found since the last call."""
+        found = [hole for source in self.sources for hole in source.holes]
+        new, self.taken = found[self.taken :], len(found)
+        return tuple(new)
+
+    def close(self) -> None:
+        """Stop reading and wait for the thread."""
+        self.closed.set()
+        self.free.release()
+        self.thread.join()
+
+    def _read(self) -> None:
+        try:
+            readers = self.given.open_readers()
+            try:
+                self._read_strips(readers)
+            finally:
+                for reader in readers:
+                    reader.close()
+            self.queue.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
+            self.queue.put(error)
+
+    def _read_strips(self, readers: Sequence[Reader]) -> None:
+        plan = self.given.plan
+        for group, reader in zip(self.given.card.groups, readers, strict=True):
+            origin = (plan.origin[0] // group.ratio, plan.origin[1] // group.ratio)
+            y, x = (_coarse(axis, group.ratio) for axis in (plan.y, plan.x))
+            self.sources.append(StripSource(reader, y, x, self.columns, origin, group.fills))
+        strips = [source.strips(self.first) for source in self.sources]
+        for index in range(self.first, self.last + 1):
+            self.free.acquire()
+            if self.closed.is_set():
+                return
+            with self.given.stages.time("read"):
+                row = [next(strip) for strip in strips]
+            self.queue.put((index, row))
+
+
+def _coarse(axis: Axis, ratio: int) -> Axis:
+    """The same windows in the pixels of a coarser band group."""
+    if ratio == 1:
+        return axis
+    trim = (axis.trim + axis.feather) // ratio  # only halo and step matter for reading
+    return Axis(-(-axis.size // ratio), axis.step // ratio, trim, 0)
+
+
+class _RowMaker:
+    """Runs the network over one row of windows after the other and puts the votes together."""
+
+    def __init__(self, given: SweepInput, columns: range, block: Window) -> None:
+        self.given, self.plan, self.columns = given, given.plan, columns
+        self.cols = (block.col, block.col_end)
+        scale = self.plan.scale
+        self.feather = (int(self.plan.y.feather * scale), int(self.plan.x.feather * scale))
+        self.step = (int(self.plan.y.step * scale), int(self.plan.x.step * scale))
+        self.trim = (int(self.plan.y.trim * scale), int(self.plan.x.trim * scale))
+        self.blender = RowBlender(self.feather)
+        self.best = BestClass(len(given.card.channels), given.predictor.device)
+        ids = lookup_table(given.card.channels)
+        self.ids = None if (ids == np.arange(len(ids))).all() else ids
+        self.nodata = given.card.legend.product_nodata
+        self.batch = self.plan.batch
+
+    def make(self, index: int, strips: list[Strip]) -> _Piece:
+        """Final rows of output after row of windows `index`."""
+        stages = self.given.stages
+        with stages.time("mask"):
+            valid = self._valid(index, strips)
+            active = [j for j in self.columns if self._votes_on(index, j, valid).any()]
+            piece = self._blank(index)
+        self.given.on_windows(len(active), len(self.columns) - len(active))
+        self.blender.next_row()
+        images = [self._on_device(strip.values) for strip in strips]
+        for run in _batches(active, self.batch):
+            if self.given.stop.is_set():
+                raise StoppedError
+            self._predict(index, run, images, piece)
+        with stages.time("mask"):
+            self._mask(index, valid, piece)
+        return piece
+
+    def _blank(self, index: int) -> _Piece:
+        """Rows that become final with row of windows `index`, still without a class."""
+        first = index * self.step[0] - self.feather[0]
+        last = (index + 1) * self.step[0] - self.feather[0] * (index < self.plan.y.count - 1)
+        shape = (last - first, self.cols[1] - self.cols[0])
+        return _Piece(first, np.full(shape, self.nodata, np.uint8), np.zeros(shape, np.uint8))
+
+    def _valid(self, index: int, strips: list[Strip]) -> NDArray[np.bool_]:
+        """(y, x) of the strip, input pixels: valid in every group and inside the area of interest."""
+        valid = strips[0].valid
+        for group, strip in zip(self.given.card.groups[1:], strips[1:], strict=True):
+            fine = strip.valid.repeat(group.ratio, axis=0).repeat(group.ratio, axis=1)
+            valid = valid & fine[: valid.shape[0], : valid.shape[1]]
+        if self.given.area is not None:
+            row, col = self.plan.y.start(index), self.plan.x.start(self.columns[0])
+            valid = valid & self.given.area(Window(row, col, *valid.shape))
+        return valid
+
+    def _votes_on(self, index: int, column: int, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Part of `valid` that window (index, column) votes on."""
+        y, x = self.plan.y, self.plan.x
+        rows, cols = y.votes(index), x.votes(column)
+        row0, col0 = y.start(index), x.start(self.columns[0])
+        return valid[rows[0] - row0 : rows[1] - row0, cols[0] - col0 : cols[1] - col0]
+
+    def _on_device(self, values: NDArray[Any]) -> Tensor:
+        """(band, y, x) view of a strip on the device."""
+        with self.given.stages.time("copy"):
+            return torch.from_numpy(values).to(self.given.predictor.device).permute(2, 0, 1)
+
+    def _predict(self, index: int, run: list[int], images: list[Tensor], piece: _Piece) -> None:
+        """Run a batch of neighbouring windows and put its votes into the piece."""
+        stages = self.given.stages
+        scores = self._scores(run, images)
+        with stages.time("blend"), torch.inference_mode():
+            (ty, tx), (sy, sx), (fy, fx) = self.trim, self.step, self.feather
+            votes = scores[:, :, ty : ty + sy + fy, tx : tx + sx + fx]
+            votes = to_probabilities(votes, self.given.card)
+            ends_row = run[-1] == self.plan.x.count - 1
+            tiles = self.blender.add(votes, run[0], ends_row, index == self.plan.y.count - 1)
+            for column, tile in zip(run, tiles, strict=True):
+                self._put(piece, column * sx - fx, *self.best(tile))
+
+    def _scores(self, run: list[int], images: list[Tensor]) -> Tensor:
+        """Scores of a batch; where it does not fit into memory, of its halves."""
+        stages = self.given.stages
+        with stages.time("copy"):
+            windows = [
+                self._cut(run, image, g.ratio)
+                for image, g in zip(images, self.given.card.groups, strict=True)
+            ]
+        try:
+            with stages.time("forward"):
+                scores = self.given.predictor(windows)
+                _finish(scores)
+        except torch.OutOfMemoryError:
+            if len(run) == 1:
+                raise
+            self.batch = max(1, self.batch // 2)
+            half = len(run) // 2
+            del windows
+            return torch.cat([self._scores(run[:half], images), self._scores(run[half:], images)])
+        side = (self.plan.output(self.plan.y.window), self.plan.output(self.plan.x.window))
+        check_scores(scores, self.given.card, len(run), side)
+        return scores
+
+    def _cut(self, run: list[int], image: Tensor, ratio: int) -> Tensor:
+        """(n, band, y, x) own copy of the windows `run`, channels_last: uint8 as it is, all else float32.
+
+        A copy, because a network may work in place, and windows share pixels.
+        """
+        width = self.plan.x.window // ratio
+        dtype = torch.uint8 if image.dtype == torch.uint8 else torch.float32
+        windows = torch.empty(
+            (len(run), image.shape[0], image.shape[1], width),
+            dtype=dtype,
+            device=image.device,
+            memory_format=torch.channels_last,
+        )
+        for window, column in zip(windows, run, strict=True):
+            first = (column - self.columns[0]) * self.plan.x.step // ratio
+            window.copy_(image[:, :, first : first + width])
+        return windows
+
+    def _put(self, piece: _Piece, col: int, channel: Tensor, confidence: Tensor) -> None:
+        """Place a tile whose first column is output pixel `col`; what lies outside the block is cropped."""
+        first, last = max(col, self.cols[0]), min(col + channel.shape[1], self.cols[1])
+        if last <= first:
+            return
+        to, of = slice(first - self.cols[0], last - self.cols[0]), slice(first - col, last - col)
+        classes = channel.cpu().numpy()[:, of]
+        piece.classes[:, to] = classes if self.ids is None else self.ids[classes]
+        piece.confidence[:, to] = confidence.cpu().numpy()[:, of]
+
+    def _mask(self, index: int, valid: NDArray[np.bool_], piece: _Piece) -> None:
+        """Make invalid pixels nodata."""
+        scale = self.plan.scale
+        row = int(piece.row / scale) - self.plan.y.start(index)
+        col = int(self.cols[0] / scale) - self.plan.x.start(self.columns[0])
+        shape = piece.classes.shape
+        seen = valid[row : row + _ceil(shape[0] / scale), col : col + _ceil(shape[1] / scale)]
+        seen = _rescale(seen, scale.numerator, scale.denominator)
+        invalid = np.ones(shape, np.bool_)
+        invalid[: seen.shape[0], : seen.shape[1]] = ~seen[: shape[0], : shape[1]]
+        if invalid.any():
+            piece.classes[invalid] = self.nodata
+            piece.confidence[invalid] = 0
+
+
+def _finish(scores: Tensor) -> None:
+    """Wait for the device, so that what follows is not counted as its time."""
+    if scores.device.type == "cuda":
+        torch.cuda.synchronize(scores.device)
+
+
+def _ceil(value: Any) -> int:
+    return int(-(-value // 1))
+
+
+def _rescale(valid: NDArray[np.bool_], up: int, down: int) -> NDArray[np.bool_]:
+    """Validity on a grid `up / down` as fine: a coarser pixel is valid where any pixel under it is."""
+    if up > 1:
+        valid = valid.repeat(up, axis=0).repeat(up, axis=1)
+    if down > 1:
+        pad = [(0, -n % down) for n in valid.shape]
+        height, width = valid.shape[0] + pad[0][1], valid.shape[1] + pad[1][1]
+        cells = np.pad(valid, pad).reshape(height // down, down, width // down, down)
+        valid = cells.any(axis=(1, 3))
+    return valid
+
+
+def _batches(columns: list[int], size: int) -> Iterator[list[int]]:
+    """Neighbouring columns in lists of at most `size`.
+
+    >>> list(_batches([0, 1, 2, 5, 6], 2))
+    [[0, 1], [2], [5, 6]]
+    """
+    run: list[int] = []
+    for column in columns:
+        if run and (len(run) == size or column != run[-1] + 1):
+            yield run
+            run = []
+        run.append(column)
+    if run:
+        yield run
