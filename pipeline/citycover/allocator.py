@@ -25,4 +25,5 @@ def tune_allocator() -> bool:
     except (OSError, AttributeError):
         return False
     settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_ARENA_MAX, 1))
-    return all([mallopt(option, value) == 1 for option, value in settings])
+    results = [mallopt(option, value) for option, value in settings]  # each of them, whatever the others say
+    return all(result == 1 for result in results)

@@ -1,12 +1,12 @@
-"""Which windows a run pushes through the network, and which blocks it stores: pure numbers, no pixel read.
+r"""Which windows a run pushes through the network, and which blocks it stores: pure numbers, no pixel read.
 
 Along each axis the output is cut into *cells* of S pixels, anchored to its origin. Window i looks at cell i
 and at what lies around it, and votes with weights that sum to exactly one with its neighbours':
 
 ```
       -(t+f)  0                      S                        2S
- window 0  |..trim..|/rise|~~~~~~~ core ~~~~~~~|fall\\|..trim..|
- window 1                 |..trim..|/rise|~~~~~~~ core ~~~~~~~|fall\\|..trim..|     rise + fall = 1
+ window 0  |..trim..|/rise|~~~~~~~ core ~~~~~~~|fall\|..trim..|
+ window 1                 |..trim..|/rise|~~~~~~~ core ~~~~~~~|fall\|..trim..|     rise + fall = 1
  cells            0                      1                        2
 ```
 
@@ -40,10 +40,10 @@ from citycover.window import Window
 
 MAX_BLOCK_WIDTH = 8192
 """Output pixels; the width that bounds the memory of a sweep."""
-BLOCK_HEIGHT = 2048
+MAX_BLOCK_HEIGHT = 2048
 """Output pixels; what is lost at most when a run dies, times the width."""
 CHUNK = 512
-"""Output pixels; about the side of a compressed chunk of the working store."""
+"""Output pixels; side of a chunk of the working store and of a product tile. Blocks are whole chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Axis:
 
     @property
     def halo(self) -> int:
-        """t + f: how far the first window starts before the first pixel."""
+        """How far the first window starts before the first pixel: t + f."""
         return self.trim + self.feather
 
     @property
@@ -107,16 +107,16 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Block:
-    """A rectangle of cells of the output: the unit of scheduling, storage and resume."""
+    """The unit of scheduling, storage and resume."""
 
     index: tuple[int, int]
     """(y, x) among the blocks."""
-    rows: tuple[int, int]
-    """First row of cells and one past the last."""
-    cols: tuple[int, int]
-    """First column of cells and one past the last."""
     window: Window
     """Output pixels."""
+    rows: tuple[int, int]
+    """Rows of windows that vote inside: the first, and one past the last."""
+    columns: tuple[int, int]
+    """Columns of windows that vote inside: the first, and one past the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +131,8 @@ class Plan:
     x: Axis
     scale: Fraction
     """Output pixels per input pixel."""
-    block_cells: tuple[int, int]
-    """(y, x) cells in a block."""
-    chunk_cells: tuple[int, int]
-    """(y, x) cells in a chunk of the working store; divides `block_cells`."""
+    block_shape: tuple[int, int]
+    """(y, x) output pixels of a whole block; those at the far edges are cut."""
     batch: int
     """Windows that go through the network together."""
     precision: str
@@ -151,37 +149,29 @@ class Plan:
         return math.ceil(length * self.scale)
 
     @property
-    def cell_shape(self) -> tuple[int, int]:
-        """(y, x) output pixels of a cell."""
-        return self.output(self.y.step), self.output(self.x.step)
-
-    @property
-    def block_shape(self) -> tuple[int, int]:
-        """(y, x) output pixels of a whole block: the shard of the working store."""
-        return self.block_cells[0] * self.cell_shape[0], self.block_cells[1] * self.cell_shape[1]
-
-    @property
-    def chunk_shape(self) -> tuple[int, int]:
-        """(y, x) output pixels of a chunk inside a shard."""
-        return self.chunk_cells[0] * self.cell_shape[0], self.chunk_cells[1] * self.cell_shape[1]
-
-    @property
     def block_counts(self) -> tuple[int, int]:
         """(y, x) number of blocks."""
         return (
-            math.ceil(self.y.count / self.block_cells[0]),
-            math.ceil(self.x.count / self.block_cells[1]),
+            math.ceil(self.shape[0] / self.block_shape[0]),
+            math.ceil(self.shape[1] / self.block_shape[1]),
         )
 
     def block(self, by: int, bx: int) -> Block:
         """Block `by`, `bx`."""
-        rows = (by * self.block_cells[0], min((by + 1) * self.block_cells[0], self.y.count))
-        cols = (bx * self.block_cells[1], min((bx + 1) * self.block_cells[1], self.x.count))
         height, width = self.block_shape
-        whole = Window(by * height, bx * width, height, width)
-        window = whole.clip(Window(0, 0, *self.shape))
+        window = Window(by * height, bx * width, height, width).clip(Window(0, 0, *self.shape))
         assert window is not None, f"block {by}, {bx} lies outside {self.shape}"
-        return Block((by, bx), rows, cols, window)
+        return Block(
+            index=(by, bx),
+            window=window,
+            rows=self._voters(self.y, window.row, window.row_end),
+            columns=self._voters(self.x, window.col, window.col_end),
+        )
+
+    def _voters(self, axis: Axis, first: int, end: int) -> tuple[int, int]:
+        """Windows that vote on output pixels `first` to `end`: the first, and one past the last."""
+        step, feather = self.output(axis.step), self.output(axis.feather)
+        return first // step, min((end - 1 + feather) // step, axis.count - 1) + 1
 
     def blocks(self) -> Iterator[Block]:
         """Column after column of blocks, each from top to bottom: the order in which open rows carry over."""
@@ -189,16 +179,11 @@ class Plan:
             for by in range(self.block_counts[0]):
                 yield self.block(by, bx)
 
-    def windows_across(self, block: Block) -> range:
-        """Window columns that vote inside the block."""
-        first, end = block.cols
-        return range(first, min(end + (self.x.feather > 0), self.x.count))
-
     @property
     def windows(self) -> int:
         """Windows of a run in one process, skipped ones counted."""
-        blocks = [self.block(0, bx) for bx in range(self.block_counts[1])]
-        return self.y.count * sum(len(self.windows_across(block)) for block in blocks)
+        columns = [self.block(0, bx).columns for bx in range(self.block_counts[1])]
+        return self.y.count * sum(end - first for first, end in columns)
 
     @property
     def window_pixels(self) -> int:
@@ -245,7 +230,7 @@ class PlanOptions:
     feather: int | None = None
     batch: int | None = None
     block: tuple[int, int] | None = None
-    """(y, x) most output pixels of a block."""
+    """(y, x) most output pixels of a block; multiples of CHUNK where blocks are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +266,8 @@ class _Rule:
 
     def _no_window(self) -> str:
         return (
-            f"window {self.largest} with trim {self.trim} and feather {self.feather} leaves no step that is a "
-            f"multiple of {self.step_multiple} and at least the feather; a window is a multiple of "
+            f"window {self.largest} with trim {self.trim} and feather {self.feather} leaves no step that "
+            f"is a multiple of {self.step_multiple} and at least the feather; a window is a multiple of "
             f"{self.multiple}; give a larger --window or a smaller --trim or --feather"
         )
 
@@ -308,22 +293,16 @@ def make_plan(
     area = _snap(part, unit, scene.shape) if part else Window(0, 0, *scene.shape)
     y = Axis(area.height, rule.fit(area.height), rule.trim, rule.feather)
     x = Axis(area.width, rule.fit(area.width), rule.trim, rule.feather)
-    cells = (math.ceil(y.step * card.output_scale), math.ceil(x.step * card.output_scale))
-    limits = options.block or (BLOCK_HEIGHT, MAX_BLOCK_WIDTH)
-    chunk = tuple(max(1, round(CHUNK / c)) for c in cells)
-    block = tuple(
-        _block_cells(axis.count, cell, ch, limit)
-        for axis, cell, ch, limit in zip((y, x), cells, chunk, limits, strict=True)
-    )
+    grid = _output_grid(scene.grid, area, card.output_scale)
+    limits = options.block or (MAX_BLOCK_HEIGHT, MAX_BLOCK_WIDTH)
     return Plan(
-        grid=_output_grid(scene.grid, area, card.output_scale),
+        grid=grid,
         origin=(area.row, area.col),
         y=y,
         x=x,
         scale=card.output_scale,
-        block_cells=(block[0], block[1]),
-        chunk_cells=(math.gcd(chunk[0], block[0]), math.gcd(chunk[1], block[1])),
-        batch=options.batch or 0,
+        block_shape=(_block_side(grid.shape[0], limits[0]), _block_side(grid.shape[1], limits[1])),
+        batch=options.batch or 1,
         precision="fp32",
     )
 
@@ -356,11 +335,9 @@ def _rule(card: ModelCard, options: PlanOptions) -> _Rule:
     return _Rule(size, card.window.fixed, card.window.multiple, step_unit, trim, feather)
 
 
-def _block_cells(count: int, cell: int, chunk: int, limit: int) -> int:
-    """Cells in a block: equal blocks of whole chunks, at most `limit` output pixels long."""
-    most = max(1, limit // (cell * chunk)) * chunk
-    blocks = math.ceil(count / most)
-    return min(most, _round_up(math.ceil(count / blocks), chunk))
+def _block_side(size: int, most: int) -> int:
+    """Side of equal blocks of whole chunks, at most `most` long."""
+    return min(most, _round_up(math.ceil(size / math.ceil(size / most)), CHUNK))
 
 
 def _output_grid(grid: GeoBox, area: Window, scale: Fraction) -> GeoBox:
@@ -403,8 +380,7 @@ class MemoryBound:
 
 def memory_bound(plan: Plan, scene: Scene, channels: int) -> MemoryBound:
     """What a sweep of this plan holds, in bytes."""
-    block = plan.block(0, 0)
-    width = (len(plan.windows_across(block)) - 1) * plan.x.step + plan.x.window
+    width = _strip_width(plan, 0)
     strips = decoded = 0
     for group in scene.groups:
         pixel = np.dtype(group.dtype).itemsize * len(group.bands) + 1
@@ -418,6 +394,12 @@ def memory_bound(plan: Plan, scene: Scene, channels: int) -> MemoryBound:
     return MemoryBound(strips, decoded, blend, blocks)
 
 
+def _strip_width(plan: Plan, bx: int) -> int:
+    """Input pixels from the first to the last column that the windows of a column of blocks look at."""
+    first, end = plan.block(0, bx).columns
+    return (end - first - 1) * plan.x.step + plan.x.window
+
+
 class PlanTotals:
     """Totals of a plan that need the scene: what `citycover plan` prints."""
 
@@ -429,8 +411,7 @@ class PlanTotals:
         """Bytes of decoded pixels to read, the overlap of block columns counted."""
         plan, total = self.plan, 0
         for bx in range(plan.block_counts[1]):
-            across = len(plan.windows_across(plan.block(0, bx)))
-            width = min((across - 1) * plan.x.step + plan.x.window, plan.x.size)
+            width = min(_strip_width(plan, bx), plan.x.size)
             for group in self.scene.groups:
                 pixel = np.dtype(group.dtype).itemsize * len(group.bands)
                 total += plan.y.size * width * pixel // group.ratio**2

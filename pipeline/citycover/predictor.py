@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -62,7 +62,7 @@ class FunctionPredictor:
 
     card: ModelCard
     function: Callable[..., Tensor]
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Call the function with one tensor a band group."""
@@ -135,9 +135,15 @@ def fast_precision(device: torch.device) -> Precision | None:
     """The reduced precision that the hardware computes in natively, or None."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if device.type == "cpu" and any(_cpu_has(feature) for feature in ("avx512_bf16", "amx_tile")):
         return "bf16"
     return None
+
+
+def _cpu_has(feature: str) -> bool:
+    """Ask torch, which has no public word for it yet."""
+    ask = getattr(torch.cpu, f"_is_{feature}_supported", None)
+    return bool(ask and ask())
 
 
 def passes_gate(exact: Tensor, fast: Tensor) -> bool:
@@ -155,19 +161,6 @@ def passes_gate(exact: Tensor, fast: Tensor) -> bool:
     margin = best.values[:, 0] - best.values[:, 1]
     flipped = (fast.argmax(1) != best.indices[:, 0]) & (margin > GATE_MARGIN)
     return bool(flipped.float().mean() <= GATE_SHARE)
-
-
-def to_tensor_windows(windows: Sequence[Tensor]) -> list[Tensor]:
-    """Own copies of overlapping window views, channels_last: uint8 as it is, all else as float32.
-
-    A copy, because a network may work in place, and the views share memory.
-    """
-    return [
-        w.clone(memory_format=torch.channels_last)
-        if w.dtype == torch.uint8
-        else w.to(torch.float32, memory_format=torch.channels_last, copy=True)
-        for w in windows
-    ]
 
 
 def check_scores(scores: Tensor, card: ModelCard, windows: int, side: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ the same result.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -81,10 +82,9 @@ def sweep(given: SweepInput, blocks: Sequence[Block]) -> Iterator[FinishedBlock]
     Raises:
         StoppedError: `given.stop` was set; the batch in hand was finished, the block in hand is dropped.
     """
-    assert all(b.rows[0] == a.rows[1] and a.cols == b.cols for a, b in zip(blocks, blocks[1:], strict=False))
-    first, last = blocks[0].rows[0], _last_row(given.plan, blocks[-1])
-    columns = given.plan.windows_across(blocks[0])
-    feed = _Feed(given, columns, first, last)
+    assert all(b.index == (a.index[0] + 1, a.index[1]) for a, b in itertools.pairwise(blocks))
+    columns = range(*blocks[0].columns)
+    feed = _Feed(given, columns, range(blocks[0].rows[0], blocks[-1].rows[1]))
     rows = _RowMaker(given, columns, blocks[0].window)
     pending = list(blocks)
     canvas = _Canvas(pending.pop(0), given.card)
@@ -99,11 +99,6 @@ def sweep(given: SweepInput, blocks: Sequence[Block]) -> Iterator[FinishedBlock]
                 canvas, piece = _Canvas(pending.pop(0), given.card), rest
     finally:
         feed.close()
-
-
-def _last_row(plan: Plan, block: Block) -> int:
-    """Last row of windows that votes inside a block."""
-    return min(block.rows[1] - (plan.y.feather == 0), plan.y.count - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +140,8 @@ class _Canvas:
 class _Feed:
     """Strips of all band groups, read ahead by one row of windows in a thread of their own."""
 
-    def __init__(self, given: SweepInput, columns: range, first: int, last: int) -> None:
-        self.given, self.columns, self.first, self.last = given, columns, first, last
+    def __init__(self, given: SweepInput, columns: range, rows: range) -> None:
+        self.given, self.columns, self.rows = given, columns, rows
         self.queue: queue.Queue[tuple[int, list[Strip]] | BaseException | None] = queue.Queue(maxsize=2)
         self.free = threading.Semaphore(2)
         self.closed = threading.Event()
@@ -199,8 +194,8 @@ class _Feed:
             origin = (plan.origin[0] // group.ratio, plan.origin[1] // group.ratio)
             y, x = (_coarse(axis, group.ratio) for axis in (plan.y, plan.x))
             self.sources.append(StripSource(reader, y, x, self.columns, origin, group.fills))
-        strips = [source.strips(self.first) for source in self.sources]
-        for index in range(self.first, self.last + 1):
+        strips = [source.strips(self.rows[0]) for source in self.sources]
+        for index in self.rows:
             self.free.acquire()
             if self.closed.is_set():
                 return

@@ -1,0 +1,96 @@
+"""Runs the blocks of a plan in this process: one inference thread, one reader, one writer."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from citycover.planning import Block, Plan
+from citycover.sweep import FinishedBlock, SweepInput, sweep
+
+
+class BlockSink(Protocol):
+    """Where finished blocks go, and what knows which of them are there."""
+
+    def finished(self) -> set[tuple[int, int]]:
+        """(y, x) indices of the blocks that need not be computed again."""
+        ...
+
+    def write(self, finished: FinishedBlock) -> None:
+        """Keep a block for good. Called from one thread."""
+        ...
+
+
+def open_runs(plan: Plan, finished: set[tuple[int, int]]) -> Iterator[list[Block]]:
+    """Unfinished blocks as runs of vertical neighbours: within a run, open rows carry over."""
+    run: list[Block] = []
+    for block in plan.blocks():
+        follows = bool(run) and run[-1].index[1] == block.index[1]
+        if run and (block.index in finished or not follows):
+            yield run
+            run = []
+        if block.index not in finished:
+            run.append(block)
+    if run:
+        yield run
+
+
+def run_blocks(given: SweepInput, sink: BlockSink, on_block: Callable[[Block], None]) -> None:
+    """Compute every unfinished block and hand it to the sink.
+
+    Args:
+        given: what to read and to ask.
+        sink: written to from a thread of its own, in the order of the blocks.
+        on_block: called after a block is safely in the sink.
+
+    Raises:
+        StoppedError: `given.stop` was set; blocks finished before are in the sink.
+    """
+    writer = _Writer(given, sink, on_block)
+    try:
+        for run in open_runs(given.plan, sink.finished()):
+            for finished in sweep(given, run):
+                with given.stages.time("handover"):
+                    writer.put(finished)
+    finally:
+        writer.close()
+    writer.check()
+
+
+class _Writer:
+    """Writes blocks behind the back of the inference thread; at most two wait."""
+
+    def __init__(self, given: SweepInput, sink: BlockSink, on_block: Callable[[Block], None]) -> None:
+        self.given, self.sink, self.on_block = given, sink, on_block
+        self.queue: queue.Queue[FinishedBlock | None] = queue.Queue(maxsize=2)
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._write, name="citycover-writer", daemon=True)
+        self.thread.start()
+
+    def put(self, finished: FinishedBlock) -> None:
+        """Hand over a block; waits while two others wait."""
+        self.check()
+        self.queue.put(finished)
+
+    def close(self) -> None:
+        """Write what waits, then end."""
+        self.queue.put(None)
+        self.thread.join()
+
+    def check(self) -> None:
+        """Raise here what went wrong there."""
+        if self.error is not None:
+            raise self.error
+
+    def _write(self) -> None:
+        while (finished := self.queue.get()) is not None:
+            if self.error is not None:
+                continue
+            try:
+                with self.given.stages.time("encode"):
+                    self.sink.write(finished)
+                self.on_block(finished.block)
+            except BaseException as error:  # noqa: BLE001 - raised again in the inference thread
+                self.error = error
