@@ -1,0 +1,178 @@
+"""From a network to a model file: script or export it, prove that nothing changed, put the card inside."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from citycover.builtins import NAMES
+from citycover.card import ModelCard, parse_card
+from citycover.errors import ModelError
+from citycover.modelfile import (
+    Format,
+    check_against_card,
+    load_torchscript,
+    probe_side,
+    probe_windows,
+    read_model_file,
+    write_exported,
+    write_torchscript,
+)
+
+TOLERANCE = 1e-5
+"""Largest |eager - exported| / (1 + |eager|) of a score, fp32."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export proved."""
+
+    path: Path
+    card: ModelCard
+    sha256: str
+    format: Format
+    sides: tuple[int, ...]
+    """Window sides, in pixels of the finest group, on which both forms were compared."""
+    difference: float
+    """Largest |eager - exported| / (1 + |eager|) over all probes; 0 where there was nothing to compare."""
+
+
+def export_torchscript(module: nn.Module, card: ModelCard, path: str | Path) -> ExportReport:
+    """Script a network, compare it with itself, check it against its card, and write the model file.
+
+    Scripting, not tracing: a trace freezes whatever depended on the size of its example.
+
+    Raises:
+        ModelError: the network cannot be scripted, changes when it is, or contradicts its card.
+    """
+    module = module.cpu().eval()
+    check_against_card(module, card)
+    try:
+        scripted: torch.jit.ScriptModule = torch.jit.script(module)
+    except (RuntimeError, torch.jit.frontend.NotSupportedError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"network {card.name!r} cannot be scripted: {error}; rewrite the lines named, or "
+            "export it as .pt2"
+        ) from error
+    sides = probe_sides(card)
+    difference = compare(module, scripted, card, sides)
+    write_torchscript(scripted, card, path)
+    return _report(path, sides, difference)
+
+
+def export_pt2(module: nn.Module, card: ModelCard, path: str | Path) -> ExportReport:
+    """Export a network by torch.export, batch and (where the window rule allows) size left open.
+
+    Raises:
+        ModelError: the network cannot be exported so, changes when it is, or contradicts its card.
+    """
+    module = module.cpu().eval()
+    check_against_card(module, card)
+    windows = _windows(card, probe_side(card))
+    try:
+        program = torch.export.export(module, tuple(windows), dynamic_shapes=_open_dimensions(card))
+    except Exception as error:
+        raise ModelError(
+            f"network {card.name!r} cannot be exported by torch.export: {error}; export it as TorchScript"
+        ) from error
+    sides = probe_sides(card)
+    difference = compare(module, program.module(), card, sides)
+    write_exported(program, card, path)
+    return _report(path, sides, difference)
+
+
+def adopt_torchscript(file: str | Path, card_toml: str | Path, out: str | Path) -> ExportReport:
+    """Give a card to a TorchScript file that was made elsewhere, after a probe of both.
+
+    Raises:
+        ModelError: the file or the card cannot be read, or they contradict each other.
+    """
+    card = read_card(card_toml)
+    module = load_torchscript(file, "cpu")
+    check_against_card(module, card)
+    write_torchscript(module, card, out)
+    return _report(out, (probe_side(card),), 0.0)
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Read a card.toml: the fields of ModelCard, `legend` a built-in name or a table.
+
+    Raises:
+        ModelError: the file cannot be read or is no valid card.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"card {path} cannot be read: {error.strerror}; see docs/card.md") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"card {path} is not TOML: {error}; see docs/card.md") from None
+    return parse_card(data, str(path))
+
+
+def write_builtins(folder: str | Path) -> tuple[ExportReport, ...]:
+    """Make the files of the built-in models again."""
+    from citycover_models.nets.spectral import PRESETS
+
+    return tuple(
+        export_torchscript(PRESETS[name].build(), PRESETS[name].card(), Path(folder) / f"{name}.pt")
+        for name in NAMES
+    )
+
+
+def probe_sides(card: ModelCard) -> tuple[int, ...]:
+    """Three window sides that the card allows, or the only one."""
+    if card.window.fixed:
+        return (card.window.size,)
+    side = probe_side(card)
+    step = probe_side(card, floor=1)
+    return (side, side + step, side + 3 * step)
+
+
+def compare(
+    eager: Callable[..., Tensor], exported: Callable[..., Tensor], card: ModelCard, sides: tuple[int, ...]
+) -> float:
+    """Largest relative difference of two forms of a network on random windows of several sizes and batches.
+
+    Raises:
+        ModelError: it is larger than `TOLERANCE`.
+    """
+    worst = 0.0
+    for turn, side in enumerate(sides):
+        windows = _windows(card, side, count=1 + turn, seed=turn)
+        with torch.inference_mode():
+            one, two = eager(*windows), exported(*windows)
+        if one.shape != two.shape:
+            raise ModelError(
+                f"network {card.name!r} changes when it is exported: {tuple(one.shape)} became "
+                f"{tuple(two.shape)} for windows of {side}; its code must not fix sizes"
+            )
+        worst = max(worst, float(((one - two).abs() / (1.0 + one.abs())).max()))
+    if not worst <= TOLERANCE:
+        raise ModelError(
+            f"network {card.name!r} changes when it is exported: scores differ by {worst:.2g}, at most "
+            f"{TOLERANCE:.0e} is needed; look for randomness, or for code that depends on training mode"
+        )
+    return worst
+
+
+def _windows(card: ModelCard, side: int, *, count: int = 2, seed: int = 0) -> list[Tensor]:
+    eight_bit = all("uint8" in group.dtypes for group in card.groups)
+    return probe_windows(card, side, eight_bit=eight_bit, count=count, seed=seed)
+
+
+def _open_dimensions(card: ModelCard) -> tuple[dict[int, object], ...]:
+    """Which dimensions of each input stay open: the batch, and y and x unless the window is fixed."""
+    free = (0,) if card.window.fixed else (0, 2, 3)
+    return tuple(dict.fromkeys(free, Dim.AUTO) for _ in card.groups)
+
+
+def _report(path: str | Path, sides: tuple[int, ...], difference: float) -> ExportReport:
+    written = read_model_file(path)
+    return ExportReport(written.path, written.card, written.sha256, written.format, sides, difference)
