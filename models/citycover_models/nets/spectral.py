@@ -30,8 +30,8 @@ Choices of ours, which no paper gives:
   took it out; the pixels alone do not tell which (a winter scene of 2017 has no number below 900 within 160 m
   of a third of its pixels). So nothing is subtracted, and the thresholds lie where both kinds of numbers pass
   them: the offset shrinks an NDVI of 0.8 to about 0.5 and leaves bare ground below 0.25.
-- Bare and built-up overlap in four bands, and without near infrared so do water and shadow, leafless trees and
-  soil. The cards say so.
+- Bare and built-up overlap in four bands, and without near infrared so do water and shadow, leafless trees
+  and soil. The cards say so.
 """
 
 from __future__ import annotations
@@ -47,18 +47,17 @@ from citycover_models.preset import Preset
 RADIUS = 4
 """Pixels that one output pixel sees to each side: two binomials of radius 2, one after the other."""
 
-_TINY = 1e-4
-"""Keeps ratios of black pixels and logarithms of certainties finite."""
+# 1e-4 below keeps ratios of black pixels and logarithms of certainties finite; TorchScript has no globals.
 
 
 def normalized_difference(a: Tensor, b: Tensor) -> Tensor:
     """(a - b) / (a + b), -1..1; 0 where both are black."""
-    return (a - b) / (a + b + _TINY)
+    return (a - b) / (a + b + 1e-4)
 
 
 def excess_green(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
     """Woebbecke's excess green of the chromatic coordinates, -1..2; 0 for grey."""
-    return (2.0 * green - red - blue) / (red + green + blue + _TINY)
+    return (2.0 * green - red - blue) / (red + green + blue + 1e-4)
 
 
 def leaves(water: Tensor, vegetation: Tensor, dense: Tensor, bare: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ def leaves(water: Tensor, vegetation: Tensor, dense: Tensor, bare: Tensor) -> Te
     green = dry * vegetation
     ground = dry * (1.0 - vegetation)
     p = torch.cat([water, green * dense, green * (1.0 - dense), ground * bare, ground * (1.0 - bare)], dim=1)
-    return torch.log(p + _TINY)
+    return torch.log(p + 1e-4)
 
 
 class Question(nn.Module):
@@ -86,12 +85,11 @@ class Question(nn.Module):
 class Smooth(nn.Module):
     """5 x 5 binomial filter of each band: two depthwise passes with zero padding."""
 
-    across: Tensor
-    down: Tensor
-
     def __init__(self, bands: int) -> None:
         super().__init__()
         self.bands = bands
+        self.across: Tensor  # annotated here: TorchScript cannot resolve class-level annotations in strings
+        self.down: Tensor
         taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
         self.register_buffer("across", taps.view(1, 1, 1, 5).repeat(bands, 1, 1, 1))
         self.register_buffer("down", taps.view(1, 1, 5, 1).repeat(bands, 1, 1, 1))
@@ -253,9 +251,9 @@ def card_rgbn() -> ModelCard:
     """Card of `spectral-rgbn`."""
     return _card(
         "spectral-rgbn",
-        "Water, two densities of vegetation, bare and built-up from NDVI, NDWI and colour of 8-bit RGB + near "
-        "infrared. Bare and built-up differ by colour and roughness only: red roofs count as bare, grey soil and "
-        "shores as built-up; deep shadow may count as water.",
+        "Water, two densities of vegetation, bare and built-up from NDVI, NDWI and colour of 8-bit RGB + "
+        "near infrared. Bare and built-up differ by colour and roughness only: red roofs count as bare, "
+        "grey soil and shores as built-up; deep shadow may count as water.",
         (RED, GREEN, BLUE, NIR),
         ("uint8",),
         (100.0, 105.0, 90.0, 130.0),
@@ -266,16 +264,16 @@ def card_s2() -> ModelCard:
     """Card of `spectral-s2`."""
     return _card(
         "spectral-s2",
-        "Water, two densities of vegetation, bare and built-up from NDVI, NDWI and colour of Sentinel-2 bands "
-        "B04, B03, B02 and B08 or B8A. Bare and built-up differ by colour and roughness only; clouds and snow "
-        "count as bare or built-up: mask them first.",
+        "Water, two densities of vegetation, bare and built-up from NDVI, NDWI and colour of Sentinel-2 "
+        "bands B04, B03, B02 and B08 or B8A. Bare and built-up differ by colour and roughness only; clouds "
+        "and snow count as bare or built-up: mask them first.",
         (("B04", "red", "R", "B4"), ("B03", "green", "G", "B3"), ("B02", "blue", "B", "B2"),
          ("B08", "B8A", "nir", "N", "NIR", "B8")),
         ("uint16", "int16", "float32"),
         (1600.0, 1500.0, 1400.0, 2900.0),
-        offset_tag="digital numbers as delivered, reflectance x 10000, with the +1000 of processing baseline 04.00 "
-        "or without it: nothing is subtracted, and the thresholds stand where both are mapped sanely; with "
-        "the offset, thin vegetation between NDVI 0.25 and 0.4 counts as bare or built-up",
+        offset_tag="digital numbers as delivered, reflectance x 10000, with the +1000 of processing baseline "
+        "04.00 or without it: nothing is subtracted, and the thresholds stand where both are mapped sanely; "
+        "with the offset, thin vegetation between NDVI 0.25 and 0.4 counts as bare or built-up",
     )  # fmt: skip
 
 
@@ -283,9 +281,9 @@ def card_rgb() -> ModelCard:
     """Card of `spectral-rgb`."""
     return _card(
         "spectral-rgb",
-        "Water, two densities of vegetation, bare and built-up from excess green, colour and brightness of 8-bit "
-        "RGB. Weak without near infrared: only dark, still water is found and deep shadow is taken for it; "
-        "leafless trees count as bare, red roofs as bare, grey soil as built-up.",
+        "Water, two densities of vegetation, bare and built-up from excess green, colour and brightness of "
+        "8-bit RGB. Weak without near infrared: only dark, still water is found and deep shadow is taken for "
+        "it; leafless trees count as bare, red roofs as bare, grey soil as built-up.",
         (RED, GREEN, BLUE),
         ("uint8",),
         (100.0, 105.0, 90.0),

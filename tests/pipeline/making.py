@@ -1,0 +1,98 @@
+"""Small scenes, cards and runs for tests of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from citycover.card import BandGroup, ModelCard, WindowRule
+from citycover.io.reader import ArrayReader
+from citycover.legend import Legend, LegendClass
+from citycover.planning import Plan, PlanOptions, make_plan
+from citycover.predictor import FunctionPredictor
+from citycover.scene import BandSource, Scene, SceneGroup
+from citycover.strips import reflect
+from citycover.sweep import FinishedBlock, SweepInput, sweep
+
+CLASSES = 5
+FILL = (10.0, 20.0, 30.0)
+
+
+def make_legend(classes: int = CLASSES) -> Legend:
+    return Legend(
+        name="test",
+        nodata=0,
+        classes=tuple(LegendClass(id=i + 1, name=f"class {i + 1}", color=f"#{40 * i:06x}") for i in range(classes)),
+    )
+
+
+def make_card(window: int, trim: int, feather: int, **changes: Any) -> ModelCard:
+    fields: dict[str, Any] = {
+        "name": "test",
+        "groups": (BandGroup(bands=("a", "b", "c"), dtypes=("uint8",), fill=FILL),),
+        "window": WindowRule(size=window),
+        "trim": trim,
+        "feather": feather,
+        "legend": make_legend(),
+    }
+    return ModelCard(**(fields | changes))
+
+
+def make_scene(shape: tuple[int, int], ratios: Sequence[int] = (1,), dtype: str = "uint8") -> Scene:
+    groups = []
+    for ratio in ratios:
+        size = (-(-shape[0] // ratio), -(-shape[1] // ratio))
+        grid = GeoBox(size, Affine(ratio, 0, 500_000, 0, -ratio, 5_800_000), "EPSG:32633")
+        band = BandSource("memory", 1, "a", dtype, None, "none")
+        groups.append(SceneGroup(f"r{ratio}", grid, (band,) * 3, dtype, (16, 16), ratio))
+    return Scene(tuple(groups), gsd=1.0)
+
+
+def run_sweeps(
+    plan: Plan,
+    card: ModelCard,
+    function: Callable[..., torch.Tensor],
+    images: Sequence[NDArray[Any]],
+    valids: Sequence[NDArray[np.bool_] | None],
+    **given: Any,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Every block of a plan, put together: classes and confidence."""
+    classes = np.full(plan.shape, 99, np.uint8)
+    confidence = np.full(plan.shape, 99, np.uint8)
+
+    def readers() -> list[ArrayReader]:
+        return [ArrayReader(i, v, (16, 16)) for i, v in zip(images, valids, strict=True)]
+
+    start = SweepInput(plan, FunctionPredictor(card, function), readers, **given)
+    for bx in range(plan.block_counts[1]):
+        for block in sweep(start, [plan.block(by, bx) for by in range(plan.block_counts[0])]):
+            put(block, classes, confidence)
+    return classes, confidence
+
+
+def put(block: FinishedBlock, classes: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> None:
+    classes[block.block.window.slices] = block.classes
+    confidence[block.block.window.slices] = block.confidence
+
+
+def whole(
+    card: ModelCard, function: Callable[..., torch.Tensor], image: NDArray[Any], valid: NDArray[np.bool_]
+) -> torch.Tensor:
+    """(c, y, x) probabilities of one forward over the filled raster, reflect-padded by t + f, then cropped."""
+    height, width = valid.shape
+    filled = np.where(valid[..., None], image, np.array(card.groups[0].fills).astype(image.dtype))
+    pad = card.trim + card.feather
+    rows, cols = (reflect(-pad, n + 2 * pad, n) for n in (height, width))
+    padded = torch.from_numpy(filled[rows][:, cols]).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        return torch.softmax(function(padded), 1)[0, :, pad : pad + height, pad : pad + width]
+
+
+def plan_of(scene: Scene, card: ModelCard, **options: Any) -> Plan:
+    return make_plan(scene, card, PlanOptions(**options))
