@@ -109,7 +109,11 @@ def test_scripted_equals_eager(name: str, request: pytest.FixtureRequest) -> Non
         scripted(_dn(1, 3, 32, 33))
 
 
-def test_exported_equals_eager_at_other_sizes(network: DAFormer) -> None:
+def test_exported_equals_eager_at_other_sizes() -> None:
+    network = DAFormer("b0").eval()
+    for i in range(1, 5):  # one block a stage says as much as two, and is traced in half the time
+        name = f"block{i}"
+        setattr(network.backbone, name, getattr(network.backbone, name)[:1])
     n, y, x = torch.export.Dim("n", max=64), torch.export.Dim("y", max=64), torch.export.Dim("x", max=64)
     shapes = ({0: n, 2: 32 * y, 3: 32 * x},)
     with torch.no_grad():
