@@ -218,6 +218,16 @@ class WorkingStore:
         layout = Layout(*(tuple(data["layout"][key]) for key in ("shape", "block", "cell")))
         return cls(folder, layout, [ArraySpec(**spec) for spec in data["arrays"]], threads)
 
+    @staticmethod
+    def read_extra(folder: Path) -> Mapping[str, Any]:
+        """What `create` was given as `extra`.
+
+        Raises:
+            ProductError: there is no store, or another version of citycover made it.
+        """
+        extra: Mapping[str, Any] = _read_description(folder)["extra"]
+        return extra
+
     @classmethod
     def resume(
         cls,
@@ -239,7 +249,8 @@ class WorkingStore:
         changed += [key for key in ("layout", "arrays") if found[key] != wanted[key]]
         if changed:
             raise ProductError(
-                f"{folder.parent} holds an unfinished run that differs in: {', '.join(changed)}; "
+                f"{folder.parent} holds an unfinished run that differs from this one "
+                f"in: {', '.join(changed)}; "
                 "a resumed run must be the same; give the same input and options, or --restart to drop what "
                 "is there, or choose another --out"
             )

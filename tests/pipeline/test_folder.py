@@ -1,0 +1,169 @@
+"""What may lie in a product folder, and how a product appears in it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from citycover.errors import MachineError, ProductError
+from citycover.io import folder as folder_module
+from citycover.io.folder import ProductFolder, check_folder, machine_errors
+from citycover.io.lock import RunLock
+
+ITEM = json.dumps({"properties": {"processing:software": {"citycover": "0"}}})
+
+
+def begin(folder: ProductFolder) -> None:
+    """What `WorkingStore.create` does last."""
+    (folder.work / "identity.json").write_text("{}")
+
+
+def finish(folder: ProductFolder, *names: str) -> None:
+    for name in names:
+        (folder.staging / name).write_text(f"new {name}")
+    (folder.staging / "item.json").write_text(ITEM)
+    folder.publish()
+
+
+def content(out: Path) -> set[str]:
+    return {path.name for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_new_or_empty_folder_receives_the_product(tmp_path: Path, exists: bool) -> None:
+    out = tmp_path / "a" / "b"
+    if exists:
+        out.mkdir(parents=True)
+    with ProductFolder(out) as folder:
+        assert not folder.resumable
+        begin(folder)
+        finish(folder, "landcover.tif", "run.json")
+    assert content(out) == {"landcover.tif", "run.json", "item.json"}
+
+
+def test_the_item_appears_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda self, to: (order.append(self.name), rename(self, to))[1])
+    with ProductFolder(tmp_path / "out") as folder:
+        finish(folder, "preview.png", "landcover.tif", "run.json")
+    assert order == ["landcover.tif", "preview.png", "run.json", "item.json"]
+
+
+def test_an_unfinished_run_is_resumed_and_restart_drops_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with ProductFolder(out) as folder:
+        begin(folder)
+        (folder.work / "ledger").mkdir()
+    with ProductFolder(out) as folder:
+        assert folder.resumable
+    with ProductFolder(out, restart=True) as folder:
+        assert not folder.resumable
+        assert content(folder.work) == {"lock", "publish"}
+
+
+def test_a_kill_while_publishing_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with ProductFolder(out) as folder:
+        begin(folder)
+        (folder.out / "landcover.tif").write_text("renamed already")
+    with ProductFolder(out) as folder:
+        assert folder.resumable
+        finish(folder, "landcover.tif")
+    assert (out / "landcover.tif").read_text() == "new landcover.tif"
+
+
+def test_a_run_that_ends_before_its_first_block_leaves_no_trace(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), ProductFolder(tmp_path / "out"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_product_is_replaced_only_on_request_and_whole(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with ProductFolder(out) as folder:
+        finish(folder, "landcover.tif", "entropy.tif")
+    (out / "notes.txt").write_text("the user's own")
+    with pytest.raises(ProductError, match="--overwrite"):
+        check_folder(out)
+    with ProductFolder(out, overwrite=True) as folder:
+        assert "entropy.tif" in content(out), "the old product stays until the new one is there"
+        finish(folder, "landcover.tif")
+    assert content(out) == {"landcover.tif", "item.json", "notes.txt"}
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "landcover.tif", "item.json"])
+def test_other_content_is_refused_even_with_overwrite(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    for overwrite in (False, True):
+        with (
+            pytest.raises(ProductError, match=f"other content: {name}"),
+            ProductFolder(tmp_path, overwrite=overwrite),
+        ):
+            pass
+    assert content(tmp_path) == {name}
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for out in (file, file / "below"):
+        with pytest.raises(ProductError, match="is a file"):
+            check_folder(out)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module.os, "access", lambda path, mode: False)  # root may write anywhere
+    for out in (tmp_path, tmp_path / "new"):
+        with pytest.raises(MachineError, match="permission"):
+            check_folder(out)
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "no space left"), (errno.EROFS, "read-only")])
+def test_refusals_of_the_system_become_messages(number: int, said: str) -> None:
+    with pytest.raises(MachineError, match=said), machine_errors(Path("out")):
+        raise OSError(number, os.strerror(number))
+    with pytest.raises(IsADirectoryError), machine_errors(Path("out")):
+        raise IsADirectoryError(errno.EISDIR, "a bug keeps its traceback")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(MachineError, match="no space left"), machine_errors(Path("/dev/full")):
+        Path("/dev/full").write_text("x")
+
+
+def test_two_runs_exclude_each_other(tmp_path: Path) -> None:
+    with ProductFolder(tmp_path / "out"), pytest.raises(ProductError, match=f"process {os.getpid()}"):
+        RunLock(tmp_path / "out" / ".work" / "lock").acquire()
+
+
+def test_a_dead_process_holds_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "out" / ".work" / "lock"
+    path.parent.mkdir(parents=True)
+    script = (
+        "import os, signal, sys; from pathlib import Path; from citycover.io.lock import RunLock;"
+        "RunLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == -9
+    with RunLock(path):
+        assert f"process {os.getpid()}" in path.read_text()
+
+
+def test_a_run_goes_on_where_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with RunLock(tmp_path / "lock"):
+        assert "no lock" in caplog.text
