@@ -160,8 +160,8 @@ class ModelCard(_Value):
                 f"a multiple of stride {self.stride}"
             )
         for group in self.groups:
-            if self.stride % group.ratio or (self.trim + self.feather) % group.ratio:
-                raise ValueError(f"stride and trim + feather must be multiples of ratio {group.ratio}")
+            if self.stride % group.ratio or self.trim % group.ratio or self.feather % group.ratio:
+                raise ValueError(f"stride, trim and feather must be multiples of ratio {group.ratio}")
         for what, length in (("trim", self.trim), ("feather", self.feather), ("step", step)):
             if (length * self.output_scale).denominator != 1:
                 raise ValueError(f"{what} {length} x output_scale {self.output_scale} is not a whole number")

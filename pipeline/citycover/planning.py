@@ -312,9 +312,10 @@ def _rule(card: ModelCard, options: PlanOptions) -> _Rule:
     trim = card.trim if options.trim is None else options.trim
     feather = card.feather if options.feather is None else options.feather
     unit = math.lcm(card.stride, *(g.ratio for g in card.groups), card.output_scale.denominator)
-    if (trim + feather) % unit or (trim * card.output_scale).denominator != 1:
+    apart = math.lcm(card.output_scale.denominator, *(g.ratio for g in card.groups))
+    if (trim + feather) % unit or trim % apart:
         near = max(unit, unit * round((trim + feather) / unit))
-        fits = min(feather, near)
+        fits = min(feather // apart * apart, near)
         raise PlanError(
             f"trim {trim} + feather {feather} = {trim + feather} is not a multiple of {unit}, the stride of "
             f"model {card.name!r}; the nearest that fits is --trim {near - fits} --feather {fits}"

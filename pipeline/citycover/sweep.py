@@ -192,7 +192,7 @@ class _Feed:
         plan = self.given.plan
         for group, reader in zip(self.given.card.groups, readers, strict=True):
             origin = (plan.origin[0] // group.ratio, plan.origin[1] // group.ratio)
-            y, x = (_coarse(axis, group.ratio) for axis in (plan.y, plan.x))
+            y, x = (coarse_axis(axis, group.ratio) for axis in (plan.y, plan.x))
             self.sources.append(StripSource(reader, y, x, self.columns, origin, group.fills))
         strips = [source.strips(self.rows[0]) for source in self.sources]
         for index in self.rows:
@@ -204,12 +204,11 @@ class _Feed:
             self.queue.put((index, row))
 
 
-def _coarse(axis: Axis, ratio: int) -> Axis:
+def coarse_axis(axis: Axis, ratio: int) -> Axis:
     """The same windows in the pixels of a coarser band group."""
     if ratio == 1:
         return axis
-    trim = (axis.trim + axis.feather) // ratio  # only halo and step matter for reading
-    return Axis(-(-axis.size // ratio), axis.step // ratio, trim, 0)
+    return Axis(-(-axis.size // ratio), axis.step // ratio, axis.trim // ratio, axis.feather // ratio)
 
 
 class _RowMaker:

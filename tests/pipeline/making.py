@@ -32,11 +32,11 @@ def make_legend(classes: int = CLASSES) -> Legend:
     )
 
 
-def make_card(window: int, trim: int, feather: int, **changes: Any) -> ModelCard:
+def make_card(window: int | WindowRule, trim: int, feather: int, **changes: Any) -> ModelCard:
     fields: dict[str, Any] = {
         "name": "test",
         "groups": (BandGroup(bands=("a", "b", "c"), dtypes=("uint8",), fill=FILL),),
-        "window": WindowRule(size=window),
+        "window": WindowRule(size=window) if isinstance(window, int) else window,
         "trim": trim,
         "feather": feather,
         "legend": make_legend(),

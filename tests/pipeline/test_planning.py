@@ -58,7 +58,7 @@ def test_blocks_partition_the_output_and_name_the_windows_that_vote_inside(
 
 
 def test_windows_are_fitted_to_the_raster() -> None:
-    card = make_card(1024, 64, 16, stride=16, window=WindowRule(size=1024, multiple=16))
+    card = make_card(WindowRule(size=1024, multiple=16), 64, 16, stride=16)
     plan = plan_of(make_scene((1000, 2000)), card)
     assert (plan.y.count, plan.x.count) == (2, 3)
     assert plan.y.step == 512 and plan.x.step == 672
@@ -66,21 +66,21 @@ def test_windows_are_fitted_to_the_raster() -> None:
 
 
 def test_a_fixed_window_stays_what_it_is() -> None:
-    card = make_card(224, 32, 32, stride=16, window=WindowRule(size=224, fixed=True))
+    card = make_card(WindowRule(size=224, fixed=True), 32, 32, stride=16)
     plan = plan_of(make_scene((100, 500)), card)
     assert (plan.y.window, plan.x.window) == (224, 224)
 
 
 def test_what_breaks_the_model_is_refused_with_the_nearest_that_fits() -> None:
-    card = make_card(512, 64, 16, stride=16, window=WindowRule(size=512, multiple=16, maximum=1024))
+    card = make_card(WindowRule(size=512, multiple=16, maximum=1024), 64, 16, stride=16)
     scene = make_scene((600, 600))
-    with pytest.raises(PlanError, match="--trim 64 --feather 8|--trim 56 --feather 8|nearest that fits is --trim"):
+    with pytest.raises(PlanError, match="nearest that fits is --trim 72 --feather 8|nearest that fits is --trim 56 --feather 8"):
         plan_of(scene, card, feather=8)
     with pytest.raises(PlanError, match="nearest that fits is 512"):
         plan_of(scene, card, window=500)
     with pytest.raises(PlanError, match="leaves no step"):
         plan_of(scene, card, window=144, trim=64, feather=16 * 4)
-    fixed = make_card(512, 64, 16, window=WindowRule(size=512, fixed=True))
+    fixed = make_card(WindowRule(size=512, fixed=True), 64, 16)
     with pytest.raises(PlanError, match="windows of 512 only"):
         plan_of(scene, fixed, window=256)
 
@@ -109,7 +109,7 @@ def test_output_scales_keep_the_origin_and_count_partly_covered_cells() -> None:
 
 
 def test_the_memory_bound_does_not_grow_with_the_raster() -> None:
-    card = make_card(1024, 64, 16, stride=16, window=WindowRule(size=1024, multiple=16))
+    card = make_card(WindowRule(size=1024, multiple=16), 64, 16, stride=16)
     bounds = []
     for side in (8192, 40_960, 100_000):
         scene = make_scene((side, side))

@@ -1,0 +1,145 @@
+"""Short probes before a run: a sample of real windows, precision that may be trusted, speed and memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from citycover.card import ModelCard
+from citycover.io.reader import Reader
+from citycover.planning import Plan
+from citycover.predictor import ModelPredictor, Precision, fast_precision, passes_gate, to_probabilities
+from citycover.strips import StripSource
+from citycover.sweep import coarse_axis
+
+GATE_PIXELS = 4_000_000
+"""Input pixels on which reduced precision is compared with fp32."""
+_CPU_BATCH_PIXELS = 1_500_000
+"""About where the activations of one batch stop fitting into the caches of a processor."""
+_GPU_BATCH_PIXELS = 16_000_000
+
+
+def peak_rss() -> int:
+    """Bytes of memory that this process held at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def default_batch(plan: Plan, device: torch.device) -> int:
+    """Windows that go through the network together."""
+    pixels = _GPU_BATCH_PIXELS if device.type == "cuda" else _CPU_BATCH_PIXELS
+    return max(1, min(64, pixels // plan.window_pixels))
+
+
+def sample_windows(
+    plan: Plan, card: ModelCard, open_readers: Callable[[], Sequence[Reader]], pixels: int
+) -> list[list[Tensor]]:
+    """Real windows from all over the scene, as a predictor takes them, one at a time.
+
+    Args:
+        plan: which windows there are.
+        card: band groups.
+        open_readers: one reader a band group.
+        pixels: input pixels wanted at least, as far as the scene has so many.
+    """
+    wanted = max(1, -(-pixels // plan.window_pixels))
+    rows = sorted({round(k * (plan.y.count - 1) / 4) for k in (2, 0, 4, 1, 3)})
+    per_row = -(-wanted // len(rows))
+    spread = max(1, plan.x.count // per_row)
+    found: list[list[Tensor]] = []
+    readers = open_readers()
+    try:
+        for row in rows:
+            for column in range(spread // 2, plan.x.count, spread):
+                window = _read_window(plan, card, readers, row, column)
+                if window is not None and len(found) < wanted:
+                    found.append(window)
+    finally:
+        for reader in readers:
+            reader.close()
+    return found
+
+
+def _read_window(
+    plan: Plan, card: ModelCard, readers: Sequence[Reader], row: int, column: int
+) -> list[Tensor] | None:
+    """One (1, band, y, x) tensor a band group; None where no pixel is valid."""
+    tensors, any_valid = [], False
+    for group, reader in zip(card.groups, readers, strict=True):
+        y, x = coarse_axis(plan.y, group.ratio), coarse_axis(plan.x, group.ratio)
+        origin = (plan.origin[0] // group.ratio, plan.origin[1] // group.ratio)
+        source = StripSource(reader, y, x, range(column, column + 1), origin, group.fills)
+        strip = next(source.strips(row))
+        any_valid |= bool(strip.valid.any())
+        tensor = torch.from_numpy(strip.values.copy()).permute(2, 0, 1)[None]
+        tensors.append(tensor if tensor.dtype == torch.uint8 else tensor.to(torch.float32))
+    return tensors if any_valid else None
+
+
+def choose_precision(
+    wanted: str, predictor: ModelPredictor, samples: Callable[[], list[list[Tensor]]]
+) -> Precision:
+    """Precision of a run: what was asked for, or for `auto` the fastest that flips near-ties only.
+
+    Args:
+        wanted: auto, fp32, bf16 or fp16.
+        predictor: runs the samples; its precision is fp32 again afterwards.
+        samples: reads windows; called only if there is something to compare.
+    """
+    if wanted in ("fp32", "bf16", "fp16"):
+        return wanted  # type: ignore[return-value]  # narrowed by the line above
+    fast = fast_precision(predictor.device)
+    if fast is None or predictor.card.precision == "fp32":
+        return "fp32"
+    for window in samples():
+        moved = [tensor.to(predictor.device) for tensor in window]
+        exact = to_probabilities(predictor(moved), predictor.card)
+        predictor.precision = fast
+        try:
+            reduced = to_probabilities(predictor(moved), predictor.card)
+        finally:
+            predictor.precision = "fp32"
+        if not passes_gate(exact, reduced):
+            return "fp32"
+    return fast
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What a short probe of the network measured."""
+
+    seconds_per_window: float
+    activation_bytes: int
+    """Memory that one batch needs beyond what was held before, as far as the process grew."""
+
+    def seconds(self, plan: Plan) -> float:
+        """Estimated wall time of the whole plan; the forward pass is most of it."""
+        return 1.15 * self.seconds_per_window * plan.windows
+
+
+def measure_speed(plan: Plan, predictor: ModelPredictor, repeats: int = 2) -> Speed:
+    """Run the network on random windows of the plan."""
+    generator = torch.Generator().manual_seed(0)
+    windows = []
+    for group in predictor.card.groups:
+        shape = (plan.batch, len(group.bands), plan.y.window // group.ratio, plan.x.window // group.ratio)
+        numbers = torch.randint(0, 255, shape, generator=generator, dtype=torch.uint8)
+        tensor = numbers if group.dtypes[0] == "uint8" else numbers.float() * 40
+        windows.append(tensor.to(predictor.device))
+    before = peak_rss()
+    predictor(windows)
+    held = peak_rss() - before
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        predictor(windows).sum().item()  # waits for the device
+    seconds = (time.perf_counter() - begin) / repeats
+    return Speed(seconds / plan.batch, held)
+
+
+def with_choices(plan: Plan, batch: int, precision: str) -> Plan:
+    """The plan with batch and precision settled."""
+    return replace(plan, batch=batch, precision=precision)

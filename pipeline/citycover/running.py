@@ -1,0 +1,149 @@
+"""Running a job: load the network, compute the blocks that are missing, publish. Imports torch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from citycover.io.folder import ProductFolder, machine_errors
+from citycover.io.raster import RasterReader
+from citycover.io.reader import Hole, Reader
+from citycover.io.shard import ArraySpec, Layout
+from citycover.io.store import WorkingStore
+from citycover.planning import CHUNK, Plan
+from citycover.predictor import ModelPredictor, choose_device
+from citycover.probe import GATE_PIXELS, choose_precision, default_batch, peak_rss, sample_windows
+from citycover.product import Job, Product, Watch, settle_plan
+from citycover.publish import Finished, publish
+from citycover.scene import Scene
+from citycover.schedule import run_blocks
+from citycover.stages import Stages
+from citycover.sweep import FinishedBlock, SweepInput
+
+logger = logging.getLogger(__name__)
+
+
+def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Product:
+    """Everything from loading the network to the renamed files.
+
+    Args:
+        job: what to do.
+        folder: entered, so that nobody else writes there.
+        watch: progress and stop.
+        begin: `time.perf_counter()` when the run began.
+    """
+    if job.request.threads:
+        torch.set_num_threads(job.request.threads)
+    stages = Stages()
+    with stages.time("start"):
+        device = choose_device(job.request.device)
+        predictor = ModelPredictor(job.model.path, device)
+        plan = _settle(job, folder, predictor)
+        predictor.precision = plan.precision
+        store = _open_store(job, folder, plan)
+    earlier = store.finished()
+    watch.started(plan, sum(record.pixels for record in earlier.values()))
+    sink = _StoreSink(store, folder)
+    swept = time.perf_counter()
+    given = SweepInput(
+        plan=plan,
+        predictor=predictor,
+        open_readers=open_readers(job.scene, job.request.threads),
+        area=job.area.mask(plan.origin) if job.area and job.area.geometry is not None else None,
+        stages=stages,
+        stop=watch.stop,
+        on_windows=sink.count,
+    )
+    with store:
+        run_blocks(given, sink, watch.advanced)
+        stages.add("sweep", time.perf_counter() - swept)
+        watch.publishing()
+        finished = Finished(job, plan, store, str(device), stages, sink.windows, begin)
+        return publish(finished, folder)
+
+
+def open_readers(scene: Scene, threads: int | None) -> Callable[[], Sequence[Reader]]:
+    """Opens a reader for each band group; small enough to be sent to a worker."""
+
+    def open_all() -> list[Reader]:
+        return [RasterReader(group, scene.resampling, threads=threads or 1) for group in scene.groups]
+
+    return open_all
+
+
+def _settle(job: Job, folder: ProductFolder, predictor: ModelPredictor) -> Plan:
+    """Batch and precision: as asked for, as the unfinished run had them, or chosen here."""
+    request = job.request
+    kept: dict[str, Any] = dict(WorkingStore.read_extra(folder.work)) if folder.resumable else {}
+    batch = request.batch or kept.get("batch") or default_batch(job.plan, predictor.device)
+    if request.precision == "auto" and "precision" in kept:
+        precision = str(kept["precision"])
+    else:
+        readers = open_readers(job.scene, request.threads)
+        precision = choose_precision(
+            request.precision,
+            predictor,
+            lambda: sample_windows(job.plan, job.model.card, readers, GATE_PIXELS),
+        )
+    return settle_plan(job, predictor.device.type, int(batch), precision)
+
+
+def _open_store(job: Job, folder: ProductFolder, plan: Plan) -> WorkingStore:
+    """The store of the unfinished run, if there is one and it is this run; else a new one."""
+    layout = Layout(plan.shape, plan.block_shape, (CHUNK, CHUNK))
+    arrays = [ArraySpec("classes", job.model.card.legend.product_nodata), ArraySpec("confidence", 0)]
+    threads = job.request.threads or 2
+    identity = job.identity(plan)
+    if folder.resumable:
+        store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)
+        logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))
+        return store
+    extra = {"batch": plan.batch, "precision": plan.precision}
+    return WorkingStore.create(folder.work, layout, arrays, identity, extra, threads)
+
+
+@dataclass
+class _StoreSink:
+    """The working store as a sink of blocks, and the count of windows beside it."""
+
+    store: WorkingStore
+    folder: ProductFolder
+    windows: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
+    _written: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, run: int, skipped: int) -> None:
+        """Note windows of one row."""
+        with self._lock:
+            self.windows["run"] += run
+            self.windows["skipped"] += skipped
+
+    def finished(self) -> set[tuple[int, int]]:
+        """Blocks in the ledger."""
+        return set(self.store.finished())
+
+    def write(self, finished: FinishedBlock) -> None:
+        """Write shards, then the ledger."""
+        with self._lock:
+            counts = {k: self.windows[k] - self._written[k] for k in self.windows}
+            self._written = dict(self.windows)
+        arrays = {"classes": finished.classes, "confidence": finished.confidence}
+        with machine_errors(self.folder.out):
+            self.store.write_block(finished.block.index, arrays, holes=finished.holes, counts=counts)
+        for hole in finished.holes:
+            logger.warning("unreadable: %s in %s: %s", hole.window, hole.path, hole.reason)
+
+
+def holes_of(store: WorkingStore) -> tuple[Hole, ...]:
+    """All holes that the ledger knows, each once."""
+    seen = {hole: None for record in store.finished().values() for hole in record.holes}
+    return tuple(seen)
+
+
+__all__ = ["holes_of", "open_readers", "peak_rss", "run_job"]
