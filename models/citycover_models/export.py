@@ -126,6 +126,19 @@ def write_builtins(folder: str | Path) -> tuple[ExportReport, ...]:
     )
 
 
+def export_preset(name: str, path: str | Path) -> ExportReport:
+    """Write the model file of a built-in network.
+
+    Raises:
+        ModelError: there is no such network.
+    """
+    from citycover_models.nets.spectral import PRESETS
+
+    if name not in PRESETS:
+        raise ModelError(f"there is no network {name!r}; there are: {', '.join(sorted(PRESETS))}; give one of these")
+    return export_torchscript(PRESETS[name].build(), PRESETS[name].card(), path)
+
+
 def probe_sides(card: ModelCard) -> tuple[int, ...]:
     """Three window sides that the card allows, or the only one."""
     if card.window.fixed:

@@ -162,7 +162,8 @@ def _fitting_builtin(request: MapRequest) -> ModelFile:
             return model
         reasons.append(f"  {model.card.name}: {why}")
     raise SceneError(
-        "no built-in model fits the scene; give --model, or name its bands with --bands\n" + "\n".join(reasons)
+        "no built-in model fits the scene; give --model, or name its bands with --bands\n"
+        + "\n".join(reasons)
     )
 
 
@@ -174,8 +175,8 @@ def warn_of_collar(job: Job) -> str | None:
     if value is None or share <= _COLLAR_SHARE:
         return None
     return (
-        f"{share:.0%} of the scene is {value:g} in every band and touches its border, and no nodata is declared; "
-        f"if that is nodata, give --nodata {value:g}"
+        f"{share:.0%} of the scene is {value:g} in every band and touches its border, and no nodata is "
+        f"declared; if that is nodata, give --nodata {value:g}"
     )
 
 
@@ -200,8 +201,8 @@ def settle_plan(job: Job, device_type: str, batch: int, precision: str) -> Plan:
             plan = replace(plan, block_shape=(height, max(CHUNK, width // 2 // CHUNK * CHUNK)))
         else:
             raise MachineError(
-                f"--memory {job.request.memory:g} leaves {max(allowed, 0) / _GIB:.2f} GiB beside the program, and "
-                f"the narrowest block needs {needed / _GIB:.2f} GiB; give more, or a smaller --window"
+                f"--memory {job.request.memory:g} leaves {max(allowed, 0) / _GIB:.2f} GiB beside the program, "
+                f"and the narrowest block needs {needed / _GIB:.2f} GiB; give more, or a smaller --window"
             )
     return plan
 

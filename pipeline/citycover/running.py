@@ -13,12 +13,12 @@ import torch
 
 from citycover.io.folder import ProductFolder, machine_errors
 from citycover.io.raster import RasterReader
-from citycover.io.reader import Hole, Reader
+from citycover.io.reader import Reader
 from citycover.io.shard import ArraySpec, Layout
 from citycover.io.store import WorkingStore
 from citycover.planning import CHUNK, Plan
 from citycover.predictor import ModelPredictor, choose_device
-from citycover.probe import GATE_PIXELS, choose_precision, default_batch, peak_rss, sample_windows
+from citycover.probe import GATE_PIXELS, choose_precision, default_batch, sample_windows
 from citycover.product import Job, Product, Watch, settle_plan
 from citycover.publish import Finished, publish
 from citycover.scene import Scene
@@ -138,12 +138,3 @@ class _StoreSink:
             self.store.write_block(finished.block.index, arrays, holes=finished.holes, counts=counts)
         for hole in finished.holes:
             logger.warning("unreadable: %s in %s: %s", hole.window, hole.path, hole.reason)
-
-
-def holes_of(store: WorkingStore) -> tuple[Hole, ...]:
-    """All holes that the ledger knows, each once."""
-    seen = {hole: None for record in store.finished().values() for hole in record.holes}
-    return tuple(seen)
-
-
-__all__ = ["holes_of", "open_readers", "peak_rss", "run_job"]

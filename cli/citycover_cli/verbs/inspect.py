@@ -1,0 +1,150 @@
+"""`citycover inspect`: what a scene or a model is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from citycover_cli import options, talk
+
+if TYPE_CHECKING:
+    from citycover.io.fileinfo import FileInfo
+    from citycover.modelfile import ModelFile
+
+HELP = """Look at a scene (bands, grid, masks, statistics) or at a model (card, sha256, licence)."""
+
+_MODEL_ENDINGS = (".pt", ".pt2")
+
+
+def run(
+    what: Annotated[list[str], typer.Argument(metavar="SCENE...|MODEL", help="Raster files, or one model.")],
+    statistics: Annotated[bool, typer.Option(help="Read a decimated image for statistics.")] = True,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """See HELP."""
+    talk.set_up_logging(verbose, quiet, log_file)
+    from citycover.builtins import NAMES, find_model
+    from citycover.modelfile import read_model_file
+
+    if len(what) == 1 and (what[0] in NAMES or what[0].endswith(_MODEL_ENDINGS)):
+        model = read_model_file(find_model(what[0]))
+        if as_json:
+            talk.print_json(model_facts(model))
+        else:
+            print_model(model)
+        return
+    _inspect_scene(what, statistics, as_json)
+
+
+def _inspect_scene(paths: list[str], statistics: bool, as_json: bool) -> None:
+    from citycover.io.fileinfo import describe_files
+
+    files = describe_files(paths)
+    facts = [
+        _file_facts(info) | (_statistics(info) if statistics and not info.obstacle else {}) for info in files
+    ]
+    if as_json:
+        talk.print_json(facts)
+        return
+    for fact in facts:
+        name = str(fact.pop("path"))
+        talk.print_table(name, [(key.replace("_", " "), _say(value)) for key, value in fact.items()])
+
+
+def _file_facts(info: FileInfo) -> dict[str, Any]:
+    from citycover.gsd import ground_sample_distance
+
+    facts: dict[str, Any] = {
+        "path": info.path,
+        "driver": info.driver,
+        "shape": list(info.shape),
+        "bands": [f"{b.index}: {b.label} ({d})" for b, d in zip(info.bands, info.dtypes, strict=True)],
+        "crs": info.crs_name,
+        "blocks": list(info.block),
+        "compression": info.compression,
+        "overviews": info.overviews,
+        "validity": info.validity,
+        "nodata": [v for v in info.nodata if v is not None],
+        "time": info.time,
+    }
+    if info.obstacle:
+        facts["cannot be mapped"] = info.obstacle
+    elif info.grid is not None:
+        facts["gsd_m"] = round(ground_sample_distance(info.grid), 4)
+        facts["bounds"] = [round(v, 3) for v in info.grid.boundingbox]
+    return facts
+
+
+def _statistics(info: FileInfo) -> dict[str, Any]:
+    """Smallest, mean and largest digital number of each band, and the share of valid pixels."""
+    import numpy as np
+    import rasterio
+
+    with rasterio.open(info.path) as dataset:
+        scale = max(1.0, max(dataset.shape) / 1024)
+        shape = (dataset.count, max(1, int(dataset.height / scale)), max(1, int(dataset.width / scale)))
+        try:
+            pixels = dataset.read(out_shape=shape, masked=True)
+        except rasterio.errors.RasterioError as error:
+            return {"statistics": f"cannot be read: {error}"}
+    if np.iscomplexobj(pixels):
+        return {}
+    pixels = np.ma.masked_invalid(pixels.astype("float64"))
+    lines = [
+        "no valid pixel" if band.count() == 0 else f"{band.min():g} .. {band.mean():.5g} .. {band.max():g}"
+        for band in pixels
+    ]
+    return {"min .. mean .. max": lines, "valid": f"{1 - np.ma.getmaskarray(pixels).any(0).mean():.1%}"}
+
+
+def _say(value: Any) -> str:
+    if isinstance(value, list):
+        if value and all(isinstance(v, str) for v in value):
+            return "\n".join(value)
+        return (
+            " x ".join(map(str, value))
+            if value and all(isinstance(v, int) for v in value)
+            else ", ".join(map(str, value)) or "none"
+        )
+    return "none" if value is None else str(value)
+
+
+def model_facts(model: ModelFile) -> dict[str, Any]:
+    """A model file as plain values: its card, and what the file itself says."""
+    card = model.card.model_dump(mode="json")
+    return {"path": str(model.path), "sha256": model.sha256, "format": model.format, "card": card}
+
+
+def print_model(model: ModelFile) -> None:
+    """The card for people."""
+    card = model.card
+    groups = [
+        f"{g.name}: {', '.join(g.names)} ({'/'.join(g.dtypes)}"
+        + (f", {g.ratio} x coarser)" if g.ratio > 1 else ")")
+        for g in card.groups
+    ]
+    gsd = "any" if card.gsd is None else f"{card.gsd[0]:g} to {card.gsd[1]:g} m"
+    rule = card.window
+    sizes = (
+        f"{rule.size} only"
+        if rule.fixed
+        else f"{rule.size}, any multiple of {rule.multiple} up to {rule.maximum}"
+    )
+    rows = [
+        ("description", card.description),
+        ("bands", "\n".join(groups)),
+        ("gsd", gsd),
+        ("window", f"{sizes}; trim {card.trim}, feather {card.feather}, stride {card.stride}"),
+        ("output", f"{card.task}, scale {card.output_scale}"),
+        ("classes", ", ".join(f"{c.id} {c.name}" for c in card.legend.classes)),
+        ("offset", card.offset_tag or "none"),
+        ("training", card.training or "not said"),
+        ("sources", "\n".join(card.sources) or "not said"),
+        ("licence", card.licence),
+        ("file", f"{model.path.name}, {model.format}, sha256 {model.sha256}"),
+    ]
+    talk.print_table(f"{card.name} {card.version}", rows)

@@ -1,0 +1,196 @@
+"""`citycover map`: a scene into a product folder."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from citycover_cli import options, talk
+
+if TYPE_CHECKING:
+    from citycover.planning import Block, Plan
+    from citycover.product import MapRequest, Product
+
+HELP = """Map a scene: imagery in, a finished land-cover product out.
+
+Writes landcover.tif and confidence.tif (COG), item.json (STAC), run.json (provenance and figures) and
+preview.png into DIR. Started again on the folder of an unfinished run, it goes on where that one stopped.
+
+Exit codes: 0 done; 2 input or options; 3 done, but unreadable parts became nodata; 4 no space, memory or
+device; 130 / 143 stopped by a signal.
+"""
+
+
+def run(
+    scene: options.Scene,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the product.")],
+    model: options.Model = None,
+    bands: options.Bands = None,
+    nodata: options.Nodata = None,
+    aoi: options.Aoi = None,
+    bbox: options.Bbox = None,
+    window: options.Window = None,
+    trim: options.Trim = None,
+    feather: options.Feather = None,
+    batch: options.Batch = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    threads: options.Threads = None,
+    memory: options.Memory = None,
+    compress: Annotated[
+        str, typer.Option(help="Codec of the COGs: zstd, or deflate for old readers.")
+    ] = "zstd",
+    resample: options.Resample = False,
+    overwrite: options.Overwrite = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")
+    ] = False,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """See HELP."""
+    talk.set_up_logging(verbose, quiet, log_file)
+    from citycover.product import MapRequest, parse_bbox, split_bands
+
+    request = MapRequest(
+        scene=tuple(scene),
+        out=out,
+        model=model,
+        bands=split_bands(bands),
+        nodata=nodata,
+        aoi=aoi,
+        bbox=parse_bbox(bbox),
+        window=window,
+        trim=trim,
+        feather=feather,
+        batch=batch,
+        device=device,
+        precision=options.check_choice("--precision", precision, ("auto", "fp32", "bf16", "fp16")),
+        threads=threads,
+        memory=memory,
+        compress=options.check_choice("--compress", compress, ("zstd", "deflate")),
+        resample=resample,
+        overwrite=overwrite,
+        restart=restart,
+    )
+    product = map_with_progress(request, quiet)
+    if as_json:
+        talk.print_json({"product": str(product.folder), **product.run})
+    elif not quiet:
+        print_summary(product)
+    if product.holes:
+        raise typer.Exit(3)
+
+
+def map_with_progress(request: MapRequest, quiet: bool) -> Product:
+    """Map, show progress, and turn a signal into its exit code and the way to resume."""
+    from citycover.allocator import tune_allocator
+
+    tune_allocator()  # before torch is imported
+    from citycover.product import Watch, map_scene
+
+    with _signals() as (stop, caught), talk.show_progress("mapping", 1.0, quiet) as progress:
+        follow = _Follower(progress)
+        watch = Watch(
+            started=follow.started, advanced=follow.advanced, publishing=follow.publishing, stop=stop
+        )
+        try:
+            return map_scene(request, watch)
+        except Exception as error:
+            if type(error).__name__ != "StoppedError":
+                raise
+    number = caught[0] if caught else signal.SIGINT
+    typer.echo(
+        f"citycover: stopped by {signal.Signals(number).name}; finished blocks are kept; to go on, "
+        f"run the same command again:\n  {_command_line()}",
+        err=True,
+    )
+    raise typer.Exit(128 + number)
+
+
+class _Follower:
+    """Progress of a run in output pixels."""
+
+    def __init__(self, progress: talk.Progress) -> None:
+        self.progress, self.done, self.earlier, self.total, self.begin = progress, 0, 0, 1, time.monotonic()
+
+    def started(self, plan: Plan, done: int) -> None:
+        self.total = plan.shape[0] * plan.shape[1]
+        self.done = self.earlier = done
+        self.begin = time.monotonic()
+        talk.logger.info(
+            "%d x %d px in %d windows of %d x %d, redundancy %.2f, %s",
+            *plan.shape, plan.windows, plan.y.window, plan.x.window, plan.redundancy, plan.precision,
+        )  # fmt: skip
+
+    def advanced(self, block: Block) -> None:
+        self.done += block.window.pixels
+        seconds = max(time.monotonic() - self.begin, 1e-9)
+        speed = (self.done - self.earlier) / 1e6 / seconds
+        talk.logger.info("block %s done, %.1f Mpx/s", block.index, speed)
+        self.progress.update(0.99 * self.done / self.total, f"{speed:.1f} Mpx/s")
+
+    def publishing(self) -> None:
+        self.progress.update(0.99, "writing the product")
+
+
+@contextmanager
+def _signals() -> Iterator[tuple[threading.Event, list[int]]]:
+    """SIGINT and SIGTERM set the event; a second one kills as usual."""
+    stop, caught = threading.Event(), list[int]()
+
+    def note(number: int, _frame: object) -> None:
+        caught.append(number)
+        stop.set()
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {kind: signal.signal(kind, note) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop, caught
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _command_line() -> str:
+    import shlex
+
+    return shlex.join(["citycover", *(a for a in sys.argv[1:] if a != "--restart")])
+
+
+def print_summary(product: Product) -> None:
+    """What came out, where the time went, and what is missing."""
+    run_ = product.run
+    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run_["stages"].items() if seconds >= 0.05)
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in product.shares.items())
+    windows = run_["windows"]
+    rows = [
+        ("product", str(product.folder)),
+        ("files", "  ".join(sorted(path.name for path in product.files))),
+        ("model", f"{run_['model']['name']} on {run_['device']}, {run_['precision']}"),
+        ("classes", shares or "no valid pixel"),
+        ("time", f"{talk.duration(run_['wall_s'])}; forward {run_['forward_share']:.0%} of the sweep"),
+        ("stages (s)", stages),
+        (
+            "windows",
+            f"{windows['run']} run, {windows['skipped']} skipped, redundancy {run_['redundancy']:.2f}",
+        ),
+        ("peak memory", talk.mebibytes(run_["peak_rss_bytes"])),
+    ]
+    if product.holes:
+        rows.append(("holes", f"{len(product.holes)} unreadable parts are nodata; run.json lists them"))
+    rows.append(("look at", str(product.folder / "preview.png")))
+    talk.print_table("done", rows)

@@ -1,0 +1,127 @@
+"""`citycover plan`: what a run would do, before it does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from citycover_cli import options, talk
+
+if TYPE_CHECKING:
+    from citycover.product import Job
+
+HELP = """Say what `map` would do: windows, redundancy, bytes to read, memory, and time from a short probe."""
+
+
+def run(
+    scene: options.Scene,
+    model: options.Model = None,
+    bands: options.Bands = None,
+    nodata: options.Nodata = None,
+    aoi: options.Aoi = None,
+    bbox: options.Bbox = None,
+    window: options.Window = None,
+    trim: options.Trim = None,
+    feather: options.Feather = None,
+    batch: options.Batch = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    resample: options.Resample = False,
+    probe: Annotated[bool, typer.Option(help="Run the network for a moment to estimate the time.")] = True,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """See HELP."""
+    talk.set_up_logging(verbose, quiet, log_file)
+    from citycover.product import MapRequest, parse_bbox, prepare, split_bands
+
+    request = MapRequest(
+        scene=tuple(scene),
+        out=Path(),
+        model=model,
+        bands=split_bands(bands),
+        nodata=nodata,
+        aoi=aoi,
+        bbox=parse_bbox(bbox),
+        window=window,
+        trim=trim,
+        feather=feather,
+        batch=batch,
+        device=device,
+        threads=threads,
+        resample=resample,
+    )
+    job = prepare(request)
+    facts = describe(job) | (_probe(job) if probe else {})
+    if as_json:
+        talk.print_json(facts)
+    else:
+        talk.print_table("plan", _rows(facts))
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """The plan as plain values."""
+    totals = job.totals
+    return {
+        "model": job.model.card.name,
+        "gsd_m": round(job.scene.gsd, 4),
+        **job.plan.facts(),
+        "read_bytes": totals.read_bytes,
+        "write_bytes": totals.write_bytes,
+        "disk_bytes": 2 * totals.write_bytes,
+        "engine_memory_bytes": totals.memory.total,
+    }
+
+
+def _probe(job: Job) -> dict[str, Any]:
+    """Load the network and run it for a moment."""
+    from citycover.allocator import tune_allocator
+
+    tune_allocator()
+    import torch
+
+    from citycover.predictor import ModelPredictor, choose_device
+    from citycover.probe import default_batch, measure_speed, peak_rss, with_choices
+
+    if job.request.threads:
+        torch.set_num_threads(job.request.threads)
+    predictor = ModelPredictor(job.model.path, choose_device(job.request.device))
+    batch = job.request.batch or default_batch(job.plan, predictor.device)
+    plan = with_choices(job.plan, batch, "fp32")
+    speed = measure_speed(plan, predictor)
+    from citycover.planning import memory_bound
+
+    engine = memory_bound(plan, job.scene, len(job.model.card.channels)).total
+    return {
+        "batch": batch,
+        "device": str(predictor.device),
+        "seconds": round(speed.seconds(plan), 1),
+        "engine_memory_bytes": engine,
+        "peak_memory_bytes": peak_rss() + engine,
+    }
+
+
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    height, width = facts["shape"]
+    window = "{} x {}".format(*facts["window"])
+    rows = [
+        ("model", f"{facts['model']}, scene at {facts['gsd_m']:g} m"),
+        ("output", f"{height} x {width} px = {height * width / 1e6:.1f} Mpx"),
+        ("windows", f"{facts['windows']} of {window} px, trim {facts['trim']}, feather {facts['feather']}"),
+        ("redundancy", f"{facts['redundancy']:.2f}"),
+        ("blocks", "{} x {}, each up to {} x {} px".format(*facts["blocks"], *facts["block_shape"])),
+        ("to read", talk.mebibytes(facts["read_bytes"]) + " of decoded pixels"),
+        ("to write", talk.mebibytes(facts["write_bytes"]) + " before compression"),
+    ]
+    if "seconds" in facts:
+        rows.append(("peak memory", "at most " + talk.mebibytes(facts["peak_memory_bytes"])))
+        rows.append(
+            ("time", f"about {talk.duration(facts['seconds'])} on {facts['device']}, batch {facts['batch']}")
+        )
+    else:
+        rows.append(("memory", talk.mebibytes(facts["engine_memory_bytes"]) + " beside program and network"))
+    return rows
