@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +166,32 @@ def test_an_atomic_write_leaves_the_old_file_on_failure(tmp_path: Path) -> None:
         write_atomic(path, lambda _file: 1 / 0)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_blocks_in_the_ledger_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
+    layout = Layout((512, 512), (16, 512), (16, 16))
+    WorkingStore.create(tmp_path, layout, ARRAYS[:1], IDENTITY).close()
+    script = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from citycover.io.store import WorkingStore\n"
+        "store = WorkingStore.open(Path(sys.argv[1]))\n"
+        "for row in sorted({(r, 0) for r in range(32)} - set(store.finished())):\n"
+        "    store.write_block(row, {'classes': np.full((16, 512), row[0], np.uint8)})\n"
+        "    print(row[0], flush=True)\n"
+    )
+    for kill_after in (3, 11, 32):
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if int(line) >= kill_after:
+                    process.kill()
+        with WorkingStore.open(tmp_path) as store:
+            done = store.finished()
+            for row, col in done:
+                window = layout.block_window((row, col))
+                assert (store.array("classes").read(window) == row).all()
+                assert done[row, col].crc32["classes"] == zlib.crc32(bytes([row]) * window.pixels)
+        assert len(done) > min(kill_after, 31)
+    assert len(done) == 32

@@ -1,0 +1,168 @@
+"""Items: valid against the schemas of STAC and its extensions, without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pytest
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+from citycover.io.cog import ArraySource, Statistics, write_cog
+from citycover.io.folder import check_folder
+from citycover.io.stac import (
+    ItemContent,
+    ModelSource,
+    ProductFile,
+    describe_cog,
+    describe_file,
+    footprint,
+    make_item,
+    write_item,
+)
+from citycover.io.tiff import BandInfo
+from citycover.legend import Legend, LegendClass
+
+SCHEMAS = Path(__file__).parents[1] / "schemas"
+LEGEND = Legend(
+    name="test",
+    classes=(
+        LegendClass(id=1, name="Water & ice", color="#0000ff"),
+        LegendClass(id=2, name="森", color="#00ff00"),
+    ),
+)
+GRID = GeoBox((30, 40), Affine(2, 0, 500_000, 0, -2, 5_800_000), "EPSG:32633")
+BAND = BandInfo(255, "land cover", legend=LEGEND)
+STATISTICS = Statistics(1200, 1000, counts={1: 250, 2: 750})
+CONTENT = ItemContent(
+    id="berlin",
+    grid=GRID,
+    gsd=2.0,
+    created=datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC),
+    scene_time="2025-07-01T10:20:30Z",
+    inputs=("/data/scene.tif", "https://example.org/b.tif"),
+    model=ModelSource("spectral-rgb", "1", "models/spectral-rgb.pt", "ab" * 32),
+    files=(
+        ProductFile("landcover.tif", "Land cover", 10, "cd" * 32, BAND, STATISTICS),
+        ProductFile(
+            "confidence.tif",
+            "",
+            9,
+            "ef" * 32,
+            BandInfo(0, "confidence", 1 / 255),
+            Statistics(9, 4, 1, 9, 20, 150),
+        ),
+        ProductFile("landcover.zarr"),
+        ProductFile("run.json", size=2, sha256="01" * 32),
+    ),
+    software={"citycover": "0.1"},
+    lineage="Mapped by a test.",
+)
+
+
+@pytest.fixture
+def validator(monkeypatch: pytest.MonkeyPatch) -> JsonSchemaSTACValidator:
+    """pystac's validator with the schemas at hand, and no way to fetch others."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the validator asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    validator = JsonSchemaSTACValidator()
+    for path in SCHEMAS.glob("*.json"):
+        schema = json.loads(path.read_text())
+        validator.schema_cache[schema["$id"].removesuffix("#")] = schema
+    return validator
+
+
+def validate(item: pystac.Item, validator: JsonSchemaSTACValidator) -> dict[str, Any]:
+    assert len(item.validate(validator)) == 1 + len(item.stac_extensions)
+    return item.to_dict()
+
+
+def test_a_product_is_a_valid_item_that_says_everything(validator: JsonSchemaSTACValidator) -> None:
+    data = validate(make_item(CONTENT), validator)
+    properties = data["properties"]
+    assert properties["datetime"] == "2025-07-01T10:20:30Z"
+    assert (properties["proj:code"], properties["proj:shape"]) == ("EPSG:32633", [30, 40])
+    assert properties["proj:bbox"] == [500_000, 5_799_940, 500_080, 5_800_000]
+    assert properties["proj:transform"] == [2, 0, 500_000, 0, -2, 5_800_000]
+    landcover = data["assets"]["landcover"]
+    assert landcover["file:checksum"] == "1220" + "cd" * 32
+    water, wood, nothing = landcover["classification:classes"]
+    assert (water["name"], water["color_hint"], water["percentage"]) == ("water-ice", "0000FF", 25.0)
+    assert (wood["name"], wood["title"], wood["count"]) == ("class-2", "森", 750)
+    assert (nothing["value"], nothing["nodata"]) == (255, True)
+    confidence = data["assets"]["confidence"]["raster:bands"][0]
+    assert confidence["statistics"]["mean"] == pytest.approx(5 / 255)
+    links = [(link["rel"], link["href"]) for link in data["links"]]
+    assert ("derived_from", "/data/scene.tif") in links
+    assert data["links"][-1]["mlm:name"] == "spectral-rgb"
+
+
+def test_without_a_time_of_the_scene_the_time_of_processing_stands_in(
+    validator: JsonSchemaSTACValidator,
+) -> None:
+    for unknown in (None, "last summer"):
+        data = validate(make_item(replace(CONTENT, scene_time=unknown)), validator)
+        assert data["properties"]["datetime"] == "2026-05-04T03:02:01Z"
+        assert data["properties"]["citycover:datetime_source"] == "processing"
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "+proj=laea +lat_0=52 +lon_0=13 +units=m"])
+def test_any_crs_gives_a_valid_item(validator: JsonSchemaSTACValidator, crs: str) -> None:
+    step = 0.001 if crs == "EPSG:4326" else 100
+    grid = GeoBox((30, 40), Affine(step, 0, 0, 0, step, 0), crs)
+    data = validate(make_item(replace(CONTENT, grid=grid)), validator)
+    assert (data["properties"]["proj:code"] is None) == crs.startswith("+proj")
+
+
+def test_a_raster_without_a_valid_pixel_gives_a_valid_item(validator: JsonSchemaSTACValidator) -> None:
+    files = tuple(replace(f, statistics=Statistics(9, counts={1: 0, 2: 0})) for f in CONTENT.files[:2])
+    validate(make_item(replace(CONTENT, files=files)), validator)
+
+
+def test_the_outline_follows_curved_edges_and_is_cut_at_the_antimeridian(
+    validator: JsonSchemaSTACValidator,
+) -> None:
+    outline = footprint(GRID)
+    assert isinstance(outline, shapely.Polygon)
+    assert outline.exterior.is_ccw
+    assert outline.contains(shapely.Point(15.0005, 52.3500))
+    fiji = GeoBox((100, 100), Affine(2000, 0, 800_000, 0, -2000, 8_000_000), "EPSG:32701")
+    west_side = GeoBox((100, 100), Affine(1000, 0, 150_000, 0, -1000, 8_000_000), "EPSG:32701")
+    assert isinstance(footprint(fiji), shapely.Polygon)
+    cut = footprint(west_side)
+    assert isinstance(cut, shapely.MultiPolygon)
+    west, _, east, _ = make_item(replace(CONTENT, grid=west_side)).bbox or []
+    assert west > 0 > east
+    validate(make_item(replace(CONTENT, grid=west_side)), validator)
+
+
+def test_written_files_are_described_as_they_are(tmp_path: Path, validator: JsonSchemaSTACValidator) -> None:
+    path = tmp_path / "landcover.tif"
+    info = write_cog(path, ArraySource(np.full((30, 40), 2, np.uint8)), GRID, BAND)
+    (tmp_path / "run.json").write_text("{}")
+    files = (describe_cog(path, BAND, info), describe_file(tmp_path / "run.json"), describe_file(tmp_path))
+    write_item(tmp_path / "item.json", replace(CONTENT, files=files))
+    item = pystac.Item.from_file(str(tmp_path / "item.json"))
+    assert item.assets["landcover"].extra_fields["file:size"] == path.stat().st_size
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert item.assets["landcover"].extra_fields["file:checksum"] == "1220" + digest
+    assert len(item.validate(validator)) == 6
+    check_folder(tmp_path, overwrite=True)  # the item is what marks the folder as ours
+
+
+def test_an_item_must_name_its_maker() -> None:
+    with pytest.raises(ValueError, match="citycover"):
+        make_item(replace(CONTENT, software={}))
