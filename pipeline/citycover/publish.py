@@ -18,7 +18,7 @@ from citycover import __version__
 from citycover.io.cog import Compression, Statistics, write_cog
 from citycover.io.folder import ProductFolder
 from citycover.io.overview import read_picture
-from citycover.io.preview import write_preview
+from citycover.io.preview import PreviewInput, write_preview
 from citycover.io.reader import Hole
 from citycover.io.stac import ItemContent, ModelSource, ProductFile, describe_cog, describe_file, write_item
 from citycover.io.store import WorkingStore, write_atomic
@@ -121,15 +121,16 @@ def _write_preview(run: Finished, staging: Path) -> None:
     window = rasterio.windows.Window(*(v * scale for v in (shown.col, shown.row, shown.width, shown.height)))
     with rasterio.open(staging / "landcover.tif") as dataset:
         classes = dataset.read(1, window=window, out_shape=picture.valid.shape)
-    write_preview(
-        staging / "preview.png",
+    given = PreviewInput(
         image=picture.values,
         valid=picture.valid,
         classes=classes,
         legend=run.job.model.card.legend,
-        title=f"{Path(scene.groups[0].bands[0].path).name}: {run.job.model.card.name}",
-        pixel_size=scene.gsd * picture.part.width / picture.valid.shape[1],
+        title=Path(scene.groups[0].bands[0].path).name,
+        subtitle=f"{run.job.model.card.name}, {'the middle of the scene' if shown.pixels < part.pixels else 'all'}",
+        metres=scene.gsd * picture.part.width / picture.valid.shape[1],
     )
+    write_preview(staging / "preview.png", given)
 
 
 def run_facts(run: Finished, shares: dict[str, float]) -> dict[str, Any]:
