@@ -43,7 +43,8 @@ def make_input(shape: tuple[int, int] = (400, 500)) -> PreviewInput:
 
 
 def colors(picture: Image.Image) -> set[tuple[int, ...]]:
-    return {tuple(c) for c in np.unique(np.asarray(picture).reshape(-1, 3), axis=0).tolist()}
+    packed = np.asarray(picture).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    return {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in np.unique(packed)}
 
 
 def test_the_map_shows_the_legend_colours_of_classes_that_occur() -> None:

@@ -46,7 +46,7 @@ def write_all(store: WorkingStore, pixels: dict[str, NDArray[np.uint8]]) -> None
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_zarr_reads_what_was_written(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("store")
     cell = data.draw(st.tuples(st.integers(1, 20), st.integers(1, 20)))
