@@ -1,0 +1,325 @@
+"""How bands of 10, 20 and 60 m meet: the encoders of `nets/band_fusion.py`, which tells their source.
+
+An encoder takes the three normalised groups and gives maps at strides 2, 4, ... of the 10 m grid; what turns
+them into the vector of a scene (`*Pooled`, `LateLogits`) or into a pyramid (`LatePyramid`) stands below it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from citycover_models.blocks.cbam import CBAM
+from citycover_models.blocks.efficientnet import EfficientNet
+
+Mode = Literal["early", "intermediate", "late"]
+Backbone = Literal["resnet18", "efficientnet-b0", "efficientnet-b5"]
+
+B10 = ("B02", "B03", "B04", "B08")
+B20 = ("B05", "B06", "B07", "B8A", "B11", "B12")
+B60 = ("B01", "B09")
+_REDUCED = 128
+"""Channels of a `Reducer`."""
+
+
+def on_grid_of(x: Tensor, factor: float, like: Tensor) -> Tensor:
+    """Bilinear `factor` times finer, then cut or repeated at the far edges to the size of `like`.
+
+    The scale is exactly `factor`, whatever the sizes, so pixels stay where they are on the ground.
+    """
+    height, width = like.shape[2], like.shape[3]
+    x = F.interpolate(
+        x, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False
+    )[:, :, :height, :width]
+    down, right = height - x.shape[2], width - x.shape[3]
+    return F.pad(x, [0, right, 0, down], mode="replicate") if down + right > 0 else x
+
+
+def with_even_sides(x: Tensor) -> Tensor:
+    """An odd last row or column is repeated, so that a 2x2 convolution of stride 2 sees all pixels."""
+    right, down = x.shape[3] % 2, x.shape[2] % 2
+    return F.pad(x, [0, right, 0, down], mode="replicate") if down + right > 0 else x
+
+
+class Reducer(nn.Module):
+    """Two strided 2x2 convolutions to 128 channels, pooled to a wanted size."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, _REDUCED, 2, stride=2)
+        self.bn1 = nn.BatchNorm2d(_REDUCED)
+        self.conv2 = nn.Conv2d(_REDUCED, _REDUCED, 2, stride=2)
+        self.bn2 = nn.BatchNorm2d(_REDUCED)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """(n, c, y, x) -> (n, 128, height, width)."""
+        x = self.conv2(F.relu(self.bn1(self.conv1(x))))  # (n, 128, y/4, x/4)
+        return F.relu(self.bn2(F.adaptive_avg_pool2d(x, (height, width))))
+
+
+class EfficientNetLevels(nn.Module):
+    """Five maps at strides 2 to 32: r1..r4 and the head's r6."""
+
+    def __init__(self, name: Backbone, in_channels: int) -> None:
+        super().__init__()
+        self.net = EfficientNet("b5" if name == "efficientnet-b5" else "b0", in_channels)
+        c = self.net.channels
+        self.channels = [c[0], c[1], c[2], c[3], c[5]]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(n, c, y, x) -> five maps."""
+        r = self.net(x)
+        return [r[0], r[1], r[2], r[3], r[5]]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a residual path."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            shortcut = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, y, x) -> (n, channels, y / stride, x / stride)."""
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.downsample(x))
+
+
+class ResNet18(nn.Module):
+    """Layers of a ResNet-18 without classifier, named as in torchvision's weights.
+
+    He et al. 2016, "Deep Residual Learning for Image Recognition", CVPR, https://arxiv.org/abs/1512.03385. It
+    has no forward of its own: the encoders here wire the layers, each in its way.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
+        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class ResNetLevels(nn.Module):
+    """Five maps of a ResNet-18 at strides 2 to 32: the stem before its max-pooling, then the four layers."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.net = ResNet18(in_channels)
+        self.channels = [64, 64, 128, 256, 512]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(n, c, y, x) -> five maps."""
+        stem = F.relu(self.net.bn1(self.net.conv1(x)))
+        c2 = self.net.layer1(self.net.maxpool(stem))
+        c3 = self.net.layer2(c2)
+        c4 = self.net.layer3(c3)
+        return [stem, c2, c3, c4, self.net.layer4(c4)]
+
+
+class EarlyResNet(nn.Module):
+    """All bands at 10 m into one ResNet-18."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = ResNetLevels(len(B10 + B20 + B60))
+        self.channels = self.levels.channels
+
+    def forward(self, b10: Tensor, b20: Tensor, b60: Tensor) -> list[Tensor]:
+        """Normalised groups -> maps at strides 2 to 32."""
+        return self.levels(torch.cat([b10, on_grid_of(b20, 2.0, b10), on_grid_of(b60, 6.0, b10)], dim=1))
+
+
+class IntermediateResNet(nn.Module):
+    """20 m bands join behind the first convolution, 60 m bands behind the first layer.
+
+    The convolution that takes the latter halves the map once more: six maps, at strides 2 to 64.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = ResNet18(len(B10))
+        self.net.conv1 = nn.Conv2d(len(B10), 64 - len(B20), 7, stride=2, padding=3, bias=False)
+        self.join = nn.Conv2d(64 + len(B60), 64, 7, stride=2, padding=3)
+        self.channels = [64, 64 + len(B60), 64, 128, 256, 512]
+
+    def forward(self, b10: Tensor, b20: Tensor, b60: Tensor) -> list[Tensor]:
+        """Normalised groups -> maps at strides 2 to 64."""
+        x = torch.cat([self.net.conv1(b10), b20], dim=1)  # (n, 58 + 6, y/2, x/2)
+        c1 = F.relu(self.net.bn1(x))
+        c2 = self.net.layer1(self.net.maxpool(c1))  # (n, 64, y/4, x/4)
+        c2 = torch.cat([c2, on_grid_of(b60, 1.5, c2)], dim=1)  # (n, 66, y/4, x/4)
+        c3 = self.join(c2)  # (n, 64, y/8, x/8)
+        c4 = self.net.layer2(c3)
+        c5 = self.net.layer3(c4)
+        return [c1, c2, c3, c4, c5, self.net.layer4(c5)]
+
+
+class JoinedEfficientNet(nn.Module):
+    """Early and intermediate fusion with an EfficientNet; the last of its five maps has passed CBAM."""
+
+    def __init__(self, mode: Mode, name: Backbone) -> None:
+        super().__init__()
+        self.early = mode == "early"
+        self.levels = EfficientNetLevels(name, len(B10 + B20 + B60) if self.early else len(B10))
+        r1, r2, r3, r4, r6 = self.levels.channels
+        c1, c2 = (r1, r2 + 64) if self.early else (r1 + len(B20), r2 + 64 + len(B60))
+        self.down = nn.Conv2d(c1, 64, 2, stride=2)
+        self.down_bn = nn.BatchNorm2d(64)
+        self.reducer = Reducer(c2)
+        self.cbam = CBAM(r6 + _REDUCED)
+        self.channels = [c1, c2, r3, r4, r6 + _REDUCED]
+
+    def forward(self, b10: Tensor, b20: Tensor, b60: Tensor) -> list[Tensor]:
+        """Normalised groups -> maps at strides 2 to 32."""
+        x = b10
+        if self.early:
+            x = torch.cat([b10, on_grid_of(b20, 2.0, b10), on_grid_of(b60, 6.0, b10)], dim=1)
+        r1, r2, r3, r4, r6 = self.levels(x)
+        c1 = r1 if self.early else torch.cat([r1, b20], dim=1)  # (n, c1, y/2, x/2)
+        a = F.relu(self.down_bn(self.down(with_even_sides(c1))))  # (n, 64, y/4, x/4)
+        c2 = torch.cat([r2, a], dim=1)
+        if not self.early:
+            c2 = torch.cat([c2, on_grid_of(b60, 1.5, r2)], dim=1)
+        reduced = self.reducer(c2, r6.shape[2], r6.shape[3])  # (n, 128, y/32, x/32)
+        return [c1, c2, r3, r4, self.cbam(torch.cat([r6, reduced], dim=1))]
+
+
+class LateBranches(nn.Module):
+    """Backbones side by side: five maps of the 10 m branch, five of the 20 m branch, the 60 m bands."""
+
+    def __init__(self, name: Backbone) -> None:
+        super().__init__()
+        self.fine: EfficientNetLevels | ResNetLevels
+        self.coarse: EfficientNetLevels | ResNetLevels
+        if name == "resnet18":
+            self.fine, self.coarse = ResNetLevels(len(B10)), ResNetLevels(len(B20))
+        else:
+            self.fine = EfficientNetLevels(name, len(B10))
+            self.coarse = EfficientNetLevels("efficientnet-b0", len(B20))
+
+    def forward(self, b10: Tensor, b20: Tensor, b60: Tensor) -> list[Tensor]:
+        """Normalised groups -> eleven maps; map 5 + i covers the ground like map i + 1."""
+        return self.fine(b10) + self.coarse(b20) + [b60]
+
+
+class LastPooled(nn.Module):
+    """Scene vector of early and intermediate fusion: the mean of the last map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Maps -> (n, channels)."""
+        return maps[-1].mean(dim=(2, 3))
+
+
+class LatePooled(nn.Module):
+    """Scene vector of late fusion with EfficientNets: three pooled branches behind CBAM."""
+
+    def __init__(self, branches: LateBranches) -> None:
+        super().__init__()
+        fine, coarse = branches.fine.channels[-1], branches.coarse.channels[-1]
+        self.squeeze = nn.Conv2d(fine, fine, 4, stride=2)
+        self.squeeze_bn = nn.BatchNorm2d(fine)
+        self.reducer = Reducer(len(B60))
+        self.channels = fine + coarse + _REDUCED
+        self.cbam = CBAM(self.channels)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Maps of `LateBranches` -> (n, channels)."""
+        x10 = F.relu(self.squeeze_bn(self.squeeze(maps[4]))).mean(dim=(2, 3), keepdim=True)
+        x20 = maps[9].mean(dim=(2, 3), keepdim=True)
+        x = torch.cat([x10, x20, self.reducer(maps[10], 1, 1)], dim=1)  # (n, channels, 1, 1)
+        return self.cbam(x).flatten(1)
+
+
+class LateLogits(nn.Module):
+    """Scene vector of late fusion with ResNets: 1000 logits of each, and the reduced 60 m bands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc10 = nn.Linear(512, 1000)
+        self.fc20 = nn.Linear(512, 1000)
+        self.reducer = Reducer(len(B60))
+        self.channels = 2000 + _REDUCED
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Maps of `LateBranches` -> (n, 2128)."""
+        x10, x20 = self.fc10(maps[4].mean(dim=(2, 3))), self.fc20(maps[9].mean(dim=(2, 3)))
+        return torch.cat([x10, x20, self.reducer(maps[10], 1, 1).flatten(1)], dim=1)
+
+
+class LatePyramid(nn.Module):
+    """Late fusion for the dense head: maps of equal ground size side by side, coarser ones at the last."""
+
+    def __init__(self, branches: LateBranches, attend: bool) -> None:
+        super().__init__()
+        f, c = branches.fine.channels, branches.coarse.channels
+        self.reducer = Reducer(len(B60))
+        top = f[4] + c[3] + c[4] + _REDUCED
+        self.cbam = CBAM(top) if attend else nn.Identity()
+        self.channels = [f[0], f[1] + c[0], f[2] + c[1], f[3] + c[2], top]
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps of `LateBranches` -> maps at strides 2 to 32."""
+        top = maps[4]
+        reduced = self.reducer(maps[10], top.shape[2], top.shape[3])
+        top = torch.cat([top, maps[8], on_grid_of(maps[9], 2.0, top), reduced], dim=1)
+        joined = [torch.cat([maps[i], maps[4 + i]], dim=1) for i in range(1, 4)]
+        return [maps[0]] + joined + [self.cbam(top)]  # noqa: RUF005 - TorchScript has no unpacking
+
+
+class AsTheyAre(nn.Module):
+    """Pyramid of early and intermediate fusion: the encoder's own maps."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps -> the same maps."""
+        return maps
+
+
+Encoder = EarlyResNet | IntermediateResNet | JoinedEfficientNet | LateBranches
+
+
+def make_encoder(mode: Mode, backbone: Backbone) -> Encoder:
+    """The encoder of one of the nine combinations."""
+    if mode == "late":
+        return LateBranches(backbone)
+    if backbone == "resnet18":
+        return EarlyResNet() if mode == "early" else IntermediateResNet()
+    return JoinedEfficientNet(mode, backbone)
+
+
+def make_pool(encoder: Encoder) -> LastPooled | LatePooled | LateLogits:
+    """What makes the vector of a scene out of the maps of `encoder`."""
+    if not isinstance(encoder, LateBranches):
+        return LastPooled(encoder.channels[-1])
+    return LateLogits() if isinstance(encoder.fine, ResNetLevels) else LatePooled(encoder)
+
+
+def make_pyramid(encoder: Encoder) -> AsTheyAre | LatePyramid:
+    """What makes maps of falling size out of the maps of `encoder`."""
+    if isinstance(encoder, LateBranches):
+        return LatePyramid(encoder, attend=not isinstance(encoder.fine, ResNetLevels))
+    return AsTheyAre(encoder.channels)
