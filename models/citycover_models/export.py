@@ -135,7 +135,8 @@ def export_preset(name: str, path: str | Path) -> ExportReport:
     from citycover_models.nets.spectral import PRESETS
 
     if name not in PRESETS:
-        raise ModelError(f"there is no network {name!r}; there are: {', '.join(sorted(PRESETS))}; give one of these")
+        known = ", ".join(sorted(PRESETS))
+        raise ModelError(f"there is no network {name!r}; there are: {known}; give one of these")
     return export_torchscript(PRESETS[name].build(), PRESETS[name].card(), path)
 
 

@@ -18,6 +18,7 @@ from citycover.errors import ConfigError
 from citycover.legend import Legend
 
 _ROWS = 1024
+_NO_CLASS = -1
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ def confusion_of(truth: NDArray[np.integer], mapped: NDArray[np.integer], legend
     """Count pairs; pixels that are no class of the legend in either array are left out."""
     size = len(legend.ids)
     rank = {id_: k for k, id_ in enumerate(legend.ids)}
-    top = max(int(truth.max(initial=0)), int(mapped.max(initial=0)), *legend.ids) + 1
+    top = max(int(truth.max(initial=0)), int(mapped.max(initial=0)), *legend.ids) + 2
     table = np.full(top, -1, np.int64)
     for id_, k in rank.items():
         table[id_] = k
-    a, b = table[truth.ravel()], table[mapped.ravel()]
+    a, b = (table[labels.ravel()] for labels in (truth, mapped))  # table[-1] is the last one: no class
     both = (a >= 0) & (b >= 0)
     pairs = np.bincount(a[both] * size + b[both], minlength=size * size)
     return Confusion(pairs.reshape(size, size))
@@ -152,12 +153,13 @@ def compare_rasters(
 
 
 def _remap(labels: NDArray[Any], table: Mapping[int, int] | None) -> NDArray[np.int64]:
-    """Ids by table; those that it does not know become -1 + 1 = 0's neighbour below, which is no class."""
+    """Ids by table; those that it does not know become a number that is no class."""
     whole = labels.astype(np.int64)
     if table is None:
         return whole
     ids, inverse = np.unique(whole, return_inverse=True)
-    return np.array([table.get(int(i), 0) for i in ids], np.int64)[inverse].reshape(labels.shape)
+    new = np.array([table.get(int(i), _NO_CLASS) for i in ids], np.int64)
+    return new[inverse].reshape(labels.shape)
 
 
 def _ratio(part: Any, whole: Any) -> float:
@@ -165,7 +167,8 @@ def _ratio(part: Any, whole: Any) -> float:
 
 
 def _ratios(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    ratios: NDArray[np.float64] = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return ratios
 
 
 def _nanmean(values: NDArray[np.float64]) -> float:

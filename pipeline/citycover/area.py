@@ -143,7 +143,7 @@ def _read_vector(path: Path) -> tuple[list[BaseGeometry], pyproj.CRS]:
 
 def _project(geometry: BaseGeometry, crs: pyproj.CRS, grid: GeoBox) -> BaseGeometry:
     """Into the CRS of the grid, (x, y) order."""
-    to = pyproj.Transformer.from_crs(crs, pyproj.CRS.from_wkt(grid.crs.to_wkt()), always_xy=True)
+    to = pyproj.Transformer.from_crs(crs, _crs(grid), always_xy=True)
     return shapely.transform(geometry, lambda xy: np.column_stack(to.transform(xy[:, 0], xy[:, 1])))
 
 
@@ -166,5 +166,13 @@ def _enclosing(geometry: BaseGeometry, grid: GeoBox, what: str) -> Window:
 
 
 def _degrees(grid: GeoBox) -> str:
-    west, south, east, north = grid.extent.to_crs("epsg:4326").boundingbox
+    """Extent of a grid in longitude and latitude, for messages."""
+    crs = _crs(grid)
+    to = pyproj.Transformer.from_crs(crs, _WGS84, always_xy=True)
+    west, south, east, north = to.transform_bounds(*grid.boundingbox)
     return f"{west:.5f},{south:.5f},{east:.5f},{north:.5f} (west,south,east,north)"
+
+
+def _crs(grid: GeoBox) -> pyproj.CRS:
+    assert grid.crs is not None, "scenes without a CRS were refused"
+    return pyproj.CRS.from_wkt(grid.crs.to_wkt())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,7 +17,7 @@ from typing import Any
 import rasterio
 
 from citycover import __version__
-from citycover.io.cog import Compression, Statistics, write_cog
+from citycover.io.cog import CogInfo, Compression, Statistics, write_cog
 from citycover.io.folder import ProductFolder
 from citycover.io.overview import read_picture
 from citycover.io.preview import PreviewInput, write_preview
@@ -65,8 +67,11 @@ class Finished:
 def publish(run: Finished, folder: ProductFolder) -> Product:
     """Write every file of the product beside the store, then rename them into the folder."""
     with run.stages.time("publish"):
-        files, shares = _write_rasters(run, folder.staging)
-        _write_preview(run, folder.staging)
+        files, statistics = _write_rasters(run, folder.staging)
+        legend = run.job.model.card.legend
+        counts = {c.id: statistics.counts.get(c.id, 0) for c in legend.classes}
+        shares = {c.name: counts[c.id] / statistics.valid for c in legend.classes if counts[c.id]}
+        _write_preview(run, folder.staging, counts)
         files = [*files, describe_file(folder.staging / "preview.png", "Image beside map")]
         facts = run_facts(run, shares)
         write_atomic(folder.staging / "run.json", json.dumps(facts, indent=1, default=str))
@@ -76,42 +81,39 @@ def publish(run: Finished, folder: ProductFolder) -> Product:
     return Product(folder.out, paths, run.holes, shares, facts)
 
 
-def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], dict[str, float]]:
-    """Class and confidence COGs, and the share of each class in the valid pixels."""
+def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Statistics]:
+    """Both COGs at once, so that one is hashed while the other is encoded; and what classes were seen."""
     legend = run.job.model.card.legend
-    threads = run.job.request.threads or 2
-    compress: Compression = "deflate" if run.job.request.compress == "deflate" else "zstd"
     tags = {"model": run.job.model.card.name, "model_sha256": run.job.model.sha256, "citycover": __version__}
     classes = BandInfo(legend.product_nodata, "land cover", legend=legend, tags=tags)
     confidence = BandInfo(0, "confidence", scale=1 / 255, tags=tags)
-    files = []
-    statistics = Statistics()
-    for name, array, band in (
-        ("landcover.tif", "classes", classes),
-        ("confidence.tif", "confidence", confidence),
-    ):
-        info = write_cog(
-            staging / name,
-            run.store.array(array),
-            run.plan.grid,
-            band,
-            compress=compress,
-            resampling="mode" if band.legend else "average",
-            threads=threads,
-        )
-        files.append(describe_cog(staging / name, band, info))
-        if band.legend:
-            statistics = info.statistics
-            files.append(describe_file(staging / f"{name}.aux.xml", "Names of the classes"))
-    shares = {
-        c.name: statistics.counts[c.id] / statistics.valid
-        for c in legend.classes
-        if statistics.counts.get(c.id)
-    }
-    return files, shares
+    with ThreadPoolExecutor(2, thread_name_prefix="publish") as pool:
+        first = pool.submit(_write_raster, run, staging / "landcover.tif", "classes", classes)
+        second = pool.submit(_write_raster, run, staging / "confidence.tif", "confidence", confidence)
+        seen, quantity = first.result(), second.result()
+    names = describe_file(staging / "landcover.tif.aux.xml", "Names of the classes")
+    files = [
+        describe_cog(staging / "landcover.tif", classes, seen),
+        names,
+        describe_cog(staging / "confidence.tif", confidence, quantity),
+    ]
+    return files, seen.statistics
 
 
-def _write_preview(run: Finished, staging: Path) -> None:
+def _write_raster(run: Finished, path: Path, array: str, band: BandInfo) -> CogInfo:
+    compress: Compression = "deflate" if run.job.request.compress == "deflate" else "zstd"
+    return write_cog(
+        path,
+        run.store.array(array),
+        run.plan.grid,
+        band,
+        compress=compress,
+        resampling="mode" if band.legend else "average",
+        threads=run.job.request.threads or 2,
+    )
+
+
+def _write_preview(run: Finished, staging: Path, counts: Mapping[int, int]) -> None:
     """The image beside the map; the middle of it where the image is too large to be decoded for a picture."""
     plan, scene = run.plan, run.job.scene
     part = Window(*plan.origin, plan.y.size, plan.x.size)
@@ -121,13 +123,15 @@ def _write_preview(run: Finished, staging: Path) -> None:
     window = rasterio.windows.Window(*(v * scale for v in (shown.col, shown.row, shown.width, shown.height)))
     with rasterio.open(staging / "landcover.tif") as dataset:
         classes = dataset.read(1, window=window, out_shape=picture.valid.shape)
+    cropped = shown.pixels < part.pixels
     given = PreviewInput(
         image=picture.values,
         valid=picture.valid,
         classes=classes,
         legend=run.job.model.card.legend,
         title=Path(scene.groups[0].bands[0].path).name,
-        subtitle=f"{run.job.model.card.name}, {'the middle of the scene' if shown.pixels < part.pixels else 'all'}",
+        subtitle=f"{run.job.model.card.name}{', the middle of the scene' if cropped else ''}",
+        counts=None if cropped else counts,
         metres=scene.gsd * picture.part.width / picture.valid.shape[1],
     )
     write_preview(staging / "preview.png", given)
@@ -194,5 +198,5 @@ def _item(run: Finished, files: list[ProductFile]) -> ItemContent:
         model=ModelSource(card.name, card.version, str(run.job.model.path), run.job.model.sha256),
         files=tuple(files),
         software=versions(),
-        lineage=f"{card.name} {card.version}, windows of {run.plan.y.window} x {run.plan.x.window} px, blended",
+        lineage=f"{card.name} {card.version} over windows of {run.plan.y.window} x {run.plan.x.window} px",
     )

@@ -373,7 +373,7 @@ def _rescale(valid: NDArray[np.bool_], up: int, down: int) -> NDArray[np.bool_]:
         pad = [(0, -n % down) for n in valid.shape]
         height, width = valid.shape[0] + pad[0][1], valid.shape[1] + pad[1][1]
         cells = np.pad(valid, pad).reshape(height // down, down, width // down, down)
-        valid = cells.any(axis=(1, 3))
+        valid = np.logical_or.reduce(cells, axis=(1, 3))
     return valid
 
 

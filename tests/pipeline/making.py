@@ -28,7 +28,9 @@ def make_legend(classes: int = CLASSES) -> Legend:
     return Legend(
         name="test",
         nodata=0,
-        classes=tuple(LegendClass(id=i + 1, name=f"class {i + 1}", color=f"#{40 * i:06x}") for i in range(classes)),
+        classes=tuple(
+            LegendClass(id=i + 1, name=f"class {i + 1}", color=f"#{40 * i:06x}") for i in range(classes)
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from citycover.errors import SceneError
 from citycover.gsd import ground_sample_distance, nested_ratio, pixel_ground_size, resampled_grid, same_grid
 from citycover.io.describe import assemble_scene, describe_scene, fits
 from citycover.io.fileinfo import describe_files
-from citycover.legend import Category, Legend
+from citycover.legend import Legend, LegendClass
 
 UTM = "EPSG:32632"
 NORTH_UP = Affine(1, 0, 500_000, 0, -1, 5_000_000)
@@ -35,7 +35,14 @@ def card(bands=RGB, dtypes=("uint8",), gsd=None, native=None, more=()):
         stride=2,
         trim=4,
         feather=4,
-        legend=Legend("x", (Category(1, "a", "#ff0000"), Category(2, "b", "#00ff00")), nodata=0),
+        legend=Legend(
+            name="x",
+            nodata=0,
+            classes=(
+                LegendClass(id=1, name="a", color="#ff0000"),
+                LegendClass(id=2, name="b", color="#00ff00"),
+            ),
+        ),
     )
 
 
@@ -348,14 +355,14 @@ def test_every_real_file_is_described_or_refused_with_a_message():
         try:
             scene = describe_scene([path], None)
         except SceneError as error:
-            assert "; " in str(error)
-            refused.append(path.name)
+            refused.append((path.name, str(error)))
         else:
             assert scene.gsd > 0
-    rasters = {name for name in refused if not name.endswith((".json", ".geojson", ".gpkg", ".npz"))}
+    assert all("; " in message for _, message in refused)
+    rasters = {name for name, _ in refused if not name.endswith((".json", ".geojson", ".gpkg", ".npz"))}
     assert rasters == {
-        "IMG_0459.jpg", "dop20c_32587_5922.tif", "geomatrix.tif", "iw-vv.tiff", "rotated.tif", "sample_fp_mask.tif",
-        "sar_hh.tif", "test_rpcs.tif",
+        "IMG_0459.jpg", "dop20c_32587_5922.tif", "geomatrix.tif", "iw-vv.tiff", "rotated.tif",
+        "sample_fp_mask.tif", "sar_hh.tif", "test_rpcs.tif",
     }  # fmt: skip
 
 

@@ -74,7 +74,10 @@ def test_a_fixed_window_stays_what_it_is() -> None:
 def test_what_breaks_the_model_is_refused_with_the_nearest_that_fits() -> None:
     card = make_card(WindowRule(size=512, multiple=16, maximum=1024), 64, 16, stride=16)
     scene = make_scene((600, 600))
-    with pytest.raises(PlanError, match="nearest that fits is --trim 72 --feather 8|nearest that fits is --trim 56 --feather 8"):
+    with pytest.raises(
+        PlanError,
+        match="nearest that fits is --trim 72 --feather 8|nearest that fits is --trim 56 --feather 8",
+    ):
         plan_of(scene, card, feather=8)
     with pytest.raises(PlanError, match="nearest that fits is 512"):
         plan_of(scene, card, window=500)

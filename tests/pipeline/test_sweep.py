@@ -89,7 +89,9 @@ def test_tiled_equals_whole_exactly_for_a_pointwise_model(run: dict) -> None:
 
 
 @given(runs(), st.tuples(st.integers(4, 50), st.integers(4, 50)), st.integers(1, 5))
-def test_any_block_layout_and_batch_gives_the_same_pixels(run: dict, block: tuple[int, int], batch: int) -> None:
+def test_any_block_layout_and_batch_gives_the_same_pixels(
+    run: dict, block: tuple[int, int], batch: int
+) -> None:
     image, valid, card, plan = make_case(run)
     other = plan_of(make_scene(run["shape"]), card, block=block, batch=batch)
     for a, b in zip(
@@ -102,7 +104,15 @@ def test_any_block_layout_and_batch_gives_the_same_pixels(run: dict, block: tupl
 
 def test_each_block_alone_gives_the_same_pixels_as_with_carried_rows() -> None:
     image, valid, card, plan = make_case(
-        {"shape": (80, 70), "window": 30, "trim": 4, "feather": 6, "block": (22, 33), "batch": 2, "mask": "corner"}
+        {
+            "shape": (80, 70),
+            "window": 30,
+            "trim": 4,
+            "feather": 6,
+            "block": (22, 33),
+            "batch": 2,
+            "mask": "corner",
+        }
     )
     carried, _ = run_sweeps(plan, card, cnn, [image], [valid])
     given_ = SweepInput(plan, FunctionPredictor(card, cnn), lambda: [ArrayReader(image, valid)])
@@ -113,7 +123,15 @@ def test_each_block_alone_gives_the_same_pixels_as_with_carried_rows() -> None:
 
 def test_the_frame_of_the_raster_is_ordinary() -> None:
     image, valid, card, plan = make_case(
-        {"shape": (64, 64), "window": 32, "trim": 3, "feather": 2, "block": (64, 64), "batch": 4, "mask": "none"}
+        {
+            "shape": (64, 64),
+            "window": 32,
+            "trim": 3,
+            "feather": 2,
+            "block": (64, 64),
+            "batch": 4,
+            "mask": "none",
+        }
     )
     classes, _ = run_sweeps(plan, card, pointwise, [image], [valid])
     wanted = whole(card, pointwise, image, valid).argmax(0).numpy() + 1
@@ -131,17 +149,35 @@ def test_windows_without_a_valid_pixel_are_not_run() -> None:
         return cnn(image)
 
     image, valid, card, plan = make_case(
-        {"shape": (90, 90), "window": 24, "trim": 3, "feather": 2, "block": (90, 90), "batch": 8, "mask": "half"}
+        {
+            "shape": (90, 90),
+            "window": 24,
+            "trim": 3,
+            "feather": 2,
+            "block": (90, 90),
+            "batch": 8,
+            "mask": "half",
+        }
     )
     counts = []
-    run_sweeps(plan, card, counting, [image], [valid], on_windows=lambda run, skipped: counts.append((run, skipped)))
+    run_sweeps(
+        plan, card, counting, [image], [valid], on_windows=lambda run, skipped: counts.append((run, skipped))
+    )
     assert sum(calls) == sum(run for run, _ in counts) < plan.windows
     assert sum(run + skipped for run, skipped in counts) == plan.windows
 
 
 def test_outside_the_area_of_interest_is_nodata_and_not_run() -> None:
     image, valid, card, plan = make_case(
-        {"shape": (60, 60), "window": 24, "trim": 3, "feather": 2, "block": (60, 60), "batch": 1, "mask": "none"}
+        {
+            "shape": (60, 60),
+            "window": 24,
+            "trim": 3,
+            "feather": 2,
+            "block": (60, 60),
+            "batch": 1,
+            "mask": "none",
+        }
     )
     inside = np.zeros((60, 60), np.bool_)
     inside[5:20, 30:50] = True
@@ -192,7 +228,9 @@ def test_band_groups_on_coarser_grids_stay_aligned_at_odd_sizes() -> None:
         up = coarse.float().repeat_interleave(2, 2).repeat_interleave(2, 3)
         return pointwise(fine) + pointwise(up)
 
-    groups = tuple(BandGroup(name=str(r), bands=("a", "b", "c"), ratio=r, dtypes=("uint8",), fill=FILL) for r in (1, 2))
+    groups = tuple(
+        BandGroup(name=str(r), bands=("a", "b", "c"), ratio=r, dtypes=("uint8",), fill=FILL) for r in (1, 2)
+    )
     card = make_card(24, 4, 4, groups=groups, stride=2)
     rng = np.random.default_rng(0)
     fine = rng.integers(0, 255, (41, 33, 3), np.uint8)
@@ -201,7 +239,9 @@ def test_band_groups_on_coarser_grids_stay_aligned_at_odd_sizes() -> None:
     plan = plan_of(make_scene((41, 33), ratios=(1, 2)), card, block=(30, 20))
     classes, _ = run_sweeps(plan, card, fuse, [fine, coarse], [None, seen])
     filled = np.where(seen[..., None], coarse, np.array(FILL, np.uint8))
-    tensors = [torch.from_numpy(a).permute(2, 0, 1)[None] for a in (np.pad(fine, ((0, 1), (0, 1), (0, 0))), filled)]
+    tensors = [
+        torch.from_numpy(a).permute(2, 0, 1)[None] for a in (np.pad(fine, ((0, 1), (0, 1), (0, 0))), filled)
+    ]
     wanted = fuse(*tensors)[0, :, :41, :33].argmax(0).numpy() + 1
     wanted[~seen.repeat(2, 0).repeat(2, 1)[:41, :33]] = 0
     np.testing.assert_array_equal(classes, wanted)
@@ -214,7 +254,15 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
         return cnn(image)
 
     image, valid, card, plan = make_case(
-        {"shape": (60, 60), "window": 24, "trim": 3, "feather": 2, "block": (60, 60), "batch": 4, "mask": "none"}
+        {
+            "shape": (60, 60),
+            "window": 24,
+            "trim": 3,
+            "feather": 2,
+            "block": (60, 60),
+            "batch": 4,
+            "mask": "none",
+        }
     )
     halved, _ = run_sweeps(plan, card, greedy, [image], [valid])
     plain, _ = run_sweeps(plan, card, cnn, [image], [valid])
@@ -223,7 +271,15 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 
 def test_a_network_that_breaks_its_promise_is_named() -> None:
     image, valid, card, plan = make_case(
-        {"shape": (30, 30), "window": 24, "trim": 3, "feather": 2, "block": (30, 30), "batch": 1, "mask": "none"}
+        {
+            "shape": (30, 30),
+            "window": 24,
+            "trim": 3,
+            "feather": 2,
+            "block": (30, 30),
+            "batch": 1,
+            "mask": "none",
+        }
     )
     with pytest.raises(ModelError, match="its card promises"):
         run_sweeps(plan, card, lambda x: cnn(x)[:, :4], [image], [valid])
@@ -231,7 +287,15 @@ def test_a_network_that_breaks_its_promise_is_named() -> None:
 
 def test_stopping_finishes_the_batch_in_hand_and_keeps_finished_blocks() -> None:
     image, valid, card, plan = make_case(
-        {"shape": (90, 30), "window": 24, "trim": 3, "feather": 2, "block": (30, 30), "batch": 1, "mask": "none"}
+        {
+            "shape": (90, 30),
+            "window": 24,
+            "trim": 3,
+            "feather": 2,
+            "block": (30, 30),
+            "batch": 1,
+            "mask": "none",
+        }
     )
     stop = threading.Event()
     given_ = SweepInput(plan, FunctionPredictor(card, cnn), lambda: [ArrayReader(image, valid)], stop=stop)
@@ -249,7 +313,15 @@ def test_an_error_while_reading_reaches_the_caller() -> None:
             raise OSError("disk on fire")
 
     image, _, card, plan = make_case(
-        {"shape": (30, 30), "window": 24, "trim": 3, "feather": 2, "block": (30, 30), "batch": 1, "mask": "none"}
+        {
+            "shape": (30, 30),
+            "window": 24,
+            "trim": 3,
+            "feather": 2,
+            "block": (30, 30),
+            "batch": 1,
+            "mask": "none",
+        }
     )
     given_ = SweepInput(plan, FunctionPredictor(card, cnn), lambda: [Broken(image)])
     with pytest.raises(OSError, match="disk on fire"):

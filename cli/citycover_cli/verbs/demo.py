@@ -58,9 +58,7 @@ def run(
     elif not quiet:
         print_summary(product)
         _print_accuracy({"coarse labels (10 m)": coarse, "map (1 m, no training)": mapped}, ours)
-        typer.echo(
-            f"truth legend {theirs.name}, merged to {ours.name}; {talk.duration(seconds)} in all"
-        )
+        typer.echo(f"truth legend {theirs.name}, merged to {ours.name}; {talk.duration(seconds)} in all")
 
 
 def _print_accuracy(results: dict[str, Confusion], legend: Any) -> None:

@@ -56,25 +56,23 @@ def _inspect_scene(paths: list[str], statistics: bool, as_json: bool) -> None:
 
 
 def _file_facts(info: FileInfo) -> dict[str, Any]:
-    from citycover.gsd import ground_sample_distance
-
     facts: dict[str, Any] = {
         "path": info.path,
         "driver": info.driver,
         "shape": list(info.shape),
         "bands": [f"{b.index}: {b.label} ({d})" for b, d in zip(info.bands, info.dtypes, strict=True)],
-        "crs": info.crs_name,
+        "crs": info.crs,
         "blocks": list(info.block),
         "compression": info.compression,
         "overviews": info.overviews,
-        "validity": info.validity,
-        "nodata": [v for v in info.nodata if v is not None],
+        "validity": ", ".join(dict.fromkeys(info.masks)),
+        "nodata": [v for v in dict.fromkeys(info.nodata) if v is not None],
         "time": info.time,
     }
     if info.obstacle:
         facts["cannot be mapped"] = info.obstacle
     elif info.grid is not None:
-        facts["gsd_m"] = round(ground_sample_distance(info.grid), 4)
+        facts["gsd_m"] = None if info.gsd is None else round(info.gsd, 4)
         facts["bounds"] = [round(v, 3) for v in info.grid.boundingbox]
     return facts
 

@@ -99,7 +99,7 @@ def _probe(job: Job) -> dict[str, Any]:
     return {
         "batch": batch,
         "device": str(predictor.device),
-        "seconds": round(speed.seconds(plan), 1),
+        "seconds": round(speed.seconds(plan), 3),
         "engine_memory_bytes": engine,
         "peak_memory_bytes": peak_rss() + engine,
     }

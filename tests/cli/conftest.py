@@ -1,0 +1,72 @@
+"""Small scenes on disk, and a way to run the command line inside the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from citycover_cli.app import main
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def citycover(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run the command line; a traceback would fail the test, as only SystemExit is caught."""
+
+    def run(*arguments: object) -> Result:
+        capfd.readouterr()
+        code = 0
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+def write_scene(path: Path, shape: tuple[int, int] = (90, 120), bands: int = 4, **changes: Any) -> Path:
+    """A random georeferenced image with named bands: red, green, blue, nir."""
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": shape[0],
+        "width": shape[1],
+        "count": bands,
+        "dtype": "uint8",
+        "crs": "EPSG:32633",
+        "transform": Affine(1, 0, 500_000, 0, -1, 5_800_000),
+    }
+    descriptions = changes.pop("descriptions", ("red", "green", "blue", "nir")[:bands])
+    values = changes.pop("values", None)
+    profile |= changes
+    if values is None:
+        rng = np.random.default_rng(1)
+        smooth = rng.integers(30, 220, (bands, shape[0] // 8 + 1, shape[1] // 8 + 1))
+        values = smooth.repeat(8, 1).repeat(8, 2)[:, : shape[0], : shape[1]]
+        values = values + rng.integers(0, 20, values.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(values.astype(profile["dtype"]))
+        for index, name in enumerate(descriptions, start=1):
+            dataset.set_band_description(index, name)
+    return path
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return write_scene(tmp_path / "scene.tif")

@@ -1,0 +1,246 @@
+"""What a user can get wrong: a clear message, exit code 2, 3 or 4, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from conftest import write_scene
+
+from citycover.errors import MachineError
+
+
+def expect(result, code: int, *words: str) -> None:
+    assert result.code == code, result.err
+    for word in words:
+        assert word in result.err
+    assert result.err.startswith("citycover: error: ")
+
+
+def test_a_missing_file(citycover, tmp_path: Path) -> None:
+    expect(citycover("map", tmp_path / "no.tif", "-o", tmp_path / "out"), 2, "no.tif", "no such file")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no raster", b"II*\x00"])
+def test_not_a_raster(citycover, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.tif").write_bytes(content)
+    expect(citycover("map", tmp_path / "x.tif", "-o", tmp_path / "out"), 2, "x.tif")
+
+
+def test_no_crs(citycover, tmp_path: Path) -> None:
+    expect(citycover("map", write_scene(tmp_path / "x.tif", crs=None), "-o", tmp_path / "out"), 2, "CRS")
+
+
+def test_rotated(citycover, tmp_path: Path) -> None:
+    turned = Affine.translation(5e5, 5.8e6) * Affine.rotation(20) * Affine.scale(1, -1)
+    scene = write_scene(tmp_path / "x.tif", transform=turned)
+    expect(citycover("map", scene, "-o", tmp_path / "out"), 2, "rotated", "gdalwarp")
+
+
+def test_missing_bands(citycover, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "x.tif", bands=3)
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--model", "spectral-rgbn"), 2, "nir")
+
+
+def test_bands_in_doubt(citycover, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "x.tif", descriptions=("w", "x", "y", "z"), photometric="minisblack")
+    expect(citycover("map", scene, "-o", tmp_path / "out"), 2, "--bands 1,2,3,4")
+    assert citycover("map", scene, "-o", tmp_path / "out", "--bands", "1,2,3,4").code == 0
+
+
+def test_bands_that_are_not_there(citycover, scene: Path, tmp_path: Path) -> None:
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--bands", "1,2,3,9"), 2, "9")
+
+
+def test_wrong_dtype(citycover, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "x.tif", dtype="uint16")
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--model", "spectral-rgbn"), 2, "uint16", "uint8")
+
+
+def test_complex_data(citycover, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "x.tif", dtype="complex64")
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--model", "spectral-rgbn"), 2, "complex")
+
+
+def test_gsd_outside_the_tolerance(citycover, scene: Path, tmp_path: Path) -> None:
+    model = model_with(tmp_path, gsd=(8.0, 12.0), native_gsd=10.0)
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--model", model), 2, "--resample", "12")
+    assert citycover("map", scene, "-o", tmp_path / "out", "--model", model, "--resample").code == 0
+    with rasterio.open(tmp_path / "out" / "landcover.tif") as product:
+        assert product.res == pytest.approx((10, 10), rel=0.01)
+
+
+def model_with(folder: Path, **changes: object) -> Path:
+    """The built-in network under a changed card."""
+    from citycover.builtins import builtin_path
+    from citycover.modelfile import load_torchscript, read_model_file, write_torchscript
+
+    built = read_model_file(builtin_path("spectral-rgbn"))
+    path = folder / "changed.pt"
+    write_torchscript(load_torchscript(built.path, "cpu"), built.card.model_copy(update=changes), path)
+    return path
+
+
+def test_an_unreadable_model(citycover, scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.pt").write_bytes(b"not a model")
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--model", tmp_path / "m.pt"), 2, "m.pt")
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--model", "no-such-model"), 2, "spectral-rgbn")
+
+
+def test_a_card_that_contradicts_the_network(citycover, scene: Path, tmp_path: Path) -> None:
+    from citycover.builtins import read_builtins
+
+    legend = read_builtins()[0].card.legend
+    fewer = legend.model_copy(update={"classes": legend.classes[:3], "remap": {}})
+    model = model_with(tmp_path, legend=fewer, channels=(1, 2, 3))
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--model", model), 2, "promises")
+
+
+def test_windows_that_do_not_fit_the_model(citycover, scene: Path, tmp_path: Path) -> None:
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--window", 8), 2, "--window")
+    model = model_with(tmp_path, stride=4, trim=8, feather=8)
+    expect(
+        citycover("map", scene, "-o", tmp_path / "out", "--model", model, "--trim", 7), 2, "nearest that fits"
+    )
+
+
+def test_a_folder_with_other_content(citycover, scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.docx").write_text("precious")
+    expect(citycover("map", scene, "-o", tmp_path / "out"), 2, "thesis.docx")
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--overwrite"), 2, "thesis.docx")
+    assert (tmp_path / "out" / "thesis.docx").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("--bbox", "1,2,3", "west,south,east,north"),
+        ("--bbox", "a,b,c,d", "numbers"),
+        ("--bbox", "0,0,1,1", "does not overlap"),
+        ("--precision", "fp8", "fp32"),
+        ("--compress", "lzw", "deflate"),
+        ("--aoi", "missing.geojson", "does not exist"),
+    ],
+)
+def test_options_that_make_no_sense(
+    citycover, scene: Path, tmp_path: Path, option: str, value: str, word: str
+) -> None:
+    expect(citycover("map", scene, "-o", tmp_path / "out", option, value), 2, word)
+
+
+def test_a_device_that_is_not_there(citycover, scene: Path, tmp_path: Path) -> None:
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--device", "cuda:7"), 4, "--device cpu")
+
+
+def test_a_truncated_file_is_mapped_with_holes(citycover, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.tif"
+    plain = write_scene(tmp_path / "plain.tif", (600, 600))
+    rasterio.shutil.copy(plain, whole, driver="COG", blocksize=128, compress="deflate", overviews="none")
+    data = whole.read_bytes()
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(data[: int(len(data) * 0.6)])
+    result = citycover("map", cut, "-o", tmp_path / "out")
+    assert result.code == 3, result.err
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["holes"] and all(h["path"] == str(cut) for h in run["holes"])
+    assert citycover("map", whole, "-o", tmp_path / "twin").code == 0
+    with (
+        rasterio.open(tmp_path / "out/landcover.tif") as product,
+        rasterio.open(tmp_path / "twin/landcover.tif") as twin,
+    ):
+        classes, wanted = product.read(1), twin.read(1)
+    lost = np.zeros(classes.shape, np.bool_)
+    for hole in run["holes"]:
+        lost[hole["row"] : hole["row"] + hole["height"], hole["col"] : hole["col"] + hole["width"]] = True
+    np.testing.assert_array_equal(classes == 0, lost)
+    far = ~lost
+    for shift in range(-12, 13):
+        for axis in (0, 1):
+            far &= ~np.roll(lost, shift, axis)
+    assert (classes == wanted)[far].mean() > 0.999
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(citycover, scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    expect(citycover("map", scene, "-o", tmp_path / "locked" / "out"), 4, "permission")
+
+
+def test_no_space_left(citycover, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from citycover.io.store import WorkingStore
+
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(WorkingStore, "write_block", full)
+    expect(citycover("map", scene, "-o", tmp_path / "out"), 4, "no space left")
+    assert issubclass(MachineError, Exception)
+
+
+def test_too_little_memory_allowed(citycover, scene: Path, tmp_path: Path) -> None:
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--memory", "0.1"), 4, "--memory")
+
+
+def test_wrong_usage_is_exit_code_2(citycover) -> None:
+    assert citycover("map").code == 2
+    assert citycover("no-such-verb").code == 2
+    assert citycover("map", "x.tif", "-o", "y", "--windwo", "3").code == 2
+
+
+def test_an_untagged_collar_is_pointed_out(citycover, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(20, 200, (4, 90, 120))
+    values[:, :, :30] = 0
+    result = citycover("map", write_scene(tmp_path / "x.tif", values=values), "-o", tmp_path / "out")
+    assert result.code == 0 and "--nodata 0" in result.err
+
+
+KILL = """
+import os, signal, sys
+from citycover import running
+write = running._StoreSink.write
+def dying(self, finished):
+    write(self, finished)
+    if len(self.store.finished()) >= 2:
+        os.kill(os.getpid(), int(sys.argv.pop()))
+running._StoreSink.write = dying
+import citycover.planning as planning
+planning.MAX_BLOCK_HEIGHT = planning.MAX_BLOCK_WIDTH = 512
+from citycover_cli.app import main
+main(sys.argv[1:-1] if sys.argv[-1].isdigit() else sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number", [9, 2, 15])
+def test_a_run_that_was_stopped_goes_on_to_the_same_pixels(citycover, tmp_path: Path, number: int) -> None:
+    scene = write_scene(tmp_path / "x.tif", (1100, 1300))
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILL, "map", str(scene), "-o", str(out), "--window", "256"]
+    died = subprocess.run([*command, str(number)], capture_output=True, text=True, timeout=120, check=False)
+    assert died.returncode == (-9 if number == 9 else 128 + number), died.stderr
+    if number != 9:
+        assert "run the same command again" in died.stderr
+    assert not (out / "item.json").exists()
+    other = citycover("map", scene, "-o", out, "--window", 128)
+    expect(other, 2, "plan", "--restart")
+    again = subprocess.run(
+        [sys.executable, "-c", KILL.replace(">= 2", ">= 99"), *command[3:], "-v", "0"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "going on" in again.stderr
+    assert citycover("map", scene, "-o", tmp_path / "straight", "--window", 256).code == 0
+    for name in ("landcover.tif", "confidence.tif"):
+        with rasterio.open(out / name) as one, rasterio.open(tmp_path / "straight" / name) as two:
+            np.testing.assert_array_equal(one.read(), two.read())
