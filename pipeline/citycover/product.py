@@ -200,10 +200,10 @@ def settle_plan(job: Job, device_type: str, batch: int, precision: str) -> Plan:
         elif width > CHUNK:
             plan = replace(plan, block_shape=(height, max(CHUNK, width // 2 // CHUNK * CHUNK)))
         else:
-            left = max(allowed, 0) / _GIB
+            left, least = max(allowed, 0) / _GIB, needed / _GIB
             raise MachineError(
-                f"--memory {job.request.memory:g} leaves {left:.2f} GiB beside the program, and the narrowest "
-                f"block needs {needed / _GIB:.2f} GiB; give more, or a smaller --window"
+                f"--memory {job.request.memory:g} leaves {left:.2f} GiB beside the program, and the "
+                f"narrowest block needs {least:.2f} GiB; give more, or a smaller --window"
             )
     return plan
 

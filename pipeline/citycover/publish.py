@@ -25,7 +25,7 @@ from citycover.io.reader import Hole
 from citycover.io.stac import ItemContent, ModelSource, ProductFile, describe_cog, describe_file, write_item
 from citycover.io.store import WorkingStore, write_atomic
 from citycover.io.tiff import BandInfo
-from citycover.planning import Plan
+from citycover.planning import MAX_BLOCK_WIDTH, Plan
 from citycover.probe import peak_rss
 from citycover.product import Job, Product, holes_by_file
 from citycover.stages import SWEEP_STAGES, Stages
@@ -82,12 +82,17 @@ def publish(run: Finished, folder: ProductFolder) -> Product:
 
 
 def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Statistics]:
-    """Both COGs at once, so that one is hashed while the other is encoded; and what classes were seen."""
+    """Both COGs, and what classes were seen.
+
+    Both at once, so that one is hashed while the other is encoded; one after the other where the raster is
+    wider than a block, because each holds two rows of tiles, and memory must not grow with the raster.
+    """
     legend = run.job.model.card.legend
     tags = {"model": run.job.model.card.name, "model_sha256": run.job.model.sha256, "citycover": __version__}
     classes = BandInfo(legend.product_nodata, "land cover", legend=legend, tags=tags)
     confidence = BandInfo(0, "confidence", scale=1 / 255, tags=tags)
-    with ThreadPoolExecutor(2, thread_name_prefix="publish") as pool:
+    workers = 2 if run.plan.shape[1] <= MAX_BLOCK_WIDTH else 1
+    with ThreadPoolExecutor(workers, thread_name_prefix="publish") as pool:
         first = pool.submit(_write_raster, run, staging / "landcover.tif", "classes", classes)
         second = pool.submit(_write_raster, run, staging / "confidence.tif", "confidence", confidence)
         seen, quantity = first.result(), second.result()

@@ -238,10 +238,11 @@ class _RowMaker:
         self.given.on_windows(len(active), len(self.columns) - len(active))
         self.blender.next_row()
         images = [self._on_device(strip.values) for strip in strips]
-        for run in _batches(active, self.batch):
+        while active:
             if self.given.stop.is_set():
                 raise StoppedError
-            self._predict(index, run, images, piece)
+            done = self._predict(index, active, images, piece)
+            active = active[done:]
         with stages.time("mask"):
             self._mask(index, valid, piece)
         return piece
@@ -276,58 +277,64 @@ class _RowMaker:
         with self.given.stages.time("copy"):
             return torch.from_numpy(values).to(self.given.predictor.device).permute(2, 0, 1)
 
-    def _predict(self, index: int, run: list[int], images: list[Tensor], piece: _Piece) -> None:
-        """Run a batch of neighbouring windows and put its votes into the piece."""
-        stages = self.given.stages
-        scores = self._scores(run, images)
-        with stages.time("blend"), torch.inference_mode():
+    def _predict(self, index: int, active: list[int], images: list[Tensor], piece: _Piece) -> int:
+        """Run one batch of the windows that are due, and put its votes into the piece.
+
+        Returns:
+            How many windows, from the first on, were in the batch.
+        """
+        batch = [column for column in active if column // self.batch == active[0] // self.batch]
+        scores = self._scores(batch, images)
+        if scores is None:
+            self.batch = max(1, self.batch // 2)
+            return 0
+        with self.given.stages.time("blend"), torch.inference_mode():
             (ty, tx), (sy, sx), (fy, fx) = self.trim, self.step, self.feather
             votes = scores[:, :, ty : ty + sy + fy, tx : tx + sx + fx]
             votes = to_probabilities(votes, self.given.card)
-            ends_row = run[-1] == self.plan.x.count - 1
-            tiles = self.blender.add(votes, run[0], ends_row, index == self.plan.y.count - 1)
-            for column, tile in zip(run, tiles, strict=True):
-                self._put(piece, column * sx - fx, *self.best(tile))
+            last_row = index == self.plan.y.count - 1
+            for run in _neighbours(batch):
+                slot = run[0] % self.batch
+                ends_row = run[-1] == self.plan.x.count - 1
+                tiles = self.blender.add(votes[slot : slot + len(run)], run[0], ends_row, last_row)
+                for column, tile in zip(run, tiles, strict=True):
+                    self._put(piece, column * sx - fx, *self.best(tile))
+        return len(batch)
 
-    def _scores(self, run: list[int], images: list[Tensor]) -> Tensor:
-        """Scores of a batch; where it does not fit into memory, of its halves."""
+    def _scores(self, batch: list[int], images: list[Tensor]) -> Tensor | None:
+        """Scores of a whole batch, empty slots included; None where it does not fit into memory."""
         stages = self.given.stages
         with stages.time("copy"):
-            windows = [
-                self._cut(run, image, g.ratio)
-                for image, g in zip(images, self.given.card.groups, strict=True)
-            ]
+            groups = self.given.card.groups
+            windows = [self._cut(batch, image, g.ratio) for image, g in zip(images, groups, strict=True)]
         try:
             with stages.time("forward"):
                 scores = self.given.predictor(windows)
                 _finish(scores)
         except torch.OutOfMemoryError:
-            if len(run) == 1:
+            if self.batch == 1:
                 raise
-            self.batch = max(1, self.batch // 2)
-            half = len(run) // 2
-            del windows
-            return torch.cat([self._scores(run[:half], images), self._scores(run[half:], images)])
+            return None
         side = (self.plan.output(self.plan.y.window), self.plan.output(self.plan.x.window))
-        check_scores(scores, self.given.card, len(run), side)
+        check_scores(scores, self.given.card, self.batch, side)
         return scores
 
-    def _cut(self, run: list[int], image: Tensor, ratio: int) -> Tensor:
-        """(n, band, y, x) own copy of the windows `run`, channels_last: uint8 as it is, all else float32.
+    def _cut(self, batch: list[int], image: Tensor, ratio: int) -> Tensor:
+        """(n, band, y, x) own copy of the windows, channels_last: uint8 as it is, all else float32.
 
-        A copy, because a network may work in place, and windows share pixels.
+        A copy, because a network may work in place, and windows share pixels. Batches have one shape, and a
+        window has its slot in it (column modulo batch) whatever its neighbours do: vectorised code rounds
+        differently in different places of a tensor, and the map must not depend on how blocks are cut.
         """
         width = self.plan.x.window // ratio
         dtype = torch.uint8 if image.dtype == torch.uint8 else torch.float32
-        windows = torch.empty(
-            (len(run), image.shape[0], image.shape[1], width),
-            dtype=dtype,
-            device=image.device,
-            memory_format=torch.channels_last,
-        )
-        for window, column in zip(windows, run, strict=True):
+        shape = (self.batch, image.shape[0], image.shape[1], width)
+        windows = torch.empty(shape, dtype=dtype, device=image.device, memory_format=torch.channels_last)
+        if len(batch) < self.batch:
+            windows.zero_()
+        for column in batch:
             first = (column - self.columns[0]) * self.plan.x.step // ratio
-            window.copy_(image[:, :, first : first + width])
+            windows[column % self.batch].copy_(image[:, :, first : first + width])
         return windows
 
     def _put(self, piece: _Piece, col: int, channel: Tensor, confidence: Tensor) -> None:
@@ -377,15 +384,15 @@ def _rescale(valid: NDArray[np.bool_], up: int, down: int) -> NDArray[np.bool_]:
     return valid
 
 
-def _batches(columns: list[int], size: int) -> Iterator[list[int]]:
-    """Neighbouring columns in lists of at most `size`.
+def _neighbours(columns: list[int]) -> Iterator[list[int]]:
+    """Columns in lists without gaps.
 
-    >>> list(_batches([0, 1, 2, 5, 6], 2))
-    [[0, 1], [2], [5, 6]]
+    >>> list(_neighbours([0, 1, 4, 5, 6]))
+    [[0, 1], [4, 5, 6]]
     """
-    run: list[int] = []
-    for column in columns:
-        if run and (len(run) == size or column != run[-1] + 1):
+    run = columns[:1]
+    for column in columns[1:]:
+        if column != run[-1] + 1:
             yield run
             run = []
         run.append(column)

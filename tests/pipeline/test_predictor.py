@@ -1,0 +1,80 @@
+import pytest
+import torch
+from making import make_card, make_scene, plan_of
+
+from citycover.builtins import builtin_path
+from citycover.errors import MachineError
+from citycover.predictor import ModelPredictor, choose_device, fast_precision, passes_gate, to_probabilities
+from citycover.probe import choose_precision, default_batch, measure_speed, with_choices
+
+
+def probabilities(seed: int = 0) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return torch.softmax(3 * torch.randn(1, 5, 200, 200), 1)
+
+
+def test_the_gate_lets_near_ties_flip_and_nothing_else() -> None:
+    exact = probabilities()
+    noisy = (exact + 0.002 * torch.randn_like(exact)).clamp(1e-6)
+    assert (noisy.argmax(1) != exact.argmax(1)).any() and passes_gate(exact, noisy)
+    flipped = exact.clone()
+    flipped[:, :, :10, :10] = exact[:, :, :10, :10].flip(1)
+    assert not passes_gate(exact, flipped)
+    assert not passes_gate(exact, exact + 0.02)
+    assert not passes_gate(exact, torch.full_like(exact, torch.nan))
+
+
+def test_scores_become_probabilities_as_the_card_says() -> None:
+    scores = torch.randn(1, 5, 4, 4)
+    classes, labels = make_card(32, 2, 2), make_card(32, 2, 2, task="labels")
+    assert to_probabilities(scores, classes).sum(1).allclose(torch.ones(1, 4, 4))
+    assert to_probabilities(scores, labels).equal(torch.sigmoid(scores))
+    ready = make_card(32, 2, 2, activation="probabilities")
+    kept = to_probabilities(scores, ready)
+    assert kept.equal(scores) and kept.data_ptr() != scores.data_ptr()
+
+
+def test_a_model_gives_the_same_scores_alone_and_in_a_batch_up_to_rounding() -> None:
+    predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
+    windows = torch.randint(0, 255, (3, 4, 64, 80), dtype=torch.uint8)
+    together = predictor([windows])
+    assert together.is_contiguous() and together.dtype == torch.float32
+    for k in range(3):
+        assert predictor([windows[k : k + 1]])[0].allclose(together[k], atol=1e-4)
+
+
+def test_reduced_precision_is_autocast_and_back_to_float32() -> None:
+    predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"), "bf16")
+    scores = predictor([torch.randint(0, 255, (1, 4, 64, 64), dtype=torch.uint8)])
+    assert scores.dtype == torch.float32 and torch.isfinite(scores).all()
+
+
+def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
+    predictor.card = predictor.card.model_copy(update={"precision": "any"})
+    samples = [[torch.randint(0, 255, (1, 4, 96, 96), dtype=torch.uint8)]]
+    assert choose_precision("bf16", predictor, lambda: samples) == "bf16"
+    monkeypatch.setattr("citycover.probe.fast_precision", lambda _device: None)
+    assert choose_precision("auto", predictor, lambda: pytest.fail("nothing to compare")) == "fp32"
+    monkeypatch.setattr("citycover.probe.fast_precision", lambda _device: "bf16")
+    monkeypatch.setattr("citycover.probe.passes_gate", lambda _exact, _fast: True)
+    assert choose_precision("auto", predictor, lambda: samples) == "bf16"
+    monkeypatch.setattr("citycover.probe.passes_gate", lambda _exact, _fast: False)
+    assert choose_precision("auto", predictor, lambda: samples) == "fp32"
+    assert predictor.precision == "fp32"
+
+
+def test_devices_that_are_not_there_are_named() -> None:
+    assert choose_device("cpu").type == "cpu" and choose_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(MachineError, match="--device cpu"):
+        choose_device("warp-drive")
+    assert fast_precision(torch.device("cpu")) in (None, "bf16")
+
+
+def test_a_probe_of_speed_is_positive_and_the_batch_fits_the_window() -> None:
+    card = make_card(64, 4, 8)
+    plan = with_choices(plan_of(make_scene((300, 300)), card), 2, "fp32")
+    predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
+    assert measure_speed(plan, predictor).seconds(plan) > 0
+    assert default_batch(plan, torch.device("cpu")) == 64
+    assert default_batch(plan_of(make_scene((9000, 9000)), make_card(2048, 4, 8)), torch.device("cpu")) == 1

@@ -1,0 +1,156 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citycover.io.describe import describe_scene
+from citycover.io.raster import RasterReader
+from citycover.window import Window
+
+
+def write(path: Path, values: np.ndarray, **changes: object) -> Path:
+    profile = {
+        "driver": "GTiff", "height": values.shape[1], "width": values.shape[2], "count": len(values),
+        "dtype": values.dtype, "crs": "EPSG:32633", "transform": Affine(1, 0, 5e5, 0, -1, 5.8e6),
+    } | changes  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(values)
+    return path
+
+
+def read(
+    path: Path | list[Path], window: Window | None = None, **given_: object
+) -> tuple[np.ndarray, np.ndarray, tuple]:
+    scene = describe_scene([path] if isinstance(path, Path) else path, None, **given_)
+    reader = RasterReader(scene.groups[0], scene.resampling)
+    window = window or Window(0, 0, *reader.shape)
+    # A strided view, as the sweep hands over.
+    values = np.zeros((window.height, window.width + 3, reader.bands), reader.dtype)[:, 1:-2]
+    valid = np.zeros((window.height, window.width + 3), np.bool_)[:, 1:-2]
+    holes = reader.read_into(window, values, valid)
+    reader.close()
+    return values, valid, holes
+
+
+IMAGE = np.random.default_rng(0).integers(1, 255, (3, 60, 80), np.uint8)
+
+
+@given(st.integers(0, 59), st.integers(0, 79), st.integers(1, 60), st.integers(1, 80))
+def test_any_window_is_what_rasterio_reads(row: int, col: int, height: int, width: int) -> None:
+    window = Window(row, col, height, width).clip(Window(0, 0, 60, 80))
+    assert window is not None
+    with rasterio.MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", height=60, width=80, count=3, dtype="uint8", crs="EPSG:32633",
+            transform=Affine(1, 0, 5e5, 0, -1, 5.8e6), tiled=True, blockxsize=16, blockysize=32,
+        ) as dataset:  # fmt: skip
+            dataset.write(IMAGE)
+        scene = describe_scene([memory.name], None)
+        reader = RasterReader(scene.groups[0])
+        values = np.zeros((window.height, window.width, 3), np.uint8)
+        valid = np.zeros((window.height, window.width), np.bool_)
+        assert reader.read_into(window, values, valid) == ()
+        reader.close()
+    np.testing.assert_array_equal(values.transpose(2, 0, 1), IMAGE[(slice(None), *window.slices)])
+    assert valid.all()
+
+
+def test_a_nodata_tag_in_any_band_makes_the_pixel_invalid(tmp_path: Path) -> None:
+    image = IMAGE.copy()
+    image[1, 5, 6] = image[2, 7, 8] = 0
+    _, valid, _ = read(write(tmp_path / "x.tif", image, nodata=0))
+    assert (~valid).sum() == 2 and not valid[5, 6] and not valid[7, 8]
+
+
+def test_nodata_on_the_command_line_replaces_the_tag(tmp_path: Path) -> None:
+    image = IMAGE.copy()
+    image[:, 3, 4] = 9
+    path = write(tmp_path / "x.tif", np.where(image == 9, image, image + 0), nodata=0)
+    _, valid, _ = read(path, nodata=9)
+    np.testing.assert_array_equal(valid, (image != 9).all(0))
+
+
+def test_nan_is_invalid_without_any_tag(tmp_path: Path) -> None:
+    image = IMAGE.astype(np.float32)
+    image[0, 2, 3] = np.nan
+    _, valid, _ = read(write(tmp_path / "x.tif", image))
+    assert (~valid).sum() == 1 and not valid[2, 3]
+
+
+def test_masks_inside_and_beside_the_file(tmp_path: Path) -> None:
+    mask = np.ones((60, 80), np.bool_)
+    mask[10:20, 30:40] = False
+    for name, internal in (("inside", "YES"), ("beside", "NO")):
+        path = tmp_path / f"{name}.tif"
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal):
+            write(path, IMAGE)
+            with rasterio.open(path, "r+") as dataset:
+                dataset.write_mask(mask)
+        _, valid, _ = read(path)
+        np.testing.assert_array_equal(valid, mask)
+
+
+def test_alpha_is_validity_unless_it_is_asked_for_as_a_band(tmp_path: Path) -> None:
+    alpha = np.full((1, 60, 80), 255, np.uint8)
+    alpha[0, :10] = 0
+    path = write(tmp_path / "x.tif", np.concatenate([IMAGE, alpha]), photometric="RGB", alpha="YES")
+    values, valid, _ = read(path)
+    assert values.shape[2] == 3
+    np.testing.assert_array_equal(valid, alpha[0] > 0)
+    values, valid, _ = read(path, bands=["1", "2", "3", "4"])
+    assert values.shape[2] == 4 and valid.all()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "uint32", "int64", "float64"])
+def test_other_pixel_types_are_read_as_float32(tmp_path: Path, dtype: str) -> None:
+    image = (IMAGE // 2).astype(dtype)
+    values, _, _ = read(write(tmp_path / "x.tif", image))
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values.transpose(2, 0, 1), image.astype(np.float32))
+
+
+def test_only_blocks_that_cannot_be_decoded_are_holes(tmp_path: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (2, 128, 128), np.uint8)
+    path = write(
+        tmp_path / "x.tif",
+        image,
+        tiled=True,
+        blockxsize=32,
+        blockysize=32,
+        compress="deflate",
+        interleave="pixel",
+    )
+    with rasterio.open(path) as dataset:
+        offset = int(dataset.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=1))
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 40] = bytes(40)
+    path.write_bytes(data)
+    values, valid, holes = read(path)
+    assert [h.window for h in holes] == [Window(32, 64, 32, 32)] and holes[0].path == str(path)
+    assert not valid[32:64, 64:96].any() and valid.sum() == 128 * 128 - 32 * 32
+    np.testing.assert_array_equal(values[valid], image.transpose(1, 2, 0)[valid])
+
+
+def test_a_truncated_cog_keeps_what_is_there(tmp_path: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (3, 512, 512), np.uint8)
+    whole = tmp_path / "whole.tif"
+    rasterio.shutil.copy(
+        write(tmp_path / "x.tif", image), whole, driver="COG", blocksize=128, overviews="none"
+    )
+    cut = tmp_path / "cut.tif"
+    data = whole.read_bytes()
+    cut.write_bytes(data[: int(0.6 * len(data))])
+    values, valid, holes = read(cut)
+    assert holes and 0.4 < valid.mean() < 0.7
+    np.testing.assert_array_equal(values[valid], image.transpose(1, 2, 0)[valid])
+
+
+def test_files_of_one_band_each_are_read_together(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"b{k}.tif", IMAGE[k : k + 1]) for k in range(3)]
+    values, _, _ = read(paths)
+    np.testing.assert_array_equal(values.transpose(2, 0, 1), IMAGE)
