@@ -34,7 +34,9 @@ def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
     predictor = ModelPredictor(job.model.path, choose_device("auto"), precision)
     batch = default_batch(job.plan, predictor.device)
     assert batch == 1, "the samples below are single windows"
-    samples = sample_windows(job.plan, job.model.card, open_readers(job.scene, None), 4 * job.plan.window_pixels)
+    samples = sample_windows(
+        job.plan, job.model.card, open_readers(job.scene, None), 4 * job.plan.window_pixels
+    )
     predictor(samples[0])
     begin = time.perf_counter()
     for index in range(job.plan.windows):

@@ -26,7 +26,11 @@ class Cheap(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, CLASSES, 1)
+            nn.Conv2d(4, 8, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, CLASSES, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +79,9 @@ def write_network(kind: str, path: Path) -> Path:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-    classes = tuple(LegendClass(id=k + 1, name=f"class {k + 1}", color=f"#{k * 30:02x}8040") for k in range(CLASSES))
+    classes = tuple(
+        LegendClass(id=k + 1, name=f"class {k + 1}", color=f"#{k * 30:02x}8040") for k in range(CLASSES)
+    )
     card = ModelCard(
         name=kind,
         groups=(BandGroup(bands=("red", "green", "blue", "nir"), dtypes=("uint8",), fill=(90, 90, 90, 90)),),

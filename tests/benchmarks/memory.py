@@ -35,7 +35,10 @@ def main() -> None:
         run = in_a_process("map", scene, model, "fp32")
         peaks.append(run["peak_rss_bytes"])
         speed = run["pixels"] / 1e6 / run["wall_s"]
-        print(f"| {size} x {size} | {peaks[-1] / 2**20:.0f} MiB | {run['wall_s']:.0f} s | {speed:.1f} |", flush=True)
+        print(
+            f"| {size} x {size} | {peaks[-1] / 2**20:.0f} MiB | {run['wall_s']:.0f} s | {speed:.1f} |",
+            flush=True,
+        )
     print(f"ratio of the last to the first: {peaks[-1] / peaks[0]:.3f}")
 
 

@@ -17,7 +17,7 @@ GREY = ("--model", "GREY", "--bands", "1")
 TABLE = [
     ("robust/broken/cogeo.tif", (), MAPPED, "the intact twin, with a mask"),
     ("robust/broken/corrupt.tif", (), HOLES, "damaged tiles become nodata, the rest is mapped"),
-    ("robust/crs/23322E759967N_clipped_1m_1of2.tif", (), MAPPED, "northing-easting axis order is the CRS's matter"),
+    ("robust/crs/23322E759967N_clipped_1m_1of2.tif", (), MAPPED, "northing first: the CRS's matter"),
     ("robust/crs/23322E759967N_clipped_1m_2of2.tif", (), MAPPED, "the same"),
     ("robust/crs/geomatrix.tif", GREY, REFUSED, "sheared transform"),
     ("robust/crs/rotated.tif", GREY, REFUSED, "rotated transform, no CRS"),

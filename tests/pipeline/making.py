@@ -86,7 +86,7 @@ def put(block: FinishedBlock, classes: NDArray[np.uint8], confidence: NDArray[np
 def whole(
     card: ModelCard, function: Callable[..., torch.Tensor], image: NDArray[Any], valid: NDArray[np.bool_]
 ) -> torch.Tensor:
-    """(c, y, x) probabilities of one forward over the filled raster, reflect-padded by t + f, then cropped."""
+    """(c, y, x) probabilities of one forward over the filled raster, reflect-padded by t + f."""
     height, width = valid.shape
     filled = np.where(valid[..., None], image, np.array(card.groups[0].fills).astype(image.dtype))
     pad = card.trim + card.feather
