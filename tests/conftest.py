@@ -1,12 +1,18 @@
 """What all tests share: the folder of real data, and one thread for torch."""
 
+import json
 import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SCHEMAS = Path(__file__).parent / "schemas"
 
 # Wall time is no property of the code: machines are shared.
 settings.register_profile("citycover", deadline=None, max_examples=30, print_blob=True)
@@ -19,3 +25,18 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("CITYCOVER_DATA is not set: no real imagery here")
     return Path(folder)
+
+
+@pytest.fixture
+def validator(monkeypatch: pytest.MonkeyPatch) -> JsonSchemaSTACValidator:
+    """pystac's validator with the schemas at hand, and no way to fetch others."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the validator asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    validator = JsonSchemaSTACValidator()
+    for path in SCHEMAS.glob("*.json"):
+        schema = json.loads(path.read_text())
+        validator.schema_cache[schema["$id"].removesuffix("#")] = schema
+    return validator

@@ -59,7 +59,8 @@ def test_a_coarse_raster_is_compared_at_the_pixels_of_the_truth(tmp_path: Path) 
     for name, values, size in (("coarse", coarse, 10), ("fine", fine, 1)):
         with rasterio.open(
             tmp_path / f"{name}.tif", "w", driver="GTiff", height=values.shape[0], width=values.shape[1],
-            count=1, dtype="uint8", crs="EPSG:32633", transform=Affine(size, 0, 5e5, 0, -size, 5.8e6), nodata=0,
+            count=1, dtype="uint8", crs="EPSG:32633",
+            transform=Affine(size, 0, 5e5, 0, -size, 5.8e6), nodata=0,
         ) as dataset:  # fmt: skip
             dataset.write(values, 1)
     table = {1: 2, 2: 1, 3: 3}

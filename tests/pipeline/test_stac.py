@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +31,6 @@ from citycover.io.stac import (
 from citycover.io.tiff import BandInfo
 from citycover.legend import Legend, LegendClass
 
-SCHEMAS = Path(__file__).parents[1] / "schemas"
 LEGEND = Legend(
     name="test",
     classes=(
@@ -68,21 +65,6 @@ CONTENT = ItemContent(
     software={"citycover": "0.1"},
     lineage="Mapped by a test.",
 )
-
-
-@pytest.fixture
-def validator(monkeypatch: pytest.MonkeyPatch) -> JsonSchemaSTACValidator:
-    """pystac's validator with the schemas at hand, and no way to fetch others."""
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("the validator asked the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    validator = JsonSchemaSTACValidator()
-    for path in SCHEMAS.glob("*.json"):
-        schema = json.loads(path.read_text())
-        validator.schema_cache[schema["$id"].removesuffix("#")] = schema
-    return validator
 
 
 def validate(item: pystac.Item, validator: JsonSchemaSTACValidator) -> dict[str, Any]:
