@@ -80,7 +80,8 @@ def _lines(coordinate: F32, step: F32, lattice_key: U32, half: F32) -> Lines:
 
 def _half(half: F32, bits: U32) -> F32:
     """Half width of a street: every fourth is a collector."""
-    return half + half * np.float32(0.5) * ((bits >> np.uint32(8)) & np.uint32(3) == 0)
+    out: F32 = half + half * np.float32(0.5) * ((bits >> np.uint32(8)) & np.uint32(3) == 0)
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +150,11 @@ def _divide(
     width = across.low + across.high
     far_side = across.low > across.high
     depth = np.where(far_side, across.high - across.high_half, across.low - across.low_half) - WALK
-    lot_depth = width / 2 - np.where(far_side, across.high_half, across.low_half) - WALK
+    lot_depth = width * np.float32(0.5) - np.where(far_side, across.high_half, across.low_half) - WALK
     begin = along.low - along.low_half - WALK
     length = begin + (along.high - along.high_half - WALK)
     number = np.maximum(np.floor(length / _FRONTAGE[kind] + np.float32(0.5)), 1)
-    frontage = length / number
+    frontage: F32 = np.divide(length, number)
     place = np.floor(begin / frontage)
     lot = hashed(block, place.astype(np.int32) * 2 + far_side)
     return Lots(

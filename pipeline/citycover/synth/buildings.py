@@ -65,7 +65,9 @@ def paint_buildings(
     depth = np.minimum(_DEPTH[0][kind] + _DEPTH[1][kind] * unit(more, 8), lots.lot_depth - setback - 1)
     half = lots.frontage * np.float32(0.5) * np.minimum(_WIDTH[0][kind] + _WIDTH[1][kind] * unit(more, 16), 1)
     aside = (lots.frontage * np.float32(0.5) - half) * (unit(more, 24) - np.float32(0.5))
-    room = free(_towards(lots, setback + depth / 2, aside)) - np.maximum(half, depth / 2) * np.float32(1.15)
+    radius = np.maximum(half, depth / 2)
+    middle = setback + depth * np.float32(0.5)
+    room = free(_towards(lots, middle, aside)) - radius * np.float32(1.15)
     exists = buildable & (unit(bits, 8) >= _EMPTY[kind]) & (room > 0) & (depth > 4) & (lots.depth > -1)
     t = lots.t - aside
     inward = lots.depth - setback
@@ -99,7 +101,8 @@ def _wing(lots: Lots, exists: Bool, t: F32, inward: F32, half: F32, depth: F32, 
     rear = exists & (unit(bits, 24) < chance) & (side > half * np.float32(0.1)) & (side < half)
     rear &= (inward > 0) & (inward < reach)
     closed = exists & (lots.kind == Kind.CENTRE) & (lots.end > 0) & (lots.end < 12)
-    return rear | closed
+    out: Bool = rear | closed
+    return out
 
 
 def _roof(canvas: Canvas, lots: Lots, where: Bool, t: F32, inward: F32, half: F32, depth: F32) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from citycover.synth.districts import bend
 from citycover.synth.light import Sun, relief, shadow, shadow_margin, sun_of
 from citycover.synth.materials import COVER, RGBN, SPECTRA, TEXTURE, Mat
 from citycover.synth.noise import F32, gauss, hashed, key, unit, value_noise
@@ -152,11 +151,13 @@ def expose(seed: int, window: Window, planes: list[F32], sensor: Sensor, name: s
 
 def _gamma(sensor: Sensor) -> NDArray[np.uint8]:
     level = np.arange(_LEVELS + 1) * (_SURFACE_TOP / _LEVELS)
-    return np.clip(np.rint(255 * level ** (1 / sensor.gamma)), 1, 255).astype(np.uint8)
+    numbers: NDArray[np.uint8] = np.clip(np.rint(255 * level ** (1 / sensor.gamma)), 1, 255).astype(np.uint8)
+    return numbers
 
 
 def point_spread(plane: F32, weight: float) -> F32:
     """Three-tap blur along both axes; one pixel is lost on each side."""
     centre, side = np.float32(1 - 2 * weight), np.float32(weight)
-    across = plane[:, 1:-1] * centre + (plane[:, :-2] + plane[:, 2:]) * side
-    return across[1:-1] * centre + (across[:-2] + across[2:]) * side
+    across: F32 = plane[:, 1:-1] * centre + (plane[:, :-2] + plane[:, 2:]) * side
+    out: F32 = across[1:-1] * centre + (across[:-2] + across[2:]) * side
+    return out

@@ -94,9 +94,7 @@ def _kind(seed: int, y: float, x: float, draw: float, tilt: float) -> Kind:
     i0, j0 = round((y - 1024) / spacing), round((x - 1024) / spacing)
     towns = [town(seed, i, j) for i in (i0 - 1, i0, i0 + 1) for j in (j0 - 1, j0, j0 + 1)]
     out = min(math.hypot(y - ty, x - tx) / r for ty, tx, r in towns) + (tilt - 0.5) * 0.3
-    for limit, shares in _MIXES:
-        if out < limit:
-            break
+    shares = next(shares for limit, shares in _MIXES if out < limit)
     total = 0.0
     for kind, share in shares:
         total += share
@@ -107,8 +105,10 @@ def _kind(seed: int, y: float, x: float, draw: float, tilt: float) -> Kind:
 
 _MIXES: tuple[tuple[float, tuple[tuple[Kind, float], ...]], ...] = (
     (0.30, ((Kind.CENTRE, 0.85), (Kind.PARK, 0.15))),
-    (0.62, ((Kind.ROWS, 0.36), (Kind.ESTATE, 0.26), (Kind.HOUSES, 0.14), (Kind.INDUSTRY, 0.12), (Kind.PARK, 0.12))),
-    (1.02, ((Kind.HOUSES, 0.46), (Kind.INDUSTRY, 0.22), (Kind.ESTATE, 0.10), (Kind.PARK, 0.08), (Kind.FIELDS, 0.14))),
+    (0.62, ((Kind.ROWS, 0.36), (Kind.ESTATE, 0.26), (Kind.HOUSES, 0.14), (Kind.INDUSTRY, 0.12),
+            (Kind.PARK, 0.12))),
+    (1.02, ((Kind.HOUSES, 0.46), (Kind.INDUSTRY, 0.22), (Kind.ESTATE, 0.10), (Kind.PARK, 0.08),
+            (Kind.FIELDS, 0.14))),
     (math.inf, ((Kind.FIELDS, 0.58), (Kind.FOREST, 0.24), (Kind.HOUSES, 0.12), (Kind.INDUSTRY, 0.06))),
 )  # fmt: skip
 """Shares of the kinds of district by distance from the town's centre, in town radii."""
@@ -213,7 +213,8 @@ def _nearest_three(y: F32, x: F32, table: Districts) -> NDArray[np.uint8]:
         third = np.minimum(third, np.maximum(second, score))
         second = np.minimum(second, np.maximum(first, score))
         first = np.minimum(first, score)
-    return ids.astype(np.uint8)[np.stack([first, second, third]) & _CODE]
+    nearest: NDArray[np.uint8] = ids.astype(np.uint8)[np.stack([first, second, third]) & _CODE]
+    return nearest
 
 
 def _candidates(y: F32, x: F32, table: Districts) -> Index:
@@ -233,11 +234,12 @@ def _edge(frame: Frame, table: Districts, own: Index, other: Index) -> Edge:
     """Distance to the bisector of two districts."""
     pairs, inverse = _pairs(own, other)
     a, b = pairs
-    ny, nx = table.y[b] - table.y[a], table.x[b] - table.x[a]
-    length = np.sqrt(ny * ny + nx * nx)
-    length = np.where(length > 0, length, 1)
-    ny, nx = ny / length, nx / length
-    reach = length / 2 + ny * table.y[a] + nx * table.x[a]
+    dy, dx = table.y[b] - table.y[a], table.x[b] - table.x[a]
+    length: F32 = np.sqrt(dy * dy + dx * dx)
+    length = np.where(length > 0, length, np.float32(1))
+    ny: F32 = dy / length
+    nx: F32 = dx / length
+    reach = length * np.float32(0.5) + ny * table.y[a] + nx * table.x[a]
     normal_y, normal_x = ny[inverse], nx[inverse]
     distance = reach[inverse]
     distance -= normal_y * frame.y

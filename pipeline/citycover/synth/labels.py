@@ -1,5 +1,8 @@
-"""Coarse labels as a free product would give them: majority of a cell, on a grid that lies a little off,
-blind to small things, confused between classes, and here and there out of date."""
+"""Coarse labels as a free product would give them.
+
+Majority of a cell, on a grid that lies a little off, blind to small things, confused between classes, and
+here and there out of date.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,7 @@ class LabelMaker:
     def _confuse(
         self, label: NDArray[np.intp], rows: NDArray[np.int32], cols: NDArray[np.int32], size: int
     ) -> NDArray[np.intp]:
-        """Draw the given class from the row of the confusion matrix; half of the draws are shared by a clump."""
+        """Draw the given class from its row of the confusion matrix; a clump shares half of the draws."""
         clump = self._parameters.clump
         own = hashed(key(self._seed, f"confuse-{size}"), rows, cols)
         shared = hashed(key(self._seed, f"clump-{size}"), rows // clump, cols // clump)

@@ -58,7 +58,8 @@ def unit(bits: U32, shift: int = 0) -> F32:
 
 def gauss(bits: U32, shift: int = 0) -> F32:
     """Standard normal numbers from 12 of the 32 bits, by a table of quantiles."""
-    return _GAUSS[(bits >> np.uint32(shift)) & np.uint32((1 << _GAUSS_BITS) - 1)]
+    quantile: F32 = _GAUSS[(bits >> np.uint32(shift)) & np.uint32((1 << _GAUSS_BITS) - 1)]
+    return quantile
 
 
 def value_noise(lattice_key: int, rows: NDArray[np.int32], cols: NDArray[np.int32], cell: int) -> F32:
@@ -80,7 +81,7 @@ def value_noise(lattice_key: int, rows: NDArray[np.int32], cols: NDArray[np.int3
     low = lattice[iy]
     across = low + (lattice[iy + 1] - low) * ty[:, None]  # (y, lattice columns)
     left = np.take(across, ix, axis=1)
-    out = np.take(across, ix + 1, axis=1)
+    out: F32 = np.take(across, ix + 1, axis=1)
     out -= left
     out *= tx
     out += left
@@ -111,4 +112,5 @@ def line_noise(lattice_key: int, along: F32, cell: float) -> F32:
     lattice = (hashed(lattice_key, knots) >> np.uint32(8)).astype(np.float32) * np.float32(2 / 0xFFFFFF) - 1
     index -= first
     low = lattice[index]
-    return low + (lattice[index + 1] - low) * t
+    out: F32 = low + (lattice[index + 1] - low) * t
+    return out

@@ -47,7 +47,8 @@ def sentinel2_window(seed: int, window: Window) -> dict[str, NDArray[np.uint16]]
 
 def _mean(plane: F32, size: int) -> F32:
     rows, cols = plane.shape[0] // size, plane.shape[1] // size
-    return plane.reshape(rows, size, cols, size).mean(axis=(1, 3), dtype=np.float32)
+    mean: F32 = plane.reshape(rows, size, cols, size).mean(axis=(1, 3), dtype=np.float32)
+    return mean
 
 
 def second_window(seed: int, window: Window) -> NDArray[np.uint8]:

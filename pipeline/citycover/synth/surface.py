@@ -119,7 +119,8 @@ def paint_fields(site: Site, canvas: Canvas) -> None:
 
 def _saw(coordinate: F32, period: F32 | np.float32) -> F32:
     cycles = coordinate / period
-    return cycles - np.floor(cycles)
+    out: F32 = cycles - np.floor(cycles)
+    return out
 
 
 def paint_uses(site: Site, canvas: Canvas) -> None:
@@ -172,7 +173,8 @@ def _car_colour(bits: NDArray[np.uint32]) -> NDArray[np.uint8]:
         np.uint8,
     )
     colours[colours == Mat.ROOF_GREY] = Mat.CONCRETE
-    return colours[(bits >> np.uint32(13)) & np.uint32(7)]
+    colour: NDArray[np.uint8] = colours[(bits >> np.uint32(13)) & np.uint32(7)]
+    return colour
 
 
 def _paint_sports(site: Site, canvas: Canvas, where: Bool) -> None:
@@ -260,7 +262,7 @@ def paint_arterials(site: Site, canvas: Canvas) -> None:
     table, cells = site.table, site.cells
     frame = site.frame
     for edge in cells.edge:
-        half = (table.arterial[cells.own] + table.arterial[edge.other]) / 2
+        half = (table.arterial[cells.own] + table.arterial[edge.other]) * np.float32(0.5)
         pair = table.key[cells.own] ^ table.key[edge.other]
         rural = half < 4.5
         exists = ~rural | (unit(pair, 8) < 0.55)

@@ -75,13 +75,13 @@ def _highest(
     stretch = (1 + np.float32(0.45) * ragged).reshape(best.shape)
     inside = np.arange(size, dtype=np.float32)
     padded = [
-        np.pad(a, 1, constant_values=c)
-        for a, c in ((stem[0], 0), (stem[1], 0), (peak, -1), (slope, 0), (code, 0))
+        np.pad(a, 1, constant_values=c) for a, c in ((stem[0], 0), (stem[1], 0), (peak, -1), (slope, 0))
     ]
+    owner = np.pad(code, 1)
     for di in (-1, 0, 1):
         for dj in (-1, 0, 1):
             part = np.s_[1 + di : 1 + di + cells[0], 1 + dj : 1 + dj + cells[1]]
-            y0, x0, top, fall, who = (a[part][:, None, :, None] for a in padded)
+            y0, x0, top, fall = (a[part][:, None, :, None] for a in padded)
             dy = inside[None, :, None, None] - y0 - np.float32(di * size)
             dx = inside[None, None, None, :] - x0 - np.float32(dj * size)
             squared = dy * dy + dx * dx
@@ -90,6 +90,6 @@ def _highest(
             np.subtract(top, squared, out=squared)
             found = squared.view(np.int32)
             found &= ~_CODE
-            found |= who
+            found |= owner[part][:, None, :, None]
             np.maximum(best, found, out=best)
     return best
