@@ -16,15 +16,13 @@ class Normalise(nn.Module):
         std: one digital number a band, positive.
     """
 
-    mean: Tensor
-    """(1, b, 1, 1) digital numbers."""
-    std: Tensor
-    """(1, b, 1, 1) digital numbers."""
-
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std) or not mean or min(std) <= 0:
             raise ValueError(f"one mean and one positive std a band are needed, got {mean!r} and {std!r}")
+        # Annotated here: TorchScript cannot resolve class-level annotations that are strings.
+        self.mean: Tensor  # (1, b, 1, 1) digital numbers
+        self.std: Tensor  # (1, b, 1, 1) digital numbers
         self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32).view(1, -1, 1, 1))
 
