@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from citycover.errors import ModelError
-from citycover.legend import Legend
+from citycover.legend import Legend, read_legend
 
 Dtype = Literal["uint8", "uint16", "int16", "float32"]
 Scale = Annotated[
@@ -120,7 +120,8 @@ class ModelCard(_Value):
     """What comes out of the network."""
     channels: tuple[int, ...] = ()
     """Legend id of each output channel; empty: the legend's own order."""
-    legend: Legend
+    legend: Annotated[Legend, BeforeValidator(lambda v: read_legend(v) if isinstance(v, str) else v)]
+    """Classes; a card.toml may name a built-in legend instead."""
     receptive_field: int | None = None
     """Side of the square of input that one output pixel sees; None: unknown or everything."""
     precision: Literal["any", "fp32"] = "any"

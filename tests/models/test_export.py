@@ -1,0 +1,95 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from citycover.errors import ModelError
+from citycover.modelfile import load_model, read_model_file
+from citycover_models.export import (
+    adopt_torchscript,
+    export_pt2,
+    export_preset,
+    export_torchscript,
+    read_card,
+)
+from citycover_models.nets.spectral import PRESETS
+
+DOCS = Path(__file__).parents[2] / "docs" / "card.md"
+
+
+class Roofs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.float() / 255)
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    """The example of the documentation."""
+    (text,) = re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    (tmp_path / "card.toml").write_text(text)
+    return tmp_path / "card.toml"
+
+
+def test_the_documented_card_exports(card: Path, tmp_path: Path) -> None:
+    torch.jit.script(Roofs()).save(tmp_path / "net.pt")
+    report = adopt_torchscript(tmp_path / "net.pt", card, tmp_path / "model.pt")
+    found = read_model_file(tmp_path / "model.pt")
+    assert found.card == report.card == read_card(card)
+    assert found.card.channels == (5, 2) and found.card.groups[0].names == ("red", "green", "blue")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ('name = "roofs"', "", "name"),
+        ("trim = 16", "trim = 15", "stride"),
+        ("channels = [5, 2]", "channels = [5, 2, 1]", "promises"),
+        ('legend = "landcover5"', 'legend = "atlantis"', "atlantis"),
+        ("[window]", "[windows]", "window"),
+    ],
+)
+def test_a_card_that_is_wrong_is_refused(card: Path, tmp_path: Path, old: str, new: str, word: str) -> None:
+    torch.jit.script(Roofs()).save(tmp_path / "net.pt")
+    text = card.read_text()
+    assert old in text
+    card.write_text(text.replace(old, new))
+    with pytest.raises(Exception, match=word) as caught:
+        adopt_torchscript(tmp_path / "net.pt", card, tmp_path / "model.pt")
+    assert getattr(caught.value, "exit_code", None) == 2
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_both_formats_give_the_scores_of_the_network(tmp_path: Path) -> None:
+    preset = PRESETS["spectral-rgb"]
+    network = preset.build().eval()
+    torch.manual_seed(0)
+    window = torch.randint(0, 255, (1, 3, 90, 70), dtype=torch.uint8)
+    for export, name in ((export_torchscript, "a.pt"), (export_pt2, "a.pt2")):
+        report = export(network, preset.card(), tmp_path / name)
+        assert report.difference <= 1e-5 and len(report.sides) >= 1
+        loaded, _ = load_model(tmp_path / name, "cpu")
+        with torch.inference_mode():
+            assert loaded(window).allclose(network(window), atol=1e-4)
+
+
+def test_a_network_that_changes_when_scripted_is_refused(tmp_path: Path) -> None:
+    class Moody(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.float()[:, :1].repeat(1, 5, 1, 1)
+            if torch.jit.is_scripting():
+                return y * 2
+            return y
+
+    with pytest.raises(ModelError, match="changes when it is exported"):
+        export_torchscript(Moody(), PRESETS["spectral-rgb"].card(), tmp_path / "m.pt")
+
+
+def test_a_preset_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="spectral-rgbn"):
+        export_preset("atlantis", tmp_path / "m.pt")
