@@ -9,8 +9,8 @@ from citycover.errors import ModelError
 from citycover.modelfile import load_model, read_model_file
 from citycover_models.export import (
     adopt_torchscript,
-    export_pt2,
     export_preset,
+    export_pt2,
     export_torchscript,
     read_card,
 )
