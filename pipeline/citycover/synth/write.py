@@ -40,6 +40,7 @@ MAX_SIZE = 500_000
 """Pixels along one side: beyond it coordinates lose centimetres in float32."""
 _PLATE = 512
 _S2_PLATE = 600
+_LABEL_ROWS = 64
 _S2_NAME = "T33UUU_20240615T101031_{band}_{gsd}m.tif"
 
 
@@ -173,11 +174,12 @@ def _publish(partial: Path, folder: Path, names: list[str]) -> None:
         (partial / name).replace(folder / name)
 
 
-def _plates(shape: tuple[int, int], size: int) -> Iterator[Window]:
-    """Row by row from the top; every plate has its full size, the last of a row may reach beyond."""
+def _plates(shape: tuple[int, int], size: int, step: int = 1) -> Iterator[Window]:
+    """Row by row from the top; sides are multiples of `step`, so the last may reach beyond the raster."""
     for row in range(0, shape[0], size):
         for col in range(0, shape[1], size):
-            yield Window(row, col, size, size)
+            left = (-(-(shape[0] - row) // step) * step, -(-(shape[1] - col) // step) * step)
+            yield Window(row, col, min(size, left[0]), min(size, left[1]))
 
 
 def _count(shape: tuple[int, int], size: int) -> int:
@@ -271,14 +273,16 @@ def _write_city_files(
         for window, (pixels, cover) in _draw(pool, threads, city_window, seed, _plates(shape, _PLATE)):
             _put(image, pixels, window.row, window.col)
             _put(truth, cover[None], window.row, window.col)
-            part = strip[: shape[0] - window.row, window.col : window.col_end]
-            part[...] = cover[: part.shape[0], : part.shape[1]]
-            if window.col_end >= shape[1]:
-                rows = strip[: shape[0] - window.row]
-                counts += np.bincount(rows.ravel(), minlength=256)
-                for i, ten, thirty in maker.add(rows.copy()):
-                    _put(tens, ten[None], i * 3, 0)
-                    _put(thirties, thirty[None], i, 0)
+            part = strip[: window.height, window.col : window.col_end]
+            part[...] = cover
+            counts += np.bincount(cover.ravel(), minlength=256)
+            if window.col_end == shape[1]:
+                # In thin slices: what the label maker holds of a wide city is what bounds memory.
+                for top in range(0, window.height, _LABEL_ROWS):
+                    rows = strip[top : min(top + _LABEL_ROWS, window.height)]
+                    for i, ten, thirty in maker.add(rows.copy()):
+                        _put(tens, ten[None], i * 3, 0)
+                        _put(thirties, thirty[None], i, 0)
             counter.step()
     return counts
 
@@ -302,7 +306,7 @@ def _write_sentinel2(
             dataset.set_band_description(1, band)
             dataset.scales, dataset.offsets = (1 / S2_QUANTIFICATION,), (-S2_OFFSET / S2_QUANTIFICATION,)
             bands[band] = dataset
-        for window, planes in _draw(pool, threads, sentinel2_window, seed, _plates(shape, _S2_PLATE)):
+        for window, planes in _draw(pool, threads, sentinel2_window, seed, _plates(shape, _S2_PLATE, 60)):
             for band, plane in planes.items():
                 _put(bands[band], plane[None], window.row // S2_GSD[band], window.col // S2_GSD[band])
             counter.step()
@@ -317,6 +321,6 @@ def _write_second(
     counter: _Progress,
 ) -> None:
     with _open_rgbn(folder / "sensor_b" / "image.tif", shape, CITY.second_sensor.gsd, seed) as image:
-        for window, pixels in _draw(pool, threads, second_window, seed, _plates(shape, _PLATE)):
+        for window, pixels in _draw(pool, threads, second_window, seed, _plates(shape, _PLATE, 4)):
             _put(image, pixels, window.row, window.col)
             counter.step()
