@@ -27,7 +27,7 @@ def rise(feather: int) -> NDArray[np.float32]:
     """(f,) raised cosine sampled at pixel centres; `1 - rise` is its mirror image.
 
     >>> rise(2)
-    array([0.14643861, 0.8535614 ], dtype=float32)
+    array([0.14645386, 0.85354614], dtype=float32)
     """
     phase = np.pi * (np.arange(feather) + 0.5) / max(feather, 1)
     half = np.rint((1 - np.cos(phase)) / 2 * _EXACT) / _EXACT

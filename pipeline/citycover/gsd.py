@@ -81,8 +81,8 @@ def resampled_grid(grid: GeoBox, gsd: float) -> GeoBox:
     height, width = pixel_ground_size(grid)
     scale_y, scale_x = gsd / height, gsd / width
     rows, cols = grid.shape
-    # A grid that fits but for rounding must not grow by a row that holds nothing.
-    shape = (max(1, math.ceil(rows / scale_y - 1e-6)), max(1, math.ceil(cols / scale_x - 1e-6)))
+    # A grid that fits but for a sliver must not grow by a row that holds nothing.
+    shape = (max(1, math.ceil(rows / scale_y - _SLACK)), max(1, math.ceil(cols / scale_x - _SLACK)))
     return GeoBox(shape, grid.transform * Affine.scale(scale_x, scale_y), grid.crs)
 
 
