@@ -76,7 +76,7 @@ def ground_sample_distance(grid: GeoBox) -> float:
 def resampled_grid(grid: GeoBox, gsd: float) -> GeoBox:
     """The same place from the same origin with pixels that are squares of `gsd` metres on the ground.
 
-    The last row and column may reach beyond the old grid by part of a pixel.
+    The last row and column may reach beyond the old grid by part of a pixel, or leave out a sliver of one.
     """
     height, width = pixel_ground_size(grid)
     scale_y, scale_x = gsd / height, gsd / width
