@@ -10,7 +10,7 @@ import torch
 from citycover.modelfile import check_against_card
 from citycover_models.preset import Preset
 
-MODULES = ("spectral", "l2hnet", "paraformer", "daformer", "band_fusion")
+MODULES = ("spectral", "l2hnet", "paraformer", "vcnet", "daformer", "band_fusion")
 PRESETS: dict[str, Preset] = {
     name: preset
     for module in MODULES
