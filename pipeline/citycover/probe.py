@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import resource
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,11 +19,17 @@ from citycover.predictor import ModelPredictor, Precision, fast_precision, passe
 from citycover.strips import StripSource
 from citycover.sweep import coarse_axis
 
+logger = logging.getLogger(__name__)
+
 GATE_PIXELS = 4_000_000
 """Input pixels on which reduced precision is compared with fp32."""
 _CPU_BATCH_PIXELS = 1_500_000
 """About where the activations of one batch stop fitting into the caches of a processor."""
 _GPU_BATCH_PIXELS = 16_000_000
+PROBE_SHARE = 0.02
+"""Most of a run that choosing its window may cost."""
+_GROWTH = (3, 4)
+"""Windows that are tried beside the card's own, in halves of it."""
 
 
 def peak_rss() -> int:
@@ -140,6 +148,42 @@ def measure_speed(plan: Plan, predictor: ModelPredictor, repeats: int = 2) -> Sp
     return Speed(seconds / plan.batch, held)
 
 
-def with_choices(plan: Plan, batch: int, precision: str) -> Plan:
-    """The plan with batch and precision settled."""
-    return replace(plan, batch=batch, precision=precision)
+def larger_windows(card: ModelCard) -> tuple[int, ...]:
+    """Longer windows than the card's own that its rule allows: less overlap, if the device bears them.
+
+    Shorter ones are no candidates: trim and feather were measured at the card's size, and shorter windows
+    have more seams.
+
+    >>> from citycover.builtins import read_builtins
+    >>> larger_windows(read_builtins()[0].card)
+    (1536, 2048)
+    """
+    rule = card.window
+    if rule.fixed:
+        return ()
+    sizes = (-(-rule.size * k // (2 * rule.multiple)) * rule.multiple for k in _GROWTH)
+    return tuple(size for size in sizes if size <= rule.maximum)
+
+
+def fastest_window(plans: Mapping[int, Plan], predictor: ModelPredictor) -> int:
+    """The window in which a run takes the least time: redundancy x time per pixel, measured.
+
+    Args:
+        plans: the same scene in windows of rising size, batch settled. Sizes after the first are tried only
+            as long as all trials together push at most `PROBE_SHARE` of the run through the network.
+        predictor: runs each plan's windows on random pixels.
+    """
+    first = next(iter(plans))
+    budget = PROBE_SHARE * plans[first].windows * plans[first].window_pixels
+    trials = itertools.accumulate(2 * plan.batch * plan.window_pixels for plan in plans.values())
+    tried = [size for size, pixels in zip(plans, trials, strict=True) if pixels <= budget]
+    if len(tried) < 2:
+        return first
+    seconds: dict[int, float] = {}
+    for size in tried:
+        try:
+            seconds[size] = measure_speed(plans[size], predictor, repeats=1).seconds(plans[size])
+        except torch.OutOfMemoryError:
+            break
+    logger.info("seconds by window: %s", {size: round(s, 1) for size, s in seconds.items()})
+    return min(seconds, key=seconds.__getitem__, default=first)

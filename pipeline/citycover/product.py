@@ -102,6 +102,8 @@ class Watch:
 
     started: Callable[[Plan, int], None] = lambda _plan, _done: None
     """Called once with the settled plan and the number of output pixels that an earlier run finished."""
+    predicted: Callable[[int], None] = lambda _windows: None
+    """Called with the number of windows that went by, run or skipped, after each row of them."""
     advanced: Callable[[Block], None] = lambda _block: None
     """Called after each finished block, from the writer's thread."""
     publishing: Callable[[], None] = lambda: None
@@ -143,9 +145,19 @@ def prepare(request: MapRequest) -> Job:
         area = read_area(request.aoi, scene.grid)
     elif request.bbox is not None:
         area = area_of_box(request.bbox, scene.grid)
-    options = PlanOptions(request.window, request.trim, request.feather, request.batch)
-    plan = make_plan(scene, model.card, options, area.part if area else None)
-    return Job(request, model, scene, area, plan)
+    return Job(request, model, scene, area, plan_windows(request, model, scene, area, request.window))
+
+
+def plan_windows(
+    request: MapRequest, model: ModelFile, scene: Scene, area: Area | None, window: int | None
+) -> Plan:
+    """The plan of a request in windows of a length; None: the card's.
+
+    Raises:
+        PlanError: window, trim or feather contradict each other or the card.
+    """
+    options = PlanOptions(window, request.trim, request.feather, request.batch)
+    return make_plan(scene, model.card, options, area.part if area else None)
 
 
 def _fitting_builtin(request: MapRequest) -> ModelFile:
@@ -180,13 +192,12 @@ def warn_of_collar(job: Job) -> str | None:
     )
 
 
-def settle_plan(job: Job, device_type: str, batch: int, precision: str) -> Plan:
-    """The plan with batch and precision, its blocks narrowed until `--memory` is kept.
+def keep_memory(plan: Plan, job: Job, device_type: str) -> Plan:
+    """The plan with its blocks narrowed until `--memory` is kept.
 
     Raises:
         MachineError: even the narrowest block needs more.
     """
-    plan = replace(job.plan, batch=batch, precision=precision)
     if job.request.memory is None:
         return plan
     from citycover.probe import peak_rss

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,8 +18,15 @@ from citycover.io.shard import ArraySpec, Layout
 from citycover.io.store import WorkingStore
 from citycover.planning import CHUNK, Plan
 from citycover.predictor import ModelPredictor, choose_device
-from citycover.probe import GATE_PIXELS, choose_precision, default_batch, sample_windows
-from citycover.product import Job, Product, Watch, settle_plan
+from citycover.probe import (
+    GATE_PIXELS,
+    choose_precision,
+    default_batch,
+    fastest_window,
+    larger_windows,
+    sample_windows,
+)
+from citycover.product import Job, Product, Watch, keep_memory, plan_windows
 from citycover.publish import Finished, publish
 from citycover.scene import Scene
 from citycover.schedule import run_blocks
@@ -44,12 +51,12 @@ def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Prod
     with stages.time("start"):
         device = choose_device(job.request.device)
         predictor = ModelPredictor(job.model.path, device)
-        plan = _settle(job, folder, predictor)
+        plan, choices = _settle(job, folder, predictor)
         predictor.precision = plan.precision
-        store = _open_store(job, folder, plan)
+        store = _open_store(job, folder, plan, choices)
     earlier = store.finished()
     watch.started(plan, sum(record.pixels for record in earlier.values()))
-    sink = _StoreSink(store, folder)
+    sink = _StoreSink(store, folder, watch.predicted)
     swept = time.perf_counter()
     given = SweepInput(
         plan=plan,
@@ -77,24 +84,38 @@ def open_readers(scene: Scene, threads: int | None) -> Callable[[], Sequence[Rea
     return open_all
 
 
-def _settle(job: Job, folder: ProductFolder, predictor: ModelPredictor) -> Plan:
-    """Batch and precision: as asked for, as the unfinished run had them, or chosen here."""
+def _settle(job: Job, folder: ProductFolder, predictor: ModelPredictor) -> tuple[Plan, dict[str, Any]]:
+    """Window, batch and precision: as asked for, as the unfinished run had them, or chosen here.
+
+    Returns:
+        The plan, and the choices that a resumed run must keep.
+    """
     request = job.request
     kept: dict[str, Any] = dict(WorkingStore.read_extra(folder.work)) if folder.resumable else {}
-    batch = request.batch or kept.get("batch") or default_batch(job.plan, predictor.device)
-    if request.precision == "auto" and "precision" in kept:
-        precision = str(kept["precision"])
-    else:
+
+    def plan_in(window: int) -> Plan:
+        plan = plan_windows(request, job.model, job.scene, job.area, window)
+        batch = request.batch or kept.get("batch") or default_batch(plan, predictor.device)
+        return replace(plan, batch=batch)
+
+    window = request.window or kept.get("window")
+    if window is None:
+        sizes = (job.model.card.window.size, *larger_windows(job.model.card))
+        window = fastest_window({size: plan_in(size) for size in sizes}, predictor)
+    plan = plan_in(window)
+    precision = kept.get("precision") if request.precision == "auto" else None
+    if precision is None:
         readers = open_readers(job.scene, request.threads)
         precision = choose_precision(
             request.precision,
             predictor,
-            lambda: sample_windows(job.plan, job.model.card, readers, GATE_PIXELS),
+            lambda: sample_windows(plan, job.model.card, readers, GATE_PIXELS),
         )
-    return settle_plan(job, predictor.device.type, int(batch), precision)
+    plan = keep_memory(replace(plan, precision=precision), job, predictor.device.type)
+    return plan, {"window": window, "batch": plan.batch, "precision": precision}
 
 
-def _open_store(job: Job, folder: ProductFolder, plan: Plan) -> WorkingStore:
+def _open_store(job: Job, folder: ProductFolder, plan: Plan, choices: dict[str, Any]) -> WorkingStore:
     """The store of the unfinished run, if there is one and it is this run; else a new one."""
     layout = Layout(plan.shape, plan.block_shape, (CHUNK, CHUNK))
     arrays = [ArraySpec("classes", job.model.card.legend.product_nodata), ArraySpec("confidence", 0)]
@@ -104,8 +125,7 @@ def _open_store(job: Job, folder: ProductFolder, plan: Plan) -> WorkingStore:
         store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)
         logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))
         return store
-    extra = {"batch": plan.batch, "precision": plan.precision}
-    return WorkingStore.create(folder.work, layout, arrays, identity, extra, threads)
+    return WorkingStore.create(folder.work, layout, arrays, identity, choices, threads)
 
 
 @dataclass
@@ -114,6 +134,7 @@ class _StoreSink:
 
     store: WorkingStore
     folder: ProductFolder
+    predicted: Callable[[int], None]
     windows: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     _written: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -123,6 +144,7 @@ class _StoreSink:
         with self._lock:
             self.windows["run"] += run
             self.windows["skipped"] += skipped
+        self.predicted(run + skipped)
 
     def finished(self) -> set[tuple[int, int]]:
         """Blocks in the ledger."""

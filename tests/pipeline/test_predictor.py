@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from making import make_card, make_scene, plan_of
 
 from citycover.builtins import builtin_path
 from citycover.errors import MachineError
+from citycover.planning import Plan
 from citycover.predictor import ModelPredictor, choose_device, fast_precision, passes_gate, to_probabilities
-from citycover.probe import choose_precision, default_batch, measure_speed, with_choices
+from citycover.probe import Speed, choose_precision, default_batch, fastest_window, measure_speed
 
 
 def probabilities(seed: int = 0) -> torch.Tensor:
@@ -73,8 +76,25 @@ def test_devices_that_are_not_there_are_named() -> None:
 
 def test_a_probe_of_speed_is_positive_and_the_batch_fits_the_window() -> None:
     card = make_card(64, 4, 8)
-    plan = with_choices(plan_of(make_scene((300, 300)), card), 2, "fp32")
+    plan = replace(plan_of(make_scene((300, 300)), card), batch=2)
     predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
     assert measure_speed(plan, predictor).seconds(plan) > 0
     assert default_batch(plan, torch.device("cpu")) == 64
     assert default_batch(plan_of(make_scene((9000, 9000)), make_card(2048, 4, 8)), torch.device("cpu")) == 1
+
+
+def test_the_window_is_the_one_whose_trial_promises_the_shortest_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, tried = make_scene((9000, 9000)), list[int]()
+    plans = {w: replace(plan_of(scene, make_card(w, 4, 8)), batch=1) for w in (64, 128, 256, 2048)}
+
+    def speed(plan: Plan, _predictor: object, repeats: int) -> Speed:
+        size = next(size for size, known in plans.items() if known is plan)
+        tried.append(size)
+        per_pixel = {64: 1.0, 128: 0.5, 256: 0.9}[size]
+        return Speed(per_pixel * plan.window_pixels, 0)
+
+    monkeypatch.setattr("citycover.probe.measure_speed", speed)
+    predictor = ModelPredictor(builtin_path("spectral-rgb"), torch.device("cpu"))
+    assert fastest_window(plans, predictor) == 128
+    assert tried == [64, 128, 256], "the trial of 2048 costs more than 2 % of the run"
+    assert fastest_window({64: plans[64], 2048: plans[2048]}, predictor) == 64

@@ -102,7 +102,11 @@ def map_with_progress(request: MapRequest, quiet: bool) -> Product:
     with _signals() as (stop, caught), talk.show_progress("mapping", 1.0, quiet) as progress:
         follow = _Follower(progress)
         watch = Watch(
-            started=follow.started, advanced=follow.advanced, publishing=follow.publishing, stop=stop
+            started=follow.started,
+            predicted=follow.predicted,
+            advanced=follow.advanced,
+            publishing=follow.publishing,
+            stop=stop,
         )
         try:
             return map_scene(request, watch)
@@ -119,26 +123,33 @@ def map_with_progress(request: MapRequest, quiet: bool) -> Product:
 
 
 class _Follower:
-    """Progress of a run in output pixels."""
+    """Progress of a run: windows as they go by, blocks once they are safe."""
 
     def __init__(self, progress: talk.Progress) -> None:
-        self.progress, self.done, self.earlier, self.total, self.begin = progress, 0, 0, 1, time.monotonic()
+        self.progress, self.begin = progress, time.monotonic()
+        self.earlier = self.pixels = 0.0
+        self.total = self.per_window = 1.0
 
     def started(self, plan: Plan, done: int) -> None:
-        self.total = plan.shape[0] * plan.shape[1]
-        self.done = self.earlier = done
-        self.begin = time.monotonic()
+        self.total = float(plan.shape[0] * plan.shape[1])
+        self.per_window = self.total / max(plan.windows, 1)
+        self.earlier, self.begin = float(done), time.monotonic()
         talk.logger.info(
             "%d x %d px in %d windows of %d x %d, redundancy %.2f, %s",
             *plan.shape, plan.windows, plan.y.window, plan.x.window, plan.redundancy, plan.precision,
         )  # fmt: skip
 
+    def predicted(self, windows: int) -> None:
+        self.pixels += windows * self.per_window
+        share = min(1.0, (self.earlier + self.pixels) / self.total)
+        self.progress.update(0.99 * share, f"{self._speed():.1f} Mpx/s")
+
     def advanced(self, block: Block) -> None:
-        self.done += block.window.pixels
-        seconds = max(time.monotonic() - self.begin, 1e-9)
-        speed = (self.done - self.earlier) / 1e6 / seconds
-        talk.logger.info("block %s done, %.1f Mpx/s", block.index, speed)
-        self.progress.update(0.99 * self.done / self.total, f"{speed:.1f} Mpx/s")
+        talk.logger.info("block %s done, %.1f Mpx/s", block.index, self._speed())
+
+    def _speed(self) -> float:
+        """Mpx/s of output in this run."""
+        return self.pixels / 1e6 / max(time.monotonic() - self.begin, 1e-9)
 
     def publishing(self) -> None:
         self.progress.update(0.99, "writing the product")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,13 +86,13 @@ def _probe(job: Job) -> dict[str, Any]:
     import torch
 
     from citycover.predictor import ModelPredictor, choose_device
-    from citycover.probe import default_batch, measure_speed, peak_rss, with_choices
+    from citycover.probe import default_batch, measure_speed, peak_rss
 
     if job.request.threads:
         torch.set_num_threads(job.request.threads)
     predictor = ModelPredictor(job.model.path, choose_device(job.request.device))
     batch = job.request.batch or default_batch(job.plan, predictor.device)
-    plan = with_choices(job.plan, batch, "fp32")
+    plan = replace(job.plan, batch=batch)
     speed = measure_speed(plan, predictor)
     from citycover.planning import memory_bound
 
