@@ -60,17 +60,17 @@ def run_blocks(given: SweepInput, sink: BlockSink, on_block: Callable[[Block], N
 
 
 class _Writer:
-    """Writes blocks behind the back of the inference thread; at most two wait."""
+    """Writes blocks behind the back of the inference thread; at most one waits."""
 
     def __init__(self, given: SweepInput, sink: BlockSink, on_block: Callable[[Block], None]) -> None:
         self.given, self.sink, self.on_block = given, sink, on_block
-        self.queue: queue.Queue[FinishedBlock | None] = queue.Queue(maxsize=2)
+        self.queue: queue.Queue[FinishedBlock | None] = queue.Queue(maxsize=1)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._write, name="citycover-writer", daemon=True)
         self.thread.start()
 
     def put(self, finished: FinishedBlock) -> None:
-        """Hand over a block; waits while two others wait."""
+        """Hand over a block; waits while another waits."""
         self.check()
         self.queue.put(finished)
 

@@ -152,7 +152,7 @@ class StripSource:
         spans: list[_Span] = []
         for index in range(first, self.y.count):
             needed = reflect(self.row0 + self.y.start(index), self.y.window, self.height)
-            spans = [*spans[-2:], self._span(needed, spans)]
+            spans = [*spans[-1:], self._span(needed, spans)]
             yield self._strip(needed, spans[-1])
 
     def _span(self, needed: NDArray[np.intp], spans: list[_Span]) -> _Span:

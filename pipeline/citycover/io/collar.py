@@ -27,7 +27,7 @@ _CHEAP_PIXELS = 1 << 24
 """A file of so many pixels is decoded whole without a second thought."""
 _LATTICE = 32
 """Points of the lattice along each side."""
-_CACHE_BYTES = 64 << 20
+_CACHE_BYTES = 8 << 20
 
 
 def constant_border(scene: Scene) -> tuple[float | None, float]:

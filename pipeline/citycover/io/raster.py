@@ -45,7 +45,7 @@ class RasterReader:
         group: SceneGroup,
         resampling: str | None = None,
         *,
-        cache_bytes: int = 64 << 20,
+        cache_bytes: int = 8 << 20,
         threads: int = 1,
     ) -> None:
         """Prepare to read; touches no file.
