@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
-from citycover.legend import read_legend
 from citycover_models.blocks.aerial import POLAND_RGB
 from citycover_models.blocks.rp import RATIOS_VCNET, RPBlock
 from citycover_models.blocks.vit import ViTEncoder, resize_positions
@@ -309,13 +308,6 @@ def test_presets_are_listed_with_cards_that_fit_them() -> None:
             out = network(torch.empty(1, card.bands, 64, 64))
         assert card.window.multiple == network.multiple
         assert out.shape == (1, len(card.channels), 64, 64)
-
-
-def test_the_four_base_classes_are_merged_from_all_of_nlcd() -> None:
-    legend, nlcd = vcnet.base4_legend(), read_legend("nlcd")
-    assert set(legend.table_from("nlcd")) == {0, *nlcd.ids}
-    assert legend.merged("nlcd")[2] == (41, 42, 43, 90)
-    assert legend.table_from("nlcd")[12] == legend.nodata
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import rasterio
+from rasterio.windows import Window
 
 from citycover.configs import config_path
 from citycover.errors import ConfigError
@@ -12,7 +14,8 @@ def test_every_built_in_legend_is_valid(name: str) -> None:
     assert len(legend.classes) >= 2 and legend.title and legend.source
     assert len(set(legend.names)) == len(legend.names)
     for other in legend.remap:
-        known = read_legend(other).ids if config_path("legends", f"{other}.toml").is_file() else ()
+        source = other.partition(":")[0]
+        known = read_legend(source).ids if config_path("legends", f"{source}.toml").is_file() else ()
         assert set(known) <= set(legend.remap[other]), f"{other} has ids that the table does not know"
 
 
@@ -25,6 +28,39 @@ def test_the_published_example_patch_of_bigearthnet() -> None:
     assert new.remap_from("corine", codes, None).tolist() == [8, 11, 13]
     dropped = [k for k, v in new.remap["bigearthnet43"].items() if v == 255]
     assert dropped == [3, 4, 5, 6, 7, 8, 9, 10, 30, 32, 37]
+
+
+def test_the_four_base_classes_are_merged_from_every_coarse_product() -> None:
+    base4 = read_legend("base4")
+    assert base4.merged("nlcd") == {
+        1: (11,),
+        2: (41, 42, 43, 90),
+        3: (31, 52, 71, 81, 82, 95),
+        4: (21, 22, 23, 24),
+    }
+    assert base4.table_from("nlcd")[12] == base4.nodata
+    assert base4.merged("worldcover") == {1: (80, 90), 2: (10, 95), 3: (20, 30, 40, 100), 4: (50, 60)}
+    products = ("nlcd", "cclc", "worldcover", "esri", "fromglc10", "glc_fcs30", "openearthmap", "globeland30")
+    assert all(base4.merged(product)[2] for product in products)
+
+
+def test_a_contested_row_is_a_named_variant() -> None:
+    base4 = read_legend("base4")
+    assert (base4.table_from("cclc")[4], base4.table_from("cclc:barren_is_built_up")[4]) == (3, 4)
+    assert (base4.table_from("nlcd")[90], base4.table_from("nlcd:wet_is_water")[90]) == (2, 1)
+    assert base4.table_from("worldcover:bare_is_low_vegetation")[60] == 3
+    assert base4.remap_from("openearthmap:bare_is_low_vegetation", np.array([1, 8, 5]), 0).tolist() == [
+        3,
+        4,
+        2,
+    ]
+
+
+def test_both_chesapeake_legends_agree_on_a_real_tile(real_data) -> None:
+    folder = real_data / "landcover" / "chesapeake_1m"
+    tiles = [next(folder.glob(f"Baywide_{kind}_*.tif")) for kind in ("7class", "13Class")]
+    seven, thirteen = (rasterio.open(tile).read(1, window=Window(0, 0, 10_000, 10_000)) for tile in tiles)
+    assert (read_legend("chesapeake7").remap_from("chesapeake13", thirteen, None) == seven).all()
 
 
 def small() -> Legend:

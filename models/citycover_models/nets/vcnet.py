@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from citycover.card import ModelCard, WindowRule
-from citycover.legend import Legend, LegendClass
+from citycover.legend import read_legend
 from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
 from citycover_models.blocks.decoder_cup import ConvBnRelu, DecoderBranch, DecoderCup
 from citycover_models.blocks.normalise import Normalise
@@ -197,30 +197,6 @@ _LICENCE = (
 )
 
 
-_BASE4_FROM_NLCD: dict[int, tuple[int, ...]] = {
-    0: (0, 12),  # no label; perennial ice and snow, too rare to learn
-    1: (11,),
-    2: (41, 42, 43, 90),
-    3: (31, 52, 71, 81, 82, 95),
-    4: (21, 22, 23, 24),
-}
-"""Base class -> NLCD ids, as in Paraformer's protocol."""
-
-
-def base4_legend() -> Legend:
-    """The four classes that VCNet is trained on, merged from NLCD's sixteen."""
-    named = ((1, "Water", "#2f6fc4"), (2, "Tree", "#1b6b2f"), (3, "Low vegetation", "#a3cf62"),
-             (4, "Built-up", "#c8474b"))  # fmt: skip
-    return Legend(
-        name="base4",
-        title="Land cover, four base classes",
-        source="Unified classes of Paraformer's and VCNet's evaluation",
-        nodata=0,
-        classes=tuple(LegendClass(id=i, name=name, color=color) for i, name, color in named),
-        remap={"nlcd": {nlcd: base for base, ids in _BASE4_FROM_NLCD.items() for nlcd in ids}},
-    )
-
-
 def vcnet_card(name: str, statistics: AerialStatistics) -> ModelCard:
     """Card of VCNet: 1 m imagery to four base classes."""
     return ModelCard(
@@ -234,7 +210,7 @@ def vcnet_card(name: str, statistics: AerialStatistics) -> ModelCard:
         stride=32,
         trim=32,
         feather=32,
-        legend=base4_legend(),
+        legend=read_legend("base4"),
         sources=(_PAPER,),
     )
 
