@@ -54,6 +54,10 @@ class MapRequest:
     threads: int | None = None
     memory: float | None = None
     """GiB that the run may hold."""
+    workers: int | None = None
+    """Processes on this machine, one a device; None: this process alone."""
+    scheduler: str | None = None
+    """Address of a dask.distributed scheduler whose workers see the same files."""
     compress: str = "zstd"
     resample: bool = False
     overwrite: bool = False
@@ -108,6 +112,8 @@ class Watch:
     """Called after each finished block, from the writer's thread."""
     publishing: Callable[[], None] = lambda: None
     """Called when all blocks are there."""
+    connected: Callable[[str], None] = lambda _line: None
+    """Called with a line about the cluster, if there is one: workers, dashboard, logs."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set it, and the run ends after the batch in hand with StoppedError."""
 
@@ -136,6 +142,8 @@ def prepare(request: MapRequest) -> Job:
         raise ConfigError(f"--compress takes zstd or deflate, got {request.compress!r}")
     if request.aoi is not None and request.bbox is not None:
         raise ConfigError("got both --aoi and --bbox; give one of them")
+    if request.workers is not None and request.scheduler is not None:
+        raise ConfigError("got both --workers and --scheduler; give one of them")
     model = read_model_file(find_model(request.model)) if request.model else _fitting_builtin(request)
     scene = describe_scene(
         request.scene, model.card, bands=request.bands, nodata=request.nodata, resample=request.resample

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from citycover.area import AreaMask
 from citycover.io.folder import ProductFolder, machine_errors
 from citycover.io.raster import RasterReader
 from citycover.io.reader import Reader
@@ -36,6 +38,17 @@ from citycover.sweep import FinishedBlock, SweepInput
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """All blocks are in the store."""
+
+    job: Job
+    plan: Plan
+    device: str
+    windows: dict[str, int]
+    """Windows `run` and `skipped` on the way."""
+
+
 def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Product:
     """Everything from loading the network to the renamed files.
 
@@ -45,15 +58,28 @@ def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Prod
         watch: progress and stop.
         begin: `time.perf_counter()` when the run began.
     """
+    stages = Stages()
+    if job.request.workers or job.request.scheduler:
+        from citycover.cluster import compute_on_cluster  # dask is imported by those who ask for it
+
+        done = compute_on_cluster(job, folder, watch, stages)
+    else:
+        done = _compute_here(job, folder, watch, stages)
+    watch.publishing()
+    with WorkingStore.open(folder.work, job.request.threads or 2) as store:
+        return publish(Finished(done.job, done.plan, store, done.device, stages, done.windows, begin), folder)
+
+
+def _compute_here(job: Job, folder: ProductFolder, watch: Watch, stages: Stages) -> Computed:
+    """All unfinished blocks, in this process."""
     if job.request.threads:
         torch.set_num_threads(job.request.threads)
-    stages = Stages()
     with stages.time("start"):
         device = choose_device(job.request.device)
         predictor = ModelPredictor(job.model.path, device)
-        plan, choices = _settle(job, folder, predictor)
+        plan, choices = settle(job, kept_choices(folder), predictor)
         predictor.precision = plan.precision
-        store = _open_store(job, folder, plan, choices)
+        store = open_store(job, folder, plan, choices)
     earlier = store.finished()
     watch.started(plan, sum(record.pixels for record in earlier.values()))
     sink = _StoreSink(store, folder, watch.predicted)
@@ -62,36 +88,43 @@ def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Prod
         plan=plan,
         predictor=predictor,
         open_readers=open_readers(job.scene, job.request.threads),
-        area=job.area.mask(plan.origin) if job.area and job.area.geometry is not None else None,
+        area=area_mask(job, plan),
         stages=stages,
         stop=watch.stop,
         on_windows=sink.count,
     )
     with store:
         run_blocks(given, sink, watch.advanced)
-        stages.add("sweep", time.perf_counter() - swept)
-        watch.publishing()
-        finished = Finished(job, plan, store, str(device), stages, sink.windows, begin)
-        return publish(finished, folder)
+    stages.add("sweep", time.perf_counter() - swept)
+    return Computed(job, plan, str(device), sink.windows)
+
+
+def area_mask(job: Job, plan: Plan) -> AreaMask | None:
+    """What lies inside the area of interest; None where all of the plan does."""
+    return job.area.mask(plan.origin) if job.area and job.area.geometry is not None else None
 
 
 def open_readers(scene: Scene, threads: int | None) -> Callable[[], Sequence[Reader]]:
     """Opens a reader for each band group; small enough to be sent to a worker."""
-
-    def open_all() -> list[Reader]:
-        return [RasterReader(group, scene.resampling, threads=threads or 1) for group in scene.groups]
-
-    return open_all
+    return partial(_open_all, scene, threads or 1)
 
 
-def _settle(job: Job, folder: ProductFolder, predictor: ModelPredictor) -> tuple[Plan, dict[str, Any]]:
+def _open_all(scene: Scene, threads: int) -> list[RasterReader]:
+    return [RasterReader(group, scene.resampling, threads=threads) for group in scene.groups]
+
+
+def kept_choices(folder: ProductFolder) -> dict[str, Any]:
+    """What the unfinished run in the folder had settled, if there is one."""
+    return dict(WorkingStore.read_extra(folder.work)) if folder.resumable else {}
+
+
+def settle(job: Job, kept: dict[str, Any], predictor: ModelPredictor) -> tuple[Plan, dict[str, Any]]:
     """Window, batch and precision: as asked for, as the unfinished run had them, or chosen here.
 
     Returns:
         The plan, and the choices that a resumed run must keep.
     """
     request = job.request
-    kept: dict[str, Any] = dict(WorkingStore.read_extra(folder.work)) if folder.resumable else {}
 
     def plan_in(window: int) -> Plan:
         plan = plan_windows(request, job.model, job.scene, job.area, window)
@@ -115,7 +148,7 @@ def _settle(job: Job, folder: ProductFolder, predictor: ModelPredictor) -> tuple
     return plan, {"window": window, "batch": plan.batch, "precision": precision}
 
 
-def _open_store(job: Job, folder: ProductFolder, plan: Plan, choices: dict[str, Any]) -> WorkingStore:
+def open_store(job: Job, folder: ProductFolder, plan: Plan, choices: dict[str, Any]) -> WorkingStore:
     """The store of the unfinished run, if there is one and it is this run; else a new one."""
     layout = Layout(plan.shape, plan.block_shape, (CHUNK, CHUNK))
     arrays = [ArraySpec("classes", job.model.card.legend.product_nodata), ArraySpec("confidence", 0)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from citycover.planning import Block, Plan
+from citycover.planning import Block
 from citycover.sweep import FinishedBlock, SweepInput, sweep
 
 
@@ -23,10 +23,15 @@ class BlockSink(Protocol):
         ...
 
 
-def open_runs(plan: Plan, finished: set[tuple[int, int]]) -> Iterator[list[Block]]:
-    """Unfinished blocks as runs of vertical neighbours: within a run, open rows carry over."""
+def open_runs(blocks: Iterable[Block], finished: set[tuple[int, int]]) -> Iterator[list[Block]]:
+    """Unfinished blocks as runs of vertical neighbours: within a run, open rows carry over.
+
+    Args:
+        blocks: column after column, each from top to bottom; looked at only as far as runs are asked for.
+        finished: indices of those that are left out.
+    """
     run: list[Block] = []
-    for block in plan.blocks():
+    for block in blocks:
         follows = bool(run) and run[-1].index[1] == block.index[1]
         if run and (block.index in finished or not follows):
             yield run
@@ -37,20 +42,26 @@ def open_runs(plan: Plan, finished: set[tuple[int, int]]) -> Iterator[list[Block
         yield run
 
 
-def run_blocks(given: SweepInput, sink: BlockSink, on_block: Callable[[Block], None]) -> None:
+def run_blocks(
+    given: SweepInput,
+    sink: BlockSink,
+    on_block: Callable[[Block], None],
+    blocks: Iterable[Block] | None = None,
+) -> None:
     """Compute every unfinished block and hand it to the sink.
 
     Args:
         given: what to read and to ask.
         sink: written to from a thread of its own, in the order of the blocks.
         on_block: called after a block is safely in the sink.
+        blocks: which ones, in the order of the plan; None: all of the plan.
 
     Raises:
         StoppedError: `given.stop` was set; blocks finished before are in the sink.
     """
     writer = _Writer(given, sink, on_block)
     try:
-        for run in open_runs(given.plan, sink.finished()):
+        for run in open_runs(given.plan.blocks() if blocks is None else blocks, sink.finished()):
             for finished in sweep(given, run):
                 with given.stages.time("handover"):
                     writer.put(finished)
