@@ -45,6 +45,15 @@ def run(
     precision: options.Precision = "auto",
     threads: options.Threads = None,
     memory: options.Memory = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine; on a GPU node, one a device.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR", help="Dask scheduler (tcp://HOST:8786); its workers see the same files."
+        ),
+    ] = None,
     compress: Annotated[
         str, typer.Option(help="Codec of the COGs: zstd, or deflate for old readers.")
     ] = "zstd",
@@ -78,6 +87,8 @@ def run(
         precision=options.check_choice("--precision", precision, ("auto", "fp32", "bf16", "fp16")),
         threads=threads,
         memory=memory,
+        workers=workers,
+        scheduler=scheduler,
         compress=options.check_choice("--compress", compress, ("zstd", "deflate")),
         resample=resample,
         overwrite=overwrite,
@@ -106,6 +117,7 @@ def map_with_progress(request: MapRequest, quiet: bool) -> Product:
             predicted=follow.predicted,
             advanced=follow.advanced,
             publishing=follow.publishing,
+            connected=lambda line: None if quiet else typer.echo(f"citycover: {line}", err=True),
             stop=stop,
         )
         try:
