@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,10 @@ from citycover.modelfile import (
     write_exported,
     write_torchscript,
 )
+from citycover.predictor import passes_gate, to_probabilities
+from citycover_models.margins import Margins, measurable, measure_margins
+from citycover_models.registry import find_preset
+from citycover_models.weights import LoadReport, load_weights
 
 TOLERANCE = 1e-5
 """Largest |eager - exported| / (1 + |eager|) of a score, fp32."""
@@ -118,26 +123,77 @@ def read_card(path: str | Path) -> ModelCard:
 
 def write_builtins(folder: str | Path) -> tuple[ExportReport, ...]:
     """Make the files of the built-in models again."""
-    from citycover_models.nets.spectral import PRESETS
-
-    return tuple(
-        export_torchscript(PRESETS[name].build(), PRESETS[name].card(), Path(folder) / f"{name}.pt")
-        for name in NAMES
-    )
+    presets = [find_preset(name) for name in NAMES]
+    return tuple(export_torchscript(p.build(), p.card(), Path(folder) / f"{p.name}.pt") for p in presets)
 
 
-def export_preset(name: str, path: str | Path) -> ExportReport:
-    """Write the model file of a built-in network.
+@dataclass(frozen=True, slots=True)
+class PresetExport:
+    """What an export of a preset did, beside what it proved."""
+
+    report: ExportReport
+    loaded: LoadReport | None
+    """None: random weights."""
+    margins: Margins | None
+    """None: those of the preset's card were kept."""
+
+
+def export_preset(
+    name: str,
+    path: str | Path,
+    *,
+    weights: str | Path | None = None,
+    form: Format | None = None,
+    measure: bool = True,
+) -> PresetExport:
+    """Write the model file of a network of the registry.
+
+    Folds what a method keeps apart for training only, tries reduced precision (the card says fp32 where more
+    than near-ties flip), measures trim and feather, and proves the written form equal to the network.
+
+    Args:
+        name: preset.
+        path: file to write.
+        weights: see `weights.read_weights`; None: random ones.
+        form: `torchscript` or `pt2`; None: by the ending of `path`.
+        measure: False keeps trim and feather of the preset's card.
 
     Raises:
-        ModelError: there is no such network.
+        ModelError: there is no such network, the weights do not fit, or the export changes the network.
     """
-    from citycover_models.nets.spectral import PRESETS
+    preset = find_preset(name)
+    network, card = preset.build().eval(), preset.card()
+    loaded = load_weights(network, weights) if weights is not None else None
+    trained = f"weights of {Path(weights).name}: {loaded}" if weights is not None else "none: random weights"
+    if next(network.parameters(), None) is not None:
+        card = card.model_copy(update={"training": trained})
+    if preset.fold is not None:
+        network = preset.fold(network)
+    card = card.model_copy(update={"precision": safe_precision(network, card)})
+    margins = None
+    if measure and measurable(card):
+        with torch.inference_mode():
+            margins = measure_margins(network, card)
+        card = margins.on(card)
+    form = form or ("pt2" if Path(path).suffix == ".pt2" else "torchscript")
+    report = (export_pt2 if form == "pt2" else export_torchscript)(network, card, path)
+    return PresetExport(report, loaded, margins)
 
-    if name not in PRESETS:
-        known = ", ".join(sorted(PRESETS))
-        raise ModelError(f"there is no network {name!r}; there are: {known}; give one of these")
-    return export_torchscript(PRESETS[name].build(), PRESETS[name].card(), path)
+
+def safe_precision(network: nn.Module, card: ModelCard) -> Literal["any", "fp32"]:
+    """`fp32` where bf16 flips more than near-ties on random windows, or cannot be computed at all."""
+    for seed, side in enumerate(probe_sides(card)[:2]):
+        windows = _windows(card, side, seed=seed)
+        with torch.inference_mode():
+            exact = to_probabilities(network(*windows), card)
+            try:
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    fast = to_probabilities(network(*windows).float(), card)
+            except RuntimeError:
+                return "fp32"
+        if not passes_gate(exact, fast):
+            return "fp32"
+    return "any"
 
 
 def probe_sides(card: ModelCard) -> tuple[int, ...]:

@@ -26,3 +26,5 @@ class Preset:
     """What a user must know about the licence of the method, its code or its public weights."""
     published_parameters: int | None = None
     """Number of parameters that the public record gives for this very variant, where it gives one."""
+    fold: Callable[[nn.Module], nn.Module] | None = None
+    """Turns the trained network into the one that is exported; None: they are the same."""

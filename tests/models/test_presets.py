@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import pytest
 import torch
 
 from citycover.modelfile import check_against_card
-from citycover_models.preset import Preset
+from citycover_models.registry import presets
 
-MODULES = ("spectral", "l2hnet", "paraformer", "vcnet", "daformer", "band_fusion")
-PRESETS: dict[str, Preset] = {
-    name: preset
-    for module in MODULES
-    for name, preset in import_module(f"citycover_models.nets.{module}").PRESETS.items()
-}
+PRESETS = presets()
 
 
 @pytest.mark.parametrize("name", PRESETS)

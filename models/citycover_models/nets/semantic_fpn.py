@@ -1,0 +1,319 @@
+"""Semantic FPN with Cross-Sensor Normalisation: LoveCS, from airborne labels to spaceborne maps.
+
+Wang et al. 2022, LoveCS, "Cross-sensor domain adaptation for high spatial resolution urban land-cover
+mapping", public code and abstract; Kirillov et al. 2019, "Panoptic Feature Pyramid Networks", CVPR,
+https://arxiv.org/abs/1901.02446, section 3.1.
+
+    window ─▶ normalise ─▶ ResNet ─ C2..C5 ─ 1x1 ─▶ top-down sums ─ 3x3 ─▶ P2 /4, P3 /8, P4 /16, P5 /32
+                                                                            │      │      │       │
+                              asymmetric:   (3x3) x 1, then x2, per halving ├─ 1 ──┼─ 1 ──┼── 2 ──┼── 3
+                                                                            └──────┴─ mean┴───────┴─▶ /4, 128
+      logits /1 ◀─ x4 ◀─ 1x1 ◀──────────────────────────────────────────────────────────────────────────┘
+
+Notable choices, as the public code has them:
+- lateral and output convolutions of the pyramid have batch normalisation and no ReLU;
+- the decoder takes as many steps as a level needs to reach /4 ("asymmetric"), and the *mean* of all levels;
+- bilinear enlargement aligns corners, everywhere;
+- batch normalisation keeps statistics for each sensor (`blocks/domain_norm.py`) and is folded to one of them
+  when the network is exported: the target, whose imagery is mapped.
+
+citycover's interpretation, where only the paper's text is public:
+- the dense multi-scale decoder (`decoder="dense_multiscale"`): every level sees every level, by 1x1
+  convolutions to 64 channels, resized and joined, then 3x3 to 128; the mean of the four at /4;
+- pseudo-labels are made of averaged probabilities; `score="logit"` averages logits, as the code does.
+
+The encoder's parameters (`encoder.*`) take torchvision's ImageNet weights as they are, before `with_domains`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from citycover.card import ModelCard, WindowRule
+from citycover.legend import read_legend
+from citycover_models.blocks.aerial import AerialStatistics
+from citycover_models.blocks.domain_norm import TARGET, fold_domain, with_domains
+from citycover_models.blocks.normalise import Normalise
+from citycover_models.blocks.resnet import ResNet, ResNetVariant
+from citycover_models.blocks.sides import check_sides
+from citycover_models.preset import Preset
+
+IMAGENET_RGB = AerialStatistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""What LoveCS and LoveDA normalise with, on raw numbers 0..255."""
+SCALES = (2.0, 2.5, 3.0, 3.5)
+"""Enlargements of the target imagery: they bracket the ratio of 1.0 m to 0.3 m."""
+Decoder = Literal["asymmetric", "dense_multiscale"]
+
+
+def _enlarge(x: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(x, size=[height, width], mode="bilinear", align_corners=True)
+
+
+def _conv_bn(in_channels: int, channels: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2), nn.BatchNorm2d(channels)
+    )
+
+
+def _conv_bn_relu(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class FeaturePyramid(nn.Module):
+    """C2..C5 -> P2..P5, each of `channels`."""
+
+    def __init__(self, in_channels: Sequence[int], channels: int = 256) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(_conv_bn(c, channels, 1) for c in in_channels)
+        self.outputs = nn.ModuleList(_conv_bn(channels, channels, 3) for _ in in_channels)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """[(n, c_i, y_i, x_i)] -> [(n, channels, y_i, x_i)], fine to coarse."""
+        levels: list[Tensor] = []
+        for i, lateral in enumerate(self.laterals):
+            levels.append(lateral(maps[i]))
+        for i in range(len(levels) - 1, 0, -1):
+            levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], scale_factor=2.0, mode="nearest")
+        pyramid: list[Tensor] = []
+        for i, output in enumerate(self.outputs):
+            pyramid.append(output(levels[i]))
+        return pyramid
+
+
+class _Ascent(nn.Module):
+    """3x3 convolutions, each followed by a doubling, for the `halvings` between a level and /4."""
+
+    def __init__(self, in_channels: int, channels: int, halvings: int) -> None:
+        super().__init__()
+        self.doubles = halvings > 0
+        self.steps = nn.ModuleList(
+            _conv_bn_relu(in_channels if step == 0 else channels, channels)
+            for step in range(max(1, halvings))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, y, x) -> (n, channels, 2^halvings y, 2^halvings x)."""
+        for step in self.steps:
+            x = step(x)
+            if self.doubles:
+                x = _enlarge(x, 2 * x.shape[2], 2 * x.shape[3])
+        return x
+
+
+class AsymmetricDecoder(nn.Module):
+    """Every level by its own steps to /4; the mean of all."""
+
+    def __init__(self, in_channels: int = 256, channels: int = 128, levels: int = 4) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(_Ascent(in_channels, channels, level) for level in range(levels))
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        """[(n, c, y_i, x_i)], fine to coarse -> (n, channels, y_0, x_0)."""
+        total = torch.zeros_like(pyramid[0][:, :1])
+        for level, branch in enumerate(self.branches):
+            total = total + branch(pyramid[level])
+        return total / len(pyramid)
+
+
+class DenseMultiScaleDecoder(nn.Module):
+    """Every level sees every level; the mean of all at /4."""
+
+    def __init__(self, in_channels: int = 256, channels: int = 128, levels: int = 4) -> None:
+        super().__init__()
+        self.reduce = nn.ModuleList(nn.Conv2d(in_channels, 64, 1) for _ in range(levels))
+        self.fuse = nn.ModuleList(_conv_bn_relu(64 * levels, channels) for _ in range(levels))
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        """[(n, c, y_i, x_i)], fine to coarse -> (n, channels, y_0, x_0)."""
+        reduced: list[Tensor] = []
+        for j, reduce in enumerate(self.reduce):
+            reduced.append(reduce(pyramid[j]))
+        height, width = pyramid[0].shape[2], pyramid[0].shape[3]
+        total = torch.zeros_like(pyramid[0][:, :1])
+        for i, fuse in enumerate(self.fuse):
+            seen: list[Tensor] = []
+            for x in reduced:
+                seen.append(_enlarge(x, pyramid[i].shape[2], pyramid[i].shape[3]))  # noqa: PERF401  (TorchScript)
+            total = total + _enlarge(fuse(torch.cat(seen, dim=1)), height, width)
+        return total / len(pyramid)
+
+
+class SemanticFPN(nn.Module):
+    """Raw digital numbers -> logits on the same grid; sides are multiples of 32.
+
+    Args:
+        variant: encoder.
+        num_classes: K.
+        statistics: mean and deviation of each band; their number is the number of bands.
+        decoder: `asymmetric`, the public code's; `dense_multiscale`, the paper's.
+        domains: sensors with batch statistics of their own; 1: plain batch normalisation.
+    """
+
+    def __init__(
+        self,
+        variant: ResNetVariant = "resnet50",
+        num_classes: int = 4,
+        *,
+        statistics: AerialStatistics = IMAGENET_RGB,
+        decoder: Decoder = "asymmetric",
+        domains: int = 2,
+    ) -> None:
+        super().__init__()
+        self.multiple = 32
+        """Sides of windows are multiples of this."""
+        self.normalise = Normalise(statistics.mean, statistics.std)
+        self.encoder = ResNet(variant, len(statistics.mean))
+        self.pyramid = FeaturePyramid(self.encoder.dims[1:])
+        self.decoder = AsymmetricDecoder() if decoder == "asymmetric" else DenseMultiScaleDecoder()
+        self.head = nn.Conv2d(128, num_classes, 1)
+        for module in (*self.pyramid.modules(), *self.decoder.modules()):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+        if domains > 1:
+            with_domains(self, domains)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw (n, b, y, x) -> logits (n, k, y, x)."""
+        check_sides("Semantic FPN", x.shape[2], x.shape[3], self.multiple)
+        maps = self.encoder(self.normalise(x))[1:]
+        logits = self.head(self.decoder(self.pyramid(maps)))  # (n, k, y/4, x/4)
+        return _enlarge(logits, x.shape[2], x.shape[3])
+
+
+def multi_scale_scores(
+    network: Callable[[Tensor], Tensor],
+    x: Tensor,
+    scales: Sequence[float] = SCALES,
+    score: Literal["probability", "logit"] = "probability",
+) -> Tensor:
+    """Mean scores of an image seen at several enlargements, on its own grid.
+
+    Args:
+        network: raw (n, b, y, x) in, logits out; sides are brought to multiples of 32.
+        x: raw (n, b, y, x).
+        scales: enlargements, as rounded to sides that the network takes.
+        score: what is averaged.
+    """
+    height, width = x.shape[2], x.shape[3]
+    total = torch.zeros((), device=x.device)
+    for scale in scales:
+        sides = [max(32, round(side * scale / 32) * 32) for side in (height, width)]
+        logits = network(_enlarge(x.float(), *sides))
+        scores = logits.softmax(dim=1) if score == "probability" else logits
+        total = total + _enlarge(scores, height, width)
+    return total / len(scales)
+
+
+def class_thresholds(scores: Tensor, portion: float = 0.1, every: int = 16) -> Tensor:
+    """Class-balanced thresholds: of pixels that look like class c, the best `portion` pass.
+
+    tau_c is the score at rank floor(portion N_c) among every 16th pixel that is best as c, and 1 where there
+    is none.
+
+    Args:
+        scores: (n, k, y, x).
+        portion: p, share of each class that is kept.
+        every: subsampling of pixels, row-major.
+
+    Returns:
+        (k,).
+    """
+    best, predicted = scores.max(dim=1)
+    best, predicted = best.flatten()[::every], predicted.flatten()[::every]
+    thresholds = torch.ones(scores.shape[1], dtype=scores.dtype, device=scores.device)
+    for c in range(scores.shape[1]):
+        found = best[predicted == c].sort(descending=True).values
+        if len(found):
+            thresholds[c] = found[int(portion * len(found))]
+    return thresholds
+
+
+def pseudo_labels(scores: Tensor, thresholds: Tensor, ignore: int = 255) -> Tensor:
+    """Labels of confident pixels: argmax of score over threshold, `ignore` where none reaches its own.
+
+    Args:
+        scores: (n, k, y, x).
+        thresholds: (k,) of `class_thresholds`.
+        ignore: label of the others.
+
+    Returns:
+        (n, y, x) int64.
+    """
+    relative, labels = (scores / thresholds[:, None, None]).max(dim=1)
+    return labels.where(relative >= 1, ignore)
+
+
+def self_training_loss(
+    source_logits: Tensor, labels: Tensor, target_logits: Tensor, pseudo: Tensor, *, ignore: int = 255,
+    weight: float = 0.5,
+) -> Tensor:  # fmt: skip
+    """L = CE(source) + 0.5 CE(target, pseudo-labels); a batch without a label adds 0.
+
+    Args:
+        source_logits: (n, k, y, x), normalised as the source.
+        labels: (n, y, x).
+        target_logits: (n, k, y, x), normalised as the target.
+        pseudo: (n, y, x) of `pseudo_labels`.
+        ignore: label of pixels without one.
+        weight: of the target.
+    """
+    return _cross_entropy(source_logits, labels, ignore) + weight * _cross_entropy(
+        target_logits, pseudo, ignore
+    )
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
+    loss = F.cross_entropy(logits, labels.long(), ignore_index=ignore, reduction="sum")
+    return loss / (labels != ignore).sum().clamp(min=1)
+
+
+_PAPER = "Wang et al. 2022, LoveCS, ISPRS J. Photogramm. Remote Sens.; Kirillov et al. 2019, arXiv:1901.02446"
+_LICENCE = (
+    "Written afresh from a description of the public record; LoveCS's code has no licence, LoveDA is for "
+    "academic use."
+)
+
+
+def semantic_fpn_card(name: str, statistics: AerialStatistics) -> ModelCard:
+    """Card of LoveCS's network: RGB imagery to four classes."""
+    return ModelCard(
+        name=name,
+        description="Semantic FPN with cross-sensor normalisation (LoveCS)",
+        groups=(statistics.group,),
+        gsd=(0.2, 2.0),
+        native_gsd=1.0,
+        window=WindowRule(size=512, multiple=32, maximum=2048),
+        stride=32,
+        trim=64,
+        feather=32,
+        legend=read_legend("loveda4"),
+        sources=(_PAPER,),
+    )
+
+
+def _preset(variant: ResNetVariant, decoder: Decoder = "asymmetric") -> Preset:
+    name = f"semantic-fpn-{variant}" + ("-dense" if decoder == "dense_multiscale" else "")
+    return Preset(
+        name,
+        partial(SemanticFPN, variant, 4, decoder=decoder),
+        partial(semantic_fpn_card, name, IMAGENET_RGB),
+        _PAPER,
+        _LICENCE,
+        fold=partial(fold_domain, domain=TARGET),
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (_preset("resnet18"), _preset("resnet50"), _preset("resnet50", "dense_multiscale"))
+}

@@ -1,0 +1,108 @@
+"""UPerNet on a residual encoder: the baseline of remote-sensing pre-training studies.
+
+Xiao et al. 2018, "Unified Perceptual Parsing for Scene Understanding", ECCV,
+https://arxiv.org/abs/1807.10221, section 3.1; encoder of He et al. 2016 (`blocks/resnet.py`).
+
+    window ─▶ normalise ─▶ ResNet: C2 /4, C3 /8, C4 /16, C5 /32 ─▶ UPerHead ─▶ logits /4 ─ x4 ─▶ /1
+
+Notable choices:
+- all four maps enter the head, the coarsest through pyramid pooling (`blocks/uper_head.py`);
+- logits are enlarged four times, bilinear, corners not aligned;
+- windows of any size from 32 on: maps of odd sides are fitted to each other inside the head.
+
+The encoder's parameters (`encoder.*`) take ImageNet weights (torchvision) and those pre-trained on remote
+sensing imagery in the same names ("IMP" and "RSP" of Wang et al. 2022, IEEE TGRS).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from citycover.card import ModelCard, WindowRule
+from citycover.legend import read_legend
+from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.blocks.normalise import Normalise
+from citycover_models.blocks.resnet import ResNet, ResNetVariant
+from citycover_models.blocks.sides import check_sides
+from citycover_models.blocks.uper_head import UPerHead
+from citycover_models.preset import Preset
+
+_STRIDE = 32
+
+
+class UPerNet(nn.Module):
+    """Raw digital numbers -> logits on the same grid; windows of at least 32 x 32.
+
+    Args:
+        variant: encoder.
+        num_classes: K.
+        statistics: mean and deviation of each band; their number is the number of bands.
+        channels: inside the head.
+    """
+
+    def __init__(
+        self,
+        variant: ResNetVariant = "resnet50",
+        num_classes: int = 8,
+        *,
+        statistics: AerialStatistics = CHESAPEAKE_RGBN,
+        channels: int = 512,
+    ) -> None:
+        super().__init__()
+        self.multiple = 1
+        """Sides of windows are multiples of this."""
+        self.normalise = Normalise(statistics.mean, statistics.std)
+        self.encoder = ResNet(variant, len(statistics.mean))
+        self.head = UPerHead(self.encoder.dims[1:], num_classes, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw (n, b, y, x) -> logits (n, k, y, x)."""
+        check_sides("UPerNet", x.shape[2], x.shape[3], self.multiple, 32)
+        logits = self.head(self.encoder(self.normalise(x))[1:])  # (n, k, y/4, x/4)
+        return F.interpolate(logits, size=[x.shape[2], x.shape[3]], mode="bilinear", align_corners=False)
+
+
+_PAPER = "Xiao et al. 2018, UPerNet, ECCV, arXiv:1807.10221; He et al. 2016, ResNet, CVPR"
+_LICENCE = "Written afresh from the papers; public encoder weights have licences of their own."
+
+
+def upernet_card(name: str, statistics: AerialStatistics) -> ModelCard:
+    """Card of UPerNet: sub-metre to metre imagery to the eight classes of sKwanda."""
+    return ModelCard(
+        name=name,
+        description="UPerNet on a residual encoder",
+        groups=(statistics.group,),
+        gsd=(0.25, 2.0),
+        native_gsd=1.0,
+        # Pyramid pooling sees the whole window, so neighbours also hand over by a feather.
+        window=WindowRule(size=512, multiple=_STRIDE, maximum=2048),
+        stride=_STRIDE,
+        trim=64,
+        feather=64,
+        legend=read_legend("skwanda8"),
+        sources=(_PAPER,),
+    )
+
+
+def _preset(variant: ResNetVariant, statistics: AerialStatistics, suffix: str = "") -> Preset:
+    name = f"upernet-{variant}{suffix}"
+    return Preset(
+        name,
+        partial(UPerNet, variant, 8, statistics=statistics),
+        partial(upernet_card, name, statistics),
+        _PAPER,
+        _LICENCE,
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        _preset("resnet18", CHESAPEAKE_RGBN),
+        _preset("resnet50", CHESAPEAKE_RGBN),
+        _preset("resnet50", POLAND_RGB, "-rgb"),
+    )
+}

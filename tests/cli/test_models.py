@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def test_the_list_holds_what_other_programs_build_on(citycover) -> None:
+    rows = json.loads(citycover("models", "list", "--json").out)
+    names = {row["name"] for row in rows}
+    assert {"spectral-rgbn", "vcnet-faithful", "daspm-b5", "c2fnet", "semantic-fpn-resnet50"} <= names
+    wanted = {"name", "parameters", "gflop_per_mpx", "bands", "window", "output_scale"}
+    assert all(wanted <= set(row) for row in rows)
+    faithful = next(row for row in rows if row["name"] == "vcnet-faithful")
+    assert faithful["parameters"] == 98_887_088 and faithful["bands"] == ["red", "green", "blue", "nir"]
+    text = citycover("models", "list").out
+    assert "98,887,088" in text and "built in" in text
+
+
+def test_a_network_is_shown_with_its_licence_and_drawn(citycover, tmp_path: Path) -> None:
+    out = citycover("models", "show", "c2fnet-tiny", "--figure", str(tmp_path / "n.png")).out
+    for word in ("parameters", "receptive field", "licence", "ERRB", "kFLOP"):
+        assert word in out
+    assert (tmp_path / "n.png").stat().st_size > 5_000
+    assert json.loads(citycover("models", "show", "c2fnet-tiny", "--json").out)["multiple"] == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("models", "show", "nothing"), "nothing"),
+        (("export", "vcnet-tinny", "-o", "m.pt"), "vcnet-tiny"),
+        (("export", "-o", "m.pt"), "name"),
+        (("export", "c2fnet-tiny", "--format", "onnx", "-o", "m.pt"), "torchscript"),
+        (("export", "c2fnet-tiny", "--weights", "no.safetensors", "-o", "m.pt"), "no.safetensors"),
+    ],
+)
+def test_what_cannot_be_shown_or_exported_is_said(citycover, tmp_path, monkeypatch, arguments, word) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = citycover(*arguments)
+    assert result.code == 2
+    assert word in result.err and "Traceback" not in result.err
