@@ -96,11 +96,16 @@ def _probe_side(card: ModelCard, unit: int) -> int:
 
 
 def _smallest(differs: tuple[tuple[int, float], ...]) -> tuple[int, bool]:
-    """The margin to take, and whether it is wide enough."""
-    for (margin, share), (_, wider) in zip(differs, [*differs[1:], differs[-1]], strict=True):
+    """The margin to take, and whether it is wide enough.
+
+    Whether the share still falls is asked of a margin twice as wide, and at least 8 px wider: from one pixel
+    to the next it always falls a little.
+    """
+    for margin, share in differs:
         if share <= ENOUGH:
             return margin, True
-        if wider > _STILL_FALLING * share:
+        wider = [s for m, s in differs if m >= max(2 * margin, margin + 8)]
+        if wider and wider[0] > _STILL_FALLING * share:
             return margin, False
     return differs[-1][0], False
 
