@@ -84,9 +84,10 @@ def share_out(runs: Iterable[Sequence[Block]], blocks: int, workers: int) -> Ite
         rest = run
         while rest:
             if round_left <= 0:
-                length = max(1, -(-int(left * _SHARE) // workers))
+                length = max(1, round(left * _SHARE / workers))
                 round_left = length * workers
-            piece, rest = rest[:length], rest[length:]
+            cut = min(length, round_left)
+            piece, rest = rest[:cut], rest[cut:]
             left -= len(piece)
             round_left -= len(piece)
             yield piece

@@ -67,7 +67,7 @@ def run_blocks(
                     writer.put(finished)
     finally:
         writer.close()
-    writer.check()
+        writer.check()  # what went wrong there comes before the StoppedError that it causes here
 
 
 class _Writer:
@@ -82,7 +82,6 @@ class _Writer:
 
     def put(self, finished: FinishedBlock) -> None:
         """Hand over a block; waits while another waits."""
-        self.check()
         self.queue.put(finished)
 
     def close(self) -> None:
@@ -105,3 +104,4 @@ class _Writer:
                 self.on_block(finished.block)
             except BaseException as error:  # noqa: BLE001 - raised again in the inference thread
                 self.error = error
+                self.given.stop.set()  # the sweep ends after the batch in hand

@@ -1,0 +1,213 @@
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import Client
+from hypothesis import given
+from hypothesis import strategies as st
+from making import make_scene, plan_of
+from standin import StandIn, make_store, open_pattern, run_on, standin_card
+
+from citycover import cluster
+from citycover.cluster import check_workers, lease, open_cluster, share_out
+from citycover.errors import MachineError
+from citycover.io.folder import ProductFolder
+from citycover.io.store import WorkingStore
+from citycover.planning import Plan
+from citycover.predictor import choose_device
+from citycover.product import Watch
+from citycover.schedule import open_runs, run_blocks
+from citycover.sweep import FinishedBlock, StoppedError, SweepInput, sweep
+from citycover.worker import Sight, local_versions
+
+CARD = standin_card()
+PLAN = plan_of(make_scene((330, 200)), CARD, block=(48, 80), batch=2)
+"""7 x 3 blocks."""
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with open_cluster(2, None) as client:
+        yield client
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[ProductFolder]:
+    with ProductFolder(tmp_path / "out") as folder:
+        make_store(folder.work, PLAN).close()
+        yield folder
+
+
+def stored(folder: ProductFolder) -> dict[str, np.ndarray]:
+    with WorkingStore.open(folder.work) as store:
+        assert set(store.finished()) == {block.index for block in PLAN.blocks()}
+        return {name: store.array(name).read(store.layout.window) for name in store.arrays}
+
+
+@pytest.fixture(scope="module")
+def in_process() -> dict[str, np.ndarray]:
+    """The same blocks, without cluster and store."""
+    arrays = {name: np.zeros(PLAN.shape, np.uint8) for name in ("classes", "confidence")}
+    predictor = StandIn(CARD)(choose_device("cpu"))
+    start = SweepInput(PLAN, predictor, partial(open_pattern, (330, 200)))
+    for run in open_runs(PLAN.blocks(), set()):
+        for block in sweep(start, run):
+            arrays["classes"][block.block.window.slices] = block.classes
+            arrays["confidence"][block.block.window.slices] = block.confidence
+    return arrays
+
+
+def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    assert len(np.unique(wanted["classes"])) > 2
+    for name, pixels in wanted.items():
+        np.testing.assert_array_equal(found[name], pixels)
+
+
+@given(st.lists(st.integers(1, 40), max_size=12), st.integers(1, 9))
+def test_runs_are_shared_out_whole_in_order_and_to_all_workers(lengths: list[int], workers: int) -> None:
+    starts = np.cumsum([0, *lengths])
+    runs = [range(a, b) for a, b in itertools.pairwise(starts)]
+    pieces = list(share_out(runs, sum(lengths), workers))
+    assert [k for piece in pieces for k in piece] == list(range(sum(lengths)))
+    assert all(len(piece) <= -(-sum(lengths) // workers) for piece in pieces)
+    assert len(pieces) >= min(sum(lengths), workers)
+
+
+def test_two_workers_compute_the_pixels_of_one_process(
+    client: Client, folder: ProductFolder, in_process: dict[str, np.ndarray]
+) -> None:
+    done, windows = [], []
+    run = run_on(client, folder, PLAN, StandIn(CARD), Watch(advanced=done.append, predicted=windows.append))
+    assert_same(stored(folder), in_process)
+    assert sorted(done) == sorted(PLAN.blocks())
+    assert run.windows["run"] >= PLAN.windows and run.windows["skipped"] == 0
+    assert run.stages.seconds()["forward"] > 0
+    assert not run.flying and not (folder.work / "lease").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_computes_the_same_pixels(
+    workers: int, folder: ProductFolder, in_process: dict[str, np.ndarray]
+) -> None:
+    with open_cluster(workers, None) as client:
+        run_on(client, folder, PLAN, StandIn(CARD))
+    assert_same(stored(folder), in_process)
+
+
+def test_a_worker_that_is_killed_costs_nothing_but_its_block(
+    client: Client, folder: ProductFolder, in_process: dict[str, np.ndarray]
+) -> None:
+    pids = list(client.run(os.getpid).values())
+    killed = threading.Event()
+
+    def kill(_block: object) -> None:
+        if not killed.is_set():
+            killed.set()
+            os.kill(pids[0], signal.SIGKILL)
+
+    run_on(client, folder, PLAN, StandIn(CARD, seconds=0.05), Watch(advanced=kill))
+    assert killed.is_set() and pids[0] not in client.run(os.getpid).values()
+    assert_same(stored(folder), in_process)
+
+
+def test_a_stopped_run_keeps_its_blocks_and_goes_on(
+    client: Client, folder: ProductFolder, in_process: dict[str, np.ndarray]
+) -> None:
+    stop = threading.Event()
+    slow = StandIn(CARD, seconds=0.05)
+    with pytest.raises(StoppedError):
+        run_on(client, folder, PLAN, slow, Watch(advanced=lambda _block: stop.set(), stop=stop))
+    with WorkingStore.open(folder.work) as store:
+        kept = set(store.finished())
+    assert 0 < len(kept) < 21
+    assert not any(client.processing().values()), "no worker goes on after the lock is let go"
+    again: list[tuple[int, int]] = []
+    run_on(client, folder, PLAN, slow, Watch(advanced=lambda block: again.append(block.index)))
+    assert not kept & set(again)
+    assert_same(stored(folder), in_process)
+
+
+def test_workers_that_cannot_take_part_are_named_with_the_reason(
+    client: Client, folder: ProductFolder
+) -> None:
+    with lease(folder) as sight:
+        good = replace(sight, versions=local_versions(), files=((__file__, Path(__file__).stat().st_size),))
+        check_workers(client, good)
+        bad = {
+            "install the same version": replace(good, versions=(("torch", "0.1"),)),
+            "cannot write to": replace(good, lease=folder.out / "elsewhere" / "lease"),
+            "belongs to another run": replace(good, run="another"),
+            "cannot see the input": replace(good, files=((__file__, 1),)),
+            "cannot see the model": replace(good, model=(__file__, "0" * 64)),
+        }
+        for reason, sight_ in bad.items():
+            with pytest.raises(MachineError, match=reason):
+                check_workers(client, sight_)
+
+
+def test_a_scheduler_that_does_not_answer_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    with (
+        pytest.raises(MachineError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"),
+        open_cluster(None, "tcp://127.0.0.1:9"),
+    ):
+        pass
+
+
+def test_a_worker_drops_its_block_when_a_later_run_took_the_folder(
+    client: Client, folder: ProductFolder
+) -> None:
+    def take_over(_block: object) -> None:
+        (folder.work / "lease").write_text("a later run", encoding="utf-8")
+
+    with pytest.raises(MachineError, match="taken over"):
+        run_on(client, folder, PLAN, StandIn(CARD, seconds=0.02), Watch(advanced=take_over))
+
+
+def test_a_store_that_fails_ends_the_sweep_with_its_error() -> None:
+    class Full:
+        def finished(self) -> set[tuple[int, int]]:
+            return set()
+
+        def write(self, finished: FinishedBlock) -> None:
+            raise OSError("no space")
+
+    tall = plan_of(make_scene((4000, 60)), CARD, block=(48, 80))
+    start = SweepInput(tall, StandIn(CARD)(choose_device("cpu")), partial(open_pattern, (4000, 60)))
+    with pytest.raises(OSError, match="no space"):
+        run_blocks(start, Full(), lambda _block: None)
+
+
+@pytest.mark.slow
+def test_a_block_that_kills_its_workers_is_named(
+    folder: ProductFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ALLOWED_FAILURES", 1)
+    with open_cluster(2, None) as client, pytest.raises(MachineError, match=r"died 2 times over block \("):
+        run_on(client, folder, PLAN, StandIn(CARD, deadly=_number_of_a_window(PLAN)))
+
+
+def _number_of_a_window(plan: Plan) -> int:
+    """First number of the window in the middle, which few others share."""
+    row, col = plan.y.start(plan.y.count // 2), plan.x.start(plan.x.count // 2)
+    return (row * 7 ^ col * 5) & 255
+
+
+def test_what_crosses_the_wire_is_small(tmp_path: Path) -> None:
+    import cloudpickle
+
+    from citycover.worker import ModelFactory, Work
+
+    big = plan_of(make_scene((200_000, 200_000)), CARD)
+    sight = Sight("run", tmp_path, versions=local_versions())
+    work = Work(sight, big, ModelFactory(tmp_path, ""), partial(open_pattern, (1, 1)), tmp_path)
+    column = next(open_runs(big.blocks(), set()))
+    assert len(column) > 90 and len(cloudpickle.dumps((work, column))) < 30_000
