@@ -25,6 +25,9 @@ unit: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow --timeout 3600
 
+test-hosts: $(STAMP)
+	$(BIN)/pytest -m root tests/hosts
+
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu tests/gpu
 
