@@ -127,9 +127,12 @@ class WorkerSetup(WorkerPlugin):
         logging.getLogger("citycover").setLevel(logging.INFO)
         if self.devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.devices[int(worker.name) % len(self.devices)]
-        if self.own and threading.current_thread() is threading.main_thread():
-            # A terminal sends SIGINT to all processes at once; the client tells us when to stop.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self.own:
+            # What ends a task is raised, and told, by the client.
+            logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
+            if threading.current_thread() is threading.main_thread():
+                # A terminal sends SIGINT to all processes at once; the client tells us when to stop.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass
