@@ -72,7 +72,7 @@ def draw_text(parts: tuple[Part, ...]) -> str:
     for part in parts:
         if part.depth > 1 and part.parameters == 0:
             continue
-        name = "  " * (part.depth - 1) + part.name.rpartition(".")[2]
+        name = "  " * (part.depth - 1) + part.name
         times = f" x {part.calls}" if part.calls > 1 else ""
         shape = " x ".join(map(str, part.shape))
         rows.append((name + times, part.kind, shape, f"{part.parameters:,}"))
