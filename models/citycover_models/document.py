@@ -5,7 +5,10 @@ python -m citycover_models.document docs [NETWORK ...]
 
 from __future__ import annotations
 
+import ast
+import inspect
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -74,20 +77,32 @@ def _row(facts: Facts) -> str:
 
 
 def _section(network: str, preset: Preset, table: list[str]) -> str:
-    text = import_module(f"citycover_models.nets.{network}").__doc__ or ""
     lines = [f"## {network}", "", preset.paper, "", *table, "", f"![{network}](models/{network}.svg)", ""]
-    for paragraph in interpretations(text):
-        lines += [paragraph.replace("\n-", "\n\n-", 1), ""]
+    source = inspect.getsource(import_module(f"citycover_models.nets.{network}"))
+    for where, paragraph in interpretations(source):
+        lines += [f"{where}{paragraph}".replace("\n-", "\n\n-", 1), ""]
     return "\n".join(lines)
 
 
-def interpretations(docstring: str) -> list[str]:
-    r"""Paragraphs of a module's docstring that say what is citycover's own reading.
+def interpretations(source: str) -> list[tuple[str, str]]:
+    r"""Paragraphs of a module's docstrings that say what is citycover's own reading of a method.
 
-    >>> interpretations("A paper.\n\ncitycover's interpretation:\\n- ours.\\n\\nMore.")
-    ["citycover's interpretation:\\n- ours."]
+    >>> interpretations('def dice():\n "One line.\\n\\nThis is citycover\'s interpretation."')
+    [('`dice`: ', "This is citycover's interpretation.")]
+
+    Returns:
+        Where it stands ("" for the module itself, else the name), and the paragraph.
     """
-    return [p.strip() for p in docstring.split("\n\n") if p.strip().startswith("citycover's")]
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            where = "" if isinstance(node, ast.Module) else f"`{node.name}`: "
+            paragraphs = (ast.get_docstring(node) or "").split("\n\n")
+            found += [(where, p) for p in paragraphs if _OURS.search(p)]
+    return found
+
+
+_OURS = re.compile(r"citycover's\s+(interpretation|choices)")
 
 
 if __name__ == "__main__":

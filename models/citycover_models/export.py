@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from citycover.predictor import passes_gate, to_probabilities
 from citycover_models.margins import Margins, measurable, measure_margins
 from citycover_models.registry import find_preset
 from citycover_models.weights import LoadReport, load_weights
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5
 """Largest |eager - exported| / (1 + |eager|) of a score, fp32."""
@@ -80,6 +83,7 @@ def export_pt2(module: nn.Module, card: ModelCard, path: str | Path) -> ExportRe
     module = module.cpu().eval()
     check_against_card(module, card)
     windows = _windows(card, probe_side(card))
+    logger.info("torch.export looks at every operation, which takes minutes for the largest networks")
     try:
         program = torch.export.export(module, tuple(windows), dynamic_shapes=_open_dimensions(card))
     except Exception as error:
@@ -169,13 +173,16 @@ def export_preset(
         card = card.model_copy(update={"training": trained})
     if preset.fold is not None:
         network = preset.fold(network)
+    logger.info("%s: trying bf16", name)
     card = card.model_copy(update={"precision": safe_precision(network, card)})
     margins = None
     if measure and measurable(card):
+        logger.info("%s: measuring trim and feather", name)
         with torch.inference_mode():
             margins = measure_margins(network, card)
         card = margins.on(card)
     form = form or ("pt2" if Path(path).suffix == ".pt2" else "torchscript")
+    logger.info("%s: writing %s as %s, and comparing it with the network", name, path, form)
     report = (export_pt2 if form == "pt2" else export_torchscript)(network, card, path)
     return PresetExport(report, loaded, margins)
 

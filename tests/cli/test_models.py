@@ -26,6 +26,13 @@ def test_a_network_is_shown_with_its_licence_and_drawn(citycover, tmp_path: Path
     assert json.loads(citycover("models", "show", "c2fnet-tiny", "--json").out)["multiple"] == 16
 
 
+def test_an_export_says_what_it_is_doing_unless_it_is_told_to_be_quiet(citycover, tmp_path: Path) -> None:
+    command = ("export", "spectral-rgb", "--margins", "card", "-o", str(tmp_path / "m.pt"))
+    said = citycover(*command)
+    assert said.code == 0 and "trying bf16" in said.err and "sha256" in said.out
+    assert "trying" not in citycover(*command, "--quiet").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -58,7 +58,8 @@ def test_operations_of_a_known_convolution_are_counted_twice_for_multiply_and_ad
 
 def test_the_receptive_field_of_l2hnet_is_that_of_its_kernels() -> None:
     # 3x3, then five blocks of 5x5: 1 + 2 + 5 * 4.
-    assert receptive_field(find_preset("l2hnet-w64"), turns=1) == 23
+    narrow = replace(find_preset("l2hnet-w64"), build=lambda: L2HNet(5, width=8), card=small_card)
+    assert receptive_field(narrow) == 23
 
 
 def test_a_network_is_drawn_from_its_own_parts(tmp_path: Path) -> None:

@@ -37,8 +37,10 @@ def run(
     ] = "measure",
     torchscript: Annotated[Path | None, typer.Option(help="TorchScript file made elsewhere.")] = None,
     card: Annotated[Path | None, typer.Option(help="Its card, see docs/card.md.")] = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """See HELP."""
+    talk.set_up_logging(1, quiet, None)  # steps can take minutes: say which one it is
     from citycover.errors import ConfigError
 
     options.check_choice("--format", form, ("auto", "torchscript", "pt2"))
