@@ -108,7 +108,7 @@ def assemble_scene(
             )
     groups = _card_groups(chosen, card, nodata) if card else _grid_groups(chosen, nodata)
     gsd, resampling = ground_sample_distance(groups[0].grid), None
-    if card and (why := _gsd_mismatch(groups[0].grid, card)):
+    if card and (why := gsd_mismatch(groups[0].grid, card)):
         if not resample:
             raise SceneError(why)
         groups, resampling = _resample(groups, card)
@@ -249,7 +249,7 @@ def _typed(group: SceneGroup, wanted: BandGroup, card: ModelCard) -> SceneGroup:
     )
 
 
-def _gsd_mismatch(grid: GeoBox, card: ModelCard) -> str | None:
+def gsd_mismatch(grid: GeoBox, card: ModelCard) -> str | None:
     """Why pixels are too small, too large or too oblong for a model."""
     if card.gsd is None:
         return None

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray
+import xarray as xr
+
+import citycover
+from citycover.errors import SceneError
+from citycover.planning import PlanOptions
+from citycover.synth import write_city
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("city")
+    write_city(folder, 400, 3)
+    with rasterio.open(folder / "image.tif", "r+") as image:
+        image.nodata = 0
+        image.write(np.zeros((4, 50, 90), np.uint8), window=rasterio.windows.Window(200, 100, 90, 50))
+    return folder / "image.tif"
+
+
+@pytest.fixture(scope="module")
+def product(city: Path) -> Path:
+    out = city.parent / "out"
+    request = citycover.MapRequest((str(city),), out, model="spectral-rgbn", window=160, precision="fp32")
+    citycover.map_scene(request)
+    return out
+
+
+@pytest.mark.parametrize("chunks", [None, {"y": 100, "x": 150}, {"y": 33, "x": 400}])
+def test_a_lazy_map_has_the_pixels_of_the_product(city: Path, product: Path, chunks) -> None:
+    image = rioxarray.open_rasterio(city, chunks=chunks)
+    options = PlanOptions(window=160, block=(120, 170))
+    mapped = citycover.predict_array(image, "spectral-rgbn", options=options)
+    assert mapped.classes.chunks is not None, "nothing is computed yet"
+    assert max(mapped.classes.chunks[0]) == 120
+    done = citycover.open_product(product)
+    xr.testing.assert_identical(mapped.classes.compute(), done.classes.compute())
+    xr.testing.assert_identical(mapped.confidence.compute(), done.confidence.compute())
+    assert (mapped.classes.values == 0).sum() == 50 * 90
+    assert mapped.rio.crs == done.rio.crs and mapped.rio.transform() == done.rio.transform()
+    assert "water" in mapped.classes.attrs["flag_meanings"]
+
+
+def test_a_part_of_a_lazy_map_computes_the_blocks_it_needs(city: Path, monkeypatch) -> None:
+    from citycover import lazy
+
+    image = rioxarray.open_rasterio(city)
+    mapped = citycover.predict_array(
+        image, "spectral-rgbn", options=PlanOptions(window=160, block=(100, 100))
+    )
+    computed = []
+    real = lazy.sweep
+    monkeypatch.setattr(
+        lazy, "sweep", lambda given, blocks: (computed.extend(blocks), real(given, blocks))[1]
+    )
+    mapped.classes[:80, :80].compute()
+    assert [block.index for block in computed] == [(0, 0)]
+
+
+def test_floats_with_nan_are_mapped_and_nan_is_nodata(city: Path) -> None:
+    image = rioxarray.open_rasterio(city, masked=True).astype("float32")
+    with pytest.raises(SceneError, match="uint8"):
+        citycover.predict_array(image, "spectral-rgbn")
+    mapped = citycover.predict_array(image * 30, "spectral-s2", bands=["red", "green", "blue", "nir"])
+    assert (mapped.classes.values == 0).sum() == 50 * 90
+
+
+def test_arrays_that_cannot_be_mapped_are_refused(city: Path, tmp_path: Path) -> None:
+    image = rioxarray.open_rasterio(city)
+    with pytest.raises(SceneError, match="nir"):
+        citycover.predict_array(image[:3].assign_attrs(long_name=("red", "green", "blue")), "spectral-rgbn")
+    with pytest.raises(SceneError, match="CRS"):
+        citycover.predict_array(image.drop_vars("spatial_ref"), "spectral-rgbn")
+    with pytest.raises(SceneError, match="dimensions"):
+        citycover.predict_array(image[0], "spectral-rgbn")
+    with pytest.raises(SceneError, match=r"landcover\.tif"):
+        citycover.open_product(tmp_path)
+
+
+def test_importing_citycover_imports_neither_torch_nor_xarray() -> None:
+    import subprocess
+    import sys
+
+    code = "import citycover, sys; print([m for m in ('torch', 'xarray', 'dask') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
