@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from citycover_cli import options, talk
+from citycover_cli.verbs import models_bench
 
 if TYPE_CHECKING:
     from citycover_models.facts import Facts
@@ -100,3 +101,6 @@ def _draw(name: str, figure: Path | None, text: bool) -> None:
         typer.echo("\nparts, as they run: output without the batch, parameters\n" + draw_text(parts))
     if figure is not None:
         draw_figure(parts, name, figure)
+
+
+app.command("bench")(models_bench.run)
