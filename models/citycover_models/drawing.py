@@ -107,9 +107,7 @@ def draw_figure(parts: tuple[Part, ...], title: str, path: Path) -> None:
             color=colors[parents.index(parent) % len(colors)],
         )  # fmt: skip
         axes.text(left + width / 2, 0, f"{channels} x {rows} x {cols}", **_LABEL)
-        axes.text(
-            left + width / 2, -height / 2 - 0.2, part.name, **(_LABEL | {"color": "black", "va": "top"})
-        )
+        axes.text(left + width / 2, -height / 2 - 0.2, part.name, **_NAME)
         left += width + 0.25
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_axis_off()
