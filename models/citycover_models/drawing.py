@@ -92,7 +92,8 @@ def draw_figure(parts: tuple[Part, ...], title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     inner = {part.name.partition(".")[0] for part in parts if part.depth > 1 and len(part.shape) == 3}
-    drawn = [p for p in parts if len(p.shape) == 3 and p.parameters and (p.depth > 1 or p.name not in inner)]
+    maps = [p for p in parts if len(p.shape) == 3 and (p.depth > 1 or p.name not in inner)]
+    drawn = [p for p in maps if p.parameters] or maps  # rules have no parameters at all
     parents = list(dict.fromkeys(part.name.partition(".")[0] for part in drawn))
     colors = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]  # a listed colormap has them
     figure = Figure(figsize=(max(6.0, 0.55 * len(drawn) + 1), 4.0), layout="constrained")

@@ -70,6 +70,11 @@ def test_a_network_is_drawn_from_its_own_parts(tmp_path: Path) -> None:
     assert (tmp_path / "drawn.svg").read_text().count("<path") > 5
 
 
+def test_a_network_without_parameters_is_drawn_too(tmp_path: Path) -> None:
+    draw_figure(parts_of(find_preset("spectral-rgb")), "spectral-rgb", tmp_path / "drawn.svg")
+    assert "<!-- surface.smooth -->" in (tmp_path / "drawn.svg").read_text()
+
+
 class Padded(nn.Module):
     """A padded mean over 2 r + 1 pixels: what lies closer than r to an edge sees zeros."""
 
