@@ -62,6 +62,8 @@ class MapRequest:
     resample: bool = False
     overwrite: bool = False
     restart: bool = False
+    verify_seams: bool = False
+    """Map some patches once more on a shifted grid, and say how much differs."""
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""

@@ -28,6 +28,7 @@ from citycover.io.tiff import BandInfo
 from citycover.planning import MAX_BLOCK_WIDTH, Plan
 from citycover.probe import peak_rss
 from citycover.product import Job, Product, holes_by_file
+from citycover.seams import Seams
 from citycover.stages import SWEEP_STAGES, Stages
 from citycover.window import Window
 
@@ -47,6 +48,8 @@ class Finished:
     """Windows `run` and `skipped` by this process."""
     begin: float
     """`time.perf_counter()` when the run began."""
+    seams: Seams | None = None
+    """None: not asked for."""
 
     @cached_property
     def holes(self) -> tuple[Hole, ...]:
@@ -174,6 +177,7 @@ def run_facts(run: Finished, shares: dict[str, float]) -> dict[str, Any]:
         "peak_rss_bytes": peak_rss(),
         "device": run.device,
         "precision": plan.precision,
+        "seams": run.seams.facts() if run.seams else None,
     }
 
 

@@ -32,6 +32,7 @@ from citycover.product import Job, Product, Watch, keep_memory, plan_windows
 from citycover.publish import Finished, publish
 from citycover.scene import Scene
 from citycover.schedule import run_blocks
+from citycover.seams import Seams, verify_seams
 from citycover.stages import Stages
 from citycover.sweep import FinishedBlock, SweepInput
 
@@ -65,9 +66,19 @@ def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Prod
         done = compute_on_cluster(job, folder, watch, stages)
     else:
         done = _compute_here(job, folder, watch, stages)
-    watch.publishing()
     with WorkingStore.open(folder.work, job.request.threads or 2) as store:
-        return publish(Finished(done.job, done.plan, store, done.device, stages, done.windows, begin), folder)
+        seams = _verify(job, done.plan, store, stages) if job.request.verify_seams else None
+        watch.publishing()
+        finished = Finished(done.job, done.plan, store, done.device, stages, done.windows, begin, seams)
+        return publish(finished, folder)
+
+
+def _verify(job: Job, plan: Plan, store: WorkingStore, stages: Stages) -> Seams:
+    """Compare patches of the finished map with the same ones on a shifted grid."""
+    with stages.time("seams"):
+        predictor = ModelPredictor(job.model.path, choose_device(job.request.device), plan.precision)
+        readers = open_readers(job.scene, job.request.threads)
+        return verify_seams(plan, predictor, readers, store.array("classes").read)
 
 
 def _compute_here(job: Job, folder: ProductFolder, watch: Watch, stages: Stages) -> Computed:

@@ -142,7 +142,8 @@ class _Feed:
 
     def __init__(self, given: SweepInput, columns: range, rows: range) -> None:
         self.given, self.columns, self.rows = given, columns, rows
-        self.queue: queue.Queue[tuple[int, list[Strip]] | BaseException | None] = queue.Queue(maxsize=2)
+        # Two strips and the end: the reader never waits for room, so closing never waits for it.
+        self.queue: queue.Queue[tuple[int, list[Strip]] | BaseException | None] = queue.Queue(maxsize=3)
         self.free = threading.Semaphore(2)
         self.closed = threading.Event()
         self.sources: list[StripSource] = []

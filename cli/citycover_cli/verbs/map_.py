@@ -62,6 +62,9 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")
     ] = False,
+    verify_seams: Annotated[
+        bool, typer.Option("--verify-seams", help="Map patches on a shifted grid and report what differs.")
+    ] = False,
     as_json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -93,6 +96,7 @@ def run(
         resample=resample,
         overwrite=overwrite,
         restart=restart,
+        verify_seams=verify_seams,
     )
     product = map_with_progress(request, quiet)
     if as_json:
@@ -213,6 +217,12 @@ def print_summary(product: Product) -> None:
         ),
         ("peak memory", talk.mebibytes(run_["peak_rss_bytes"])),
     ]
+    if (seams := run_["seams"]) is not None:
+        said = (
+            "nothing to compare" if seams[k] is None else f"{seams[k]:.3%}" for k in ("at_seams", "interior")
+        )
+        text = "{} of pixels differ on a shifted grid at seams, {} elsewhere".format(*said)
+        rows.append(("seams", f"{text} ({seams['pixels']:,} px compared)"))
     if product.holes:
         rows.append(("holes", f"{len(product.holes)} unreadable parts are nodata; run.json lists them"))
     rows.append(("look at", str(product.folder / "preview.png")))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -139,7 +140,7 @@ class BlockWriter:
         spec = self._store.arrays[name]
         final = shard_path(self._store.array_path(name), spec, self._index)
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+        temporary = final.with_name(f".{final.name}.{_writer()}.tmp")
         self._renames.append((temporary, final))
         file = self._stack.enter_context(temporary.open("wb"))
         self._writers[name] = ShardWriter(file, spec, self._store.layout, self._window, self._pool)
@@ -318,7 +319,7 @@ def write_atomic(path: Path, content: str | Callable[[BinaryIO], object]) -> Non
         path: the file; one that exists is replaced.
         content: text, or a function that writes into the file it is given.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_writer()}.tmp")
     try:
         with temporary.open("wb") as file:
             if isinstance(content, str):
@@ -349,6 +350,11 @@ def _crc32(values: NDArray[np.uint8], crc: int) -> int:
 
 def _describe(layout: Layout, arrays: Sequence[ArraySpec]) -> dict[str, Any]:
     return {"format": FORMAT, "layout": asdict(layout), "arrays": [asdict(spec) for spec in arrays]}
+
+
+def _writer() -> str:
+    """Who writes: processes of several hosts may share the folder."""
+    return f"{socket.gethostname()}.{os.getpid()}"
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
