@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench memory clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench memory models-table clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -36,6 +36,9 @@ memory: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/forward_share.py
+
+models-table: $(STAMP)
+	$(BIN)/python -m citycover_models.document docs
 
 clean:
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

