@@ -139,7 +139,7 @@ class PresetExport:
     loaded: LoadReport | None
     """None: random weights."""
     margins: Margins | None
-    """None: those of the preset's card were kept."""
+    """None: those of the preset's card were kept, as asked, or because the probe could not tell."""
 
 
 def export_preset(
@@ -180,7 +180,7 @@ def export_preset(
         logger.info("%s: measuring trim and feather", name)
         with torch.inference_mode():
             margins = measure_margins(network, card)
-        card = margins.on(card)
+        card = margins.on(card) if margins else card
     form = form or ("pt2" if Path(path).suffix == ".pt2" else "torchscript")
     logger.info("%s: writing %s as %s, and comparing it with the network", name, path, form)
     report = (export_pt2 if form == "pt2" else export_torchscript)(network, card, path)

@@ -29,6 +29,8 @@ ENOUGH = 0.0005
 """Share of differing pixels under which a margin is wide enough."""
 _STILL_FALLING = 0.6
 """A wider margin must leave at most this share of what the one before left, or falling has stopped."""
+_ONE_CLASS = 0.95
+"""Share of a texture from which one class is all that the network sees in it."""
 _LARGEST_PROBE = 512
 """Window side of the probe where the card leaves it open."""
 
@@ -59,24 +61,33 @@ def measurable(card: ModelCard) -> bool:
     return card.output_scale >= 1 and card.task == "classes"
 
 
-def measure_margins(network: Callable[..., Tensor], card: ModelCard, images: int = 3) -> Margins:
-    """Find trim and feather on smooth random textures; six forward passes of two windows at `images` = 3.
+def measure_margins(network: Callable[..., Tensor], card: ModelCard, images: int = 3) -> Margins | None:
+    """Find trim and feather on smooth random textures; two forward passes for each of `images`.
+
+    The feather is not tried out: it follows from the trim, or is an eighth of the window where none helps.
 
     Args:
         network: raw windows in, scores out.
         card: its window rule and stride; what it says of trim and feather is not looked at.
         images: textures to look at; each is seen from two windows, shifted by another multiple.
+
+    Returns:
+        None where one class fills nearly all of every texture: nothing could differ, so nothing is known.
     """
     unit = math.lcm(card.stride, *(group.ratio for group in card.groups))
     side = _probe_side(card, unit)
     tried = list(range(0, side // 4 + 1, unit)) if unit > 1 else _fine(side // 4)
     counts = torch.zeros(len(tried), 2, dtype=torch.float64)
+    varied = False
     for turn in range(images):
         shift = unit * max(1, (turn + 1) * side // (3 * (images + 1)) // unit)
-        differ, depth = _compare(network, card, side, shift, turn)
+        one, two, depth = _compare(network, card, side, shift, turn)
+        varied |= float((one == one.mode().values.mode().values).double().mean()) < _ONE_CLASS
         for k, margin in enumerate(tried):
             inside = depth >= margin * int(card.output_scale)
-            counts[k] += torch.tensor([float(differ[inside].sum()), float(inside.sum())])
+            counts[k] += torch.tensor([float((one != two)[inside].sum()), float(inside.sum())])
+    if not varied:
+        return None
     differs = tuple((m, float(c[0] / c[1])) for m, c in zip(tried, counts, strict=True) if c[1])
     trim, enough = _smallest(differs)
     return Margins(trim, _feather(trim, unit, side, enough), differs, enough)
@@ -124,11 +135,11 @@ def _feather(trim: int, unit: int, side: int, enough: bool) -> int:
 
 def _compare(
     network: Callable[..., Tensor], card: ModelCard, side: int, shift: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Where the classes of two shifted windows differ, and how deep inside both of them each pixel lies.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Classes of the overlap in either of two shifted windows, and how deep inside both each pixel lies.
 
     Returns:
-        (y, x) bool and (y, x) int64, output pixels of the overlap.
+        Three times (y, x) int64, output pixels of the overlap.
     """
     textures = _textures(card, side + shift, seed)
     first, second = (
@@ -143,7 +154,7 @@ def _compare(
     # Depth in the overlap: its upper left edge is that of the second window, its lower right of the first.
     line = torch.arange(overlap)
     depth_1d = torch.minimum(line, overlap - 1 - line)
-    return a != b, torch.minimum(depth_1d[:, None], depth_1d[None, :])
+    return a, b, torch.minimum(depth_1d[:, None], depth_1d[None, :])
 
 
 def _textures(card: ModelCard, side: int, seed: int) -> list[Tensor]:

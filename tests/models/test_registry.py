@@ -97,10 +97,17 @@ def small_card(**changes: object):
 
 def test_the_measured_trim_is_the_reach_of_padding() -> None:
     found = measure_margins(Padded(9), small_card())
-    assert found.enough and 4 <= found.trim <= 9 and 0 < found.feather <= found.trim
+    assert found is not None and found.enough and 4 <= found.trim <= 9 and 0 < found.feather <= found.trim
     assert found.left <= margins.ENOUGH
     nothing = measure_margins(Padded(0), small_card())
     assert (nothing.trim, nothing.feather) == (0, 0), "a pointwise network has no seams"
+
+
+def test_a_network_that_gives_one_class_tells_nothing_about_margins() -> None:
+    def constant(x: Tensor) -> Tensor:
+        return torch.cat([x.float() * 0 + 1, x[:, :1].float() * 0], dim=1)
+
+    assert measure_margins(constant, small_card()) is None
 
 
 def test_measured_margins_keep_the_stride_and_can_be_written_into_the_card() -> None:

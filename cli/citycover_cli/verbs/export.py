@@ -87,7 +87,7 @@ def _rows(done: export.PresetExport) -> list[tuple[str, str]]:
     rows = [("weights", str(done.loaded) if done.loaded else card.training or "none")]
     if done.loaded and done.loaded.missing:
         rows.append(("missing", ", ".join(done.loaded.missing[:8]) + " ..." * (len(done.loaded.missing) > 8)))
-    how = "from the card"
+    how = "from the card: not measured, or one class filled the probe"
     if done.margins is not None:
         end = "few enough" if done.margins.enough else "wider trims gain little"
         how = f"measured: {done.margins.left:.3%} of pixels still differ, {end}"
