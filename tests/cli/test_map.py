@@ -231,6 +231,6 @@ classes = [{id = 1, name = "one", color = "#112233"}, {id = 2, name = "two", col
 def test_seams_are_verified_on_request(citycover, scene: Path, tmp_path: Path) -> None:
     flags = ("--window", "32", "--trim", "4", "--feather", "8", "--verify-seams")
     run = json.loads(citycover("map", scene, "-o", tmp_path / "a", *flags, "--json").out)
-    assert run["seams"]["pixels"] > 500 and run["seams"]["at_seams"] == run["seams"]["interior"] == 0
+    assert run["seams"]["pixels"] > 500 and run["seams"]["at_seams"] == 0
     assert "shifted grid" in citycover("map", scene, "-o", tmp_path / "b", *flags).out
     assert json.loads(citycover("map", scene, "-o", tmp_path / "c", "--json").out)["seams"] is None
