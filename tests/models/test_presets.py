@@ -28,10 +28,25 @@ def test_the_number_of_parameters_is_the_published_one(name: str) -> None:
     assert count == preset.published_parameters
 
 
-@pytest.mark.parametrize("name", ["l2hnet-w64", "paraformer-tiny"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "l2hnet-w64",
+        "paraformer-tiny",
+        "c2fnet-tiny",
+        "c2fnet-rgb",
+        "vhf-paranet-tiny",
+        "semantic-fpn-resnet18",
+        "unet-resnet18",
+        "unet-resnet18-rgb",
+        "upernet-resnet18",
+    ],
+)
 def test_a_small_network_scripts_and_keeps_the_promise_of_its_card(name: str) -> None:
     torch.manual_seed(0)
-    network, card = PRESETS[name].build().eval(), PRESETS[name].card()
+    preset = PRESETS[name]
+    network, card = preset.build().eval(), preset.card()
+    network = preset.fold(network) if preset.fold else network
     scripted = torch.jit.script(network)
     side = card.window.size if card.window.fixed else 96
     window = torch.randint(0, 255, (1, len(card.groups[0].bands), side, side), dtype=torch.uint8)

@@ -234,7 +234,7 @@ def class_thresholds(scores: Tensor, portion: float = 0.1, every: int = 16) -> T
     for c in range(scores.shape[1]):
         found = best[predicted == c].sort(descending=True).values
         if len(found):
-            thresholds[c] = found[int(portion * len(found))]
+            thresholds[c] = found[min(int(portion * len(found)), len(found) - 1)]
     return thresholds
 
 

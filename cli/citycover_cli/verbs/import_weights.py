@@ -1,0 +1,50 @@
+"""`citycover import-weights`: a public checkpoint into weights of one of our networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from citycover_cli import options, talk
+
+HELP = """Turn a public checkpoint into weights for `citycover export NAME --weights`.
+
+Names and shapes are mapped; every tensor is reported as used, fitted, skipped or missing. Nothing is
+unpickled but tensors.
+"""
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="Checkpoint: .pth, .safetensors or .npz.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="torchvision-resnet, efficientnet, segformer, daformer, deit, vit-npz or lovecs.",
+        ),
+    ],
+    to: Annotated[str, typer.Option("--to", help="Network of `citycover models list` that will load them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .safetensors.")],
+    as_json: options.Json = False,
+) -> None:
+    """See HELP."""
+    from dataclasses import asdict
+
+    from citycover.io.folder import machine_errors
+    from citycover_models.importing import import_weights
+    from citycover_models.registry import find_preset
+
+    with machine_errors(out):
+        report = import_weights(source, file, find_preset(to).build(), out)
+    if as_json:
+        talk.print_json(asdict(report))
+        return
+    rows = [("file", str(out)), ("used", f"{len(report.used)} as they are")]
+    rows += [(name, _lines(getattr(report, name))) for name in ("fitted", "skipped", "missing")]
+    talk.print_table(f"imported for {to}", rows)
+
+
+def _lines(names: tuple[str, ...]) -> str:
+    return "\n".join([str(len(names)), *names])
