@@ -75,8 +75,8 @@ class Confusion:
     @property
     def kappa(self) -> float:
         """Cohen's kappa: agreement beyond what the class totals give by chance."""
-        total = self.counts.sum()
-        chance = _ratio((self.counts.sum(0) * self.counts.sum(1)).sum(), total**2)
+        counts = self.counts / max(1, self.counts.sum())  # shares: products of counts leave int64 at 3 Gpx
+        chance = float((counts.sum(0) * counts.sum(1)).sum())
         return _ratio(self.overall_accuracy - chance, 1 - chance)
 
     @property

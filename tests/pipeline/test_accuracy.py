@@ -66,3 +66,8 @@ def test_a_coarse_raster_is_compared_at_the_pixels_of_the_truth(tmp_path: Path) 
     table = {1: 2, 2: 1, 3: 3}
     found = compare_rasters(tmp_path / "coarse.tif", tmp_path / "fine.tif", make_legend(), table, table)
     assert found.overall_accuracy == 1 and found.counts.sum() == fine.size
+
+
+def test_kappa_of_a_whole_country_does_not_overflow() -> None:
+    small = Confusion(np.array([[40, 10], [5, 45]]))
+    assert Confusion(small.counts * 10**9).kappa == pytest.approx(small.kappa)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from citycover_models.blocks.cbam import CBAM
 from citycover_models.blocks.efficientnet import EfficientNet
+from citycover_models.blocks.resnet import ResNet
 
 Mode = Literal["early", "intermediate", "late"]
 Backbone = Literal["resnet18", "efficientnet-b0", "efficientnet-b5"]
@@ -75,62 +76,17 @@ class EfficientNetLevels(nn.Module):
         return [r[0], r[1], r[2], r[3], r[5]]
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a residual path."""
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != channels:
-            shortcut = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, c, y, x) -> (n, channels, y / stride, x / stride)."""
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.downsample(x))
-
-
-class ResNet18(nn.Module):
-    """Layers of a ResNet-18 without classifier, named as in torchvision's weights.
-
-    He et al. 2016, "Deep Residual Learning for Image Recognition", CVPR, https://arxiv.org/abs/1512.03385. It
-    has no forward of its own: the encoders here wire the layers, each in its way.
-    """
-
-    def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
-        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
-        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
 class ResNetLevels(nn.Module):
     """Five maps of a ResNet-18 at strides 2 to 32: the stem before its max-pooling, then the four layers."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
-        self.net = ResNet18(in_channels)
-        self.channels = [64, 64, 128, 256, 512]
+        self.net = ResNet("resnet18", in_channels)
+        self.channels = list(self.net.dims)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(n, c, y, x) -> five maps."""
-        stem = F.relu(self.net.bn1(self.net.conv1(x)))
-        c2 = self.net.layer1(self.net.maxpool(stem))
-        c3 = self.net.layer2(c2)
-        c4 = self.net.layer3(c3)
-        return [stem, c2, c3, c4, self.net.layer4(c4)]
+        return self.net(x)
 
 
 class EarlyResNet(nn.Module):
@@ -154,7 +110,7 @@ class IntermediateResNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = ResNet18(len(B10))
+        self.net = ResNet("resnet18", len(B10))
         self.net.conv1 = nn.Conv2d(len(B10), 64 - len(B20), 7, stride=2, padding=3, bias=False)
         self.join = nn.Conv2d(64 + len(B60), 64, 7, stride=2, padding=3)
         self.channels = [64, 64 + len(B60), 64, 128, 256, 512]
