@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +41,16 @@ class LegendClass(BaseModel):
     def rgb(self) -> tuple[int, int, int]:
         """Red, green, blue, 0..255."""
         return int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What a remap table does with the ids of another legend: every id of the table stands here once."""
+
+    classes: dict[int, tuple[int, ...]]
+    """Our id -> ids of the other legend that became it; empty where there are none."""
+    dropped: tuple[int, ...]
+    """Ids of the other legend that became nodata."""
 
 
 class Legend(BaseModel):
@@ -100,14 +111,15 @@ class Legend(BaseModel):
                 f"{self.product_nodata}; remap them to such numbers"
             )
 
-    def merged(self, other: str) -> dict[int, tuple[int, ...]]:
-        """Which ids of legend `other` each of our classes was merged from.
+    def merged(self, other: str) -> Merge:
+        """Which ids of legend `other` each of our classes was merged from, and which were dropped.
 
         Raises:
             ConfigError: there is no remap table for `other`.
         """
         table = self.table_from(other)
-        return {i: tuple(sorted(k for k, v in table.items() if v == i)) for i in self.ids}
+        became = {i: tuple(sorted(k for k, v in table.items() if v == i)) for i in self.ids}
+        return Merge(became, dropped=tuple(sorted(k for k, v in table.items() if v not in became)))
 
     def table_from(self, other: str) -> dict[int, int]:
         """Table `id of other -> our id`."""

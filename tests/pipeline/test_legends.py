@@ -5,7 +5,7 @@ from rasterio.windows import Window
 
 from citycover.configs import config_path
 from citycover.errors import ConfigError
-from citycover.legend import Legend, LegendClass, legend_names, read_legend
+from citycover.legend import Legend, LegendClass, Merge, legend_names, read_legend
 
 
 @pytest.mark.parametrize("name", legend_names())
@@ -26,22 +26,23 @@ def test_the_published_example_patch_of_bigearthnet() -> None:
     assert new.remap_from("bigearthnet43", ids, None).tolist() == [8, 11, 13]
     codes = np.array([311, 321, 324])
     assert new.remap_from("corine", codes, None).tolist() == [8, 11, 13]
-    dropped = [k for k, v in new.remap["bigearthnet43"].items() if v == 255]
-    assert dropped == [3, 4, 5, 6, 7, 8, 9, 10, 30, 32, 37]
+    assert new.merged("bigearthnet43").dropped == (3, 4, 5, 6, 7, 8, 9, 10, 30, 32, 37)
 
 
 def test_the_four_base_classes_are_merged_from_every_coarse_product() -> None:
     base4 = read_legend("base4")
-    assert base4.merged("nlcd") == {
+    nlcd = base4.merged("nlcd")
+    assert nlcd.classes == {
         1: (11,),
         2: (41, 42, 43, 90),
         3: (31, 52, 71, 81, 82, 95),
         4: (21, 22, 23, 24),
     }
-    assert base4.table_from("nlcd")[12] == base4.nodata
-    assert base4.merged("worldcover") == {1: (80, 90), 2: (10, 95), 3: (20, 30, 40, 100), 4: (50, 60)}
+    assert nlcd.dropped == (0, 12)  # no data; perennial ice and snow
+    worldcover = base4.merged("worldcover").classes
+    assert worldcover == {1: (80, 90), 2: (10, 95), 3: (20, 30, 40, 100), 4: (50, 60)}
     products = ("nlcd", "cclc", "worldcover", "esri", "fromglc10", "glc_fcs30", "openearthmap", "globeland30")
-    assert all(base4.merged(product)[2] for product in products)
+    assert all(base4.merged(product).classes[2] for product in products)
 
 
 def test_a_contested_row_is_a_named_variant() -> None:
@@ -78,8 +79,16 @@ def test_labels_are_remapped_and_unknown_ids_listed_with_their_counts() -> None:
         small().table_from("other")
 
 
-def test_a_legend_says_what_was_merged() -> None:
-    assert small().merged("big") == {1: (10, 11), 2: (20,)}
+def test_a_legend_says_what_was_merged_and_what_was_dropped() -> None:
+    assert small().merged("big") == Merge({1: (10, 11), 2: (20,)}, dropped=(30,))
+
+
+@pytest.mark.parametrize("name", legend_names())
+def test_a_merge_accounts_for_every_id_of_its_table_once(name: str) -> None:
+    legend = read_legend(name)
+    for other, table in legend.remap.items():
+        merge = legend.merged(other)
+        assert sorted([*merge.dropped, *(i for ids in merge.classes.values() for i in ids)]) == sorted(table)
 
 
 def test_colours_are_numbers() -> None:
