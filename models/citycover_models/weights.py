@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class LoadReport:
 
     used: tuple[str, ...]
     skipped: tuple[str, ...]
-    """In the file, not in the network, or of another shape there."""
+    """In the file, not in the network; or of a head for another number of classes."""
     missing: tuple[str, ...]
     """In the network, not in the file: still as they were initialised."""
 
@@ -73,13 +74,17 @@ def write_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def load_weights(network: nn.Module, path: str | Path) -> LoadReport:
-    """Put the weights of a file into a network: those whose name and shape fit.
+    """Put the weights of a file into a network, by name.
+
+    Weights that were trained for another number of classes are welcome: heads are skipped then, everything
+    else is used.
 
     Raises:
-        ModelError: the file cannot be read, or nothing in it fits.
+        ModelError: the file cannot be read, nothing in it fits, or a shape contradicts the network.
     """
     given = read_weights(path)
     wanted = network.state_dict()
+    _check_shapes(given, wanted, path)
     used = tuple(k for k in given if k in wanted and given[k].shape == wanted[k].shape)
     report = LoadReport(
         used,
@@ -93,6 +98,28 @@ def load_weights(network: nn.Module, path: str | Path) -> LoadReport:
         )
     network.load_state_dict({k: given[k] for k in used}, strict=False)
     return report
+
+
+def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ModelError where names agree and shapes do not, unless only the number of classes differs.
+
+    That case is known without knowing which layers are heads: nothing follows a head, so wherever a tensor
+    differs, it differs in its first dimension alone, and by the same two numbers.
+    """
+    differs = {
+        name: (tuple(given[name].shape), tuple(wanted[name].shape))
+        for name in given
+        if name in wanted and given[name].shape != wanted[name].shape
+    }
+    classes = {(got[:1], needed[:1]) for got, needed in differs.values()}
+    if len(classes) <= 1 and all(got and got[1:] == needed[1:] for got, needed in differs.values()):
+        return
+    listed = [f"{name} is {got}, needed {needed}" for name, (got, needed) in differs.items()]
+    more = f"; and {len(listed) - 4} more" if len(listed) > 4 else ""
+    raise ModelError(
+        f"weights {path} contradict the network in {len(differs)} of {len(wanted)} shapes: {'; '.join(listed[:4])}"
+        f"{more}; give weights of this very network, or let `citycover import-weights` fit a public checkpoint"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import citycover_models.nets
 from citycover.errors import ModelError
 from citycover_models import margins
+from citycover_models.blocks.aerial import POLAND_RGB
 from citycover_models.drawing import draw_figure, draw_text, parts_of
 from citycover_models.export import export_preset, safe_precision
 from citycover_models.facts import facts_of, read_facts, receptive_field
@@ -148,6 +149,17 @@ def test_weights_go_by_name_and_shape_and_everything_is_reported(tmp_path: Path)
     save_file({"other": torch.ones(1)}, path)
     with pytest.raises(ModelError, match="fit nothing"):
         load_weights(two, path)
+
+
+def test_weights_whose_shapes_contradict_the_network_are_refused_with_both_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write_weights(L2HNet(5, width=16, blocks=1), path)
+    before = (network := L2HNet(5, width=8, blocks=1)).trunk.start.weight.clone()
+    with pytest.raises(ModelError, match=r"head.weight is \(5, 16, 1, 1\), needed \(5, 8, 1, 1\).* more"):
+        load_weights(network, path)
+    assert torch.equal(network.trunk.start.weight, before)  # nothing was loaded
+    with pytest.raises(ModelError, match=r"in 1 of .*needed \(16, 3, 3, 3\)"):
+        load_weights(L2HNet(5, width=16, blocks=1, statistics=POLAND_RGB), path)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:

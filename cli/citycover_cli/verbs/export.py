@@ -85,8 +85,10 @@ def _rows(done: export.PresetExport) -> list[tuple[str, str]]:
     """Weights, margins and precision for people."""
     card = done.report.card
     rows = [("weights", str(done.loaded) if done.loaded else card.training or "none")]
-    if done.loaded and done.loaded.missing:
-        rows.append(("missing", ", ".join(done.loaded.missing[:8]) + " ..." * (len(done.loaded.missing) > 8)))
+    for what in ("skipped", "missing") if done.loaded else ():
+        names = getattr(done.loaded, what)
+        if names:
+            rows.append((what, ", ".join(names[:8]) + " ..." * (len(names) > 8)))
     how = "from the card: not measured, or one class filled the probe"
     if done.margins is not None:
         end = "few enough" if done.margins.enough else "wider trims gain little"
