@@ -115,10 +115,12 @@ def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pat
     if len(classes) <= 1 and all(got and got[1:] == needed[1:] for got, needed in differs.values()):
         return
     listed = [f"{name} is {got}, needed {needed}" for name, (got, needed) in differs.items()]
-    more = f"; and {len(listed) - 4} more" if len(listed) > 4 else ""
+    if len(listed) > 4:
+        listed[4:] = [f"and {len(listed) - 4} more"]
     raise ModelError(
-        f"weights {path} contradict the network in {len(differs)} of {len(wanted)} shapes: {'; '.join(listed[:4])}"
-        f"{more}; give weights of this very network, or let `citycover import-weights` fit a public checkpoint"
+        f"weights {path} contradict the network in {len(differs)} of {len(wanted)} shapes: "
+        f"{'; '.join(listed)}; give weights of this very network, or let `citycover import-weights` fit a "
+        "public checkpoint"
     )
 
 
