@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window as RasterioWindow
 
+from citycover.classraster import ClassRaster
+from citycover.classtable import NO_CLASS, ClassTable
 from citycover.errors import ConfigError
 from citycover.legend import Legend
-
-_ROWS = 1024
-_NO_CLASS = -1
 
 
 @dataclass(frozen=True)
@@ -31,10 +27,22 @@ class Confusion:
     """
 
     counts: NDArray[np.int64]
-    """(truth, map) pixels."""
+    """(truth, map) pixels, or points."""
+    left_out: int = 0
+    """Pixels (points) that have a class in the truth and none on the map."""
+
+    @classmethod
+    def empty(cls, classes: int) -> Confusion:
+        """Nothing counted yet."""
+        return cls(np.zeros((classes, classes), np.int64))
 
     def __add__(self, other: Confusion) -> Confusion:
-        return Confusion(self.counts + other.counts)
+        return Confusion(self.counts + other.counts, self.left_out + other.left_out)
+
+    @property
+    def compared(self) -> int:
+        """Pixels (points) that have a class in both."""
+        return int(self.counts.sum())
 
     @property
     def overall_accuracy(self) -> float:
@@ -51,6 +59,12 @@ class Confusion:
     def miou(self) -> float:
         """Mean IoU over the classes that occur in the truth or the map."""
         return _nanmean(self.iou)
+
+    @property
+    def fwiou(self) -> float:
+        """Frequency-weighted IoU: each class counts by its share of the truth."""
+        frequency = self.counts.sum(1)
+        return _ratio(np.nansum(frequency * self.iou), frequency.sum())
 
     @property
     def producers_accuracy(self) -> NDArray[np.float64]:
@@ -84,34 +98,49 @@ class Confusion:
         return np.diag(self.counts)
 
     def report(self, legend: Legend) -> dict[str, Any]:
-        """Everything as plain values, classes in legend order."""
-        per_class = zip(
-            legend.classes, self.iou, self.f1, self.users_accuracy, self.producers_accuracy, strict=True
-        )
+        """Everything as plain values, classes in legend order; None stands for what is not a number.
+
+        `pixels` of a class are those of the truth; rows of `matrix` are the truth, its columns the map.
+        """
+        metrics = (self.iou, self.f1, self.users_accuracy, self.producers_accuracy)
+        names = ("iou", "f1", "users_accuracy", "producers_accuracy")
         return {
-            "overall_accuracy": self.overall_accuracy,
-            "miou": self.miou,
-            "kappa": self.kappa,
-            "mean_class_recall": self.mean_class_recall,
+            "overall_accuracy": plain(self.overall_accuracy),
+            "miou": plain(self.miou),
+            "fwiou": plain(self.fwiou),
+            "kappa": plain(self.kappa),
+            "mean_class_recall": plain(self.mean_class_recall),
+            "compared": self.compared,
+            "left_out": self.left_out,
             "classes": [
-                {"id": c.id, "name": c.name, "iou": i, "f1": f, "users_accuracy": u, "producers_accuracy": p}
-                for c, i, f, u, p in per_class
+                {"id": c.id, "name": c.name}
+                | {name: plain(values[k]) for name, values in zip(names, metrics, strict=True)}
+                | {"pixels": int(self.counts[k].sum())}
+                for k, c in enumerate(legend.classes)
             ],
+            "matrix": self.counts.tolist(),
         }
 
 
+def count_pairs(truth: NDArray[np.int16], mapped: NDArray[np.int16], classes: int) -> Confusion:
+    """Count pairs of ranks.
+
+    Args:
+        truth: (...) ranks of classes; negative: no class.
+        mapped: the same for the map.
+        classes: how many there are.
+    """
+    # One more row and column for pixels without a class: cheaper than picking out those that have one.
+    a, b = (np.maximum(ranks.ravel(), NO_CLASS).astype(np.int32) + 1 for ranks in (truth, mapped))
+    side = classes + 1
+    table = np.bincount(a * side + b, minlength=side * side).reshape(side, side)
+    return Confusion(table[1:, 1:].astype(np.int64), int(table[1:, 0].sum()))
+
+
 def confusion_of(truth: NDArray[np.integer], mapped: NDArray[np.integer], legend: Legend) -> Confusion:
-    """Count pairs; pixels that are no class of the legend in either array are left out."""
-    size = len(legend.ids)
-    rank = {id_: k for k, id_ in enumerate(legend.ids)}
-    top = max(int(truth.max(initial=0)), int(mapped.max(initial=0)), *legend.ids) + 2
-    table = np.full(top, -1, np.int64)
-    for id_, k in rank.items():
-        table[id_] = k
-    a, b = (table[labels.ravel()] for labels in (truth, mapped))  # table[-1] is the last one: no class
-    both = (a >= 0) & (b >= 0)
-    pairs = np.bincount(a[both] * size + b[both], minlength=size * size)
-    return Confusion(pairs.reshape(size, size))
+    """Count pairs of ids; a pixel whose number is no class of the legend has no class."""
+    table = ClassTable.onto(legend)
+    return count_pairs(table.ranks_of(truth), table.ranks_of(mapped), len(legend.ids))
 
 
 def compare_rasters(
@@ -123,43 +152,48 @@ def compare_rasters(
 ) -> Confusion:
     """Compare a class raster with a truth raster, streamed in strips of the truth's grid.
 
+    The comparison is one of points: for each pixel of the truth, what the map says at its centre. So a map
+    coarser than the truth is seen at the truth's resolution, and of a map finer than the truth one pixel in
+    many is looked at.
+
     Args:
-        mapped: class raster on any grid; read at the truth's pixels by nearest neighbour.
+        mapped: class raster on any grid, in any CRS.
         truth: class raster.
         legend: classes to compare in.
         map_table: ids of `mapped` to ids of the legend; None: they are the same.
         truth_table: the same for `truth`.
 
     Raises:
-        ConfigError: a file cannot be read.
+        ConfigError: a file cannot be read or holds ids that its table does not know, or the two have no
+            pixel with a class in common.
     """
-    total = Confusion(np.zeros((len(legend.ids),) * 2, np.int64))
-    try:
-        with rasterio.open(truth) as reference, rasterio.open(mapped) as source:
-            grid = {
-                "crs": reference.crs,
-                "transform": reference.transform,
-                "width": reference.width,
-                "height": reference.height,
-            }
-            with WarpedVRT(source, resampling=Resampling.nearest, **grid) as same:
-                for row in range(0, reference.height, _ROWS):
-                    window = RasterioWindow(0, row, reference.width, min(_ROWS, reference.height - row))
-                    a, b = reference.read(1, window=window), same.read(1, window=window)
-                    total += confusion_of(_remap(a, truth_table), _remap(b, map_table), legend)
-    except rasterio.errors.RasterioError as error:
-        raise ConfigError(f"cannot compare {mapped} with {truth}: {error}") from None
-    return total
+    tables = ClassTable.onto(legend, truth_table), ClassTable.onto(legend, map_table)
+    total = Confusion.empty(len(legend.ids))
+    with ClassRaster(truth, "truth") as theirs, ClassRaster(mapped, "map", onto=theirs.grid) as ours:
+        for window in theirs.strips():
+            ranks = theirs.read_ranks(window, tables[0]), ours.read_ranks(window, tables[1])
+            total += count_pairs(*ranks, len(legend.ids))
+    return check_compared(total, mapped, truth)
 
 
-def _remap(labels: NDArray[Any], table: Mapping[int, int] | None) -> NDArray[np.int64]:
-    """Ids by table; those that it does not know become a number that is no class."""
-    whole = labels.astype(np.int64)
-    if table is None:
-        return whole
-    ids, inverse = np.unique(whole, return_inverse=True)
-    new = np.array([table.get(int(i), _NO_CLASS) for i in ids], np.int64)
-    return new[inverse].reshape(labels.shape)
+def check_compared(confusion: Confusion, mapped: Path, truth: Path) -> Confusion:
+    """The matrix, if anything was counted.
+
+    Raises:
+        ConfigError: nothing was.
+    """
+    if confusion.compared == 0:
+        raise ConfigError(
+            f"truth {truth} and map {mapped} have a class in common nowhere: the truth has "
+            f"{confusion.left_out} pixels or points of a class, and the map none there; "
+            "check that both show one place, and their nodata"
+        )
+    return confusion
+
+
+def plain(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _ratio(part: Any, whole: Any) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -190,6 +190,18 @@ def read_legend(name_or_file: str | Path) -> Legend:
 def legend_names() -> tuple[str, ...]:
     """Names of the built-in legends."""
     return config_names("legends")
+
+
+def legends_that_fit(ids: Collection[int]) -> tuple[str, ...]:
+    """Names of the built-in legends that hold all of some ids (or have them as nodata), fewest classes first.
+
+    >>> legends_that_fit([10, 95, 100])
+    ('worldcover',)
+    """
+    wanted = set(ids)
+    legends = [read_legend(name) for name in legend_names()]
+    fitting = [legend for legend in legends if wanted <= {*legend.ids, legend.nodata}]
+    return tuple(legend.name for legend in sorted(fitting, key=lambda legend: len(legend.ids)))
 
 
 def lookup_table(ids: Iterable[int]) -> NDArray[np.uint8]:
