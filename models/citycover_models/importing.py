@@ -3,12 +3,17 @@
 Encoders here are named as their public weights are, so importing is three steps: rename what a source calls
 otherwise, find where in the network the encoder sits, and fit what may differ in shape: another number of
 bands, another grid of positions. What fits nowhere is skipped, with the reason.
+
+Of Paraformer's and VCNet's checkpoints the names are not on the public record that this was written from, and
+no such file was seen: their tensors go by name where names agree, else by shape and order (`matching.py`), or
+not at all. What went by order is reported name by name. A file of renames (`--map`) is the certain way.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +25,7 @@ from torch import Tensor, nn
 
 from citycover.errors import ModelError
 from citycover_models.blocks.vit import resize_positions
+from citycover_models.matching import match_by_order
 from citycover_models.weights import read_weights
 
 _DOMAIN = re.compile(r"\.norms\.\d+(?=\.)")
@@ -35,6 +41,8 @@ class Source:
     """A name in it; where the network has a name that ends like this, the rest of the checkpoint goes too."""
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     """From its names to those of the network's part."""
+    by_order: bool = False
+    """Its names are not known: what no name places goes by shape and order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,14 @@ class ImportReport:
     """Names in the network that got nothing."""
 
 
-def import_weights(source: str, file: str | Path, network: nn.Module, out: str | Path) -> ImportReport:
+def import_weights(
+    source: str,
+    file: str | Path,
+    network: nn.Module,
+    out: str | Path,
+    *,
+    renames: Mapping[str, str] | None = None,
+) -> ImportReport:
     """Write the weights of a public checkpoint as .safetensors of a network.
 
     Args:
@@ -59,16 +74,25 @@ def import_weights(source: str, file: str | Path, network: nn.Module, out: str |
         file: .pth, .safetensors, or .npz for `vit-npz`; nothing is unpickled but tensors.
         network: that will load them.
         out: file to write; names in it are the network's.
+        renames: regular expression -> replacement, see `read_renames`; applied to the file's names first.
 
     Raises:
-        ModelError: the source is unknown, the file cannot be read, or nothing in it fits.
+        ModelError: the source is unknown, the file cannot be read, nothing in it fits, or shape and order
+            leave open what is what.
     """
     if source not in SOURCES:
         raise ModelError(f"there is no source {source!r}; there are: {', '.join(SOURCES)}")
     kind = SOURCES[source]
-    given = kind.rename(_without_wrapper(_read(file)))
+    given = kind.rename(_renamed(_without_wrapper(_read(file)), renames or {}))
     wanted = network.state_dict()
     state, fitted, skipped = _place(given, wanted, kind.signature)
+    if kind.by_order:
+        ours = {name: tuple(tensor.shape) for name, tensor in wanted.items() if name not in state}
+        theirs = {name: tuple(given[name].shape) for name in skipped}
+        for target, name in _match(theirs, ours, Path(file)).items():
+            state[target] = given[name]
+            fitted[target] = f"{name} of the file, by shape and order"
+            del skipped[name]
     if not state:
         raise ModelError(
             f"nothing in {file} fits the network as {source} ({kind.what}): its names begin with "
@@ -82,6 +106,54 @@ def import_weights(source: str, file: str | Path, network: nn.Module, out: str |
         skipped=tuple(f"{name}: {why}" for name, why in skipped.items()),
         missing=tuple(name for name in wanted if name not in state),
     )
+
+
+def read_renames(path: str | Path) -> dict[str, str]:
+    r"""Read renames: a TOML table `[rename]` of regular expressions and what replaces their matches.
+
+    `'^net\.rp(\d+)\.' = 'encoder.trunk.blocks.\1.'` and so on; each is applied to every name, in the order
+    of the file.
+
+    Raises:
+        ModelError: the file cannot be read, or holds no such table.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("rename")
+    except OSError as error:
+        raise ModelError(f"renames {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"renames {path} are not TOML: {error}; quote patterns with '...'") from None
+    if not isinstance(table, dict) or not all(isinstance(new, str) for new in table.values()):
+        raise ModelError(f"renames {path} need a table [rename] of lines 'pattern' = 'replacement'")
+    return table
+
+
+def _renamed(given: dict[str, Tensor], renames: Mapping[str, str]) -> dict[str, Tensor]:
+    """With every rename applied to every name, in order."""
+    new: dict[str, Tensor] = {}
+    for name, tensor in given.items():
+        to = name
+        for pattern, replacement in renames.items():
+            try:
+                to = re.sub(pattern, replacement, to)
+            except (re.error, IndexError) as error:
+                raise ModelError(f"rename {pattern!r} = {replacement!r} is not valid: {error}") from None
+        if to in new:
+            raise ModelError(f"two tensors are renamed to {to!r}, the second from {name!r}; mend the renames")
+        new[to] = tensor
+    return new
+
+
+def _match(
+    theirs: Mapping[str, tuple[int, ...]], ours: Mapping[str, tuple[int, ...]], file: Path
+) -> dict[str, str]:
+    """Names of the network -> names of the file that are left, by shape and order."""
+    if file.suffix == ".safetensors" and theirs and ours:
+        raise ModelError(
+            f"{file} names {len(theirs)} tensors otherwise than the network ({next(iter(theirs))!r}, ...), "
+            "and .safetensors files do not keep their order; give the .pth file, or --map"
+        )
+    return match_by_order(theirs, ours)
 
 
 def _read(file: str | Path) -> dict[str, Tensor]:
@@ -184,6 +256,21 @@ def _from_vit_npz(given: dict[str, Tensor]) -> dict[str, Tensor]:
     return new
 
 
+def _with_qkv(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Layers `query`, `key` and `value` side by side become one, `qkv`."""
+    new: dict[str, Tensor] = {}
+    for name, tensor in given.items():
+        module, _, leaf = name.rpartition(".")
+        base, _, layer = module.rpartition(".")
+        parts = [given.get(f"{base}.{part}.{leaf}") for part in ("query", "key", "value")]
+        whole = [part for part in parts if part is not None]
+        if layer not in ("query", "key", "value") or len(whole) < 3:
+            new[name] = tensor
+        elif layer == "query":
+            new[f"{base}.qkv.{leaf}"] = torch.cat(whole)
+    return new
+
+
 def _from_lovecs(given: dict[str, Tensor]) -> dict[str, Tensor]:
     """Statistics of both sensors, and the scale and shift that they share."""
     new: dict[str, Tensor] = {}
@@ -211,4 +298,6 @@ SOURCES: dict[str, Source] = {
     "deit": Source("ImageNet weights of a DeiT or timm's ViT", "blocks.0.attn.qkv.weight"),
     "vit-npz": Source("original release of ViT, .npz", "blocks.0.attn.qkv.weight", _from_vit_npz),
     "lovecs": Source("LoveCS checkpoint: its encoder, with the statistics of both sensors", "", _from_lovecs),
+    "paraformer": Source("Paraformer checkpoint", "", _with_qkv, by_order=True),
+    "vcnet": Source("VCNet checkpoint", "", _with_qkv, by_order=True),
 }

@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from citycover.errors import ModelError
 from citycover_models.blocks.domain_norm import SOURCE, TARGET
 from citycover_models.blocks.resnet import ResNet
 from citycover_models.blocks.vit import ViTBlock
-from citycover_models.importing import import_weights
+from citycover_models.importing import import_weights, read_renames
+from citycover_models.matching import match_by_order
+from citycover_models.nets import paraformer, vcnet
+from citycover_models.nets.paraformer import Paraformer
 from citycover_models.nets.semantic_fpn import SemanticFPN
 from citycover_models.nets.unet import UNet
+from citycover_models.nets.vcnet import VCNet
 from citycover_models.registry import find_preset
 from citycover_models.weights import load_weights
 
@@ -139,3 +145,159 @@ def test_what_fits_nowhere_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", x=np.array([object()], dtype=object))
     with pytest.raises(ModelError, match="unpickling"):
         import_weights("vit-npz", tmp_path / "evil.npz", network, tmp_path / "w.safetensors")
+
+
+# -- checkpoints whose names are not known --
+
+
+def foreign(network: nn.Module) -> dict[str, Tensor]:
+    """Its state as another author would have named it: the same modules in the same order."""
+    words: dict[str, str] = {}
+
+    def renamed(part: str) -> str:
+        torchs_own = part.isdigit() or part in {"weight", "bias", "num_batches_tracked"} or "running" in part
+        return part if torchs_own else words.setdefault(part, f"part_{len(words)}")
+
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("normalise.")}
+    return {f"module.{'.'.join(map(renamed, name.split('.')))}": tensor for name, tensor in state.items()}
+
+
+def shaken(network: nn.Module, seed: int) -> nn.Module:
+    """No two tensors of a shape are equal."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.normal_(std=0.1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("source", ["paraformer", "vcnet"])
+def test_a_checkpoint_of_unknown_names_goes_by_shape_and_order(tmp_path: Path, source: str) -> None:
+    def build() -> nn.Module:
+        if source == "paraformer":
+            return Paraformer(4, widths=paraformer.TINY)
+        return VCNet(4, widths=vcnet.TINY, faithful=True)
+
+    public, ours = shaken(build(), 1), shaken(build(), 2)
+    torch.save({"state_dict": foreign(public)}, tmp_path / "public.pth")
+    out = tmp_path / "w.safetensors"
+    report = import_weights(source, tmp_path / "public.pth", ours, out)
+    assert (
+        set(report.missing) == {"normalise.mean", "normalise.std"} and not report.skipped and not report.used
+    )
+    assert all("by shape and order" in line for line in report.fitted)
+    load_weights(ours, out)
+    x = torch.randint(0, 255, (1, 4, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(ours(x), public(x))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_another_order_a_tensor_is_never_taken_for_another(seed: int) -> None:
+    """Named parts change places, on three levels: all is matched rightly, or it is ambiguous."""
+    generator = np.random.default_rng(seed)
+    right = 0
+    for network in (Paraformer(4, widths=paraformer.TINY), VCNet(4, widths=vcnet.TINY, faithful=True)):
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        ranks: dict[str, float] = {}
+
+        def place(name: str, ranks: dict[str, float] = ranks) -> list[float]:
+            parts = name.split(".")[:-1][:3]
+            modules = [".".join(parts[: depth + 1]) for depth in range(len(parts))]
+            return [0.0 if m[-1].isdigit() else ranks.setdefault(m, generator.random()) for m in modules]
+
+        moved = {f"x.{name}": shapes[name] for name in sorted(shapes, key=place)}
+        try:
+            found = match_by_order(moved, shapes)
+        except ModelError as error:
+            assert "ambiguous" in str(error)  # noqa: PT017
+            continue
+        assert found == {name: f"x.{name}" for name in shapes}
+        right += 1
+    assert right  # Paraformer's parts are all unlike one another
+
+
+def test_a_head_for_other_classes_and_a_part_that_we_do_not_have_are_reported(tmp_path: Path) -> None:
+    state = foreign(Paraformer(7, widths=paraformer.TINY)) | {"module.extra.weight": torch.ones(3, 3)}
+    torch.save(state, tmp_path / "p.pth")
+    report = import_weights(
+        "paraformer", tmp_path / "p.pth", Paraformer(4, widths=paraformer.TINY), tmp_path / "w.safetensors"
+    )
+    heads = {f"head_{branch}.{leaf}" for branch in ("cnn", "vit") for leaf in ("weight", "bias")}
+    assert set(report.missing) == heads | {"normalise.mean", "normalise.std"}
+    assert len(report.skipped) == len(heads) + 1 and "extra.weight" in report.skipped[-1]
+
+
+def test_alike_layers_in_another_order_are_ambiguous_and_a_file_of_renames_decides(tmp_path: Path) -> None:
+    class Theirs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.middle = nn.Linear(4, 4), nn.Linear(4, 8)
+            self.second = nn.Linear(4, 4)
+
+    class Ours(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.three = nn.Linear(4, 8)
+
+    theirs, ours = Theirs(), Ours()
+    torch.save(theirs.state_dict(), tmp_path / "t.pth")
+    out = tmp_path / "w.safetensors"
+    with pytest.raises(
+        ModelError, match=r"ambiguous:\n  bias \(4,\): 2 in the file \(first.bias, second.bias\)"
+    ):
+        import_weights("vcnet", tmp_path / "t.pth", ours, out)
+    assert not out.exists()
+    (tmp_path / "map.toml").write_text("[rename]\n'^first' = 'two'\n'^(se)cond' = 'one'\n")
+    renames = read_renames(tmp_path / "map.toml")
+    report = import_weights("vcnet", tmp_path / "t.pth", ours, out, renames=renames)
+    assert len(report.used) == 4 and len(report.fitted) == 2 and not report.missing
+    load_weights(ours, out)
+    assert torch.equal(ours.two.weight, theirs.first.weight)
+    assert torch.equal(ours.three.weight, theirs.middle.weight)
+
+
+def test_modules_that_are_alike_need_the_same_number_on_both_sides() -> None:
+    def twice(prefix: str, count: int) -> dict[str, tuple[int, ...]]:
+        return {f"{prefix}.{i}.{j}.weight": (2, 2 + j) for i in range(count) for j in range(2)}
+
+    assert match_by_order(twice("a", 3), {"x.weight": (9,), **twice("b", 3)}) == {
+        f"b.{i}.{j}.weight": f"a.{i}.{j}.weight" for i in range(3) for j in range(2)
+    }
+    with pytest.raises(ModelError, match=r"weight \(2, 2\): 3 in the file .* 2 in the network"):
+        match_by_order(twice("a", 3), twice("b", 2))
+
+
+def test_query_key_and_value_apart_become_one_layer(tmp_path: Path) -> None:
+    ours = ViTBlock(6, 2)
+    state = {f"block.{k}": v for k, v in ours.state_dict().items() if "qkv" not in k}
+    parts = {f"block.attn.{part}.weight": torch.randn(6, 6) for part in ("value", "query", "key")}
+    torch.save(state | parts, tmp_path / "p.pth")
+    import_weights(
+        "paraformer", tmp_path / "p.pth", ours, tmp_path / "w.safetensors", renames={"^block.": ""}
+    )
+    load_weights(ours, tmp_path / "w.safetensors")
+    stacked = torch.cat([parts[f"block.attn.{part}.weight"] for part in ("query", "key", "value")])
+    assert torch.equal(ours.attn.qkv.weight, stacked)
+
+
+def test_a_file_without_order_and_renames_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    ours, out = nn.Linear(2, 2), tmp_path / "w.safetensors"
+    save_file({"strange.weight": torch.ones(2, 2)}, tmp_path / "s.safetensors")
+    with pytest.raises(ModelError, match="do not keep their order"):
+        import_weights("vcnet", tmp_path / "s.safetensors", ours, out)
+    torch.save({"a.weight": torch.ones(2, 2), "b.weight": torch.ones(2, 2)}, tmp_path / "s.pth")
+    for renames, said in (
+        ({"^[ab]": "c"}, "two tensors"),
+        ({"(": ""}, "not valid"),
+        ({"a": r"\1"}, "not valid"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            import_weights("vcnet", tmp_path / "s.pth", ours, out, renames=renames)
+    for text, said in (("[rename", "not TOML"), ("rename = 1", "table"), ("[rename]\na = 1", "table")):
+        (tmp_path / "map.toml").write_text(text)
+        with pytest.raises(ModelError, match=said):
+            read_renames(tmp_path / "map.toml")
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_renames(tmp_path / "none.toml")

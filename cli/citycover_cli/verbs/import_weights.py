@@ -12,7 +12,7 @@ from citycover_cli import options, talk
 HELP = """Turn a public checkpoint into weights for `citycover export NAME --weights`.
 
 Names and shapes are mapped; every tensor is reported as used, fitted, skipped or missing. Nothing is
-unpickled but tensors.
+unpickled but tensors. docs/importing-weights.md says what each source is, and how sure its names are.
 """
 
 
@@ -22,22 +22,27 @@ def run(
         str,
         typer.Option(
             "--from",
-            help="torchvision-resnet, efficientnet, segformer, daformer, deit, vit-npz or lovecs.",
+            help="torchvision-resnet, efficientnet, segformer, daformer, deit, vit-npz, lovecs, paraformer "
+            "or vcnet.",
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="Network of `citycover models list` that will load them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .safetensors.")],
+    renames: Annotated[
+        Path | None, typer.Option("--map", help="TOML file of renames, applied to the file's names first.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """See HELP."""
     from dataclasses import asdict
 
     from citycover.io.folder import machine_errors
-    from citycover_models.importing import import_weights
+    from citycover_models.importing import import_weights, read_renames
     from citycover_models.registry import find_preset
 
+    table = read_renames(renames) if renames else None
     with machine_errors(out):
-        report = import_weights(source, file, find_preset(to).build(), out)
+        report = import_weights(source, file, find_preset(to).build(), out, renames=table)
     if as_json:
         talk.print_json(asdict(report))
         return
