@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, permutations
 
 import pytest
 import torch
@@ -14,7 +14,13 @@ from citycover_models.blocks.rp import RATIOS_VCNET, RPBlock
 from citycover_models.blocks.vit import ViTEncoder, resize_positions
 from citycover_models.blocks.vit_comer import ViTCoMer
 from citycover_models.nets import l2hnet, paraformer, vcnet
-from citycover_models.nets.l2hnet import L2HNet, cas_dva_loss, confident_area, vague_area_distance
+from citycover_models.nets.l2hnet import (
+    L2HNet,
+    cas_dva_loss,
+    confident_area,
+    transported_area,
+    vague_area_distance,
+)
 from citycover_models.nets.paraformer import Paraformer, dice_loss, plat_loss
 from citycover_models.nets.vcnet import VCNet
 from citycover_models.preset import Preset
@@ -260,6 +266,32 @@ def test_confident_pixels_agree_with_their_label_and_reach_the_mean_of_their_cla
     assert confident_area(p, labels, 255, "agree").tolist() == [[[True, True, False, False]]]
     equal = torch.full((1, 3, 8, 8), 0.2) + torch.tensor([0.4, 0.0, 0.0]).view(1, 3, 1, 1)
     assert confident_area(equal, torch.zeros(1, 8, 8, dtype=torch.long), 255).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_token_is_confident_if_the_cheapest_of_all_plans_gives_it_its_own_label(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    p = torch.randn(1, 3, 3, 3, generator=generator).mul(2).softmax(dim=1)
+    labels = torch.randint(0, 3, (1, 3, 3), generator=generator)
+    labels[0, 2, 2] = 255  # in no plan
+    tokens, own = p.flatten(2)[0].T[:8], labels.flatten()[:8]
+    cost = (tokens[:, None] - nn.functional.one_hot(own, 3)[None]).square().sum(-1)
+    plans = torch.tensor(list(permutations(range(8))))  # (8!, 8)
+    best = plans[cost[torch.arange(8), plans].sum(dim=1).argmin()]
+    expected = torch.cat([own[best] == own, torch.tensor([False])]).view(1, 3, 3)
+    assert torch.equal(transported_area(p, labels, 255, side=3), expected)
+    doubled = [t.repeat_interleave(2, -1).repeat_interleave(2, -2) for t in (labels, expected)]
+    large = nn.functional.interpolate(p, scale_factor=2, mode="nearest")
+    assert torch.equal(transported_area(large, doubled[0], 255, side=3), doubled[1])
+
+
+def test_transport_accepts_a_right_map_whole_and_nothing_where_there_is_no_label() -> None:
+    labels = torch.randint(0, 4, (2, 6, 5)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    p = nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2).float() * 0.6 + 0.1
+    assert confident_area(p, labels, 255, "ot").float().mean() > 0.9  # tokens on edges are mixed
+    assert not confident_area(p, torch.full_like(labels, 255), 255, "ot").any()
+    wrong = (labels[:1] + 1) % 4
+    assert confident_area(p[:1], wrong, 255, "ot").float().mean() < 0.5
 
 
 def test_the_vague_area_distance_equals_its_definition() -> None:

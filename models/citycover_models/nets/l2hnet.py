@@ -23,6 +23,9 @@ citycover's interpretation where the public record is silent:
 - the head is one 1x1 convolution, as a public re-implementation has it;
 - the selector of confident areas: a pixel is confident if its class is its label's and its probability
   reaches the mean of its class in the batch (dynamic, class by class, as the paper's text describes it);
+- of a descendant's selector by optimal transport (`cas="ot"`) the record asks that a token be matched to
+  itself; tokens of one label are interchangeable there, so that would hang on the solver: here it must be
+  matched to its own label;
 - a descendant detaches the features, which leaves the consistency term without gradient; they are not
   detached here.
 """
@@ -34,6 +37,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,6 +48,9 @@ from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialSt
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RATIOS_L2HNET, RPBlock
 from citycover_models.preset import Preset
+
+Selector = Literal["dynamic", "agree", "ot"]
+"""How confident pixels are told from vague ones, see `confident_area`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +160,7 @@ class L2HNet(nn.Module):
         return self.head(self.features(x))
 
 
-def confident_area(
-    probabilities: Tensor, labels: Tensor, ignore: int, cas: Literal["dynamic", "agree"] = "dynamic"
-) -> Tensor:
+def confident_area(probabilities: Tensor, labels: Tensor, ignore: int, cas: Selector = "dynamic") -> Tensor:
     """CAS: which pixels are confident (True) and which are vague.
 
     Args:
@@ -163,11 +168,13 @@ def confident_area(
         labels: (n, y, x) coarse labels as channel numbers.
         ignore: label of pixels without one; they are never confident.
         cas: `agree`, where the best class is the label; `dynamic`, where moreover its probability reaches the
-            mean of all pixels of that predicted class in the batch.
+            mean of all pixels of that predicted class in the batch; `ot`, see `transported_area`.
 
     Returns:
         (n, y, x) bool.
     """
+    if cas == "ot":
+        return transported_area(probabilities, labels, ignore)
     confidence, predicted = probabilities.max(dim=1)
     agrees = (predicted == labels) & (labels != ignore)
     if cas == "agree":
@@ -181,6 +188,39 @@ def confident_area(
     # A class of equal confidences has them all at its mean: rounding must not throw half of them out.
     threshold = (sums / counts)[predicted] * (1 - 1e-6)
     return agrees & (confidence >= threshold)
+
+
+def transported_area(probabilities: Tensor, labels: Tensor, ignore: int, side: int = 32) -> Tensor:
+    """Confident pixels by optimal transport from what is predicted to the labels, image by image.
+
+    Both are laid on side x side tokens, probabilities bilinearly and labels by the nearest. Tokens are
+    transported to labels, each to one, at cost |p_i - onehot Y_j|^2: with uniform marginals the exact plan is
+    an assignment. A token is confident if it gets its own label, whichever token holds it; pixels follow
+    their token.
+
+    Args:
+        probabilities: (n, k, y, x).
+        labels: (n, y, x) coarse labels as channel numbers.
+        ignore: label of pixels without one; they are never confident, and no token goes to them.
+        side: tokens along either side.
+
+    Returns:
+        (n, y, x) bool.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    k, height, width = probabilities.shape[1:]
+    small = F.interpolate(probabilities.detach().float(), size=(side, side), mode="bilinear")
+    marks = F.interpolate(labels[:, None].double(), size=(side, side), mode="nearest").long().flatten(1)
+    confident = torch.zeros_like(marks, dtype=torch.bool)
+    for p, its_marks, found in zip(small.flatten(2), marks, confident, strict=True):
+        kept = its_marks != ignore
+        own = its_marks[kept]  # (t,)
+        cost = torch.cdist(p[:, kept].T, F.one_hot(own, k).float()).square()  # (t, t)
+        _, matched = linear_sum_assignment(cost.cpu().numpy().astype(np.float64))
+        found[kept] = own[torch.from_numpy(matched).to(own.device)] == own
+    pixels = F.interpolate(confident.view(-1, 1, side, side).float(), size=(height, width), mode="nearest")
+    return (pixels[:, 0] > 0) & (labels != ignore)
 
 
 def vague_area_distance(features: Tensor, predicted: Tensor, confident: Tensor, num_classes: int) -> Tensor:
@@ -217,7 +257,7 @@ def cas_dva_loss(
     labels: Tensor,
     *,
     ignore: int = 255,
-    cas: Literal["dynamic", "agree"] = "dynamic",
+    cas: Selector = "dynamic",
     gamma: float = 0.01,
 ) -> Tensor:
     """L = L_wce + gamma L_dva.
@@ -283,5 +323,6 @@ PRESETS: dict[str, Preset] = {
         _preset("l2hnet-w64", 64, CHESAPEAKE_RGBN),
         _preset("l2hnet-w128", 128, CHESAPEAKE_RGBN),
         _preset("l2hnet-w64-rgb", 64, POLAND_RGB),
+        _preset("l2hnet-tiny", 16, CHESAPEAKE_RGBN),
     )
 }
