@@ -52,8 +52,9 @@ class Margins:
         return dict(self.differs)[self.trim]
 
     def on(self, card: ModelCard) -> ModelCard:
-        """The card with these margins."""
-        return ModelCard(**(dict(card) | {"trim": self.trim, "feather": self.feather}))
+        """The card with these margins, and what they leave."""
+        found = {"trim": self.trim, "feather": self.feather, "disagreement": round(self.left, 6)}
+        return ModelCard(**(dict(card) | found))
 
 
 def measurable(card: ModelCard) -> bool:

@@ -112,6 +112,9 @@ class ModelCard(_Value):
     """Pixels at each side of a window that padding contaminates: they never vote."""
     feather: int = Field(ge=0)
     """Width of the raised cosine over which neighbours hand over."""
+    disagreement: float | None = Field(default=None, ge=0, le=1)
+    """Share of pixels deeper than `trim` whose class hung on where the window lay, as the export measured it
+    on shifted windows of random texture; None: not measured."""
     output_scale: Scale = Fraction(1)
     """Output pixels per input pixel along one axis: 1, 5 or 1/60."""
     task: Literal["classes", "labels"] = "classes"

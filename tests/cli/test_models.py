@@ -31,6 +31,12 @@ def test_an_export_says_what_it_is_doing_unless_it_is_told_to_be_quiet(citycover
     said = citycover(*command)
     assert said.code == 0 and "trying bf16" in said.err and "sha256" in said.out
     assert "trying" not in citycover(*command, "--quiet").err
+    assert "not measured" in citycover("models", "show", str(tmp_path / "m.pt")).out
+    measured = citycover("export", "spectral-rgb", "-o", str(tmp_path / "m.pt"))
+    assert "pixels still differ" in measured.out
+    assert "pixels still differ" in citycover("models", "show", str(tmp_path / "m.pt")).out
+    shown = json.loads(citycover("models", "show", str(tmp_path / "m.pt"), "--json").out)
+    assert 0 <= shown["card"]["disagreement"] <= 0.01
 
 
 @pytest.mark.parametrize(

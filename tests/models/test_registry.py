@@ -183,5 +183,6 @@ def test_a_preset_is_exported_with_weights_margins_and_both_formats(tmp_path: Pa
     done = export_preset("c2fnet-tiny", tmp_path / f"model{ending}", weights=tmp_path / "w.safetensors")
     assert done.loaded is not None and not done.loaded.missing
     assert done.margins is not None and done.report.card.trim == done.margins.trim
+    assert done.report.card.disagreement == pytest.approx(done.margins.left, abs=1e-6)
     assert done.report.format == ("pt2" if ending == ".pt2" else "torchscript")
     assert done.report.difference <= 1e-5 and len(done.report.sides) == 3

@@ -132,11 +132,16 @@ def print_model(model: ModelFile) -> None:
         if rule.fixed
         else f"{rule.size}, any multiple of {rule.multiple} up to {rule.maximum}"
     )
+    left = card.disagreement
+    margins = (
+        "not measured" if left is None else f"measured: deeper than trim, {left:.3%} of pixels still differ"
+    )
     rows = [
         ("description", card.description),
         ("bands", "\n".join(groups)),
         ("gsd", gsd),
         ("window", f"{sizes}; trim {card.trim}, feather {card.feather}, stride {card.stride}"),
+        ("margins", margins),
         ("output", f"{card.task}, scale {card.output_scale}"),
         ("classes", ", ".join(f"{c.id} {c.name}" for c in card.legend.classes)),
         ("offset", card.offset_tag or "none"),
