@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PEERS := .bench-venv
+PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench memory models-table clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench forward-share memory models-table clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -34,17 +36,26 @@ test-gpu: $(STAMP)
 memory: $(STAMP)
 	$(BIN)/python tests/benchmarks/memory.py
 
-bench: $(STAMP)
+forward-share: $(STAMP)
 	$(BIN)/python tests/benchmarks/forward_share.py
+
+# Against the peers, which live in an environment of their own; BENCH="--sizes 8192 --repeats 1" and the like.
+bench: $(STAMP) $(PEERS_STAMP)
+	$(BIN)/python tests/benchmarks/peers.py $(BENCH)
 
 models-table: $(STAMP)
 	$(BIN)/python -m citycover_models.document docs
 
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(PEERS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
+
+$(PEERS_STAMP): tests/benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/peers.txt
+	touch $(PEERS_STAMP)

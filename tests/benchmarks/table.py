@@ -14,7 +14,7 @@ BASE = "citycover"
 FIGURES = ("wall_s", "mpx_per_s", "forward_share", "redundancy", "peak_bytes", "process_s")
 FIDELITY = ("disagreement", "frame_lost", "cog")
 HEADINGS = (
-    "method", "setting", "wall, s", "unique Mpx/s", "forward share", "redundancy", "peak, GiB",
+    "method", "setting", "wall, s", "process, s", "unique Mpx/s", "forward share", "redundancy", "peak, GiB",
     "wall / citycover's", "the same, allocator tuned", "disagreement, %", "frame pixels lost", "valid COG",
 )  # fmt: skip
 
@@ -75,6 +75,7 @@ def _cells(row: Row) -> list[str]:
     peak, share, cog = row["peak_bytes"], row["disagreement"], row["cog"]
     return [
         _number(row["wall_s"], ".1f"),
+        _number(row["process_s"], ".1f"),
         _number(row["mpx_per_s"], ".2f"),
         _number(row["forward_share"], ".2f"),
         _number(row["redundancy"], ".2f"),
