@@ -34,7 +34,6 @@ from numpy.typing import NDArray
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 DOCS = ROOT / "docs"
-sys.path.insert(0, str(HERE))
 
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 OWN = {

@@ -1,0 +1,87 @@
+"""The benchmark's arithmetic: what a reader of its tables relies on."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(method: str, turn: int, wall: float, allocator: str = "shipped", **more: Any) -> dict[str, Any]:
+    where = {"network": "unet", "size": 64, "method": method, "allocator": allocator, "round": turn}
+    return where | {"wall_s": wall, "setting": "512"} | more
+
+
+def test_ratios_are_taken_within_a_round_before_the_median() -> None:
+    table = load("table")
+    runs = [
+        run("citycover", 0, 1.0, "own"),
+        run("citycover", 1, 4.0, "own"),  # the machine was busy in this round
+        run("citycover", 2, 1.0, "own"),
+        run("peer", 0, 3.0),
+        run("peer", 1, 12.0),
+        run("peer", 2, 5.0),
+        run("peer", 0, 2.0, "tuned"),
+    ]
+    _, peer = table.rows_of(runs, "unet", 64, ["citycover", "peer"])
+    assert peer["ratio"] == 3.0  # of 3, 3 and 5; the ratio of medians would be 5
+    assert peer["ratio_tuned"] == 2.0
+    assert peer["wall_s"] == 5.0
+    assert table.rows_of(runs, "cheap", 64, ["peer"]) == []
+
+
+def test_a_method_that_failed_is_a_row_with_its_error_until_it_succeeds() -> None:
+    table = load("table")
+    wrong = run("peer", 0, 0.0, error="exit 1: no memory")
+    rows = table.rows_of([wrong], "unet", 64, ["peer"])
+    assert "not measured: exit 1: no memory" in table.markdown(rows)
+    rows = table.rows_of([wrong, run("peer", 0, 2.5, cog=False, frame_lost=0)], "unet", 64, ["peer"])
+    *_, line = table.markdown(rows).splitlines()
+    assert "2.5" in line and "no memory" not in line
+    assert line.endswith("| 0 | no |")
+
+
+def test_every_line_of_the_table_has_all_columns() -> None:
+    table = load("table")
+    runs = [run("a", 0, 1.0), run("b", 0, 0.0, error="died")]
+    lines = table.markdown(table.rows_of(runs, "unet", 64, ["a", "b"])).splitlines()
+    assert {line.count("|") for line in lines} == {len(table.HEADINGS) + 1}
+
+
+def test_only_what_stands_between_the_markers_is_replaced() -> None:
+    between = load("table").between
+    once = between("before <b> old <e> after", "<b>", "<e>", "new")
+    assert once == "before <b>\n\nnew\n\n<e> after"
+    assert between(once, "<b>", "<e>", "new") == once
+    with pytest.raises(ValueError, match="markers"):
+        between("<e> the wrong way round <b>", "<b>", "<e>", "new")
+
+
+def test_frame_pixels_lost_are_nodata_and_lines_where_the_first_class_won_by_default() -> None:
+    frame_pixels_lost = load("peers").frame_pixels_lost
+    expected = np.tile(np.arange(16, dtype=np.uint8) % 3, (16, 1))
+    expected[:, 0] = expected[:, -1] = np.arange(16) % 3
+    assert frame_pixels_lost(expected, expected) == 0
+    framed = np.zeros_like(expected)
+    framed[1:-1, 1:-1] = expected[1:-1, 1:-1]
+    assert frame_pixels_lost(framed, expected) == 4 * 16 - 4
+    assert frame_pixels_lost(np.zeros_like(expected), np.zeros_like(expected)) == 0  # one class, and rightly
+    holed = expected.copy()
+    holed[0, 3:5] = holed[8, 8] = 255
+    assert frame_pixels_lost(holed, expected) == 2
