@@ -14,8 +14,9 @@ citycover's interpretation, since little more than names is public:
   pooled along rows and columns, and gated dilated convolutions (1, 2, 4) whose sum is the edge map;
 - "coarse to fine": a coarse head at /8 learns the region's label by plain cross-entropy, the fine head learns
   the pixels that UDSDA accepts;
-- UDSDA, unsupervised dynamic shuffle and diagonal annotation: pixels are shuffled into groups, matched to the
-  labels of their group by optimal transport, and accepted where the match is their own label;
+- UDSDA, unsupervised dynamic shuffle and diagonal annotation: see `nets/udsda.py`;
+- edges can be taught where they lie (`edges=True`, off by default): a 1x1 head on the last block's edge map
+  learns the borders of what the network itself predicts, in the area that UDSDA accepts;
 - the C2F loss pulls embeddings toward the weight vector of their class; its noise-aware term has the form of
   Oh et al. 2021, "Background-Aware Pooling and Noise-Aware Loss for Weakly-Supervised Semantic
   Segmentation", CVPR, eq. 8 to 10;
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +39,11 @@ from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialSt
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RPBlock
 from citycover_models.blocks.sides import check_sides
-from citycover_models.nets.l2hnet import vague_area_distance
+from citycover_models.nets.l2hnet import confident_area, vague_area_distance
+from citycover_models.nets.udsda import Shuffle, accepted_area, annotate
 from citycover_models.preset import Preset
+
+__all__ = ["C2FNet", "Shuffle", "accepted_area", "annotate", "c2f_loss", "choose_labels"]
 
 TEMPERATURE = 20.0
 """T: cosine -> logit."""
@@ -85,14 +90,14 @@ class ERRB(nn.Module):
         self.gate = StripGate(width)
         self.edges = nn.ModuleList(_conv_bn_relu(width, width, 3, dilation) for dilation in dilations)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, w, y, x) -> (n, w, y, x)."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, w, y, x) -> features with their edges, and the edges alone, (n, w, y, x) each."""
         u = self.preserve(x)  # holds x already
         gate = self.gate(u)
         edge = torch.zeros_like(u)
         for find in self.edges:
             edge = edge + gate * find(u)
-        return u + edge
+        return u + edge, edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ class C2FNet(nn.Module):
         num_classes: K.
         statistics: mean and deviation of each band; their number is the number of bands.
         widths: of the backbone.
+        edges: build the edge head, for `edge_loss`.
     """
 
     def __init__(
@@ -122,6 +128,7 @@ class C2FNet(nn.Module):
         *,
         statistics: AerialStatistics = CHESAPEAKE_RGBN,
         widths: C2FNetWidths | None = None,
+        edges: bool = False,
     ) -> None:
         super().__init__()
         widths = widths or C2FNetWidths()
@@ -135,19 +142,24 @@ class C2FNet(nn.Module):
         self.taps = [0, widths.blocks // 2, widths.blocks - 1]
         self.pools = nn.ModuleList(nn.Sequential(nn.AvgPool2d(s), nn.Conv2d(w, w, 1)) for s in (4, 8, 16))
         self.coarse_head = nn.Conv2d(w, num_classes, 1)
+        self.edge_head = nn.Conv2d(w, 1, 1) if edges else None
         self.fuse = _conv_bn_relu(3 * w + 3 * w, 128, 3)
         self.embed = nn.Conv2d(128, widths.embedding, 1)
         self.classifier = nn.Parameter(torch.empty(num_classes, widths.embedding))
         nn.init.normal_(self.classifier, std=0.05)
 
     @torch.jit.export
-    def embeddings(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw (n, b, y, x) -> phi of length 1 (n, d, y, x), and coarse logits (n, k, y/8, x/8)."""
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw (n, b, y, x) -> phi of length 1 (n, d, y, x), coarse logits (n, k, y/8, x/8), edge logits.
+
+        Edge logits are (n, 1, y, x), or (n, 0, y, x) without the edge head.
+        """
         check_sides("C2FNet", x.shape[2], x.shape[3], self.multiple)
         features = self.start(self.normalise(x))
+        edge = features
         seen: list[Tensor] = []
         for i, block in enumerate(self.blocks):
-            features = block(features)
+            features, edge = block(features)
             if i in self.taps:
                 seen.append(features)
         height, width = x.shape[2], x.shape[3]
@@ -158,7 +170,14 @@ class C2FNet(nn.Module):
                 coarse = pooled
             seen.append(F.interpolate(pooled, size=[height, width], mode="bilinear", align_corners=False))
         phi = F.normalize(self.embed(self.fuse(torch.cat(seen, dim=1))), dim=1)
-        return phi, self.coarse_head(coarse)
+        edges = edge[:, :0] if self.edge_head is None else self.edge_head(edge)
+        return phi, self.coarse_head(coarse), edges
+
+    @torch.jit.export
+    def embeddings(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The first two of `heads`."""
+        phi, coarse, _ = self.heads(x)
+        return phi, coarse
 
     @torch.jit.export
     def cosines(self, phi: Tensor) -> Tensor:
@@ -172,127 +191,45 @@ class C2FNet(nn.Module):
         return self.temperature * self.cosines(phi)
 
 
-# --- UDSDA: which labels to believe, and how much ---------------------------------------------------------
+# --- which labels to believe -------------------------------------------------------------------------------
 
 
-def sinkhorn(cost: Tensor, eps: float = 0.05, iterations: int = 20) -> Tensor:
-    """Transport plans of uniform marginals, in the log domain.
-
-    Args:
-        cost: (g, n, n).
-        eps: weight of the entropy.
-        iterations: of both scalings.
-
-    Returns:
-        (g, n, n), rows and columns summing to 1/n.
-    """
-    n = cost.shape[1]
-    log_mass = -torch.log(torch.tensor(float(n), device=cost.device))
-    kernel = -cost / eps
-    f = torch.zeros(cost.shape[:2], device=cost.device, dtype=cost.dtype)
-    g = torch.zeros_like(f)
-    for _ in range(iterations):
-        f = log_mass - torch.logsumexp(kernel + g[:, None, :], dim=2)
-        g = log_mass - torch.logsumexp(kernel + f[:, :, None], dim=1)
-    return (kernel + f[:, :, None] + g[:, None, :]).exp()
-
-
-@dataclass(frozen=True, slots=True)
-class Shuffle:
-    """How UDSDA regroups pixels."""
-
-    scales: tuple[int, ...] = (4, 8, 16)
-    rounds: int = 4
-    """R: regroupings a scale."""
-    group: int = 64
-    """n: tokens that are matched with each other."""
-    distance: float = 0.1
-    """beta: how much nearness in the image counts."""
-
-
-def annotate(
-    phi: Tensor, prototypes: Tensor, labels: Tensor, shuffle: Shuffle | None = None, *, ignore: int = 255
-) -> Tensor:
-    """UDSDA: how often, and how clearly, a pixel is matched to its own label.
-
-    In each round the tokens of an image are shuffled into groups; in a group, tokens i are transported to the
-    labels of tokens j at cost 1 - phi_i . w_(Y_j) + beta d(i, j). S_ik, the mass that token i sends to class
-    k, accepts the token where its own label gets most, with score S_iY / sum_k S_ik. Rounds and scales are
-    averaged.
+def choose_labels(
+    cosines: Tensor,
+    phi: Tensor,
+    prototypes: Tensor,
+    labels: Tensor,
+    quantile: float,
+    *,
+    udsda: Literal["off", "agree", "ot", "shuffle_diag"] = "shuffle_diag",
+    shuffle: Shuffle | None = None,
+    ignore: int = 255,
+) -> tuple[Tensor, Tensor]:
+    """Weights p and the accepted area, by UDSDA or by what it is measured against.
 
     Args:
+        cosines: (n, k, y, x) of `C2FNet.cosines`.
         phi: (n, d, y, x) embeddings of length 1.
         prototypes: (k, d) weight vectors of the classes.
         labels: (n, y, x) coarse labels.
-        shuffle: scales, rounds, groups.
-        ignore: label of pixels without one: they are in no group, and get 0.
+        quantile: see `accepted_area`.
+        udsda: `off` accepts every label, `agree` where the best class is the label, `ot` by optimal transport
+            without shuffling (`l2hnet.transported_area`), `shuffle_diag` is UDSDA.
+        shuffle: of UDSDA.
+        ignore: label of pixels without one.
 
     Returns:
-        (n, y, x) p in 0..1.
+        (n, y, x) p in 0..1, and (n, y, x) bool, both for `c2f_loss`.
     """
-    shuffle = shuffle or Shuffle()
-    prototypes = F.normalize(prototypes.detach(), dim=1)
-    height, width = labels.shape[1:]
-    total = torch.zeros(labels.shape, device=phi.device)
-    with torch.no_grad():
-        for scale in shuffle.scales:
-            small = F.normalize(F.avg_pool2d(phi.detach().float(), scale), dim=1)
-            coarse = labels[:, scale // 2 :: scale, scale // 2 :: scale]
-            coarse = coarse[:, : small.shape[2], : small.shape[3]]
-            images = zip(small, coarse, strict=True)
-            scores = torch.stack([_annotate_image(p, prototypes, y, shuffle, ignore) for p, y in images])
-            large = F.interpolate(scores[:, None], size=(height, width), mode="bilinear", align_corners=False)
-            total += large[:, 0]
-    return (total / len(shuffle.scales)) * (labels != ignore)
-
-
-def _annotate_image(phi: Tensor, prototypes: Tensor, labels: Tensor, shuffle: Shuffle, ignore: int) -> Tensor:
-    """(d, y, x) and (y, x) -> (y, x): the mean over rounds of one image at one scale."""
-    valid = (labels != ignore).flatten().nonzero()[:, 0]
-    scores = torch.zeros(labels.numel(), device=phi.device)
-    groups = len(valid) // shuffle.group
-    if groups == 0:
-        return scores.view(labels.shape)
-    tokens, marks = phi.flatten(1).T, labels.flatten().long()
-    rows, cols = torch.meshgrid(*(torch.arange(s, device=phi.device) for s in labels.shape), indexing="ij")
-    places = torch.stack([rows.flatten(), cols.flatten()], dim=1).float() / max(labels.shape)
-    seen = torch.zeros_like(scores)
-    for _ in range(shuffle.rounds):
-        order = valid[torch.randperm(len(valid), device=phi.device)][: groups * shuffle.group]
-        members = order.view(groups, shuffle.group)
-        own = marks[members]  # (g, n)
-        cost = 1 - (tokens[members] @ prototypes.T).gather(2, own[:, None, :].expand(-1, shuffle.group, -1))
-        cost = cost + shuffle.distance * torch.cdist(places[members], places[members]).clamp(max=1)
-        plan = sinkhorn(cost)
-        mass = plan @ F.one_hot(own, len(prototypes)).to(plan.dtype)  # (g, n, k): S
-        share = mass / mass.sum(dim=2, keepdim=True).clamp(min=1e-12)
-        mine = share.gather(2, own[:, :, None])[:, :, 0]
-        accepted = mine >= share.amax(dim=2)
-        scores.index_add_(0, members.flatten(), (mine * accepted).flatten())
-        seen.index_add_(0, members.flatten(), torch.ones_like(mine).flatten())
-    return (scores / seen.clamp(min=1)).view(labels.shape)
-
-
-def accepted_area(p: Tensor, labels: Tensor, quantile: float, *, ignore: int = 255) -> Tensor:
-    """CA: pixels whose p reaches the quantile of their label's class (dynamic: it falls from 0.5 to 0.2).
-
-    Args:
-        p: (n, y, x) of `annotate`.
-        labels: (n, y, x).
-        quantile: share of each class that is not accepted.
-        ignore: label of pixels without one; never accepted.
-
-    Returns:
-        (n, y, x) bool.
-    """
-    accepted = torch.zeros_like(labels, dtype=torch.bool)
-    for k in labels.unique().tolist():
-        if k == ignore:
-            continue
-        mine = labels == k
-        values = p[mine].sort().values
-        accepted |= mine & (p >= values[min(int(quantile * len(values)), len(values) - 1)])
-    return accepted & (p > 0)
+    if udsda == "shuffle_diag":
+        p = annotate(phi, prototypes, labels, shuffle, ignore=ignore)
+        return p, accepted_area(p, labels, quantile, ignore=ignore)
+    if udsda == "off":
+        accepted = labels != ignore
+    else:
+        probabilities = (TEMPERATURE * cosines.detach()).softmax(dim=1)
+        accepted = confident_area(probabilities, labels, ignore, udsda)
+    return accepted.to(phi.dtype), accepted
 
 
 # --- C2F loss ----------------------------------------------------------------------------------------------
@@ -306,6 +243,8 @@ class C2FWeights:
     cosine: float = 0.1
     dva: float = 0.01
     coarse: float = 0.4
+    edge: float = 0.1
+    """Of the edge head, where there is one: citycover's choice."""
     damping: float = 7.0
     margin: float = 0.2
     """m: cosine above which another class repels."""
@@ -321,8 +260,12 @@ def c2f_loss(
     *,
     ignore: int = 255,
     weights: C2FWeights | None = None,
+    vague_labels: Tensor | None = None,
+    edge_logits: Tensor | None = None,
 ) -> Tensor:
-    """L = L_ca + 0.1 L_va + 0.1 L_cos + 0.01 L_dva + 0.4 L_coarse; terms without a pixel add 0.
+    """L = L_ca + 0.1 L_va + 0.1 L_cos + 0.01 L_dva + 0.4 L_coarse (+ 0.1 L_edge).
+
+    Terms without a pixel add 0.
 
     Args:
         cosines: (n, k, y, x) of `C2FNet.cosines`.
@@ -333,12 +276,18 @@ def c2f_loss(
         accepted: (n, y, x) bool of `accepted_area`.
         ignore: label of pixels without one.
         weights: of the terms.
+        vague_labels: (n, y, x) what vague pixels learn, of `udsda.pseudo_labels`; None: their coarse labels.
+        edge_logits: (n, 1, y, x) of `C2FNet.heads`; None: no L_edge.
     """
     weights = weights or C2FWeights()
     valid = labels != ignore
     accepted = accepted & valid
     vague = valid & ~accepted
-    target = labels.where(valid, 0).long()
+    l_coarse = coarse_loss(coarse_logits, labels, ignore=ignore)
+    if vague_labels is not None:
+        labels = vague_labels.where(vague, labels)
+        vague = vague & (labels != ignore)
+    target = labels.where(labels != ignore, 0).long()
     entropy = F.cross_entropy(TEMPERATURE * cosines, target, reduction="none")
     own = cosines.gather(1, target[:, None])[:, 0]
     l_ca = _weighted_mean(entropy, p * accepted)
@@ -348,10 +297,29 @@ def c2f_loss(
     others = cosines.scatter(1, target[:, None], -1.0).amax(dim=1)
     l_cos = _weighted_mean((1 - own) + F.relu(others - weights.margin), accepted.to(own.dtype))
     l_dva = vague_area_distance(phi, cosines.argmax(dim=1), accepted, cosines.shape[1])
-    l_coarse = coarse_loss(coarse_logits, labels, ignore=ignore)
-    return (
-        l_ca + weights.vague * l_va + weights.cosine * l_cos + weights.dva * l_dva + weights.coarse * l_coarse
-    )
+    total = l_ca + weights.vague * l_va + weights.cosine * l_cos + weights.dva * l_dva
+    if edge_logits is not None:
+        total = total + weights.edge * edge_loss(edge_logits, cosines.argmax(dim=1), accepted)
+    return total + weights.coarse * l_coarse
+
+
+def edge_loss(logits: Tensor, predicted: Tensor, accepted: Tensor) -> Tensor:
+    """Binary cross-entropy with the borders of what is predicted, over the accepted area.
+
+    Args:
+        logits: (n, 1, y, x) of the edge head.
+        predicted: (n, y, x) best class; a pixel is a border if one of its four neighbours has another.
+        accepted: (n, y, x) bool.
+    """
+    border = torch.zeros_like(accepted)
+    rows = predicted[:, 1:] != predicted[:, :-1]
+    columns = predicted[:, :, 1:] != predicted[:, :, :-1]
+    border[:, 1:] |= rows
+    border[:, :-1] |= rows
+    border[:, :, 1:] |= columns
+    border[:, :, :-1] |= columns
+    entropy = F.binary_cross_entropy_with_logits(logits[:, 0], border.to(logits.dtype), reduction="none")
+    return _weighted_mean(entropy, accepted.to(logits.dtype))
 
 
 def coarse_loss(logits: Tensor, labels: Tensor, *, ignore: int = 255) -> Tensor:

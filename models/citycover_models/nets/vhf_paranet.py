@@ -15,7 +15,8 @@ citycover's interpretation, since little more than names is public:
 - "feature harmonisation" exchanges maps at three stages: each branch takes the other's, brought to its own
   grid and (`adain`) to its own mean and deviation a channel, times a learned factor that starts at 0;
 - MLA, "multi-layer agent": pooled agent tokens read the tokens of several layers, every layer reads the
-  agents, and the layers are summed from the top down;
+  agents, and the layers are summed from the top down; since the letters also stand for SETR's multi-level
+  aggregation (Zheng et al. 2021, https://arxiv.org/abs/2012.15840, figure 1c), `mla="setr"` builds that;
 - NLAT, noise-label-assisted training: the CNN learns the coarse label, the ViT learns it where the CNN
   agrees, as far as the CNN is sure;
 - a map is made from the mean of both branches' probabilities.
@@ -141,6 +142,38 @@ class MultiLayerAgent(nn.Module):
         return fused / len(tokens)
 
 
+class MultiLevelAggregation(nn.Module):
+    """SETR-MLA: layers summed from the top down, each refined and enlarged four times, side by side.
+
+    Args:
+        dim: channels of a token, and of the result; a multiple of `layers`.
+        layers: L, layers that are tapped.
+    """
+
+    def __init__(self, dim: int, layers: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(dim, dim, 1) for _ in range(layers))
+        self.smooth = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(dim, dim // layers, 3, padding=1, bias=False),
+                nn.BatchNorm2d(dim // layers),
+                nn.ReLU(),
+            )
+            for _ in range(layers)
+        )
+
+    def forward(self, layers: list[Tensor], height: int, width: int) -> Tensor:
+        """L times (n, y*x, c) -> (n, c, 4 y, 4 x)."""
+        maps: list[Tensor] = []
+        for i, lateral in enumerate(self.laterals):
+            maps.append(lateral(tokens_to_map(layers[i], height, width)))
+        for i in range(len(maps) - 2, -1, -1):
+            maps[i] = maps[i] + maps[i + 1]
+        for i, smooth in enumerate(self.smooth):
+            maps[i] = F.interpolate(smooth(maps[i]), scale_factor=4.0, mode="bilinear", align_corners=False)
+        return torch.cat(maps, dim=1)
+
+
 class Stage(nn.Module):
     """Some blocks of either branch, after which each takes what the other found."""
 
@@ -195,6 +228,7 @@ class VHFParaNet(nn.Module):
         statistics: mean and deviation of each band; their number is the number of bands.
         widths: of both branches.
         harmonise: see `Harmony`.
+        mla: `agent`, see `MultiLayerAgent`; `setr`, see `MultiLevelAggregation`.
     """
 
     def __init__(
@@ -204,6 +238,7 @@ class VHFParaNet(nn.Module):
         statistics: AerialStatistics = CHESAPEAKE_RGBN,
         widths: VHFWidths | None = None,
         harmonise: Harmonise = "adain",
+        mla: Literal["agent", "setr"] = "agent",
     ) -> None:
         super().__init__()
         widths = widths or VHFWidths()
@@ -220,7 +255,7 @@ class VHFParaNet(nn.Module):
             Stage(w, blocks, dim, depth, widths.heads, harmonise) for blocks, depth in shares
         )
         self.taps = [widths.depth * (i + 1) // _TAPPED - 1 for i in range(_TAPPED)]
-        self.mla = MultiLayerAgent(dim, _TAPPED)
+        self.mla = MultiLayerAgent(dim, _TAPPED) if mla == "agent" else MultiLevelAggregation(dim, _TAPPED)
         self.head_cnn = nn.Conv2d(w, num_classes, 1)
         self.head_vit = nn.Conv2d(dim, num_classes, 1)
         nn.init.trunc_normal_(self.positions, std=0.02)
@@ -241,7 +276,7 @@ class VHFParaNet(nn.Module):
         tapped: list[Tensor] = []
         for i in self.taps:
             tapped.append(every[i])  # noqa: PERF401  (TorchScript: no comprehension here)
-        logits = self.head_vit(self.mla(tapped, rows, cols))  # (n, k, y/16, x/16)
+        logits = self.head_vit(self.mla(tapped, rows, cols))  # (n, k, y/16, x/16), or /4
         size = [x.shape[2], x.shape[3]]
         vit = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         return self.head_cnn(features), vit
