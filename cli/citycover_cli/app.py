@@ -12,7 +12,18 @@ import typer
 
 from citycover import __version__
 from citycover.errors import CitycoverError
-from citycover_cli.verbs import demo, export, import_weights, inspect, map_, models, plan, synth
+from citycover_cli.verbs import (
+    demo,
+    evaluate,
+    export,
+    import_weights,
+    inspect,
+    map_,
+    models,
+    plan,
+    sample,
+    synth,
+)
 
 app = typer.Typer(
     name="citycover",
@@ -46,6 +57,8 @@ app.command("inspect", help=inspect.HELP)(inspect.run)
 app.add_typer(models.app, name="models")
 app.command("export", help=export.HELP)(export.run)
 app.command("import-weights", help=import_weights.HELP)(import_weights.run)
+app.command("evaluate", help=evaluate.HELP)(evaluate.run)
+app.command("sample", help=sample.HELP)(sample.run)
 app.command("synth", help=synth.HELP)(synth.run)
 app.command("demo", help=demo.HELP)(demo.run)
 

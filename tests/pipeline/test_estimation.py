@@ -29,8 +29,8 @@ def printed(estimates: tuple[Estimate, ...]) -> list[tuple[float, float]]:
 def test_accuracies_of_the_papers_example(paper: StratifiedSample) -> None:
     assert printed((paper.overall_accuracy,)) == [(0.95, 0.02)]
     assert printed(paper.users_accuracy) == [(0.88, 0.07), (0.73, 0.10), (0.93, 0.04), (0.96, 0.02)]
-    # The margins quoted from the paper are 0.21, 0.23, 0.03 and 0.01. Its eq. 7 on its own table gives 0.25 for
-    # forest gain and 0.02 for stable non-forest, here as in `olofsson` below, which is written from the paper.
+    # The margins quoted from the paper are 0.21, 0.23, 0.03 and 0.01. Its eq. 7 on its own table gives 0.25
+    # for forest gain and 0.02 for stable non-forest, here as in `olofsson` below, written from the paper.
     assert printed(paper.producers_accuracy) == [(0.75, 0.21), (0.85, 0.25), (0.93, 0.03), (0.96, 0.02)]
 
 

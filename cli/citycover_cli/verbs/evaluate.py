@@ -1,0 +1,165 @@
+"""`citycover evaluate`: how right a map is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from citycover_cli import options, talk
+
+if TYPE_CHECKING:
+    from citycover.evaluation import Evaluation
+    from citycover.merging import Merge
+
+HELP = """Compare a map with the truth: a raster, points or polygons."""
+
+
+def run(
+    map_: Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a raster of classes.")],
+    truth: Annotated[
+        Path,
+        typer.Option(help="Raster of classes, product folder, or points or polygons (CSV, GeoJSON, ...)."),
+    ],
+    legend: Annotated[
+        str | None, typer.Option(help="Of the truth: a name, name:variant or file; else that of the map.")
+    ] = None,
+    map_legend: Annotated[str | None, typer.Option(help="Of a map that is no product.")] = None,
+    to: Annotated[str | None, typer.Option(help="Legend to compare in; found where one can be.")] = None,
+    field: Annotated[str, typer.Option(help="Column of points or polygons with the class: id or name.")] = (
+        "class"
+    ),
+    truth_crs: Annotated[
+        str | None, typer.Option(help="CRS of points or polygons, instead of what their file says.")
+    ] = None,
+    elsewhere: Annotated[
+        str | None, typer.Option(help="Class of what lies outside all polygons; else it is not compared.")
+    ] = None,
+    probabilities: Annotated[
+        Path | None, typer.Option(help="Of the map: raster with a band for each class, or Zarr.")
+    ] = None,
+    merge: Annotated[
+        str, typer.Option(help="Merge classes last: of the map; first: add their probabilities, then decide.")
+    ] = "last",
+    figure: Annotated[Path | None, typer.Option(help="Draw the matrix into this PNG.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the JSON into this file.")
+    ] = None,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """See HELP."""
+    talk.set_up_logging(verbose, quiet, log_file)
+    options.check_choice("--merge", merge, ("first", "last"))
+    from citycover.evaluation import EvaluationRequest, evaluate
+
+    request = EvaluationRequest(
+        mapped=map_,
+        truth=truth,
+        legend=legend,
+        map_legend=map_legend,
+        to=to,
+        field=field,
+        truth_crs=truth_crs,
+        elsewhere=elsewhere,
+        probabilities=probabilities,
+        merge=cast("Merge", merge),
+    )
+    evaluation = evaluate(request)
+    report = {"map": str(map_), "truth": str(truth)} | evaluation.report()
+    if output is not None:
+        _write(output, report)
+    if figure is not None:
+        from citycover.matrix_figure import write_matrix_figure
+
+        write_matrix_figure(evaluation.confusion, evaluation.legend, figure)
+    if as_json:
+        talk.print_json(report)
+    elif not quiet:
+        print_evaluation(evaluation)
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """The figures for people, all in percent but kappa."""
+    confusion, unit = evaluation.confusion, "points" if evaluation.kind == "points" else "pixels"
+    left = f", {confusion.left_out:,} left out" if confusion.left_out else ""
+    empty = f", {evaluation.unlabelled:,} of the truth without a class" if evaluation.unlabelled else ""
+    rows = [
+        ("compared", f"{confusion.compared:,} {unit}{left}{empty}, in legend {evaluation.legend.name}"),
+        ("overall accuracy", _percent(confusion.overall_accuracy)),
+        ("mean IoU", f"{_percent(confusion.miou)}, weighted by frequency {_percent(confusion.fwiou)}"),
+        ("mean class recall", _percent(confusion.mean_class_recall)),
+        ("kappa", f"{confusion.kappa:.3f}"),
+    ]
+    talk.print_table(f"compared with {evaluation.kind}", rows)
+    _print_columns(
+        ("class", "IoU", "F1", "user's", "producer's", unit),
+        [
+            (c.name, _percent(i), _percent(f), _percent(u), _percent(p), f"{n:,}")
+            for c, i, f, u, p, n in zip(
+                evaluation.legend.classes,
+                confusion.iou,
+                confusion.f1,
+                confusion.users_accuracy,
+                confusion.producers_accuracy,
+                confusion.counts.sum(1).tolist(),
+                strict=True,
+            )
+        ],
+    )
+    if evaluation.sample is not None:
+        _print_adjusted(evaluation)
+
+
+def _print_adjusted(evaluation: Evaluation) -> None:
+    """Estimates with half the width of their 95 % intervals."""
+    sample = evaluation.sample
+    assert sample is not None, "the caller looked"
+    overall = _pm(sample.overall_accuracy)
+    talk.print_table("adjusted by area, with 95 % confidence intervals", [("overall accuracy", overall)])
+    _print_columns(
+        ("class", "user's", "producer's", "area in ha", "mapped in ha"),
+        [
+            (c.name, _pm(u), _pm(p), _hectares(a * evaluation.hectares), f"{m * evaluation.hectares:,.2f}")
+            for c, u, p, a, m in zip(
+                evaluation.legend.classes,
+                sample.users_accuracy,
+                sample.producers_accuracy,
+                sample.areas,
+                sample.proportions.sum(1).tolist(),
+                strict=True,
+            )
+        ],
+    )
+
+
+def _print_columns(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+    for row in [head, *rows]:
+        cells = [f"{row[0]:<{widths[0]}}"] + [f"{t:>{w}}" for t, w in zip(row[1:], widths[1:], strict=True)]
+        typer.echo("  " + "  ".join(cells))
+
+
+def _percent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.1f}"  # noqa: PLR0124  (NaN)
+
+
+def _pm(estimate: Any) -> str:
+    return f"{_percent(estimate.value)} ± {_percent(estimate.margin)}"
+
+
+def _hectares(estimate: Any) -> str:
+    return f"{estimate.value:,.2f} ± {estimate.margin:,.2f}"
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    from citycover.io.folder import machine_errors
+    from citycover.io.store import write_atomic
+
+    with machine_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(report, indent=1, allow_nan=False) + "\n")

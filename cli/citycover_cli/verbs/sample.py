@@ -1,0 +1,87 @@
+"""`citycover sample`: draw points of a map, to be interpreted and to judge it by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from citycover_cli import options, talk
+
+if TYPE_CHECKING:
+    from citycover.legend import Legend
+    from citycover.sampling import Allocation
+
+HELP = """Draw a stratified random sample of a map's pixels, for `evaluate` to judge it by."""
+
+
+def run(
+    map_: Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a raster of classes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Points to write: .geojson or .csv.")],
+    points: Annotated[
+        int | None, typer.Option(min=1, help="How many; without it, as many as --standard-error takes.")
+    ] = None,
+    strata: Annotated[str, typer.Option(help="What to stratify by: class.")] = "class",
+    allocation: Annotated[
+        str,
+        typer.Option(help="proportional, equal, or olofsson: at least 50 a class, the rest proportional."),
+    ] = "proportional",
+    standard_error: Annotated[
+        float, typer.Option(help="Wanted of the overall accuracy, as a share; says how many points to draw.")
+    ] = 0.01,
+    expect: Annotated[
+        str,
+        typer.Option(help="User's accuracy that is expected, for --standard-error: 0.8, or 0.8,ID=0.6,..."),
+    ] = "0.8",
+    map_legend: Annotated[str | None, typer.Option(help="Of a map that is no product.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same points.")] = 0,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """See HELP."""
+    talk.set_up_logging(verbose, quiet, log_file)
+    from citycover.estimation import sample_size
+    from citycover.evaluation import resolve_map
+    from citycover.sampling import ALLOCATIONS, check_ending, count_strata, draw_sample, write_sample
+
+    options.check_choice("--allocation", allocation, ALLOCATIONS)
+    options.check_choice("--strata", strata, ("class",))
+    check_ending(output)
+    side = resolve_map(map_, map_legend)
+    pixels = count_strata(side.path, side.legend)
+    if points is None:
+        total = sum(pixels.values())
+        expected = _expected(expect, side.legend)
+        shares, accuracies = [n / total for n in pixels.values()], [expected[id_] for id_ in pixels]
+        points = sample_size(shares, accuracies, standard_error)
+    sample = draw_sample(side.path, side.legend, pixels, points, cast("Allocation", allocation), seed)
+    write_sample(sample, output)
+    names = dict(zip(side.legend.ids, side.legend.names, strict=True))
+    facts = [
+        {"id": id_, "name": names[id_], "points": n, "pixels": pixels[id_]}
+        for id_, n in sample.allocation.items()
+    ]
+    if as_json:
+        talk.print_json({"points": points, "seed": seed, "output": str(output), "strata": facts})
+    elif not quiet:
+        rows = [(str(f["name"]), f"{f['points']} points of {f['pixels']:,} pixels") for f in facts]
+        talk.print_table(f"{points} points in {output}; fill in `class`, then: citycover evaluate", rows)
+
+
+def _expected(text: str, legend: Legend) -> dict[int, float]:
+    """Class id -> user's accuracy."""
+    from citycover.errors import ConfigError
+
+    expected = dict.fromkeys(legend.ids, 0.8)
+    try:
+        for part in text.split(","):
+            id_, equals, value = part.rpartition("=")
+            if equals and int(id_) not in expected:
+                raise ConfigError(f"--expect names class {id_}, legend {legend.name!r} has {legend.ids}")
+            expected |= {int(id_): float(value)} if equals else dict.fromkeys(legend.ids, float(value))
+    except ValueError:
+        raise ConfigError(f"--expect takes a share, or shares by class id: 0.8,3=0.6; got {text!r}") from None
+    return expected
