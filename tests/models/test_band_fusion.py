@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from citycover.errors import ModelError
@@ -18,6 +19,7 @@ from citycover_models.blocks.band_encoders import (
     make_pool,
     on_grid_of,
 )
+from citycover_models.export import export_pt2
 from citycover_models.nets.band_fusion import (
     PRESETS,
     CorrelationHead,
@@ -115,6 +117,28 @@ def test_exported_equals_eager_for_another_batch(mode: Mode) -> None:
         )
         other = groups_of(120, 120, n=3)
         torch.testing.assert_close(program.module()(*other), scene(*other), rtol=1e-5, atol=1e-5)
+
+
+def test_a_graph_that_joins_coarse_maps_is_not_tied_to_whether_they_had_to_be_cut() -> None:
+    class Join(nn.Module):
+        def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+            return torch.cat([fine, on_grid_of(coarse, 2.0, fine)], dim=1)
+
+    free = torch.export.Dim.AUTO
+    sizes = [((6, 7), (4, 4)), ((6, 8), (3, 4)), ((9, 8), (4, 4))]  # cut, as it is, repeated
+    windows = [(torch.rand(1, 2, *fine), torch.rand(1, 3, *coarse)) for fine, coarse in sizes]
+    for example in windows:
+        program = torch.export.export(Join(), example, dynamic_shapes=({2: free, 3: free},) * 2).module()
+        for fine, coarse in windows:
+            torch.testing.assert_close(program(fine, coarse), Join()(fine, coarse))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_a_dense_network_becomes_a_pt2_file_of_any_window(tmp_path: Path, mode: Mode) -> None:
+    preset = PRESETS[f"band-fusion-{mode}-resnet18-dense"]
+    report = export_pt2(preset.build(), preset.card(), tmp_path / "m.pt2")
+    assert len(report.sides) == 3 and report.difference <= 1e-5
 
 
 def test_windows_off_the_cells_are_refused_with_the_nearest() -> None:

@@ -31,12 +31,13 @@ def on_grid_of(x: Tensor, factor: float, like: Tensor) -> Tensor:
 
     The scale is exactly `factor`, whatever the sizes, so pixels stay where they are on the ground.
     """
-    height, width = like.shape[2], like.shape[3]
     x = F.interpolate(
         x, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False
-    )[:, :, :height, :width]
-    down, right = height - x.shape[2], width - x.shape[3]
-    return F.pad(x, [0, right, 0, down], mode="replicate") if down + right > 0 else x
+    )
+    # Looked up, not sliced and padded: whether there is anything to cut would tie an exported graph to it.
+    rows = torch.arange(like.shape[2], device=x.device).clamp(max=x.shape[2] - 1)
+    cols = torch.arange(like.shape[3], device=x.device).clamp(max=x.shape[3] - 1)
+    return x.index_select(2, rows).index_select(3, cols)
 
 
 def with_even_sides(x: Tensor) -> Tensor:
