@@ -31,6 +31,10 @@ class ProductError(CitycoverError):
     """The output folder holds something else, or is in use by another run."""
 
 
+class TrainingError(CitycoverError):
+    """A training cannot go on."""
+
+
 class MachineError(CitycoverError):
     """The machine cannot do it: no space, no memory, no device, no permission."""
 

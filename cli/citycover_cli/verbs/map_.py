@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from citycover_cli import options, talk
+from citycover_cli.signals import catch_signals, stopped
 
 if TYPE_CHECKING:
     from citycover.planning import Block, Plan
@@ -114,7 +110,7 @@ def map_with_progress(request: MapRequest, quiet: bool) -> Product:
     tune_allocator()  # before torch is imported
     from citycover.product import Watch, map_scene
 
-    with _signals() as (stop, caught), talk.show_progress("mapping", 1.0, quiet) as progress:
+    with catch_signals() as (stop, caught), talk.show_progress("mapping", 1.0, quiet) as progress:
         follow = _Follower(progress)
         watch = Watch(
             started=follow.started,
@@ -129,13 +125,7 @@ def map_with_progress(request: MapRequest, quiet: bool) -> Product:
         except Exception as error:
             if type(error).__name__ != "StoppedError":
                 raise
-    number = caught[0] if caught else signal.SIGINT
-    typer.echo(
-        f"citycover: stopped by {signal.Signals(number).name}; finished blocks are kept; to go on, "
-        f"run the same command again:\n  {_command_line()}",
-        err=True,
-    )
-    raise typer.Exit(128 + number)
+    raise stopped(caught, "finished blocks are kept")
 
 
 class _Follower:
@@ -169,33 +159,6 @@ class _Follower:
 
     def publishing(self) -> None:
         self.progress.update(0.99, "writing the product")
-
-
-@contextmanager
-def _signals() -> Iterator[tuple[threading.Event, list[int]]]:
-    """SIGINT and SIGTERM set the event; a second one kills as usual."""
-    stop, caught = threading.Event(), list[int]()
-
-    def note(number: int, _frame: object) -> None:
-        caught.append(number)
-        stop.set()
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {kind: signal.signal(kind, note) for kind in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop, caught
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-
-def _command_line() -> str:
-    import shlex
-
-    return shlex.join(["citycover", *(a for a in sys.argv[1:] if a != "--restart")])
 
 
 def print_summary(product: Product) -> None:

@@ -1,1 +1,1 @@
-"""Samples from scenes and labels; published layouts."""
+"""From rasters to chips: what training reads."""

@@ -289,7 +289,7 @@ _LICENCE = (
 )
 
 
-def l2hnet_card(name: str, statistics: AerialStatistics) -> ModelCard:
+def l2hnet_card(name: str, statistics: AerialStatistics, blocks: int = 5) -> ModelCard:
     """Card of L2HNet: 1 m imagery to the 16 classes of NLCD."""
     return ModelCard(
         name=name,
@@ -299,19 +299,19 @@ def l2hnet_card(name: str, statistics: AerialStatistics) -> ModelCard:
         native_gsd=1.0,
         window=WindowRule(size=512, maximum=4096),
         stride=1,
-        trim=11,  # half of the receptive field: what lies deeper inside never sees padding
+        trim=1 + 2 * blocks,  # half of the receptive field: what lies deeper inside never sees padding
         feather=2,
-        receptive_field=23,  # 3x3, then five times 5x5
+        receptive_field=3 + 4 * blocks,  # 3x3, then 5x5 in every block
         legend=read_legend("nlcd"),
         sources=(_PAPER,),
     )
 
 
-def _preset(name: str, width: int, statistics: AerialStatistics) -> Preset:
+def _preset(name: str, width: int, statistics: AerialStatistics, blocks: int = 5) -> Preset:
     return Preset(
         name,
-        partial(L2HNet, 16, statistics=statistics, width=width),
-        partial(l2hnet_card, name, statistics),
+        partial(L2HNet, 16, statistics=statistics, width=width, blocks=blocks),
+        partial(l2hnet_card, name, statistics, blocks),
         _PAPER,
         _LICENCE,
     )
@@ -323,6 +323,6 @@ PRESETS: dict[str, Preset] = {
         _preset("l2hnet-w64", 64, CHESAPEAKE_RGBN),
         _preset("l2hnet-w128", 128, CHESAPEAKE_RGBN),
         _preset("l2hnet-w64-rgb", 64, POLAND_RGB),
-        _preset("l2hnet-tiny", 16, CHESAPEAKE_RGBN),
+        _preset("l2hnet-tiny", 16, CHESAPEAKE_RGBN, blocks=3),
     )
 }

@@ -1,0 +1,184 @@
+"""`citycover train`: images and coarse labels into a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from citycover_cli import options, talk
+from citycover_cli.signals import catch_signals, stopped
+
+if TYPE_CHECKING:
+    from citycover_models.data.prepare import ImageAndLabels, Lessons
+    from citycover_models.data.samples import SamplePlan
+    from citycover_models.train import Trained, TrainRequest
+
+HELP = """Train a network on imagery and coarse labels, and leave a model file that maps.
+
+Labels may lie on any grid, in any CRS and resolution. Several --labels are taken in order, the first that
+has a label gives it, or with --agree K those that K of them share. DIR gets model.pt, weights.safetensors,
+metrics.jsonl, TensorBoard events, curves.png and predictions of every epoch.
+
+Exit codes: 0 done; 2 input or options; 4 no space, memory or device; 130 / 143 stopped by a signal.
+"""
+
+
+def run(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the training.")],
+    recipe: Annotated[str, typer.Option(help="Built-in recipe (vcnet, l2hnet-light, ...) or a .toml file.")],
+    image: Annotated[list[str] | None, typer.Option(help="Image to learn from; give several.")] = None,
+    labels: Annotated[list[str] | None, typer.Option(help="Coarse label raster; give several.")] = None,
+    legend: Annotated[
+        list[str] | None,
+        typer.Option(help="Legend of the labels: one for all, or one for each --labels in order."),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Legend to learn; without it, that of the labels.")] = None,
+    agree: Annotated[int, typer.Option(min=1, help="Label rasters that must agree on a pixel.")] = 1,
+    listing: Annotated[
+        Path | None, typer.Option("--list", help="CSV of image_fn,label_fn[,gt_label_fn].")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder in a published layout.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="chesapeake, paraformer, skwanda or folders; found out without it.")
+    ] = None,
+    bands: options.Bands = None,
+    nodata: options.Nodata = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Begin with these weights (.safetensors): fine-tuning.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chips, augmentation and first weights.")] = 0,
+    device: options.Device = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode chips.")] = 1,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: epochs=5.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be sampled, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier training.")] = False,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """See HELP."""
+    talk.set_up_logging(verbose, quiet, log_file)
+    from citycover.allocator import tune_allocator
+
+    tune_allocator()  # before torch is imported
+    from citycover.product import split_bands
+    from citycover_models.data.prepare import prepare_lessons
+    from citycover_models.recipe import read_recipe
+    from citycover_models.train import TrainRequest
+
+    chosen = read_recipe(recipe, set_ or ())
+    items, named = _items(image, labels, listing, folder, layout)
+    lessons = prepare_lessons(
+        items, legend or ([named] if named else []), to, agree=agree, bands=split_bands(bands), nodata=nodata
+    )
+    request = TrainRequest(
+        lessons, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
+        overwrite=overwrite,
+    )  # fmt: skip
+    if plan:
+        _print_plan(request, as_json)
+        return
+    trained = train_with_progress(request, quiet)
+    if as_json:
+        talk.print_json(
+            {
+                "model": str(trained.model),
+                "steps": trained.steps,
+                "seconds": round(trained.seconds, 1),
+                **trained.validation,
+            }
+        )
+    elif not quiet:
+        print_trained(trained, lessons)
+
+
+def _items(
+    images: list[str] | None,
+    labels: list[str] | None,
+    listing: Path | None,
+    folder: Path | None,
+    layout: str | None,
+) -> tuple[list[ImageAndLabels], str | None]:
+    """What the user named, and the legend that a layout fixes."""
+    from citycover.errors import ConfigError
+    from citycover_models.data.layouts import LAYOUTS, read_folder, read_list
+    from citycover_models.data.prepare import ImageAndLabels
+
+    if sum((bool(images or labels), listing is not None, folder is not None)) != 1:
+        raise ConfigError("give --image with --labels, or --list, or --folder: exactly one of the three")
+    if listing is not None:
+        found = read_list(listing)
+    elif folder is not None:
+        found = read_folder(folder, options.check_choice("--layout", layout, LAYOUTS) if layout else None)
+    elif images and labels:
+        return [ImageAndLabels(name, tuple(labels)) for name in images], None
+    else:
+        raise ConfigError("training needs both --image and --labels; give the one that is missing")
+    return list(found.items), found.legend
+
+
+def train_with_progress(request: TrainRequest, quiet: bool) -> Trained:
+    """Train, show progress, and turn a signal into its exit code and the way to resume."""
+    from citycover_models.train import TrainWatch, train
+
+    def planned(plan: SamplePlan, done: int) -> None:
+        facts = plan.describe()
+        talk.logger.info(
+            "%d chips of %d px an epoch, %d held out%s", facts["chips_per_epoch"], facts["chip"],
+            facts["validation_chips"], f"; going on after step {done}" if done else "",
+        )  # fmt: skip
+
+    with catch_signals() as (stop, caught), talk.show_progress("training", 1.0, quiet) as progress:
+        watch = TrainWatch(
+            planned=planned,
+            advanced=lambda step, steps, note: progress.update(step / steps, note),
+            stop=stop,
+        )
+        try:
+            return train(request, watch)
+        except Exception as error:
+            if type(error).__name__ != "StoppedError":
+                raise
+    raise stopped(caught, "a checkpoint is kept", "--resume")
+
+
+def print_trained(trained: Trained, lessons: Lessons) -> None:
+    """What came out and where to look."""
+    rows = [
+        ("model", str(trained.model)),
+        ("classes", ", ".join(lessons.legend.names)),
+        ("steps", f"{trained.steps} in {talk.duration(trained.seconds)}"),
+    ]
+    if trained.validation:
+        miou, accuracy = trained.validation["validation_miou"], trained.validation["validation_accuracy"]
+        rows.append(("held out", f"mIoU {miou:.1%}, accuracy {accuracy:.1%}, against coarse labels"))
+    rows += [
+        ("look at", f"{trained.folder / 'curves.png'} and predictions-*.png"),
+        ("map with", f"citycover map IMAGE --model {trained.model} --out DIR"),
+    ]
+    talk.print_table("trained", rows)
+
+
+def _print_plan(request: TrainRequest, as_json: bool) -> None:
+    from citycover_models.train import plan_of
+
+    plan = plan_of(request)
+    facts: dict[str, Any] = plan.describe()
+    chips = [
+        {"image": request.lessons.pairs[c.pair].name, "row": c.window.row, "col": c.window.col}
+        for c in plan.epoch(0)
+    ]
+    if as_json:
+        talk.print_json({**facts, "first_epoch": chips})
+        return
+    names = request.lessons.legend.names
+    shares = ", ".join(f"{n} {s:.1%}" for n, s in zip(names, facts.pop("label_shares"), strict=True))
+    rows = [("labels", shares), *((key.replace("_", " "), str(value)) for key, value in facts.items())]
+    first = "\n".join(f"{c['image']} at row {c['row']}, column {c['col']}" for c in chips[:5])
+    talk.print_table("samples", [*rows, ("first chips", first)])

@@ -1,0 +1,168 @@
+"""Chips as tensors: decoded by worker processes, in the order of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from citycover.io.raster import RasterReader
+from citycover.window import Window
+from citycover_models.blocks.aerial import AerialStatistics
+from citycover_models.data.labels import IGNORE, LabelReader
+from citycover_models.data.pairs import Pair
+from citycover_models.data.samples import Chip, SamplePlan
+
+_ATTEMPTS = 8
+"""Chips drawn before one with too few labelled pixels is taken as it is."""
+
+
+class Batch(NamedTuple):
+    """Chips that are learned from together."""
+
+    images: Tensor
+    """(n, band, y, x) raw digital numbers; invalid pixels hold the fill of their band."""
+    labels: Tensor
+    """(n, y, x) int64 channels; `IGNORE` where there is none or the image is invalid."""
+
+
+class ChipReader:
+    """Reads chips of several pairs; files are opened at the first read, in the process that reads."""
+
+    def __init__(self, pairs: Sequence[Pair], fill: Sequence[float]) -> None:
+        self._pairs = tuple(pairs)
+        self._fill = tuple(fill)
+        self._open: dict[int, tuple[RasterReader, LabelReader]] = {}
+
+    def read(self, chip: Chip) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """(y, x, band) uint8 or float32 numbers, and (y, x) channels."""
+        if chip.pair not in self._open:
+            pair = self._pairs[chip.pair]
+            self._open[chip.pair] = (pair.image_reader(), pair.label_reader())
+        image, labels = self._open[chip.pair]
+        height, width = image.shape
+        side = chip.window.height
+        kind = np.uint8 if image.dtype == np.uint8 else np.float32
+        pixels = np.empty((side, side, image.bands), kind)
+        pixels[...] = np.asarray(self._fill).astype(kind)
+        channels = np.full((side, side), IGNORE, np.uint8)
+        inside = chip.window.clip(Window(0, 0, height, width))
+        assert inside is not None, "chips touch their image"
+        values = np.empty((inside.height, inside.width, image.bands), image.dtype)
+        valid = np.empty((inside.height, inside.width), np.bool_)
+        image.read_into(inside, values, valid)
+        here = inside.shift(-chip.window.row, -chip.window.col).slices
+        pixels[here][valid] = values[valid]
+        channels[here] = np.where(valid, labels.read(inside), IGNORE)
+        return pixels, channels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+
+class _Chips(Dataset[tuple[Tensor, Tensor]]):
+    """(epoch, index) -> one chip of the plan, or of its validation where the epoch is negative."""
+
+    def __init__(self, reader: ChipReader, plan: SamplePlan, least: float) -> None:
+        self._reader, self._plan, self._least = reader, plan, least
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        if epoch < 0:
+            return _tensors(*self._reader.read(self._plan.validation[index]))
+        for attempt in range(_ATTEMPTS):
+            pixels, channels = self._reader.read(self._plan.draw(epoch, index, attempt))
+            if (channels != IGNORE).mean() >= self._least:
+                break
+        return _tensors(pixels, channels)
+
+
+def _tensors(pixels: NDArray[Any], channels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(channels)
+
+
+class _Steps(Sampler[list[tuple[int, int]]]):
+    """Keys of the chips of each step from `first` on; the share of one process of several."""
+
+    def __init__(self, plan: SamplePlan, batch: int, first: int, last: int, rank: int, world: int) -> None:
+        self._per_epoch = plan.chips_per_epoch
+        self._batch, self._first, self._last = batch, first, last
+        self._rank, self._world = rank, world
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self._first, self._last):
+            chips = range(step * self._batch + self._rank, (step + 1) * self._batch, self._world)
+            yield [divmod(chip, self._per_epoch) for chip in chips]
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+
+def training_batches(
+    reader: ChipReader,
+    plan: SamplePlan,
+    *,
+    batch: int,
+    first: int,
+    last: int,
+    workers: int,
+    least: float = 0.1,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
+    """Batches of the steps `first` to `last`.
+
+    Args:
+        reader: of the chips.
+        plan: which chips.
+        batch: chips of a step, over all processes.
+        first: step to begin with.
+        last: one past the last step.
+        workers: processes that decode; 0: this one does.
+        least: share of a chip that must be labelled, or another is drawn in its place.
+        rank: this process of those that learn together.
+        world: how many of them there are.
+    """
+    loader = DataLoader(
+        _Chips(reader, plan, least),
+        batch_sampler=_Steps(plan, batch, first, last, rank, world),
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+    )
+    return (Batch(images, labels.long()) for images, labels in loader)
+
+
+def validation_batches(reader: ChipReader, plan: SamplePlan, batch: int) -> Iterator[Batch]:
+    """The held-out chips."""
+    chips = _Chips(reader, plan, 0.0)
+    for first in range(0, len(plan.validation), batch):
+        numbers = range(first, min(first + batch, len(plan.validation)))
+        images, labels = zip(*(chips[-1, i] for i in numbers), strict=True)
+        yield Batch(torch.stack(images), torch.stack(labels).long())
+
+
+def measure_statistics(pairs: Sequence[Pair], plan: SamplePlan, chips: int = 48) -> AerialStatistics:
+    """Mean and standard deviation of each band over chips of the first epoch, without invalid pixels."""
+    bands = len(pairs[0].scene.groups[0].bands)
+    reader = ChipReader(pairs, [float("nan")] * bands)
+    count, total, squares = 0, np.zeros(bands), np.zeros(bands)
+    for index in range(min(chips, plan.chips_per_epoch)):
+        pixels, channels = reader.read(plan.draw(0, index))
+        values = pixels[channels != IGNORE].astype(np.float64)
+        count += len(values)
+        total += values.sum(0)
+        squares += (values**2).sum(0)
+    mean = total / max(count, 1)
+    deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+    return AerialStatistics(
+        tuple(round(float(m), 3) for m in mean), tuple(max(round(float(d), 3), 1e-3) for d in deviation)
+    )
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)

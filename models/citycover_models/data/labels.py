@@ -1,0 +1,255 @@
+"""Coarse labels on the grid of an image, whatever grid, CRS and resolution they lie on.
+
+Labels are warped by nearest neighbour as they are read, window by window; nothing is ever written out. Their
+codes become channel numbers 0..K-1 of the legend that is learned; what has no label becomes `IGNORE`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.errors import CRSError, RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window as RasterioWindow
+from rasterio.windows import from_bounds
+
+from citycover.errors import ConfigError
+from citycover.legend import Legend, legends_that_fit
+from citycover.window import Window
+
+IGNORE = 255
+"""Channel number of pixels without a label."""
+_ROWS = 1024
+_MINE = 0.9
+"""Share of an image that labels should cover; below it a warning is due."""
+
+
+@dataclass(frozen=True)
+class LabelRaster:
+    """A raster of codes, and the channel that each code means."""
+
+    path: str
+    legend: str
+    """Name of the legend that the codes belong to."""
+    channels: tuple[tuple[int, int], ...]
+    """(code, channel) pairs; codes that mean no class have channel `IGNORE`."""
+
+    @cached_property
+    def table(self) -> dict[int, int]:
+        """Code -> channel."""
+        return dict(self.channels)
+
+
+def label_raster(path: str, codes: Legend, learned: Legend) -> LabelRaster:
+    """Join a raster of legend `codes` to the legend that is learned.
+
+    Raises:
+        ConfigError: the learned legend has no remap table for `codes`.
+    """
+    if codes.name == learned.name:
+        table = {i: i for i in codes.ids}
+        if codes.nodata is not None:
+            table[codes.nodata] = learned.product_nodata
+    else:
+        table = dict(learned.table_from(codes.name))
+    rank = {id_: k for k, id_ in enumerate(learned.ids)}
+    pairs = sorted((code, rank.get(id_, IGNORE)) for code, id_ in table.items())
+    return LabelRaster(path, codes.name, tuple(pairs))
+
+
+class LabelReader:
+    """Channels of one or several label rasters on one grid; opens them at the first read.
+
+    With `agree` 1 the first raster that has a label gives it, so neighbouring sheets make one. With more, a
+    pixel keeps a label that at least `agree` rasters share, and that no other label equals in votes.
+    """
+
+    def __init__(self, rasters: Sequence[LabelRaster], grid: GeoBox, *, agree: int = 1) -> None:
+        self._rasters = tuple(rasters)
+        self._grid = grid
+        self._agree = agree
+        self._open: list[WarpedVRT] = []
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """(y, x) channels of a window that lies inside the grid; `IGNORE` where there is none."""
+        if not self._open:
+            self._open = [_on_grid(raster.path, self._grid) for raster in self._rasters]
+        where = RasterioWindow(window.col, window.row, window.width, window.height)
+        votes = [
+            _channels(vrt.read(1, window=where), vrt.dataset_mask(window=where) > 0, raster.table)
+            for vrt, raster in zip(self._open, self._rasters, strict=True)
+        ]
+        return _first(votes) if self._agree == 1 else _consensus(np.stack(votes), self._agree)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for vrt in self._open:
+            vrt.close()
+        self._open = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": []}
+
+
+def _on_grid(path: str, grid: GeoBox) -> WarpedVRT:
+    height, width = grid.shape
+    try:
+        source = rasterio.open(path)
+        if source.crs is None:
+            raise ConfigError(
+                f"label raster {path} has no CRS, so it cannot be laid on the image; write one into it "
+                "(gdal_edit.py -a_srs EPSG:...)"
+            )
+        return WarpedVRT(
+            source,
+            crs=_wkt(grid),
+            transform=grid.transform,
+            width=int(width),
+            height=int(height),
+            resampling=Resampling.nearest,
+            add_alpha=source.nodata is None and source.count == 1,
+        )
+    except (RasterioError, CRSError) as error:
+        raise ConfigError(f"label raster {path} cannot be read: {error}") from None
+
+
+def _wkt(grid: GeoBox) -> str:
+    assert grid.crs is not None, "scenes without a CRS were refused"
+    return str(grid.crs.to_wkt())
+
+
+def _channels(codes: NDArray[Any], seen: NDArray[np.bool_], table: dict[int, int]) -> NDArray[np.uint8]:
+    ids, inverse = np.unique(codes, return_inverse=True)
+    new = np.array([table.get(int(i), IGNORE) for i in ids], np.uint8)
+    channels: NDArray[np.uint8] = new[inverse].reshape(codes.shape)
+    channels[~seen] = IGNORE
+    return channels
+
+
+def _first(votes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    chosen = votes[0]
+    for other in votes[1:]:
+        chosen = np.where(chosen == IGNORE, other, chosen)
+    return chosen
+
+
+def _consensus(votes: NDArray[np.uint8], agree: int) -> NDArray[np.uint8]:
+    """(p, y, x) -> (y, x).
+
+    >>> _consensus(np.array([[[1, 1, 2]], [[1, 2, 255]], [[0, 2, 255]]], np.uint8), 2)
+    array([[  1,   2, 255]], dtype=uint8)
+    """
+    labels = np.unique(votes[votes != IGNORE])
+    best = np.full(votes.shape[1:], IGNORE, np.uint8)
+    most = np.full(votes.shape[1:], agree - 1, np.int64)
+    for label in labels:
+        count = (votes == label).sum(0)
+        best[count == most] = IGNORE  # a tie says nothing
+        best[count > most] = label
+        most = np.maximum(most, count)
+    return best
+
+
+def count_codes(path: str, grid: GeoBox) -> Counter[int]:
+    """Pixels of each code of a label raster inside the bounds of an image, in the raster's own pixels.
+
+    Raises:
+        ConfigError: the raster cannot be read, or does not overlap the image.
+    """
+    counts: Counter[int] = Counter()
+    try:
+        with rasterio.open(path) as source:
+            if source.crs is None:
+                raise ConfigError(f"label raster {path} has no CRS; write one into it")
+            part = _overlap(source, grid)
+            if part is None:
+                return counts
+            for row in range(part.row, part.row_end, _ROWS):
+                rows = min(_ROWS, part.row_end - row)
+                where = RasterioWindow(part.col, row, part.width, rows)
+                codes, mask = source.read(1, window=where), source.dataset_mask(window=where)
+                ids, numbers = np.unique(codes[mask > 0], return_counts=True)
+                counts.update({int(i): int(n) for i, n in zip(ids, numbers, strict=True)})
+    except RasterioError as error:
+        raise ConfigError(f"label raster {path} cannot be read: {error}") from None
+    return counts
+
+
+def _overlap(source: Any, grid: GeoBox) -> Window | None:
+    """Pixels of a label raster that lie inside the bounds of an image."""
+    bounds = transform_bounds(_wkt(grid), source.crs, *grid.boundingbox)
+    part = from_bounds(*bounds, transform=source.transform)
+    row, col = math.floor(part.row_off), math.floor(part.col_off)
+    height = math.ceil(part.row_off + part.height) - row
+    width = math.ceil(part.col_off + part.width) - col
+    if height < 1 or width < 1:
+        return None
+    return Window(row, col, height, width).clip(Window(0, 0, source.height, source.width))
+
+
+def coverage(path: str, grid: GeoBox) -> float:
+    """Share of an image's bounds that a label raster covers, 0..1, nodata or not."""
+    with rasterio.open(path) as source:
+        west, south, east, north = grid.boundingbox
+        left, bottom, right, top = transform_bounds(source.crs, _wkt(grid), *source.bounds)
+    width, height = min(east, right) - max(west, left), min(north, top) - max(south, bottom)
+    return max(0.0, width) * max(0.0, height) / ((east - west) * (north - south))
+
+
+def check_labels(rasters: Iterable[LabelRaster], grid: GeoBox, image: str) -> list[str]:
+    """Look at every code under an image before anything is learned from them.
+
+    Returns:
+        Warnings, one sentence each.
+
+    Raises:
+        ConfigError: labels do not overlap the image, hold codes that their legend lacks, or mean nothing.
+    """
+    warnings: list[str] = []
+    known = Counter[int]()
+    rasters = tuple(rasters)
+    covered = 0.0
+    for raster in rasters:
+        counts = count_codes(raster.path, grid)
+        unknown = {code: n for code, n in counts.items() if code not in raster.table}
+        if unknown:
+            raise ConfigError(_unknown_codes(raster, unknown, counts))
+        covered += coverage(raster.path, grid)
+        for code, n in counts.items():
+            known[raster.table[code]] += n
+    if not known:
+        names = ", ".join(r.path for r in rasters)
+        raise ConfigError(
+            f"labels {names} have no labelled pixel where {image} lies; needed are labels of the same place; "
+            "check their CRS and extent with `citycover inspect`"
+        )
+    if not any(n for channel, n in known.items() if channel != IGNORE):
+        raise ConfigError(
+            f"every label under {image} means no class of the legend that is learned; choose another --to"
+        )
+    if covered < _MINE:
+        warnings.append(f"labels cover {covered:.0%} of {image}; the rest of it teaches nothing")
+    return warnings
+
+
+def _unknown_codes(raster: LabelRaster, unknown: dict[int, int], counts: Counter[int]) -> str:
+    said = ", ".join(f"{code} ({n} px)" for code, n in sorted(unknown.items())[:12])
+    fitting = legends_that_fit(counts.keys())
+    advice = (
+        f"legends that hold all its codes: {', '.join(fitting)}" if fitting else "no built-in legend fits"
+    )
+    return (
+        f"label raster {raster.path} holds codes that legend {raster.legend!r} gives no class for: {said}; "
+        f"{advice}; give --legend that names its codes, and --to a legend with a table for it"
+    )

@@ -1,0 +1,155 @@
+"""Published layouts of training data, read into images with their labels.
+
+| layout | what it looks like |
+|---|---|
+| list | CSV with the columns `image_fn,label_fn` and optionally `gt_label_fn` (Paraformer, VCNet) |
+| `chesapeake` | `m_..._naip-new.tif`, `m_..._nlcd.tif`, `m_..._lc.tif` side by side |
+| `paraformer` | `HR_image`, `LR_label` (`LR_label_4class`, `..._label`), `CCLC` or `HR_ground_truth` |
+| `skwanda` | `train/images`, `train/labels` (`val` and `test` are left to `citycover evaluate`) |
+| `folders` | `images`, `labels` |
+
+Files belong together whose names begin alike: the label of `a_1.tif` is `a_1.tif`, or `a_1_*.tif`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from citycover.errors import ConfigError
+from citycover_models.data.prepare import ImageAndLabels
+
+LAYOUTS = ("chesapeake", "paraformer", "skwanda", "folders")
+_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img"}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a list or folder holds."""
+
+    items: tuple[ImageAndLabels, ...]
+    legend: str | None
+    """Legend of the labels, where the layout fixes it."""
+
+
+def read_list(path: Path) -> Listing:
+    """A CSV list; relative names are looked for beside the list, then where the command was started.
+
+    Raises:
+        ConfigError: columns or files are missing.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"--list {path} cannot be read: {error}") from None
+    columns = set(rows[0]) if rows else set()
+    if not {"image_fn", "label_fn"} <= columns:
+        raise ConfigError(
+            f"--list {path} has columns {', '.join(sorted(map(str, columns))) or 'none'}; needed are "
+            "image_fn and label_fn, and gt_label_fn if there is a high-resolution reference"
+        )
+    items = [
+        ImageAndLabels(
+            _found(path, row["image_fn"]),
+            tuple(_found(path, name) for name in row["label_fn"].split(";")),
+            _found(path, row["gt_label_fn"]) if row.get("gt_label_fn") else None,
+        )
+        for row in rows
+    ]
+    return Listing(tuple(items), None)
+
+
+def read_folder(path: Path, layout: str | None = None) -> Listing:
+    """A folder in one of the layouts; None finds out which.
+
+    Raises:
+        ConfigError: it is none of them, or an image has no label.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"--folder {path} is no folder")
+    layout = layout or _layout_of(path)
+    if layout == "chesapeake":
+        pairs = [
+            ImageAndLabels(str(image), (str(_twin(image, "_nlcd")),), _optional(_twin(image, "_lc")))
+            for image in sorted(path.rglob("*_naip-new.tif"))
+        ]
+        return Listing(tuple(pairs), "nlcd")
+    if layout == "paraformer":
+        labels = next(p for p in sorted(path.iterdir()) if p.is_dir() and "label" in p.name.lower())
+        truth = next((path / name for name in _TRUTHS if (path / name).is_dir()), None)
+        legend = "vcnet4" if labels.name == "LR_label_4class" else None
+        return Listing(_match(path / "HR_image", labels, truth), legend)
+    if layout == "skwanda":
+        return Listing(_match(path / "train" / "images", path / "train" / "labels", None), "skwanda8")
+    return Listing(_match(path / "images", path / "labels", None), None)
+
+
+_TRUTHS = ("CCLC", "HR_ground_truth", "HR_label")
+
+
+def _layout_of(path: Path) -> str:
+    names = {p.name for p in path.iterdir()}
+    if "HR_image" in names and any("label" in n.lower() for n in names):
+        return "paraformer"
+    if (path / "train" / "images").is_dir():
+        return "skwanda"
+    if {"images", "labels"} <= names:
+        return "folders"
+    if next(path.rglob("*_naip-new.tif"), None):
+        return "chesapeake"
+    raise ConfigError(
+        f"--folder {path} has none of the layouts {', '.join(LAYOUTS)}: it holds "
+        f"{', '.join(sorted(names)[:6]) or 'nothing'}; give --list FILE.csv instead"
+    )
+
+
+def _match(images: Path, labels: Path, truth: Path | None) -> tuple[ImageAndLabels, ...]:
+    every = _rasters(images)
+    stems = [image.stem for image in every]
+    return tuple(
+        ImageAndLabels(
+            str(image),
+            tuple(map(str, _of(image, stems, labels) or _missing(image, labels))),
+            next(map(str, _of(image, stems, truth)), None) if truth else None,
+        )
+        for image in every
+    )
+
+
+def _of(image: Path, stems: Sequence[str], folder: Path) -> list[Path]:
+    """Files of a folder whose names begin with that of the image, and with no longer one of another image."""
+    return [
+        path
+        for path in _rasters(folder)
+        if max((s for s in stems if path.stem == s or path.stem.startswith(s + "_")), key=len, default="")
+        == image.stem
+    ]
+
+
+def _rasters(folder: Path) -> list[Path]:
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
+    if not found:
+        raise ConfigError(f"{folder} holds no raster ({', '.join(sorted(_SUFFIXES))}); images need a CRS")
+    return found
+
+
+def _missing(image: Path, folder: Path) -> list[Path]:
+    raise ConfigError(f"{image.name} has no label in {folder}: no file there begins with {image.stem!r}")
+
+
+def _twin(image: Path, ending: str) -> Path:
+    return image.with_name(image.name.replace("_naip-new", ending))
+
+
+def _optional(path: Path) -> str | None:
+    return str(path) if path.is_file() else None
+
+
+def _found(listing: Path, name: str) -> str:
+    for candidate in (listing.parent / name, Path(name)):
+        if candidate.is_file():
+            return str(candidate)
+    raise ConfigError(f"--list {listing} names {name}, which is no file beside it or here")

@@ -1,0 +1,48 @@
+"""Pair: an image and the label rasters that teach it; small, and made before any pixel is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from citycover.io.raster import RasterReader
+from citycover.scene import Scene
+from citycover_models.data.labels import LabelRaster, LabelReader
+
+_CACHE = 192 << 20
+"""Bytes of decoded blocks that one worker keeps of an image: chips come back to the same places."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image with its labels."""
+
+    scene: Scene
+    labels: tuple[LabelRaster, ...]
+    agree: int = 1
+    """Label rasters that must agree on a pixel; 1: the first that has a label gives it."""
+
+    @property
+    def name(self) -> str:
+        """The image's first file."""
+        return self.scene.groups[0].bands[0].path
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) of the image."""
+        return self.scene.shape
+
+    def image_reader(self) -> RasterReader:
+        """A reader of the image; opens nothing yet."""
+        return RasterReader(self.scene.groups[0], self.scene.resampling, cache_bytes=_CACHE)
+
+    def label_reader(self, step: int = 1) -> LabelReader:
+        """A reader of the labels on the image's grid, or on one `step` times coarser; opens nothing yet."""
+        grid = self.scene.grid
+        if step > 1:
+            shape = (math.ceil(self.shape[0] / step), math.ceil(self.shape[1] / step))
+            grid = GeoBox(shape, grid.transform * Affine.scale(step), grid.crs)
+        return LabelReader(self.labels, grid, agree=self.agree)

@@ -1,0 +1,174 @@
+"""From what a user names (images, labels, legends) to what can be learned from: pairs and a legend."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from citycover.card import BandGroup, ModelCard
+from citycover.errors import ConfigError, SceneError
+from citycover.io.describe import describe_scene
+from citycover.io.fileinfo import describe_files
+from citycover.legend import Legend, read_legend
+from citycover.scene import Scene
+from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB
+from citycover_models.data.labels import check_labels, label_raster
+from citycover_models.data.pairs import Pair
+
+logger = logging.getLogger(__name__)
+
+_YEARS_APART = 3
+_AERIAL_NAMES = {"red": ("R",), "green": ("G",), "blue": ("B",), "nir": ("N", "NIR")}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageAndLabels:
+    """One line of a list: an image, and label rasters of the same place."""
+
+    image: str
+    labels: tuple[str, ...]
+    truth: str | None = None
+    """High-resolution reference; never learned from, kept for `citycover evaluate`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What there is to learn, and in which classes."""
+
+    pairs: tuple[Pair, ...]
+    legend: Legend
+    """Classes that are learned."""
+    group: BandGroup
+    """Bands of all images, as the card of the trained model will name them."""
+    gsd: tuple[float, float]
+    """Smallest and largest ground sample distance of the images, metres."""
+
+    @property
+    def native_gsd(self) -> float:
+        """Middle of the images' ground sample distances, metres."""
+        return math.sqrt(self.gsd[0] * self.gsd[1])
+
+
+def prepare_lessons(
+    items: Sequence[ImageAndLabels],
+    legends: Sequence[str],
+    to: str | None,
+    *,
+    agree: int = 1,
+    bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+) -> Lessons:
+    """Describe images, join their labels to the legend that is learned, and look at every code first.
+
+    Args:
+        items: images and labels.
+        legends: legend of each label raster of an item, in order, or one for all.
+        to: legend to learn; None: that of the labels.
+        agree: label rasters that must agree on a pixel.
+        bands: names or numbers; None: red, green, blue and, where all images have it, near infrared.
+        nodata: digital number of invalid pixels in every image.
+
+    Raises:
+        ConfigError: labels and legends do not fit each other or the images.
+        SceneError: an image cannot be used.
+    """
+    if not items:
+        raise ConfigError("there is nothing to learn from; give --image and --labels, --list or --folder")
+    if not legends:
+        raise ConfigError("labels need --legend: the name of a built-in legend, or a .toml file")
+    codes = [read_legend(name) for name in legends]
+    learned = read_legend(to) if to else codes[0]
+    learned.check_product()
+    scenes = _describe(items, bands, nodata)
+    pairs = []
+    for item, scene in zip(items, scenes, strict=True):
+        if len(codes) not in {1, len(item.labels)}:
+            raise ConfigError(
+                f"{item.image} has {len(item.labels)} label rasters for {len(codes)} legends; give one "
+                "--legend for all, or one for each --labels in the same order"
+            )
+        named = codes * len(item.labels) if len(codes) == 1 else codes
+        rasters = [label_raster(p, c, learned) for p, c in zip(item.labels, named, strict=True)]
+        if agree > len(rasters):
+            raise ConfigError(f"--agree {agree} needs as many label rasters; {item.image} has {len(rasters)}")
+        for warning in check_labels(rasters, scene.grid, item.image) + _dates(scene, item):
+            logger.warning("%s", warning)
+        pairs.append(Pair(scene, tuple(rasters), agree))
+    gsds = [scene.gsd for scene in scenes]
+    return Lessons(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)))
+
+
+def _describe(
+    items: Sequence[ImageAndLabels], bands: Sequence[str] | None, nodata: float | None
+) -> list[Scene]:
+    """Scenes of the same bands: as named, or else all of RGBN, or else all of RGB."""
+    if bands is not None:
+        scenes = [describe_scene([item.image], None, bands=bands, nodata=nodata) for item in items]
+    else:
+        scenes = []
+        for statistics in (CHESAPEAKE_RGBN, POLAND_RGB):
+            card = _any_card(statistics.group)
+            try:
+                scenes = [describe_scene([item.image], card, nodata=nodata) for item in items]
+                break
+            except SceneError as error:
+                if statistics is POLAND_RGB:
+                    raise SceneError(f"{error}; or name the bands to learn from with --bands") from None
+    for scene, item in zip(scenes, items, strict=True):
+        if len(scene.groups) != 1:
+            raise SceneError(
+                f"bands of {item.image} lie on {len(scene.groups)} grids; these methods take one; choose "
+                "bands of one resolution with --bands"
+            )
+        if len(scene.groups[0].bands) != len(scenes[0].groups[0].bands):
+            raise SceneError(
+                f"{item.image} has {len(scene.groups[0].bands)} bands and {items[0].image} "
+                f"{len(scenes[0].groups[0].bands)}; name the same ones for all with --bands"
+            )
+    return scenes
+
+
+def _any_card(group: BandGroup) -> ModelCard:
+    """A card that asks for bands by name and for nothing else."""
+    open_group = group.model_copy(
+        update={"dtypes": ("uint8", "uint16", "int16", "float32"), "value_range": None, "fill": ()}
+    )
+    return ModelCard(
+        name="training",
+        groups=(open_group,),
+        window={"size": 64},
+        trim=0,
+        feather=0,
+        legend="landcover5",
+    )
+
+
+def _group(scenes: Sequence[Scene]) -> BandGroup:
+    """Bands as a card names them: those of the first image, in its order."""
+    types = sorted({scene.groups[0].dtype for scene in scenes} | {"float32"})
+    names = [band.name for band in scenes[0].groups[0].bands]
+    bands = tuple((name, *_AERIAL_NAMES.get(name, ())) for name in names)
+    if types == ["float32", "uint8"]:
+        types = ["uint8", "float32"]  # the first is what a card calls its data type
+    return BandGroup(bands=bands, dtypes=tuple(types))
+
+
+def _dates(scene: Scene, item: ImageAndLabels) -> list[str]:
+    """A warning for each label raster that says it is years older or younger than its image."""
+    if scene.time is None:
+        return []
+    seen = datetime.fromisoformat(scene.time)
+    warnings = []
+    for path in item.labels:
+        (info,) = describe_files([path])
+        if info.time is None:
+            continue
+        years = abs((datetime.fromisoformat(info.time).date() - seen.date()).days) / 365.25
+        if years >= _YEARS_APART:
+            warnings.append(
+                f"labels {path} are {years:.0f} years away from {item.image}; what changed is noise"
+            )
+    return warnings

@@ -1,0 +1,509 @@
+"""Training, as one visible loop: samples -> augmentation -> loss -> step -> journal -> checkpoint.
+
+    images, labels ──▶ Lessons ──▶ SamplePlan ──▶ worker processes ──▶ batches
+                                                                         │ augment, on the device
+                                                                         ▼
+                 model.pt ◀── export ◀── weights ◀── optimiser ◀── method(network)
+
+Everything random in a step is drawn from (seed, step), so a run that was killed goes on to the same weights.
+Started by torchrun, processes share the chips of each step, and the first of them writes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from citycover import __version__
+from citycover.accuracy import Confusion
+from citycover.card import BandGroup, ModelCard
+from citycover.errors import ConfigError, MachineError, TrainingError
+from citycover.io.store import write_atomic
+from citycover.sweep import StoppedError
+from citycover_models.blocks.aerial import AerialStatistics
+from citycover_models.checkpoint import Checkpoint, identity_of, read_checkpoint, write_checkpoint
+from citycover_models.data.chips import (
+    Batch,
+    ChipReader,
+    measure_statistics,
+    training_batches,
+    validation_batches,
+)
+from citycover_models.data.labels import IGNORE
+from citycover_models.data.prepare import Lessons
+from citycover_models.data.samples import SamplePlan, plan_samples
+from citycover_models.export import export_torchscript, safe_precision
+from citycover_models.journal import Journal, draw_predictions
+from citycover_models.margins import measurable, measure_margins
+from citycover_models.methods import NEEDS, Lesson, Moment
+from citycover_models.preset import Preset
+from citycover_models.recipe import Optimiser, Recipe
+from citycover_models.registry import find_preset
+from citycover_models.training_folder import CHECKPOINT, RESULT, training_folder
+from citycover_models.weights import load_weights, write_weights
+
+logger = logging.getLogger(__name__)
+
+_SAVE_EVERY = 60.0
+"""Seconds between checkpoints inside an epoch."""
+_SHOWN = 4
+"""Chips in a figure of predictions."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What to train, and how."""
+
+    lessons: Lessons
+    recipe: Recipe
+    out: Path
+    seed: int = 0
+    device: str = "auto"
+    weights: Path | None = None
+    """Weights to begin with (fine-tuning); None: random ones."""
+    workers: int = 1
+    """Processes that decode chips; 0: none beside the one that learns."""
+    resume: bool = False
+    overwrite: bool = False
+    measure: bool = True
+    """Measure trim and feather of the trained network, and whether bf16 is safe."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainWatch:
+    """How a training talks to whoever started it."""
+
+    planned: Callable[[SamplePlan, int], None] = lambda _plan, _done: None
+    """Called before the first step, with the steps done by an earlier run."""
+    advanced: Callable[[int, int, str], None] = lambda _step, _steps, _note: None
+    """Called after each step: steps done, all steps, loss and speed as text."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set it, and the run keeps a checkpoint after the step in hand and ends with StoppedError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training left."""
+
+    folder: Path
+    model: Path
+    steps: int
+    seconds: float
+    """Of this run, without those before a resume."""
+    validation: dict[str, float]
+    """Criterion of the weights that were kept, against coarse labels that were held out; empty: none were."""
+
+
+def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
+    """Train a network; leaves `model.pt`, `weights.safetensors`, `metrics.jsonl` and figures in a folder.
+
+    Raises:
+        ConfigError: recipe, network, labels or an earlier run in the folder do not fit.
+        TrainingError: the loss is no number any more; the batch is kept.
+        StoppedError: `watch.stop` was set; `resume` goes on.
+    """
+    watch = watch or TrainWatch()
+    begin = time.perf_counter()
+    recipe, lessons = request.recipe, request.lessons
+    preset = find_preset(recipe.network)
+    with (
+        _processes(request.device) as (rank, world, device),
+        training_folder(request.out, resume=request.resume, overwrite=request.overwrite, rank=rank),
+    ):
+        plan = plan_of(request)
+        _warn_of_empty_classes(plan, lessons)
+        statistics = measure_statistics(lessons.pairs, plan)
+        identity = identity_of(
+            recipe.model_dump(mode="json"),
+            [(p.scene.identity, p.labels, p.agree) for p in lessons.pairs],
+            lessons.legend.ids,
+            request.seed,
+            request.weights and request.weights.stat().st_size,
+        )
+        state = Checkpoint(identity)
+        if request.resume and (request.out / CHECKPOINT).is_file():
+            state = read_checkpoint(request.out / CHECKPOINT, identity)
+        if rank == 0:
+            _write_plan(request, plan, statistics)
+        watch.planned(plan, state.step)
+        run = _Run(request, preset, plan, statistics, state, device, rank, world)
+        run.learn(watch)
+        model = run.finish() if rank == 0 else request.out / "model.pt"
+        return Trained(request.out, model, run.step, time.perf_counter() - begin, run.kept)
+
+
+def plan_of(request: TrainRequest) -> SamplePlan:
+    """Which chips a training would see."""
+    recipe, lessons = request.recipe, request.lessons
+    return plan_samples(
+        lessons.pairs,
+        len(lessons.legend.ids),
+        chip=recipe.chip,
+        chips_per_epoch=recipe.epoch_chips(len(lessons.pairs)),
+        balance=recipe.balance,
+        validation=recipe.validation,
+        seed=request.seed,
+    )
+
+
+class _Run:
+    """The state of one training, and the loop over it."""
+
+    def __init__(
+        self,
+        request: TrainRequest,
+        preset: Preset,
+        plan: SamplePlan,
+        statistics: AerialStatistics,
+        state: Checkpoint,
+        device: torch.device,
+        rank: int,
+        world: int,
+    ) -> None:
+        self.request, self.recipe, self.plan, self.preset = request, request.recipe, plan, preset
+        self.device, self.rank, self.world, self.state = device, rank, world, state
+        torch.manual_seed(request.seed)
+        network = build_network(preset, request.recipe, len(request.lessons.legend.ids), statistics)
+        if request.weights:
+            logger.info("weights of %s: %s", request.weights, load_weights(network, request.weights))
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.lesson = Lesson(network, self.recipe.method)
+        self.learner: nn.Module = DistributedDataParallel(self.lesson) if world > 1 else self.lesson
+        self.optimiser = make_optimiser(self.recipe.optimiser, network)
+        self.mean = _running_mean(network, self.recipe.ema)
+        if state.step:
+            network.load_state_dict(state.network)
+            self.optimiser.load_state_dict(state.optimiser)
+            if self.mean is not None and state.mean is not None:
+                self.mean.load_state_dict(state.mean)
+        self.step = state.step
+        self.reader = ChipReader(request.lessons.pairs, statistics.mean)
+        self.steps_per_epoch = plan.chips_per_epoch // self.recipe.batch
+        self.steps = self.recipe.epochs * self.steps_per_epoch
+        shape = (1, len(statistics.mean), 1, 1)
+        self.band_mean = torch.tensor(statistics.mean, device=device).view(shape)
+        self.band_std = torch.tensor(statistics.std, device=device).view(shape)
+        self.journal = Journal(request.out, self.step) if rank == 0 else None
+        self.kept: dict[str, float] = {}
+        self._saved = self._spoke = time.perf_counter()
+        self._pixels = 0
+        self._losses: list[float] = []
+
+    # --- the loop ----------------------------------------------------------------------------------------
+
+    def learn(self, watch: TrainWatch) -> None:
+        """Every step from the checkpoint on."""
+        recipe = self.recipe
+        batches = training_batches(
+            self.reader,
+            self.plan,
+            batch=recipe.batch,
+            first=self.step,
+            last=self.steps,
+            workers=self.request.workers,
+            rank=self.rank,
+            world=self.world,
+        )
+        self.network.train()
+        for batch in batches:
+            epoch = self.step // self.steps_per_epoch
+            torch.manual_seed(_mix(self.request.seed, self.step, self.rank))
+            loss = self._forward_backward(batch, Moment(self.step, self.steps, epoch))
+            if (self.step + 1) % recipe.accumulate == 0 or self.step + 1 == self.steps:
+                self._move(recipe.schedule.rate(recipe.optimiser.lr, self.step, self.steps, epoch))
+            self.step += 1
+            self._note(batch, loss, watch)
+            ended = self.step % self.steps_per_epoch == 0
+            enough = self._end_epoch(epoch) if ended else False
+            if watch.stop.is_set() or ended or time.perf_counter() - self._saved > _SAVE_EVERY:
+                self._save()
+            if watch.stop.is_set():
+                raise StoppedError
+            if enough:
+                logger.info("no better criterion for %d epochs: enough", recipe.patience)
+                break
+
+    def _forward_backward(self, batch: Batch, moment: Moment) -> float:
+        generator = torch.Generator().manual_seed(_mix(self.request.seed, self.step, self.rank))
+        images = batch.images.to(self.device, non_blocking=True)
+        varied = self.recipe.augment(
+            Batch(images, batch.labels.to(self.device, non_blocking=True)),
+            self.band_mean,
+            self.band_std,
+            generator,
+        )
+        with self._precision():
+            loss: Tensor = self.learner(varied.images, varied.labels, moment)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._refuse(batch, value)
+        (loss / self.recipe.accumulate).backward()
+        return value
+
+    def _move(self, rate: float) -> None:
+        """One step of the optimiser with the gradients that were gathered."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.mean is not None:
+            self.mean.update_parameters(self.network)
+
+    def _end_epoch(self, epoch: int) -> bool:
+        """Judge the weights, write journal and figures; True where training has gone on long enough."""
+        scores = self._validate(epoch)
+        if self.journal is not None:
+            self.journal.add({"step": self.step, "epoch": epoch, **scores})
+            self.journal.draw_curves()
+        if not scores:
+            return False
+        if scores["validation_miou"] > self.state.best:
+            self.state.best, self.state.best_epoch = scores["validation_miou"], epoch
+            if self.recipe.patience and self.rank == 0:
+                write_weights(self.kept_network, self.request.out / "best.safetensors")
+        if not self.recipe.patience or self.state.best_epoch == epoch:
+            self.kept = scores
+        return bool(self.recipe.patience and epoch - self.state.best_epoch >= self.recipe.patience)
+
+    # --- what the loop calls -----------------------------------------------------------------------------
+
+    @property
+    def kept_network(self) -> nn.Module:
+        """The network whose weights count: the running mean, where there is one."""
+        return self.mean.module if self.mean is not None else self.network
+
+    def _precision(self) -> Any:
+        fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if self.recipe.amp == "auto" and fast:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Agreement with the coarse labels that were held out; the high-resolution truth is never seen."""
+        if not self.plan.validation:
+            return {}
+        network = self.kept_network.eval()
+        classes = len(self.request.lessons.legend.ids)
+        total = Confusion(np.zeros((classes, classes), np.int64))
+        shown: list[tuple[Any, ...]] = []
+        with torch.inference_mode(), self._precision():
+            for images, labels in validation_batches(self.reader, self.plan, self.recipe.batch):
+                predicted = network(images.to(self.device)).argmax(1).cpu()
+                total += _confusion(labels.numpy(), predicted.numpy(), classes)
+                shown += list(zip(images.numpy(), labels.numpy(), predicted.numpy(), strict=True))
+        self.network.train()
+        if self.rank == 0:
+            columns = [np.stack(column) for column in zip(*shown[:: -(-len(shown) // _SHOWN)], strict=True)]
+            path = self.request.out / f"predictions-{epoch + 1:04d}.png"
+            draw_predictions(path, columns[0], columns[1], columns[2], self.request.lessons.legend)
+        return {"validation_miou": total.miou, "validation_accuracy": total.overall_accuracy}
+
+    def _note(self, batch: Batch, loss: float, watch: TrainWatch) -> None:
+        """Say how it goes, about once a second."""
+        self._losses.append(loss)
+        self._pixels += batch.labels.numel() * self.world
+        now = time.perf_counter()
+        seconds = now - self._spoke
+        if seconds < 1 and self.step < self.steps:
+            return
+        row = {
+            "step": self.step,
+            "loss": float(np.mean(self._losses)),
+            "lr": float(self.optimiser.param_groups[0]["lr"]),
+            "mpx_per_s": self._pixels / 1e6 / max(seconds, 1e-9),
+        }
+        if self.journal is not None:
+            self.journal.add(row)
+        watch.advanced(self.step, self.steps, f"loss {row['loss']:.3f}, {row['mpx_per_s']:.2f} Mpx/s")
+        self._losses, self._pixels, self._spoke = [], 0, now
+
+    def _save(self) -> None:
+        self._saved = time.perf_counter()
+        if self.rank:
+            return
+        self.state.step = self.step
+        self.state.network = self.network.state_dict()
+        self.state.optimiser = self.optimiser.state_dict()
+        self.state.mean = self.mean.state_dict() if self.mean is not None else None
+        write_checkpoint(self.state, self.request.out / CHECKPOINT)
+
+    def _refuse(self, batch: Batch, value: float) -> None:
+        path = self.request.out / "broken-batch.safetensors"
+        save_file({"images": batch.images.contiguous(), "labels": batch.labels.contiguous()}, path)
+        weights = all(bool(p.isfinite().all()) for p in self.network.parameters())
+        pixels = bool(batch.images.float().isfinite().all())
+        reason = (
+            "its images hold numbers that are not finite (say which with --nodata)"
+            if not pixels
+            else "the batch is sound, so the step before was too long (lower optimiser.lr, or set clip)"
+            if weights
+            else "weights were lost in an earlier step (lower optimiser.lr, or set clip)"
+        )
+        raise TrainingError(
+            f"the loss of step {self.step} is {value}: {reason}; the batch is kept in {path}; the last "
+            "checkpoint is kept too, --resume goes on from it"
+        )
+
+    def finish(self) -> Path:
+        """Write weights and model file."""
+        out = self.request.out
+        if self.recipe.patience and (out / "best.safetensors").is_file():
+            load_weights(self.kept_network, out / "best.safetensors")
+        network = self.kept_network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+        write_weights(network, out / "weights.safetensors")
+        card = card_of(self.request, self.preset, network, self.step)
+        if self.preset.fold is not None:
+            network = self.preset.fold(network)
+        if self.request.measure:
+            card = card.model_copy(update={"precision": safe_precision(network, card)})
+            with torch.inference_mode():
+                margins = measure_margins(network, card) if measurable(card) else None
+            card = margins.on(card) if margins else card
+        report = export_torchscript(network, card, out / "model.pt")
+        if self.journal is not None:
+            self.journal.close()
+        result = {"finished": True, "steps": self.step, "sha256": report.sha256, "kept": self.kept}
+        write_atomic(out / RESULT, json.dumps(result, indent=1))
+        (out / CHECKPOINT).unlink(missing_ok=True)
+        return report.path
+
+
+def build_network(
+    preset: Preset, recipe: Recipe, num_classes: int, statistics: AerialStatistics
+) -> nn.Module:
+    """The network of a recipe for bands and classes in hand.
+
+    Raises:
+        ConfigError: the method needs what the network does not have.
+    """
+    network = preset.build_for(num_classes, statistics)
+    need = NEEDS[recipe.method.name]
+    if not hasattr(network, need):
+        fitting = [name for name, what in NEEDS.items() if hasattr(network, what)]
+        raise ConfigError(
+            f"method {recipe.method.name!r} needs a network with {need!r}; {preset.name} takes "
+            f"{', '.join(fitting)}"
+        )
+    multiple = int(getattr(network, "multiple", 1))
+    if recipe.chip % multiple:
+        near = max(multiple, round(recipe.chip / multiple) * multiple)
+        raise ConfigError(
+            f"chips of {recipe.chip} px do not fit {preset.name}, which takes multiples of {multiple}; "
+            f"the nearest is chip = {near}"
+        )
+    return network
+
+
+def make_optimiser(options: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over all parameters."""
+    parameters = list(network.parameters())
+    if options.name == "sgd":
+        return torch.optim.SGD(
+            parameters, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+        )
+    kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
+    return kind(parameters, options.lr, weight_decay=options.weight_decay, amsgrad=options.amsgrad)
+
+
+def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: int) -> ModelCard:
+    """The preset's card with the bands, classes and history of this training."""
+    lessons, recipe, template = request.lessons, request.recipe, preset.card()
+    mean = tuple(float(m) for m in network.normalise.mean.flatten())  # type: ignore[union-attr, operator]
+    low, high = lessons.gsd
+    labels = sorted({raster.legend for pair in lessons.pairs for raster in pair.labels})
+    history = (
+        f"recipe {recipe.name} ({recipe.network}, {recipe.method.name}), {steps} steps of {recipe.batch} "
+        f"chips of {recipe.chip} px from {len(lessons.pairs)} image(s) with {', '.join(labels)} labels, seed "
+        f"{request.seed}, citycover {__version__}"
+    )
+    fields = dict(template) | {
+        "name": recipe.name,
+        "description": recipe.title or template.description,
+        "groups": (BandGroup(**(dict(lessons.group) | {"fill": mean})),),
+        "gsd": (low / 2, high * 2),
+        "native_gsd": lessons.native_gsd,
+        "channels": lessons.legend.ids,
+        "legend": lessons.legend,
+        "training": history,
+    }
+    return ModelCard(**fields)
+
+
+def _running_mean(network: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
+    kept = labels != IGNORE
+    pairs = labels[kept] * classes + predicted[kept]
+    return Confusion(np.bincount(pairs, minlength=classes * classes).reshape(classes, classes))
+
+
+def _mix(*numbers: int) -> int:
+    """One seed out of several."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _warn_of_empty_classes(plan: SamplePlan, lessons: Lessons) -> None:
+    names = lessons.legend.names
+    empty = [names[k] for k, count in enumerate(plan.label_counts) if count == 0]
+    if empty:
+        logger.warning("no label means %s: the map will not hold them", ", ".join(empty))
+
+
+def _write_plan(request: TrainRequest, plan: SamplePlan, statistics: AerialStatistics) -> None:
+    content = {
+        "citycover": __version__,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "recipe": request.recipe.model_dump(mode="json"),
+        "legend": request.lessons.legend.name,
+        "classes": list(request.lessons.legend.names),
+        "images": [pair.name for pair in request.lessons.pairs],
+        "labels": [[raster.path for raster in pair.labels] for pair in request.lessons.pairs],
+        "samples": plan.describe(),
+        "band_mean": statistics.mean,
+        "band_std": statistics.std,
+    }
+    write_atomic(request.out / "plan.json", json.dumps(content, indent=1))
+
+
+@contextmanager
+def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
+    """(rank, world, device); joins the others where torchrun started this process."""
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    cuda = torch.cuda.is_available() and device in {"auto", "cuda"}
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise MachineError(f"--device {device}: torch finds no CUDA device here; give --device cpu")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = torch.device(f"cuda:{local}" if cuda else "cpu" if device == "auto" else device)
+    if world == 1:
+        yield 0, 1, chosen
+        return
+    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield rank, world, chosen
+    finally:
+        torch.distributed.destroy_process_group()
