@@ -30,6 +30,9 @@ from citycover.window import Window
 
 _STRIP_PIXELS = 2**22
 _CACHE_BYTES = 256 * 2**20
+_TOLERANCE = 0.001
+"""Pixels by which a place may be off where two CRS differ: GDAL projects a few points exactly, and the rest
+by lines between them. Its default is an eighth."""
 _MOST_IDS = 4096
 """No legend has so many classes: a raster with more different numbers is an image or a height model."""
 
@@ -218,6 +221,7 @@ def _seen_on(dataset: Any, grid: GeoBox) -> Any:
         height=grid.shape[0],
         resampling=Resampling.nearest,
         add_alpha=not has_alpha,
+        tolerance=_TOLERANCE,
     )
 
 

@@ -45,7 +45,7 @@ def write_matrix_figure(confusion: Confusion, legend: Legend, path: Path, title:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     if len(present) <= _MOST_NUMBERS:
         _write_numbers(axes, shares)
-    _name_axes(axes, [legend.classes[k].name for k in present])
+    _name_axes(axes, [legend.classes[k].name for k in present], confusion.counts.sum(1)[present].tolist())
     _paint_edges(axes, [legend.classes[k].color for k in present])
     axes.set_title(title or _summary(confusion), fontsize=10, loc="left")
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
@@ -69,13 +69,14 @@ def _write_numbers(axes: Any, shares: NDArray[np.float64]) -> None:
             )
 
 
-def _name_axes(axes: Any, names: list[str]) -> None:
+def _name_axes(axes: Any, names: list[str], frequency: list[int]) -> None:
     places = range(len(names))
+    rows = [f"{name}\n{count:,}" for name, count in zip(names, frequency, strict=True)]
     axes.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_yticks(places, names, fontsize=8)
-    axes.tick_params(length=0, pad=9)
+    axes.set_yticks(places, rows, fontsize=8)
+    axes.tick_params(length=0, pad=14)
     axes.set_xlabel("map")
-    axes.set_ylabel("truth")
+    axes.set_ylabel("truth, with its count")
 
 
 def _paint_edges(axes: Any, colors: list[str]) -> None:

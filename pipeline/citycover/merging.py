@@ -18,6 +18,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
@@ -119,7 +120,9 @@ def _open_raster(path: Path, stack: ExitStack) -> _Source:
     def read(row: int, end: int) -> NDArray[Any]:
         window = RasterioWindow(0, row, dataset.width, end - row)
         values: NDArray[Any] = dataset.read(window=window)
-        values[:, dataset.dataset_mask(window=window) == 0] = 0
+        for band, flags in enumerate(dataset.mask_flag_enums, start=1):
+            if MaskFlags.alpha not in flags:  # the fourth of four bands: GDAL takes it for opacity
+                values[band - 1, dataset.read_masks(band, window=window) == 0] = 0
         return values
 
     crs = dataset.crs.to_wkt() if dataset.crs else None
@@ -131,7 +134,9 @@ def _open_zarr(path: Path) -> _Source:
     import xarray as xr
 
     try:
-        dataset = xr.open_zarr(path, decode_coords="all", mask_and_scale=False, chunks=None)
+        dataset = xr.open_zarr(
+            path, decode_coords="all", mask_and_scale=False, chunks=None, consolidated=False
+        )
         array = dataset["probabilities"]
     except (KeyError, ValueError, OSError) as error:
         raise ConfigError(

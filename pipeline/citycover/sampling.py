@@ -174,7 +174,8 @@ def draw_sample(
                 f"map {path} has no CRS: its points lie nowhere; give it one (gdal_edit.py -a_srs)"
             )
         strata, rows, cols = _find(raster, wanted)
-    order = rng.permutation(len(strata))  # an interpreter who stops early has still seen a random part
+    order = np.lexsort((cols, rows))  # the raster's, which no height of strips changes; then any
+    order = rng.permutation(order)  # an interpreter who stops early has still seen a random part
     strata, rows, cols = strata[order], rows[order], cols[order]
     x, y = grid.transform * (cols + 0.5, rows + 0.5)
     lon, lat = pyproj.Transformer.from_crs(grid.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)

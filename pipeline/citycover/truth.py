@@ -118,13 +118,15 @@ def read_features(path: Path, crs: pyproj.CRS, given: str | None = None) -> Feat
     kinds = set(shapely.get_type_id(parts).tolist())
     if kinds not in ({_POINT}, {_POLYGON}):
         raise ConfigError(f"truth {path} must hold points only or polygons only, and at least one; split it")
-    rows = np.flatnonzero(present)[owner]
-    return Features(
-        path,
-        _project(shapely.force_2d(parts), source, crs),
-        {name: [values[row] for row in rows] for name, values in columns.items()},
-        kinds == {_POINT},
-    )
+    moved = _project(shapely.force_2d(parts), source, crs)
+    finite = np.isfinite(shapely.bounds(moved)).all(1)
+    if not finite.any():
+        raise ConfigError(f"truth {path} lies nowhere in the CRS of the map; say its own with --truth-crs")
+    if kinds == {_POINT}:
+        finite[:] = True  # a point off the map is counted as such
+    rows = np.flatnonzero(present)[owner][finite]
+    columns = {name: [values[row] for row in rows] for name, values in columns.items()}
+    return Features(path, moved[finite], columns, kinds == {_POINT})
 
 
 def map_at_points(raster: ClassRaster, points: Features, table: ClassTable) -> NDArray[np.int16]:

@@ -1,0 +1,256 @@
+"""`citycover sample` and `citycover evaluate`, from a map to a report."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from conftest import Result
+from PIL import Image
+
+from citycover.legend import read_legend
+
+Run = Callable[..., Result]
+TRANSFORM = Affine(2, 0, 5e5, 0, -2, 5.8e6)
+
+
+def write_classes(path: Path, values: np.ndarray, nodata: int | None = 0) -> Path:
+    bands = values[None] if values.ndim == 2 else values
+    with rasterio.open(
+        path, "w", driver="GTiff", height=bands.shape[1], width=bands.shape[2], count=len(bands),
+        dtype=values.dtype.name, crs="EPSG:32633", transform=TRANSFORM, nodata=nodata,
+    ) as dataset:  # fmt: skip
+        dataset.write(bands)
+    return path
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    """In the legend of the practice city."""
+    blocks = np.random.default_rng(0).integers(1, 7, (12, 16), np.uint8)
+    return write_classes(tmp_path / "truth.tif", blocks.repeat(8, 0).repeat(8, 1))
+
+
+@pytest.fixture
+def product(tmp_path: Path, truth: Path) -> Path:
+    """A product in `landcover5`, of which every tenth pixel is wrong."""
+    legend = read_legend("landcover5")
+    with rasterio.open(truth) as dataset:
+        right = np.vectorize(legend.table_from("city").get)(dataset.read(1)).astype(np.uint8)
+    wrong = np.random.default_rng(1).random(right.shape) < 0.1
+    folder = tmp_path / "product"
+    folder.mkdir()
+    write_classes(folder / "landcover.tif", np.where(wrong, right % 5 + 1, right).astype(np.uint8))
+    (folder / "run.json").write_text(json.dumps({"card": {"legend": legend.model_dump(mode="json")}}))
+    return folder
+
+
+def test_a_product_is_judged_by_a_raster_in_another_legend(
+    citycover: Run, product: Path, truth: Path, tmp_path: Path
+) -> None:
+    figure, report = tmp_path / "matrix.png", tmp_path / "deep/report.json"
+    result = citycover(
+        "evaluate", product, "--truth", truth, "--legend", "city", "--json", "--figure", figure, "-o", report
+    )
+    assert result.code == 0, result.err
+    said = json.loads(result.out)
+    assert said == json.loads(report.read_text())
+    assert said["overall_accuracy"] == pytest.approx(0.9, abs=0.01)
+    assert {"miou", "fwiou", "kappa", "mean_class_recall", "compared", "left_out", "matrix"} <= set(said)
+    assert said["legend"] == "landcover5" and said["area_adjusted"] is None
+    assert sum(c["pixels"] for c in said["classes"]) == 96 * 128
+    with Image.open(figure) as image:
+        assert min(image.size) > 300 and len(image.getcolors(10**6) or []) > 50
+
+
+def test_the_table_names_every_figure(citycover: Run, product: Path, truth: Path) -> None:
+    result = citycover("evaluate", product, "--truth", truth, "--legend", "city")
+    for word in ("overall accuracy", "mean IoU", "kappa", "mean class recall", "producer's", "Built-up"):
+        assert word in result.out
+    assert citycover("evaluate", product, "--truth", truth, "--legend", "city", "-q").out == ""
+
+
+def fill_in(points: Path, truth: Path, legend: str) -> None:
+    """Play the interpreter: write the name of the true class of each point."""
+    names = dict(zip(read_legend(legend).ids, read_legend(legend).names, strict=True))
+    with rasterio.open(truth) as dataset:
+        values = dataset.read(1)
+
+    def name(row: dict[str, Any]) -> str:
+        col, line = ~TRANSFORM * (float(row["x"]), float(row["y"]))
+        return names[int(values[int(line), int(col)])]
+
+    if points.suffix == ".csv":
+        rows = list(csv.DictReader(points.read_text().splitlines()))
+        with points.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(row | {"class": name(row)} for row in rows)
+    else:
+        data = json.loads(points.read_text())
+        for feature in data["features"]:
+            feature["properties"]["class"] = name(feature["properties"])
+        points.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("ending", ["csv", "geojson"])
+def test_a_sample_that_was_interpreted_gives_areas_with_intervals(
+    citycover: Run, product: Path, truth: Path, tmp_path: Path, ending: str
+) -> None:
+    points = tmp_path / f"points.{ending}"
+    drawn = citycover("sample", product, "--points", 600, "--allocation", "olofsson", "-o", points, "--json")
+    assert drawn.code == 0, drawn.err
+    assert sum(s["points"] for s in json.loads(drawn.out)["strata"]) == 600
+    empty = citycover("evaluate", product, "--truth", points)
+    assert empty.code == 2 and "fill it in" in empty.err
+    fill_in(points, truth, "city")
+    arguments = ("evaluate", product, "--truth", points, "--legend", "city")
+    said = json.loads(citycover(*arguments, "--json").out)
+    adjusted = said["area_adjusted"]
+    with rasterio.open(truth) as dataset:
+        true = np.vectorize(read_legend("landcover5").table_from("city").get)(dataset.read(1))
+    assert adjusted["points"] == 600
+    assert adjusted["hectares"] == pytest.approx(96 * 128 * 4e-4, rel=3e-3)
+    for c in adjusted["classes"]:
+        share, area = c["area_share"], c["area_ha"]
+        assert abs(share["value"] - (true == c["id"]).mean()) < 3 * share["standard_error"]
+        assert area["value"] == pytest.approx(share["value"] * adjusted["hectares"])
+        assert area["margin95"] == pytest.approx(1.96 * area["standard_error"])
+    shown = citycover(*arguments).out
+    assert "adjusted by area" in shown and "±" in shown
+
+
+def test_points_of_another_design_take_their_strata_from_the_map(
+    citycover: Run, product: Path, truth: Path, tmp_path: Path
+) -> None:
+    points = tmp_path / "points.csv"
+    citycover("sample", product, "--points", 200, "--allocation", "equal", "-o", points)
+    fill_in(points, truth, "city")
+    ours = ("evaluate", product, "--truth", points, "--legend", "city", "--json")
+    with_sizes = json.loads(citycover(*ours).out)["area_adjusted"]
+    rows = list(csv.DictReader(points.read_text().splitlines()))
+    kept = [{k: v for k, v in row.items() if k not in {"stratum_pixels", "stratum_ha"}} for row in rows]
+    with points.open("w", newline="") as file:
+        writer = csv.DictWriter(file, kept[0])
+        writer.writeheader()
+        writer.writerows(kept)
+    counted = json.loads(citycover(*ours).out)["area_adjusted"]
+    assert counted["overall_accuracy"] == with_sizes["overall_accuracy"]
+    assert counted["hectares"] == pytest.approx(with_sizes["hectares"])
+    with points.open("w", newline="") as file:  # one stratum is forgotten: its area stands for nothing
+        writer = csv.DictWriter(file, kept[0])
+        writer.writeheader()
+        writer.writerows(row for row in kept if row["stratum"] != "3")
+    forgotten = citycover(*ours)
+    assert json.loads(forgotten.out)["area_adjusted"] is None
+    assert "no area-adjusted figures" in forgotten.err
+
+
+def test_the_number_of_points_follows_from_the_standard_error(
+    citycover: Run, product: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "points.csv"
+    result = citycover("sample", product, "--standard-error", 0.03, "--expect", "0.9", "-o", out, "--json")
+    assert json.loads(result.out)["points"] == 100  # (0.3 / 0.03)^2
+    less = citycover(
+        "sample", product, "--standard-error", 0.03, "--expect", "0.9,5=0.5", "-o", out, "--json"
+    )
+    assert json.loads(less.out)["points"] > 100
+
+
+def test_probabilities_are_merged_before_or_after_the_decision(
+    citycover: Run, product: Path, truth: Path, tmp_path: Path
+) -> None:
+    with rasterio.open(truth) as dataset:
+        right = dataset.read(1)
+    wrong = np.where(right < 5, right, 11 - right)  # a building for paved ground, and the other way round
+    likely = np.where(np.arange(1, 7)[:, None, None] == wrong, 0.35, 0.05)
+    likely[4:6, right >= 5] = 0.3
+    likely[3, right >= 5] = 0.32  # bare soil: more than either, less than both
+    source = write_classes(tmp_path / "p.tif", likely.astype(np.float32), None)
+    shares = {}
+    for merge in ("first", "last"):
+        result = citycover(
+            "evaluate", truth, "--map-legend", "city", "--truth", truth, "--to", "landcover5",
+            "--probabilities", source, "--merge", merge, "--json",
+        )  # fmt: skip
+        shares[merge] = json.loads(result.out)["overall_accuracy"]
+    assert shares["first"] == 1
+    assert shares["last"] == pytest.approx((right < 5).mean())
+    missing = citycover("evaluate", product, "--truth", truth, "--legend", "city", "--merge", "first")
+    assert missing.code == 2 and "needs probabilities" in missing.err
+
+
+def test_polygons_judge_by_the_name_of_their_class(
+    citycover: Run, product: Path, truth: Path, tmp_path: Path
+) -> None:
+    with rasterio.open(truth) as dataset:
+        values = dataset.read(1)
+    squares = [
+        {
+            "type": "Feature",
+            "properties": {"kind": read_legend("city").names[values[8 * row, 8 * col] - 1]},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [
+                    [
+                        TRANSFORM * (8 * col + a, 8 * row + b)
+                        for a, b in ((0, 0), (8, 0), (8, 8), (0, 8), (0, 0))
+                    ]
+                ],
+            },
+        }
+        for row in range(6)
+        for col in range(16)
+    ]
+    path = tmp_path / "squares.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": squares}))
+    common = ("evaluate", product, "--truth", path, "--legend", "city", "--field", "kind")
+    result = citycover(*common, "--truth-crs", "EPSG:32633", "--json")
+    said = json.loads(result.out)
+    assert said["truth_kind"] == "polygons" and said["compared"] == 6 * 16 * 64
+    assert said["overall_accuracy"] == pytest.approx(0.9, abs=0.01)
+    apart = citycover(*common)  # the numbers are metres: as degrees they lie nowhere
+    assert apart.code == 2 and "--truth-crs" in apart.err
+    other = citycover(*common, "--truth-crs", "EPSG:32633", "--elsewhere", "Lawn")
+    assert other.code == 2 and "is no class of legend 'city'" in other.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "nothing", "--truth", "truth.tif"), "nothing does not exist"),
+        (("evaluate", ".", "--truth", "truth.tif"), "holds no landcover.tif"),
+        (("evaluate", "truth.tif", "--truth", "truth.tif"), "with --map-legend"),
+        (("evaluate", "product", "--truth", "truth.tif", "--legend", "mars"), "there is no legend 'mars'"),
+        (("evaluate", "product", "--truth", "truth.tif", "--legend", "esri", "--to", "base4"), "esri"),
+        (("evaluate", "product", "--truth", "truth.tif"), "6 (2"),
+        (("evaluate", "product", "--truth", "no.csv"), "does not exist"),
+        (("evaluate", "product", "--truth", "truth.tif", "--merge", "never"), "--merge takes first, last"),
+        (("evaluate", "product", "--truth", "truth.tif", "--legend", "city", "--figure", "a.xyz"), ".xyz"),
+        (("sample", "product", "--points", "5", "-o", "a.csv"), "at least 10"),
+        (("sample", "product", "--points", "50", "-o", "a.shp"), ".geojson or "),
+        (("sample", "product", "--expect", "good", "-o", "a.csv"), "got 'good'"),
+        (("sample", "product", "--expect", "9=0.5", "-o", "a.csv"), "names class 9"),
+        (("sample", "truth.tif", "--points", "50", "-o", "a.csv"), "city"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_exit_code_2(
+    citycover: Run,
+    product: Path,
+    truth: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = citycover(*arguments)
+    assert result.code == 2, result.out
+    assert message in result.err
+    assert result.err.startswith("citycover: error: ")
