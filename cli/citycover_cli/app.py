@@ -23,6 +23,7 @@ from citycover_cli.verbs import (
     plan,
     sample,
     synth,
+    train,
 )
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.command("export", help=export.HELP)(export.run)
 app.command("import-weights", help=import_weights.HELP)(import_weights.run)
 app.command("evaluate", help=evaluate.HELP)(evaluate.run)
 app.command("sample", help=sample.HELP)(sample.run)
+app.command("train", help=train.HELP)(train.run)
 app.command("synth", help=synth.HELP)(synth.run)
 app.command("demo", help=demo.HELP)(demo.run)
 

@@ -49,7 +49,7 @@ class ChipReader:
         side = chip.window.height
         kind = np.uint8 if image.dtype == np.uint8 else np.float32
         pixels = np.empty((side, side, image.bands), kind)
-        pixels[...] = np.asarray(self._fill).astype(kind)
+        pixels[...] = np.nan_to_num(np.asarray(self._fill)).astype(kind)
         channels = np.full((side, side), IGNORE, np.uint8)
         inside = chip.window.clip(Window(0, 0, height, width))
         assert inside is not None, "chips touch their image"
