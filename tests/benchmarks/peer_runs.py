@@ -274,11 +274,12 @@ def main() -> None:
     peer = PEERS[name]
     job = Job(Path(scene), Path(model), Path(folder))
     run = peer.prepare()
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), time.process_time()
     out = run(job)
-    wall = time.perf_counter() - begin
+    wall, processor = time.perf_counter() - begin, time.process_time() - before
     result = {
         "wall_s": wall,
+        "cpu_s": processor,
         "forward_s": job.network.seconds,
         "pushed": job.network.pixels,
         "out": str(out),

@@ -144,7 +144,7 @@ def run_peer(task: Task, scene: Path, model: Path, folder: Path, given: argparse
     said, used = in_a_process(command, TUNED if task.allocator == "tuned" else {}, given.limit)
     peer = PEERS[task.method]
     share, redundancy = said.pop("forward_s") / said["wall_s"], said.pop("pushed") / task.size**2
-    return said | used | {
+    return used | said | {
         "setting": peer.setting,
         "package": f"{peer.package} {said.pop('version')}",
         "forward_share": share,
@@ -155,7 +155,7 @@ def run_peer(task: Task, scene: Path, model: Path, folder: Path, given: argparse
 def in_a_process(
     command: list[str | Path], environment: dict[str, str], limit: float
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """What a process said in its last line of JSON ({} without one), and its peak memory and seconds.
+    """What a process said in its last line of JSON ({} without one), and its memory, seconds, processor time.
 
     Raises:
         FailedRunError: it failed or was ended at the limit.
@@ -178,7 +178,8 @@ def in_a_process(
         last = wrong[-1].strip() if wrong else ""
         raise FailedRunError(f"exit {process.returncode} after {seconds:.0f} s: {last}"[:200])
     heard = json.loads(said[-1]) if said and said[-1].startswith("{") else {}
-    return heard, {"peak_bytes": usage.ru_maxrss * 1024, "process_s": seconds}
+    processor = usage.ru_utime + usage.ru_stime
+    return heard, {"peak_bytes": usage.ru_maxrss * 1024, "process_s": seconds, "cpu_s": processor}
 
 
 def reference(scene: Path, model: Path, given: argparse.Namespace) -> Path:
