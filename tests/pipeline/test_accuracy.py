@@ -1,6 +1,7 @@
 """The confusion matrix against scikit-learn, and comparisons of rasters against plain arrays."""
 
 import json
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,24 @@ def test_strips_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.Mon
     whole = compare_rasters(ours, theirs, make_legend())
     monkeypatch.setattr(classraster, "_STRIP_PIXELS", 100)
     np.testing.assert_array_equal(compare_rasters(ours, theirs, make_legend()).counts, whole.counts)
+
+
+def test_memory_does_not_depend_on_the_height_of_a_wide_raster(tmp_path: Path) -> None:
+    """Measured on 40,000 columns, of which most are not stored and read as nodata."""
+    peaks = []
+    for rows in (250, 1000):
+        path = tmp_path / f"{rows}.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", height=rows, width=40_000, count=1, dtype="uint8", crs="EPSG:32633",
+            transform=UTM, nodata=0, tiled=True, SPARSE_OK=True,
+        ) as dataset:  # fmt: skip
+            dataset.write(coarse(), 1, window=((0, 40), (0, 47)))
+        tracemalloc.start()
+        found = compare_rasters(path, path, make_legend())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.compared == 40 * 47
+    assert peaks[1] < 1.05 * peaks[0]
 
 
 def test_whole_numbers_in_a_float_raster_are_classes_and_others_are_not(tmp_path: Path) -> None:
