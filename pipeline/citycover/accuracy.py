@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from citycover.classraster import ClassRaster
+from citycover.classraster import ClassRaster, Progress
 from citycover.classtable import NO_CLASS, ClassTable
 from citycover.errors import ConfigError
 from citycover.legend import Legend
@@ -149,6 +149,7 @@ def compare_rasters(
     legend: Legend,
     map_table: Mapping[int, int] | None = None,
     truth_table: Mapping[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> Confusion:
     """Compare a class raster with a truth raster, streamed in strips of the truth's grid.
 
@@ -162,6 +163,7 @@ def compare_rasters(
         legend: classes to compare in.
         map_table: ids of `mapped` to ids of the legend; None: they are the same.
         truth_table: the same for `truth`.
+        progress: is told how far it is.
 
     Raises:
         ConfigError: a file cannot be read or holds ids that its table does not know, or the two have no
@@ -170,7 +172,7 @@ def compare_rasters(
     tables = ClassTable.onto(legend, truth_table), ClassTable.onto(legend, map_table)
     total = Confusion.empty(len(legend.ids))
     with ClassRaster(truth, "truth") as theirs, ClassRaster(mapped, "map", onto=theirs.grid) as ours:
-        for window in theirs.strips():
+        for window in theirs.strips(progress=progress):
             ranks = theirs.read_ranks(window, tables[0]), ours.read_ranks(window, tables[1])
             total += count_pairs(*ranks, len(legend.ids))
     return check_compared(total, mapped, truth)

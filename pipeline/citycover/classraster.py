@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,9 @@ from citycover.gsd import same_grid
 from citycover.io.fileinfo import READ_OPTIONS
 from citycover.legend import legends_that_fit
 from citycover.window import Window
+
+Progress = Callable[[float], object]
+"""Is told the share that is done, 0 to 1."""
 
 _STRIP_PIXELS = 2**22
 _CACHE_BYTES = 256 * 2**20
@@ -83,12 +86,15 @@ class ClassRaster:
         """All pixels."""
         return Window(0, 0, *(int(n) for n in self.grid.shape))
 
-    def strips(self, part: Window | None = None) -> Iterator[Window]:
+    def strips(self, part: Window | None = None, progress: Progress | None = None) -> Iterator[Window]:
         """Windows of whole rows of a part, from top to bottom, each of about four million pixels."""
         part = part or self.whole
         rows = max(1, _STRIP_PIXELS // part.width)
         for row in range(part.row, part.row_end, rows):
-            yield Window(row, part.col, min(rows, part.row_end - row), part.width)
+            window = Window(row, part.col, min(rows, part.row_end - row), part.width)
+            yield window
+            if progress is not None:
+                progress((window.row_end - part.row) / part.height)
 
     def read(self, window: Window) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
         """Numbers and where they are valid (by nodata tag, mask or alpha), both (y, x).
@@ -146,7 +152,7 @@ class ClassRaster:
             )
 
 
-def count_ids(path: Path, role: str = "map") -> dict[int, int]:
+def count_ids(path: Path, role: str = "map", progress: Progress | None = None) -> dict[int, int]:
     """Pixels of each number in a class raster, nodata left out, smallest number first.
 
     Raises:
@@ -154,7 +160,7 @@ def count_ids(path: Path, role: str = "map") -> dict[int, int]:
     """
     total: Counter[int] = Counter()
     with ClassRaster(path, role) as raster:
-        for window in raster.strips():
+        for window in raster.strips(progress=progress):
             labels, valid = raster.read(window)
             total.update(_histogram(labels[valid]))
             if len(total) > _MOST_IDS:

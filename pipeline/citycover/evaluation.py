@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from citycover.accuracy import Confusion, check_compared, compare_rasters, count_pairs
-from citycover.classraster import ClassRaster, count_ids, name_legends
+from citycover.classraster import ClassRaster, Progress, count_ids, name_legends
 from citycover.classtable import NO_CLASS, ClassTable, common_legend, table_between
 from citycover.errors import ConfigError
 from citycover.estimation import StratifiedSample
@@ -103,8 +103,8 @@ class Side:
         return cls(path, read_legend(text.partition(":")[0]), text)
 
 
-def evaluate(request: EvaluationRequest) -> Evaluation:
-    """Compare a map with the truth.
+def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Evaluation:
+    """Compare a map with the truth; `progress` is told how far it is.
 
     Raises:
         ConfigError: a file cannot be read, a legend is missing or is not the one that a file is written in,
@@ -114,9 +114,9 @@ def evaluate(request: EvaluationRequest) -> Evaluation:
     table = table_between(ours.legend, legend, ours.table)
     with _decided(request, ours, legend, table) as (path, map_table):
         if theirs.path.suffix.lower() in VECTOR_ENDINGS:
-            return _compare_features(request, path, map_table, theirs, legend)
+            return _compare_features(request, path, map_table, theirs, legend, progress)
         truth_table = table_between(theirs.legend, legend, theirs.table)
-        confusion = compare_rasters(path, theirs.path, legend, map_table, truth_table)
+        confusion = compare_rasters(path, theirs.path, legend, map_table, truth_table, progress)
     return Evaluation(legend, confusion, "raster")
 
 
@@ -205,7 +205,12 @@ def _decided(
 
 
 def _compare_features(
-    request: EvaluationRequest, path: Path, map_table: dict[int, int], theirs: Side, legend: Legend
+    request: EvaluationRequest,
+    path: Path,
+    map_table: dict[int, int],
+    theirs: Side,
+    legend: Legend,
+    progress: Progress | None,
 ) -> Evaluation:
     truth_table = ClassTable.onto(legend, table_between(theirs.legend, legend, theirs.table))
     ours = ClassTable.onto(legend, map_table)
@@ -223,7 +228,7 @@ def _compare_features(
             )
         if not features.are_points:
             elsewhere = _elsewhere(request.elsewhere, theirs.legend, truth_table)
-            confusion = compare_polygons(raster, features, truth, ours, classes, elsewhere)
+            confusion = compare_polygons(raster, features, truth, ours, classes, elsewhere, progress)
             return Evaluation(legend, confusion, "polygons", unlabelled)
         mapped = map_at_points(raster, features, ours)
         height, width = pixel_ground_size(raster.grid)

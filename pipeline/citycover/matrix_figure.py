@@ -18,6 +18,16 @@ _MOST_NUMBERS = 24
 """Classes up to which cells hold their number; more would not be legible."""
 
 
+def check_figure(path: Path) -> None:
+    """Raise ConfigError unless a figure can be written into such a file: before the work, not after it."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError:
+        raise ConfigError("a figure needs the plots extra: pip install 'citycover[plots]'") from None
+    if path.suffix.lower().lstrip(".") not in FigureCanvasAgg.get_supported_filetypes():
+        raise ConfigError(f"a figure is written as .png, .svg or .pdf; {path} ends in {path.suffix!r}")
+
+
 def write_matrix_figure(confusion: Confusion, legend: Legend, path: Path, title: str = "") -> None:
     """Draw the matrix into a PNG (or what else matplotlib writes, by the ending).
 
@@ -28,14 +38,10 @@ def write_matrix_figure(confusion: Confusion, legend: Legend, path: Path, title:
         ConfigError: matplotlib is not installed, or does not write such files.
         MachineError: the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("a figure needs the plots extra: pip install 'citycover[plots]'") from None
-    ending = path.suffix.lower().lstrip(".")
-    if ending not in FigureCanvasAgg.get_supported_filetypes():
-        raise ConfigError(f"a figure is written as .png, .svg or .pdf; {path} ends in {path.suffix!r}")
+    check_figure(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     present = np.flatnonzero(confusion.counts.sum(0) + confusion.counts.sum(1))
     side = 2.8 + 0.62 * len(present)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=120)
@@ -51,7 +57,7 @@ def write_matrix_figure(confusion: Confusion, legend: Legend, path: Path, title:
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
     with machine_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda file: figure.savefig(file, format=ending))
+        write_atomic(path, lambda file: figure.savefig(file, format=path.suffix.lower().lstrip(".")))
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from citycover.classraster import ClassRaster, count_ids, listed, name_legends
+from citycover.classraster import ClassRaster, Progress, count_ids, listed, name_legends
 from citycover.errors import ConfigError
 from citycover.gsd import pixel_ground_size
 from citycover.io.folder import machine_errors
@@ -122,13 +122,13 @@ def allocate(pixels: Mapping[int, int], points: int, how: Allocation) -> dict[in
     return given
 
 
-def count_strata(path: Path, legend: Legend) -> dict[int, int]:
-    """Pixels of each class that occurs on a map.
+def count_strata(path: Path, legend: Legend, progress: Progress | None = None) -> dict[int, int]:
+    """Pixels of each class that occurs on a map; `progress` is told how far it is.
 
     Raises:
         ConfigError: not readable, ids that are not in the legend, or no pixel of a class.
     """
-    counts = count_ids(path)
+    counts = count_ids(path, progress=progress)
     known = {id_: n for id_, n in counts.items() if id_ in legend.ids}
     stray = {id_: n for id_, n in counts.items() if id_ not in {*known, legend.nodata, legend.product_nodata}}
     if stray:
@@ -148,6 +148,7 @@ def draw_sample(
     points: int,
     how: Allocation = "proportional",
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> PointSample:
     """Draw pixels of a class raster, stratified by class.
 
@@ -158,6 +159,7 @@ def draw_sample(
         points: in all.
         how: see `allocate`.
         seed: the same seed draws the same points.
+        progress: is told how far it is.
 
     Raises:
         ConfigError: as `allocate`; or the map has no CRS.
@@ -173,7 +175,7 @@ def draw_sample(
             raise ConfigError(
                 f"map {path} has no CRS: its points lie nowhere; give it one (gdal_edit.py -a_srs)"
             )
-        strata, rows, cols = _find(raster, wanted)
+        strata, rows, cols = _find(raster, wanted, progress)
     order = np.lexsort((cols, rows))  # the raster's, which no height of strips changes; then any
     order = rng.permutation(order)  # an interpreter who stops early has still seen a random part
     strata, rows, cols = strata[order], rows[order], cols[order]
@@ -184,12 +186,12 @@ def draw_sample(
 
 
 def _find(
-    raster: ClassRaster, wanted: Mapping[int, NDArray[np.int64]]
+    raster: ClassRaster, wanted: Mapping[int, NDArray[np.int64]], progress: Progress | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """(point,) class ids, rows and columns of the pixels at the wanted places of each class's order."""
     passed = dict.fromkeys(wanted, 0)
     found: list[NDArray[np.int64]] = []
-    for window in raster.strips():
+    for window in raster.strips(progress=progress):
         labels, valid = raster.read(window)
         for id_, places in wanted.items():
             flat = np.flatnonzero((labels == id_) & valid)

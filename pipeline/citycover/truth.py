@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from shapely.geometry import shape
 
 from citycover.accuracy import Confusion, check_compared, count_pairs
-from citycover.classraster import ClassRaster, listed, name_legends
+from citycover.classraster import ClassRaster, Progress, listed, name_legends
 from citycover.classtable import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
 from citycover.legend import Legend
@@ -154,6 +154,7 @@ def compare_polygons(
     table: ClassTable,
     classes: int,
     elsewhere: int = NO_CLASS,
+    progress: Progress | None = None,
 ) -> Confusion:
     """Compare a class raster with polygons, in strips of the raster.
 
@@ -164,6 +165,7 @@ def compare_polygons(
         table: the map's ids to ranks.
         classes: how many there are.
         elsewhere: rank of what lies outside all polygons; NO_CLASS: unknown.
+        progress: is told how far it is.
 
     Raises:
         ConfigError: the map holds ids that the table does not know, or nothing could be compared.
@@ -171,7 +173,7 @@ def compare_polygons(
     tree = shapely.STRtree(polygons.geometries)
     total = Confusion.empty(classes)
     part = raster.whole if elsewhere != NO_CLASS else _reached(raster, polygons)
-    for window in raster.strips(part) if part else ():
+    for window in raster.strips(part, progress) if part else ():
         transform = raster.grid.transform * Affine.translation(window.col, window.row)
         here = np.sort(tree.query(shapely.box(*_bounds(transform, window))))
         if not len(here) and elsewhere == NO_CLASS:

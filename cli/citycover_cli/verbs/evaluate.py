@@ -69,13 +69,16 @@ def run(
         probabilities=probabilities,
         merge=cast("Merge", merge),
     )
-    evaluation = evaluate(request)
+    if figure is not None:
+        from citycover.matrix_figure import check_figure, write_matrix_figure
+
+        check_figure(figure)
+    with talk.show_progress("comparing", 1.0, quiet or as_json) as progress:
+        evaluation = evaluate(request, progress.update)
     report = {"map": str(map_), "truth": str(truth)} | evaluation.report()
     if output is not None:
         _write(output, report)
     if figure is not None:
-        from citycover.matrix_figure import write_matrix_figure
-
         write_matrix_figure(evaluation.confusion, evaluation.legend, figure)
     if as_json:
         talk.print_json(report)

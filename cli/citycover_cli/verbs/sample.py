@@ -36,6 +36,9 @@ def run(
     ] = "0.8",
     map_legend: Annotated[str | None, typer.Option(help="Of a map that is no product.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same points.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace points that may have been interpreted.")
+    ] = False,
     as_json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -43,6 +46,7 @@ def run(
 ) -> None:
     """See HELP."""
     talk.set_up_logging(verbose, quiet, log_file)
+    from citycover.errors import ConfigError
     from citycover.estimation import sample_size
     from citycover.evaluation import resolve_map
     from citycover.sampling import ALLOCATIONS, check_ending, count_strata, draw_sample, write_sample
@@ -50,14 +54,19 @@ def run(
     options.check_choice("--allocation", allocation, ALLOCATIONS)
     options.check_choice("--strata", strata, ("class",))
     check_ending(output)
+    if output.exists() and not overwrite:
+        raise ConfigError(f"{output} exists, and may hold someone's work; choose another -o, or --overwrite")
     side = resolve_map(map_, map_legend)
-    pixels = count_strata(side.path, side.legend)
+    expected = _expected(expect, side.legend)
+    with talk.show_progress("counting pixels", 1.0, quiet or as_json) as progress:
+        pixels = count_strata(side.path, side.legend, progress.update)
     if points is None:
         total = sum(pixels.values())
-        expected = _expected(expect, side.legend)
         shares, accuracies = [n / total for n in pixels.values()], [expected[id_] for id_ in pixels]
         points = sample_size(shares, accuracies, standard_error)
-    sample = draw_sample(side.path, side.legend, pixels, points, cast("Allocation", allocation), seed)
+    how = cast("Allocation", allocation)
+    with talk.show_progress("drawing points", 1.0, quiet or as_json) as progress:
+        sample = draw_sample(side.path, side.legend, pixels, points, how, seed, progress.update)
     write_sample(sample, output)
     names = dict(zip(side.legend.ids, side.legend.names, strict=True))
     facts = [
