@@ -157,10 +157,10 @@ def test_the_number_of_points_follows_from_the_standard_error(
     out = tmp_path / "points.csv"
     result = citycover("sample", product, "--standard-error", 0.03, "--expect", "0.9", "-o", out, "--json")
     assert json.loads(result.out)["points"] == 100  # (0.3 / 0.03)^2
-    less = citycover(
-        "sample", product, "--standard-error", 0.03, "--expect", "0.9,5=0.5", "-o", out, "--json"
-    )
-    assert json.loads(less.out)["points"] > 100
+    again = ("sample", product, "--standard-error", 0.03, "--expect", "0.9,5=0.5", "-o", out, "--json")
+    kept = citycover(*again)
+    assert kept.code == 2 and "may hold someone's work" in kept.err
+    assert json.loads(citycover(*again, "--overwrite").out)["points"] > 100
 
 
 def test_probabilities_are_merged_before_or_after_the_decision(
