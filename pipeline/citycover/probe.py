@@ -38,9 +38,10 @@ def peak_rss() -> int:
 
 
 def default_batch(plan: Plan, device: torch.device) -> int:
-    """Windows that go through the network together."""
+    """Windows that go through the network together: a network with finer output works on as many pixels."""
     pixels = _GPU_BATCH_PIXELS if device.type == "cuda" else _CPU_BATCH_PIXELS
-    return max(1, min(64, pixels // plan.window_pixels))
+    worked_on = plan.window_pixels * max(1, plan.scale) ** 2
+    return max(1, min(64, int(pixels // worked_on)))
 
 
 def sample_windows(

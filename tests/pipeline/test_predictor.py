@@ -1,4 +1,5 @@
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -80,6 +81,8 @@ def test_a_probe_of_speed_is_positive_and_the_batch_fits_the_window() -> None:
     predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
     assert measure_speed(plan, predictor).seconds(plan) > 0
     assert default_batch(plan, torch.device("cpu")) == 64
+    fine = replace(plan, scale=Fraction(5))
+    assert default_batch(fine, torch.device("cpu")) == 1_500_000 // (25 * plan.window_pixels) < 64
     assert default_batch(plan_of(make_scene((9000, 9000)), make_card(2048, 4, 8)), torch.device("cpu")) == 1
 
 
