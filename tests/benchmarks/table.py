@@ -56,7 +56,7 @@ def _median(runs: list[Run], key: str) -> float | None:
 
 
 def _ratio(runs: list[Run], base: dict[int, Run], key: str) -> float | None:
-    ratios = [run[key] / base[run["round"]][key] for run in runs if run["round"] in base]
+    ratios = [run[key] / base[run["round"]][key] for run in runs if key in base.get(run["round"], {})]
     return statistics.median(ratios) if ratios else None
 
 
