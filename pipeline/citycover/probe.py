@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,10 +39,14 @@ def peak_rss() -> int:
 
 
 def default_batch(plan: Plan, device: torch.device) -> int:
-    """Windows that go through the network together: a network with finer output works on as many pixels."""
+    """Windows that go through the network together.
+
+    A network with finer output works on as many pixels. Batches are of one row, and their empty slots are
+    computed too: more windows than a row has would be waste.
+    """
     pixels = _GPU_BATCH_PIXELS if device.type == "cuda" else _CPU_BATCH_PIXELS
-    worked_on = plan.window_pixels * max(1, plan.scale) ** 2
-    return max(1, min(64, int(pixels // worked_on)))
+    worked_on = plan.window_pixels * math.ceil(plan.scale) ** 2
+    return max(1, min(64, plan.x.count, pixels // worked_on))
 
 
 def sample_windows(

@@ -75,15 +75,21 @@ def test_devices_that_are_not_there_are_named() -> None:
     assert fast_precision(torch.device("cpu")) in (None, "bf16")
 
 
-def test_a_probe_of_speed_is_positive_and_the_batch_fits_the_window() -> None:
+def test_a_probe_of_speed_is_positive() -> None:
     card = make_card(64, 4, 8)
     plan = replace(plan_of(make_scene((300, 300)), card), batch=2)
     predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
     assert measure_speed(plan, predictor).seconds(plan) > 0
-    assert default_batch(plan, torch.device("cpu")) == 64
-    fine = replace(plan, scale=Fraction(5))
-    assert default_batch(fine, torch.device("cpu")) == 1_500_000 // (25 * plan.window_pixels) < 64
-    assert default_batch(plan_of(make_scene((9000, 9000)), make_card(2048, 4, 8)), torch.device("cpu")) == 1
+
+
+def test_a_batch_has_the_windows_of_a_row_as_far_as_they_fit() -> None:
+    cpu, card = torch.device("cpu"), make_card(64, 4, 8)
+    few, many = (plan_of(make_scene((300, width)), card) for width in (300, 9000))
+    assert default_batch(few, cpu) == few.x.count < 64
+    assert default_batch(many, cpu) == 64
+    fine = replace(many, scale=Fraction(5))
+    assert default_batch(fine, cpu) == 1_500_000 // (25 * many.window_pixels) < 64
+    assert default_batch(plan_of(make_scene((9000, 9000)), make_card(2048, 4, 8)), cpu) == 1
 
 
 def test_the_window_is_the_one_whose_trial_promises_the_shortest_run(monkeypatch: pytest.MonkeyPatch) -> None:
