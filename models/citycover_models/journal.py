@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Journal:
         self.rows = [row for row in _read(self._path) if row["step"] <= step] if step else []
         write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._events = _events(folder, step)
+        self._drawn = self._drawing = 0.0
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append plain values; `step` is one of them."""
@@ -49,9 +51,18 @@ class Journal:
                     self._events.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
-        """Flush the events."""
+        """Draw the curves to their end, and flush the events."""
+        self.draw_curves()
         if self._events is not None:
             self._events.close()
+
+    def draw_now_and_then(self) -> None:
+        """Draw the curves, unless drawing them would take more than a twentieth of the time."""
+        begin = time.perf_counter()
+        if begin - self._drawn > 20 * self._drawing:
+            self.draw_curves()
+            self._drawn = time.perf_counter()
+            self._drawing = self._drawn - begin
 
     def draw_curves(self) -> None:
         """`curves.png`: loss, learning rate and criterion over steps; needs the `plots` extra."""

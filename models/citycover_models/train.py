@@ -34,7 +34,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from citycover import __version__
 from citycover.accuracy import Confusion
 from citycover.card import BandGroup, ModelCard
-from citycover.errors import ConfigError, MachineError, TrainingError
+from citycover.errors import ConfigError, MachineError, ModelError, TrainingError
 from citycover.io.store import write_atomic
 from citycover.sweep import StoppedError
 from citycover_models.blocks.aerial import AerialStatistics
@@ -182,10 +182,11 @@ class _Run:
         torch.manual_seed(request.seed)
         network = build_network(preset, request.recipe, len(request.lessons.legend.ids), statistics)
         if request.weights:
-            logger.info("weights of %s: %s", request.weights, load_weights(network, request.weights))
+            _begin_with(network, request.weights)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
-        self.lesson = Lesson(network, self.recipe.method)
+        weights = class_weights_of(plan, self.recipe)
+        self.lesson = Lesson(network, self.recipe.method, weights).to(device)
         self.learner: nn.Module = DistributedDataParallel(self.lesson) if world > 1 else self.lesson
         self.optimiser = make_optimiser(self.recipe.optimiser, network)
         self.mean = _running_mean(network, self.recipe.ema)
@@ -274,7 +275,7 @@ class _Run:
         scores = self._validate(epoch)
         if self.journal is not None:
             self.journal.add({"step": self.step, "epoch": epoch, **scores})
-            self.journal.draw_curves()
+            self.journal.draw_now_and_then()
         if not scores:
             return False
         if scores["validation_miou"] > self.state.best:
@@ -447,6 +448,26 @@ def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: in
         "training": history,
     }
     return ModelCard(**fields)
+
+
+def class_weights_of(plan: SamplePlan, recipe: Recipe) -> list[float] | None:
+    """Inverse square roots of the classes' shares among the labels, mean 1; 0 for a class without labels."""
+    if recipe.class_weights == "none":
+        return None
+    shares = plan.label_counts / plan.label_counts.sum()
+    weights = np.where(shares > 0, 1 / np.sqrt(np.maximum(shares, 1e-9)), 0)
+    return [float(w) for w in weights / weights[shares > 0].mean()]
+
+
+def _begin_with(network: nn.Module, path: Path) -> None:
+    """Load weights to fine-tune; a few tensors that fit by chance are not enough."""
+    loaded = load_weights(network, path)
+    logger.info("weights of %s: %s", path, loaded)
+    if len(loaded.used) < len(loaded.missing):
+        raise ModelError(
+            f"weights {path} are of another network: {loaded}; give weights of this one, or of its "
+            "encoder by citycover import-weights"
+        )
 
 
 def _running_mean(network: nn.Module, decay: float | None) -> AveragedModel | None:

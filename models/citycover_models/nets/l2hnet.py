@@ -45,6 +45,7 @@ from torch.nn import functional as F
 from citycover.card import ModelCard, WindowRule
 from citycover.legend import read_legend
 from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RATIOS_L2HNET, RPBlock
 from citycover_models.preset import Preset
@@ -259,6 +260,8 @@ def cas_dva_loss(
     ignore: int = 255,
     cas: Selector = "dynamic",
     gamma: float = 0.01,
+    keep_shares: bool = False,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """L = L_wce + gamma L_dva.
 
@@ -272,13 +275,17 @@ def cas_dva_loss(
         ignore: label of pixels without one.
         cas: selector, see `confident_area`.
         gamma: weight of L_dva; 0.01 in L2HNet, 0.1 in a descendant.
+        keep_shares: see `cross_entropy`; not published.
+        class_weights: see `cross_entropy`; not published.
     """
     probabilities = logits.detach().softmax(dim=1)
     confident = confident_area(probabilities, labels, ignore, cas)
     confidence, predicted = probabilities.max(dim=1)
-    target = labels.where(confident, -100).long()
-    entropy = F.cross_entropy(logits, target, ignore_index=-100, reduction="none")  # 0 where vague
-    l_wce = (entropy * confidence.exp()).sum() / confident.sum().clamp(min=1)
+    weights = confidence.exp() * confident  # 0 where vague
+    mean = cross_entropy(
+        logits, labels, weights, ignore=ignore, keep_shares=keep_shares, class_weights=class_weights
+    )
+    l_wce = mean * (weights.sum() / confident.sum().clamp(min=1))
     return l_wce + gamma * vague_area_distance(features, predicted, confident, logits.shape[1])
 
 

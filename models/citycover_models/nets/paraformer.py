@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from citycover.card import ModelCard, WindowRule
 from citycover.legend import read_legend
 from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.decoder_cup import DecoderBranch, DecoderCup
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.sides import check_sides
@@ -143,6 +144,8 @@ def plat_loss(
     ignore: int = 0,
     weights: tuple[float, float] = (0.5, 0.5),
     aux_loss: Literal["ce", "dice"] = "ce",
+    keep_shares: bool = False,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Pseudo-label-assisted training: the CNN's agreement with the coarse labels chooses what the ViT learns.
 
@@ -156,16 +159,18 @@ def plat_loss(
         ignore: label of pixels without one; 0 for heads with a void channel, 255 for those without.
         weights: a and b; the published code has 0.5 and 0.5, the paper's equation 1 and 1.
         aux_loss: of the CNN's term; `dice` as a figure of VCNet draws it, see `dice_loss`.
+        keep_shares: see `cross_entropy`; not published.
+        class_weights: see `cross_entropy`; not published.
     """
-    agreed = labels.where(cnn.detach().argmax(dim=1) == labels, ignore)  # mask cross-entropy: M
-    l_cnn = dice_loss(cnn, labels, ignore) if aux_loss == "dice" else _cross_entropy(cnn, labels, ignore)
-    return weights[0] * l_cnn + weights[1] * _cross_entropy(vit, agreed, ignore)
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
-    """Mean over labelled pixels; 0 where there are none."""
-    total = F.cross_entropy(logits, labels.long(), ignore_index=ignore, reduction="sum")
-    return total / (labels != ignore).sum().clamp(min=1)
+    agreed = cnn.detach().argmax(dim=1) == labels  # mask cross-entropy: M
+    l_vit = cross_entropy(
+        vit, labels, agreed, ignore=ignore, keep_shares=keep_shares, class_weights=class_weights
+    )
+    if aux_loss == "dice":
+        l_cnn = dice_loss(cnn, labels, ignore)
+    else:
+        l_cnn = cross_entropy(cnn, labels, ignore=ignore, class_weights=class_weights)
+    return weights[0] * l_cnn + weights[1] * l_vit
 
 
 def dice_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:

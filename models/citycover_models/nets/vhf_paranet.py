@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from citycover.card import ModelCard, WindowRule
 from citycover.legend import read_legend
 from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RPBlock
 from citycover_models.blocks.sides import check_sides
@@ -293,7 +294,14 @@ def _share(count: int) -> list[int]:
 
 
 def nlat_loss(
-    cnn_logits: Tensor, vit_logits: Tensor, labels: Tensor, *, ignore: int = 255, swap: bool = False
+    cnn_logits: Tensor,
+    vit_logits: Tensor,
+    labels: Tensor,
+    *,
+    ignore: int = 255,
+    swap: bool = False,
+    keep_shares: bool = False,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """L = 0.5 CE(cnn, Y) + 0.5 sum w CE(vit, Y) / sum w, w = [argmax cnn = Y] max p_cnn.
 
@@ -305,15 +313,17 @@ def nlat_loss(
         labels: (n, y, x) coarse labels.
         ignore: label of pixels without one.
         swap: the branches change roles, every other epoch.
+        keep_shares: see `cross_entropy`; not published.
+        class_weights: see `cross_entropy`; not published.
     """
     leader, follower = (vit_logits, cnn_logits) if swap else (cnn_logits, vit_logits)
-    valid = labels != ignore
-    target = labels.where(valid, 0).long()
     confidence, predicted = leader.detach().softmax(dim=1).max(dim=1)
-    weights = confidence * (predicted == target) * valid
-    led = F.cross_entropy(leader, target, reduction="none") * valid
-    followed = F.cross_entropy(follower, target, reduction="none") * weights
-    return 0.5 * led.sum() / valid.sum().clamp(min=1) + 0.5 * followed.sum() / weights.sum().clamp(min=1e-6)
+    weights = confidence * (predicted == labels)
+    led = cross_entropy(leader, labels, ignore=ignore, class_weights=class_weights)
+    followed = cross_entropy(
+        follower, labels, weights, ignore=ignore, keep_shares=keep_shares, class_weights=class_weights
+    )
+    return 0.5 * led + 0.5 * followed
 
 
 _PAPER = "VHF-ParaNet, public repository (README); Han et al. 2023, agent attention, arXiv:2312.08874"

@@ -1,0 +1,330 @@
+"""Training: every method learns, a killed run goes on to the same weights, and what can go wrong is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lessons import lessons_of, make_city, small_recipe
+from safetensors.torch import load_file
+
+from citycover.errors import ConfigError, MachineError, ModelError, ProductError, TrainingError
+from citycover.modelfile import read_model_file
+from citycover.sweep import StoppedError
+from citycover_models.data.labels import IGNORE
+from citycover_models.methods import C2F, CasDva, CrossEntropy, Lesson, Moment, Nlat, Plat
+from citycover_models.recipe import Schedule, parse_recipe, read_recipe, recipe_names
+from citycover_models.registry import find_preset
+from citycover_models.train import TrainRequest, TrainWatch, train
+
+METHODS = {
+    "l2hnet-tiny": {"name": "cas-dva", "warm_up": 0.3},
+    "paraformer-tiny": {"name": "plat"},
+    "vcnet-tiny": {"name": "plat", "aux_loss": "dice"},
+    "c2fnet-tiny": {"name": "c2f", "scales": [4], "rounds": 1},
+    "vhf-paranet-tiny": {"name": "nlat", "symmetric": True},
+}
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_city(tmp_path_factory.mktemp("city"))
+
+
+def request(city: Path, out: Path, recipe: dict[str, Any] | None = None, **changes: Any) -> TrainRequest:
+    given = {"workers": 0, "measure": False} | changes
+    return TrainRequest(lessons_of(city), small_recipe(**(recipe or {})), out, **given)
+
+
+@pytest.mark.parametrize("network", METHODS)
+def test_every_method_leaves_a_model_with_its_card(city: Path, tmp_path: Path, network: str) -> None:
+    recipe = {"network": network, "method": METHODS[network], "chip": 32, "epochs": 1}
+    trained = train(request(city, tmp_path / "run", recipe))
+    model = read_model_file(trained.model)
+    assert model.card.legend.name == "city" and model.card.groups[0].names == ("red", "green", "blue", "nir")
+    assert "recipe small" in model.card.training and 0.5 <= model.card.gsd[0] <= 1 <= model.card.gsd[1]
+    assert trained.steps == 3 and 0 <= trained.validation["validation_miou"] <= 1
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"model.pt", "weights.safetensors", "metrics.jsonl", "plan.json", "curves.png", "result.json",
+            "predictions-0001.png", "events"} <= names  # fmt: skip
+    assert "checkpoint.pt" not in names
+
+
+def test_training_lowers_the_loss(city: Path, tmp_path: Path) -> None:
+    train(request(city, tmp_path / "run", {"epochs": 8, "chips_per_epoch": 16, "batch": 4, "ema": None}))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    scores = [row["validation_miou"] for row in rows if "validation_miou" in row]
+    assert losses[-1] < 0.9 * losses[0] and scores[-1] > scores[0]
+
+
+def stop_after(step: int) -> TrainWatch:
+    stop = threading.Event()
+    return TrainWatch(advanced=lambda done, _all, _note: stop.set() if done >= step else None, stop=stop)
+
+
+@pytest.mark.parametrize("network", ["l2hnet-tiny", "c2fnet-tiny"])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    city: Path, tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {"network": network, "method": METHODS[network], "clip": 1.0, "accumulate": 1}
+    straight = train(request(city, tmp_path / "straight", recipe))
+    stop = threading.Event()
+    from citycover_models import train as module
+
+    note = module._Run._note
+
+    def stopping(self: Any, *arguments: Any) -> None:
+        note(self, *arguments)
+        if self.step == 4:  # in the middle of the second epoch
+            stop.set()
+
+    monkeypatch.setattr(module._Run, "_note", stopping)
+    with pytest.raises(StoppedError):
+        train(request(city, tmp_path / "broken", recipe), TrainWatch(stop=stop))
+    monkeypatch.undo()
+    with pytest.raises(ProductError, match="--resume"):
+        train(request(city, tmp_path / "broken", recipe))
+    with pytest.raises(ConfigError, match="another training"):
+        train(request(city, tmp_path / "broken", recipe, seed=1, resume=True))
+    resumed = train(request(city, tmp_path / "broken", recipe, resume=True))
+    assert resumed.steps == straight.steps
+    one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+    with pytest.raises(ProductError, match="finished training"):
+        train(request(city, tmp_path / "broken", recipe))
+    steps = [json.loads(x)["step"] for x in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+KILL = """
+import os, sys
+sys.path[:0] = sys.argv[3:]
+from pathlib import Path
+from citycover_models import train as module
+from lessons import lessons_of, small_recipe
+save = module._Run._save
+def dying(self):
+    save(self)
+    if self.step == 3:
+        os.kill(os.getpid(), 9)
+module._Run._save = dying
+lessons, out = lessons_of(Path(sys.argv[1])), Path(sys.argv[2])
+module.train(module.TrainRequest(lessons, small_recipe(), out, workers=0, measure=False))
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(city: Path, tmp_path: Path) -> None:
+    folder = str(Path(__file__).parent)
+    died = subprocess.run(
+        [sys.executable, "-c", KILL, str(city), str(tmp_path / "broken"), folder], check=False, timeout=120,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert died.returncode == -9, died.stderr
+    train(request(city, tmp_path / "broken", resume=True))
+    train(request(city, tmp_path / "straight"))
+    one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+
+
+DISTRIBUTED = """
+import sys
+sys.path[:0] = sys.argv[3:]
+from pathlib import Path
+from citycover_models.train import TrainRequest, train
+from lessons import lessons_of, small_recipe
+recipe = small_recipe(epochs=1, ema=None, augment={"symmetries": False})
+lessons, out = lessons_of(Path(sys.argv[1])), Path(sys.argv[2])
+train(TrainRequest(lessons, recipe, out, workers=0, measure=False, device="cpu"))
+"""
+
+
+def test_processes_of_torchrun_learn_together(city: Path, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(DISTRIBUTED)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
+         str(city), str(tmp_path / "run"), str(Path(__file__).parent)],
+        capture_output=True, text=True, timeout=240, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "model.pt").is_file()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 3
+
+
+def test_fine_tuning_begins_with_the_weights_given(city: Path, tmp_path: Path) -> None:
+    train(request(city, tmp_path / "one", {"epochs": 1}))
+    still = {"optimiser": {"name": "sgd", "lr": 1e-12, "momentum": 0.0, "weight_decay": 0.0}, "ema": None}
+    train(request(city, tmp_path / "two", still, weights=tmp_path / "one" / "weights.safetensors"))
+    one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("one", "two"))
+    learned = [name for name in one if name.endswith("conv.weight") or name == "head.weight"]
+    assert learned
+    for name in learned:
+        torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=0)
+    other = {"network": "vhf-paranet-tiny", "method": {"name": "nlat"}}
+    with pytest.raises(ModelError):
+        train(request(city, tmp_path / "x", other, weights=tmp_path / "one" / "weights.safetensors"))
+
+
+def test_early_stop_keeps_the_best_weights(city: Path, tmp_path: Path) -> None:
+    wild = {"patience": 1, "epochs": 12, "optimiser": {"name": "sgd", "lr": 1e-9}, "ema": None,
+            "augment": {"symmetries": False}}  # fmt: skip
+    trained = train(request(city, tmp_path / "run", wild))
+    assert trained.steps < 12 * 3
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def test_a_loss_that_is_no_number_stops_with_the_batch_and_the_reason(city: Path, tmp_path: Path) -> None:
+    wild = {"optimiser": {"name": "sgd", "lr": 1e30, "momentum": 0.0}, "schedule": {"name": "constant"}}
+    with pytest.raises(TrainingError, match=r"lower optimiser\.lr"):
+        train(request(city, tmp_path / "run", wild))
+    batch = load_file(tmp_path / "run" / "broken-batch.safetensors")
+    assert batch["images"].shape == (2, 4, 32, 32) and batch["labels"].shape == (2, 32, 32)
+
+
+def test_class_without_labels_is_pointed_out(
+    city: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import rasterio
+
+    from citycover_models.data.prepare import ImageAndLabels, prepare_lessons
+
+    with rasterio.open(city / "labels_10m.tif") as source:
+        profile, codes = source.profile, source.read(1)
+    codes[codes == 1] = 3
+    with rasterio.open(tmp_path / "l.tif", "w", **profile) as sink:
+        sink.write(codes, 1)
+    lessons = prepare_lessons(
+        [ImageAndLabels(str(city / "image.tif"), (str(tmp_path / "l.tif"),))], ["city"], None
+    )
+    train(TrainRequest(lessons, small_recipe(epochs=1), tmp_path / "run", workers=0, measure=False))
+    assert "no label means water" in caplog.text
+
+
+def test_other_content_is_never_removed(city: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(ProductError, match=r"thesis\.txt"):
+        train(request(city, tmp_path, overwrite=True))
+    assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+def test_a_device_that_is_not_there_is_said(city: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(MachineError, match="--device cpu"):
+        train(request(city, tmp_path / "run", device="cuda"))
+
+
+# --- recipes and methods -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_built_in_recipes_fit_their_networks(name: str) -> None:
+    from citycover_models.blocks.aerial import CHESAPEAKE_RGBN
+    from citycover_models.train import build_network
+
+    recipe = read_recipe(name)
+    assert recipe.source
+    with torch.device("meta"):
+        network = build_network(find_preset(recipe.network), recipe, 5, CHESAPEAKE_RGBN)
+    assert sum(p.numel() for p in network.parameters()) > 1000
+
+
+def test_recipes_say_what_is_wrong_with_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"known are .*epochs"):
+        read_recipe("vcnet", ["epoch=3"])
+    with pytest.raises(ConfigError, match="vcnet-light"):
+        read_recipe("atlantis")
+    assert read_recipe("vcnet", ["optimiser.lr=0.5", "method.aux_loss=dice"]).optimiser.lr == 0.5
+    with pytest.raises(ConfigError, match="key=value"):
+        read_recipe("vcnet", ["epochs"])
+    (tmp_path / "mine.toml").write_text("epochs = ")
+    with pytest.raises(ConfigError, match="not TOML"):
+        read_recipe(tmp_path / "mine.toml")
+
+
+def test_network_and_method_must_fit(city: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="takes ce, cas-dva"):
+        train(request(city, tmp_path / "run", {"method": {"name": "plat"}}))
+    with pytest.raises(ConfigError, match="the nearest is chip = 32"):
+        train(
+            request(
+                city, tmp_path / "run2", {"network": "vcnet-tiny", "method": {"name": "plat"}, "chip": 40}
+            )
+        )
+
+
+def test_schedules() -> None:
+    poly = Schedule(name="poly", power=0.9)
+    assert [round(poly.rate(1, s, 4, 0), 3) for s in range(4)] == [1, 0.772, 0.536, 0.287]
+    assert Schedule(name="cosine").rate(2, 5, 10, 0) == pytest.approx(1)
+    assert Schedule(name="constant", warm_up=4).rate(1, 0, 10, 0) == 0.25
+    assert Schedule(name="steps", every=2, factor=0.5, floor=0.2).rate(1, 0, 1, 9) == 0.2
+
+
+@pytest.mark.parametrize("network", METHODS)
+def test_a_batch_without_labels_teaches_nothing(network: str) -> None:
+    from citycover_models.blocks.aerial import CHESAPEAKE_RGBN
+
+    kinds = {"cas-dva": CasDva, "plat": Plat, "c2f": C2F, "nlat": Nlat}
+    torch.manual_seed(0)
+    module = find_preset(network).build_for(4, CHESAPEAKE_RGBN)
+    images = torch.randint(0, 255, (2, 4, 64, 64), dtype=torch.uint8)
+    nothing = torch.full((2, 64, 64), IGNORE)
+    for method in (kinds[METHODS[network]["name"]].model_validate(METHODS[network]), CrossEntropy()):
+        loss = Lesson(module, method)(images, nothing, Moment(9, 10, 0))
+        loss.backward()
+        assert float(loss.detach()) < 0.1
+        assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in module.parameters())
+
+
+def test_heads_with_a_void_channel_learn_the_same_classes() -> None:
+    class Void(torch.nn.Module):
+        first_class = 1
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(x[:, 0].long() + 1, 5).permute(0, 3, 1, 2) * 50.0
+
+    labels = torch.randint(0, 4, (1, 8, 8))
+    assert float(Lesson(Void(), CrossEntropy())(labels[:, None], labels, Moment(0, 1, 0))) < 1e-6
+
+
+def test_a_recipe_is_a_value() -> None:
+    recipe = small_recipe()
+    assert parse_recipe(recipe.model_dump(mode="json")) == recipe
+    assert recipe.epoch_chips(3) == 6
+    assert small_recipe(chips_per_epoch=0, chips_per_image=5, batch=4).epoch_chips(3) == 16
+
+
+def test_real_pairs_can_be_learned_from(real_data: Path, tmp_path: Path) -> None:
+    """Landsat at 30 m with the land cover of another grid and CRS."""
+    from citycover_models.data.prepare import ImageAndLabels, prepare_lessons
+
+    folder = real_data / "pairs" / "zion_landsat_nlcd"
+    import rasterio
+
+    with rasterio.open(folder / "landsat_b2.tif") as source:
+        profile = source.profile | {"count": 4, "driver": "GTiff"}
+        bands = [rasterio.open(folder / f"landsat_b{n}.tif").read(1) for n in (4, 3, 2, 5)]
+    stack = tmp_path / "landsat.tif"
+    with rasterio.open(stack, "w", **profile) as sink:
+        sink.write(np.stack(bands))
+        for index, name in enumerate(("red", "green", "blue", "nir"), start=1):
+            sink.set_band_description(index, name)
+    lessons = prepare_lessons(
+        [ImageAndLabels(str(stack), (str(folder / "nlcd2011.tif"),))], ["nlcd"], "base4"
+    )
+    trained = train(TrainRequest(lessons, small_recipe(epochs=1), tmp_path / "run", workers=0, measure=False))
+    assert read_model_file(trained.model).card.native_gsd == pytest.approx(30, rel=0.02)
