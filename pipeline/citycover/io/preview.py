@@ -229,3 +229,32 @@ def round_length(most: float) -> float:
     power = 10.0 ** math.floor(math.log10(most))
     digit = next(d for d in (5, 2, 1) if d * power <= most * (1 + 1e-9))
     return round(digit * power, 12)
+
+
+def write_panels(
+    path: Path, panels: Sequence[tuple[str, NDArray[np.uint8]]], legend: Legend, title: str
+) -> None:
+    """Write pictures of the same ground side by side, each under its name, with a legend below.
+
+    Args:
+        path: of the PNG.
+        panels: (name, (y, x, 3)) pairs; all of one shape.
+        legend: its classes are listed.
+        title: of the whole.
+    """
+    height, width = panels[0][1].shape[:2]
+    total = 2 * _MARGIN + len(panels) * width + (len(panels) - 1) * _GAP
+    entries = [(c.rgb, c.name) for c in legend.classes]
+    rows = _wrap([_entry_width(text) for _, text in entries], total - 2 * _MARGIN)
+    top = _MARGIN + _TITLE + 44
+    below = top + height + 20
+    picture = Image.new("RGB", (total, below + len(rows) * 32 + _MARGIN - 8), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((_MARGIN, _MARGIN), _fit(title, _TITLE, total - 2 * _MARGIN), _INK, _font(_TITLE), anchor="lt")
+    for number, (name, pixels) in enumerate(panels):
+        left = _MARGIN + number * (width + _GAP)
+        draw.text((left, top - 10), _fit(name, _TEXT, width), _INK, _font(_TEXT), anchor="ls")
+        picture.paste(Image.fromarray(pixels), (left, top))
+        draw.rectangle((left - 1, top - 1, left + width, top + height), outline=(200, 204, 208))
+    _draw_legend(draw, entries, rows, (_MARGIN, below))
+    write_atomic(path, lambda file: picture.save(file, "PNG"))
