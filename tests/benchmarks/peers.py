@@ -68,7 +68,7 @@ class FailedRunError(Exception):
 
 def tasks_of(given: argparse.Namespace) -> Iterator[Task]:
     """Rounds outermost, so that what else the machine does falls on all methods alike."""
-    for turn in range(given.repeats):
+    for turn in range(given.first, given.first + given.repeats):
         for network in given.networks:
             for size in given.sizes:
                 for method in given.methods:
@@ -310,6 +310,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
     parser.add_argument("--allocators", nargs="+", choices=("shipped", "tuned"), default=["shipped", "tuned"])
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
+    parser.add_argument("--first", type=int, default=0, help="number of the first round, to add more of them")
     parser.add_argument("--fidelity", type=int, default=2048, help="compare with one forward up to this size")
     parser.add_argument("--limit", type=float, default=3600, help="seconds that one run may take")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "citycover-bench")
