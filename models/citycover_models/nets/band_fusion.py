@@ -213,6 +213,8 @@ class DenseFusion(nn.Module):
         super().__init__()
         self.multiple = 12
         """Windows are whole pixels of 60 m, and whole where 20 m and 60 m bands join: strides 2 and 4."""
+        self.least = 24
+        """Least side in pixels of 10 m: 60 m bands, or maps at stride 4, are halved twice."""
         self.groups = BandGroups(statistics, boa_offset)
         self.encoder = make_encoder(mode, backbone)
         self.pyramid = make_pyramid(self.encoder)
@@ -222,9 +224,9 @@ class DenseFusion(nn.Module):
         """Raw groups of a window -> logits (n, k, y, x).
 
         Raises:
-            ModelError: a side is no multiple of 12, or groups do not cover the same ground.
+            ModelError: a side is no multiple of 12 from 24 on, or groups do not cover the same ground.
         """
-        check_sides("band fusion", b10.shape[2], b10.shape[3], self.multiple)
+        check_sides("band fusion", b10.shape[2], b10.shape[3], self.multiple, self.least)
         b10, b20, b60 = self.groups(b10, b20, b60)
         return self.head(self.pyramid(self.encoder(b10, b20, b60)))
 
