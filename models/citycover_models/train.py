@@ -14,12 +14,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from citycover import __version__
 from citycover.accuracy import Confusion
 from citycover.card import BandGroup, ModelCard
-from citycover.errors import ConfigError, MachineError, ModelError, TrainingError
+from citycover.errors import TrainingError
 from citycover.io.store import write_atomic
 from citycover.sweep import StoppedError
 from citycover_models.blocks.aerial import AerialStatistics
@@ -52,10 +50,19 @@ from citycover_models.data.samples import SamplePlan, plan_samples
 from citycover_models.export import export_torchscript, safe_precision
 from citycover_models.journal import Journal, draw_predictions
 from citycover_models.margins import measurable, measure_margins
-from citycover_models.methods import NEEDS, Lesson, Moment
+from citycover_models.methods import Lesson, Moment
 from citycover_models.preset import Preset
-from citycover_models.recipe import Optimiser, Recipe
+from citycover_models.recipe import Recipe
 from citycover_models.registry import find_preset
+from citycover_models.train_setup import (
+    begin_with,
+    build_network,
+    class_weights_of,
+    identity_of_weights,
+    join_processes,
+    make_optimiser,
+    running_mean,
+)
 from citycover_models.training_folder import CHECKPOINT, RESULT, training_folder
 from citycover_models.weights import load_weights, write_weights
 
@@ -124,7 +131,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
     recipe, lessons = request.recipe, request.lessons
     preset = find_preset(recipe.network)
     with (
-        _processes(request.device) as (rank, world, device),
+        join_processes(request.device) as (rank, world, device),
         training_folder(request.out, resume=request.resume, overwrite=request.overwrite, rank=rank),
     ):
         plan = plan_of(request)
@@ -135,7 +142,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
             [(p.scene.identity, p.labels, p.agree) for p in lessons.pairs],
             lessons.legend.ids,
             request.seed,
-            request.weights and request.weights.stat().st_size,
+            identity_of_weights(request.weights),
         )
         state = Checkpoint(identity)
         if request.resume and (request.out / CHECKPOINT).is_file():
@@ -182,14 +189,14 @@ class _Run:
         torch.manual_seed(request.seed)
         network = build_network(preset, request.recipe, len(request.lessons.legend.ids), statistics)
         if request.weights:
-            _begin_with(network, request.weights)
+            begin_with(network, request.weights)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
         weights = class_weights_of(plan, self.recipe)
         self.lesson = Lesson(network, self.recipe.method, weights).to(device)
         self.learner: nn.Module = DistributedDataParallel(self.lesson) if world > 1 else self.lesson
         self.optimiser = make_optimiser(self.recipe.optimiser, network)
-        self.mean = _running_mean(network, self.recipe.ema)
+        self.mean = running_mean(network, self.recipe.ema)
         if state.step:
             network.load_state_dict(state.network)
             self.optimiser.load_state_dict(state.optimiser)
@@ -389,43 +396,6 @@ class _Run:
         return report.path
 
 
-def build_network(
-    preset: Preset, recipe: Recipe, num_classes: int, statistics: AerialStatistics
-) -> nn.Module:
-    """The network of a recipe for bands and classes in hand.
-
-    Raises:
-        ConfigError: the method needs what the network does not have.
-    """
-    network = preset.build_for(num_classes, statistics)
-    need = NEEDS[recipe.method.name]
-    if not hasattr(network, need):
-        fitting = [name for name, what in NEEDS.items() if hasattr(network, what)]
-        raise ConfigError(
-            f"method {recipe.method.name!r} needs a network with {need!r}; {preset.name} takes "
-            f"{', '.join(fitting)}"
-        )
-    multiple = int(getattr(network, "multiple", 1))
-    if recipe.chip % multiple:
-        near = max(multiple, round(recipe.chip / multiple) * multiple)
-        raise ConfigError(
-            f"chips of {recipe.chip} px do not fit {preset.name}, which takes multiples of {multiple}; "
-            f"the nearest is chip = {near}"
-        )
-    return network
-
-
-def make_optimiser(options: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over all parameters."""
-    parameters = list(network.parameters())
-    if options.name == "sgd":
-        return torch.optim.SGD(
-            parameters, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
-        )
-    kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
-    return kind(parameters, options.lr, weight_decay=options.weight_decay, amsgrad=options.amsgrad)
-
-
 def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: int) -> ModelCard:
     """The preset's card with the bands, classes and history of this training."""
     lessons, recipe, template = request.lessons, request.recipe, preset.card()
@@ -448,32 +418,6 @@ def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: in
         "training": history,
     }
     return ModelCard(**fields)
-
-
-def class_weights_of(plan: SamplePlan, recipe: Recipe) -> list[float] | None:
-    """Inverse square roots of the classes' shares among the labels, mean 1; 0 for a class without labels."""
-    if recipe.class_weights == "none":
-        return None
-    shares = plan.label_counts / plan.label_counts.sum()
-    weights = np.where(shares > 0, 1 / np.sqrt(np.maximum(shares, 1e-9)), 0)
-    return [float(w) for w in weights / weights[shares > 0].mean()]
-
-
-def _begin_with(network: nn.Module, path: Path) -> None:
-    """Load weights to fine-tune; a few tensors that fit by chance are not enough."""
-    loaded = load_weights(network, path)
-    logger.info("weights of %s: %s", path, loaded)
-    if len(loaded.used) < len(loaded.missing):
-        raise ModelError(
-            f"weights {path} are of another network: {loaded}; give weights of this one, or of its "
-            "encoder by citycover import-weights"
-        )
-
-
-def _running_mean(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
@@ -509,22 +453,3 @@ def _write_plan(request: TrainRequest, plan: SamplePlan, statistics: AerialStati
         "band_std": statistics.std,
     }
     write_atomic(request.out / "plan.json", json.dumps(content, indent=1))
-
-
-@contextmanager
-def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
-    """(rank, world, device); joins the others where torchrun started this process."""
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    cuda = torch.cuda.is_available() and device in {"auto", "cuda"}
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise MachineError(f"--device {device}: torch finds no CUDA device here; give --device cpu")
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device(f"cuda:{local}" if cuda else "cpu" if device == "auto" else device)
-    if world == 1:
-        yield 0, 1, chosen
-        return
-    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    try:
-        yield rank, world, chosen
-    finally:
-        torch.distributed.destroy_process_group()

@@ -14,7 +14,7 @@ BASE = "citycover"
 FIGURES = ("wall_s", "cpu_s", "mpx_per_s", "forward_share", "redundancy", "peak_bytes", "process_s")
 FIDELITY = ("disagreement", "frame_lost", "cog")
 HEADINGS = (
-    "method", "setting", "wall, s", "unique Mpx/s", "forward share", "redundancy", "peak, GiB",
+    "method", "setting", "rounds", "wall, s", "unique Mpx/s", "forward share", "redundancy", "peak, GiB",
     "wall / citycover's", "allocator tuned", "processor time / citycover's", "allocator tuned",
     "disagreement, %", "frame pixels lost", "valid COG",
 )  # fmt: skip
@@ -56,7 +56,8 @@ def _median(runs: list[Run], key: str) -> float | None:
 
 
 def _ratio(runs: list[Run], base: dict[int, Run], key: str) -> float | None:
-    ratios = [run[key] / base[run["round"]][key] for run in runs if key in base.get(run["round"], {})]
+    pairs = [(run, base.get(run["round"], {})) for run in runs]
+    ratios = [run[key] / other[key] for run, other in pairs if key in run and key in other]
     return statistics.median(ratios) if ratios else None
 
 
@@ -76,6 +77,7 @@ def _failed(row: Row) -> list[str]:
 def _cells(row: Row) -> list[str]:
     peak, share, cog = row["peak_bytes"], row["disagreement"], row["cog"]
     return [
+        _number(row["rounds"], "d"),
         _number(row["wall_s"], ".1f"),
         _number(row["mpx_per_s"], ".2f"),
         _number(row["forward_share"], ".2f"),

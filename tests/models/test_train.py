@@ -233,7 +233,7 @@ def test_a_device_that_is_not_there_is_said(city: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_built_in_recipes_fit_their_networks(name: str) -> None:
     from citycover_models.blocks.aerial import CHESAPEAKE_RGBN
-    from citycover_models.train import build_network
+    from citycover_models.train_setup import build_network
 
     recipe = read_recipe(name)
     assert recipe.source

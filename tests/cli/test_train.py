@@ -1,0 +1,104 @@
+"""The train and demo verbs, from imagery and coarse labels to a map."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from citycover.synth import write_city
+
+QUICK = ("--set", "epochs=1", "--set", "chips_per_epoch=16", "--set", "chip=32", "--set", "batch=4")
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("city")
+    write_city(folder, 192, 3)
+    return folder
+
+
+def arguments(city: Path, out: Path) -> list[object]:
+    return ["train", "--recipe", "l2hnet-light", "--image", city / "image.tif", "--labels",
+            city / "labels_10m.tif", "--legend", "city", "-o", out, "--workers", 0]  # fmt: skip
+
+
+def test_train_then_map(citycover, city: Path, tmp_path: Path) -> None:
+    trained = citycover(*arguments(city, tmp_path / "run"), *QUICK, "--json")
+    assert trained.code == 0, trained.err
+    said = json.loads(trained.out)
+    assert said["steps"] == 4 and 0 <= said["validation_miou"] <= 1
+    mapped = citycover("map", city / "image.tif", "--model", said["model"], "-o", tmp_path / "product")
+    assert mapped.code == 0, mapped.err
+    with rasterio.open(tmp_path / "product" / "landcover.tif") as source:
+        assert set(source.read(1).ravel().tolist()) <= {1, 2, 3, 4, 5, 6}
+    again = citycover(*arguments(city, tmp_path / "run"), *QUICK)
+    assert again.code == 2 and "--overwrite" in again.err
+    shown = citycover("models", "show", said["model"])
+    assert "recipe l2hnet-light" in shown.out
+
+
+def test_a_plan_is_printed_and_nothing_written(citycover, city: Path, tmp_path: Path) -> None:
+    result = citycover(*arguments(city, tmp_path / "run"), *QUICK, "--plan", "--json")
+    plan = json.loads(result.out)
+    assert plan["chips_per_epoch"] == 16 and len(plan["first_epoch"]) == 16
+    assert sum(plan["label_shares"]) == pytest.approx(1, abs=0.01)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("--legend", "worldcover", "--to", "base4"), "legends that hold all its codes"),
+        (("--legend", "atlantis"), "there is no legend"),
+        (("--recipe", "atlantis"), "there is no recipe"),
+        (("--set", "epoch=1"), "known are"),
+        (("--list", "x.csv"), "exactly one of the three"),
+        (("--bands", "1,2,9"), "9"),
+        (("--agree", "2"), "--agree 2"),
+        (("--weights", "nowhere.safetensors"), "no file"),
+    ],
+)
+def test_bad_input_is_said_in_one_line(
+    citycover, city: Path, tmp_path: Path, change: tuple[str, ...], said: str
+) -> None:
+    given = arguments(city, tmp_path / "run")
+    if change[0] == "--legend":
+        given = [a for a in given if a not in {"--legend", "city"}]
+    result = citycover(*given, *QUICK, *change)
+    assert result.code == 2, result.out + result.err
+    assert said in result.err
+    assert result.err.strip().splitlines()[-1].startswith("citycover: error:")
+
+
+def test_sigterm_keeps_a_checkpoint_and_says_how_to_go_on(city: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "citycover_cli", *map(str, arguments(city, run))]
+    process = subprocess.Popen(
+        [*command, "--set", "chips_per_epoch=4000", "--set", "chip=32"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").is_file() or not (run / "metrics.jsonl").read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "--resume" in said and (run / "checkpoint.pt").is_file()
+
+
+def test_the_demo_tells_the_whole_story(citycover, tmp_path: Path) -> None:
+    result = citycover("demo", tmp_path / "demo", "--size", 256, *QUICK, "--json")
+    assert result.code == 0, result.err
+    story = json.loads(result.out)
+    assert story["coarse_labels"]["miou"] > 0 and len(story["map"]["classes"]) == 6
+    for name in ("story.png", "training/model.pt", "product/landcover.tif", "city/truth.tif"):
+        assert (tmp_path / "demo" / name).is_file()
+    again = citycover("demo", tmp_path / "demo", "--size", 256, *QUICK)
+    assert again.code == 2 and "already holds" in again.err
