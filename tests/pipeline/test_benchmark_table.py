@@ -45,7 +45,7 @@ def test_ratios_are_taken_within_a_round_before_the_median() -> None:
     assert peer["cpu_s_ratio"] == 1.0
     assert peer["wall_s"] == 5.0
     assert table.rows_of(runs, "cheap", 64, ["peer"]) == []
-    assert table.rows_of(runs[1:2] + [run("peer", 0, 9.0)], "unet", 64, ["peer"])[0]["wall_s_ratio"] is None
+    assert table.rows_of([*runs[1:2], run("peer", 0, 9.0)], "unet", 64, ["peer"])[0]["wall_s_ratio"] is None
     del runs[3]["cpu_s"], runs[1]["cpu_s"]
     assert table.rows_of(runs, "unet", 64, ["peer"])[0]["cpu_s_ratio"] == 1.0  # of the third round alone
 
