@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench forward-share memory models-table clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench forward-share memory models-table accuracy clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -42,6 +42,9 @@ forward-share: $(STAMP)
 # Against the peers, which live in an environment of their own; BENCH="--sizes 8192 --repeats 1" and the like.
 bench: $(STAMP) $(PEERS_STAMP)
 	$(BIN)/python tests/benchmarks/peers.py $(BENCH)
+
+accuracy: $(STAMP)
+	$(BIN)/python tests/benchmarks/accuracy.py
 
 models-table: $(STAMP)
 	$(BIN)/python -m citycover_models.document docs
