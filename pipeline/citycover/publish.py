@@ -19,7 +19,7 @@ import rasterio
 from citycover import __version__
 from citycover.io.cog import CogInfo, Compression, Statistics, write_cog
 from citycover.io.folder import ProductFolder
-from citycover.io.overview import read_picture
+from citycover.io.overview import Picture, read_picture
 from citycover.io.preview import PreviewInput, write_preview
 from citycover.io.reader import Hole
 from citycover.io.stac import ItemContent, ModelSource, ProductFile, describe_cog, describe_file, write_item
@@ -69,12 +69,13 @@ class Finished:
 
 def publish(run: Finished, folder: ProductFolder) -> Product:
     """Write every file of the product beside the store, then rename them into the folder."""
-    with run.stages.time("publish"):
+    with run.stages.time("publish"), ThreadPoolExecutor(1, thread_name_prefix="picture") as pool:
+        picture = pool.submit(_read_picture, run)  # while the rasters are written
         files, statistics = _write_rasters(run, folder.staging)
         legend = run.job.model.card.legend
         counts = {c.id: statistics.counts.get(c.id, 0) for c in legend.classes}
         shares = {c.name: counts[c.id] / statistics.valid for c in legend.classes if counts[c.id]}
-        _write_preview(run, folder.staging, counts)
+        _write_preview(run, folder.staging, picture.result(), counts)
         files = [*files, describe_file(folder.staging / "preview.png", "Image beside map")]
         facts = run_facts(run, shares)
         write_atomic(folder.staging / "run.json", json.dumps(facts, indent=1, default=str))
@@ -121,11 +122,16 @@ def _write_raster(run: Finished, path: Path, array: str, band: BandInfo) -> CogI
     )
 
 
-def _write_preview(run: Finished, staging: Path, counts: Mapping[int, int]) -> None:
-    """The image beside the map; the middle of it where the image is too large to be decoded for a picture."""
+def _read_picture(run: Finished) -> Picture:
+    """The image of what was mapped; the middle of it where it is too large to be decoded for a picture."""
+    part = Window(*run.plan.origin, run.plan.y.size, run.plan.x.size)
+    return read_picture(run.job.scene, part, _PREVIEW_SIDE)
+
+
+def _write_preview(run: Finished, staging: Path, picture: Picture, counts: Mapping[int, int]) -> None:
+    """The image beside the map."""
     plan, scene = run.plan, run.job.scene
     part = Window(*plan.origin, plan.y.size, plan.x.size)
-    picture = read_picture(scene, part, _PREVIEW_SIDE)
     shown = picture.part.shift(-plan.origin[0], -plan.origin[1])
     scale = float(plan.scale)
     window = rasterio.windows.Window(*(v * scale for v in (shown.col, shown.row, shown.width, shown.height)))

@@ -24,6 +24,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from accuracy_cases import CASES, Case, band_numbers
+
 DOC = Path(__file__).parents[2] / "docs" / "accuracy.md"
 KEPT = Path(__file__).parents[2] / "docs" / "accuracy.jsonl"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -43,13 +45,11 @@ class Cell:
     seed: int
 
 
-def run(cell: Cell, folder: Path, data: str | None, steps: int) -> dict[str, Any]:
+def run(cell: Cell, case: Case, folder: Path, steps: int) -> dict[str, Any]:
     """Train, map, compare."""
     import torch
 
     torch.set_num_threads(1)
-    from accuracy_cases import CASES, band_numbers
-
     from citycover.accuracy import compare_rasters
     from citycover.classtable import table_between
     from citycover.legend import read_legend
@@ -58,9 +58,6 @@ def run(cell: Cell, folder: Path, data: str | None, steps: int) -> dict[str, Any
     from citycover_models.recipe import parse_recipe, read_recipe
     from citycover_models.train import TrainRequest, train
 
-    place = folder / cell.case
-    place.mkdir(parents=True, exist_ok=True)
-    case = CASES[cell.case](place, Path(data or ""), cell.seed)
     lessons = prepare_lessons(case.learn, [case.codes], case.to, bands=band_numbers(case))
     recipe = read_recipe(cell.recipe)
     fields = recipe.model_dump(mode="json") | case.changes
@@ -93,6 +90,13 @@ def run(cell: Cell, folder: Path, data: str | None, steps: int) -> dict[str, Any
         "coarse_miou": coarse.miou,
         "coarse_accuracy": coarse.overall_accuracy,
     }
+
+
+def case_of(cell: Cell, folder: Path, data: str | None) -> Case:
+    """The place of a cell; its files are made if they are missing."""
+    place = folder / cell.case
+    place.mkdir(parents=True, exist_ok=True)
+    return CASES[cell.case](place, Path(data or ""), cell.seed)
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -171,8 +175,12 @@ def main() -> None:
     ]
     data = os.environ.get("CITYCOVER_DATA")
     print(f"{len(cells)} cells on {platform.processor() or platform.machine()}", flush=True)
+    cases = [case_of(cell, given.work, data) for cell in cells]  # one after the other: some share files
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(run, cell, given.work, data, given.steps): cell for cell in cells}
+        futures = {
+            pool.submit(run, cell, case, given.work, given.steps): cell
+            for cell, case in zip(cells, cases, strict=True)
+        }
         for future in as_completed(futures):
             row = future.result()
             rows.append(row)

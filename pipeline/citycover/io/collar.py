@@ -23,11 +23,10 @@ COLLAR_SHARE = 0.01
 
 _SIDE = 1000
 """Pixels of the small version along the longer side."""
-_CHEAP_PIXELS = 1 << 24
+_CHEAP_PIXELS = 1 << 22
 """A file of so many pixels is decoded whole without a second thought."""
 _LATTICE = 32
 """Points of the lattice along each side."""
-_CACHE_BYTES = 8 << 20
 
 
 def constant_border(scene: Scene) -> tuple[float | None, float]:
@@ -44,7 +43,7 @@ def constant_border(scene: Scene) -> tuple[float | None, float]:
     if any(band.validity != "none" for band in group.bands):
         return None, 0.0
     try:
-        with rasterio.Env(**READ_OPTIONS, GDAL_CACHEMAX=_CACHE_BYTES):
+        with rasterio.Env(**READ_OPTIONS, GDAL_CACHEMAX=_cache_bytes(group)):
             pixels = _read_small(group)
     except RasterioError:
         return None, 0.0  # reading for the map reports what is wrong, with its place
@@ -53,6 +52,12 @@ def constant_border(scene: Scene) -> tuple[float | None, float]:
         return None, 0.0  # fill lies at an end of the range; smooth water or cloud seldom does
     share = float(_from_border((pixels == value).all(axis=2)).mean())
     return (value, share) if share > COLLAR_SHARE else (None, 0.0)
+
+
+def _cache_bytes(group: SceneGroup) -> int:
+    """Two rows of blocks: a decimated read goes line by line, and would decode each block for every line."""
+    rows = 2 * min(group.block[0], group.shape[0]) * group.shape[1]
+    return max(8 << 20, rows * len(group.bands) * np.dtype(group.dtype).itemsize)
 
 
 def _read_small(group: SceneGroup) -> NDArray[Any]:

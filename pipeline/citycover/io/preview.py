@@ -76,7 +76,7 @@ def decimation(shape: tuple[int, int], most: int = MAX_SIDE) -> int:
 def write_preview(path: Path, given: PreviewInput) -> None:
     """Draw and write the picture, wholly or not at all."""
     picture = draw_preview(given)
-    write_atomic(path, lambda file: picture.save(file, "PNG"))
+    write_atomic(path, lambda file: picture.save(file, "PNG", compress_level=3))
 
 
 def draw_preview(given: PreviewInput) -> Image.Image:
@@ -135,6 +135,8 @@ def _magnification(shape: tuple[int, ...]) -> int:
 def _panel(rgb: NDArray[np.uint8], valid: NDArray[np.bool_], scale: int) -> Image.Image:
     """A picture, magnified by whole pixels, with a checker board where nothing is valid."""
     large = rgb.repeat(scale, axis=0).repeat(scale, axis=1)
+    if valid.all():
+        return Image.fromarray(large)
     seen = valid.repeat(scale, axis=0).repeat(scale, axis=1)
     rows, cols = np.arange(seen.shape[0])[:, None], np.arange(seen.shape[1])
     board = np.where(((rows // _CHECK + cols // _CHECK) % 2 == 0)[..., None], *_CHECKER)
