@@ -204,6 +204,10 @@ class ClusterRun:
     def __init__(self, client: Client, work: Work, watch: Watch, stages: Stages) -> None:
         self.client, self.work, self.watch, self.stages = client, work, watch, stages
         self.windows = {"run": 0, "skipped": 0}
+        self.workers = 0
+        """Most workers that were there at a time."""
+        self.peak_rss = 0
+        """Bytes of memory that a worker held at most."""
         self.flying: dict[str, tuple[Future[Report], Sequence[Block]]] = {}
         """Runs in the hands of the cluster, by the key of their task."""
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -238,6 +242,7 @@ class ClusterRun:
         workers = len(self.client.nthreads())
         now = time.monotonic()
         self.alive = now if workers else self.alive
+        self.workers = max(self.workers, workers)
         if now - self.alive > WORKER_SECONDS:
             raise MachineError(
                 f"the cluster has had no worker for {WORKER_SECONDS} s; start workers and run the same "
@@ -262,6 +267,7 @@ class ClusterRun:
         if future.status == "finished":
             report = future.result()
             self.stages.merge(report.seconds)
+            self.peak_rss = max(self.peak_rss, report.peak_rss)
             for name, count in report.windows.items():
                 self.windows[name] += count
             for block in report.done:
@@ -339,7 +345,6 @@ def compute_on_cluster(job: Job, folder: ProductFolder, watch: Watch, stages: St
     with lease(folder) as mark, contextlib.ExitStack() as stack:
         with stages.time("start"):
             client = stack.enter_context(open_cluster(request.workers, request.scheduler))
-            count = len(client.nthreads())
             sight = replace(
                 mark,
                 files=tuple(_files(job)),
@@ -367,8 +372,8 @@ def compute_on_cluster(job: Job, folder: ProductFolder, watch: Watch, stages: St
         run = ClusterRun(client, work, watch, stages)
         run.compute(set(earlier))
         # Stages are seconds of workers, so the sweep they are compared with is, too.
-        stages.add("sweep", (time.perf_counter() - begin) * count)
-        return Computed(replace(job, request=replace(request, workers=count)), plan, device, run.windows)
+        stages.add("sweep", (time.perf_counter() - begin) * run.workers)
+        return Computed(plan, device, run.workers, run.peak_rss)
 
 
 def _settle(client: Client, job: Job, kept: dict[str, Any], sight: Sight) -> tuple[Plan, dict[str, Any], str]:

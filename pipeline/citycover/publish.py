@@ -44,12 +44,14 @@ class Finished:
     store: WorkingStore
     device: str
     stages: Stages
-    windows: dict[str, int]
-    """Windows `run` and `skipped` by this process."""
     begin: float
     """`time.perf_counter()` when the run began."""
     seams: Seams | None = None
     """None: not asked for."""
+    workers: int = 1
+    """Processes that computed."""
+    worker_peak_rss: int = 0
+    """Bytes of memory that one of them held at most, if they are other processes than this one."""
 
     @cached_property
     def holes(self) -> tuple[Hole, ...]:
@@ -180,7 +182,8 @@ def run_facts(run: Finished, shares: dict[str, float]) -> dict[str, Any]:
         "redundancy": round(plan.redundancy, 4),
         "pixels": plan.shape[0] * plan.shape[1],
         "windows": run.written_windows,
-        "peak_rss_bytes": peak_rss(),
+        "workers": run.workers,
+        "peak_rss_bytes": max(peak_rss(), run.worker_peak_rss),
         "device": run.device,
         "precision": plan.precision,
         "seams": run.seams.facts() if run.seams else None,

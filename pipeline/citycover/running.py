@@ -43,11 +43,12 @@ logger = logging.getLogger(__name__)
 class Computed:
     """All blocks are in the store."""
 
-    job: Job
     plan: Plan
     device: str
-    windows: dict[str, int]
-    """Windows `run` and `skipped` on the way."""
+    workers: int = 1
+    """Processes that computed."""
+    peak_rss: int = 0
+    """Bytes of memory that one of them held at most, if they are other processes than this one."""
 
 
 def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Product:
@@ -69,7 +70,17 @@ def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Prod
     with WorkingStore.open(folder.work, job.request.threads or 2) as store:
         seams = _verify(job, done.plan, store, stages) if job.request.verify_seams else None
         watch.publishing()
-        finished = Finished(done.job, done.plan, store, done.device, stages, done.windows, begin, seams)
+        finished = Finished(
+            job=job,
+            plan=done.plan,
+            store=store,
+            device=done.device,
+            stages=stages,
+            begin=begin,
+            seams=seams,
+            workers=done.workers,
+            worker_peak_rss=done.peak_rss,
+        )
         return publish(finished, folder)
 
 
@@ -107,7 +118,7 @@ def _compute_here(job: Job, folder: ProductFolder, watch: Watch, stages: Stages)
     with store:
         run_blocks(given, sink, watch.advanced)
     stages.add("sweep", time.perf_counter() - swept)
-    return Computed(job, plan, str(device), sink.windows)
+    return Computed(plan, str(device))
 
 
 def area_mask(job: Job, plan: Plan) -> AreaMask | None:

@@ -104,6 +104,8 @@ class Report:
     """`run` and `skipped`."""
     seconds: dict[str, float]
     """Time by stage."""
+    peak_rss: int = 0
+    """Bytes of memory that the worker held at most so far."""
 
 
 class WorkerSetup(WorkerPlugin):
@@ -237,6 +239,7 @@ def compute(work: Work, blocks: Sequence[Block]) -> Report:
 def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
     from citycover.io.store import WorkingStore
     from citycover.predictor import ModelPredictor
+    from citycover.probe import peak_rss
     from citycover.schedule import run_blocks
     from citycover.stages import Stages
     from citycover.sweep import SweepInput
@@ -259,7 +262,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
             on_windows=sink.count,
         )
         run_blocks(given, sink, sink.note, blocks)
-    return Report(tuple(sink.done), sink.windows, stages.seconds())
+    return Report(tuple(sink.done), sink.windows, stages.seconds(), peak_rss())
 
 
 class _Sink:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -23,13 +24,18 @@ def read(out: Path) -> np.ndarray:
         return product.read(1)
 
 
-def test_a_map_by_two_workers_is_the_map(citycover, scene: Path, tmp_path: Path) -> None:
+def test_a_map_by_two_workers_is_the_map(
+    citycover, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert citycover("map", scene, "-o", tmp_path / "alone").code == 0
+    monkeypatch.setattr("citycover.publish.peak_rss", lambda: 1)
     result = citycover("map", scene, "-o", tmp_path / "two", "--workers", 2)
     assert result.code == 0 and "2 workers of tcp://" in result.err and "dashboard" in result.err
     np.testing.assert_array_equal(read(tmp_path / "two"), read(tmp_path / "alone"))
     run = json.loads((tmp_path / "two" / "run.json").read_text())
-    assert run["request"]["workers"] == 2
+    alone = json.loads((tmp_path / "alone" / "run.json").read_text())
+    assert (alone["workers"], run["workers"]) == (1, 2) and re.search(r"^ +workers +2$", result.out, re.M)
+    assert run["peak_rss_bytes"] > 2**20, "workers hold more than the client is made to say"
     assert 0 < run["stages"]["forward"] <= run["sweep_s"] and 0 < run["forward_share"] <= 1
     assert run["windows"] == {"run": run["plan"]["windows"], "skipped": 0}
 

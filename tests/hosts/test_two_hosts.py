@@ -132,7 +132,7 @@ def test_two_hosts_compute_the_map_of_one_process(cluster: None, scene: Path, wa
     assert process.returncode == 0, said
     np.testing.assert_array_equal(read(out), wanted)
     run = json.loads((out / "run.json").read_text())
-    assert run["request"]["workers"] == 2 and run["stages"]["forward"] > 0
+    assert run["workers"] == 2 and run["stages"]["forward"] > 0
     assert said.count("loaded the network") == 2, "both hosts took part"
 
 

@@ -178,7 +178,8 @@ def print_summary(product: Product) -> None:
             "windows",
             f"{windows['run']} run, {windows['skipped']} skipped, redundancy {run_['redundancy']:.2f}",
         ),
-        ("peak memory", talk.mebibytes(run_["peak_rss_bytes"])),
+        ("workers", str(run_["workers"])),
+        ("peak memory", f"{talk.mebibytes(run_['peak_rss_bytes'])} in one process"),
     ]
     if (seams := run_["seams"]) is not None:
         said = (
