@@ -31,6 +31,12 @@ class Checkpoint:
     best: float = -1.0
     """Best criterion so far."""
     best_epoch: int = -1
+    kept: dict[str, float] = field(default_factory=dict)
+    """Criterion of the weights that would be kept."""
+    enough: bool = False
+    """Training ended early: what is missing is the model file alone."""
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    """What was gathered since the weights moved; empty unless a recipe accumulates."""
 
 
 def write_checkpoint(state: Checkpoint, path: Path) -> None:

@@ -18,7 +18,7 @@ from citycover_models.methods import NEEDS, Method
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Optimiser(_Value):
@@ -27,9 +27,9 @@ class Optimiser(_Value):
     name: Literal["sgd", "adam", "adamw"] = "adamw"
     lr: float = Field(default=1e-3, gt=0)
     """Learning rate at the start."""
-    momentum: float = 0.9
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of sgd."""
-    weight_decay: float = 0.01
+    weight_decay: float = Field(default=0.01, ge=0)
     amsgrad: bool = False
 
 
@@ -37,15 +37,15 @@ class Schedule(_Value):
     """How the learning rate falls, step by step."""
 
     name: Literal["constant", "poly", "steps", "cosine"] = "constant"
-    power: float = 0.9
+    power: float = Field(default=0.9, ge=0)
     """poly: lr (1 - step / steps) ** power, zero after the last step."""
-    every: int = 1
+    every: int = Field(default=1, ge=1)
     """steps: epochs between falls."""
-    factor: float = 0.1
+    factor: float = Field(default=0.1, gt=0, le=1)
     """steps: what is left after each."""
-    floor: float = 0.0
+    floor: float = Field(default=0.0, ge=0)
     """Learning rate never falls below this."""
-    warm_up: int = 0
+    warm_up: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from near 0."""
 
     def rate(self, lr: float, step: int, steps: int, epoch: int) -> float:

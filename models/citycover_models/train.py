@@ -57,11 +57,14 @@ from citycover_models.registry import find_preset
 from citycover_models.train_setup import (
     begin_with,
     build_network,
+    check_share,
     class_weights_of,
     identity_of_weights,
     join_processes,
     make_optimiser,
     running_mean,
+    stamp_of,
+    warn_of,
 )
 from citycover_models.training_folder import CHECKPOINT, RESULT, training_folder
 from citycover_models.weights import load_weights, write_weights
@@ -134,12 +137,17 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         join_processes(request.device) as (rank, world, device),
         training_folder(request.out, resume=request.resume, overwrite=request.overwrite, rank=rank),
     ):
+        check_share(recipe, world)
         plan = plan_of(request)
-        _warn_of_empty_classes(plan, lessons)
+        if rank == 0:
+            warn_of(plan, recipe, lessons.legend)
         statistics = measure_statistics(lessons.pairs, plan)
         identity = identity_of(
             recipe.model_dump(mode="json"),
-            [(p.scene.identity, p.labels, p.agree) for p in lessons.pairs],
+            [
+                (p.scene.identity, p.labels, [stamp_of(r.path) for r in p.labels], p.agree)
+                for p in lessons.pairs
+            ],
             lessons.legend.ids,
             request.seed,
             identity_of_weights(request.weights),
@@ -153,7 +161,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         run = _Run(request, preset, plan, statistics, state, device, rank, world)
         run.learn(watch)
         model = run.finish() if rank == 0 else request.out / "model.pt"
-        return Trained(request.out, model, run.step, time.perf_counter() - begin, run.kept)
+        return Trained(request.out, model, run.step, time.perf_counter() - begin, state.kept)
 
 
 def plan_of(request: TrainRequest) -> SamplePlan:
@@ -202,6 +210,9 @@ class _Run:
             self.optimiser.load_state_dict(state.optimiser)
             if self.mean is not None and state.mean is not None:
                 self.mean.load_state_dict(state.mean)
+            for name, weight in network.named_parameters():
+                if name in state.gradients:
+                    weight.grad = torch.empty_like(weight).copy_(state.gradients[name])
         self.step = state.step
         self.reader = ChipReader(request.lessons.pairs, statistics.mean)
         self.steps_per_epoch = plan.chips_per_epoch // self.recipe.batch
@@ -210,7 +221,6 @@ class _Run:
         self.band_mean = torch.tensor(statistics.mean, device=device).view(shape)
         self.band_std = torch.tensor(statistics.std, device=device).view(shape)
         self.journal = Journal(request.out, self.step) if rank == 0 else None
-        self.kept: dict[str, float] = {}
         self._saved = self._spoke = time.perf_counter()
         self._pixels = 0
         self._losses: list[float] = []
@@ -219,6 +229,8 @@ class _Run:
 
     def learn(self, watch: TrainWatch) -> None:
         """Every step from the checkpoint on."""
+        if self.state.enough:
+            return
         recipe = self.recipe
         batches = training_batches(
             self.reader,
@@ -240,12 +252,14 @@ class _Run:
             self.step += 1
             self._note(batch, loss, watch)
             ended = self.step % self.steps_per_epoch == 0
-            enough = self._end_epoch(epoch) if ended else False
-            if watch.stop.is_set() or ended or time.perf_counter() - self._saved > _SAVE_EVERY:
+            if ended:
+                self.state.enough = self._end_epoch(epoch)
+            stopped = self._anyone(watch.stop.is_set())
+            if stopped or ended or time.perf_counter() - self._saved > _SAVE_EVERY:
                 self._save()
-            if watch.stop.is_set():
+            if stopped:
                 raise StoppedError
-            if enough:
+            if self.state.enough:
                 logger.info("no better criterion for %d epochs: enough", recipe.patience)
                 break
 
@@ -263,8 +277,14 @@ class _Run:
         value = float(loss.detach())
         if not math.isfinite(value):
             self._refuse(batch, value)
-        (loss / self.recipe.accumulate).backward()
+        (loss / self._gathered).backward()
         return value
+
+    @property
+    def _gathered(self) -> int:
+        """Steps whose gradients move the weights together with the one in hand; the last may be fewer."""
+        first = self.step - self.step % self.recipe.accumulate
+        return min(self.recipe.accumulate, self.steps - first)
 
     def _move(self, rate: float) -> None:
         """One step of the optimiser with the gradients that were gathered."""
@@ -279,7 +299,7 @@ class _Run:
 
     def _end_epoch(self, epoch: int) -> bool:
         """Judge the weights, write journal and figures; True where training has gone on long enough."""
-        scores = self._validate(epoch)
+        scores = self._agreed(self._validate(epoch) if self.rank == 0 else {})
         if self.journal is not None:
             self.journal.add({"step": self.step, "epoch": epoch, **scores})
             self.journal.draw_now_and_then()
@@ -290,7 +310,7 @@ class _Run:
             if self.recipe.patience and self.rank == 0:
                 write_weights(self.kept_network, self.request.out / "best.safetensors")
         if not self.recipe.patience or self.state.best_epoch == epoch:
-            self.kept = scores
+            self.state.kept = scores
         return bool(self.recipe.patience and epoch - self.state.best_epoch >= self.recipe.patience)
 
     # --- what the loop calls -----------------------------------------------------------------------------
@@ -299,6 +319,22 @@ class _Run:
     def kept_network(self) -> nn.Module:
         """The network whose weights count: the running mean, where there is one."""
         return self.mean.module if self.mean is not None else self.network
+
+    def _anyone(self, flag: bool) -> bool:
+        """Whether any process says so: they end after the same step, or one would wait for the others."""
+        if self.world == 1:
+            return flag
+        said = torch.tensor(int(flag), device=self.device)
+        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
+        return bool(said)
+
+    def _agreed(self, scores: dict[str, float]) -> dict[str, float]:
+        """Scores of the first process, in all: statistics of BatchNorm differ a little between them."""
+        if self.world > 1:
+            shared = [scores]
+            torch.distributed.broadcast_object_list(shared, device=self.device)
+            (scores,) = shared
+        return scores
 
     def _precision(self) -> Any:
         fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -312,18 +348,22 @@ class _Run:
             return {}
         network = self.kept_network.eval()
         classes = len(self.request.lessons.legend.ids)
-        total = Confusion(np.zeros((classes, classes), np.int64))
+        total, seen = Confusion(np.zeros((classes, classes), np.int64)), 0
         shown: list[tuple[Any, ...]] = []
+        every = -(-len(self.plan.validation) // _SHOWN)
         with torch.inference_mode(), self._precision():
             for images, labels in validation_batches(self.reader, self.plan, self.recipe.batch):
                 predicted = network(images.to(self.device)).argmax(1).cpu()
                 total += _confusion(labels.numpy(), predicted.numpy(), classes)
-                shown += list(zip(images.numpy(), labels.numpy(), predicted.numpy(), strict=True))
+                chips = zip(images.numpy(), labels.numpy(), predicted.numpy(), strict=True)
+                shown += [chip for number, chip in enumerate(chips, seen) if number % every == 0]
+                seen += len(images)
         self.network.train()
-        if self.rank == 0:
-            columns = [np.stack(column) for column in zip(*shown[:: -(-len(shown) // _SHOWN)], strict=True)]
-            path = self.request.out / f"predictions-{epoch + 1:04d}.png"
-            draw_predictions(path, columns[0], columns[1], columns[2], self.request.lessons.legend)
+        columns = [np.stack(column) for column in zip(*shown, strict=True)]
+        path = self.request.out / f"predictions-{epoch + 1:04d}.png"
+        draw_predictions(path, columns[0], columns[1], columns[2], self.request.lessons.legend)
+        if not total.counts.any():
+            return {}
         return {"validation_miou": total.miou, "validation_accuracy": total.overall_accuracy}
 
     def _note(self, batch: Batch, loss: float, watch: TrainWatch) -> None:
@@ -353,6 +393,9 @@ class _Run:
         self.state.network = self.network.state_dict()
         self.state.optimiser = self.optimiser.state_dict()
         self.state.mean = self.mean.state_dict() if self.mean is not None else None
+        gathering = self.step % self.recipe.accumulate and self.step < self.steps
+        weights = self.network.named_parameters() if gathering else ()
+        self.state.gradients = {name: w.grad for name, w in weights if w.grad is not None}
         write_checkpoint(self.state, self.request.out / CHECKPOINT)
 
     def _refuse(self, batch: Batch, value: float) -> None:
@@ -368,8 +411,8 @@ class _Run:
             else "weights were lost in an earlier step (lower optimiser.lr, or set clip)"
         )
         raise TrainingError(
-            f"the loss of step {self.step} is {value}: {reason}; the batch is kept in {path}; the last "
-            "checkpoint is kept too, --resume goes on from it"
+            f"the loss of step {self.step} is {value}: {reason}; the batch is kept in {path}; start "
+            "again with --overwrite"
         )
 
     def finish(self) -> Path:
@@ -390,10 +433,21 @@ class _Run:
         report = export_torchscript(network, card, out / "model.pt")
         if self.journal is not None:
             self.journal.close()
-        result = {"finished": True, "steps": self.step, "sha256": report.sha256, "kept": self.kept}
+        result = {"finished": True, "steps": self.step, "sha256": report.sha256, "kept": self.state.kept}
         write_atomic(out / RESULT, json.dumps(result, indent=1))
         (out / CHECKPOINT).unlink(missing_ok=True)
         return report.path
+
+
+def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
+    kept = labels != IGNORE
+    pairs = labels[kept] * classes + predicted[kept]
+    return Confusion(np.bincount(pairs, minlength=classes * classes).reshape(classes, classes))
+
+
+def _mix(*numbers: int) -> int:
+    """One seed out of several."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: int) -> ModelCard:
@@ -418,24 +472,6 @@ def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: in
         "training": history,
     }
     return ModelCard(**fields)
-
-
-def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
-    kept = labels != IGNORE
-    pairs = labels[kept] * classes + predicted[kept]
-    return Confusion(np.bincount(pairs, minlength=classes * classes).reshape(classes, classes))
-
-
-def _mix(*numbers: int) -> int:
-    """One seed out of several."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _warn_of_empty_classes(plan: SamplePlan, lessons: Lessons) -> None:
-    names = lessons.legend.names
-    empty = [names[k] for k, count in enumerate(plan.label_counts) if count == 0]
-    if empty:
-        logger.warning("no label means %s: the map will not hold them", ", ".join(empty))
 
 
 def _write_plan(request: TrainRequest, plan: SamplePlan, statistics: AerialStatistics) -> None:

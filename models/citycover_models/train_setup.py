@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from citycover.errors import ConfigError, ModelError
+from citycover.legend import Legend
 from citycover.predictor import choose_device
 from citycover_models.blocks.aerial import AerialStatistics
 from citycover_models.data.samples import SamplePlan
@@ -97,6 +98,34 @@ def begin_with(network: nn.Module, path: Path) -> None:
         )
 
 
+def stamp_of(path: str) -> tuple[int, int] | None:
+    """(bytes, modification time in ns) of a label file; None of what is no file here."""
+    found = Path(path)
+    return (found.stat().st_size, found.stat().st_mtime_ns) if found.is_file() else None
+
+
+def warn_of(plan: SamplePlan, recipe: Recipe, legend: Legend) -> None:
+    """Say what the plan lacks: classes, or anything to stop early by."""
+    if recipe.patience and not plan.validation:
+        logger.warning("no image has room for chips that are held out: training will not stop early")
+    empty = [name for name, count in zip(legend.names, plan.label_counts, strict=True) if count == 0]
+    if empty:
+        logger.warning("no label means %s: the map will not hold them", ", ".join(empty))
+
+
+def check_share(recipe: Recipe, world: int) -> None:
+    """Processes that learn together see equally many chips of a step.
+
+    Raises:
+        ConfigError: the batch cannot be shared evenly.
+    """
+    if recipe.batch % world:
+        raise ConfigError(
+            f"{world} processes cannot share batches of {recipe.batch} chips evenly; give --set batch= a "
+            f"multiple of {world}"
+        )
+
+
 def running_mean(network: nn.Module, decay: float | None) -> AveragedModel | None:
     """A running mean of weights and buffers; None without a decay."""
     if decay is None:
@@ -114,6 +143,8 @@ def join_processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
     if world == 1:
         yield 0, 1, chosen
         return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield rank, world, chosen

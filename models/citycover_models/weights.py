@@ -42,7 +42,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError) as error:
+    except (SafetensorError, RuntimeError, OSError, EOFError, LookupError, ValueError) as error:
         raise ModelError(f"weights {path} cannot be read: {_first_line(error)}") from None
     except pickle.UnpicklingError as error:
         raise ModelError(

@@ -61,7 +61,7 @@ def run(
     lessons = prepare_lessons([ImageAndLabels(str(image), (str(labels),))], ["city"], None)
     chosen = read_recipe(recipe, set_ or ())
     request = TrainRequest(lessons, chosen, training, seed=seed, overwrite=overwrite)
-    trained = train_with_progress(request, silent)
+    trained = train_with_progress(request, silent, again="--overwrite")
     product = map_with_progress(
         MapRequest(scene=(str(image),), out=out, model=str(trained.model), overwrite=overwrite), silent
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +64,8 @@ def run(
     log_file: options.LogFile = None,
 ) -> None:
     """See HELP."""
+    if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one talks
+        quiet, as_json = True, False
     talk.set_up_logging(verbose, quiet, log_file)
     from citycover.allocator import tune_allocator
 
@@ -123,8 +126,8 @@ def _items(
     return list(found.items), found.legend
 
 
-def train_with_progress(request: TrainRequest, quiet: bool) -> Trained:
-    """Train, show progress, and turn a signal into its exit code and the way to resume."""
+def train_with_progress(request: TrainRequest, quiet: bool, again: str = "--resume") -> Trained:
+    """Train, show progress, and turn a signal into its exit code and the way to go on (option `again`)."""
     from citycover_models.train import TrainWatch, train
 
     def planned(plan: SamplePlan, done: int) -> None:
@@ -145,7 +148,7 @@ def train_with_progress(request: TrainRequest, quiet: bool) -> Trained:
         except Exception as error:
             if type(error).__name__ != "StoppedError":
                 raise
-    raise stopped(caught, "a checkpoint is kept", "--resume")
+    raise stopped(caught, "a checkpoint is kept", again)
 
 
 def print_trained(trained: Trained, lessons: Lessons) -> None:

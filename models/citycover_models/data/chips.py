@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from citycover.errors import CitycoverError, ConfigError, MachineError
 from citycover.io.raster import RasterReader
 from citycover.window import Window
 from citycover_models.blocks.aerial import AerialStatistics
@@ -20,6 +22,9 @@ from citycover_models.data.samples import Chip, SamplePlan
 
 _ATTEMPTS = 8
 """Chips drawn before one with too few labelled pixels is taken as it is."""
+
+_OPEN = 64
+"""Images kept open at once by a process: thousands would use up its file handles."""
 
 
 class Batch(NamedTuple):
@@ -37,19 +42,18 @@ class ChipReader:
     def __init__(self, pairs: Sequence[Pair], fill: Sequence[float]) -> None:
         self._pairs = tuple(pairs)
         self._fill = tuple(fill)
+        # One type for all images: chips of several stand in one batch.
+        eight_bit = all(pair.scene.groups[0].dtype == "uint8" for pair in self._pairs)
+        self._kind = np.uint8 if eight_bit else np.float32
         self._open: dict[int, tuple[RasterReader, LabelReader]] = {}
 
     def read(self, chip: Chip) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """(y, x, band) uint8 or float32 numbers, and (y, x) channels."""
-        if chip.pair not in self._open:
-            pair = self._pairs[chip.pair]
-            self._open[chip.pair] = (pair.image_reader(), pair.label_reader())
-        image, labels = self._open[chip.pair]
+        image, labels = self._readers(chip.pair)
         height, width = image.shape
         side = chip.window.height
-        kind = np.uint8 if image.dtype == np.uint8 else np.float32
-        pixels = np.empty((side, side, image.bands), kind)
-        pixels[...] = np.nan_to_num(np.asarray(self._fill)).astype(kind)
+        pixels = np.empty((side, side, image.bands), self._kind)
+        pixels[...] = np.nan_to_num(np.asarray(self._fill)).astype(self._kind)
         channels = np.full((side, side), IGNORE, np.uint8)
         inside = chip.window.clip(Window(0, 0, height, width))
         assert inside is not None, "chips touch their image"
@@ -61,18 +65,35 @@ class ChipReader:
         channels[here] = np.where(valid, labels.read(inside), IGNORE)
         return pixels, channels
 
+    def _readers(self, number: int) -> tuple[RasterReader, LabelReader]:
+        """Readers of a pair; those used longest ago are closed when there are many."""
+        pair = self._pairs[number]
+        readers = self._open.pop(number, None) or (pair.image_reader(), pair.label_reader())
+        self._open[number] = readers
+        if len(self._open) > _OPEN:
+            for reader in self._open.pop(next(iter(self._open))):
+                reader.close()
+        return readers
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
 
-class _Chips(Dataset[tuple[Tensor, Tensor]]):
+class _Chips(Dataset[tuple[Tensor, Tensor] | CitycoverError]):
     """(epoch, index) -> one chip of the plan, or of its validation where the epoch is negative."""
 
     def __init__(self, reader: ChipReader, plan: SamplePlan, least: float) -> None:
         self._reader, self._plan, self._least = reader, plan, least
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | CitycoverError:
+        """The chip; or what is wrong with it, as a value, because a raised error leaves a worker as text."""
+        try:
+            return self.chip(*key)
+        except CitycoverError as error:
+            return error
+
+    def chip(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
+        """Pixels and channels of one chip."""
         if epoch < 0:
             return _tensors(*self._reader.read(self._plan.validation[index]))
         for attempt in range(_ATTEMPTS):
@@ -127,14 +148,36 @@ def training_batches(
         least: share of a chip that must be labelled, or another is drawn in its place.
         rank: this process of those that learn together.
         world: how many of them there are.
+
+    Raises:
+        CitycoverError: what went wrong with a chip, wherever it was decoded.
+        MachineError: a process that decodes was killed.
     """
     loader = DataLoader(
         _Chips(reader, plan, least),
         batch_sampler=_Steps(plan, batch, first, last, rank, world),
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
+        collate_fn=_collate,
     )
-    return (Batch(images, labels.long()) for images, labels in loader)
+    try:
+        for chips in loader:
+            if isinstance(chips, CitycoverError):
+                raise chips
+            yield Batch(chips[0], chips[1].long())
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise MachineError(
+            f"a process that decodes chips ended ({str(error).splitlines()[0]}), most often because memory "
+            "was used up; give --workers 0, or smaller chips or batches"
+        ) from None
+
+
+def _collate(chips: list[tuple[Tensor, Tensor] | CitycoverError]) -> Any:
+    """Stacked images and labels, or the first error among the chips."""
+    wrong = next((chip for chip in chips if isinstance(chip, CitycoverError)), None)
+    return wrong or default_collate(chips)
 
 
 def validation_batches(reader: ChipReader, plan: SamplePlan, batch: int) -> Iterator[Batch]:
@@ -142,27 +185,42 @@ def validation_batches(reader: ChipReader, plan: SamplePlan, batch: int) -> Iter
     chips = _Chips(reader, plan, 0.0)
     for first in range(0, len(plan.validation), batch):
         numbers = range(first, min(first + batch, len(plan.validation)))
-        images, labels = zip(*(chips[-1, i] for i in numbers), strict=True)
+        images, labels = zip(*(chips.chip(-1, i) for i in numbers), strict=True)
         yield Batch(torch.stack(images), torch.stack(labels).long())
 
 
 def measure_statistics(pairs: Sequence[Pair], plan: SamplePlan, chips: int = 48) -> AerialStatistics:
-    """Mean and standard deviation of each band over chips of the first epoch, without invalid pixels."""
+    """Mean and standard deviation of each band over chips of the first epoch, without invalid pixels.
+
+    Raises:
+        ConfigError: no valid pixel of these chips has a label.
+    """
     bands = len(pairs[0].scene.groups[0].bands)
     reader = ChipReader(pairs, [float("nan")] * bands)
     count, total, squares = 0, np.zeros(bands), np.zeros(bands)
-    for index in range(min(chips, plan.chips_per_epoch)):
-        pixels, channels = reader.read(plan.draw(0, index))
-        values = pixels[channels != IGNORE].astype(np.float64)
-        count += len(values)
-        total += values.sum(0)
-        squares += (values**2).sum(0)
-    mean = total / max(count, 1)
-    deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+    for attempt in range(_ATTEMPTS):
+        for index in range(min(chips, plan.chips_per_epoch)):
+            pixels, channels = reader.read(plan.draw(0, index, attempt))
+            values = pixels[channels != IGNORE].astype(np.float64)
+            count += len(values)
+            total += values.sum(0)
+            squares += (values**2).sum(0)
+        if count:
+            break
+    else:
+        raise ConfigError(
+            "no chip holds a valid pixel with a label: the images are nodata where they have labels; needed "
+            "is imagery with pixels there; check --nodata, and the images with `citycover inspect`"
+        )
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     return AerialStatistics(
         tuple(round(float(m), 3) for m in mean), tuple(max(round(float(d), 3), 1e-3) for d in deviation)
     )
 
 
-def _one_thread(_worker: int) -> None:
+def _begin_worker(_worker: int) -> None:
+    """One thread; a signal to the whole group is for the process that learns, which then ends this one."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterioWindow
-from rasterio.windows import from_bounds
 
 from citycover.errors import ConfigError
 from citycover.legend import Legend, legends_that_fit
@@ -82,14 +82,21 @@ class LabelReader:
         self._open: list[WarpedVRT] = []
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        """(y, x) channels of a window that lies inside the grid; `IGNORE` where there is none."""
+        """(y, x) channels of a window that lies inside the grid; `IGNORE` where there is none.
+
+        Raises:
+            ConfigError: a raster cannot be read, or does not fit.
+        """
         if not self._open:
             self._open = [_on_grid(raster.path, self._grid) for raster in self._rasters]
         where = RasterioWindow(window.col, window.row, window.width, window.height)
-        votes = [
-            _channels(vrt.read(1, window=where), vrt.dataset_mask(window=where) > 0, raster.table)
-            for vrt, raster in zip(self._open, self._rasters, strict=True)
-        ]
+        votes = []
+        for vrt, raster in zip(self._open, self._rasters, strict=True):
+            try:
+                codes, mask = vrt.read(1, window=where), vrt.dataset_mask(window=where)
+            except RasterioError as error:
+                raise ConfigError(f"label raster {raster.path} cannot be read: {error}") from None
+            votes.append(_channels(codes, mask > 0, raster.table))
         return _first(votes) if self._agree == 1 else _consensus(np.stack(votes), self._agree)
 
     def close(self) -> None:
@@ -106,11 +113,7 @@ def _on_grid(path: str, grid: GeoBox) -> WarpedVRT:
     height, width = grid.shape
     try:
         source = rasterio.open(path)
-        if source.crs is None:
-            raise ConfigError(
-                f"label raster {path} has no CRS, so it cannot be laid on the image; write one into it "
-                "(gdal_edit.py -a_srs EPSG:...)"
-            )
+        _refuse_unfit(source, path)
         return WarpedVRT(
             source,
             crs=_wkt(grid),
@@ -124,6 +127,20 @@ def _on_grid(path: str, grid: GeoBox) -> WarpedVRT:
         raise ConfigError(f"label raster {path} cannot be read: {error}") from None
 
 
+def _refuse_unfit(source: Any, path: str) -> None:
+    """A raster of codes has one band and says where it lies."""
+    if source.crs is None:
+        raise ConfigError(
+            f"label raster {path} has no CRS, so it cannot be laid on the image; write one into it "
+            "(gdal_edit.py -a_srs EPSG:...)"
+        )
+    if source.count != 1 and source.colorinterp[1:] != (ColorInterp.alpha,):
+        raise ConfigError(
+            f"label raster {path} has {source.count} bands; needed is one band of codes; take it out with "
+            "gdal_translate -b 1"
+        )
+
+
 def _wkt(grid: GeoBox) -> str:
     assert grid.crs is not None, "scenes without a CRS were refused"
     return str(grid.crs.to_wkt())
@@ -131,7 +148,8 @@ def _wkt(grid: GeoBox) -> str:
 
 def _channels(codes: NDArray[Any], seen: NDArray[np.bool_], table: dict[int, int]) -> NDArray[np.uint8]:
     ids, inverse = np.unique(codes, return_inverse=True)
-    new = np.array([table.get(int(i), IGNORE) for i in ids], np.uint8)
+    # Codes are whole numbers; NaN, which some products hold outside their area, is no key of the table.
+    new = np.array([table.get(i, IGNORE) for i in ids.tolist()], np.uint8)
     channels: NDArray[np.uint8] = new[inverse].reshape(codes.shape)
     channels[~seen] = IGNORE
     return channels
@@ -170,8 +188,7 @@ def count_codes(path: str, grid: GeoBox) -> Counter[int]:
     counts: Counter[int] = Counter()
     try:
         with rasterio.open(path) as source:
-            if source.crs is None:
-                raise ConfigError(f"label raster {path} has no CRS; write one into it")
+            _refuse_unfit(source, path)
             part = _overlap(source, grid)
             if part is None:
                 return counts
@@ -179,7 +196,7 @@ def count_codes(path: str, grid: GeoBox) -> Counter[int]:
                 rows = min(_ROWS, part.row_end - row)
                 where = RasterioWindow(part.col, row, part.width, rows)
                 codes, mask = source.read(1, window=where), source.dataset_mask(window=where)
-                ids, numbers = np.unique(codes[mask > 0], return_counts=True)
+                ids, numbers = np.unique(codes[(mask > 0) & np.isfinite(codes)], return_counts=True)
                 counts.update({int(i): int(n) for i, n in zip(ids, numbers, strict=True)})
     except RasterioError as error:
         raise ConfigError(f"label raster {path} cannot be read: {error}") from None
@@ -189,20 +206,33 @@ def count_codes(path: str, grid: GeoBox) -> Counter[int]:
 def _overlap(source: Any, grid: GeoBox) -> Window | None:
     """Pixels of a label raster that lie inside the bounds of an image."""
     bounds = transform_bounds(_wkt(grid), source.crs, *grid.boundingbox)
-    part = from_bounds(*bounds, transform=source.transform)
-    row, col = math.floor(part.row_off), math.floor(part.col_off)
-    height = math.ceil(part.row_off + part.height) - row
-    width = math.ceil(part.col_off + part.width) - col
+    west, north, east, south = _box(~source.transform, *bounds)
+    if not all(map(math.isfinite, (west, north, east, south))):
+        return None  # the image lies where the CRS of the labels is not defined
+    row, col = math.floor(north), math.floor(west)
+    height, width = math.ceil(south) - row, math.ceil(east) - col
     if height < 1 or width < 1:
         return None
     return Window(row, col, height, width).clip(Window(0, 0, source.height, source.width))
+
+
+def _box(transform: Affine, west: float, south: float, east: float, north: float) -> tuple[float, ...]:
+    """Smallest and largest coordinates of a box after a transform, which may flip or turn it."""
+    corners = [transform * corner for corner in ((west, south), (west, north), (east, south), (east, north))]
+    xs, ys = zip(*corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def coverage(path: str, grid: GeoBox) -> float:
     """Share of an image's bounds that a label raster covers, 0..1, nodata or not."""
     with rasterio.open(path) as source:
         west, south, east, north = grid.boundingbox
-        left, bottom, right, top = transform_bounds(source.crs, _wkt(grid), *source.bounds)
+        part = _overlap(source, grid)
+        if part is None:
+            return 0.0
+        # Only the part near the image is turned into its CRS, which may not reach to the rest of the world.
+        box = _box(source.transform, part.col, part.row_end, part.col_end, part.row)
+        left, bottom, right, top = transform_bounds(source.crs, _wkt(grid), *box)
     width, height = min(east, right) - max(west, left), min(north, top) - max(south, bottom)
     return max(0.0, width) * max(0.0, height) / ((east - west) * (north - south))
 

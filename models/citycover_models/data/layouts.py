@@ -51,6 +51,9 @@ def read_list(path: Path) -> Listing:
             f"--list {path} has columns {', '.join(sorted(map(str, columns))) or 'none'}; needed are "
             "image_fn and label_fn, and gt_label_fn if there is a high-resolution reference"
         )
+    for number, row in enumerate(rows, start=1):
+        if not (row["image_fn"] and row["label_fn"]):
+            raise ConfigError(f"--list {path}: row {number} needs both image_fn and label_fn; fill it in")
     items = [
         ImageAndLabels(
             _found(path, row["image_fn"]),
@@ -76,9 +79,12 @@ def read_folder(path: Path, layout: str | None = None) -> Listing:
             ImageAndLabels(str(image), (str(_twin(image, "_nlcd")),), _optional(_twin(image, "_lc")))
             for image in sorted(path.rglob("*_naip-new.tif"))
         ]
+        if not pairs:
+            raise ConfigError(f"--folder {path} holds no *_naip-new.tif; choose another --layout")
         return Listing(tuple(pairs), "nlcd")
     if layout == "paraformer":
-        labels = next(p for p in sorted(path.iterdir()) if p.is_dir() and "label" in p.name.lower())
+        folders = [p for p in sorted(path.iterdir()) if p.is_dir() and "label" in p.name.lower()]
+        labels = folders[0] if folders else path / "LR_label"
         truth = next((path / name for name in _TRUTHS if (path / name).is_dir()), None)
         legend = "vcnet4" if labels.name == "LR_label_4class" else None
         return Listing(_match(path / "HR_image", labels, truth), legend)

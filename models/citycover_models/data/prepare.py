@@ -116,6 +116,10 @@ def _describe(
                 break
             except SceneError as error:
                 if statistics is POLAND_RGB:
+                    for (
+                        item
+                    ) in items:  # a file that cannot be used at all says so, not that bands are missing
+                        describe_scene([item.image], None, nodata=nodata)
                     raise SceneError(f"{error}; or name the bands to learn from with --bands") from None
     for scene, item in zip(scenes, items, strict=True):
         if len(scene.groups) != 1:
@@ -148,11 +152,10 @@ def _any_card(group: BandGroup) -> ModelCard:
 
 def _group(scenes: Sequence[Scene]) -> BandGroup:
     """Bands as a card names them: those of the first image, in its order."""
-    types = sorted({scene.groups[0].dtype for scene in scenes} | {"float32"})
+    # The first is what a card calls its data type; every network takes float32 as well.
+    types = [*sorted({scene.groups[0].dtype for scene in scenes} - {"float32"}), "float32"]
     names = [band.name for band in scenes[0].groups[0].bands]
     bands = tuple((name, *_AERIAL_NAMES.get(name, ())) for name in names)
-    if types == ["float32", "uint8"]:
-        types = ["uint8", "float32"]  # the first is what a card calls its data type
     return BandGroup(bands=bands, dtypes=tuple(types))
 
 

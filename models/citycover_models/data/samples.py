@@ -31,8 +31,8 @@ from citycover_models.data.pairs import Pair
 
 Balance = Literal["uniform", "classes"]
 
-_CELLS = 1 << 20
-"""Cells of one image at most."""
+_CELLS = 1 << 21
+"""Cells of all images together, about: their counts are held in memory."""
 _PLACES = 32
 """Places tried for a chip before another cell is drawn."""
 _VALIDATION_CHIPS = 64
@@ -173,9 +173,9 @@ class SamplePlan:
 
 
 def _start(rng: np.random.Generator, cell: int, side: int, chip: int, size: int) -> int:
-    """Where a chip begins that holds a cell, or as much of it as the image allows."""
-    low = max(0, min(cell + side, size) - chip)
-    high = max(low, min(cell, size - chip))
+    """Where a chip begins that holds a cell, lies in it, or holds as much of it as the image allows."""
+    first, last = sorted((min(cell + side, size) - chip, cell))
+    low, high = (max(0, min(at, size - chip)) for at in (first, last))
     return int(rng.integers(low, high + 1))
 
 
@@ -204,7 +204,9 @@ def plan_samples(
         ConfigError: no pixel has a label.
     """
     cells = tuple(
-        _count_cells(pair, num_classes, chip, validation, np.random.default_rng([seed, number]))
+        _count_cells(
+            pair, num_classes, chip, validation, np.random.default_rng([seed, number]), _CELLS // len(pairs)
+        )
         for number, pair in enumerate(pairs)
     )
     plan = SamplePlan(cells, chip, chips_per_epoch, balance, seed)
@@ -214,10 +216,10 @@ def plan_samples(
 
 
 def _count_cells(
-    pair: Pair, num_classes: int, chip: int, validation: float, rng: np.random.Generator
+    pair: Pair, num_classes: int, chip: int, validation: float, rng: np.random.Generator, most: int
 ) -> Cells:
     height, width = pair.shape
-    side = max(8, chip // 8, int(np.ceil(np.sqrt(height * width / _CELLS))))
+    side = max(8, chip // 8, int(np.ceil(np.sqrt(height * width / most))))
     step = max(1, side // 8)
     side = step * max(1, side // step)
     rows, cols = -(-height // side), -(-width // side)
