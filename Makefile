@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench forward-share memory models-table accuracy clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench forward-share memory models-table accuracy urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -42,6 +42,9 @@ forward-share: $(STAMP)
 # Against the peers, which live in an environment of their own; BENCH="--sizes 8192 --repeats 1" and the like.
 bench: $(STAMP) $(PEERS_STAMP)
 	$(BIN)/python tests/benchmarks/peers.py $(BENCH)
+
+urban: $(STAMP)
+	$(BIN)/python -m citycover_models.urban $(if $(CITYCOVER_DATA),--data $(CITYCOVER_DATA))
 
 accuracy: $(STAMP)
 	$(BIN)/python tests/benchmarks/accuracy.py

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from citycover.builtins import NAMES
+from citycover.builtins import RULES
 from citycover.card import ModelCard, parse_card
 from citycover.errors import ModelError
 from citycover.modelfile import (
@@ -126,8 +126,8 @@ def read_card(path: str | Path) -> ModelCard:
 
 
 def write_builtins(folder: str | Path) -> tuple[ExportReport, ...]:
-    """Make the files of the built-in models again."""
-    presets = [find_preset(name) for name in NAMES]
+    """Make the files of the built-in rules again; those that are trained: `urban.py`."""
+    presets = [find_preset(name) for name in RULES]
     return tuple(export_torchscript(p.build(), p.card(), Path(folder) / f"{p.name}.pt") for p in presets)
 
 

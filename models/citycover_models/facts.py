@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,17 @@ def read_facts() -> tuple[Facts, ...]:
     """The facts that ship with the package, in the order of the registry."""
     rows: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return tuple(Facts(**row | {"bands": tuple(row["bands"])}) for row in rows)
+
+
+def trained_facts() -> tuple[Facts, ...]:
+    """The same for the built-in models that were trained: `urban.py` says on what."""
+    base = next(row for row in read_facts() if row.name == "l2hnet-tiny")
+    names = ("red", "green", "blue", "nir")
+    four = base.parameters - (16 - 5) * (16 + 1)  # five classes instead of sixteen, from 16 channels
+    return (
+        replace(base, name="urban-rgbn-1m", bands=names, parameters=four),
+        replace(base, name="urban-rgb-1m", bands=names[:3], parameters=four - 3 * 3 * 16),
+    )
 
 
 def write_facts(rows: tuple[Facts, ...]) -> None:

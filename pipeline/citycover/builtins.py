@@ -9,8 +9,11 @@ from citycover.modelfile import ModelFile, read_model_file
 
 FOLDER = Path(__file__).resolve().parent / "builtin"
 
-NAMES = ("spectral-rgbn", "spectral-s2", "spectral-rgb")
-"""In the order of preference, where several fit a scene: more bands know more."""
+RULES = ("spectral-rgbn", "spectral-s2", "spectral-rgb")
+"""Rules of colour, in the order in which one is taken where several fit a scene: more bands know more."""
+TRAINED = ("urban-rgbn-1m", "urban-rgb-1m")
+"""Trained on practice cities for the most part: taken only where they are named."""
+NAMES = RULES + TRAINED
 
 
 def builtin_path(name: str) -> Path:
@@ -28,8 +31,8 @@ def builtin_path(name: str) -> Path:
 
 
 def read_builtins() -> tuple[ModelFile, ...]:
-    """All built-in models with their cards, in order of preference."""
-    return tuple(read_model_file(builtin_path(name)) for name in NAMES)
+    """The built-in models that are taken unasked, with their cards, in order of preference."""
+    return tuple(read_model_file(builtin_path(name)) for name in RULES)
 
 
 def find_model(name_or_file: str | Path) -> Path:

@@ -168,8 +168,8 @@ def main() -> None:
     cells = [
         Cell(case, recipe, method, seed)
         for case in given.cases
-        for seed in given.seeds[: None if case == "city" else 3]
         for recipe in given.recipes
+        for seed in given.seeds[: None if case == "city" else 3]
         for method in given.methods
         if (case, recipe, method, seed, given.steps) not in done
     ]

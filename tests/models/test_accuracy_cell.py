@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
-
-import pytest
-import rasterio
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import accuracy
 import accuracy_cases
+import pytest
+import rasterio
 
 
 def test_a_cell_trains_maps_and_compares(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ app = typer.Typer(help="List models and networks, show one, or measure its speed
 def list_(as_json: options.Json = False) -> None:
     """List the built-in models, which map as they are, and the networks, which are trained and exported."""
     from citycover.builtins import NAMES
-    from citycover_models.facts import read_facts
+    from citycover_models.facts import read_facts, trained_facts
 
-    rows = read_facts()
+    rows = (*read_facts(), *trained_facts())
     if as_json:
         talk.print_json([_plain(facts, built_in=facts.name in NAMES) for facts in rows])
         return
