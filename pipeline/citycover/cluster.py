@@ -19,22 +19,24 @@ import os
 import queue
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed.comm.core import CommClosedError
 
-from citycover.errors import MachineError
+from citycover.errors import CitycoverError, MachineError
 from citycover.io.folder import ProductFolder
 from citycover.io.store import WorkingStore
 from citycover.planning import Block, Plan
 from citycover.product import Job, Watch
 from citycover.running import Computed, area_mask, kept_choices, open_readers, open_store
 from citycover.scene import Scene
-from citycover.schedule import open_runs
+from citycover.schedule import open_runs, share_out
 from citycover.stages import Stages
 from citycover.sweep import StoppedError
 from citycover.worker import (
@@ -56,41 +58,10 @@ ALLOWED_FAILURES = 3
 """Deaths of workers over one run of blocks after which the blocks, not the workers, are to blame."""
 CONNECT_SECONDS = 5
 WORKER_SECONDS = 60
-"""How long a cluster may be without any worker."""
+"""How long a cluster may be without any worker, and a scheduler without an answer."""
 _STOP_SECONDS = 120
 """How long workers may take over the batch in hand when a run is stopped."""
 _POLL = 0.2
-_SHARE = 0.75
-"""Part of what is left that is handed out in equal runs, before runs become shorter."""
-
-
-def share_out(runs: Iterable[Sequence[Block]], blocks: int, workers: int) -> Iterator[Sequence[Block]]:
-    """Cut runs into pieces that become shorter towards the end.
-
-    Three quarters of what is left go in equal pieces, one a worker, then three quarters of the rest, and so
-    on to single blocks: few cuts, because each computes a row of windows again, and an even end.
-    Source: Flynn Hummel, Schonberg, Flynn, "Factoring: a method for scheduling parallel loops", 1992.
-
-    Args:
-        runs: vertically adjacent blocks each; looked at only as far as pieces are asked for.
-        blocks: how many there are in all runs.
-        workers: that share them.
-
-    >>> [len(piece) for piece in share_out([range(20), range(12)], 32, 2)]
-    [12, 8, 4, 3, 3, 1, 1]
-    """
-    left, round_left, length = blocks, 0, 1
-    for run in runs:
-        rest = run
-        while rest:
-            if round_left <= 0:
-                length = max(1, round(left * _SHARE / workers))
-                round_left = length * workers
-            cut = min(length, round_left)
-            piece, rest = rest[:cut], rest[cut:]
-            left -= len(piece)
-            round_left -= len(piece)
-            yield piece
 
 
 @contextlib.contextmanager
@@ -102,19 +73,54 @@ def open_cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]
         scheduler: address of a scheduler, instead.
 
     Raises:
-        MachineError: the scheduler does not answer, or no worker comes.
+        MachineError: the scheduler does not answer, or no worker comes; or, from the body, it was lost.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_silent_client())
         if scheduler is not None:
             client = stack.enter_context(_connect(scheduler))
             plugin = WorkerSetup()
         else:
             client = stack.enter_context(_start(workers or 1))
             plugin = WorkerSetup(_devices(), own=True)
+        stack.enter_context(_loss_told(client))
         _await_worker(client, workers or 1)
         client.register_plugin(plugin)
         client.forward_logging("citycover", logging.INFO)
         yield client
+
+
+@contextlib.contextmanager
+def _silent_client() -> Iterator[None]:
+    """Keep distributed's client from logging tracebacks: what ends a run is raised, and told, by us."""
+    log = logging.getLogger("distributed.client")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextlib.contextmanager
+def _loss_told(client: Client) -> Iterator[None]:
+    """Say that the scheduler was lost, whatever the call that was under way made of it.
+
+    Futures are cancelled as soon as the connection breaks: a scheduler that comes back knows nothing of them.
+    """
+    address = _address(client)
+    try:
+        yield
+    except (CitycoverError, StoppedError):
+        raise
+    except Exception as error:
+        signs = (CommClosedError, CancelledError, TimeoutError)
+        if client.status == "running" and not isinstance(error, signs):
+            raise
+        raise MachineError(
+            f"the scheduler at {address} was lost in the middle of the run ({type(error).__name__}); start "
+            "scheduler and workers again, then run the same command: finished blocks are kept"
+        ) from error
 
 
 def _connect(address: str) -> Client:
@@ -171,9 +177,13 @@ def _address(client: Client) -> str:
     return str(client.scheduler.address)
 
 
+def _count_workers(client: Client) -> int:
+    return len(client.nthreads(callback_timeout=WORKER_SECONDS))
+
+
 def describe(client: Client) -> str:
     """A line about a cluster: how many work for it, where to watch, where they log."""
-    count = len(client.nthreads())
+    count = _count_workers(client)
     link = client.dashboard_link if importlib.util.find_spec("bokeh") else "none, as bokeh is not installed"
     return (
         f"{count} workers of {_address(client)}; dashboard: {link}; "
@@ -224,7 +234,7 @@ class ClusterRun:
         """
         plan = self.work.plan
         count = plan.block_counts[0] * plan.block_counts[1] - len(finished)
-        workers = len(self.client.nthreads())
+        workers = _count_workers(self.client)
         pieces = share_out(open_runs(plan.blocks(), finished), count, workers)
         self.client.subscribe_topic(self.work.sight.run, self._hear)
         try:
@@ -239,7 +249,7 @@ class ClusterRun:
 
     def _refill(self, pieces: Iterator[Sequence[Block]]) -> bool:
         """One run in flight for each worker; whether any is."""
-        workers = len(self.client.nthreads())
+        workers = _count_workers(self.client)
         now = time.monotonic()
         self.alive = now if workers else self.alive
         self.workers = max(self.workers, workers)
@@ -264,24 +274,16 @@ class ClusterRun:
 
     def _collect(self, future: Future[Report], blocks: Sequence[Block]) -> None:
         """Take the report of a run, or raise what ended it."""
-        if future.status == "finished":
+        try:
             report = future.result()
-            self.stages.merge(report.seconds)
-            self.peak_rss = max(self.peak_rss, report.peak_rss)
-            for name, count in report.windows.items():
-                self.windows[name] += count
-            for block in report.done:
-                self._tell(block)
-            return
-        error = future.exception() if future.status == "error" else None
-        if isinstance(error, KilledWorker):
-            raise MachineError(self._blame(blocks, error))
-        if error is None:
-            raise MachineError(
-                "the scheduler dropped a run of blocks, or cannot be reached any more; run the same command "
-                "again: finished blocks are kept"
-            )
-        raise error
+        except KilledWorker as error:
+            raise MachineError(self._blame(blocks, error)) from None
+        self.stages.merge(report.seconds)
+        self.peak_rss = max(self.peak_rss, report.peak_rss)
+        for name, count in report.windows.items():
+            self.windows[name] += count
+        for block in report.done:
+            self._tell(block)
 
     def _blame(self, blocks: Sequence[Block], error: KilledWorker) -> str:
         with WorkingStore.open(self.work.store) as store:
@@ -308,18 +310,25 @@ class ClusterRun:
             self.watch.advanced(block)
 
     def _end(self) -> None:
-        """Leave no worker computing: the lock on the folder goes next."""
-        with contextlib.suppress(OSError, TimeoutError):
-            self.client.unsubscribe_topic(self.work.sight.run)
-            if self.flying:
-                self.client.run(request_stop, self.work.sight.run, on_error="ignore")
+        """Leave no worker computing: the lock on the folder goes next.
+
+        Workers that cannot be told, because the scheduler is lost, find the lease gone and end, too.
+        """
+        if self.client.status == "running":
+            with contextlib.suppress(OSError, TimeoutError, CancelledError):
+                self._stop_workers()
+        self.flying.clear()
+
+    def _stop_workers(self) -> None:
+        self.client.unsubscribe_topic(self.work.sight.run)
+        if self.flying:
+            self.client.run(request_stop, self.work.sight.run, on_error="ignore")
         until = time.monotonic() + _STOP_SECONDS
-        while self.flying and time.monotonic() < until and self.client.nthreads():
+        while self.flying and time.monotonic() < until and _count_workers(self.client):
             if (key := self._wait()) is not None:
                 self.flying.pop(key, None)
         for future, _ in self.flying.values():
             future.cancel()
-        self.flying.clear()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,63 @@ import psutil
 import pytest
 import rasterio
 from conftest import write_scene
+from distributed import Client, Worker
 
 CITYCOVER = (sys.executable, "-m", "citycover_cli")
+DASK = (sys.executable, "-m", "dask")
+FIXED = ("--window", "1024", "--precision", "fp32", "--batch", "1")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A scheduler of somebody else's, with two workers."""
+
+    scheduler: subprocess.Popen[bytes]
+    address: str
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    sign = tmp_path / "scheduler.json"
+    commands = [(*DASK, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")]
+    commands += [(*DASK, "worker", "--nthreads", "1", "--no-dashboard", "--memory-limit", "0")] * 2
+    with (tmp_path / "cluster.log").open("wb") as log:
+        started = [
+            subprocess.Popen([*command, "--scheduler-file", sign], stdout=log, stderr=log, cwd=tmp_path)
+            for command in commands
+        ]
+    try:
+        wait_for(lambda: sign.exists() and sign.stat().st_size > 0)
+        yield Cluster(started[0], json.loads(sign.read_text())["address"])
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(30)
+
+
+def wait_for(happened: Callable[[], object], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def start_map(scene: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    """A run in a process of its own, which has finished a block and not yet all."""
+    command = [*CITYCOVER, "map", scene, "-o", out, *more, *FIXED]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: list((out / ".work" / "ledger").glob("*.json")) or process.poll() is not None)
+    return process
 
 
 def read(out: Path) -> np.ndarray:
     with rasterio.open(out / "landcover.tif") as product:
         return product.read(1)
+
+
+def count_running(dask_worker: Worker) -> int:
+    return len(dask_worker.state.executing)
 
 
 def test_a_map_by_two_workers_is_the_map(
@@ -34,7 +86,7 @@ def test_a_map_by_two_workers_is_the_map(
     np.testing.assert_array_equal(read(tmp_path / "two"), read(tmp_path / "alone"))
     run = json.loads((tmp_path / "two" / "run.json").read_text())
     alone = json.loads((tmp_path / "alone" / "run.json").read_text())
-    assert (alone["workers"], run["workers"]) == (1, 2) and re.search(r"^ +workers +2$", result.out, re.M)
+    assert (alone["workers"], run["workers"]) == (1, 2) and re.search(r"(?m)^ +workers +2$", result.out)
     assert run["peak_rss_bytes"] > 2**20, "workers hold more than the client is made to say"
     assert 0 < run["stages"]["forward"] <= run["sweep_s"] and 0 < run["forward_share"] <= 1
     assert run["windows"] == {"run": run["plan"]["windows"], "skipped": 0}
@@ -61,12 +113,7 @@ def test_a_signal_ends_all_processes_and_the_run_goes_on_later(
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", (20_000, 500))
     out = tmp_path / "out"
-    fixed = ("--window", "1024", "--precision", "fp32", "--batch", "1")
-    command = [*CITYCOVER, "map", scene, "-o", out, "--workers", "2", *fixed]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    until = time.monotonic() + 120
-    while not list((out / ".work" / "ledger").glob("*.json")) and time.monotonic() < until:
-        time.sleep(0.02)
+    process = start_map(scene, out, "--workers", "2")
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 2
     process.send_signal(number)
@@ -75,6 +122,50 @@ def test_a_signal_ends_all_processes_and_the_run_goes_on_later(
     assert "to go on" in said and "Traceback" not in said
     assert not psutil.wait_procs(family, timeout=10)[1]
     assert not (out / "item.json").exists()
-    assert citycover("map", scene, "-o", out, *fixed).code == 0
-    assert citycover("map", scene, "-o", tmp_path / "alone", *fixed).code == 0
+    assert citycover("map", scene, "-o", out, *FIXED).code == 0
+    assert citycover("map", scene, "-o", tmp_path / "alone", *FIXED).code == 0
+    np.testing.assert_array_equal(read(out), read(tmp_path / "alone"))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_killed_is_told_and_finished_blocks_are_kept(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    scene, out = write_scene(tmp_path / "scene.tif", (20_000, 500)), tmp_path / "out"
+    process = start_map(scene, out, "--scheduler", cluster.address)
+    cluster.scheduler.kill()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 4, said
+    assert f"{cluster.address} was lost" in said and "finished blocks are kept" in said
+    assert "Traceback" not in said
+    assert list((out / ".work" / "ledger").glob("*.json")) and not (out / "item.json").exists()
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_client_end_and_a_later_run_goes_on(citycover, tmp_path: Path) -> None:
+    scene, out = write_scene(tmp_path / "scene.tif", (20_000, 500)), tmp_path / "out"
+    process = start_map(scene, out, "--workers", "2")
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    assert len(family) >= 2 and not psutil.wait_procs(family, timeout=20)[1]
+    process.communicate()
+    assert (out / ".work" / "lease").exists() and not (out / "item.json").exists()
+    assert citycover("map", scene, "-o", out, *FIXED).code == 0
+    assert citycover("map", scene, "-o", tmp_path / "alone", *FIXED).code == 0
+    np.testing.assert_array_equal(read(out), read(tmp_path / "alone"))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_a_killed_client_leaves_the_folder_to_a_later_run(
+    citycover, cluster: Cluster, tmp_path: Path
+) -> None:
+    scene, out = write_scene(tmp_path / "scene.tif", (20_000, 500)), tmp_path / "out"
+    process = start_map(scene, out, "--scheduler", cluster.address)
+    process.kill()
+    process.communicate()
+    assert not (out / "item.json").exists()
+    assert citycover("map", scene, "-o", out, "--scheduler", cluster.address, *FIXED).code == 0
+    with Client(cluster.address, set_as_default=False) as client:
+        assert set(client.run(count_running).values()) == {0}, "no worker is left with a run of the dead"
+    assert citycover("map", scene, "-o", tmp_path / "alone", *FIXED).code == 0
     np.testing.assert_array_equal(read(out), read(tmp_path / "alone"))

@@ -6,24 +6,26 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from distributed import Client
+from distributed.comm.core import CommClosedError
 from hypothesis import given
 from hypothesis import strategies as st
 from making import make_scene, plan_of
 from standin import StandIn, make_store, open_pattern, run_on, standin_card
 
 from citycover import cluster
-from citycover.cluster import check_workers, lease, open_cluster, share_out
+from citycover.cluster import check_workers, lease, open_cluster
 from citycover.errors import MachineError
 from citycover.io.folder import ProductFolder
 from citycover.io.store import WorkingStore
 from citycover.planning import Plan
 from citycover.predictor import choose_device
 from citycover.product import Watch
-from citycover.schedule import open_runs, run_blocks
+from citycover.schedule import open_runs, run_blocks, share_out
 from citycover.sweep import FinishedBlock, StoppedError, SweepInput, sweep
 from citycover.worker import Sight, local_versions
 
@@ -160,6 +162,23 @@ def test_a_scheduler_that_does_not_answer_is_said_to(monkeypatch: pytest.MonkeyP
         open_cluster(None, "tcp://127.0.0.1:9"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("closed", RuntimeError()), ("connecting", OSError()), ("running", CommClosedError())],
+)
+def test_whatever_a_lost_scheduler_breaks_is_told_as_its_loss(status: str, error: Exception) -> None:
+    client = SimpleNamespace(status=status, scheduler=SimpleNamespace(address="tcp://there:1"))
+    said = r"tcp://there:1 was lost .* finished blocks are kept"
+    with pytest.raises(MachineError, match=said), cluster._loss_told(client):
+        raise error
+
+
+def test_an_error_while_the_scheduler_answers_stays_what_it_is() -> None:
+    client = SimpleNamespace(status="running", scheduler=SimpleNamespace(address="tcp://there:1"))
+    with pytest.raises(KeyError), cluster._loss_told(client):
+        raise KeyError
 
 
 def test_a_worker_drops_its_block_when_a_later_run_took_the_folder(
