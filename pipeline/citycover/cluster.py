@@ -321,7 +321,7 @@ class ClusterRun:
 
     def _stop_workers(self) -> None:
         self.client.unsubscribe_topic(self.work.sight.run)
-        if self.flying:
+        if self.flying and _count_workers(self.client):  # the latter does not wait forever, `run` does
             self.client.run(request_stop, self.work.sight.run, on_error="ignore")
         until = time.monotonic() + _STOP_SECONDS
         while self.flying and time.monotonic() < until and _count_workers(self.client):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,14 @@ from hypothesis import strategies as st
 from lessons import lessons_of, make_city
 from rasterio.warp import Resampling, reproject
 
-from citycover.errors import ConfigError, SceneError
+from citycover.errors import ConfigError, MachineError, SceneError
 from citycover.legend import read_legend
 from citycover.window import Window
 from citycover_models.data.augment import Augment
 from citycover_models.data.chips import Batch, ChipReader, measure_statistics, training_batches
 from citycover_models.data.labels import IGNORE, _consensus, count_codes, label_raster
 from citycover_models.data.layouts import read_folder, read_list
-from citycover_models.data.prepare import ImageAndLabels, prepare_lessons
+from citycover_models.data.prepare import ImageAndLabels, Lessons, prepare_lessons
 from citycover_models.data.samples import Cells, SamplePlan, plan_samples
 
 GRID = Affine(1, 0, 500_000, 0, -1, 5_800_000)
@@ -145,6 +147,108 @@ def test_labels_of_half_the_image_are_pointed_out(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         learn(image, labels)
     assert "labels cover 50%" in caplog.text
+
+
+def test_labels_that_hold_the_whole_world_cover_the_image(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = write_scene(tmp_path / "x.tif", (30, 30))
+    world = Affine(1, 0, -180, 0, -1, 90)  # of which a UTM zone knows a part
+    labels = write_labels(tmp_path / "l.tif", np.full((180, 360), 10, np.uint8), world, crs="EPSG:4326")
+    with caplog.at_level(logging.WARNING):
+        got = learn(image, labels).pairs[0].label_reader().read(Window(0, 0, 30, 30))
+    assert (got == 1).all() and "labels cover" not in caplog.text
+
+
+def test_labels_may_stand_on_their_head(tmp_path: Path) -> None:
+    image = write_scene(tmp_path / "x.tif", (30, 30))
+    codes = np.random.default_rng(0).choice([10, 30, 50, 80], (30, 30)).astype(np.uint8)
+    upright = learn(image, write_labels(tmp_path / "a.tif", codes, GRID))
+    flipped = GRID * Affine.translation(0, 30) * Affine.scale(1, -1)
+    turned = learn(image, write_labels(tmp_path / "b.tif", codes[::-1].copy(), flipped))
+    one, two = (each.pairs[0].label_reader().read(Window(0, 0, 30, 30)) for each in (upright, turned))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("nodata", [None, float("nan")])
+def test_labels_that_are_no_number_are_no_label(tmp_path: Path, nodata: float | None) -> None:
+    image = write_scene(tmp_path / "x.tif", (30, 30))
+    codes = np.full((30, 30), 10, np.float32)
+    codes[:, :9] = np.nan
+    labels = write_labels(tmp_path / "l.tif", codes, GRID, nodata=nodata)
+    got = learn(image, labels).pairs[0].label_reader().read(Window(0, 0, 30, 30))
+    assert (got[:, :9] == IGNORE).all() and (got[:, 9:] == 1).all()
+
+
+def test_labels_of_several_bands_are_refused(tmp_path: Path) -> None:
+    image = write_scene(tmp_path / "x.tif", (30, 30))
+    colours = write_scene(tmp_path / "colours.tif", (30, 30), bands=3)
+    with pytest.raises(ConfigError, match="one band of codes"):
+        learn(image, str(colours))
+
+
+def test_a_file_that_is_not_there_is_not_a_question_of_bands(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path / "l.tif", np.full((30, 30), 10, np.uint8), GRID)
+    with pytest.raises(SceneError, match="no such file") as caught:
+        learn(tmp_path / "nowhere.tif", labels)
+    assert "--bands" not in str(caught.value)
+
+
+def test_an_image_without_valid_pixels_is_refused(tmp_path: Path) -> None:
+    image = write_scene(tmp_path / "x.tif", (40, 40), values=np.zeros((4, 40, 40)), nodata=0)
+    lessons = learn(image, write_labels(tmp_path / "l.tif", np.full((40, 40), 10, np.uint8), GRID))
+    plan = plan_samples(lessons.pairs, 4, chip=16, chips_per_epoch=2, balance="uniform", validation=0, seed=0)
+    with pytest.raises(ConfigError, match="images are nodata where they have labels"):
+        measure_statistics(lessons.pairs, plan)
+
+
+def learn_two(tmp_path: Path, **second: object) -> tuple[Lessons, SamplePlan]:
+    """Two images with labels, one chip each an epoch."""
+    labels = write_labels(tmp_path / "l.tif", np.full((40, 40), 10, np.uint8), GRID)
+    images = [write_scene(tmp_path / "a.tif", (40, 40)), write_scene(tmp_path / "b.tif", (40, 40), **second)]
+    items = [ImageAndLabels(str(image), (labels,)) for image in images]
+    lessons = prepare_lessons(items, ["worldcover"], "base4")
+    plan = plan_samples(lessons.pairs, 4, chip=16, chips_per_epoch=8, balance="uniform", validation=0, seed=0)
+    return lessons, plan
+
+
+def test_images_of_several_types_learn_together_in_a_worker(tmp_path: Path) -> None:
+    lessons, plan = learn_two(tmp_path, dtype="uint16")
+    assert lessons.group.dtypes[-1] == "float32" and {"uint8", "uint16"} < set(lessons.group.dtypes)
+    assert {chip.pair for chip in plan.epoch(0)} == {0, 1}
+    reader = ChipReader(lessons.pairs, (0, 0, 0, 0))
+    (batch,) = training_batches(reader, plan, batch=8, first=0, last=1, workers=1)
+    assert batch.images.dtype == torch.float32
+
+
+def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("citycover_models.data.chips._OPEN", 1)
+    lessons, plan = learn_two(tmp_path)
+    reader = ChipReader(lessons.pairs, (0, 0, 0, 0))
+    for chip in plan.epoch(0):
+        reader.read(chip)
+        assert list(reader._open) == [chip.pair]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_worker_cannot_read_is_said_in_one_line(tmp_path: Path, workers: int) -> None:
+    lessons, plan = learn_two(tmp_path)
+    (tmp_path / "l.tif").unlink()
+    reader = ChipReader(lessons.pairs, (0, 0, 0, 0))
+    with pytest.raises(ConfigError, match=r"l\.tif cannot be read") as caught:
+        list(training_batches(reader, plan, batch=2, first=0, last=1, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_killed_worker_is_said(tmp_path: Path) -> None:
+    lessons, plan = learn_two(tmp_path)
+
+    class Dying(ChipReader):
+        def read(self, chip: object) -> object:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(MachineError, match="--workers 0"):
+        list(training_batches(Dying(lessons.pairs, (0,) * 4), plan, batch=2, first=0, last=1, workers=1))
 
 
 def test_labels_of_another_decade_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -319,6 +423,10 @@ def test_layouts_are_found_out(tmp_path: Path) -> None:
     put(tmp_path / "e", "pictures/x.jpg")
     with pytest.raises(ConfigError, match="none of the layouts"):
         read_folder(tmp_path / "e")
+    with pytest.raises(ConfigError, match="HR_image holds no raster"):
+        read_folder(tmp_path / "d", "paraformer")
+    with pytest.raises(ConfigError, match="naip-new"):
+        read_folder(tmp_path / "d", "chesapeake")
     put(tmp_path / "d", "images/y.tif")
     with pytest.raises(ConfigError, match=r"y\.tif has no label"):
         read_folder(tmp_path / "d")
@@ -333,6 +441,9 @@ def test_lists_name_files_beside_them(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("image,label\nx.tif,a.tif\n")
     with pytest.raises(ConfigError, match="image, label; needed"):
         read_list(tmp_path / "m.csv")
+    (tmp_path / "o.csv").write_text("image_fn,label_fn\nx.tif\n")
+    with pytest.raises(ConfigError, match="row 1 needs both"):
+        read_list(tmp_path / "o.csv")
     (tmp_path / "n.csv").write_text("image_fn,label_fn\nx.tif,nowhere.tif\n")
     with pytest.raises(ConfigError, match=r"nowhere\.tif"):
         read_list(tmp_path / "n.csv")

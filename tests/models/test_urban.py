@@ -1,4 +1,4 @@
-"""The trained built-in models: there, honest about themselves, and better than the rules on a practice city."""
+"""The trained built-in models: honest about themselves, and better than the rules on a practice city."""
 
 from __future__ import annotations
 
