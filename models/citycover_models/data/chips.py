@@ -90,7 +90,7 @@ class _Chips(Dataset[tuple[Tensor, Tensor] | CitycoverError]):
         try:
             return self.chip(*key)
         except CitycoverError as error:
-            return error
+            return type(error)(str(error))  # its causes may not travel between processes
 
     def chip(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         """Pixels and channels of one chip."""
