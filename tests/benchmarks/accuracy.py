@@ -110,16 +110,16 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def tables(rows: list[dict[str, Any]]) -> str:
     """Markdown of everything that is known."""
-    by: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    by: dict[tuple[str, str, int, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
-        by[row["case"], row["recipe"], row["method"]][row["seed"]] = row
+        by[row["case"], row["recipe"], row["steps"], row["method"]][row["seed"]] = row
     lines: list[str] = []
     for case in dict.fromkeys(row["case"] for row in rows):
         head = ("recipe", "seeds", "steps", "coarse labels", "plain cross-entropy", "the method",
                 "method - coarse", "method - plain")  # fmt: skip
         lines += ["", f"### {case}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        for recipe in dict.fromkeys(row["recipe"] for row in rows if row["case"] == case):
-            own, plain = by[case, recipe, "own"], by[case, recipe, "ce"]
+        for recipe, steps in dict.fromkeys((r["recipe"], r["steps"]) for r in rows if r["case"] == case):
+            own, plain = by[case, recipe, steps, "own"], by[case, recipe, steps, "ce"]
             seeds = sorted(own.keys() & plain.keys())
             if not seeds:
                 continue
@@ -133,7 +133,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
                 _points(over, sign=True),
             ]
             text = ", ".join(map(str, seeds))
-            lines.append(f"| `{recipe}` | {text} | {own[seeds[0]]['steps']} | {' | '.join(cells)} |")
+            lines.append(f"| `{recipe}` | {text} | {steps} | {' | '.join(cells)} |")
     return "\n".join(lines).strip() + "\n"
 
 
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     parser.add_argument("--methods", nargs="*", default=["own", "ce"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[100, 101, 102, 103, 104])
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=180)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "citycover-accuracy")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2)))
     parser.add_argument("--kept", type=Path, default=KEPT)
