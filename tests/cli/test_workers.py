@@ -17,7 +17,7 @@ import psutil
 import pytest
 import rasterio
 from conftest import write_scene
-from distributed import Client, Worker
+from distributed import Client
 
 CITYCOVER = (sys.executable, "-m", "citycover_cli")
 DASK = (sys.executable, "-m", "dask")
@@ -70,10 +70,6 @@ def start_map(scene: Path, out: Path, *more: str) -> subprocess.Popen[str]:
 def read(out: Path) -> np.ndarray:
     with rasterio.open(out / "landcover.tif") as product:
         return product.read(1)
-
-
-def count_running(dask_worker: Worker) -> int:
-    return len(dask_worker.state.executing)
 
 
 def test_a_map_by_two_workers_is_the_map(
@@ -166,6 +162,7 @@ def test_a_cluster_of_a_killed_client_leaves_the_folder_to_a_later_run(
     assert not (out / "item.json").exists()
     assert citycover("map", scene, "-o", out, "--scheduler", cluster.address, *FIXED).code == 0
     with Client(cluster.address, set_as_default=False) as client:
-        assert set(client.run(count_running).values()) == {0}, "no worker is left with a run of the dead"
+        running = client.run(lambda dask_worker: len(dask_worker.state.executing))
+        assert set(running.values()) == {0}, "no worker is left with a run of the dead"
     assert citycover("map", scene, "-o", tmp_path / "alone", *FIXED).code == 0
     np.testing.assert_array_equal(read(out), read(tmp_path / "alone"))
