@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import platform
 import threading
 import time
 from collections.abc import Callable
@@ -29,9 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from citycover import __version__
 from citycover.accuracy import Confusion
-from citycover.card import BandGroup, ModelCard
 from citycover.errors import TrainingError
 from citycover.io.store import write_atomic
 from citycover.sweep import StoppedError
@@ -54,6 +51,7 @@ from citycover_models.methods import Lesson, Moment
 from citycover_models.preset import Preset
 from citycover_models.recipe import Recipe
 from citycover_models.registry import find_preset
+from citycover_models.train_record import card_of, write_plan
 from citycover_models.train_setup import (
     begin_with,
     build_network,
@@ -156,7 +154,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         if request.resume and (request.out / CHECKPOINT).is_file():
             state = read_checkpoint(request.out / CHECKPOINT, identity)
         if rank == 0:
-            _write_plan(request, plan, statistics)
+            write_plan(request, plan, statistics)
         watch.planned(plan, state.step)
         run = _Run(request, preset, plan, statistics, state, device, rank, world)
         run.learn(watch)
@@ -448,44 +446,3 @@ def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confu
 def _mix(*numbers: int) -> int:
     """One seed out of several."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: int) -> ModelCard:
-    """The preset's card with the bands, classes and history of this training."""
-    lessons, recipe, template = request.lessons, request.recipe, preset.card()
-    mean = tuple(float(m) for m in network.normalise.mean.flatten())  # type: ignore[union-attr, operator]
-    low, high = lessons.gsd
-    labels = sorted({raster.legend for pair in lessons.pairs for raster in pair.labels})
-    history = (
-        f"recipe {recipe.name} ({recipe.network}, {recipe.method.name}), {steps} steps of {recipe.batch} "
-        f"chips of {recipe.chip} px from {len(lessons.pairs)} image(s) with {', '.join(labels)} labels, seed "
-        f"{request.seed}, citycover {__version__}"
-    )
-    fields = dict(template) | {
-        "name": recipe.name,
-        "description": recipe.title or template.description,
-        "groups": (BandGroup(**(dict(lessons.group) | {"fill": mean})),),
-        "gsd": (low / 2, high * 2),
-        "native_gsd": lessons.native_gsd,
-        "channels": lessons.legend.ids,
-        "legend": lessons.legend,
-        "training": history,
-    }
-    return ModelCard(**fields)
-
-
-def _write_plan(request: TrainRequest, plan: SamplePlan, statistics: AerialStatistics) -> None:
-    content = {
-        "citycover": __version__,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "recipe": request.recipe.model_dump(mode="json"),
-        "legend": request.lessons.legend.name,
-        "classes": list(request.lessons.legend.names),
-        "images": [pair.name for pair in request.lessons.pairs],
-        "labels": [[raster.path for raster in pair.labels] for pair in request.lessons.pairs],
-        "samples": plan.describe(),
-        "band_mean": statistics.mean,
-        "band_std": statistics.std,
-    }
-    write_atomic(request.out / "plan.json", json.dumps(content, indent=1))
