@@ -15,7 +15,7 @@ from killing import map_until
 
 KILLS = 20
 WRITES = 60
-"""A run is killed after at most so many; a whole one makes about 200, 16 a block."""
+"""A run is killed after at most so many."""
 
 
 def run(write: int | None, scene: Path, out: Path) -> int:
