@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from citycover.card import ModelCard
-from citycover.errors import MachineError, ModelError
+from citycover.errors import ConfigError, MachineError, ModelError
 from citycover.modelfile import load_model
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -116,15 +116,17 @@ def choose_device(name: str) -> torch.device:
 
     Raises:
         MachineError: the device is not there.
-        ModelError: the name means nothing.
+        ConfigError: the name means nothing.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in {"cpu", "cuda", "mps"}:
+        raise ConfigError(f"--device takes auto, cpu, cuda, cuda:1 or mps; got {name!r}")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise MachineError(
             f"device {name!r} cannot be used here ({reason}); use --device cpu or --device auto"
         ) from None

@@ -63,6 +63,7 @@ def test_a_plan_is_printed_and_nothing_written(citycover, city: Path, tmp_path: 
         (("--bands", "1,2,9"), "9"),
         (("--agree", "2"), "--agree 2"),
         (("--weights", "nowhere.safetensors"), "no file"),
+        (("--device", "abacus"), "--device takes"),
     ],
 )
 def test_bad_input_is_said_in_one_line(

@@ -6,7 +6,7 @@ import torch
 from making import make_card, make_scene, plan_of
 
 from citycover.builtins import builtin_path
-from citycover.errors import MachineError
+from citycover.errors import ConfigError, MachineError
 from citycover.planning import Plan
 from citycover.predictor import ModelPredictor, choose_device, fast_precision, passes_gate, to_probabilities
 from citycover.probe import Speed, choose_precision, default_batch, fastest_window, measure_speed
@@ -70,8 +70,11 @@ def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.Monke
 
 def test_devices_that_are_not_there_are_named() -> None:
     assert choose_device("cpu").type == "cpu" and choose_device("auto").type in ("cpu", "cuda")
+    for name in ("warp-drive", "meta"):  # an option that is wrong, not a machine that lacks something
+        with pytest.raises(ConfigError, match="--device takes"):
+            choose_device(name)
     with pytest.raises(MachineError, match="--device cpu"):
-        choose_device("warp-drive")
+        choose_device("cuda:99")
     assert fast_precision(torch.device("cpu")) in (None, "bf16")
 
 
