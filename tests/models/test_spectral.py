@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from citycover.builtins import NAMES, builtin_path
+from citycover.builtins import RULES, builtin_path
 from citycover.modelfile import load_model, read_model_file
 from citycover_models.export import write_builtins
 from citycover_models.nets.spectral import PRESETS
@@ -53,7 +53,7 @@ def test_typical_spectra_are_what_they_are(name: str, surface: str) -> None:
     assert int(scores[0, :, 16, 16].argmax()) + 1 == CLASSES[surface]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RULES)
 def test_a_pixel_sees_no_further_than_the_card_says(name: str) -> None:
     network, card = PRESETS[name].build().eval(), PRESETS[name].card()
     torch.manual_seed(0)
