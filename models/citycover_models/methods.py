@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.data.labels import IGNORE
-from citycover_models.nets.c2fnet import c2f_loss
+from citycover_models.nets.c2fnet import c2f_loss, choose_labels
 from citycover_models.nets.l2hnet import Selector, cas_dva_loss
 from citycover_models.nets.paraformer import plat_loss
-from citycover_models.nets.udsda import Shuffle, accepted_area, annotate
+from citycover_models.nets.udsda import Shuffle
 from citycover_models.nets.vhf_paranet import nlat_loss
 
 
@@ -136,14 +136,17 @@ class C2F(_Method):
         labels = batch.labels
         phi, coarse = network.embeddings(batch.images)
         cosines = network.cosines(phi)
-        if moment.progress < self.warm_up:
-            p, accepted = torch.ones_like(labels, dtype=phi.dtype), labels != IGNORE
-        else:
-            shuffle = Shuffle(scales=self.scales, rounds=self.rounds)
-            p = annotate(phi, network.classifier, labels, shuffle, ignore=IGNORE)
-            first, last = self.quantiles
-            quantile = first + (last - first) * moment.progress
-            accepted = accepted_area(p, labels, quantile, ignore=IGNORE)
+        first, last = self.quantiles
+        p, accepted = choose_labels(
+            cosines,
+            phi,
+            network.classifier,
+            labels,
+            first + (last - first) * moment.progress,
+            udsda="off" if moment.progress < self.warm_up else "shuffle_diag",
+            shuffle=Shuffle(scales=self.scales, rounds=self.rounds),
+            ignore=IGNORE,
+        )
         if batch.class_weights is not None:
             p = p * batch.class_weights[labels.where(labels != IGNORE, 0)]
         return c2f_loss(cosines, phi, coarse, labels, p, accepted, ignore=IGNORE)

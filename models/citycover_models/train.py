@@ -28,7 +28,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from citycover.accuracy import Confusion
+from citycover.accuracy import Confusion, count_pairs
+from citycover.classtable import NO_CLASS
 from citycover.errors import TrainingError
 from citycover.io.store import write_atomic
 from citycover.sweep import StoppedError
@@ -352,7 +353,7 @@ class _Run:
         with torch.inference_mode(), self._precision():
             for images, labels in validation_batches(self.reader, self.plan, self.recipe.batch):
                 predicted = network(images.to(self.device)).argmax(1).cpu()
-                total += _confusion(labels.numpy(), predicted.numpy(), classes)
+                total += count_pairs(np.where(labels == IGNORE, NO_CLASS, labels), predicted.numpy(), classes)
                 chips = zip(images.numpy(), labels.numpy(), predicted.numpy(), strict=True)
                 shown += [chip for number, chip in enumerate(chips, seen) if number % every == 0]
                 seen += len(images)
@@ -435,12 +436,6 @@ class _Run:
         write_atomic(out / RESULT, json.dumps(result, indent=1))
         (out / CHECKPOINT).unlink(missing_ok=True)
         return report.path
-
-
-def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Confusion:
-    kept = labels != IGNORE
-    pairs = labels[kept] * classes + predicted[kept]
-    return Confusion(np.bincount(pairs, minlength=classes * classes).reshape(classes, classes))
 
 
 def _mix(*numbers: int) -> int:

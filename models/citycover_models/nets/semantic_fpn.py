@@ -38,6 +38,7 @@ from torch.nn import functional as F
 from citycover.card import ModelCard, WindowRule
 from citycover.legend import read_legend
 from citycover_models.blocks.aerial import AerialStatistics
+from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.domain_norm import TARGET, fold_domain, with_domains
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
@@ -267,14 +268,9 @@ def self_training_loss(
         ignore: label of pixels without one.
         weight: of the target.
     """
-    return _cross_entropy(source_logits, labels, ignore) + weight * _cross_entropy(
-        target_logits, pseudo, ignore
+    return cross_entropy(source_logits, labels, ignore=ignore) + weight * cross_entropy(
+        target_logits, pseudo, ignore=ignore
     )
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
-    loss = F.cross_entropy(logits, labels.long(), ignore_index=ignore, reduction="sum")
-    return loss / (labels != ignore).sum().clamp(min=1)
 
 
 _PAPER = "Wang et al. 2022, LoveCS, ISPRS J. Photogramm. Remote Sens.; Kirillov et al. 2019, arXiv:1901.02446"
