@@ -51,7 +51,8 @@ class Predictor(Protocol):
             windows: one (n, band, y, x) tensor of raw digital numbers a band group, on `device`.
 
         Returns:
-            (n, c, y, x) float32 scores on `device`, planar: logits or probabilities as the card says.
+            (n, c, y, x) scores on `device`, of any floating type and memory layout: logits or probabilities
+            as the card says.
         """
         ...
 
@@ -90,7 +91,7 @@ class ModelPredictor:
         """Run the network, in reduced precision where it was chosen."""
         with torch.inference_mode(), self._autocast():
             scores: Tensor = self._module(*windows)
-        return scores.float().contiguous()
+        return scores
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         reduced = _AUTOCAST.get(self.precision)
@@ -102,13 +103,23 @@ class ModelPredictor:
 _: tuple[type[Predictor], type[Predictor]] = (FunctionPredictor, ModelPredictor)
 
 
-def to_probabilities(scores: Tensor, card: ModelCard) -> Tensor:
-    """(n, c, y, x) scores to probabilities that the caller may overwrite."""
+def to_probabilities(scores: Tensor, card: ModelCard, out: Tensor | None = None) -> Tensor:
+    """(n, c, y, x) scores of any type and layout to planar float32 probabilities, the caller's own.
+
+    One copy, and all else in place: a second tensor of this size costs more than the arithmetic.
+
+    Args:
+        scores: logits or probabilities, as the card says.
+        card: of the network that gave them.
+        out: memory for the result; None: new.
+    """
+    own = torch.empty(scores.shape, dtype=torch.float32, device=scores.device) if out is None else out
+    own.copy_(scores)
     if card.activation == "probabilities":
-        return scores.clone()
+        return own
     if card.task == "labels":
-        return torch.sigmoid(scores)
-    return torch.softmax(scores, 1)
+        return own.sigmoid_()
+    return torch.softmax(own, 1, out=own)
 
 
 def choose_device(name: str) -> torch.device:

@@ -29,6 +29,9 @@ _CPU_BATCH_PIXELS = 1_500_000
 _GPU_BATCH_PIXELS = 16_000_000
 PROBE_SHARE = 0.02
 """Most of a run that choosing its window may cost."""
+_MOST_REPEATS = 3
+_WORTH = 0.95
+"""A larger window takes more memory: it must take less than this part of the time."""
 _GROWTH = (3, 4)
 """Windows that are tried beside the card's own, in halves of it."""
 
@@ -136,7 +139,7 @@ class Speed:
 
 
 def measure_speed(plan: Plan, predictor: ModelPredictor, repeats: int = 2) -> Speed:
-    """Run the network on random windows of the plan."""
+    """Run the network on random windows; the least time counts, for what else the machine does only adds."""
     generator = torch.Generator().manual_seed(0)
     windows = []
     for group in predictor.card.groups:
@@ -147,11 +150,12 @@ def measure_speed(plan: Plan, predictor: ModelPredictor, repeats: int = 2) -> Sp
     before = peak_rss()
     predictor(windows)
     held = peak_rss() - before
-    begin = time.perf_counter()
+    times = []
     for _ in range(repeats):
+        begin = time.perf_counter()
         predictor(windows).sum().item()  # waits for the device
-    seconds = (time.perf_counter() - begin) / repeats
-    return Speed(seconds / plan.batch, held)
+        times.append(time.perf_counter() - begin)
+    return Speed(min(times) / plan.batch, held)
 
 
 def larger_windows(card: ModelCard) -> tuple[int, ...]:
@@ -172,24 +176,30 @@ def larger_windows(card: ModelCard) -> tuple[int, ...]:
 
 
 def fastest_window(plans: Mapping[int, Plan], predictor: ModelPredictor) -> int:
-    """The window in which a run takes the least time: redundancy x time per pixel, measured.
+    """The window in which a run takes least time: redundancy x time per pixel; of near equals the smaller.
 
     Args:
         plans: the same scene in windows of rising size, batch settled. Sizes after the first are tried only
-            as long as all trials together push at most `PROBE_SHARE` of the run through the network.
+            as long as all trials together push at most `PROBE_SHARE` of the run through the network; each is
+            tried more than once where that share allows it.
         predictor: runs each plan's windows on random pixels.
     """
     first = next(iter(plans))
     budget = PROBE_SHARE * plans[first].windows * plans[first].window_pixels
-    trials = itertools.accumulate(2 * plan.batch * plan.window_pixels for plan in plans.values())
-    tried = [size for size, pixels in zip(plans, trials, strict=True) if pixels <= budget]
+    trials = list(itertools.accumulate(plan.batch * plan.window_pixels for plan in plans.values()))
+    tried = [size for size, pixels in zip(plans, trials, strict=True) if 2 * pixels <= budget]
     if len(tried) < 2:
         return first
+    repeats = min(_MOST_REPEATS, int(budget / trials[len(tried) - 1]) - 1)
     seconds: dict[int, float] = {}
     for size in tried:
         try:
-            seconds[size] = measure_speed(plans[size], predictor, repeats=1).seconds(plans[size])
+            seconds[size] = measure_speed(plans[size], predictor, repeats).seconds(plans[size])
         except torch.OutOfMemoryError:
             break
     logger.info("seconds by window: %s", {size: round(s, 1) for size, s in seconds.items()})
-    return min(seconds, key=seconds.__getitem__, default=first)
+    best = first
+    for size, time_taken in seconds.items():
+        if time_taken < _WORTH * seconds[best]:
+            best = size
+    return best

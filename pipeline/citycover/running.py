@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from citycover.allocator import release_memory
 from citycover.area import AreaMask
 from citycover.io.folder import ProductFolder, machine_errors
 from citycover.io.raster import RasterReader
@@ -67,6 +68,7 @@ def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Prod
         done = compute_on_cluster(job, folder, watch, stages)
     else:
         done = _compute_here(job, folder, watch, stages)
+        release_memory()
     with WorkingStore.open(folder.work, job.request.threads or 2) as store:
         seams = _verify(job, done.plan, store, stages) if job.request.verify_seams else None
         watch.publishing()
@@ -167,6 +169,7 @@ def settle(job: Job, kept: dict[str, Any], predictor: ModelPredictor) -> tuple[P
             lambda: sample_windows(plan, job.model.card, readers, GATE_PIXELS),
         )
     plan = keep_memory(replace(plan, precision=precision), job, predictor.device.type)
+    release_memory()  # what the trials took, in windows larger than the one that was chosen
     return plan, {"window": window, "batch": plan.batch, "precision": precision}
 
 

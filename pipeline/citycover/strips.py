@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from citycover.allocator import pages
 from citycover.io.reader import Hole, Reader
 from citycover.planning import Axis
 from citycover.window import Window
@@ -86,8 +87,8 @@ class _Rows:
             return last - first
         width = self.cols[1] - self.cols[0]
         spare = (
-            np.empty((last - first, width, self.reader.bands), self.reader.dtype),
-            np.empty((last - first, width), np.bool_),
+            pages((last - first, width, self.reader.bands), self.reader.dtype),
+            pages((last - first, width), np.bool_),
         )
         self._read(first, last, *spare)
         self.at, self.spare = first, spare
@@ -177,8 +178,8 @@ class StripSource:
             store = spans[0].store
         else:
             store = (
-                np.empty((height, self.width, self.reader.bands), self.reader.dtype),
-                np.empty((height, self.width), np.bool_),
+                pages((height, self.width, self.reader.bands), self.reader.dtype),
+                pages((height, self.width), np.bool_),
             )
         return _Span(low, high, store[0][:height], store[1][:height], store)
 
@@ -198,7 +199,13 @@ class StripSource:
         a, b = self.view
         if len(needed) == span.high - span.low and needed[0] == span.low and needed[-1] == span.high - 1:
             return Strip(span.values[:, a:b], span.valid[:, a:b])
-        return Strip(span.values[needed - span.low, a:b], span.valid[needed - span.low, a:b])
+        strip = Strip(
+            pages((len(needed), b - a, self.reader.bands), self.reader.dtype),
+            pages((len(needed), b - a), np.bool_),
+        )
+        np.take(span.values[:, a:b], needed - span.low, axis=0, out=strip.values)
+        np.take(span.valid[:, a:b], needed - span.low, axis=0, out=strip.valid)
+        return strip
 
 
 @dataclass(frozen=True, slots=True)

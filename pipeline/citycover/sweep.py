@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from citycover.allocator import pages
 from citycover.blend import BestClass, RowBlender
 from citycover.card import ModelCard
 from citycover.io.reader import Hole, Reader
@@ -87,7 +88,7 @@ def sweep(given: SweepInput, blocks: Sequence[Block]) -> Iterator[FinishedBlock]
     feed = _Feed(given, columns, range(blocks[0].rows[0], blocks[-1].rows[1]))
     rows = _RowMaker(given, columns, blocks[0].window)
     pending = list(blocks)
-    canvas = _Canvas(pending.pop(0), given.card)
+    canvas = _Canvas(pending.pop(0))
     try:
         for index, strips in feed:
             piece = rows.make(index, strips)
@@ -96,7 +97,7 @@ def sweep(given: SweepInput, blocks: Sequence[Block]) -> Iterator[FinishedBlock]
                 yield canvas.finished(feed.take_holes())
                 if not pending:
                     return
-                canvas, piece = _Canvas(pending.pop(0), given.card), rest
+                canvas, piece = _Canvas(pending.pop(0)), rest
     finally:
         feed.close()
 
@@ -117,11 +118,12 @@ class _Piece:
 class _Canvas:
     """A block in the making."""
 
-    def __init__(self, block: Block, card: ModelCard) -> None:
+    def __init__(self, block: Block) -> None:
         self.block = block
         shape = (block.window.height, block.window.width)
-        self.classes = np.full(shape, card.legend.product_nodata, np.uint8)
-        self.confidence = np.zeros(shape, np.uint8)
+        # Every row is put before a block is finished: nothing needs to be filled in.
+        self.classes = pages(shape, np.uint8)
+        self.confidence = pages(shape, np.uint8)
 
     def put(self, piece: _Piece) -> _Piece | None:
         """Take the rows that are ours. Once the block is complete, give back what lies below it."""
@@ -228,6 +230,9 @@ class _RowMaker:
         self.ids = None if (ids == np.arange(len(ids))).all() else ids
         self.nodata = given.card.legend.product_nodata
         self.batch = self.plan.batch
+        sides = (step + feather for step, feather in zip(self.step, self.feather, strict=True))
+        shape = (self.batch, len(given.card.channels), *sides)
+        self.votes = _static(shape, given.predictor.device)
 
     def make(self, index: int, strips: list[Strip]) -> _Piece:
         """Final rows of output after row of windows `index`."""
@@ -291,8 +296,9 @@ class _RowMaker:
             return 0
         with self.given.stages.time("blend"), torch.inference_mode():
             (ty, tx), (sy, sx), (fy, fx) = self.trim, self.step, self.feather
-            votes = scores[:, :, ty : ty + sy + fy, tx : tx + sx + fx]
-            votes = to_probabilities(votes, self.given.card)
+            voting = scores[:, :, ty : ty + sy + fy, tx : tx + sx + fx]
+            votes = to_probabilities(voting, self.given.card, self.votes[: self.batch])
+            del scores, voting  # memory for what follows
             last_row = index == self.plan.y.count - 1
             for run in _neighbours(batch):
                 slot = run[0] % self.batch
@@ -361,6 +367,13 @@ class _RowMaker:
         if invalid.any():
             piece.classes[invalid] = self.nodata
             piece.confidence[invalid] = 0
+
+
+def _static(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """A float32 tensor that is used again for every batch."""
+    if device.type == "cpu":
+        return torch.from_numpy(pages(shape, np.float32))
+    return torch.empty(shape, device=device)
 
 
 def _finish(scores: Tensor) -> None:

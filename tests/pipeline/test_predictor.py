@@ -5,6 +5,7 @@ import pytest
 import torch
 from making import make_card, make_scene, plan_of
 
+from citycover import probe
 from citycover.builtins import builtin_path
 from citycover.errors import ConfigError, MachineError
 from citycover.planning import Plan
@@ -38,19 +39,33 @@ def test_scores_become_probabilities_as_the_card_says() -> None:
     assert kept.equal(scores) and kept.data_ptr() != scores.data_ptr()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_probabilities_come_planar_from_any_scores_and_in_place_is_exact(
+    layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    whole = (4 * torch.randn(2, 7, 40, 50)).to(dtype).contiguous(memory_format=layout)
+    scores = whole[:, :, 3:37, 5:45]
+    expected = torch.softmax(scores.float().contiguous(), 1)
+    memory = torch.empty(2, 7, 34, 40)
+    found = to_probabilities(scores, make_card(32, 2, 2), memory)
+    assert found.equal(expected) and found.is_contiguous() and found.data_ptr() == memory.data_ptr()
+    assert scores.equal(whole[:, :, 3:37, 5:45]) and not scores.float().equal(found)
+
+
 def test_a_model_gives_the_same_scores_alone_and_in_a_batch_up_to_rounding() -> None:
     predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
     windows = torch.randint(0, 255, (3, 4, 64, 80), dtype=torch.uint8)
     together = predictor([windows])
-    assert together.is_contiguous() and together.dtype == torch.float32
     for k in range(3):
         assert predictor([windows[k : k + 1]])[0].allclose(together[k], atol=1e-4)
 
 
-def test_reduced_precision_is_autocast_and_back_to_float32() -> None:
+def test_reduced_precision_is_autocast() -> None:
     predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"), "bf16")
     scores = predictor([torch.randint(0, 255, (1, 4, 64, 64), dtype=torch.uint8)])
-    assert scores.dtype == torch.float32 and torch.isfinite(scores).all()
+    assert torch.isfinite(scores).all()
+    assert to_probabilities(scores, predictor.card).dtype == torch.float32
 
 
 def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +125,42 @@ def test_the_window_is_the_one_whose_trial_promises_the_shortest_run(monkeypatch
     assert fastest_window(plans, predictor) == 128
     assert tried == [64, 128, 256], "the trial of 2048 costs more than 2 % of the run"
     assert fastest_window({64: plans[64], 2048: plans[2048]}, predictor) == 64
+
+
+class _Plan:
+    """What choosing a window asks of a plan."""
+
+    def __init__(self, size: int, windows: int = 1000) -> None:
+        self.window_pixels, self.windows, self.batch = size * size, windows, 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [({32: 100, 48: 97, 64: 96}, 32), ({32: 100, 48: 90, 64: 88}, 48), ({32: 100, 48: 97, 64: 80}, 64)],
+)
+def test_a_larger_window_must_be_worth_its_memory(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], chosen: int
+) -> None:
+    def speed(plan: _Plan, _predictor: object, _repeats: int) -> probe.Speed:
+        size = int(plan.window_pixels**0.5)
+        return probe.Speed(seconds[size] / (1.15 * plan.windows), 0)
+
+    monkeypatch.setattr(probe, "measure_speed", speed)
+    plans = {size: _Plan(size) for size in seconds}
+    assert probe.fastest_window(plans, None) == chosen  # type: ignore[arg-type]
+
+
+def test_trials_stay_within_their_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed: list[int] = []
+
+    def speed(plan: _Plan, _predictor: object, repeats: int) -> probe.Speed:
+        pushed.append((1 + repeats) * plan.window_pixels)
+        return probe.Speed(1.0, 0)
+
+    monkeypatch.setattr(probe, "measure_speed", speed)
+    for windows in (1, 50, 300, 700, 5000):
+        pushed.clear()
+        plans = {32: _Plan(32, windows), 48: _Plan(48), 64: _Plan(64)}
+        probe.fastest_window(plans, None)  # type: ignore[arg-type]
+        assert sum(pushed) <= probe.PROBE_SHARE * windows * 32 * 32
+        assert len(pushed) != 1
