@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from citycover.allocator import release_memory
 from citycover.planning import Block
 from citycover.sweep import FinishedBlock, SweepInput, sweep
 
@@ -97,6 +98,7 @@ def run_blocks(
             for finished in sweep(given, run):
                 with given.stages.time("handover"):
                     writer.put(finished)
+            release_memory()  # gaps between what was kept grow with time: each run begins without
     finally:
         writer.close()
         writer.check()  # what went wrong there comes before the StoppedError that it causes here
