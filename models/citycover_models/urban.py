@@ -22,7 +22,8 @@ from citycover.legend import read_legend
 from citycover.modelfile import load_torchscript, read_model_file, write_torchscript
 from citycover.product import MapRequest, map_scene
 from citycover.synth import write_city
-from citycover_models.data.prepare import ImageAndLabels, Lessons, prepare_lessons
+from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.prepare import Lessons, prepare_lessons
 from citycover_models.recipe import read_recipe
 from citycover_models.train import TrainRequest, train
 

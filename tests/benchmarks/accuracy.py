@@ -11,20 +11,28 @@ are done are kept in a file of JSON lines; the tables are made from whatever is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
 import platform
 import tempfile
+import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accuracy_cases import CASES, Case, band_numbers
+
+if TYPE_CHECKING:
+    from citycover_models.data.prepare import Lessons
+    from citycover_models.recipe import Recipe
+    from citycover_models.train import TrainRequest
 
 DOC = Path(__file__).parents[2] / "docs" / "accuracy.md"
 KEPT = Path(__file__).parents[2] / "docs" / "accuracy.jsonl"
@@ -45,8 +53,8 @@ class Cell:
     seed: int
 
 
-def run(cell: Cell, case: Case, folder: Path, steps: int) -> dict[str, Any]:
-    """Train, map, compare."""
+def run(cells: Sequence[Cell], case: Case, folder: Path, steps: int) -> list[dict[str, Any]]:
+    """Train, map, compare: cells that differ in their method alone."""
     import torch
 
     torch.set_num_threads(1)
@@ -55,41 +63,104 @@ def run(cell: Cell, case: Case, folder: Path, steps: int) -> dict[str, Any]:
     from citycover.legend import read_legend
     from citycover.product import MapRequest, map_scene
     from citycover_models.data.prepare import prepare_lessons
-    from citycover_models.recipe import parse_recipe, read_recipe
-    from citycover_models.train import TrainRequest, train
 
-    lessons = prepare_lessons(case.learn, [case.codes], case.to, bands=band_numbers(case))
+    bands = band_numbers(case)
+    lessons = prepare_lessons(case.learn, [case.codes], case.to, bands=bands)
+    table = table_between(read_legend(case.codes), lessons.legend) if case.to else None
+    coarse = compare_rasters(Path(case.coarse), Path(case.truth), lessons.legend, table, table)
+    rows = []
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        recipes = {cell: recipe_of(cell, case, steps) for cell in cells}
+        for cell, (model, seconds) in train_methods(recipes, lessons, Path(work)).items():
+            out = Path(work) / cell.method / "product"
+            map_scene(
+                MapRequest((case.image,), out, model=model, bands=tuple(bands or ()) or None, threads=1)
+            )
+            mapped = compare_rasters(out / "landcover.tif", Path(case.truth), lessons.legend, None, table)
+            found = {
+                "steps": steps,
+                "seconds": round(seconds, 1),
+                "miou": mapped.miou,
+                "accuracy": mapped.overall_accuracy,
+                "iou": [None if math.isnan(v) else round(float(v), 4) for v in mapped.iou],
+                "coarse_miou": coarse.miou,
+                "coarse_accuracy": coarse.overall_accuracy,
+            }
+            rows.append(asdict(cell) | found)
+    return rows
+
+
+def recipe_of(cell: Cell, case: Case, steps: int) -> Recipe:
+    """The cell's recipe with the case's changes, in so many steps."""
+    from citycover_models.recipe import parse_recipe, read_recipe
+
     recipe = read_recipe(cell.recipe)
     fields = recipe.model_dump(mode="json") | case.changes
     fields |= {"epochs": 1, "chips_per_epoch": steps * recipe.batch}
     if cell.method == "ce":
         fields["method"] = {"name": "ce"}
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        request = TrainRequest(
-            lessons, parse_recipe(fields), Path(work) / "run", seed=cell.seed, workers=0, measure=False
-        )
-        trained = train(request)
-        seconds = time.perf_counter() - begin
-        out = Path(work) / "product"
-        bands = band_numbers(case)
-        numbers = tuple(bands) if bands else None
-        scene = MapRequest((case.image,), out, model=str(trained.model), bands=numbers, threads=1)
-        map_scene(scene)
-        legend = lessons.legend
-        table = table_between(read_legend(case.codes), legend) if case.to else None
-        mapped = compare_rasters(out / "landcover.tif", Path(case.truth), legend, None, table)
-        coarse = compare_rasters(Path(case.coarse), Path(case.truth), legend, table, table)
-    return {
-        **asdict(cell),
-        "steps": steps,
-        "seconds": round(seconds, 1),
-        "miou": mapped.miou,
-        "accuracy": mapped.overall_accuracy,
-        "iou": [None if math.isnan(v) else round(float(v), 4) for v in mapped.iou],
-        "coarse_miou": coarse.miou,
-        "coarse_accuracy": coarse.overall_accuracy,
+    return parse_recipe(fields)
+
+
+def train_methods(recipes: dict[Cell, Recipe], lessons: Lessons, work: Path) -> dict[Cell, tuple[str, float]]:
+    """Train each recipe: model file and seconds.
+
+    A method that begins with plain cross-entropy is, until then, the very training it is compared with. Those
+    steps are done once; both go on from the same checkpoint, with the same result as if each had begun anew.
+    """
+    from citycover_models.train import TrainRequest, train
+    from citycover_models.training_folder import CHECKPOINT
+
+    requests = {
+        cell: TrainRequest(lessons, recipe, work / cell.method, seed=cell.seed, workers=0, measure=False)
+        for cell, recipe in recipes.items()
     }
+    seconds = 0.0
+    shared = min(map(plain_steps, recipes.values()))
+    if len(requests) > 1 and shared > 1:
+        begin = time.perf_counter()
+        first, *others = requests.values()
+        stop_after(first, shared)
+        for other in others:
+            stop_after(other, 1)  # for the identity that its checkpoint must have
+            hand_over(first.out / CHECKPOINT, other.out / CHECKPOINT)
+        seconds = time.perf_counter() - begin
+        requests = {cell: replace(request, resume=True) for cell, request in requests.items()}
+    done = {cell: train(request) for cell, request in requests.items()}
+    return {cell: (str(trained.model), seconds + trained.seconds) for cell, trained in done.items()}
+
+
+def plain_steps(recipe: Recipe) -> int:
+    """How many steps, from the first on, are plain cross-entropy on every head."""
+    from citycover_models.methods import Moment
+
+    steps = recipe.epochs * (recipe.chips_per_epoch or 0) // recipe.batch
+    begins = getattr(recipe.method, "begins", lambda _moment: recipe.method.name == "ce")
+    return sum(begins(Moment(step, steps, 0)) for step in range(steps))
+
+
+def stop_after(request: TrainRequest, steps: int) -> None:
+    """Train so many steps, and leave a checkpoint."""
+    from citycover.sweep import StoppedError
+    from citycover_models.train import TrainWatch, train
+
+    class Countdown(threading.Event):
+        left = steps
+
+        def is_set(self) -> bool:  # asked once a step, after it
+            self.left -= 1
+            return self.left <= 0
+
+    with contextlib.suppress(StoppedError):
+        train(request, TrainWatch(stop=Countdown()))
+
+
+def hand_over(source: Path, target: Path) -> None:
+    """Let the training of `target` go on from the state of `source`."""
+    import torch
+
+    state, identity = (torch.load(path, weights_only=True) for path in (source, target))
+    torch.save(state | {"identity": identity["identity"]}, target)
 
 
 def case_of(cell: Cell, folder: Path, data: str | None) -> Case:
@@ -165,29 +236,29 @@ def main() -> None:
     given = parser.parse_args()
     rows = [json.loads(line) for line in given.kept.read_text().splitlines()] if given.kept.is_file() else []
     done = {(r["case"], r["recipe"], r["method"], r["seed"], r["steps"]) for r in rows}
-    cells = [
-        Cell(case, recipe, method, seed)
+    tasks = [
+        [Cell(case, recipe, method, seed) for method in given.methods]
         for case in given.cases
         for recipe in given.recipes
         for seed in given.seeds[: None if case == "city" else 3]
-        for method in given.methods
-        if (case, recipe, method, seed, given.steps) not in done
     ]
+    missing = [[cell for cell in task if (*astuple(cell), given.steps) not in done] for task in tasks]
+    missing = [task for task in missing if task]
     data = os.environ.get("CITYCOVER_DATA")
-    print(f"{len(cells)} cells on {platform.processor() or platform.machine()}", flush=True)
-    cases = [case_of(cell, given.work, data) for cell in cells]  # one after the other: some share files
+    print(f"{sum(map(len, missing))} cells on {platform.processor() or platform.machine()}", flush=True)
+    cases = [case_of(task[0], given.work, data) for task in missing]  # one after the other: some share files
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
-        futures = {
-            pool.submit(run, cell, case, given.work, given.steps): cell
-            for cell, case in zip(cells, cases, strict=True)
-        }
+        futures = [
+            pool.submit(run, task, case, given.work, given.steps)
+            for task, case in zip(missing, cases, strict=True)
+        ]
         for future in as_completed(futures):
-            row = future.result()
-            rows.append(row)
-            with given.kept.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            what = f"{row['case']} {row['recipe']} {row['method']} {row['seed']}"
-            print(f"{what}: mIoU {row['miou']:.3f}, coarse {row['coarse_miou']:.3f}", flush=True)
+            for row in future.result():
+                rows.append(row)
+                with given.kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                what = f"{row['case']} {row['recipe']} {row['method']} {row['seed']}"
+                print(f"{what}: mIoU {row['miou']:.3f}, coarse {row['coarse_miou']:.3f}", flush=True)
     if not given.no_doc:
         write_doc(rows)
 

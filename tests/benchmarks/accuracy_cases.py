@@ -16,7 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from citycover.synth import write_city
-from citycover_models.data.prepare import ImageAndLabels
+from citycover_models.data.pairs import ImageAndLabels
 
 
 @dataclass(frozen=True)

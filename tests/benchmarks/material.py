@@ -15,6 +15,7 @@ from citycover.card import BandGroup, ModelCard, WindowRule
 from citycover.legend import Legend, LegendClass
 from citycover.modelfile import write_torchscript
 from citycover.synth import write_city
+from citycover_models.margins import measure_margins
 
 CLASSES = 7
 TILE = 2048
@@ -91,7 +92,9 @@ def write_network(kind: str, path: Path) -> Path:
         feather=feather,
         legend=Legend(name=kind, nodata=0, classes=classes),
     )
-    write_torchscript(torch.jit.script(network.eval()), card, path)
+    with torch.inference_mode():  # trim and feather as an export would measure them
+        margins = measure_margins(network.eval(), card)
+    write_torchscript(torch.jit.script(network), margins.on(card) if margins else card, path)
     return path
 
 

@@ -21,7 +21,8 @@ import torch
 
 from citycover.synth import write_city
 from citycover_models.data.chips import Batch, ChipReader, measure_statistics, training_batches
-from citycover_models.data.prepare import ImageAndLabels, prepare_lessons
+from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.prepare import prepare_lessons
 from citycover_models.methods import Lesson, Moment
 from citycover_models.recipe import read_recipe
 from citycover_models.registry import find_preset

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from citycover.synth import write_city
-from citycover_models.data.prepare import ImageAndLabels, Lessons, prepare_lessons
+from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.prepare import Lessons, prepare_lessons
 from citycover_models.recipe import Recipe, parse_recipe
 
 

@@ -14,9 +14,21 @@ import rasterio
 def test_a_cell_trains_maps_and_compares(tmp_path: Path) -> None:
     small = accuracy_cases.city(tmp_path, 3, 192)
     cell = accuracy.Cell("city", "l2hnet-light", "own", 3)
-    row = accuracy.run(cell, small, tmp_path, steps=2)
+    (row,) = accuracy.run([cell], small, tmp_path, steps=2)
     assert 0 < row["coarse_miou"] < 1 and 0 <= row["miou"] < 1
     assert len(row["iou"]) == 6 and row["steps"] == 2
+
+
+def test_steps_that_two_methods_share_are_done_once_with_the_same_result(tmp_path: Path) -> None:
+    small = accuracy_cases.city(tmp_path, 3, 192)
+    own, plain = (accuracy.Cell("city", "l2hnet-light", method, 3) for method in ("own", "ce"))
+    assert accuracy.plain_steps(accuracy.recipe_of(own, small, 5)) == 4
+    assert accuracy.plain_steps(accuracy.recipe_of(plain, small, 5)) == 5
+    together = accuracy.run([own, plain], small, tmp_path, steps=5)
+    alone = [accuracy.run([cell], small, tmp_path, steps=5)[0] for cell in (own, plain)]
+    for row in (*together, *alone):
+        del row["seconds"]
+    assert together == alone
 
 
 def test_majority_makes_labels_coarse(tmp_path: Path) -> None:

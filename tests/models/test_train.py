@@ -199,7 +199,8 @@ def test_class_without_labels_is_pointed_out(
 ) -> None:
     import rasterio
 
-    from citycover_models.data.prepare import ImageAndLabels, prepare_lessons
+    from citycover_models.data.pairs import ImageAndLabels
+    from citycover_models.data.prepare import prepare_lessons
 
     with rasterio.open(city / "labels_10m.tif") as source:
         profile, codes = source.profile, source.read(1)
@@ -368,7 +369,8 @@ def test_a_recipe_is_a_value() -> None:
 
 def test_real_pairs_can_be_learned_from(real_data: Path, tmp_path: Path) -> None:
     """Landsat at 30 m with the land cover of another grid and CRS."""
-    from citycover_models.data.prepare import ImageAndLabels, prepare_lessons
+    from citycover_models.data.pairs import ImageAndLabels
+    from citycover_models.data.prepare import prepare_lessons
 
     folder = real_data / "pairs" / "zion_landsat_nlcd"
     import rasterio

@@ -25,7 +25,8 @@ from citycover_models.data.augment import Augment
 from citycover_models.data.chips import Batch, ChipReader, measure_statistics, training_batches
 from citycover_models.data.labels import IGNORE, _consensus, count_codes, label_raster
 from citycover_models.data.layouts import read_folder, read_list
-from citycover_models.data.prepare import ImageAndLabels, Lessons, prepare_lessons
+from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.prepare import Lessons, prepare_lessons
 from citycover_models.data.samples import Cells, SamplePlan, plan_samples
 
 GRID = Affine(1, 0, 500_000, 0, -1, 5_800_000)

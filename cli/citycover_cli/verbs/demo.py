@@ -49,7 +49,8 @@ def run(
     from citycover.legend import read_legend
     from citycover.product import MapRequest
     from citycover.synth import write_city
-    from citycover_models.data.prepare import ImageAndLabels, prepare_lessons
+    from citycover_models.data.pairs import ImageAndLabels
+    from citycover_models.data.prepare import prepare_lessons
     from citycover_models.recipe import read_recipe
     from citycover_models.train import TrainRequest
 
@@ -63,7 +64,9 @@ def run(
     request = TrainRequest(lessons, chosen, training, seed=seed, overwrite=overwrite)
     trained = train_with_progress(request, silent, again="--overwrite")
     product = map_with_progress(
-        MapRequest(scene=(str(image),), out=out, model=str(trained.model), overwrite=overwrite), silent
+        MapRequest(scene=(str(image),), out=out, model=str(trained.model), overwrite=overwrite),
+        silent,
+        "--overwrite",
     )
     legend = read_legend("city")
     coarse, mapped = (compare_rasters(p, truth, legend) for p in (labels, out / "landcover.tif"))

@@ -103,8 +103,8 @@ def run(
         raise typer.Exit(3)
 
 
-def map_with_progress(request: MapRequest, quiet: bool) -> Product:
-    """Map, show progress, and turn a signal into its exit code and the way to resume."""
+def map_with_progress(request: MapRequest, quiet: bool, *again: str) -> Product:
+    """Map, show progress, and turn a signal into its exit code and the way to go on (options `again`)."""
     from citycover.allocator import tune_allocator
 
     tune_allocator()  # before torch is imported
@@ -125,7 +125,7 @@ def map_with_progress(request: MapRequest, quiet: bool) -> Product:
         except Exception as error:
             if type(error).__name__ != "StoppedError":
                 raise
-    raise stopped(caught, "finished blocks are kept")
+    raise stopped(caught, "finished blocks are kept", *again)
 
 
 class _Follower:

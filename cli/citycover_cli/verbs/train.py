@@ -12,7 +12,8 @@ from citycover_cli import options, talk
 from citycover_cli.signals import catch_signals, stopped
 
 if TYPE_CHECKING:
-    from citycover_models.data.prepare import ImageAndLabels, Lessons
+    from citycover_models.data.pairs import ImageAndLabels
+    from citycover_models.data.prepare import Lessons
     from citycover_models.data.samples import SamplePlan
     from citycover_models.train import Trained, TrainRequest
 
@@ -111,7 +112,7 @@ def _items(
     """What the user named, and the legend that a layout fixes."""
     from citycover.errors import ConfigError
     from citycover_models.data.layouts import LAYOUTS, read_folder, read_list
-    from citycover_models.data.prepare import ImageAndLabels
+    from citycover_models.data.pairs import ImageAndLabels
 
     if sum((bool(images or labels), listing is not None, folder is not None)) != 1:
         raise ConfigError("give --image with --labels, or --list, or --folder: exactly one of the three")

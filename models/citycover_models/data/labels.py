@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
@@ -23,10 +22,12 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RasterioWindow
+from shapely import Polygon, box, union_all
 
 from citycover.errors import ConfigError
 from citycover.legend import Legend, legends_that_fit
 from citycover.window import Window
+from citycover_models.data.overlap import bounds_after, wkt
 
 IGNORE = 255
 """Channel number of pixels without a label."""
@@ -116,7 +117,7 @@ def _on_grid(path: str, grid: GeoBox) -> WarpedVRT:
         _refuse_unfit(source, path)
         return WarpedVRT(
             source,
-            crs=_wkt(grid),
+            crs=wkt(grid),
             transform=grid.transform,
             width=int(width),
             height=int(height),
@@ -139,11 +140,6 @@ def _refuse_unfit(source: Any, path: str) -> None:
             f"label raster {path} has {source.count} bands; needed is one band of codes; take it out with "
             "gdal_translate -b 1"
         )
-
-
-def _wkt(grid: GeoBox) -> str:
-    assert grid.crs is not None, "scenes without a CRS were refused"
-    return str(grid.crs.to_wkt())
 
 
 def _channels(codes: NDArray[Any], seen: NDArray[np.bool_], table: dict[int, int]) -> NDArray[np.uint8]:
@@ -205,8 +201,8 @@ def count_codes(path: str, grid: GeoBox) -> Counter[int]:
 
 def _overlap(source: Any, grid: GeoBox) -> Window | None:
     """Pixels of a label raster that lie inside the bounds of an image."""
-    bounds = transform_bounds(_wkt(grid), source.crs, *grid.boundingbox)
-    west, north, east, south = _box(~source.transform, *bounds)
+    bounds = transform_bounds(wkt(grid), source.crs, *grid.boundingbox)
+    west, north, east, south = bounds_after(~source.transform, *bounds)
     if not all(map(math.isfinite, (west, north, east, south))):
         return None  # the image lies where the CRS of the labels is not defined
     row, col = math.floor(north), math.floor(west)
@@ -216,25 +212,16 @@ def _overlap(source: Any, grid: GeoBox) -> Window | None:
     return Window(row, col, height, width).clip(Window(0, 0, source.height, source.width))
 
 
-def _box(transform: Affine, west: float, south: float, east: float, north: float) -> tuple[float, ...]:
-    """Smallest and largest coordinates of a box after a transform, which may flip or turn it."""
-    corners = [transform * corner for corner in ((west, south), (west, north), (east, south), (east, north))]
-    xs, ys = zip(*corners, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def coverage(path: str, grid: GeoBox) -> float:
-    """Share of an image's bounds that a label raster covers, 0..1, nodata or not."""
+def footprint(path: str, grid: GeoBox) -> Polygon:
+    """The part of an image's bounds that a label raster covers, nodata or not; empty where none."""
     with rasterio.open(path) as source:
-        west, south, east, north = grid.boundingbox
         part = _overlap(source, grid)
         if part is None:
-            return 0.0
+            return Polygon()
         # Only the part near the image is turned into its CRS, which may not reach to the rest of the world.
-        box = _box(source.transform, part.col, part.row_end, part.col_end, part.row)
-        left, bottom, right, top = transform_bounds(source.crs, _wkt(grid), *box)
-    width, height = min(east, right) - max(west, left), min(north, top) - max(south, bottom)
-    return max(0.0, width) * max(0.0, height) / ((east - west) * (north - south))
+        box = bounds_after(source.transform, part.col, part.row_end, part.col_end, part.row)
+        left, bottom, right, top = transform_bounds(source.crs, wkt(grid), *box)
+    return box(left, bottom, right, top).intersection(box(*grid.boundingbox))
 
 
 def check_labels(rasters: Iterable[LabelRaster], grid: GeoBox, image: str) -> list[str]:
@@ -249,13 +236,13 @@ def check_labels(rasters: Iterable[LabelRaster], grid: GeoBox, image: str) -> li
     warnings: list[str] = []
     known = Counter[int]()
     rasters = tuple(rasters)
-    covered = 0.0
+    footprints = []
     for raster in rasters:
         counts = count_codes(raster.path, grid)
         unknown = {code: n for code, n in counts.items() if code not in raster.table}
         if unknown:
             raise ConfigError(_unknown_codes(raster, unknown, counts))
-        covered += coverage(raster.path, grid)
+        footprints.append(footprint(raster.path, grid))
         for code, n in counts.items():
             known[raster.table[code]] += n
     if not known:
@@ -268,6 +255,7 @@ def check_labels(rasters: Iterable[LabelRaster], grid: GeoBox, image: str) -> li
         raise ConfigError(
             f"every label under {image} means no class of the legend that is learned; choose another --to"
         )
+    covered = union_all(footprints).area / box(*grid.boundingbox).area
     if covered < _MINE:
         warnings.append(f"labels cover {covered:.0%} of {image}; the rest of it teaches nothing")
     return warnings

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citycover.errors import ConfigError
-from citycover_models.data.prepare import ImageAndLabels
+from citycover_models.data.pairs import ImageAndLabels
 
 LAYOUTS = ("chesapeake", "paraformer", "skwanda", "folders")
-_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img"}
+_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def _of(image: Path, stems: Sequence[str], folder: Path) -> list[Path]:
 def _rasters(folder: Path) -> list[Path]:
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
     if not found:
-        raise ConfigError(f"{folder} holds no raster ({', '.join(sorted(_SUFFIXES))}); images need a CRS")
+        raise ConfigError(f"{folder} holds no raster ({', '.join(sorted(_SUFFIXES))})")
     return found
 
 

@@ -17,6 +17,16 @@ _CACHE = 192 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class ImageAndLabels:
+    """One line of a list: an image, and label rasters of the same place."""
+
+    image: str
+    labels: tuple[str, ...]
+    truth: str | None = None
+    """High-resolution reference; never learned from, kept for `citycover evaluate`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One image with its labels."""
 

@@ -16,22 +16,13 @@ from citycover.legend import Legend, read_legend
 from citycover.scene import Scene
 from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB
 from citycover_models.data.labels import check_labels, label_raster
-from citycover_models.data.pairs import Pair
+from citycover_models.data.pairs import ImageAndLabels, Pair
+from citycover_models.data.placing import place
 
 logger = logging.getLogger(__name__)
 
 _YEARS_APART = 3
 _AERIAL_NAMES = {"red": ("R",), "green": ("G",), "blue": ("B",), "nir": ("N", "NIR")}
-
-
-@dataclass(frozen=True, slots=True)
-class ImageAndLabels:
-    """One line of a list: an image, and label rasters of the same place."""
-
-    image: str
-    labels: tuple[str, ...]
-    truth: str | None = None
-    """High-resolution reference; never learned from, kept for `citycover evaluate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +73,7 @@ def prepare_lessons(
     codes = [read_legend(name) for name in legends]
     learned = read_legend(to) if to else codes[0]
     learned.check_product()
+    items = place(items)
     scenes = _describe(items, bands, nodata)
     pairs = []
     for item, scene in zip(items, scenes, strict=True):

@@ -2,7 +2,7 @@
 
 The labels of every image are counted once, on a grid of cells some ten pixels wide. A chip is drawn by
 drawing a cell (any labelled one, or one of a class drawn before), and then a place for a chip that holds it.
-Squares of each image are held out for validation; no training chip touches one.
+Squares of each image are held out for validation; no training chip touches one, of whatever image.
 
     +----+----+----+----+
     |    |    |####|    |     #  held out: validation chips tile it
@@ -17,7 +17,7 @@ Chip i of an epoch depends on (seed, epoch, i) alone: any worker finds it, and a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from citycover.errors import ConfigError
 from citycover.window import Window
 from citycover_models.data.labels import IGNORE
+from citycover_models.data.overlap import find_overlaps, seen_from
 from citycover_models.data.pairs import Pair
 
 Balance = Literal["uniform", "classes"]
@@ -63,12 +64,22 @@ class Cells:
     """(block row, block col) True where nothing may be learned."""
     block: int
     """Side of a held-out block in pixels."""
+    elsewhere: tuple[Window, ...] = ()
+    """What other images hold out, where they lie over this one."""
 
     def touches_held_out(self, window: Window) -> bool:
         """Whether a chip shares a pixel with a block that is held out."""
         rows = slice(max(window.row, 0) // self.block, (window.row_end - 1) // self.block + 1)
         cols = slice(max(window.col, 0) // self.block, (window.col_end - 1) // self.block + 1)
-        return bool(self.held_out[rows, cols].any())
+        return bool(self.held_out[rows, cols].any()) or any(map(window.clip, self.elsewhere))
+
+    def held_windows(self) -> Iterator[Window]:
+        """Pixels of the blocks that are held out."""
+        image = Window(0, 0, *self.shape)
+        for row, col in np.argwhere(self.held_out).tolist():
+            block = Window(row * self.block, col * self.block, self.block, self.block).clip(image)
+            assert block is not None, "blocks begin inside the image"
+            yield block
 
 
 @dataclass(frozen=True)
@@ -203,21 +214,52 @@ def plan_samples(
     Raises:
         ConfigError: no pixel has a label.
     """
-    cells = tuple(
-        _count_cells(
-            pair, num_classes, chip, validation, np.random.default_rng([seed, number]), _CELLS // len(pairs)
-        )
-        for number, pair in enumerate(pairs)
-    )
-    plan = SamplePlan(cells, chip, chips_per_epoch, balance, seed)
+    cells: list[Cells] = []
+    overlaps = find_overlaps([pair.scene.grid for pair in pairs])
+    for number, pair in enumerate(pairs):
+        counted = _count_cells(pair, num_classes, chip, _CELLS // len(pairs))
+        earlier = [other for other in overlaps[number] if other < number]
+        elsewhere = _held_elsewhere(pairs, cells, number, earlier)
+        rng = np.random.default_rng([seed, number])
+        held_out = _hold_out(_taken(counted, elsewhere), validation, rng)
+        cells.append(replace(counted, held_out=held_out, elsewhere=elsewhere))
+    for number, counted in enumerate(cells):
+        later = [other for other in overlaps[number] if other > number]
+        more = _held_elsewhere(pairs, cells, number, later)
+        cells[number] = replace(counted, elsewhere=counted.elsewhere + more)
+    plan = SamplePlan(tuple(cells), chip, chips_per_epoch, balance, seed)
     if not plan.label_counts.sum() > 0:
         raise ConfigError("no pixel of the images has a label that means a class; nothing can be learned")
     return plan
 
 
-def _count_cells(
-    pair: Pair, num_classes: int, chip: int, validation: float, rng: np.random.Generator, most: int
-) -> Cells:
+def _held_elsewhere(
+    pairs: Sequence[Pair], cells: Sequence[Cells], number: int, others: Sequence[int]
+) -> tuple[Window, ...]:
+    """What other images hold out, as windows of image `number`."""
+    here = pairs[number].scene.grid
+    windows = (
+        seen_from(block, pairs[other].scene.grid, here)
+        for other in others
+        for block in cells[other].held_windows()
+    )
+    return tuple(window for window in windows if window is not None)
+
+
+def _taken(cells: Cells, elsewhere: Sequence[Window]) -> NDArray[np.bool_]:
+    """(block row, block col) True where another image holds out most of a block already."""
+    share = np.zeros(cells.held_out.shape)
+    for window in elsewhere:
+        for row in range(window.row // cells.block, (window.row_end - 1) // cells.block + 1):
+            for col in range(window.col // cells.block, (window.col_end - 1) // cells.block + 1):
+                part = window.clip(Window(row * cells.block, col * cells.block, cells.block, cells.block))
+                share[row, col] += part.pixels / cells.block**2 if part else 0
+    taken: NDArray[np.bool_] = share > 0.5
+    return taken
+
+
+def _count_cells(pair: Pair, num_classes: int, chip: int, most: int) -> Cells:
+    """Labels of one image on cells; nothing held out yet."""
     height, width = pair.shape
     side = max(8, chip // 8, int(np.ceil(np.sqrt(height * width / most))))
     step = max(1, side // 8)
@@ -236,14 +278,19 @@ def _count_cells(
         np.add.at(counts, (first + y // per_cell, x // per_cell, labels[y, x]), 1.0)
     reader.close()
     block = 2 * chip
-    held_out = _hold_out((-(-height // block), -(-width // block)), validation, rng)
+    held_out = np.zeros((-(-height // block), -(-width // block)), np.bool_)
     return Cells((height, width), side, counts, held_out, block)
 
 
-def _hold_out(shape: tuple[int, int], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A share of blocks, at least one where there are four or more; none of an image of fewer."""
-    total = shape[0] * shape[1]
+def _hold_out(taken: NDArray[np.bool_], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A share of blocks, at least one where there are four or more; none of an image of fewer.
+
+    Blocks that another image holds out already, `taken`, count towards the share: a place seen ten times is
+    not held out ten times as much.
+    """
+    total = taken.size
     held = np.zeros(total, np.bool_)
     if share > 0 and total >= 4:
-        held[rng.permutation(total)[: max(1, round(share * total))]] = True
-    return held.reshape(shape)
+        free = [block for block in rng.permutation(total).tolist() if not taken.flat[block]]
+        held[free[: max(0, max(1, round(share * total)) - int(taken.sum()))]] = True
+    return held.reshape(taken.shape)

@@ -1,0 +1,73 @@
+"""Images without a georeference: chips as PNG, for instance. Pixel lies on pixel of their labels."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from citycover.errors import ConfigError
+from citycover_models.data.pairs import ImageAndLabels
+
+logger = logging.getLogger(__name__)
+
+_ROW = 1000
+"""Images side by side, before the next row of them begins further north."""
+
+
+def place(items: Sequence[ImageAndLabels]) -> list[ImageAndLabels]:
+    """Give each image without a georeference, and its labels, a place of their own near the equator.
+
+    Only the names change: GDAL reads the georeference from them. A pixel is taken as 1 m.
+
+    Raises:
+        ConfigError: labels of such an image have a georeference, or another size.
+    """
+    sizes = [bare_size(item.image) for item in items]
+    bare = [size for size in sizes if size is not None]
+    if not bare:
+        return list(items)
+    logger.warning(
+        "%d of %d images have no georeference: their labels are laid on them pixel by pixel, and a pixel is "
+        "taken as 1 m",
+        len(bare), len(items),
+    )  # fmt: skip
+    spacing = 1 + max(max(size) for size in bare)
+    placed = []
+    for number, (item, size) in enumerate(zip(items, sizes, strict=True)):
+        if size is None:
+            placed.append(item)
+            continue
+        for label in item.labels:
+            if (other := bare_size(label)) != size:
+                raise ConfigError(
+                    f"{item.image} has no georeference and {size[1]} x {size[0]} px; label raster "
+                    f"{label} has {'one' if other is None else f'{other[1]} x {other[0]} px'}; needed are "
+                    "labels of the same pixels, or an image with a CRS"
+                )
+        corner = spacing * (number % _ROW - _ROW // 2), spacing * (number // _ROW)
+        here = [_named(path, size, corner) for path in (item.image, *item.labels)]
+        placed.append(replace(item, image=here[0], labels=tuple(here[1:])))
+    return placed
+
+
+def bare_size(path: str) -> tuple[int, int] | None:
+    """(y, x) of a raster that says nothing of where it lies; None: it does, or it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as file:
+                known = file.crs is not None or not file.transform.is_identity or file.gcps[0] or file.rpcs
+                return None if known else (file.height, file.width)
+    except RasterioError:
+        return None
+
+
+def _named(path: str, size: tuple[int, int], corner: tuple[int, int]) -> str:
+    """A GDAL connection string: the file, lying with its lower left corner at (x, y)."""
+    (height, width), (x, y) = size, corner
+    return f"vrt://{path}?a_srs=EPSG:3857&a_ullr={x},{y + height},{x + width},{y}"
