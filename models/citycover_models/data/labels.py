@@ -219,9 +219,9 @@ def footprint(path: str, grid: GeoBox) -> Polygon:
         if part is None:
             return Polygon()
         # Only the part near the image is turned into its CRS, which may not reach to the rest of the world.
-        box = bounds_after(source.transform, part.col, part.row_end, part.col_end, part.row)
-        left, bottom, right, top = transform_bounds(source.crs, wkt(grid), *box)
-    return box(left, bottom, right, top).intersection(box(*grid.boundingbox))
+        covered = bounds_after(source.transform, part.col, part.row_end, part.col_end, part.row)
+        covered = transform_bounds(source.crs, wkt(grid), *covered)
+    return box(*covered).intersection(box(*grid.boundingbox))
 
 
 def check_labels(rasters: Iterable[LabelRaster], grid: GeoBox, image: str) -> list[str]:

@@ -66,4 +66,4 @@ def bounds_after(transform: Affine, west: float, south: float, east: float, nort
 def wkt(grid: GeoBox) -> str:
     """The CRS of an image."""
     assert grid.crs is not None, "scenes without a CRS were refused"
-    return str(grid.crs.towkt())
+    return str(grid.crs.to_wkt())
