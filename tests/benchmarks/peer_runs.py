@@ -236,7 +236,7 @@ PEERS = {
     "toolbelt": Peer("pytorch-toolbelt", "512, step 256, pyramid", partial(toolbelt, 512, 256)),
     "terratorch": Peer("terratorch", "512, stride 256, delta 8", partial(terratorch, 512, 256, 8)),
     "terratorch-wide": Peer(
-        "terratorch", "1200, stride 1024, delta 80", partial(terratorch, 1200, 1024, 80, 1)
+        "terratorch", "1136, stride 1024, delta 48", partial(terratorch, 1136, 1024, 48, 1)
     ),
     "geoai": Peer("geoai-py", "512, overlap 256, spline", partial(geoai, "spline")),
     "geoai-cosine": Peer("geoai-py", "512, overlap 256, cosine", partial(geoai, "cosine")),
