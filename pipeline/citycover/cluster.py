@@ -62,8 +62,6 @@ WORKER_SECONDS = 60
 _STOP_SECONDS = 120
 """How long workers may take over the batch in hand when a run is stopped."""
 _POLL = 0.2
-_LOOK_SECONDS = 5
-"""How often the scheduler is looked after while the plan is settled."""
 
 
 @contextlib.contextmanager
@@ -391,10 +389,10 @@ def _settle(client: Client, job: Job, kept: dict[str, Any], sight: Sight) -> tup
     """Let a worker settle window, batch and precision, on the device that will compute."""
     settled = client.submit(settle_job, job, kept, sight, pure=False)
     try:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                return settled.result(timeout=_LOOK_SECONDS)
-            _count_workers(client)  # no answer within its time: the scheduler hangs, and a result never comes
+        while not settled.done():
+            _count_workers(client)  # a scheduler that hangs gives no answer in time; a result it never gives
+            time.sleep(_POLL)
+        return settled.result()
     except KilledWorker:
         raise MachineError(
             "workers died while the network was loaded and tried, most often for want of memory; give "
