@@ -19,7 +19,7 @@ import os
 import queue
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +58,7 @@ ALLOWED_FAILURES = 3
 """Deaths of workers over one run of blocks after which the blocks, not the workers, are to blame."""
 CONNECT_SECONDS = 5
 WORKER_SECONDS = 60
-"""How long a cluster may be without any worker, and a scheduler without an answer."""
+"""How long a cluster may be without any worker, and a scheduler or worker without an answer."""
 _STOP_SECONDS = 120
 """How long workers may take over the batch in hand when a run is stopped."""
 _POLL = 0.2
@@ -85,6 +85,7 @@ def open_cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]
             plugin = WorkerSetup(_devices(), own=True)
         stack.enter_context(_loss_told(client))
         _await_worker(client, workers or 1)
+        _ask_all(client, os.getpid)  # what follows would wait for ever on a worker that hangs
         client.register_plugin(plugin)
         client.forward_logging("citycover", logging.INFO)
         yield client
@@ -181,6 +182,21 @@ def _count_workers(client: Client) -> int:
     return len(client.nthreads(callback_timeout=WORKER_SECONDS))
 
 
+def _ask_all(client: Client, question: Callable[..., Any], *about: object) -> dict[str, Any]:
+    """The answer of every worker by its address, or the exception that it raised instead."""
+    try:
+        answers: dict[str, Any] = client.run(
+            question, *about, on_error="return", callback_timeout=WORKER_SECONDS
+        )
+    except TimeoutError:
+        count = _count_workers(client)  # where it is the scheduler that hangs, this raises
+        raise MachineError(
+            f"not all of the {count} workers answered within {WORKER_SECONDS} s: one hangs, or cannot be "
+            "reached from the scheduler; end it, then run the same command again"
+        ) from None
+    return answers
+
+
 def describe(client: Client) -> str:
     """A line about a cluster: how many work for it, where to watch, where they log."""
     count = _count_workers(client)
@@ -195,10 +211,9 @@ def check_workers(client: Client, sight: Sight) -> None:
     """Ask every worker whether it can take part.
 
     Raises:
-        MachineError: one cannot; the message says why.
+        MachineError: one cannot, or does not answer; the message says why.
     """
-    answers: dict[str, Any] = client.run(obstacle, sight, on_error="return")
-    for address, why in answers.items():
+    for address, why in _ask_all(client, obstacle, sight).items():
         if isinstance(why, Exception):
             raise MachineError(
                 f"worker {address} cannot take part ({type(why).__name__}: {why}); install the same "

@@ -107,9 +107,10 @@ def open_product(folder: str | Path) -> xr.Dataset:
         SceneError: the folder holds no finished product.
     """
     folder = Path(folder)
-    if not (folder / "landcover.tif").is_file() or not (folder / "run.json").is_file():
+    needed = ("landcover.tif", "confidence.tif", "run.json")
+    if missing := [name for name in needed if not (folder / name).is_file()]:
         raise SceneError(
-            f"{folder} holds no landcover.tif with its run.json; give the folder that `citycover map` wrote"
+            f"{folder} holds no {' and no '.join(missing)}; give the folder that `citycover map` wrote, whole"
         )
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     legend = Legend.model_validate(run["card"]["legend"])

@@ -155,6 +155,19 @@ def test_workers_that_cannot_take_part_are_named_with_the_reason(
                 check_workers(client, sight_)
 
 
+def test_a_worker_that_hangs_is_told_of_in_time(
+    client: Client, folder: ProductFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "WORKER_SECONDS", 2)
+    pid = next(iter(client.run(os.getpid).values()))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with lease(folder) as sight, pytest.raises(MachineError, match="not all of the 2 workers answered"):
+            check_workers(client, sight)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_a_scheduler_that_does_not_answer_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     with (
