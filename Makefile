@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench forward-share memory models-table accuracy urban clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench gpu-city forward-share memory models-table accuracy urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -32,6 +32,10 @@ test-hosts: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu tests/gpu
+
+# A city of 8.6 Gpx (some 20 GB of imagery that is made first), end to end: for a machine with a large GPU.
+gpu-city: $(STAMP)
+	$(BIN)/python tests/benchmarks/forward_share.py --network semantic-fpn-resnet50 --precision bf16 --size 92736 --runs 1
 
 memory: $(STAMP)
 	$(BIN)/python tests/benchmarks/memory.py

@@ -82,6 +82,8 @@ class ModelPredictor:
         """
         self.device = device
         self.precision = precision
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # else torch's convolutions call 10 bits of mantissa fp32
         try:
             self._module, self.card = load_model(path, device)
         except torch.OutOfMemoryError:

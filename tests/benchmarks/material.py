@@ -98,24 +98,24 @@ def write_network(kind: str, path: Path) -> Path:
     return path
 
 
-def write_scene(folder: Path, size: int) -> Path:
+def write_scene(folder: Path, size: int, bands: int = 4) -> Path:
     """The synthetic city of 2048 x 2048, repeated to `size`; written once, tiled ZSTD."""
-    path = folder / f"scene-{size}.tif"
+    path = folder / f"scene-{size}{f'-{bands}-bands' if bands != 4 else ''}.tif"
     if path.exists():
         return path
     city = folder / "city" / "image.tif"
     if not city.exists():
         write_city(city.parent, TILE, 0)
     with rasterio.open(city) as dataset:
-        tile = dataset.read()
+        tile = dataset.read(range(1, bands + 1))
     profile = {
-        "driver": "GTiff", "height": size, "width": size, "count": 4, "dtype": "uint8", "tiled": True,
+        "driver": "GTiff", "height": size, "width": size, "count": bands, "dtype": "uint8", "tiled": True,
         "blockxsize": 512, "blockysize": 512, "compress": "zstd", "zstd_level": 1, "interleave": "pixel",
         "crs": "EPSG:32633", "transform": Affine(1, 0, 400_000, 0, -1, 5_800_000), "bigtiff": "if_safer",
     }  # fmt: skip
     part = path.with_suffix(".part.tif")
     with rasterio.open(part, "w", **profile) as dataset:
-        for index, name in enumerate(("red", "green", "blue", "nir"), start=1):
+        for index, name in enumerate(("red", "green", "blue", "nir")[:bands], start=1):
             dataset.set_band_description(index, name)
         wide = np.tile(tile, (1, 1, -(-size // TILE)))[:, :, :size]
         for row in range(0, size, TILE):
