@@ -366,7 +366,7 @@ def _round_up(value: int, multiple: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBound:
-    """Bytes that the engine holds at once, network activations aside: bounded by the block, not the scene."""
+    """Bytes that the engine holds at once beside the network: bounded by the block, not the scene."""
 
     strips: int
     decoded: int

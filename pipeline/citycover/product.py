@@ -208,10 +208,9 @@ def keep_memory(plan: Plan, job: Job, device_type: str) -> Plan:
     Raises:
         MachineError: even the narrowest block needs more.
     """
-    if job.request.memory is None:
-        return plan
     from citycover.probe import peak_rss
 
+    assert job.request.memory is not None, "asked for where a bound was given"
     allowed = job.request.memory * _GIB - peak_rss()
     channels = len(job.model.card.channels)
     while (needed := PlanTotals(plan, job.scene, channels).memory.total) > allowed:
@@ -223,7 +222,7 @@ def keep_memory(plan: Plan, job: Job, device_type: str) -> Plan:
         else:
             left, least = max(allowed, 0) / _GIB, needed / _GIB
             raise MachineError(
-                f"--memory {job.request.memory:g} leaves {left:.2f} GiB beside the program, and the "
+                f"--memory {job.request.memory:g} leaves {left:.2f} GiB beside program and network, and the "
                 f"narrowest block needs {least:.2f} GiB; give more, or a smaller --window"
             )
     return plan

@@ -27,6 +27,7 @@ from citycover.probe import (
     default_batch,
     fastest_window,
     larger_windows,
+    measure_speed,
     sample_windows,
 )
 from citycover.product import Job, Product, Watch, keep_memory, plan_windows
@@ -168,9 +169,15 @@ def settle(job: Job, kept: dict[str, Any], predictor: ModelPredictor) -> tuple[P
             predictor,
             lambda: sample_windows(plan, job.model.card, readers, GATE_PIXELS),
         )
-    plan = keep_memory(replace(plan, precision=precision), job, predictor.device.type)
+    plan = replace(plan, precision=precision)
+    if "block" in kept:
+        plan = replace(plan, block_shape=tuple(kept["block"]))
+    if request.memory is not None:
+        measure_speed(plan, predictor, repeats=1)  # what the network takes is held, then, and counts
+        plan = keep_memory(plan, job, predictor.device.type)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
-    return plan, {"window": window, "batch": plan.batch, "precision": precision}
+    block = list(plan.block_shape)
+    return plan, {"window": window, "batch": plan.batch, "precision": precision, "block": block}
 
 
 def open_store(job: Job, folder: ProductFolder, plan: Plan, choices: dict[str, Any]) -> WorkingStore:

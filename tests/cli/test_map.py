@@ -1,4 +1,6 @@
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,10 @@ from rio_cogeo import cog_validate
 
 from citycover.builtins import builtin_path
 from citycover.modelfile import load_model
+from citycover.planning import CHUNK, PlanTotals
+from citycover.product import MapRequest, Watch, map_scene, prepare
 from citycover.strips import reflect
+from citycover.sweep import StoppedError
 
 
 def test_a_scene_becomes_a_product_on_its_own_grid(citycover, scene: Path, tmp_path: Path) -> None:
@@ -45,6 +50,23 @@ def test_the_map_equals_one_forward_over_the_whole_scene(citycover, scene: Path,
     with rasterio.open(out / "landcover.tif") as product:
         classes = product.read(1)
     assert (classes == whole.argmax(0).numpy() + 1)[clear].all() and clear.mean() > 0.99
+
+
+def test_a_resumed_run_keeps_the_blocks_that_its_memory_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", (1100, 2100))
+    request = MapRequest((str(scene),), tmp_path / "out", window=256, memory=2.0)
+    job = prepare(request)
+    narrow = replace(job.plan, batch=1, block_shape=(job.plan.block_shape[0], CHUNK))
+    assert job.plan.block_shape[1] > CHUNK
+    held = 2**31 - PlanTotals(narrow, job.scene, len(job.model.card.channels)).memory.total
+    monkeypatch.setattr("citycover.probe.peak_rss", lambda: held)
+    stop = threading.Event()
+    with pytest.raises(StoppedError):
+        map_scene(request, Watch(advanced=lambda _block: stop.set(), stop=stop))
+    monkeypatch.setattr("citycover.probe.peak_rss", lambda: 0)  # now the widest blocks would fit
+    assert map_scene(request).run["plan"]["block_shape"] == list(narrow.block_shape)
 
 
 def test_nodata_stays_nodata_and_only_nodata(citycover, tmp_path: Path) -> None:
