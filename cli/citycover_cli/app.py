@@ -78,5 +78,11 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError:
         typer.echo("citycover: error: out of memory; give --memory, a smaller --batch or --window", err=True)
         sys.exit(4)
+    except RuntimeError as error:
+        # torch's own, which is not imported here
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+            raise
+        typer.echo("citycover: error: out of memory; give a smaller --batch or --window", err=True)
+        sys.exit(4)
     except BrokenPipeError:
         sys.exit(0)

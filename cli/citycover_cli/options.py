@@ -39,7 +39,7 @@ Precision = Annotated[
     str, typer.Option(help="auto, fp32, bf16 or fp16; auto takes bf16 where only near-ties flip.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute and to decode with.")]
-Memory = Annotated[float | None, typer.Option(min=0.1, help="GiB that the run may hold.")]
+Memory = Annotated[float | None, typer.Option(min=0.1, help="GiB that a process of the run may hold.")]
 Resample = Annotated[
     bool, typer.Option("--resample", help="Read at the model's GSD where the scene's is outside its limits.")
 ]

@@ -34,16 +34,19 @@ def catch_signals() -> Iterator[tuple[threading.Event, list[int]]]:
             signal.signal(kind, handler)
 
 
-def stopped(caught: list[int], kept: str, *more: str) -> typer.Exit:
+def stopped(
+    caught: list[int], kept: str, *more: str, without: tuple[str, ...] = ("--restart",)
+) -> typer.Exit:
     """Say what is kept and how to go on; the exit to raise has 128 + the signal's number.
 
     Args:
         caught: signals that came.
         kept: what is not lost.
         more: arguments that the same command needs to go on.
+        without: arguments that would begin anew.
     """
     number = caught[0] if caught else signal.SIGINT
-    words = [a for a in sys.argv[1:] if a not in {"--restart", "--overwrite", *more}]
+    words = [a for a in sys.argv[1:] if a not in {*without, *more}]
     typer.echo(
         f"citycover: stopped by {signal.Signals(number).name}; {kept}; to go on, run the same "
         f"command again:\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -46,7 +45,9 @@ def set_up_logging(verbose: int, quiet: bool, log_file: Path | None) -> None:
 
 def print_json(data: Any) -> None:
     """Print plain values for machines."""
-    typer.echo(json.dumps(data, indent=1, default=str))
+    from citycover.facts import to_json
+
+    typer.echo(to_json(data))
 
 
 def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:

@@ -111,8 +111,9 @@ def _read_geojson(path: Path) -> tuple[list[BaseGeometry], pyproj.CRS]:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         kind = data["type"]
         parts = data["features"] if kind == "FeatureCollection" else [data]
-        geometries = [shape(p["geometry"] if p["type"] == "Feature" else p) for p in parts]
-        named = data.get("crs", {}).get("properties", {}).get("name")
+        found = [part["geometry"] if part["type"] == "Feature" else part for part in parts]
+        geometries = [shape(geometry) for geometry in found if geometry is not None]
+        named = (data.get("crs") or {}).get("properties", {}).get("name")
         return geometries, pyproj.CRS.from_user_input(named) if named else _WGS84
     except (
         ValueError,

@@ -377,7 +377,7 @@ def compute_on_cluster(job: Job, folder: ProductFolder, watch: Watch, stages: St
             )
             check_workers(client, sight)
             watch.connected(describe(client))
-            plan, choices, device = _settle(client, far, kept_choices(folder), sight)
+            plan, choices, device = _settle(client, far, kept_choices(job, folder), sight)
             store = open_store(job, folder, plan, choices)
         with store:
             earlier = store.finished()

@@ -32,6 +32,7 @@ from citycover.card import ModelCard
 from citycover.errors import SceneError
 from citycover.gsd import pixel_ground_size
 from citycover.io.describe import gsd_mismatch
+from citycover.io.fileinfo import can_occur
 from citycover.io.reader import Hole, Reader
 from citycover.legend import Legend
 from citycover.modelfile import read_model_file
@@ -162,10 +163,11 @@ class _SourceReader:
         rows, cols = window.slices
         part = self.source.image[:, rows, cols].data
         pixels = np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
-        values[...] = pixels.transpose(1, 2, 0)  # (band, y, x) -> (y, x, band)
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, which is invalid
+            values[...] = pixels.transpose(1, 2, 0)  # (band, y, x) -> (y, x, band)
         valid[...] = True
-        if pixels.dtype.kind == "f":
-            valid &= np.isfinite(pixels).all(axis=0)
+        if values.dtype.kind == "f":
+            valid &= np.isfinite(values).all(axis=2)
         if self.source.nodata is not None and not np.isnan(self.source.nodata):
             valid &= (pixels != pixels.dtype.type(self.source.nodata)).all(axis=0)
         return ()
@@ -229,7 +231,8 @@ def _source(
             f"the image holds {image.dtype}; model {card.name!r} needs {' or '.join(group.dtypes)}"
         )
     nodata = image.rio.nodata if nodata is None else nodata
-    return _Source(image[list(places)], grid, None if nodata is None else float(nodata), dtype)
+    value = float(nodata) if nodata is not None and can_occur(float(nodata), str(image.dtype)) else None
+    return _Source(image[list(places)], grid, value, dtype)
 
 
 def _grid(image: xr.DataArray) -> GeoBox:

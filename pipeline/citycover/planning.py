@@ -288,8 +288,7 @@ def make_plan(
     """
     options = options or PlanOptions()
     rule = _rule(card, options)
-    coarsest = max(g.ratio for g in card.groups)
-    unit = math.lcm(coarsest, card.output_scale.denominator)
+    unit = math.lcm(*(group.ratio for group in card.groups), card.output_scale.denominator)
     area = _snap(part, unit, scene.shape) if part else Window(0, 0, *scene.shape)
     y = Axis(area.height, rule.fit(area.height), rule.trim, rule.feather)
     x = Axis(area.width, rule.fit(area.width), rule.trim, rule.feather)

@@ -8,15 +8,19 @@ import math
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from citycover.allocator import release_memory
 from citycover.card import ModelCard
+from citycover.errors import MachineError
 from citycover.io.reader import Reader
-from citycover.planning import Plan
+from citycover.planning import CHUNK, Plan, memory_bound
 from citycover.predictor import ModelPredictor, Precision, fast_precision, passes_gate, to_probabilities
+from citycover.scene import Scene
 from citycover.strips import StripSource
 from citycover.sweep import coarse_axis
 
@@ -27,6 +31,7 @@ GATE_PIXELS = 4_000_000
 _CPU_BATCH_PIXELS = 1_500_000
 """About where the activations of one batch stop fitting into the caches of a processor."""
 _GPU_BATCH_PIXELS = 16_000_000
+_GIB = 2**30
 PROBE_SHARE = 0.02
 """Most of a run that choosing its window may cost."""
 _MOST_REPEATS = 3
@@ -38,7 +43,17 @@ _GROWTH = (3, 4)
 
 def peak_rss() -> int:
     """Bytes of memory that this process held at most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Linux hands ru_maxrss on to children: a small process would answer for the large one that started it.
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _status(name: str) -> int:
+    """Bytes that Linux counts under a name; 0 where it does not."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":")), 0)
 
 
 def default_batch(plan: Plan, device: torch.device) -> int:
@@ -123,6 +138,37 @@ def choose_precision(
         if not passes_gate(exact, reduced):
             return "fp32"
     return fast
+
+
+def keep_memory(plan: Plan, scene: Scene, predictor: ModelPredictor, bound: float) -> Plan:
+    """The plan with its batch and then its blocks made smaller, until a process holds at most `bound` GiB.
+
+    A window is tried, and a batch taken to need as many times what that one needed.
+
+    Raises:
+        MachineError: even the narrowest block needs more.
+    """
+    release_memory()
+    held = _status("VmRSS") or peak_rss()
+    measure_speed(replace(plan, batch=1), predictor, repeats=1)
+    window = peak_rss() - held
+    channels = len(predictor.card.channels)
+    shrinks = predictor.device.type == "cpu"  # elsewhere a batch lies in the memory of the device
+    while True:
+        batches = plan.batch if shrinks else 1
+        needed = held + batches * window + memory_bound(plan, scene, channels).total
+        if needed <= bound * _GIB:
+            return plan
+        height, width = plan.block_shape
+        if batches > 1:
+            plan = replace(plan, batch=plan.batch // 2)
+        elif width > CHUNK:
+            plan = replace(plan, block_shape=(height, max(CHUNK, width // 2 // CHUNK * CHUNK)))
+        else:
+            raise MachineError(
+                f"--memory {bound:g} is too little: program, network and the narrowest block take "
+                f"{needed / _GIB:.2f} GiB in windows of {plan.x.window} px; give more, or a smaller --window"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,27 +10,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from citycover.area import Area, area_of_box, read_area
 from citycover.builtins import find_model, read_builtins
-from citycover.errors import ConfigError, MachineError, SceneError
+from citycover.errors import ConfigError, SceneError
 from citycover.io.collar import constant_border
 from citycover.io.describe import describe_scene, fits
 from citycover.io.fileinfo import describe_files
 from citycover.io.folder import ProductFolder, check_folder, machine_errors
 from citycover.io.reader import Hole
 from citycover.modelfile import ModelFile, read_model_file
-from citycover.planning import CHUNK, Block, Plan, PlanOptions, PlanTotals, make_plan
+from citycover.planning import Block, Plan, PlanOptions, PlanTotals, make_plan
 from citycover.scene import Scene
 
 logger = logging.getLogger(__name__)
 
 _COLLAR_SHARE = 0.01
 """Share of a scene in one constant touching its border, above which nodata is probably untagged."""
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class MapRequest:
     precision: str = "auto"
     threads: int | None = None
     memory: float | None = None
-    """GiB that the run may hold."""
+    """GiB that a process of the run may hold."""
     workers: int | None = None
     """Processes on this machine, one a device; None: this process alone."""
     scheduler: str | None = None
@@ -91,10 +90,14 @@ class Job:
 
     def identity(self, plan: Plan) -> dict[str, str]:
         """Named parts that decide every pixel of the product."""
+        return {"plan": plan.identity, **self.given}
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The part of the identity that is known before window, batch and precision are settled."""
         from citycover import __version__
 
         return {
-            "plan": plan.identity,
             "model": self.model.sha256,
             "scene": self.scene.identity,
             "area": self.area.identity if self.area else "",
@@ -200,32 +203,6 @@ def warn_of_collar(job: Job) -> str | None:
         f"{share:.0%} of the scene is {value:g} in every band and touches its border, and no nodata is "
         f"declared; if that is nodata, give --nodata {value:g}"
     )
-
-
-def keep_memory(plan: Plan, job: Job, device_type: str) -> Plan:
-    """The plan with its blocks narrowed until `--memory` is kept.
-
-    Raises:
-        MachineError: even the narrowest block needs more.
-    """
-    from citycover.probe import peak_rss
-
-    assert job.request.memory is not None, "asked for where a bound was given"
-    allowed = job.request.memory * _GIB - peak_rss()
-    channels = len(job.model.card.channels)
-    while (needed := PlanTotals(plan, job.scene, channels).memory.total) > allowed:
-        height, width = plan.block_shape
-        if plan.batch > 1 and device_type == "cpu":
-            plan = replace(plan, batch=plan.batch // 2)
-        elif width > CHUNK:
-            plan = replace(plan, block_shape=(height, max(CHUNK, width // 2 // CHUNK * CHUNK)))
-        else:
-            left, least = max(allowed, 0) / _GIB, needed / _GIB
-            raise MachineError(
-                f"--memory {job.request.memory:g} leaves {left:.2f} GiB beside program and network, and the "
-                f"narrowest block needs {least:.2f} GiB; give more, or a smaller --window"
-            )
-    return plan
 
 
 def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:

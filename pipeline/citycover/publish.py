@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import rasterio
 
 from citycover import __version__
+from citycover.facts import to_json
 from citycover.io.cog import CogInfo, Compression, Statistics, write_cog
 from citycover.io.folder import ProductFolder
 from citycover.io.overview import Picture, read_picture
@@ -80,7 +80,7 @@ def publish(run: Finished, folder: ProductFolder) -> Product:
         _write_preview(run, folder.staging, picture.result(), counts)
         files = [*files, describe_file(folder.staging / "preview.png", "Image beside map")]
         facts = run_facts(run, shares)
-        write_atomic(folder.staging / "run.json", json.dumps(facts, indent=1, default=str))
+        write_atomic(folder.staging / "run.json", to_json(facts))
         files.append(describe_file(folder.staging / "run.json", "Provenance and figures of the run"))
         write_item(folder.staging / "item.json", _item(run, files))
         paths = folder.publish()

@@ -26,11 +26,11 @@ from citycover.probe import (
     choose_precision,
     default_batch,
     fastest_window,
+    keep_memory,
     larger_windows,
-    measure_speed,
     sample_windows,
 )
-from citycover.product import Job, Product, Watch, keep_memory, plan_windows
+from citycover.product import Job, Product, Watch, plan_windows
 from citycover.publish import Finished, publish
 from citycover.scene import Scene
 from citycover.schedule import run_blocks
@@ -71,7 +71,7 @@ def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Prod
         done = _compute_here(job, folder, watch, stages)
         release_memory()
     with WorkingStore.open(folder.work, job.request.threads or 2) as store:
-        seams = _verify(job, done.plan, store, stages) if job.request.verify_seams else None
+        seams = _verify(job, done.plan, store, stages, watch.stop) if job.request.verify_seams else None
         watch.publishing()
         finished = Finished(
             job=job,
@@ -87,12 +87,12 @@ def run_job(job: Job, folder: ProductFolder, watch: Watch, begin: float) -> Prod
         return publish(finished, folder)
 
 
-def _verify(job: Job, plan: Plan, store: WorkingStore, stages: Stages) -> Seams:
+def _verify(job: Job, plan: Plan, store: WorkingStore, stages: Stages, stop: threading.Event) -> Seams:
     """Compare patches of the finished map with the same ones on a shifted grid."""
     with stages.time("seams"):
         predictor = ModelPredictor(job.model.path, choose_device(job.request.device), plan.precision)
         readers = open_readers(job.scene, job.request.threads)
-        return verify_seams(plan, predictor, readers, store.array("classes").read)
+        return verify_seams(plan, predictor, readers, store.array("classes").read, stop)
 
 
 def _compute_here(job: Job, folder: ProductFolder, watch: Watch, stages: Stages) -> Computed:
@@ -102,7 +102,7 @@ def _compute_here(job: Job, folder: ProductFolder, watch: Watch, stages: Stages)
     with stages.time("start"):
         device = choose_device(job.request.device)
         predictor = ModelPredictor(job.model.path, device)
-        plan, choices = settle(job, kept_choices(folder), predictor)
+        plan, choices = settle(job, kept_choices(job, folder), predictor)
         predictor.precision = plan.precision
         store = open_store(job, folder, plan, choices)
     earlier = store.finished()
@@ -138,9 +138,13 @@ def _open_all(scene: Scene, threads: int) -> list[RasterReader]:
     return [RasterReader(group, scene.resampling, threads=threads) for group in scene.groups]
 
 
-def kept_choices(folder: ProductFolder) -> dict[str, Any]:
-    """What the unfinished run in the folder had settled, if there is one."""
-    return dict(WorkingStore.read_extra(folder.work)) if folder.resumable else {}
+def kept_choices(job: Job, folder: ProductFolder) -> dict[str, Any]:
+    """What the unfinished run in the folder had settled, if there is one.
+
+    Raises:
+        ProductError: it is of another model, scene or area.
+    """
+    return dict(WorkingStore.read_extra(folder.work, job.given)) if folder.resumable else {}
 
 
 def settle(job: Job, kept: dict[str, Any], predictor: ModelPredictor) -> tuple[Plan, dict[str, Any]]:
@@ -153,12 +157,15 @@ def settle(job: Job, kept: dict[str, Any], predictor: ModelPredictor) -> tuple[P
 
     def plan_in(window: int) -> Plan:
         plan = plan_windows(request, job.model, job.scene, job.area, window)
-        batch = request.batch or kept.get("batch") or default_batch(plan, predictor.device)
+        batch = request.batch or default_batch(plan, predictor.device)
+        if "batch" in kept and request.batch in (None, kept.get("batch_asked")):
+            batch = kept["batch"]
         return replace(plan, batch=batch)
 
     window = request.window or kept.get("window")
     if window is None:
-        sizes = (job.model.card.window.size, *larger_windows(job.model.card))
+        larger = larger_windows(job.model.card) if request.memory is None else ()
+        sizes = (job.model.card.window.size, *larger)
         window = fastest_window({size: plan_in(size) for size in sizes}, predictor)
     plan = plan_in(window)
     precision = kept.get("precision") if request.precision == "auto" else None
@@ -172,12 +179,16 @@ def settle(job: Job, kept: dict[str, Any], predictor: ModelPredictor) -> tuple[P
     plan = replace(plan, precision=precision)
     if "block" in kept:
         plan = replace(plan, block_shape=tuple(kept["block"]))
-    if request.memory is not None:
-        measure_speed(plan, predictor, repeats=1)  # what the network takes is held, then, and counts
-        plan = keep_memory(plan, job, predictor.device.type)
+    elif request.memory is not None:
+        plan = keep_memory(plan, job.scene, predictor, request.memory)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
-    block = list(plan.block_shape)
-    return plan, {"window": window, "batch": plan.batch, "precision": precision, "block": block}
+    return plan, {
+        "window": window,
+        "batch": plan.batch,
+        "batch_asked": request.batch,
+        "precision": precision,
+        "block": list(plan.block_shape),
+    }
 
 
 def open_store(job: Job, folder: ProductFolder, plan: Plan, choices: dict[str, Any]) -> WorkingStore:

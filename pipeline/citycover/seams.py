@@ -11,6 +11,7 @@ happen to lie:
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -52,6 +53,7 @@ def verify_seams(
     predictor: Predictor,
     open_readers: Callable[[], Sequence[Reader]],
     read_classes: Callable[[Window], NDArray[np.uint8]],
+    stop: threading.Event | None = None,
 ) -> Seams:
     """Map patches on a shifted grid and compare them with the finished map.
 
@@ -60,6 +62,10 @@ def verify_seams(
         predictor: the same network, device and precision.
         open_readers: one reader a band group.
         read_classes: output window -> (y, x) classes of the map.
+        stop: set it, and the comparison ends.
+
+    Raises:
+        StoppedError: `stop` was set.
     """
     differ = {"seams": 0, "interior": 0}
     seen = {"seams": 0, "interior": 0}
@@ -69,8 +75,9 @@ def verify_seams(
         predictor.card.output_scale.denominator,
         *(g.ratio for g in predictor.card.groups),
     )
+    given = SweepInput(plan, predictor, open_readers, stop=stop or threading.Event())
     for window in shifted_patches(plan, unit):
-        again = _map_patch(plan, window, SweepInput(plan, predictor, open_readers))
+        again = _map_patch(plan, window, given)
         place = _output(plan, window)
         before = read_classes(place)
         valid = (again != nodata) & (before != nodata)

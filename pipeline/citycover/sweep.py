@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,10 +29,11 @@ from torch import Tensor
 from citycover.allocator import pages
 from citycover.blend import BestClass, RowBlender
 from citycover.card import ModelCard
+from citycover.errors import MachineError
 from citycover.io.reader import Hole, Reader
 from citycover.legend import lookup_table
 from citycover.planning import Axis, Block, Plan
-from citycover.predictor import Predictor, check_scores, to_probabilities
+from citycover.predictor import Predictor, check_scores, is_out_of_memory, to_probabilities
 from citycover.stages import Stages
 from citycover.strips import Strip, StripSource
 from citycover.window import Window
@@ -149,7 +151,8 @@ class _Feed:
         self.free = threading.Semaphore(2)
         self.closed = threading.Event()
         self.sources: list[StripSource] = []
-        self.taken = 0
+        self.taken: Counter[int] = Counter()
+        """Holes of each source that were handed out."""
         self.thread = threading.Thread(target=self._read, name="citycover-reader", daemon=True)
         self.thread.start()
 
@@ -169,8 +172,11 @@ class _Feed:
 
     def take_holes(self) -> tuple[Hole, ...]:
         """Holes found since the last call."""
-        found = [hole for source in self.sources for hole in source.holes]
-        new, self.taken = found[self.taken :], len(found)
+        new: list[Hole] = []
+        for number, source in enumerate(self.sources):
+            found = source.holes[self.taken[number] :]
+            self.taken[number] += len(found)
+            new += found
         return tuple(new)
 
     def close(self) -> None:
@@ -236,6 +242,7 @@ class _RowMaker:
 
     def make(self, index: int, strips: list[Strip]) -> _Piece:
         """Final rows of output after row of windows `index`."""
+        self._heed_stop()
         stages = self.given.stages
         with stages.time("mask"):
             valid = self._valid(index, strips)
@@ -245,13 +252,16 @@ class _RowMaker:
         self.blender.next_row()
         images = [self._on_device(strip.values) for strip in strips]
         while active:
-            if self.given.stop.is_set():
-                raise StoppedError
+            self._heed_stop()
             done = self._predict(index, active, images, piece)
             active = active[done:]
         with stages.time("mask"):
             self._mask(index, valid, piece)
         return piece
+
+    def _heed_stop(self) -> None:
+        if self.given.stop.is_set():
+            raise StoppedError
 
     def _blank(self, index: int) -> _Piece:
         """Rows that become final with row of windows `index`, still without a class."""
@@ -318,9 +328,15 @@ class _RowMaker:
             with stages.time("forward"):
                 scores = self.given.predictor(windows)
                 _finish(scores)
-        except torch.OutOfMemoryError:
-            if self.batch == 1:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
+            if self.batch == 1:
+                height, width = windows[0].shape[2:]
+                raise MachineError(
+                    f"a window of {height} x {width} px does not fit into the memory of "
+                    f"{self.given.predictor.device}; give a smaller --window"
+                ) from None
             return None
         side = (self.plan.output(self.plan.y.window), self.plan.output(self.plan.x.window))
         check_scores(scores, self.given.card, self.batch, side)
@@ -356,12 +372,13 @@ class _RowMaker:
 
     def _mask(self, index: int, valid: NDArray[np.bool_], piece: _Piece) -> None:
         """Make invalid pixels nodata."""
-        scale = self.plan.scale
-        row = int(piece.row / scale) - self.plan.y.start(index)
-        col = int(self.cols[0] / scale) - self.plan.x.start(self.columns[0])
+        up, down = self.plan.scale.numerator, self.plan.scale.denominator
         shape = piece.classes.shape
-        seen = valid[row : row + _ceil(shape[0] / scale), col : col + _ceil(shape[1] / scale)]
-        seen = _rescale(seen, scale.numerator, scale.denominator)
+        # A piece may begin inside an input pixel, where that is several output pixels wide.
+        row, above = piece.row // up * down - self.plan.y.start(index), piece.row % up
+        col, left = self.cols[0] // up * down - self.plan.x.start(self.columns[0]), self.cols[0] % up
+        high, wide = _ceil((above + shape[0]) / self.plan.scale), _ceil((left + shape[1]) / self.plan.scale)
+        seen = _rescale(valid[row : row + high, col : col + wide], up, down)[above:, left:]
         invalid = np.ones(shape, np.bool_)
         invalid[: seen.shape[0], : seen.shape[1]] = ~seen[: shape[0], : shape[1]]
         if invalid.any():

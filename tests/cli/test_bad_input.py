@@ -222,6 +222,30 @@ main(sys.argv[1:-1] if sys.argv[-1].isdigit() else sys.argv[1:])
 """
 
 
+def test_a_log_file_in_the_product(citycover, scene: Path, tmp_path: Path) -> None:
+    result = citycover("map", scene, "-o", tmp_path / "out", "--log-file", tmp_path / "out" / "run.log")
+    expect(result, 2, "--log-file", "beside")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder_is_the_users_own(citycover, scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--device", "cuda:7"), 4, "--device cpu")
+    assert (tmp_path / "out").is_dir()
+
+
+def test_bands_of_which_some_have_overviews(citycover, tmp_path: Path) -> None:
+    files = [
+        write_scene(tmp_path / f"{name}.tif", (2100, 2100), bands=1, descriptions=(name,))
+        for name in ("red", "green", "blue", "nir")
+    ]
+    with rasterio.open(files[1], "r+") as dataset:
+        dataset.build_overviews([2])
+    assert (
+        citycover("map", *files, "-o", tmp_path / "out", "--bbox", "500000,5799900,500100,5800000").code == 0
+    )
+
+
 @pytest.mark.parametrize("number", [9, 2, 15])
 def test_a_run_that_was_stopped_goes_on_to_the_same_pixels(citycover, tmp_path: Path, number: int) -> None:
     scene = write_scene(tmp_path / "x.tif", (1100, 1300))
@@ -234,6 +258,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_pixels(citycover, tmp_path: 
     assert not (out / "item.json").exists()
     other = citycover("map", scene, "-o", out, "--window", 128)
     expect(other, 2, "plan", "--restart")
+    other = citycover("map", scene, "-o", out, "--model", "spectral-rgb")
+    expect(other, 2, "differs from this one in: model", "--restart")
     again = subprocess.run(
         [sys.executable, "-c", KILL.replace("== 2", "== 99"), *command[3:], "-v", "0"],
         capture_output=True, text=True, timeout=120, check=False,

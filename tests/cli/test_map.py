@@ -56,17 +56,19 @@ def test_a_resumed_run_keeps_the_blocks_that_its_memory_gave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", (1100, 2100))
-    request = MapRequest((str(scene),), tmp_path / "out", window=256, memory=2.0)
+    request = MapRequest((str(scene),), tmp_path / "out", window=256, batch=4, memory=2.0)
     job = prepare(request)
     narrow = replace(job.plan, batch=1, block_shape=(job.plan.block_shape[0], CHUNK))
     assert job.plan.block_shape[1] > CHUNK
     held = 2**31 - PlanTotals(narrow, job.scene, len(job.model.card.channels)).memory.total
     monkeypatch.setattr("citycover.probe.peak_rss", lambda: held)
+    monkeypatch.setattr("citycover.probe._status", lambda _name: held)
     stop = threading.Event()
     with pytest.raises(StoppedError):
         map_scene(request, Watch(advanced=lambda _block: stop.set(), stop=stop))
-    monkeypatch.setattr("citycover.probe.peak_rss", lambda: 0)  # now the widest blocks would fit
-    assert map_scene(request).run["plan"]["block_shape"] == list(narrow.block_shape)
+    monkeypatch.undo()
+    again = map_scene(replace(request, memory=64.0)).run["plan"]  # the widest blocks would fit
+    assert (again["block_shape"], again["batch"]) == (list(narrow.block_shape), 1)
 
 
 def test_nodata_stays_nodata_and_only_nodata(citycover, tmp_path: Path) -> None:

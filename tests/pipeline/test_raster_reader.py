@@ -154,3 +154,14 @@ def test_files_of_one_band_each_are_read_together(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"b{k}.tif", IMAGE[k : k + 1]) for k in range(3)]
     values, _, _ = read(paths)
     np.testing.assert_array_equal(values.transpose(2, 0, 1), IMAGE)
+
+
+def test_numbers_too_large_for_float32_are_invalid(tmp_path: Path) -> None:
+    values = np.ones((1, 20, 30))
+    values[0, 3, 4], values[0, 5, 6] = 1e300, np.nan
+    path = write(tmp_path / "x.tif", values)
+    pixels, valid, _ = read(path)
+    wanted = np.ones((20, 30), np.bool_)
+    wanted[3, 4] = wanted[5, 6] = False
+    assert pixels.dtype == np.float32
+    np.testing.assert_array_equal(valid, wanted)

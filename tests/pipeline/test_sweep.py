@@ -9,8 +9,8 @@ from making import CLASSES, FILL, make_card, make_scene, plan_of, run_sweeps, wh
 from torch import nn
 
 from citycover.card import BandGroup
-from citycover.errors import ModelError
-from citycover.io.reader import ArrayReader
+from citycover.errors import MachineError, ModelError
+from citycover.io.reader import ArrayReader, Hole
 from citycover.predictor import FunctionPredictor
 from citycover.sweep import StoppedError, SweepInput, sweep
 from citycover.window import Window
@@ -194,19 +194,21 @@ def upscale(image: torch.Tensor) -> torch.Tensor:
     return pointwise(image).repeat_interleave(5, 2).repeat_interleave(5, 3)
 
 
-def test_output_five_times_as_fine_as_the_input() -> None:
+@given(st.tuples(st.integers(20, 90), st.integers(20, 90)))
+def test_output_five_times_as_fine_as_the_input(block: tuple[int, int]) -> None:
     card = make_card(24, 4, 4, output_scale="5")
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (37, 29, 3), np.uint8)
     valid = rng.random((37, 29)) < 0.8
-    plan = plan_of(make_scene((37, 29)), card, block=(64, 70))
+    plan = plan_of(make_scene((37, 29)), card, block=block)
     classes, _ = run_sweeps(plan, card, upscale, [image], [valid])
     wanted = whole(make_card(24, 4, 4), pointwise, image, valid).argmax(0).numpy() + 1
     wanted[~valid] = 0
     np.testing.assert_array_equal(classes, wanted.repeat(5, 0).repeat(5, 1))
 
 
-def test_a_label_grid_is_blended_from_overlapping_windows() -> None:
+@pytest.mark.parametrize("block", [(8192, 8192), (1, 2), (3, 1)])
+def test_a_label_grid_is_blended_from_overlapping_windows(block: tuple[int, int]) -> None:
     def scene_label(image: torch.Tensor) -> torch.Tensor:
         vector = pointwise(image).mean((2, 3), keepdim=True)
         return vector.expand(-1, -1, image.shape[2] // 60, image.shape[3] // 60)
@@ -216,7 +218,7 @@ def test_a_label_grid_is_blended_from_overlapping_windows() -> None:
     image = rng.integers(0, 255, (200, 250, 3), np.uint8)
     valid = np.ones((200, 250), np.bool_)
     valid[:60, 60:120] = False
-    plan = plan_of(make_scene((200, 250)), card)
+    plan = plan_of(make_scene((200, 250)), card, block=block)
     classes, _ = run_sweeps(plan, card, scene_label, [image], [valid])
     assert classes.shape == (4, 5)
     assert classes[0, 1] == 0 and (np.delete(classes, 1) > 0).all()
@@ -266,6 +268,71 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
     halved, _ = run_sweeps(plan, card, greedy, [image], [valid])
     plain, _ = run_sweeps(plan, card, cnn, [image], [valid])
     np.testing.assert_array_equal(halved, plain)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_window_that_does_not_fit_is_no_bug(error: Exception) -> None:
+    def greedy(_image: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    image, valid, card, plan = make_case(
+        {
+            "shape": (60, 60),
+            "window": 24,
+            "trim": 3,
+            "feather": 2,
+            "block": (60, 60),
+            "batch": 4,
+            "mask": "none",
+        }
+    )
+    with pytest.raises(MachineError, match="does not fit into the memory of cpu"):
+        run_sweeps(plan, card, greedy, [image], [valid])
+
+
+def test_holes_of_every_band_group_are_told_once() -> None:
+    class Broken(ArrayReader):
+        def __init__(self, values: np.ndarray, rows: tuple[int, ...]) -> None:
+            super().__init__(values, None, (8, 8))
+            self.broken = {row: Hole(Window(row, 0, 1, 1), f"{values.shape[0]} rows", "x") for row in rows}
+
+        def read_into(self, window: Window, values: np.ndarray, valid: np.ndarray) -> tuple[Hole, ...]:
+            super().read_into(window, values, valid)
+            found = [row for row in self.broken if window.row <= row < window.row_end]
+            return tuple(self.broken.pop(row) for row in found)
+
+    groups = tuple(
+        BandGroup(name=str(r), bands=("a", "b", "c"), ratio=r, dtypes=("uint8",), fill=FILL) for r in (1, 2)
+    )
+    card = make_card(24, 4, 4, groups=groups, stride=2)
+    plan = plan_of(make_scene((600, 20), ratios=(1, 2)), card, block=(20, 20))
+    fine, coarse = np.ones((600, 20, 3), np.uint8), np.ones((300, 10, 3), np.uint8)
+    predictor = FunctionPredictor(card, lambda fine, _coarse: pointwise(fine))
+    start = SweepInput(plan, predictor, lambda: [Broken(fine, (10, 500)), Broken(coarse, (20,))])
+    told = [hole for block in sweep(start, list(plan.blocks())) for hole in block.holes]
+    assert sorted((hole.path, hole.window.row) for hole in told) == [
+        ("300 rows", 20), ("600 rows", 10), ("600 rows", 500),
+    ]  # fmt: skip
+
+
+def test_a_stop_is_heard_where_nothing_is_valid() -> None:
+    image, valid, card, plan = make_case(
+        {
+            "shape": (90, 30),
+            "window": 24,
+            "trim": 3,
+            "feather": 2,
+            "block": (90, 30),
+            "batch": 1,
+            "mask": "all",
+        }
+    )
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        run_sweeps(plan, card, cnn, [image], [valid], stop=stop)
 
 
 def test_a_network_that_breaks_its_promise_is_named() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from citycover.errors import ConfigError
 from citycover_cli import options, talk
 from citycover_cli.signals import catch_signals, stopped
 
@@ -67,6 +68,8 @@ def run(
     log_file: options.LogFile = None,
 ) -> None:
     """See HELP."""
+    if log_file is not None and out.absolute() in log_file.absolute().parents:
+        raise ConfigError(f"--log-file {log_file} lies in --out, which is for the product; put it beside")
     talk.set_up_logging(verbose, quiet, log_file)
     from citycover.product import MapRequest, parse_bbox, split_bands
 

@@ -149,7 +149,7 @@ def train_with_progress(request: TrainRequest, quiet: bool, again: str = "--resu
         except Exception as error:
             if type(error).__name__ != "StoppedError":
                 raise
-    raise stopped(caught, "a checkpoint is kept", again)
+    raise stopped(caught, "a checkpoint is kept", again, without=("--overwrite",))
 
 
 def print_trained(trained: Trained, lessons: Lessons) -> None:

@@ -7,6 +7,7 @@ all of a large file only to warn would cost more than the warning is worth.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -66,18 +67,29 @@ def _read_small(group: SceneGroup) -> NDArray[Any]:
     for band in group.bands:
         places.setdefault(band.path, []).append(band.index)
     planes: list[NDArray[Any]] = []
-    for path, indexes in places.items():
-        with rasterio.open(path) as dataset:
-            planes.extend(_small_planes(dataset, indexes))
+    with contextlib.ExitStack() as stack:
+        datasets = [stack.enter_context(rasterio.open(path)) for path in places]
+        cheap = all(map(_is_cheap, datasets))  # of one shape, whichever of the files have overviews
+        for dataset, indexes in zip(datasets, places.values(), strict=True):
+            planes.extend(_small_planes(dataset, indexes, cheap))
     return np.stack(planes, axis=2)
 
 
-def _small_planes(dataset: Any, indexes: list[int]) -> NDArray[Any]:
+def _factor(dataset: Any) -> float:
+    longer = int(max(dataset.height, dataset.width))
+    return max(1.0, longer / _SIDE)
+
+
+def _is_cheap(dataset: Any) -> bool:
+    """Whether the small version can be read without decoding too much."""
+    useful = [f * f for f in dataset.overviews(1) if f <= _factor(dataset)]
+    return bool(dataset.height * dataset.width <= _CHEAP_PIXELS * max(useful, default=1))
+
+
+def _small_planes(dataset: Any, indexes: list[int], cheap: bool) -> NDArray[Any]:
     height, width = dataset.height, dataset.width
-    factor = max(1.0, max(height, width) / _SIDE)
-    factors = dataset.overviews(indexes[0])
-    cheap = height * width <= _CHEAP_PIXELS * max([f * f for f in factors if f <= factor], default=1)
     if cheap:
+        factor = _factor(dataset)
         shape = (len(indexes), max(1, round(height / factor)), max(1, round(width / factor)))
         planes: NDArray[Any] = dataset.read(indexes, out_shape=shape)
         return planes

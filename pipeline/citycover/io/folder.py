@@ -51,6 +51,10 @@ _REASONS = {
     errno.EIO: ("the device reports an error", "check the disk, or choose another --out"),
     errno.EMFILE: ("too many files are open", "raise `ulimit -n`"),
     errno.ENFILE: ("too many files are open", "close other programs"),
+    errno.EISDIR: ("it is a folder", "choose another name"),
+    errno.ENOTDIR: ("a part of the path is a file", "choose another name"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+    errno.ELOOP: ("its links lead in a circle", "choose another name"),
     errno.ENOMEM: ("memory is used up", "give less work to this machine at once"),
 }
 
@@ -95,10 +99,13 @@ class ProductFolder:
         self._overwrite = overwrite
         self._restart = restart
         self._lock = RunLock(self.work / _LOCK)
+        self._made = False
+        """The folder was not there before."""
 
     def __enter__(self) -> ProductFolder:
         check_folder(self.out, overwrite=self._overwrite)
         with machine_errors(self.out):
+            self._made = not self.out.exists()
             self.work.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
             try:
@@ -119,8 +126,9 @@ class ProductFolder:
         if self.work.is_dir() and not _is_store(self.work):
             with contextlib.suppress(OSError):
                 self._remove_work()
-            with contextlib.suppress(OSError):
-                self.out.rmdir()  # only where we made it for nothing: it fails on a folder with content
+            if self._made:
+                with contextlib.suppress(OSError):  # it has content
+                    self.out.rmdir()
         self._lock.release()
 
     @property

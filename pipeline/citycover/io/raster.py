@@ -250,9 +250,9 @@ class _File:
         where = RasterioWindow(window.col, window.row, window.width, window.height)
         pixels = self._read_values(where, values)
         checks = [mask(where) for mask in self._masks]
-        for plane, band in zip(pixels, self._bands, strict=True):
+        for plane, place, band in zip(pixels, self._places, self._bands, strict=True):
             if plane.dtype.kind == "f":
-                checks.append(np.isfinite(plane))
+                checks.append(np.isfinite(values[:, :, place]))  # as kept: float64 may be too large for it
             if band.nodata is not None and not math.isnan(band.nodata):
                 checks.append(plane != _as_pixel(band.nodata, plane.dtype))
         for check in checks:

@@ -220,13 +220,20 @@ class WorkingStore:
         return cls(folder, layout, [ArraySpec(**spec) for spec in data["arrays"]], threads)
 
     @staticmethod
-    def read_extra(folder: Path) -> Mapping[str, Any]:
+    def read_extra(folder: Path, identity: Mapping[str, str]) -> Mapping[str, Any]:
         """What `create` was given as `extra`.
 
+        Args:
+            folder: of the store.
+            identity: parts that must be the same as `create` was given.
+
         Raises:
-            ProductError: there is no store, or another version of citycover made it.
+            ProductError: there is no store, another version of citycover made it, or it belongs to another
+                run; the message names the parts that differ.
         """
-        extra: Mapping[str, Any] = _read_description(folder)["extra"]
+        found = _read_description(folder)
+        _refuse_another(folder, [key for key in identity if found["identity"].get(key) != identity[key]])
+        extra: Mapping[str, Any] = found["extra"]
         return extra
 
     @classmethod
@@ -248,13 +255,7 @@ class WorkingStore:
         before, now = found["identity"], dict(identity)
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         changed += [key for key in ("layout", "arrays") if found[key] != wanted[key]]
-        if changed:
-            raise ProductError(
-                f"{folder.parent} holds an unfinished run that differs from this one "
-                f"in: {', '.join(changed)}; "
-                "a resumed run must be the same; give the same input and options, or --restart to drop what "
-                "is there, or choose another --out"
-            )
+        _refuse_another(folder, changed)
         return cls(folder, layout, arrays, threads)
 
     def array_path(self, name: str) -> Path:
@@ -374,3 +375,13 @@ def _read_description(folder: Path) -> dict[str, Any]:
         )
     assert isinstance(data, dict)
     return data
+
+
+def _refuse_another(folder: Path, changed: Sequence[str]) -> None:
+    """Raise where parts of the identity differ."""
+    if changed:
+        raise ProductError(
+            f"{folder.parent} holds an unfinished run that differs from this one in: {', '.join(changed)}; "
+            "a resumed run must be the same; give the same input and options, or --restart to drop what "
+            "is there, or choose another --out"
+        )
