@@ -14,19 +14,19 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
 from citycover_models.blocks.vit import resize_positions
 from citycover_models.matching import match_by_order
-from citycover_models.weights import read_weights
+from citycover_models.weights import read_weights, write_tensors
 
 _DOMAIN = re.compile(r"\.norms\.\d+(?=\.)")
 """Where a network keeps statistics for each sensor, plain weights go to all of them."""
@@ -83,7 +83,10 @@ def import_weights(
     if source not in SOURCES:
         raise ModelError(f"there is no source {source!r}; there are: {', '.join(SOURCES)}")
     kind = SOURCES[source]
-    given = kind.rename(_renamed(_without_wrapper(_read(file)), renames or {}))
+    try:
+        given = kind.rename(_renamed(_without_wrapper(_read(file)), renames or {}))
+    except KeyError as error:
+        raise ModelError(f"weights {file} lack {error}; needed is {kind.what}, whole") from None
     wanted = network.state_dict()
     state, fitted, skipped = _place(given, wanted, kind.signature)
     if kind.by_order:
@@ -98,7 +101,8 @@ def import_weights(
             f"nothing in {file} fits the network as {source} ({kind.what}): its names begin with "
             f"{next(iter(given), 'nothing')!r}; give another --from, or another network with --to"
         )
-    save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, out)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(state, out)
     plain = tuple(name for name in state if name not in fitted)
     return ImportReport(
         used=plain,
@@ -163,8 +167,8 @@ def _read(file: str | Path) -> dict[str, Tensor]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"weights {file} cannot be read without unpickling: {error}") from None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"weights {file} cannot be read without unpickling: {error!r}") from None
 
 
 def _without_wrapper(given: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -66,7 +65,7 @@ from citycover_models.train_setup import (
     warn_of,
 )
 from citycover_models.training_folder import CHECKPOINT, RESULT, training_folder
-from citycover_models.weights import load_weights, write_weights
+from citycover_models.weights import load_weights, write_tensors, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +133,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
     preset = find_preset(recipe.network)
     with (
         join_processes(request.device) as (rank, world, device),
-        training_folder(request.out, resume=request.resume, overwrite=request.overwrite, rank=rank),
+        training_folder(request.out, resume=request.resume, overwrite=request.overwrite, rank=rank) as clear,
     ):
         check_share(recipe, world)
         plan = plan_of(request)
@@ -144,7 +143,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         identity = identity_of(
             recipe.model_dump(mode="json"),
             [
-                (p.scene.identity, p.labels, [stamp_of(r.path) for r in p.labels], p.agree)
+                (p.scene.identity, p.labels, [stamp_of(path) for path in p.paths], p.agree)
                 for p in lessons.pairs
             ],
             lessons.legend.ids,
@@ -154,10 +153,13 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         state = Checkpoint(identity)
         if request.resume and (request.out / CHECKPOINT).is_file():
             state = read_checkpoint(request.out / CHECKPOINT, identity)
+        run = _Run(request, preset, plan, statistics, state, device, rank, world)
+        if not request.resume:
+            clear()
         if rank == 0:
             write_plan(request, plan, statistics)
+            run.journal = Journal(request.out, run.step)
         watch.planned(plan, state.step)
-        run = _Run(request, preset, plan, statistics, state, device, rank, world)
         run.learn(watch)
         model = run.finish() if rank == 0 else request.out / "model.pt"
         return Trained(request.out, model, run.step, time.perf_counter() - begin, state.kept)
@@ -196,12 +198,17 @@ class _Run:
         torch.manual_seed(request.seed)
         network = build_network(preset, request.recipe, len(request.lessons.legend.ids), statistics)
         if request.weights:
+            measured = {k: v.clone() for k, v in network.named_buffers() if "normalise" in k}
             begin_with(network, request.weights)
+            network.load_state_dict(measured, strict=False)  # of these images, not of those before
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
         weights = class_weights_of(plan, self.recipe)
         self.lesson = Lesson(network, self.recipe.method, weights).to(device)
-        self.learner: nn.Module = DistributedDataParallel(self.lesson) if world > 1 else self.lesson
+        idle = self.recipe.method.name == "ce"  # leaves alone what only another method uses: coarse heads
+        self.learner: nn.Module = (
+            DistributedDataParallel(self.lesson, find_unused_parameters=idle) if world > 1 else self.lesson
+        )
         self.optimiser = make_optimiser(self.recipe.optimiser, network)
         self.mean = running_mean(network, self.recipe.ema)
         if state.step:
@@ -219,7 +226,8 @@ class _Run:
         shape = (1, len(statistics.mean), 1, 1)
         self.band_mean = torch.tensor(statistics.mean, device=device).view(shape)
         self.band_std = torch.tensor(statistics.std, device=device).view(shape)
-        self.journal = Journal(request.out, self.step) if rank == 0 else None
+        self.journal: Journal | None = None
+        """Of the first process, once the folder is its own."""
         self._saved = self._spoke = time.perf_counter()
         self._pixels = 0
         self._losses: list[float] = []
@@ -399,7 +407,7 @@ class _Run:
 
     def _refuse(self, batch: Batch, value: float) -> None:
         path = self.request.out / "broken-batch.safetensors"
-        save_file({"images": batch.images.contiguous(), "labels": batch.labels.contiguous()}, path)
+        write_tensors({"images": batch.images, "labels": batch.labels}, path)
         weights = all(bool(p.isfinite().all()) for p in self.network.parameters())
         pixels = bool(batch.images.float().isfinite().all())
         reason = (

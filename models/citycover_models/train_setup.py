@@ -99,7 +99,7 @@ def begin_with(network: nn.Module, path: Path) -> None:
 
 
 def stamp_of(path: str) -> tuple[int, int] | None:
-    """(bytes, modification time in ns) of a label file; None of what is no file here."""
+    """(bytes, modification time in ns) of a file; None of what is no file here."""
     found = Path(path)
     return (found.stat().st_size, found.stat().st_mtime_ns) if found.is_file() else None
 

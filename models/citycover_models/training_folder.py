@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from citycover.errors import ConfigError, ProductError
@@ -24,13 +25,17 @@ _OURS = (
 
 
 @contextmanager
-def training_folder(out: Path, *, resume: bool, overwrite: bool, rank: int = 0) -> Iterator[None]:
+def training_folder(
+    out: Path, *, resume: bool, overwrite: bool, rank: int = 0
+) -> Iterator[Callable[[], None]]:
     """Hold the folder of a training by a lock.
+
+    Yields what removes an earlier training: to be called once the new one is known to be possible.
 
     Args:
         out: made if it is missing.
-        resume: keep what an unfinished training left.
-        overwrite: remove what an earlier training left.
+        resume: what an unfinished training left is gone on with.
+        overwrite: what an earlier training left may be removed.
         rank: of this process; only the first looks and locks.
 
     Raises:
@@ -38,16 +43,22 @@ def training_folder(out: Path, *, resume: bool, overwrite: bool, rank: int = 0) 
         MachineError: it cannot be written.
     """
     if rank:
-        yield
+        yield lambda: None
         return
     with machine_errors(out):
         _look_at(out, resume=resume, overwrite=overwrite)
+        made = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
-        with RunLock(out / _LOCK):
-            if not resume:
-                _clear(out)
-            yield
-        (out / _LOCK).unlink(missing_ok=True)
+        try:
+            with RunLock(out / _LOCK):
+                try:
+                    yield partial(_clear, out)
+                finally:
+                    (out / _LOCK).unlink(missing_ok=True)
+        finally:
+            if made:
+                with suppress(OSError):  # it has content
+                    out.rmdir()
 
 
 def _look_at(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -82,3 +93,5 @@ def _clear(out: Path) -> None:
     for pattern in _OURS:
         for path in out.glob(pattern):
             path.unlink()
+    with suppress(OSError):  # is missing, or holds what is not ours
+        (out / "events").rmdir()

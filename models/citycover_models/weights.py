@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
+from citycover.io.store import write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,13 @@ def tensors_of(data: object, path: Path) -> dict[str, Tensor]:
 
 def write_weights(network: nn.Module, path: str | Path) -> None:
     """Write the state of a network as .safetensors."""
-    save_file({k: v.contiguous().clone() for k, v in network.state_dict().items()}, path)
+    write_tensors(network.state_dict(), path)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write tensors as .safetensors, by atomic rename and with the permissions of any other file."""
+    content = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
+    write_atomic(Path(path), lambda file: file.write(content))
 
 
 def load_weights(network: nn.Module, path: str | Path) -> LoadReport:

@@ -121,7 +121,7 @@ def _read_geojson(path: Path) -> tuple[list[BaseGeometry], pyproj.CRS]:
         TypeError,
         AttributeError,
         pyproj.exceptions.CRSError,
-        shapely.GEOSException,
+        shapely.errors.ShapelyError,
     ) as error:
         raise ConfigError(f"--aoi {path} is not GeoJSON: {error}") from None
 

@@ -23,7 +23,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.classtable import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
-from citycover.gsd import same_grid
+from citycover.gsd import same_grid, tie
 from citycover.io.fileinfo import READ_OPTIONS
 from citycover.legend import legends_that_fit
 from citycover.window import Window
@@ -143,6 +143,7 @@ class ClassRaster:
                 f"{self.role} {self.path} and the raster it is compared with lie on different grids and not "
                 "both have a CRS; give both one (gdal_edit.py -a_srs), or files of the same shape"
             )
+        tie(self.grid.crs.proj, onto.crs.proj, f"{self.role} {self.path}")
         ours, theirs = _degrees(self.grid), _degrees(onto)
         if _apart(ours, theirs):
             raise ConfigError(

@@ -172,14 +172,22 @@ class StratifiedSample:
         mean = (self._shares * residual).sum((1, 2))
         spread = (self._shares * (residual - mean[:, None, None]) ** 2).sum((1, 2))  # s^2 (n - 1) / n
         units = self._units
-        in_full = (units >= self.sizes) | (self.sizes == 0)
+        known = (units >= self.sizes) | (self.sizes == 0)
+        if self._by_map_class and x.all(1).sum() == 1:  # what is mapped as k lies in stratum k alone (eq. 6)
+            known |= of_x == 0
         with np.errstate(invalid="ignore", divide="ignore"):  # one unit tells nothing of the spread
-            variances = np.where(in_full, 0.0, self._weights**2 * spread / (units - 1))
+            variances = np.where(known, 0.0, self._weights**2 * spread / (units - 1))
         return Estimate(ratio, math.sqrt(variances.sum()) / below)
 
     @property
     def _classes(self) -> int:
         return int(self.counts.shape[1])
+
+    @property
+    def _by_map_class(self) -> bool:
+        """Whether the strata are the map's classes: each unit of a stratum is mapped alike."""
+        mapped = self.counts.sum(2) > 0  # (stratum, map class)
+        return bool((mapped.sum(1) <= 1).all() and (mapped.sum(0) <= 1).all())
 
     @property
     def _units(self) -> NDArray[np.int64]:

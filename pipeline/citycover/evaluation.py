@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from citycover.estimation import StratifiedSample
 from citycover.gsd import pixel_ground_size
 from citycover.legend import Legend, read_legend
 from citycover.merging import Merge, write_decided
+from citycover.sampling import count_strata
 from citycover.truth import VECTOR_ENDINGS, Features, compare_polygons, map_at_points, read_features
 
 logger = logging.getLogger(__name__)
@@ -114,7 +116,7 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
     table = table_between(ours.legend, legend, ours.table)
     with _decided(request, ours, legend, table) as (path, map_table):
         if theirs.path.suffix.lower() in VECTOR_ENDINGS:
-            return _compare_features(request, path, map_table, theirs, legend, progress)
+            return _compare_features(request, path, map_table, (ours, theirs), legend, progress)
         truth_table = table_between(theirs.legend, legend, theirs.table)
         confusion = compare_rasters(path, theirs.path, legend, map_table, truth_table, progress)
     return Evaluation(legend, confusion, "raster")
@@ -208,10 +210,11 @@ def _compare_features(
     request: EvaluationRequest,
     path: Path,
     map_table: dict[int, int],
-    theirs: Side,
+    sides: tuple[Side, Side],
     legend: Legend,
     progress: Progress | None,
 ) -> Evaluation:
+    mapped_side, theirs = sides
     truth_table = ClassTable.onto(legend, table_between(theirs.legend, legend, theirs.table))
     ours = ClassTable.onto(legend, map_table)
     classes = len(legend.ids)
@@ -236,7 +239,7 @@ def _compare_features(
     sample, hectares = None, 0.0
     if "stratum" in features.columns:
         try:
-            strata = _Strata.of(features, path, height * width / _SQUARE_METRES)
+            strata = _Strata.of(features, mapped_side, height * width / _SQUARE_METRES)
             sample, hectares = strata.sample(mapped, truth, classes), strata.hectares
         except ConfigError as error:
             logger.warning("no area-adjusted figures: %s", error)
@@ -266,7 +269,7 @@ class _Strata:
     hectares: float
 
     @classmethod
-    def of(cls, points: Features, mapped: Path, pixel_ha: float) -> _Strata:
+    def of(cls, points: Features, mapped: Side, pixel_ha: float) -> _Strata:
         """From the columns `stratum`, `stratum_pixels` and `stratum_ha`.
 
         Without `stratum_pixels`, strata are the map's class ids and their pixels are counted.
@@ -274,11 +277,12 @@ class _Strata:
         labels = [_key(v) for v in points.columns["stratum"]]
         if "stratum_pixels" in points.columns:
             pixels = _one_per_stratum(points, labels, "stratum_pixels")
+            _warn_of_lost(pixels, points, mapped)
         else:
-            pixels = {str(id_): float(n) for id_, n in count_ids(mapped).items()}
+            pixels = {str(id_): float(n) for id_, n in count_strata(mapped.path, mapped.legend).items()}
         stray = sorted(set(labels) - set(pixels))
         if stray:
-            raise ConfigError(f"strata {', '.join(stray)} of {points.path} are no class ids of {mapped}")
+            raise ConfigError(f"strata {', '.join(stray)} of {points.path} are no class ids of {mapped.path}")
         names = sorted(pixels)
         place = {name: k for k, name in enumerate(names)}
         hectares = sum(pixels.values()) * pixel_ha
@@ -299,13 +303,32 @@ def _one_per_stratum(points: Features, labels: list[str], column: str) -> dict[s
     values: dict[str, set[str]] = {}
     for label, value in zip(labels, points.columns[column], strict=True):
         values.setdefault(label, set()).add(str(value))
+    wrong = ConfigError(
+        f"{points.path}: each stratum must have one number, not below 0, as {column}, and one of them must "
+        f"be above; got { {label: sorted(v)[:3] for label, v in values.items()} }"
+    )
     try:
-        return {label: float(value) for label, (value,) in values.items()}
+        numbers = {label: float(value) for label, (value,) in values.items()}
     except ValueError:
-        raise ConfigError(
-            f"{points.path}: each stratum must have one number as {column}; got "
-            f"{ {label: sorted(v)[:3] for label, v in values.items()} }"
-        ) from None
+        raise wrong from None
+    if not all(math.isfinite(n) and n >= 0 for n in numbers.values()) or not sum(numbers.values()):
+        raise wrong
+    return numbers
+
+
+def _warn_of_lost(pixels: Mapping[str, float], points: Features, mapped: Side) -> None:
+    """Say which classes of the map have no row among the points: estimates leave their area out."""
+    if not set(pixels) <= {str(id_) for id_ in mapped.legend.ids}:
+        return  # strata of another kind
+    names = dict(zip(mapped.legend.ids, mapped.legend.names, strict=True))
+    counted = count_strata(mapped.path, mapped.legend)
+    lost = [f"{names[id_]} ({n} px)" for id_, n in counted.items() if str(id_) not in pixels]
+    if lost:
+        logger.warning(
+            "area-adjusted figures leave out %s: %s has no row of it; keep points that could not be "
+            "interpreted, with an empty class",
+            ", ".join(lost), points.path,
+        )  # fmt: skip
 
 
 def _key(value: Any) -> str:

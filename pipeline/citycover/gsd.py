@@ -9,12 +9,35 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import ProjError
 
+from citycover.errors import ConfigError
+
 _GEOD = Geod(ellps="WGS84")
 _PROBE_METRES = 100.0
 """Length over which a pixel is measured: one of 5 cm alone would drown in the rounding of degrees."""
 _SLACK = 0.02
 """Pixels by which two grids may differ and still be the same: what software writes into file headers is
 rounded."""
+
+
+def tie(source: object, to: object, what: str) -> Transformer:
+    """What turns (x, y) of one CRS into those of another.
+
+    Args:
+        source: a CRS in any form that pyproj reads.
+        to: likewise.
+        what: is in `source`, for the message.
+
+    Raises:
+        ConfigError: one of the two is a local grid that nothing ties to the Earth.
+    """
+    try:
+        return Transformer.from_crs(CRS.from_user_input(source), CRS.from_user_input(to), always_xy=True)
+    except ProjError:
+        raise ConfigError(
+            f"the CRS of {what} cannot be tied to the one that it is needed in: a local grid, as of a "
+            "building site, is no place on the Earth; write the true CRS into the file "
+            "(gdal_edit.py -a_srs EPSG:...)"
+        ) from None
 
 
 def pixel_ground_size(grid: GeoBox) -> tuple[float, float]:

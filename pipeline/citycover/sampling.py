@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyproj
 from numpy.typing import NDArray
 
 from citycover.classraster import ClassRaster, Progress, count_ids, listed, name_legends
 from citycover.errors import ConfigError
-from citycover.gsd import pixel_ground_size
+from citycover.gsd import pixel_ground_size, tie
 from citycover.io.folder import machine_errors
 from citycover.io.store import write_atomic
 from citycover.legend import Legend
@@ -180,7 +179,7 @@ def draw_sample(
     order = rng.permutation(order)  # an interpreter who stops early has still seen a random part
     strata, rows, cols = strata[order], rows[order], cols[order]
     x, y = grid.transform * (cols + 0.5, rows + 0.5)
-    lon, lat = pyproj.Transformer.from_crs(grid.crs.proj, "EPSG:4326", always_xy=True).transform(x, y)
+    lon, lat = tie(grid.crs.proj, "EPSG:4326", f"map {path}").transform(x, y)
     height, width = pixel_ground_size(grid)
     return PointSample(legend, strata, x, y, lon, lat, dict(pixels), height * width / _SQUARE_METRES)
 

@@ -26,6 +26,7 @@ from citycover.accuracy import Confusion, check_compared, count_pairs
 from citycover.classraster import ClassRaster, Progress, listed, name_legends
 from citycover.classtable import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
+from citycover.gsd import tie
 from citycover.legend import Legend
 from citycover.window import Window
 
@@ -239,10 +240,10 @@ def _read_geojson(path: Path) -> _Read:
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         features = data["features"] if data["type"] == "FeatureCollection" else [data]
-        geometries = [shape(f["geometry"]) if f["geometry"] else None for f in features]
+        geometries = [shape(f["geometry"]) if f.get("geometry") else None for f in features]
         properties: list[dict[str, Any]] = [f.get("properties") or {} for f in features]
-        named = data.get("crs", {}).get("properties", {}).get("name")  # of before RFC 7946
-    except (ValueError, KeyError, TypeError, AttributeError, shapely.GEOSException) as error:
+        named = (data.get("crs") or {}).get("properties", {}).get("name")  # of before RFC 7946
+    except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
         raise ConfigError(f"truth {path} is not GeoJSON with features: {error!r}") from None
     names = dict.fromkeys(name for row in properties for name in row)
     columns = {name: [row.get(name) for row in properties] for name in names}
@@ -274,7 +275,7 @@ def _crs_of(text: str) -> pyproj.CRS:
 def _project(geometries: NDArray[np.object_], source: pyproj.CRS, to: pyproj.CRS) -> NDArray[np.object_]:
     if source == to:
         return geometries
-    project = pyproj.Transformer.from_crs(source, to, always_xy=True).transform
+    project = tie(source, to, "the truth, or of the map,").transform
     moved: NDArray[np.object_] = shapely.transform(
         geometries, lambda xy: np.column_stack(project(xy[:, 0], xy[:, 1]))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -156,7 +157,7 @@ def _pm(estimate: Any) -> str:
 
 
 def _hectares(estimate: Any) -> str:
-    return f"{estimate.value:,.2f} ± {estimate.margin:,.2f}"
+    return " ± ".join("-" if math.isnan(n) else f"{n:,.2f}" for n in (estimate.value, estimate.margin))
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:

@@ -96,11 +96,18 @@ def _draw(name: str, figure: Path | None, text: bool) -> None:
     from citycover_models.drawing import draw_figure, draw_text, parts_of
     from citycover_models.registry import find_preset
 
+    if figure is not None:
+        from citycover.matrix_figure import check_figure
+
+        check_figure(figure)
     parts = parts_of(find_preset(name))
     if text:
         typer.echo("\nparts, as they run: output without the batch, parameters\n" + draw_text(parts))
     if figure is not None:
-        draw_figure(parts, name, figure)
+        from citycover.io.folder import machine_errors
+
+        with machine_errors(figure):
+            draw_figure(parts, name, figure)
 
 
 app.command("bench")(models_bench.run)

@@ -85,12 +85,14 @@ def _expected(text: str, legend: Legend) -> dict[int, float]:
     from citycover.errors import ConfigError
 
     expected = dict.fromkeys(legend.ids, 0.8)
+    parts = [part.rpartition("=") for part in text.split(",")]
     try:
-        for part in text.split(","):
-            id_, equals, value = part.rpartition("=")
-            if equals and int(id_) not in expected:
+        for _, _, value in (part for part in parts if not part[1]):
+            expected = dict.fromkeys(legend.ids, float(value))
+        for id_, _, value in (part for part in parts if part[1]):
+            if int(id_) not in expected:
                 raise ConfigError(f"--expect names class {id_}, legend {legend.name!r} has {legend.ids}")
-            expected |= {int(id_): float(value)} if equals else dict.fromkeys(legend.ids, float(value))
+            expected[int(id_)] = float(value)
     except ValueError:
         raise ConfigError(f"--expect takes a share, or shares by class id: 0.8,3=0.6; got {text!r}") from None
     return expected

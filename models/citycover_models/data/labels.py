@@ -25,6 +25,7 @@ from rasterio.windows import Window as RasterioWindow
 from shapely import Polygon, box, union_all
 
 from citycover.errors import ConfigError
+from citycover.gsd import tie
 from citycover.legend import Legend, legends_that_fit
 from citycover.window import Window
 from citycover_models.data.overlap import bounds_after, wkt
@@ -201,6 +202,7 @@ def count_codes(path: str, grid: GeoBox) -> Counter[int]:
 
 def _overlap(source: Any, grid: GeoBox) -> Window | None:
     """Pixels of a label raster that lie inside the bounds of an image."""
+    tie(wkt(grid), source.crs.to_wkt(), f"an image, or of label raster {source.name},")
     bounds = transform_bounds(wkt(grid), source.crs, *grid.boundingbox)
     west, north, east, south = bounds_after(~source.transform, *bounds)
     if not all(map(math.isfinite, (west, north, east, south))):

@@ -83,8 +83,7 @@ def read_folder(path: Path, layout: str | None = None) -> Listing:
             raise ConfigError(f"--folder {path} holds no *_naip-new.tif; choose another --layout")
         return Listing(tuple(pairs), "nlcd")
     if layout == "paraformer":
-        folders = [p for p in sorted(path.iterdir()) if p.is_dir() and "label" in p.name.lower()]
-        labels = folders[0] if folders else path / "LR_label"
+        labels = _label_folder(path)
         truth = next((path / name for name in _TRUTHS if (path / name).is_dir()), None)
         legend = "vcnet4" if labels.name == "LR_label_4class" else None
         return Listing(_match(path / "HR_image", labels, truth), legend)
@@ -94,6 +93,20 @@ def read_folder(path: Path, layout: str | None = None) -> Listing:
 
 
 _TRUTHS = ("CCLC", "HR_ground_truth", "HR_label")
+
+
+def _label_folder(path: Path) -> Path:
+    """The folder of coarse labels: never that of the truth, and no guess among several products."""
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and "label" in p.name.lower()]
+    found = [p for p in folders if p.name not in _TRUTHS]
+    coarse = [p for p in found if p.name.startswith("LR_label")] or found
+    if len(coarse) != 1:
+        raise ConfigError(
+            f"--folder {path} holds {len(coarse)} folders of coarse labels"
+            f"{': ' if coarse else ''}{', '.join(p.name for p in coarse)}; one is needed: name images and "
+            "labels in --list FILE.csv"
+        )
+    return coarse[0]
 
 
 def _layout_of(path: Path) -> str:

@@ -12,6 +12,8 @@ from citycover.io.raster import RasterReader
 from citycover.scene import Scene
 from citycover_models.data.labels import LabelRaster, LabelReader
 
+PLACED = "vrt://"
+"""How the connection string of an image begins that was given a place, see `placing.py`."""
 _CACHE = 192 << 20
 """Bytes of decoded blocks that one worker keeps of an image: chips come back to the same places."""
 
@@ -38,7 +40,13 @@ class Pair:
     @property
     def name(self) -> str:
         """The image's first file."""
-        return self.scene.groups[0].bands[0].path
+        return plain_path(self.scene.groups[0].bands[0].path)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file."""
+        bands = (plain_path(band.path) for group in self.scene.groups for band in group.bands)
+        return tuple(dict.fromkeys((*bands, *(plain_path(raster.path) for raster in self.labels))))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,3 +64,12 @@ class Pair:
             shape = (math.ceil(self.shape[0] / step), math.ceil(self.shape[1] / step))
             grid = GeoBox(shape, grid.transform * Affine.scale(step), grid.crs)
         return LabelReader(self.labels, grid, agree=self.agree)
+
+
+def plain_path(path: str) -> str:
+    """The file of a connection string that places it, as the user knows it; other paths as they are.
+
+    >>> plain_path("vrt://a/b.png?a_srs=EPSG:3857&a_ullr=0,8,8,0"), plain_path("c.tif")
+    ('a/b.png', 'c.tif')
+    """
+    return path.removeprefix(PLACED).partition("?")[0] if path.startswith(PLACED) else path

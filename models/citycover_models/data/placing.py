@@ -11,7 +11,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from citycover.errors import ConfigError
-from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.pairs import PLACED, ImageAndLabels
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,12 @@ def bare_size(path: str) -> tuple[int, int] | None:
 
 
 def _named(path: str, size: tuple[int, int], corner: tuple[int, int]) -> str:
-    """A GDAL connection string: the file, lying with its lower left corner at (x, y)."""
+    """A GDAL connection string: the file, lying with its lower left corner at (x, y).
+
+    Raises:
+        ConfigError: the name cannot stand in one.
+    """
+    if "?" in path:
+        raise ConfigError(f"{path} has no georeference and a question mark in its name; rename it")
     (height, width), (x, y) = size, corner
-    return f"vrt://{path}?a_srs=EPSG:3857&a_ullr={x},{y + height},{x + width},{y}"
+    return f"{PLACED}{path}?a_srs=EPSG:3857&a_ullr={x},{y + height},{x + width},{y}"

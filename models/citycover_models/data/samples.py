@@ -132,8 +132,8 @@ class SamplePlan:
             if found:
                 return Chip(pair, found)
         raise ConfigError(
-            f"no chip of {self.chip} px fits beside the blocks that are held out; take smaller chips or "
-            "less validation"
+            f"no chip of {self.chip} px fits beside the blocks that are held out; take smaller chips, or "
+            "--set validation=0"
         )
 
     def _place(self, rng: np.random.Generator, pair: int, cell: int) -> Window | None:
@@ -221,7 +221,7 @@ def plan_samples(
         earlier = [other for other in overlaps[number] if other < number]
         elsewhere = _held_elsewhere(pairs, cells, number, earlier)
         rng = np.random.default_rng([seed, number])
-        held_out = _hold_out(_taken(counted, elsewhere), validation, rng)
+        held_out = _hold_out(counted, _taken(counted, elsewhere), validation, rng)
         cells.append(replace(counted, held_out=held_out, elsewhere=elsewhere))
     for number, counted in enumerate(cells):
         later = [other for other in overlaps[number] if other > number]
@@ -282,15 +282,20 @@ def _count_cells(pair: Pair, num_classes: int, chip: int, most: int) -> Cells:
     return Cells((height, width), side, counts, held_out, block)
 
 
-def _hold_out(taken: NDArray[np.bool_], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _hold_out(
+    cells: Cells, taken: NDArray[np.bool_], share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """A share of blocks, at least one where there are four or more; none of an image of fewer.
 
-    Blocks that another image holds out already, `taken`, count towards the share: a place seen ten times is
-    not held out ten times as much.
+    Slivers at the edge into which no chip fits are no blocks. Blocks that another image holds out already,
+    `taken`, count towards the share: a place seen ten times is not held out ten times as much.
     """
-    total = taken.size
-    held = np.zeros(total, np.bool_)
+    held = np.zeros(taken.size, np.bool_)
+    sides = [size - cells.block * np.arange(-(-size // cells.block)) for size in cells.shape]
+    high, wide = (left >= cells.block // 2 for left in sides)  # a chip is half a block
+    blocks = (high[:, None] & wide[None]).ravel()
+    total = int(blocks.sum())
     if share > 0 and total >= 4:
-        free = [block for block in rng.permutation(total).tolist() if not taken.flat[block]]
-        held[free[: max(0, max(1, round(share * total)) - int(taken.sum()))]] = True
+        free = [k for k in rng.permutation(taken.size).tolist() if blocks[k] and not taken.flat[k]]
+        held[free[: max(0, max(1, round(share * total)) - int(taken.ravel()[blocks].sum()))]] = True
     return held.reshape(taken.shape)
