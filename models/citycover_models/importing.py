@@ -165,7 +165,7 @@ def _read(file: str | Path) -> dict[str, Tensor]:
     if Path(file).suffix != ".npz":
         return read_weights(file)
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with Path(file).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"weights {file} cannot be read without unpickling: {error!r}") from None

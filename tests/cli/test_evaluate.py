@@ -149,6 +149,36 @@ def test_points_of_another_design_take_their_strata_from_the_map(
     forgotten = citycover(*ours)
     assert json.loads(forgotten.out)["area_adjusted"] is None
     assert "no area-adjusted figures" in forgotten.err
+    columns = ("stratum_pixels", "stratum_ha")
+    for number in ("nan", "-5", "0"):
+        with points.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(row | dict.fromkeys(columns, number) for row in rows)
+        wrong = citycover(*ours)
+        assert json.loads(wrong.out)["area_adjusted"] is None
+        assert "one number, not below 0, as stratum_pixels" in wrong.err
+    with points.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row for row in rows if row["stratum"] != "3")
+    assert "leave out" in citycover(*ours).err
+
+
+def test_a_local_grid_is_no_place_on_the_earth(
+    citycover: Run, product: Path, truth: Path, tmp_path: Path
+) -> None:
+    points = tmp_path / "points.csv"
+    citycover("sample", product, "--points", 50, "-o", points)
+    fill_in(points, truth, "city")
+    with rasterio.open(truth, "r+") as dataset:
+        dataset.crs = rasterio.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    refused = citycover("evaluate", product, "--truth", truth, "--legend", "city")
+    assert refused.code == 2 and "cannot be tied" in refused.err and "gdal_edit.py" in refused.err
+    site = ("evaluate", truth, "--map-legend", "city", "--truth", points, "--legend", "city")
+    assert "cannot be tied" in citycover(*site).err
+    drawn = citycover("sample", truth, "--map-legend", "city", "--points", 50, "-o", tmp_path / "p.csv")
+    assert drawn.code == 2 and "cannot be tied" in drawn.err
 
 
 def test_the_number_of_points_follows_from_the_standard_error(

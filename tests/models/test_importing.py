@@ -142,6 +142,13 @@ def test_what_fits_nowhere_is_refused(tmp_path: Path) -> None:
         import_weights("torchvision-resnet", tmp_path / "s.pth", network, tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match="segformer"):
         import_weights("nothing", tmp_path / "s.pth", network, tmp_path / "w.safetensors")
+    np.savez(tmp_path / "part.npz", **{"Transformer/encoderblock_0/x": np.ones(1)})
+    with pytest.raises(ModelError, match=r"LayerNorm_0.*whole"):
+        import_weights("vit-npz", tmp_path / "part.npz", network, tmp_path / "w.safetensors")
+    for name, content in (("cut.npz", (tmp_path / "part.npz").read_bytes()[:50]), ("empty.npz", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match="cannot be read"):
+            import_weights("vit-npz", tmp_path / name, network, tmp_path / "w.safetensors")
     np.savez(tmp_path / "evil.npz", x=np.array([object()], dtype=object))
     with pytest.raises(ModelError, match="unpickling"):
         import_weights("vit-npz", tmp_path / "evil.npz", network, tmp_path / "w.safetensors")

@@ -18,6 +18,7 @@ from citycover_models.data.overlap import find_overlaps
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.placing import place
 from citycover_models.data.prepare import prepare_lessons
+from citycover_models.train_setup import stamp_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -57,10 +58,16 @@ def test_labels_lie_pixel_on_pixel(chips: Path, caplog: pytest.LogCaptureFixture
         with rasterio.open(item.image) as file:
             assert valid.all() and (values.transpose(2, 0, 1) == file.read()).all()
     assert lessons.native_gsd == pytest.approx(1, rel=0.01)
+    assert [pair.name for pair in lessons.pairs] == [item.image for item in listing.items]
+    assert set(lessons.pairs[0].paths) == {listing.items[0].image, *listing.items[0].labels}
+    assert all(stamp_of(path) for path in lessons.pairs[0].paths), "a changed file is seen"
 
 
 def test_labels_of_other_pixels_are_refused(chips: Path) -> None:
     image = str(chips / "train" / "images" / "chip 0.png")
+    question = write_png(chips / "what?.png", np.zeros((1, 64, 48), np.uint8))
+    with pytest.raises(ConfigError, match="question mark"):
+        place([ImageAndLabels(image, (question,))])
     small = write_png(chips / "small.png", np.zeros((1, 32, 32), np.uint8))
     with pytest.raises(ConfigError, match=r"48 x 64 px; label raster .*small.png has 32 x 32 px"):
         place([ImageAndLabels(image, (small,))])

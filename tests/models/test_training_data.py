@@ -27,7 +27,7 @@ from citycover_models.data.labels import IGNORE, _consensus, count_codes, label_
 from citycover_models.data.layouts import read_folder, read_list
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import Lessons, prepare_lessons
-from citycover_models.data.samples import Cells, SamplePlan, plan_samples
+from citycover_models.data.samples import Cells, SamplePlan, _hold_out, plan_samples
 
 GRID = Affine(1, 0, 500_000, 0, -1, 5_800_000)
 
@@ -286,6 +286,18 @@ def plan_of(shape: tuple[int, int], seed: int, chip: int = 16, validation: float
     return SamplePlan((Cells(shape, side, counts, held, block),), chip, 20, "classes", seed)
 
 
+@pytest.mark.parametrize(("size", "held"), [(40, 0), (79, 0), (80, 0), (96, 1), (160, 3)])
+def test_slivers_are_no_blocks_to_hold_out(size: int, held: int) -> None:
+    cells = Cells(
+        (size, size), 8, np.ones((1, 1, 1), np.float32), np.zeros((-(-size // 64),) * 2, np.bool_), 64
+    )
+    for seed in range(20):
+        found = _hold_out(cells, np.zeros(cells.held_out.shape, np.bool_), 0.3, np.random.default_rng(seed))
+        assert found.sum() == held
+        for row, col in np.argwhere(found):
+            assert min(size - 64 * row, size - 64 * col) >= 32, "a chip fits"
+
+
 @given(st.integers(40, 150), st.integers(40, 150), st.integers(0, 2**32 - 1))
 def test_chips_lie_inside_and_touch_nothing_that_is_held_out(height: int, width: int, seed: int) -> None:
     plan = plan_of((height, width), seed)
@@ -416,6 +428,12 @@ def test_layouts_are_found_out(tmp_path: Path) -> None:
     assert paraformer.legend == "vcnet4" and read_legend("base4").table_from("vcnet4")[5] == 4
     assert [Path(i.labels[0]).name for i in paraformer.items] == ["p_1_nlcd.tif", "p_10_nlcd.tif"]
     assert paraformer.items[1].truth is None
+    put(tmp_path / "truth", "HR_image/p.tif", "HR_label/p.tif", "LR_label/p.tif")
+    (item,) = read_folder(tmp_path / "truth").items
+    assert Path(item.labels[0]).parent.name == "LR_label" and Path(item.truth or "").parent.name == "HR_label"
+    put(tmp_path / "poland", "HR_image/p.tif", "ESA_GLC10_label/p.tif", "FROM_GLC10_label/p.tif")
+    with pytest.raises(ConfigError, match="ESA_GLC10_label, FROM_GLC10_label; one is needed"):
+        read_folder(tmp_path / "poland")
     put(tmp_path / "c", "train/images/7.tif", "train/labels/7.tif", "val/images/8.tif", "val/labels/8.tif")
     skwanda = read_folder(tmp_path / "c")
     assert skwanda.legend == "skwanda8" and len(skwanda.items) == 1

@@ -120,6 +120,9 @@ def test_what_one_point_cannot_tell_is_none_and_a_census_is_certain() -> None:
     assert math.isnan(alone.overall_accuracy.standard_error)
     report = alone.report(make_legend(2), 10.0)
     assert report["overall_accuracy"]["standard_error"] is None
+    assert alone.users_accuracy[1].standard_error > 0, "the other class hangs on its own points"
+    assert math.isnan(alone.users_accuracy[0].standard_error)
+    assert math.isnan(alone.producers_accuracy[1].standard_error)
     census = StratifiedSample.of_matrix(np.array([[1, 0], [3, 7]]), [1, 10])
     assert census.overall_accuracy.standard_error == 0
 
