@@ -84,6 +84,11 @@ class PointSample:
         ]
 
 
+def limits(pixels: Mapping[int, int], how: Allocation) -> tuple[int, int]:
+    """Fewest and most points that the strata take."""
+    return sum(min(_LEAST[how], count) for count in pixels.values()), sum(pixels.values())
+
+
 def allocate(pixels: Mapping[int, int], points: int, how: Allocation) -> dict[int, int]:
     """Share points out over strata.
 
@@ -104,7 +109,7 @@ def allocate(pixels: Mapping[int, int], points: int, how: Allocation) -> dict[in
         ConfigError: fewer points than the strata need, or more than there are pixels.
     """
     given = {stratum: min(_LEAST[how], count) for stratum, count in pixels.items()}
-    needed, available = sum(given.values()), sum(pixels.values())
+    needed, available = limits(pixels, how)
     if not needed <= points <= available:
         raise ConfigError(
             f"{points} points were asked for; {len(pixels)} strata with the allocation {how!r} take at least "

@@ -191,6 +191,8 @@ def test_the_number_of_points_follows_from_the_standard_error(
     kept = citycover(*again)
     assert kept.code == 2 and "may hold someone's work" in kept.err
     assert json.loads(citycover(*again, "--overwrite").out)["points"] > 100
+    few = citycover("sample", product, "--standard-error", 0.5, "-o", out, "--json", "--overwrite")
+    assert json.loads(few.out)["points"] == 10 and "strata take 10 to" in few.err
 
 
 def test_probabilities_are_merged_before_or_after_the_decision(

@@ -49,7 +49,7 @@ def run(
     from citycover.errors import ConfigError
     from citycover.estimation import sample_size
     from citycover.evaluation import resolve_map
-    from citycover.sampling import ALLOCATIONS, check_ending, count_strata, draw_sample, write_sample
+    from citycover.sampling import ALLOCATIONS, check_ending, count_strata, draw_sample, limits, write_sample
 
     options.check_choice("--allocation", allocation, ALLOCATIONS)
     options.check_choice("--strata", strata, ("class",))
@@ -60,11 +60,18 @@ def run(
     expected = _expected(expect, side.legend)
     with talk.show_progress("counting pixels", 1.0, quiet or as_json) as progress:
         pixels = count_strata(side.path, side.legend, progress.update)
+    how = cast("Allocation", allocation)
     if points is None:
         total = sum(pixels.values())
         shares, accuracies = [n / total for n in pixels.values()], [expected[id_] for id_ in pixels]
-        points = sample_size(shares, accuracies, standard_error)
-    how = cast("Allocation", allocation)
+        computed = sample_size(shares, accuracies, standard_error)
+        least, most = limits(pixels, how)
+        points = max(least, min(most, computed))
+        if points != computed:
+            talk.logger.warning(
+                "that standard error takes %d points; strata take %d to %d, so %d are drawn",
+                computed, least, most, points,
+            )  # fmt: skip
     with talk.show_progress("drawing points", 1.0, quiet or as_json) as progress:
         sample = draw_sample(side.path, side.legend, pixels, points, how, seed, progress.update)
     write_sample(sample, output)
