@@ -240,7 +240,7 @@ def _read_geojson(path: Path) -> _Read:
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         features = data["features"] if data["type"] == "FeatureCollection" else [data]
-        geometries = [shape(f["geometry"]) if f.get("geometry") else None for f in features]
+        geometries = [shape(f["geometry"]) if f["geometry"] else None for f in features]
         properties: list[dict[str, Any]] = [f.get("properties") or {} for f in features]
         named = (data.get("crs") or {}).get("properties", {}).get("name")  # of before RFC 7946
     except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:

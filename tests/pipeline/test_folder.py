@@ -127,12 +127,15 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_machine(
             check_folder(out)
 
 
-@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "no space left"), (errno.EROFS, "read-only")])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "no space left"), (errno.EROFS, "read-only"), (errno.EISDIR, "is a folder")],
+)
 def test_refusals_of_the_system_become_messages(number: int, said: str) -> None:
     with pytest.raises(MachineError, match=said), machine_errors(Path("out")):
         raise OSError(number, os.strerror(number))
-    with pytest.raises(IsADirectoryError), machine_errors(Path("out")):
-        raise IsADirectoryError(errno.EISDIR, "a bug keeps its traceback")
+    with pytest.raises(FileNotFoundError), machine_errors(Path("out")):
+        raise FileNotFoundError(errno.ENOENT, "a bug keeps its traceback")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
