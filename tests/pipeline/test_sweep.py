@@ -44,6 +44,10 @@ def runs(draw: st.DrawFn) -> dict:
     }
 
 
+CASE = {"window": 24, "trim": 3, "feather": 2, "batch": 1, "mask": "none"}
+"""What most cases that are written out have in common."""
+
+
 def make_case(run: dict) -> tuple:
     rng = np.random.default_rng(3)
     height, width = run["shape"]
@@ -102,7 +106,8 @@ def test_any_block_layout_gives_the_same_pixels(run: dict, block: tuple[int, int
 
 def test_each_block_alone_gives_the_same_pixels_as_with_carried_rows() -> None:
     image, valid, card, plan = make_case(
-        {
+        CASE
+        | {
             "shape": (80, 70),
             "window": 30,
             "trim": 4,
@@ -121,15 +126,7 @@ def test_each_block_alone_gives_the_same_pixels_as_with_carried_rows() -> None:
 
 def test_the_frame_of_the_raster_is_ordinary() -> None:
     image, valid, card, plan = make_case(
-        {
-            "shape": (64, 64),
-            "window": 32,
-            "trim": 3,
-            "feather": 2,
-            "block": (64, 64),
-            "batch": 4,
-            "mask": "none",
-        }
+        CASE | {"shape": (64, 64), "window": 32, "block": (64, 64), "batch": 4}
     )
     classes, _ = run_sweeps(plan, card, pointwise, [image], [valid])
     wanted = whole(card, pointwise, image, valid).argmax(0).numpy() + 1
@@ -147,15 +144,7 @@ def test_windows_without_a_valid_pixel_are_not_run() -> None:
         return cnn(image)
 
     image, valid, card, plan = make_case(
-        {
-            "shape": (90, 90),
-            "window": 24,
-            "trim": 3,
-            "feather": 2,
-            "block": (90, 90),
-            "batch": 8,
-            "mask": "half",
-        }
+        CASE | {"shape": (90, 90), "block": (90, 90), "batch": 8, "mask": "half"}
     )
     counts = []
     run_sweeps(
@@ -167,17 +156,7 @@ def test_windows_without_a_valid_pixel_are_not_run() -> None:
 
 
 def test_outside_the_area_of_interest_is_nodata_and_not_run() -> None:
-    image, valid, card, plan = make_case(
-        {
-            "shape": (60, 60),
-            "window": 24,
-            "trim": 3,
-            "feather": 2,
-            "block": (60, 60),
-            "batch": 1,
-            "mask": "none",
-        }
-    )
+    image, valid, card, plan = make_case(CASE | {"shape": (60, 60), "block": (60, 60)})
     inside = np.zeros((60, 60), np.bool_)
     inside[5:20, 30:50] = True
 
@@ -254,17 +233,7 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
             raise torch.OutOfMemoryError
         return cnn(image)
 
-    image, valid, card, plan = make_case(
-        {
-            "shape": (60, 60),
-            "window": 24,
-            "trim": 3,
-            "feather": 2,
-            "block": (60, 60),
-            "batch": 4,
-            "mask": "none",
-        }
-    )
+    image, valid, card, plan = make_case(CASE | {"shape": (60, 60), "block": (60, 60), "batch": 4})
     halved, _ = run_sweeps(plan, card, greedy, [image], [valid])
     plain, _ = run_sweeps(plan, card, cnn, [image], [valid])
     np.testing.assert_array_equal(halved, plain)
@@ -277,17 +246,7 @@ def test_a_window_that_does_not_fit_is_no_bug(error: Exception) -> None:
     def greedy(_image: torch.Tensor) -> torch.Tensor:
         raise error
 
-    image, valid, card, plan = make_case(
-        {
-            "shape": (60, 60),
-            "window": 24,
-            "trim": 3,
-            "feather": 2,
-            "block": (60, 60),
-            "batch": 4,
-            "mask": "none",
-        }
-    )
+    image, valid, card, plan = make_case(CASE | {"shape": (60, 60), "block": (60, 60), "batch": 4})
     with pytest.raises(MachineError, match="does not fit into the memory of cpu"):
         run_sweeps(plan, card, greedy, [image], [valid])
 
@@ -318,17 +277,7 @@ def test_holes_of_every_band_group_are_told_once() -> None:
 
 
 def test_a_stop_is_heard_where_nothing_is_valid() -> None:
-    image, valid, card, plan = make_case(
-        {
-            "shape": (90, 30),
-            "window": 24,
-            "trim": 3,
-            "feather": 2,
-            "block": (90, 30),
-            "batch": 1,
-            "mask": "all",
-        }
-    )
+    image, valid, card, plan = make_case(CASE | {"shape": (90, 30), "block": (90, 30), "mask": "all"})
     stop = threading.Event()
     stop.set()
     with pytest.raises(StoppedError):
@@ -336,33 +285,13 @@ def test_a_stop_is_heard_where_nothing_is_valid() -> None:
 
 
 def test_a_network_that_breaks_its_promise_is_named() -> None:
-    image, valid, card, plan = make_case(
-        {
-            "shape": (30, 30),
-            "window": 24,
-            "trim": 3,
-            "feather": 2,
-            "block": (30, 30),
-            "batch": 1,
-            "mask": "none",
-        }
-    )
+    image, valid, card, plan = make_case(CASE | {"shape": (30, 30), "block": (30, 30)})
     with pytest.raises(ModelError, match="its card promises"):
         run_sweeps(plan, card, lambda x: cnn(x)[:, :4], [image], [valid])
 
 
 def test_stopping_finishes_the_batch_in_hand_and_keeps_finished_blocks() -> None:
-    image, valid, card, plan = make_case(
-        {
-            "shape": (90, 30),
-            "window": 24,
-            "trim": 3,
-            "feather": 2,
-            "block": (30, 30),
-            "batch": 1,
-            "mask": "none",
-        }
-    )
+    image, valid, card, plan = make_case(CASE | {"shape": (90, 30), "block": (30, 30)})
     stop = threading.Event()
     given_ = SweepInput(plan, FunctionPredictor(card, cnn), lambda: [ArrayReader(image, valid)], stop=stop)
     blocks = sweep(given_, list(plan.blocks()))
@@ -378,17 +307,7 @@ def test_an_error_while_reading_reaches_the_caller() -> None:
         def read_into(self, *_: object) -> tuple:
             raise OSError("disk on fire")
 
-    image, _, card, plan = make_case(
-        {
-            "shape": (30, 30),
-            "window": 24,
-            "trim": 3,
-            "feather": 2,
-            "block": (30, 30),
-            "batch": 1,
-            "mask": "none",
-        }
-    )
+    image, _, card, plan = make_case(CASE | {"shape": (30, 30), "block": (30, 30)})
     given_ = SweepInput(plan, FunctionPredictor(card, cnn), lambda: [Broken(image)])
     with pytest.raises(OSError, match="disk on fire"):
         list(sweep(given_, list(plan.blocks())))
