@@ -158,7 +158,6 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
             clear()
         if rank == 0:
             write_plan(request, plan, statistics)
-            run.journal = Journal(request.out, run.step)
         watch.planned(plan, state.step)
         run.learn(watch)
         model = run.finish() if rank == 0 else request.out / "model.pt"
@@ -227,7 +226,7 @@ class _Run:
         self.band_mean = torch.tensor(statistics.mean, device=device).view(shape)
         self.band_std = torch.tensor(statistics.std, device=device).view(shape)
         self.journal: Journal | None = None
-        """Of the first process, once the folder is its own."""
+        """Of the first process, from the first step on: the folder may hold an earlier training before."""
         self._saved = self._spoke = time.perf_counter()
         self._pixels = 0
         self._losses: list[float] = []
@@ -236,6 +235,8 @@ class _Run:
 
     def learn(self, watch: TrainWatch) -> None:
         """Every step from the checkpoint on."""
+        if self.rank == 0:
+            self.journal = Journal(self.request.out, self.step)
         if self.state.enough:
             return
         recipe = self.recipe
