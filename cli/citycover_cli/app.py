@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from citycover import __version__
-from citycover.errors import CitycoverError
+from citycover.errors import CitycoverError, is_out_of_memory
 from citycover_cli.verbs import (
     demo,
     evaluate,
@@ -75,14 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
     except CitycoverError as error:
         typer.echo(f"citycover: error: {error}", err=True)
         sys.exit(error.exit_code)
-    except MemoryError:
-        typer.echo("citycover: error: out of memory; give --memory, a smaller --batch or --window", err=True)
-        sys.exit(4)
-    except RuntimeError as error:
-        # torch's own, which is not imported here
-        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
-        typer.echo("citycover: error: out of memory; give a smaller --batch or --window", err=True)
+        typer.echo("citycover: error: out of memory; give --memory, a smaller --batch or --window", err=True)
         sys.exit(4)
     except BrokenPipeError:
         sys.exit(0)

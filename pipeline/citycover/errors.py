@@ -39,3 +39,15 @@ class MachineError(CitycoverError):
     """The machine cannot do it: no space, no memory, no device, no permission."""
 
     exit_code = 4
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was used up, of a device or of the machine; torch, which says it so, is not imported.
+
+    For the memory of a processor torch has no error of its own.
+    """
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

@@ -124,11 +124,6 @@ def to_probabilities(scores: Tensor, card: ModelCard, out: Tensor | None = None)
     return torch.softmax(own, 1, out=own)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch could not get memory: for that of a processor it has no error of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def choose_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` as a device that is there.
 

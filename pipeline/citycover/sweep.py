@@ -29,11 +29,11 @@ from torch import Tensor
 from citycover.allocator import pages
 from citycover.blend import BestClass, RowBlender
 from citycover.card import ModelCard
-from citycover.errors import MachineError
+from citycover.errors import MachineError, is_out_of_memory
 from citycover.io.reader import Hole, Reader
 from citycover.legend import lookup_table
 from citycover.planning import Axis, Block, Plan
-from citycover.predictor import Predictor, check_scores, is_out_of_memory, to_probabilities
+from citycover.predictor import Predictor, check_scores, to_probabilities
 from citycover.stages import Stages
 from citycover.strips import Strip, StripSource
 from citycover.window import Window
