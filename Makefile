@@ -48,13 +48,13 @@ bench: $(STAMP) $(PEERS_STAMP)
 	$(BIN)/python tests/benchmarks/peers.py $(BENCH)
 
 urban: $(STAMP)
-	$(BIN)/python -m citycover_models.urban $(if $(CITYCOVER_DATA),--data $(CITYCOVER_DATA))
+	$(BIN)/python -m citycover_models.builtin.urban $(if $(CITYCOVER_DATA),--data $(CITYCOVER_DATA))
 
 accuracy: $(STAMP)
 	$(BIN)/python tests/benchmarks/accuracy.py
 
 models-table: $(STAMP)
-	$(BIN)/python -m citycover_models.document docs
+	$(BIN)/python -m citycover_models.catalogue.document docs
 
 clean:
 	rm -rf .venv $(PEERS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

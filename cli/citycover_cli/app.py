@@ -10,21 +10,21 @@ from typing import Annotated
 
 import typer
 
-from citycover import __version__
 from citycover.errors import CitycoverError, is_out_of_memory
+from citycover.version import __version__
 from citycover_cli.verbs import (
     demo,
     evaluate,
     export,
     import_weights,
     inspect,
-    map_,
-    models,
     plan,
     sample,
     synth,
     train,
 )
+from citycover_cli.verbs import map as map_
+from citycover_cli.verbs.models import app as models
 
 app = typer.Typer(
     name="citycover",
@@ -53,15 +53,25 @@ def root(
 
 
 app.command("map", help=map_.HELP)(map_.run)
+
 app.command("plan", help=plan.HELP)(plan.run)
+
 app.command("inspect", help=inspect.HELP)(inspect.run)
+
 app.add_typer(models.app, name="models")
+
 app.command("export", help=export.HELP)(export.run)
+
 app.command("import-weights", help=import_weights.HELP)(import_weights.run)
+
 app.command("evaluate", help=evaluate.HELP)(evaluate.run)
+
 app.command("sample", help=sample.HELP)(sample.run)
+
 app.command("train", help=train.HELP)(train.run)
+
 app.command("synth", help=synth.HELP)(synth.run)
+
 app.command("demo", help=demo.HELP)(demo.run)
 
 

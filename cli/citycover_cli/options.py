@@ -10,43 +10,62 @@ import typer
 Scene = Annotated[
     list[str], typer.Argument(metavar="SCENE...", help="Raster files of one place; bands are found by name.")
 ]
+
 Model = Annotated[
     str | None,
     typer.Option(help="Model file, or a built-in name; without it, the built-in that fits the bands."),
 ]
+
 Bands = Annotated[
     str | None,
     typer.Option(
         help="Bands in the order of the model: names (B04,B03,B02,B08) or numbers over all files (1,2,3,4)."
     ),
 ]
+
 Nodata = Annotated[
     float | None, typer.Option(help="Digital number of invalid pixels, instead of the files' tags.")
 ]
+
 Aoi = Annotated[
     Path | None, typer.Option(help="Map inside the polygons of this file only (GeoJSON, GPKG, ...).")
 ]
+
 Bbox = Annotated[
     str | None,
     typer.Option(help="Map inside west,south,east,north only: degrees, or the scene's CRS where no degrees."),
 ]
+
 Window = Annotated[int | None, typer.Option(min=1, help="Longest window side in pixels.")]
+
 Trim = Annotated[int | None, typer.Option(min=0, help="Pixels at window edges that never vote.")]
+
 Feather = Annotated[int | None, typer.Option(min=0, help="Pixels over which neighbouring windows hand over.")]
+
 Batch = Annotated[int | None, typer.Option(min=1, help="Windows that go through the network together.")]
+
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
 Precision = Annotated[
     str, typer.Option(help="auto, fp32, bf16 or fp16; auto takes bf16 where only near-ties flip.")
 ]
+
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute and to decode with.")]
+
 Memory = Annotated[float | None, typer.Option(min=0.1, help="GiB that a process of the run may hold.")]
+
 Resample = Annotated[
     bool, typer.Option("--resample", help="Read at the model's GSD where the scene's is outside its limits.")
 ]
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished product.")]
+
 Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for everything.")]
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]
+
 LogFile = Annotated[Path | None, typer.Option(help="Also write everything to this file.")]
 
 

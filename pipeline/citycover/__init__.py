@@ -9,18 +9,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from citycover.lazy import open_product, predict_array
-    from citycover.product import MapRequest, map_scene
+from citycover.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from citycover.job.request import MapRequest
+    from citycover.product.open import open_product
+    from citycover.run.arrays import predict_array
+    from citycover.run.map import map_scene
+
 __all__ = ["MapRequest", "__version__", "map_scene", "open_product", "predict_array"]
 
 _PLACES = {
-    "MapRequest": "product",
-    "map_scene": "product",
-    "open_product": "lazy",
-    "predict_array": "lazy",
+    "MapRequest": "job.request",
+    "map_scene": "run.map",
+    "open_product": "product.open",
+    "predict_array": "run.arrays",
 }
 
 

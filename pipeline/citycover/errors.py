@@ -4,6 +4,8 @@ The command line turns exactly these into one line and an exit code; anything el
 its traceback.
 """
 
+from __future__ import annotations
+
 
 class CitycoverError(Exception):
     """A problem that the user can mend; `exit_code` is what the command line leaves with."""
@@ -51,3 +53,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "can't allocate memory" in str(error)
     )
+
+
+class StoppedError(Exception):
+    """The run was asked to stop; what was finished is kept."""

@@ -31,8 +31,8 @@ from accuracy_cases import CASES, Case, band_numbers
 
 if TYPE_CHECKING:
     from citycover_models.data.prepare import Lessons
-    from citycover_models.recipe import Recipe
-    from citycover_models.train import TrainRequest
+    from citycover_models.training.recipe import Recipe
+    from citycover_models.training.request import TrainRequest
 
 DOC = Path(__file__).parents[2] / "docs" / "accuracy.md"
 KEPT = Path(__file__).parents[2] / "docs" / "accuracy.jsonl"
@@ -60,16 +60,17 @@ class Cell:
 
 def run(cells: Sequence[Cell], case: Case, folder: Path, steps: int) -> list[dict[str, Any]]:
     """Train, map, compare: cells that differ in their method alone."""
-    from citycover.allocator import tune_allocator
+    from citycover.machine.memory import tune_allocator
 
     tune_allocator()  # before torch is imported
     import torch
 
     torch.set_num_threads(1)
-    from citycover.accuracy import compare_rasters
-    from citycover.classtable import table_between
-    from citycover.legend import read_legend
-    from citycover.product import MapRequest, map_scene
+    from citycover.classes.legend import read_legend
+    from citycover.classes.table import table_between
+    from citycover.evaluate.rasters import compare_rasters
+    from citycover.job.request import MapRequest
+    from citycover.run.map import map_scene
     from citycover_models.data.prepare import prepare_lessons
 
     bands = band_numbers(case)
@@ -100,7 +101,7 @@ def run(cells: Sequence[Cell], case: Case, folder: Path, steps: int) -> list[dic
 
 def recipe_of(cell: Cell, case: Case, steps: int) -> Recipe:
     """The cell's recipe with the case's changes, in so many steps."""
-    from citycover_models.recipe import parse_recipe, read_recipe
+    from citycover_models.training.recipe import parse_recipe, read_recipe
 
     recipe = read_recipe(cell.recipe)
     fields = recipe.model_dump(mode="json") | case.changes
@@ -116,8 +117,9 @@ def train_methods(recipes: dict[Cell, Recipe], lessons: Lessons, work: Path) -> 
     A method that begins with plain cross-entropy is, until then, the very training it is compared with. Those
     steps are done once; both go on from the same checkpoint, with the same result as if each had begun anew.
     """
-    from citycover_models.train import TrainRequest, train
-    from citycover_models.training_folder import CHECKPOINT
+    from citycover_models.training.folder import CHECKPOINT
+    from citycover_models.training.request import TrainRequest
+    from citycover_models.training.start import train
 
     requests = {
         cell: TrainRequest(lessons, recipe, work / cell.method, seed=cell.seed, workers=0, measure=False)
@@ -140,7 +142,7 @@ def train_methods(recipes: dict[Cell, Recipe], lessons: Lessons, work: Path) -> 
 
 def plain_steps(recipe: Recipe) -> int:
     """How many steps, from the first on, are plain cross-entropy on every head."""
-    from citycover_models.methods import Moment
+    from citycover_models.methods.method import Moment
 
     steps = recipe.epochs * (recipe.chips_per_epoch or 0) // recipe.batch
     begins = getattr(recipe.method, "begins", lambda _moment: recipe.method.name == "ce")
@@ -149,8 +151,9 @@ def plain_steps(recipe: Recipe) -> int:
 
 def stop_after(request: TrainRequest, steps: int) -> None:
     """Train so many steps, and leave a checkpoint."""
-    from citycover.sweep import StoppedError
-    from citycover_models.train import TrainWatch, train
+    from citycover.errors import StoppedError
+    from citycover_models.training.request import TrainWatch
+    from citycover_models.training.start import train
 
     class Countdown(threading.Event):
         left = steps

@@ -15,7 +15,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-from citycover.synth import write_city
+from citycover.synth.write import write_city
 from citycover_models.data.pairs import ImageAndLabels
 
 
@@ -182,8 +182,8 @@ def _write(
 
 
 def _metres(path: Path) -> float:
-    from citycover.gsd import ground_sample_distance
-    from citycover.io.describe import describe_scene
+    from citycover.geometry.grid import ground_sample_distance
+    from citycover.scene.assemble import describe_scene
 
     return ground_sample_distance(describe_scene([path], None).grid)
 

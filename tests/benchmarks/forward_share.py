@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from citycover.allocator import tune_allocator
+from citycover.machine.memory import tune_allocator
 
 HERE = Path(__file__).resolve().parent
 
@@ -28,10 +28,13 @@ def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
 
     import torch
 
-    from citycover.predictor import ModelPredictor, choose_device
-    from citycover.probe import default_batch, sample_windows
-    from citycover.product import MapRequest, prepare
-    from citycover.running import open_readers
+    from citycover.compute.choices import default_batch
+    from citycover.compute.trials import sample_windows
+    from citycover.job.job import prepare
+    from citycover.job.request import MapRequest
+    from citycover.machine.device import choose_device
+    from citycover.model.predictor import ModelPredictor
+    from citycover.read.open import open_readers
 
     job = prepare(MapRequest(scene=(scene,), out=Path(), model=model))
     predictor = ModelPredictor(job.model.path, choose_device("auto"), precision)
@@ -52,7 +55,8 @@ def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
 
 def whole_map(scene: str, model: str, precision: str) -> dict[str, float]:
     """Figures of a real run."""
-    from citycover.product import MapRequest, map_scene
+    from citycover.job.request import MapRequest
+    from citycover.run.map import map_scene
 
     with tempfile.TemporaryDirectory() as folder:
         request = MapRequest(scene=(scene,), out=Path(folder) / "out", model=model, precision=precision)
@@ -86,8 +90,8 @@ def main() -> None:
     sys.path.insert(0, str(HERE))
     from material import write_network, write_scene
 
-    from citycover.modelfile import read_model_file
-    from citycover_models.export import export_preset
+    from citycover.model.archive import read_model_file
+    from citycover_models.export.network import export_preset
 
     given.folder.mkdir(parents=True, exist_ok=True)
     path = given.folder / f"{given.network}.pt"

@@ -11,11 +11,11 @@ from affine import Affine
 from rasterio.windows import Window
 from torch import Tensor, nn
 
-from citycover.card import BandGroup, ModelCard, WindowRule
-from citycover.legend import Legend, LegendClass
-from citycover.modelfile import write_torchscript
-from citycover.synth import write_city
-from citycover_models.margins import measure_margins
+from citycover.classes.legend import Legend, LegendClass
+from citycover.model.archive import write_torchscript
+from citycover.model.card import BandGroup, ModelCard, WindowRule
+from citycover.synth.write import write_city
+from citycover_models.export.margins import measure_margins
 
 CLASSES = 7
 TILE = 2048

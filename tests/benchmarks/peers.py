@@ -47,7 +47,7 @@ TUNED = {
     "MALLOC_ARENA_MAX": "1",
     "THP_MEM_ALLOC_ENABLE": "1",
 }
-"""What `citycover.allocator` sets from inside."""
+"""What `citycover.machine.memory` sets from inside."""
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,15 @@ def run_citycover(
 
 def map_once(scene: Path, model: Path, out: Path, precision: str) -> None:
     """Import first, then start the clock: a benchmark of mapping, for citycover as for its peers."""
-    from citycover.allocator import tune_allocator
+    from citycover.machine.memory import tune_allocator
 
     tune_allocator()
     import rasterio  # noqa: F401
     import torch  # noqa: F401
 
-    from citycover import publish, running  # noqa: F401
-    from citycover.product import MapRequest, map_scene
+    from citycover.job.request import MapRequest
+    from citycover.product import publish  # noqa: F401
+    from citycover.run.map import map_scene
 
     request = MapRequest(scene=(str(scene),), out=out, model=str(model), precision=precision)
     begin, before = time.perf_counter(), time.process_time()
@@ -211,7 +212,7 @@ def write_reference(scene: Path, model: Path, path: Path) -> None:
     import rasterio
     import torch
 
-    from citycover.modelfile import load_torchscript, read_model_file
+    from citycover.model.archive import load_torchscript, read_model_file
 
     card = read_model_file(model).card
     reach = card.trim + card.feather

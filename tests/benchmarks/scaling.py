@@ -34,9 +34,9 @@ def measure(workers: int, sleep: float, blocks: int, folder: Path) -> float:
     from making import make_scene, plan_of
     from standin import StandIn, make_store, run_on, standin_card
 
-    from citycover.cluster import open_cluster
-    from citycover.io.folder import ProductFolder
-    from citycover.product import Watch
+    from citycover.compute.cluster.connect import open_cluster
+    from citycover.job.watch import Watch
+    from citycover.product.folder import claim_folder
 
     step = BLOCK // ROWS_OF_WINDOWS
     card = standin_card(step + 12)
@@ -45,7 +45,7 @@ def measure(workers: int, sleep: float, blocks: int, folder: Path) -> float:
     assert plan.block_counts == (rows, COLUMNS)
     times: list[float] = []
     watch = Watch(advanced=lambda _block: times.append(time.perf_counter()))
-    with open_cluster(workers, None) as client, ProductFolder(folder / f"out-{workers}") as product:
+    with open_cluster(workers, None) as client, claim_folder(folder / f"out-{workers}") as product:
         make_store(product.work, plan).close()
         client.wait_for_workers(workers)
         run_on(client, product, plan, StandIn(card, sleep), watch)
@@ -60,17 +60,17 @@ def huge(folder: Path) -> None:
     from making import make_scene, plan_of
     from standin import StandIn, make_store, run_on, standin_card
 
-    from citycover.cluster import open_cluster
-    from citycover.io.folder import ProductFolder
-    from citycover.product import Watch
-    from citycover.sweep import StoppedError
+    from citycover.compute.cluster.connect import open_cluster
+    from citycover.errors import StoppedError
+    from citycover.job.watch import Watch
+    from citycover.product.folder import claim_folder
 
     card = standin_card(1024 + 12)
     process = psutil.Process()
     stop = threading.Event()
-    with open_cluster(2, None) as client, ProductFolder(folder / "huge") as product:
+    with open_cluster(2, None) as client, claim_folder(folder / "huge") as product:
         client.wait_for_workers(2)
-        for module in ("citycover.running", "standin"):  # settling the plan imports torch in a real run
+        for module in ("citycover.run.map", "standin"):  # settling the plan imports torch in a real run
             client.run(importlib.import_module, module)
         begin = time.perf_counter()
         plan = plan_of(make_scene((200_000, 200_000)), card, batch=8)

@@ -19,15 +19,19 @@ from pathlib import Path
 
 import torch
 
-from citycover.synth import write_city
-from citycover_models.data.chips import Batch, ChipReader, measure_statistics, training_batches
+from citycover.synth.write import write_city
+from citycover_models.catalogue.registry import find_preset
+from citycover_models.data.batches import Batch, training_batches
+from citycover_models.data.chips import ChipReader
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import prepare_lessons
-from citycover_models.methods import Lesson, Moment
-from citycover_models.recipe import read_recipe
-from citycover_models.registry import find_preset
-from citycover_models.train import TrainRequest, plan_of
-from citycover_models.train_setup import build_network, make_optimiser
+from citycover_models.data.statistics import measure_statistics
+from citycover_models.methods.learner import Lesson
+from citycover_models.methods.method import Moment
+from citycover_models.training.recipe import read_recipe
+from citycover_models.training.request import TrainRequest
+from citycover_models.training.setup import build_network, make_optimiser
+from citycover_models.training.start import plan_of
 
 _ROW, _AHEAD = 7, 3
 """Steps of a row, and those at its start that are not timed."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from citycover import planning
+from citycover.plan import fit
 from citycover_cli.app import main
 
 
@@ -20,7 +20,7 @@ def map_until(write: int | None, arguments: Sequence[str]) -> None:
         write: counts what makes the store durable: each fsync and each rename, before it and after.
         arguments: of `citycover map`.
     """
-    planning.MAX_BLOCK_HEIGHT = planning.MAX_BLOCK_WIDTH = planning.CHUNK
+    fit.MAX_BLOCK_HEIGHT = fit.MAX_BLOCK_WIDTH = fit.CHUNK
     if write is not None:
         left = iter(range(write))
         os.fsync = _deadly(os.fsync, left)

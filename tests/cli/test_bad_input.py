@@ -81,8 +81,8 @@ def test_gsd_outside_the_tolerance(citycover, scene: Path, tmp_path: Path) -> No
 
 def model_with(folder: Path, **changes: object) -> Path:
     """The built-in network under a changed card."""
-    from citycover.builtins import builtin_path
-    from citycover.modelfile import load_torchscript, read_model_file, write_torchscript
+    from citycover.model.archive import load_torchscript, read_model_file, write_torchscript
+    from citycover.model.builtin import builtin_path
 
     built = read_model_file(builtin_path("spectral-rgbn"))
     path = folder / "changed.pt"
@@ -97,7 +97,7 @@ def test_an_unreadable_model(citycover, scene: Path, tmp_path: Path) -> None:
 
 
 def test_a_card_that_contradicts_the_network(citycover, scene: Path, tmp_path: Path) -> None:
-    from citycover.builtins import read_builtins
+    from citycover.model.builtin import read_builtins
 
     legend = read_builtins()[0].card.legend
     fewer = legend.model_copy(update={"classes": legend.classes[:3], "remap": {}})
@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_written(citycover, scene: Path, tmp_path: Path)
 def test_no_space_left(citycover, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    from citycover.io.store import WorkingStore
+    from citycover.store.store import WorkingStore
 
     def full(*_args: object, **_kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -208,15 +208,15 @@ def test_an_untagged_collar_is_pointed_out(citycover, tmp_path: Path) -> None:
 
 KILL = """
 import os, signal, sys
-from citycover import running
-write = running._StoreSink.write
+from citycover.compute import sink
+write = sink.StoreSink.write
 def dying(self, finished):
     write(self, finished)
     if len(self.store.finished()) == 2:
         os.kill(os.getpid(), int(sys.argv.pop()))
-running._StoreSink.write = dying
-import citycover.planning as planning
-planning.MAX_BLOCK_HEIGHT = planning.MAX_BLOCK_WIDTH = 512
+sink.StoreSink.write = dying
+from citycover.plan import fit
+fit.MAX_BLOCK_HEIGHT = fit.MAX_BLOCK_WIDTH = 512
 from citycover_cli.app import main
 main(sys.argv[1:-1] if sys.argv[-1].isdigit() else sys.argv[1:])
 """

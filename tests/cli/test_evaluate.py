@@ -13,7 +13,7 @@ from affine import Affine
 from conftest import Result
 from PIL import Image
 
-from citycover.legend import read_legend
+from citycover.classes.legend import read_legend
 
 Run = Callable[..., Result]
 TRANSFORM = Affine(2, 0, 5e5, 0, -2, 5.8e6)

@@ -21,7 +21,7 @@ WRITES = 60
 def run(write: int | None, scene: Path, out: Path) -> int:
     """Exit code of a run in a process of its own; negative: the signal that ended it."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["citycover.running"])  # torch, loaded once for all runs
+    processes.set_forkserver_preload(["citycover.run.map"])  # torch, loaded once for all runs
     arguments = [str(scene), "-o", str(out), "--window", "256", "--precision", "fp32", "--threads", "1"]
     process = processes.Process(target=map_until, args=(write, arguments))
     process.start()

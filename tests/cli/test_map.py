@@ -10,12 +10,16 @@ import torch
 from conftest import write_scene
 from rio_cogeo import cog_validate
 
-from citycover.builtins import builtin_path
-from citycover.modelfile import load_model
-from citycover.planning import CHUNK, PlanTotals
-from citycover.product import MapRequest, Watch, map_scene, prepare
-from citycover.strips import reflect
-from citycover.sweep import StoppedError
+from citycover.engine.strips import reflect
+from citycover.errors import StoppedError
+from citycover.job.job import prepare
+from citycover.job.request import MapRequest
+from citycover.job.watch import Watch
+from citycover.model.archive import load_model
+from citycover.model.builtin import builtin_path
+from citycover.plan.cost import PlanTotals
+from citycover.plan.plan import CHUNK
+from citycover.run.map import map_scene
 
 
 def test_a_scene_becomes_a_product_on_its_own_grid(citycover, scene: Path, tmp_path: Path) -> None:
@@ -61,8 +65,8 @@ def test_a_resumed_run_keeps_the_blocks_that_its_memory_gave(
     narrow = replace(job.plan, batch=1, block_shape=(job.plan.block_shape[0], CHUNK))
     assert job.plan.block_shape[1] > CHUNK
     held = 2**31 - PlanTotals(narrow, job.scene, len(job.model.card.channels)).memory.total
-    monkeypatch.setattr("citycover.probe.peak_rss", lambda: held)
-    monkeypatch.setattr("citycover.probe._status", lambda _name: held)
+    monkeypatch.setattr("citycover.machine.memory.peak_rss", lambda: held)
+    monkeypatch.setattr("citycover.machine.memory.process_memory", lambda _name: held)
     stop = threading.Event()
     with pytest.raises(StoppedError):
         map_scene(request, Watch(advanced=lambda _block: stop.set(), stop=stop))

@@ -11,9 +11,9 @@ import pytest
 import rasterio
 import torch
 
-from citycover.card import ModelCard
-from citycover.modelfile import write_torchscript
-from citycover_models.registry import find_preset, presets
+from citycover.model.archive import write_torchscript
+from citycover.model.card import ModelCard
+from citycover_models.catalogue.registry import find_preset, presets
 
 NAIP = "vhr/naip_small/m_3607717_sw_18_1_20160620_subset.tif"
 RGB = "vhr/massachusetts/22978945_15.tif"

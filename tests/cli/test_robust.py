@@ -85,9 +85,9 @@ class Grey(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from citycover.card import BandGroup, ModelCard, WindowRule
-    from citycover.legend import Legend, LegendClass
-    from citycover.modelfile import write_torchscript
+    from citycover.classes.legend import Legend, LegendClass
+    from citycover.model.archive import write_torchscript
+    from citycover.model.card import BandGroup, ModelCard, WindowRule
 
     classes = (
         LegendClass(id=1, name="dark", color="#000000"),

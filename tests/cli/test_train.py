@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from citycover.synth import write_city
+from citycover.synth.write import write_city
 
 QUICK = ("--set", "epochs=1", "--set", "chips_per_epoch=16", "--set", "chip=32", "--set", "batch=4")
 

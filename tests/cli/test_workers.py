@@ -76,7 +76,7 @@ def test_a_map_by_two_workers_is_the_map(
     citycover, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert citycover("map", scene, "-o", tmp_path / "alone").code == 0
-    monkeypatch.setattr("citycover.publish.peak_rss", lambda: 1)
+    monkeypatch.setattr("citycover.machine.memory.peak_rss", lambda: 1)
     result = citycover("map", scene, "-o", tmp_path / "two", "--workers", 2)
     assert result.code == 0 and "2 workers of tcp://" in result.err and "dashboard" in result.err
     np.testing.assert_array_equal(read(tmp_path / "two"), read(tmp_path / "alone"))

@@ -17,10 +17,13 @@ import torch
 from lessons import lessons_of, make_city, small_recipe
 from material import write_network
 
-from citycover.predictor import ModelPredictor, fast_precision
-from citycover.product import MapRequest, map_scene
-from citycover_models.export import export_preset
-from citycover_models.train import TrainRequest, train
+from citycover.job.request import MapRequest
+from citycover.model.precision import fast_precision
+from citycover.model.predictor import ModelPredictor
+from citycover.run.map import map_scene
+from citycover_models.export.network import export_preset
+from citycover_models.training.request import TrainRequest
+from citycover_models.training.start import train
 
 DEVICE = os.environ.get("CITYCOVER_GPU", "cuda")
 pytestmark = [

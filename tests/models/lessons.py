@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from citycover.synth import write_city
+from citycover.synth.write import write_city
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import Lessons, prepare_lessons
-from citycover_models.recipe import Recipe, parse_recipe
+from citycover_models.training.recipe import Recipe, parse_recipe
 
 
 def make_city(folder: Path, size: int = 192, seed: int = 3) -> Path:

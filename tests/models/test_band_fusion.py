@@ -12,14 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from citycover.errors import ModelError
-from citycover_models.blocks.band_encoders import (
-    Backbone,
-    Mode,
-    make_encoder,
-    make_pool,
-    on_grid_of,
-)
-from citycover_models.export import export_pt2
+from citycover_models.blocks.band_encoders import Backbone, Mode, make_encoder, make_pool, on_grid_of
+from citycover_models.export.write import export_pt2
 from citycover_models.nets.band_fusion import (
     PRESETS,
     CorrelationHead,

@@ -6,14 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
-from citycover.modelfile import load_model, read_model_file
-from citycover_models.export import (
-    adopt_torchscript,
-    export_preset,
-    export_pt2,
-    export_torchscript,
-    read_card,
-)
+from citycover.model.archive import load_model, read_model_file
+from citycover_models.export.adopt import adopt_torchscript, read_card
+from citycover_models.export.network import export_preset
+from citycover_models.export.write import export_pt2, export_torchscript
 from citycover_models.nets.spectral import PRESETS
 
 DOCS = Path(__file__).parents[2] / "docs" / "card.md"

@@ -14,15 +14,15 @@ from citycover.errors import ModelError
 from citycover_models.blocks.domain_norm import SOURCE, TARGET
 from citycover_models.blocks.resnet import ResNet
 from citycover_models.blocks.vit import ViTBlock
-from citycover_models.importing import import_weights, read_renames
-from citycover_models.matching import match_by_order
+from citycover_models.catalogue.registry import find_preset
 from citycover_models.nets import paraformer, vcnet
 from citycover_models.nets.paraformer import Paraformer
 from citycover_models.nets.semantic_fpn import SemanticFPN
 from citycover_models.nets.unet import UNet
 from citycover_models.nets.vcnet import VCNet
-from citycover_models.registry import find_preset
-from citycover_models.weights import load_weights
+from citycover_models.weights.matching import match_by_order
+from citycover_models.weights.public import import_weights, read_renames
+from citycover_models.weights.weights import load_weights
 
 
 def test_a_resnet_goes_into_every_encoder_and_a_fourth_band_begins_as_the_mean(tmp_path: Path) -> None:

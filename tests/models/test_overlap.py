@@ -12,11 +12,11 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from shapely import box
 
-from citycover.window import Window
-from citycover_models.data.overlap import find_overlaps, seen_from
+from citycover.geometry.overlap import find_overlaps, seen_from
+from citycover.geometry.window import Window
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import Lessons, prepare_lessons
-from citycover_models.data.samples import SamplePlan, plan_samples
+from citycover_models.data.sampling import SamplePlan, plan_samples
 
 HERE = Affine(1, 0, 500_000, 0, -1, 5_800_000)
 

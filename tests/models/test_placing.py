@@ -12,13 +12,13 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from citycover.errors import ConfigError
-from citycover.window import Window
+from citycover.geometry.overlap import find_overlaps
+from citycover.geometry.window import Window
 from citycover_models.data.layouts import read_folder
-from citycover_models.data.overlap import find_overlaps
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.placing import place
 from citycover_models.data.prepare import prepare_lessons
-from citycover_models.train_setup import stamp_of
+from citycover_models.training.setup import stamp_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

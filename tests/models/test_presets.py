@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from citycover.card import ModelCard
 from citycover.errors import ModelError
-from citycover.modelfile import check_against_card
-from citycover_models.registry import presets
+from citycover.model.card import ModelCard
+from citycover.model.checks import check_against_card
+from citycover_models.catalogue.registry import presets
 
 PRESETS = presets()
 RGB = [name for name in PRESETS if name.endswith("-rgb") and name.removesuffix("-rgb") in PRESETS]

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 import citycover_models.nets
 from citycover.errors import ModelError
-from citycover_models import margins
-from citycover_models.blocks.aerial import POLAND_RGB
-from citycover_models.drawing import draw_figure, draw_text, parts_of
-from citycover_models.export import export_preset, safe_precision
-from citycover_models.facts import facts_of, read_facts, receptive_field
-from citycover_models.margins import measure_margins
+from citycover_models.catalogue.counts import facts_of, read_facts, receptive_field
+from citycover_models.catalogue.drawing import draw_figure, draw_text, parts_of
+from citycover_models.catalogue.registry import NETWORKS, find_preset, presets
+from citycover_models.export import margins
+from citycover_models.export.margins import measure_margins
+from citycover_models.export.network import export_preset
+from citycover_models.export.proof import safe_precision
+from citycover_models.imagery.aerial import POLAND_RGB
 from citycover_models.nets.l2hnet import L2HNet
-from citycover_models.registry import NETWORKS, find_preset, presets
-from citycover_models.weights import load_weights, read_weights, write_weights
+from citycover_models.weights.weights import load_weights, read_weights, write_weights
 
 
 def test_every_network_is_in_the_registry() -> None:
@@ -37,7 +38,7 @@ def test_an_unknown_network_is_answered_with_the_nearest() -> None:
 
 def test_the_shipped_facts_are_those_of_the_networks() -> None:
     rows = {row.name: row for row in read_facts()}
-    assert list(rows) == list(presets()), "python -m citycover_models.document docs"
+    assert list(rows) == list(presets()), "python -m citycover_models.catalogue.document docs"
     for name in ("l2hnet-w64", "c2fnet-tiny", "unet-resnet18", "band-fusion-early-resnet18"):
         row = rows[name]
         with torch.device("meta"):

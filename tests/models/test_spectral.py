@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from citycover.builtins import RULES, builtin_path
-from citycover.modelfile import load_model, read_model_file
-from citycover_models.export import write_builtins
+from citycover.model.archive import load_model, read_model_file
+from citycover.model.builtin import RULES, builtin_path
+from citycover_models.builtin.rules import write_builtins
 from citycover_models.nets.spectral import PRESETS
 
 CLASSES = {"water": 1, "dense": 2, "sparse": 3, "bare": 4, "built": 5}

@@ -18,14 +18,16 @@ import torch
 from lessons import lessons_of, make_city, small_recipe
 from safetensors.torch import load_file
 
-from citycover.errors import ConfigError, MachineError, ModelError, ProductError, TrainingError
-from citycover.modelfile import read_model_file
-from citycover.sweep import StoppedError
+from citycover.errors import ConfigError, MachineError, ModelError, ProductError, StoppedError, TrainingError
+from citycover.model.archive import read_model_file
+from citycover_models.catalogue.registry import find_preset
 from citycover_models.data.labels import IGNORE
-from citycover_models.methods import C2F, CasDva, CrossEntropy, Lesson, Moment, Nlat, Plat
-from citycover_models.recipe import Schedule, parse_recipe, read_recipe, recipe_names
-from citycover_models.registry import find_preset
-from citycover_models.train import TrainRequest, TrainWatch, train
+from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
+from citycover_models.methods.learner import Lesson
+from citycover_models.methods.method import CrossEntropy, Moment
+from citycover_models.training.recipe import Schedule, parse_recipe, read_recipe, recipe_names
+from citycover_models.training.request import TrainRequest, TrainWatch
+from citycover_models.training.start import train
 
 METHODS = {
     "l2hnet-tiny": {"name": "cas-dva", "warm_up": 0.3},
@@ -80,16 +82,16 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     recipe = {"network": network, "method": METHODS[network], "clip": 1.0, "accumulate": 3}
     straight = train(request(city, tmp_path / "straight", recipe))
     stop = threading.Event()
-    from citycover_models import train as module
+    from citycover_models.training import loop as module
 
-    note = module._Run._note
+    note = module.Run._note
 
     def stopping(self: Any, *arguments: Any) -> None:
         note(self, *arguments)
         if self.step == 4:  # in the middle of the second epoch
             stop.set()
 
-    monkeypatch.setattr(module._Run, "_note", stopping)
+    monkeypatch.setattr(module.Run, "_note", stopping)
     with pytest.raises(StoppedError):
         train(request(city, tmp_path / "broken", recipe), TrainWatch(stop=stop))
     monkeypatch.undo()
@@ -113,16 +115,18 @@ KILL = """
 import os, sys
 sys.path[:0] = sys.argv[3:]
 from pathlib import Path
-from citycover_models import train as module
+from citycover_models.training import loop as module
 from lessons import lessons_of, small_recipe
-save = module._Run._save
+save = module.Run._save
 def dying(self):
     save(self)
     if self.step == 3:
         os.kill(os.getpid(), 9)
-module._Run._save = dying
+module.Run._save = dying
 lessons, out = lessons_of(Path(sys.argv[1])), Path(sys.argv[2])
-module.train(module.TrainRequest(lessons, small_recipe(), out, workers=0, measure=False))
+from citycover_models.training.start import train
+from citycover_models.training.request import TrainRequest
+train(TrainRequest(lessons, small_recipe(), out, workers=0, measure=False))
 """
 
 
@@ -144,7 +148,8 @@ DISTRIBUTED = """
 import sys
 sys.path[:0] = sys.argv[3:]
 from pathlib import Path
-from citycover_models.train import TrainRequest, train
+from citycover_models.training.request import TrainRequest
+from citycover_models.training.start import train
 from lessons import lessons_of, small_recipe
 fields = {"network": "c2fnet-tiny", "epochs": 2}  # its coarse head learns nothing by `ce`
 recipe = small_recipe(**fields, ema=None, patience=1, accumulate=2, augment={"symmetries": False})
@@ -232,7 +237,7 @@ def test_class_without_labels_is_pointed_out(
 def test_a_run_killed_after_its_early_stop_learns_no_more(
     city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from citycover_models import train as module
+    from citycover_models.training import loop as module
 
     wild = {"patience": 1, "epochs": 9}
 
@@ -240,9 +245,9 @@ def test_a_run_killed_after_its_early_stop_learns_no_more(
         raise KeyboardInterrupt
 
     scores = {"validation_miou": 0.5, "validation_accuracy": 0.5}
-    monkeypatch.setattr(module._Run, "_validate", lambda _self, _epoch: scores)
+    monkeypatch.setattr(module.Run, "_validate", lambda _self, _epoch: scores)
     with monkeypatch.context() as dying:
-        dying.setattr(module._Run, "finish", die)
+        dying.setattr(module.Run, "finish", die)
         with pytest.raises(KeyboardInterrupt):
             train(request(city, tmp_path / "run", wild))
     resumed = train(request(city, tmp_path / "run", wild, resume=True))
@@ -278,7 +283,7 @@ def test_a_folder_of_another_program_is_left_alone(city: Path, tmp_path: Path) -
 
 
 def test_processes_share_a_batch_evenly() -> None:
-    from citycover_models.train_setup import check_share
+    from citycover_models.training.processes import check_share
 
     check_share(small_recipe(batch=4), 2)
     with pytest.raises(ConfigError, match="multiple of 3"):
@@ -324,8 +329,8 @@ def test_a_device_that_is_not_there_is_said(city: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_built_in_recipes_fit_their_networks(name: str) -> None:
-    from citycover_models.blocks.aerial import CHESAPEAKE_RGBN
-    from citycover_models.train_setup import build_network
+    from citycover_models.imagery.aerial import CHESAPEAKE_RGBN
+    from citycover_models.training.setup import build_network
 
     recipe = read_recipe(name)
     assert recipe.source
@@ -370,7 +375,7 @@ def test_schedules() -> None:
 
 @pytest.mark.parametrize("network", METHODS)
 def test_a_batch_without_labels_teaches_nothing(network: str) -> None:
-    from citycover_models.blocks.aerial import CHESAPEAKE_RGBN
+    from citycover_models.imagery.aerial import CHESAPEAKE_RGBN
 
     kinds = {"cas-dva": CasDva, "plat": Plat, "c2f": C2F, "nlat": Nlat}
     torch.manual_seed(0)

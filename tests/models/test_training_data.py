@@ -18,16 +18,20 @@ from hypothesis import strategies as st
 from lessons import lessons_of, make_city
 from rasterio.warp import Resampling, reproject
 
+from citycover.classes.legend import read_legend
 from citycover.errors import ConfigError, MachineError, SceneError
-from citycover.legend import read_legend
-from citycover.window import Window
+from citycover.geometry.window import Window
 from citycover_models.data.augment import Augment
-from citycover_models.data.chips import Batch, ChipReader, measure_statistics, training_batches
-from citycover_models.data.labels import IGNORE, _consensus, count_codes, label_raster
+from citycover_models.data.batches import Batch, training_batches
+from citycover_models.data.cells import Cells, hold_out
+from citycover_models.data.chips import ChipReader
+from citycover_models.data.label_checks import count_codes
+from citycover_models.data.labels import IGNORE, _consensus, label_raster
 from citycover_models.data.layouts import read_folder, read_list
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import Lessons, prepare_lessons
-from citycover_models.data.samples import Cells, SamplePlan, _hold_out, plan_samples
+from citycover_models.data.sampling import SamplePlan, plan_samples
+from citycover_models.data.statistics import measure_statistics
 
 GRID = Affine(1, 0, 500_000, 0, -1, 5_800_000)
 
@@ -137,7 +141,7 @@ def test_labels_elsewhere_are_refused(tmp_path: Path) -> None:
 
 
 def lessons_grid(image: Path):
-    from citycover.io.describe import describe_scene
+    from citycover.scene.assemble import describe_scene
 
     return describe_scene([image], None).grid
 
@@ -292,7 +296,7 @@ def test_slivers_are_no_blocks_to_hold_out(size: int, held: int) -> None:
         (size, size), 8, np.ones((1, 1, 1), np.float32), np.zeros((-(-size // 64),) * 2, np.bool_), 64
     )
     for seed in range(20):
-        found = _hold_out(cells, np.zeros(cells.held_out.shape, np.bool_), 0.3, np.random.default_rng(seed))
+        found = hold_out(cells, np.zeros(cells.held_out.shape, np.bool_), 0.3, np.random.default_rng(seed))
         assert found.sum() == held
         for row, col in np.argwhere(found):
             assert min(size - 64 * row, size - 64 * col) >= 32, "a chip fits"

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from citycover.accuracy import compare_rasters
-from citycover.builtins import FOLDER, TRAINED, builtin_path, read_builtins
-from citycover.classtable import table_between
-from citycover.legend import read_legend
-from citycover.modelfile import read_model_file
-from citycover.product import MapRequest, map_scene
-from citycover.synth import write_city
-from citycover_models.facts import trained_facts
-from citycover_models.urban import BANDS
+from citycover.classes.legend import read_legend
+from citycover.classes.table import table_between
+from citycover.evaluate.rasters import compare_rasters
+from citycover.job.request import MapRequest
+from citycover.model.archive import read_model_file
+from citycover.model.builtin import FOLDER, TRAINED, builtin_path, read_builtins
+from citycover.run.map import map_scene
+from citycover.synth.write import write_city
+from citycover_models.builtin.urban import BANDS
+from citycover_models.catalogue.counts import trained_facts
 
 
 @pytest.mark.parametrize("name", TRAINED)

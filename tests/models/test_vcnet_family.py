@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
-from citycover_models.blocks.aerial import POLAND_RGB
 from citycover_models.blocks.rp import RATIOS_VCNET, RPBlock
 from citycover_models.blocks.vit import ViTEncoder, resize_positions
 from citycover_models.blocks.vit_comer import ViTCoMer
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.aerial import POLAND_RGB
 from citycover_models.nets import l2hnet, paraformer, vcnet
 from citycover_models.nets.l2hnet import (
     L2HNet,
@@ -23,7 +24,6 @@ from citycover_models.nets.l2hnet import (
 )
 from citycover_models.nets.paraformer import Paraformer, dice_loss, plat_loss
 from citycover_models.nets.vcnet import VCNet
-from citycover_models.preset import Preset
 
 PRESETS: dict[str, Preset] = {**l2hnet.PRESETS, **paraformer.PRESETS, **vcnet.PRESETS}
 

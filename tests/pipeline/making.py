@@ -11,14 +11,17 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from citycover.card import BandGroup, ModelCard, WindowRule
-from citycover.io.reader import ArrayReader
-from citycover.legend import Legend, LegendClass
-from citycover.planning import Plan, PlanOptions, make_plan
-from citycover.predictor import FunctionPredictor
-from citycover.scene import BandSource, Scene, SceneGroup
-from citycover.strips import reflect
-from citycover.sweep import FinishedBlock, SweepInput, sweep
+from citycover.classes.legend import Legend, LegendClass
+from citycover.engine.canvas import FinishedBlock
+from citycover.engine.input import SweepInput
+from citycover.engine.strips import reflect
+from citycover.engine.sweep import sweep
+from citycover.model.card import BandGroup, ModelCard, WindowRule
+from citycover.model.predictor import FunctionPredictor
+from citycover.plan.fit import PlanOptions, make_plan
+from citycover.plan.plan import Plan
+from citycover.read.reader import ArrayReader
+from citycover.scene.scene import BandSource, Scene, SceneGroup
 
 CLASSES = 5
 FILL = (10.0, 20.0, 30.0)

@@ -16,15 +16,18 @@ import torch
 from making import make_card
 from numpy.typing import NDArray
 
-from citycover.card import ModelCard
-from citycover.cluster import ClusterRun, Watch, Work, lease
-from citycover.io.folder import ProductFolder
-from citycover.io.reader import Hole, Reader
-from citycover.io.shard import ArraySpec, Layout
-from citycover.io.store import WorkingStore
-from citycover.planning import Plan
-from citycover.stages import Stages
-from citycover.window import Window
+from citycover.compute.cluster.compute import lease
+from citycover.compute.cluster.dispatch import ClusterRun
+from citycover.compute.cluster.terms import Work
+from citycover.geometry.window import Window
+from citycover.job.watch import Watch
+from citycover.machine.stages import Stages
+from citycover.model.card import ModelCard
+from citycover.plan.plan import Plan
+from citycover.read.reader import Hole, Reader
+from citycover.store.shard import ArraySpec, Layout
+from citycover.store.store import WorkingStore
+from citycover.store.work import WorkFolder
 
 ARRAYS = (ArraySpec("classes", 0), ArraySpec("confidence", 0))
 
@@ -98,13 +101,13 @@ def make_store(folder: Path, plan: Plan, cell: tuple[int, int] | None = None) ->
 
 
 def run_on(
-    client: Any, folder: ProductFolder, plan: Plan, standin: StandIn, watch: Watch | None = None
+    client: Any, folder: WorkFolder, plan: Plan, standin: StandIn, watch: Watch | None = None
 ) -> ClusterRun:
     """The unfinished blocks of a store, on a cluster."""
     store = WorkingStore.open(folder.work)
-    with lease(folder) as sight:
+    with lease(folder) as terms:
         size = (plan.y.size, plan.x.size)
-        work = Work(sight, plan, standin, partial(open_pattern, size), folder.work, device="cpu", threads=1)
+        work = Work(terms, plan, standin, partial(open_pattern, size), folder.work, device="cpu", threads=1)
         run = ClusterRun(client, work, watch or Watch(), Stages())
         run.compute(set(store.finished()))
     return run

@@ -17,12 +17,13 @@ from hypothesis.extra.numpy import arrays
 from making import make_legend
 from sklearn import metrics
 
-from citycover import classraster
-from citycover.accuracy import Confusion, compare_rasters, confusion_of
-from citycover.classraster import count_ids
-from citycover.classtable import ClassTable, common_legend, table_between
+from citycover.classes import raster
+from citycover.classes.legend import Legend, LegendClass, legends_that_fit, read_legend
+from citycover.classes.raster import count_ids
+from citycover.classes.table import ClassTable, common_legend, table_between
 from citycover.errors import ConfigError
-from citycover.legend import Legend, LegendClass, legends_that_fit, read_legend
+from citycover.evaluate.confusion import Confusion, confusion_of
+from citycover.evaluate.rasters import compare_rasters
 
 UTM = Affine(1, 0, 5e5, 0, -1, 5.8e6)
 
@@ -213,7 +214,7 @@ def test_strips_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.Mon
     ours = write(tmp_path / "map.tif", coarse(), transform=UTM * Affine.translation(0.4, -3))
     theirs = write(tmp_path / "truth.tif", coarse(seed=1))
     whole = compare_rasters(ours, theirs, make_legend())
-    monkeypatch.setattr(classraster, "_STRIP_PIXELS", 100)
+    monkeypatch.setattr(raster, "_STRIP_PIXELS", 100)
     np.testing.assert_array_equal(compare_rasters(ours, theirs, make_legend()).counts, whole.counts)
 
 

@@ -7,7 +7,7 @@ import mmap
 import numpy as np
 import pytest
 
-from citycover.allocator import pages, release_memory
+from citycover.machine.memory import pages, release_memory
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2048, 1024), (700, 900, 4), (0, 7)])

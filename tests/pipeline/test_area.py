@@ -8,9 +8,9 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely.geometry import Polygon, box, mapping
 
-from citycover.area import area_of_box, read_area
 from citycover.errors import ConfigError
-from citycover.window import Window
+from citycover.geometry.window import Window
+from citycover.scene.area import area_of_box, read_area
 
 GRID = GeoBox((200, 300), Affine(10, 0, 500_000, 0, -10, 5_800_000), "EPSG:32633")
 

@@ -1,7 +1,8 @@
 import pytest
 
-from citycover.bands import fold, match_bands, name_bands, pick_bands
 from citycover.errors import SceneError
+from citycover.scene.bands import fold, name_bands
+from citycover.scene.choose import match_bands, pick_bands
 
 RGB = [("red", "B04"), ("green", "B03"), ("blue", "B02")]
 RGBN = [*RGB, ("nir", "B08", "B8A")]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from citycover.blend import BestClass, RowBlender, rise
-from citycover.planning import Axis
+from citycover.engine.blend import BestClass, RowBlender
+from citycover.plan.axis import Axis, rise
 
 
 @pytest.mark.parametrize("feather", [0, 1, 2, 7, 64, 255])

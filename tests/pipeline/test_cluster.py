@@ -17,17 +17,22 @@ from hypothesis import strategies as st
 from making import make_scene, plan_of
 from standin import StandIn, make_store, open_pattern, run_on, standin_card
 
-from citycover import cluster
-from citycover.cluster import check_workers, lease, open_cluster
-from citycover.errors import MachineError
-from citycover.io.folder import ProductFolder
-from citycover.io.store import WorkingStore
-from citycover.planning import Plan
-from citycover.predictor import choose_device
-from citycover.product import Watch
-from citycover.schedule import open_runs, run_blocks, share_out
-from citycover.sweep import FinishedBlock, StoppedError, SweepInput, sweep
-from citycover.worker import Sight, local_versions
+from citycover.compute.cluster import connect
+from citycover.compute.cluster.compute import lease
+from citycover.compute.cluster.connect import check_workers, open_cluster
+from citycover.compute.cluster.terms import Terms, local_versions
+from citycover.engine.blocks import run_blocks
+from citycover.engine.canvas import FinishedBlock
+from citycover.engine.input import SweepInput
+from citycover.engine.sweep import sweep
+from citycover.errors import MachineError, StoppedError
+from citycover.job.watch import Watch
+from citycover.machine.device import choose_device
+from citycover.plan.plan import Plan
+from citycover.plan.runs import open_runs, share_out
+from citycover.product.folder import claim_folder
+from citycover.store.store import WorkingStore
+from citycover.store.work import WorkFolder
 
 CARD = standin_card()
 PLAN = plan_of(make_scene((330, 200)), CARD, block=(48, 80), batch=2)
@@ -41,13 +46,13 @@ def client() -> Iterator[Client]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[ProductFolder]:
-    with ProductFolder(tmp_path / "out") as folder:
+def folder(tmp_path: Path) -> Iterator[WorkFolder]:
+    with claim_folder(tmp_path / "out") as folder:
         make_store(folder.work, PLAN).close()
         yield folder
 
 
-def stored(folder: ProductFolder) -> dict[str, np.ndarray]:
+def stored(folder: WorkFolder) -> dict[str, np.ndarray]:
     with WorkingStore.open(folder.work) as store:
         assert set(store.finished()) == {block.index for block in PLAN.blocks()}
         return {name: store.array(name).read(store.layout.window) for name in store.arrays}
@@ -83,7 +88,7 @@ def test_runs_are_shared_out_whole_in_order_and_to_all_workers(lengths: list[int
 
 
 def test_two_workers_compute_the_pixels_of_one_process(
-    client: Client, folder: ProductFolder, in_process: dict[str, np.ndarray]
+    client: Client, folder: WorkFolder, in_process: dict[str, np.ndarray]
 ) -> None:
     done, windows = [], []
     run = run_on(client, folder, PLAN, StandIn(CARD), Watch(advanced=done.append, predicted=windows.append))
@@ -97,7 +102,7 @@ def test_two_workers_compute_the_pixels_of_one_process(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 def test_any_number_of_workers_computes_the_same_pixels(
-    workers: int, folder: ProductFolder, in_process: dict[str, np.ndarray]
+    workers: int, folder: WorkFolder, in_process: dict[str, np.ndarray]
 ) -> None:
     with open_cluster(workers, None) as client:
         run_on(client, folder, PLAN, StandIn(CARD))
@@ -105,7 +110,7 @@ def test_any_number_of_workers_computes_the_same_pixels(
 
 
 def test_a_worker_that_is_killed_costs_nothing_but_its_block(
-    client: Client, folder: ProductFolder, in_process: dict[str, np.ndarray]
+    client: Client, folder: WorkFolder, in_process: dict[str, np.ndarray]
 ) -> None:
     pids = list(client.run(os.getpid).values())
     killed = threading.Event()
@@ -121,7 +126,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_block(
 
 
 def test_a_stopped_run_keeps_its_blocks_and_goes_on(
-    client: Client, folder: ProductFolder, in_process: dict[str, np.ndarray]
+    client: Client, folder: WorkFolder, in_process: dict[str, np.ndarray]
 ) -> None:
     stop = threading.Event()
     slow = StandIn(CARD, seconds=0.05)
@@ -137,11 +142,9 @@ def test_a_stopped_run_keeps_its_blocks_and_goes_on(
     assert_same(stored(folder), in_process)
 
 
-def test_workers_that_cannot_take_part_are_named_with_the_reason(
-    client: Client, folder: ProductFolder
-) -> None:
-    with lease(folder) as sight:
-        good = replace(sight, versions=local_versions(), files=((__file__, Path(__file__).stat().st_size),))
+def test_workers_that_cannot_take_part_are_named_with_the_reason(client: Client, folder: WorkFolder) -> None:
+    with lease(folder) as terms:
+        good = replace(terms, versions=local_versions(), files=((__file__, Path(__file__).stat().st_size),))
         check_workers(client, good)
         bad = {
             "install the same version": replace(good, versions=(("torch", "0.1"),)),
@@ -150,26 +153,26 @@ def test_workers_that_cannot_take_part_are_named_with_the_reason(
             "cannot see the input": replace(good, files=((__file__, 1),)),
             "cannot see the model": replace(good, model=(__file__, "0" * 64)),
         }
-        for reason, sight_ in bad.items():
+        for reason, terms_ in bad.items():
             with pytest.raises(MachineError, match=reason):
-                check_workers(client, sight_)
+                check_workers(client, terms_)
 
 
 def test_a_worker_that_hangs_is_told_of_in_time(
-    client: Client, folder: ProductFolder, monkeypatch: pytest.MonkeyPatch
+    client: Client, folder: WorkFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "WORKER_SECONDS", 2)
+    monkeypatch.setattr(connect, "WORKER_SECONDS", 2)
     pid = next(iter(client.run(os.getpid).values()))
     os.kill(pid, signal.SIGSTOP)
     try:
-        with lease(folder) as sight, pytest.raises(MachineError, match="not all of the 2 workers answered"):
-            check_workers(client, sight)
+        with lease(folder) as terms, pytest.raises(MachineError, match="not all of the 2 workers answered"):
+            check_workers(client, terms)
     finally:
         os.kill(pid, signal.SIGCONT)
 
 
 def test_a_scheduler_that_does_not_answer_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(connect, "CONNECT_SECONDS", 0.5)
     with (
         pytest.raises(MachineError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"),
         open_cluster(None, "tcp://127.0.0.1:9"),
@@ -184,18 +187,18 @@ def test_a_scheduler_that_does_not_answer_is_said_to(monkeypatch: pytest.MonkeyP
 def test_whatever_a_lost_scheduler_breaks_is_told_as_its_loss(status: str, error: Exception) -> None:
     client = SimpleNamespace(status=status, scheduler=SimpleNamespace(address="tcp://there:1"))
     said = r"tcp://there:1 was lost .* finished blocks are kept"
-    with pytest.raises(MachineError, match=said), cluster._loss_told(client):
+    with pytest.raises(MachineError, match=said), connect._loss_told(client):
         raise error
 
 
 def test_an_error_while_the_scheduler_answers_stays_what_it_is() -> None:
     client = SimpleNamespace(status="running", scheduler=SimpleNamespace(address="tcp://there:1"))
-    with pytest.raises(KeyError), cluster._loss_told(client):
+    with pytest.raises(KeyError), connect._loss_told(client):
         raise KeyError
 
 
 def test_a_worker_drops_its_block_when_a_later_run_took_the_folder(
-    client: Client, folder: ProductFolder
+    client: Client, folder: WorkFolder
 ) -> None:
     def take_over(_block: object) -> None:
         (folder.work / "lease").write_text("a later run", encoding="utf-8")
@@ -219,10 +222,8 @@ def test_a_store_that_fails_ends_the_sweep_with_its_error() -> None:
 
 
 @pytest.mark.slow
-def test_a_block_that_kills_its_workers_is_named(
-    folder: ProductFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "ALLOWED_FAILURES", 1)
+def test_a_block_that_kills_its_workers_is_named(folder: WorkFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "ALLOWED_FAILURES", 1)
     with open_cluster(2, None) as client, pytest.raises(MachineError, match=r"died 2 times over block \("):
         run_on(client, folder, PLAN, StandIn(CARD, deadly=_number_of_a_window(PLAN)))
 
@@ -236,10 +237,10 @@ def _number_of_a_window(plan: Plan) -> int:
 def test_what_crosses_the_wire_is_small(tmp_path: Path) -> None:
     import cloudpickle
 
-    from citycover.worker import ModelFactory, Work
+    from citycover.compute.cluster.terms import ModelFactory, Work
 
     big = plan_of(make_scene((200_000, 200_000)), CARD)
-    sight = Sight("run", tmp_path, versions=local_versions())
-    work = Work(sight, big, ModelFactory(tmp_path, ""), partial(open_pattern, (1, 1)), tmp_path)
+    terms = Terms("run", tmp_path, versions=local_versions())
+    work = Work(terms, big, ModelFactory(tmp_path, ""), partial(open_pattern, (1, 1)), tmp_path)
     column = next(open_runs(big.blocks(), set()))
     assert len(column) > 90 and len(cloudpickle.dumps((work, column))) < 30_000

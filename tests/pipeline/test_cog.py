@@ -23,12 +23,13 @@ from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
-from citycover.io.cog import ArraySource, CogInfo, Statistics, write_cog
-from citycover.io.pyramid import halve_average, halve_mode, halve_nearest
-from citycover.io.shard import ArraySpec, Layout
-from citycover.io.store import WorkingStore
-from citycover.io.tiff import BandInfo, Level, compose_head, gdal_tags
-from citycover.legend import Legend, LegendClass
+from citycover.classes.legend import Legend, LegendClass
+from citycover.product.cog import ArraySource, CogInfo, write_cog
+from citycover.product.pyramid import halve_average, halve_mode, halve_nearest
+from citycover.product.statistics import Statistics
+from citycover.product.tiff import BandInfo, Level, compose_head, gdal_tags
+from citycover.store.shard import ArraySpec, Layout
+from citycover.store.store import WorkingStore
 
 LEGEND = Legend(
     name="test",

@@ -12,12 +12,18 @@ from odc.geo.geobox import GeoBox
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
-from citycover.card import BandGroup, ModelCard, WindowRule
+from citycover.classes.legend import Legend, LegendClass
 from citycover.errors import SceneError
-from citycover.gsd import ground_sample_distance, nested_ratio, pixel_ground_size, resampled_grid, same_grid
-from citycover.io.describe import assemble_scene, describe_scene, fits
-from citycover.io.fileinfo import describe_files
-from citycover.legend import Legend, LegendClass
+from citycover.geometry.grid import (
+    ground_sample_distance,
+    nested_ratio,
+    pixel_ground_size,
+    resampled_grid,
+    same_grid,
+)
+from citycover.model.card import BandGroup, ModelCard, WindowRule
+from citycover.scene.assemble import assemble_scene, describe_scene, fits
+from citycover.scene.file import describe_files
 
 UTM = "EPSG:32632"
 NORTH_UP = Affine(1, 0, 500_000, 0, -1, 5_000_000)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from making import make_legend
 
 from citycover.errors import ConfigError
-from citycover.estimation import Estimate, StratifiedSample, sample_size
+from citycover.evaluate.estimate import Estimate, StratifiedSample, sample_size
 
 # Rows: map; columns: reference. Deforestation, forest gain, stable forest, stable non-forest.
 COUNTS = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])

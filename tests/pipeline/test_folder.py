@@ -12,23 +12,25 @@ from pathlib import Path
 import pytest
 
 from citycover.errors import MachineError, ProductError
-from citycover.io import folder as folder_module
-from citycover.io.folder import ProductFolder, check_folder, machine_errors
-from citycover.io.lock import RunLock
+from citycover.files.failures import machine_errors
+from citycover.files.lock import RunLock
+from citycover.product import folder as folder_module
+from citycover.product.folder import check_folder, claim_folder, publish_files
+from citycover.store.work import WorkFolder
 
 ITEM = json.dumps({"properties": {"processing:software": {"citycover": "0"}}})
 
 
-def begin(folder: ProductFolder) -> None:
+def begin(folder: WorkFolder) -> None:
     """What `WorkingStore.create` does last."""
     (folder.work / "identity.json").write_text("{}")
 
 
-def finish(folder: ProductFolder, *names: str) -> None:
+def finish(folder: WorkFolder, *names: str) -> None:
     for name in names:
         (folder.staging / name).write_text(f"new {name}")
     (folder.staging / "item.json").write_text(ITEM)
-    folder.publish()
+    publish_files(folder)
 
 
 def content(out: Path) -> set[str]:
@@ -40,7 +42,7 @@ def test_a_new_or_empty_folder_receives_the_product(tmp_path: Path, exists: bool
     out = tmp_path / "a" / "b"
     if exists:
         out.mkdir(parents=True)
-    with ProductFolder(out) as folder:
+    with claim_folder(out) as folder:
         assert not folder.resumable
         begin(folder)
         finish(folder, "landcover.tif", "run.json")
@@ -51,48 +53,48 @@ def test_the_item_appears_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     order = []
     rename = Path.rename
     monkeypatch.setattr(Path, "rename", lambda self, to: (order.append(self.name), rename(self, to))[1])
-    with ProductFolder(tmp_path / "out") as folder:
+    with claim_folder(tmp_path / "out") as folder:
         finish(folder, "preview.png", "landcover.tif", "run.json")
     assert order == ["landcover.tif", "preview.png", "run.json", "item.json"]
 
 
 def test_an_unfinished_run_is_resumed_and_restart_drops_it(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with ProductFolder(out) as folder:
+    with claim_folder(out) as folder:
         begin(folder)
         (folder.work / "ledger").mkdir()
-    with ProductFolder(out) as folder:
+    with claim_folder(out) as folder:
         assert folder.resumable
-    with ProductFolder(out, restart=True) as folder:
+    with claim_folder(out, restart=True) as folder:
         assert not folder.resumable
         assert content(folder.work) == {"lock", "publish"}
 
 
 def test_a_kill_while_publishing_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with ProductFolder(out) as folder:
+    with claim_folder(out) as folder:
         begin(folder)
         (folder.out / "landcover.tif").write_text("renamed already")
-    with ProductFolder(out) as folder:
+    with claim_folder(out) as folder:
         assert folder.resumable
         finish(folder, "landcover.tif")
     assert (out / "landcover.tif").read_text() == "new landcover.tif"
 
 
 def test_a_run_that_ends_before_its_first_block_leaves_no_trace(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), ProductFolder(tmp_path / "out"):
+    with pytest.raises(ZeroDivisionError), claim_folder(tmp_path / "out"):
         raise ZeroDivisionError
     assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_product_is_replaced_only_on_request_and_whole(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with ProductFolder(out) as folder:
+    with claim_folder(out) as folder:
         finish(folder, "landcover.tif", "entropy.tif")
     (out / "notes.txt").write_text("the user's own")
     with pytest.raises(ProductError, match="--overwrite"):
         check_folder(out)
-    with ProductFolder(out, overwrite=True) as folder:
+    with claim_folder(out, overwrite=True) as folder:
         assert "entropy.tif" in content(out), "the old product stays until the new one is there"
         finish(folder, "landcover.tif")
     assert content(out) == {"landcover.tif", "item.json", "notes.txt"}
@@ -104,7 +106,7 @@ def test_other_content_is_refused_even_with_overwrite(tmp_path: Path, name: str)
     for overwrite in (False, True):
         with (
             pytest.raises(ProductError, match=f"other content: {name}"),
-            ProductFolder(tmp_path, overwrite=overwrite),
+            claim_folder(tmp_path, overwrite=overwrite),
         ):
             pass
     assert content(tmp_path) == {name}
@@ -145,7 +147,7 @@ def test_a_full_disk_is_named() -> None:
 
 
 def test_two_runs_exclude_each_other(tmp_path: Path) -> None:
-    with ProductFolder(tmp_path / "out"), pytest.raises(ProductError, match=f"process {os.getpid()}"):
+    with claim_folder(tmp_path / "out"), pytest.raises(ProductError, match=f"process {os.getpid()}"):
         RunLock(tmp_path / "out" / ".work" / "lock").acquire()
 
 
@@ -153,7 +155,7 @@ def test_a_dead_process_holds_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "out" / ".work" / "lock"
     path.parent.mkdir(parents=True)
     script = (
-        "import os, signal, sys; from pathlib import Path; from citycover.io.lock import RunLock;"
+        "import os, signal, sys; from pathlib import Path; from citycover.files.lock import RunLock;"
         "RunLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == -9

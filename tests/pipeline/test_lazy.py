@@ -10,8 +10,9 @@ import xarray as xr
 
 import citycover
 from citycover.errors import SceneError
-from citycover.planning import PlanOptions
-from citycover.synth import write_city
+from citycover.plan.fit import PlanOptions
+from citycover.run import arrays
+from citycover.synth.write import write_city
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +49,15 @@ def test_a_lazy_map_has_the_pixels_of_the_product(city: Path, product: Path, chu
 
 
 def test_a_part_of_a_lazy_map_computes_the_blocks_it_needs(city: Path, monkeypatch) -> None:
-    from citycover import lazy
 
     image = rioxarray.open_rasterio(city)
     mapped = citycover.predict_array(
         image, "spectral-rgbn", options=PlanOptions(window=160, block=(100, 100))
     )
     computed = []
-    real = lazy.sweep
+    real = arrays.sweep
     monkeypatch.setattr(
-        lazy, "sweep", lambda given, blocks: (computed.extend(blocks), real(given, blocks))[1]
+        arrays, "sweep", lambda given, blocks: (computed.extend(blocks), real(given, blocks))[1]
     )
     mapped.classes[:80, :80].compute()
     assert [block.index for block in computed] == [(0, 0)]

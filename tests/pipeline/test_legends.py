@@ -3,9 +3,9 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
-from citycover.configs import config_path
+from citycover.classes.legend import Legend, LegendClass, Merge, legend_names, read_legend
 from citycover.errors import ConfigError
-from citycover.legend import Legend, LegendClass, Merge, legend_names, read_legend
+from citycover.files.configs import config_path
 
 
 @pytest.mark.parametrize("name", legend_names())

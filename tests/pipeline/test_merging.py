@@ -10,9 +10,9 @@ import rioxarray  # noqa: F401  (gives arrays the accessor `rio`)
 import xarray as xr
 from affine import Affine
 
-from citycover.classtable import NO_CLASS
+from citycover.classes.table import NO_CLASS
 from citycover.errors import ConfigError
-from citycover.merging import decide, merge_probabilities, write_decided
+from citycover.evaluate.decide import decide, merge_probabilities, write_decided
 
 # Water, deciduous and coniferous forest, snow; forests merge, snow is dropped.
 RANKS = np.array([0, 1, 1, NO_CLASS], np.int16)
@@ -71,7 +71,7 @@ def write_zarr(path: Path, p: np.ndarray) -> Path:
 def test_a_file_is_decided_on_in_strips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, strip: int
 ) -> None:
-    monkeypatch.setattr("citycover.merging._STRIP_VALUES", strip)
+    monkeypatch.setattr("citycover.evaluate.decide._STRIP_VALUES", strip)
     p = (probabilities() * 255).round().astype(np.uint8)
     source = write(tmp_path / "p", p)
     write_decided(source, tmp_path / "out.tif", RANKS, 2, "first")

@@ -7,17 +7,17 @@ import torch
 from making import make_card
 from torch import Tensor, nn
 
-from citycover.builtins import NAMES, builtin_path, find_model, read_builtins
-from citycover.card import ModelCard, parse_card
 from citycover.errors import ModelError
-from citycover.modelfile import (
-    check_against_card,
+from citycover.model.archive import (
     load_model,
     load_torchscript,
     read_model_file,
     write_exported,
     write_torchscript,
 )
+from citycover.model.builtin import NAMES, builtin_path, find_model, read_builtins
+from citycover.model.card import ModelCard, parse_card
+from citycover.model.checks import check_against_card
 
 
 class Net(nn.Module):

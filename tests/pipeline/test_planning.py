@@ -4,10 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import make_card, make_scene, plan_of
 
-from citycover.card import WindowRule
 from citycover.errors import PlanError
-from citycover.planning import Axis, PlanOptions, PlanTotals, make_plan
-from citycover.window import Window
+from citycover.geometry.window import Window
+from citycover.model.card import WindowRule
+from citycover.plan.axis import Axis
+from citycover.plan.cost import PlanTotals
+from citycover.plan.fit import PlanOptions, make_plan
 
 
 @st.composite

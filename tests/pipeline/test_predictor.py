@@ -5,12 +5,15 @@ import pytest
 import torch
 from making import make_card, make_scene, plan_of
 
-from citycover import probe
-from citycover.builtins import builtin_path
+from citycover.compute import choices
+from citycover.compute.choices import choose_precision, default_batch, fastest_window
+from citycover.compute.trials import Speed, measure_speed
 from citycover.errors import ConfigError, MachineError
-from citycover.planning import Plan
-from citycover.predictor import ModelPredictor, choose_device, fast_precision, passes_gate, to_probabilities
-from citycover.probe import Speed, choose_precision, default_batch, fastest_window, measure_speed
+from citycover.machine.device import choose_device
+from citycover.model.builtin import builtin_path
+from citycover.model.precision import fast_precision, passes_gate
+from citycover.model.predictor import ModelPredictor, to_probabilities
+from citycover.plan.plan import Plan
 
 
 def probabilities(seed: int = 0) -> torch.Tensor:
@@ -73,12 +76,12 @@ def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.Monke
     predictor.card = predictor.card.model_copy(update={"precision": "any"})
     samples = [[torch.randint(0, 255, (1, 4, 96, 96), dtype=torch.uint8)]]
     assert choose_precision("bf16", predictor, lambda: samples) == "bf16"
-    monkeypatch.setattr("citycover.probe.fast_precision", lambda _device: None)
+    monkeypatch.setattr("citycover.compute.choices.fast_precision", lambda _device: None)
     assert choose_precision("auto", predictor, lambda: pytest.fail("nothing to compare")) == "fp32"
-    monkeypatch.setattr("citycover.probe.fast_precision", lambda _device: "bf16")
-    monkeypatch.setattr("citycover.probe.passes_gate", lambda _exact, _fast: True)
+    monkeypatch.setattr("citycover.compute.choices.fast_precision", lambda _device: "bf16")
+    monkeypatch.setattr("citycover.compute.choices.passes_gate", lambda _exact, _fast: True)
     assert choose_precision("auto", predictor, lambda: samples) == "bf16"
-    monkeypatch.setattr("citycover.probe.passes_gate", lambda _exact, _fast: False)
+    monkeypatch.setattr("citycover.compute.choices.passes_gate", lambda _exact, _fast: False)
     assert choose_precision("auto", predictor, lambda: samples) == "fp32"
     assert predictor.precision == "fp32"
 
@@ -120,7 +123,7 @@ def test_the_window_is_the_one_whose_trial_promises_the_shortest_run(monkeypatch
         per_pixel = {64: 1.0, 128: 0.5, 256: 0.9}[size]
         return Speed(per_pixel * plan.window_pixels, 0)
 
-    monkeypatch.setattr("citycover.probe.measure_speed", speed)
+    monkeypatch.setattr("citycover.compute.choices.measure_speed", speed)
     predictor = ModelPredictor(builtin_path("spectral-rgb"), torch.device("cpu"))
     assert fastest_window(plans, predictor) == 128
     assert tried == [64, 128, 256], "the trial of 2048 costs more than 2 % of the run"
@@ -141,26 +144,26 @@ class _Plan:
 def test_a_larger_window_must_be_worth_its_memory(
     monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], chosen: int
 ) -> None:
-    def speed(plan: _Plan, _predictor: object, _repeats: int) -> probe.Speed:
+    def speed(plan: _Plan, _predictor: object, _repeats: int) -> Speed:
         size = int(plan.window_pixels**0.5)
-        return probe.Speed(seconds[size] / (1.15 * plan.windows), 0)
+        return Speed(seconds[size] / (1.15 * plan.windows), 0)
 
-    monkeypatch.setattr(probe, "measure_speed", speed)
+    monkeypatch.setattr(choices, "measure_speed", speed)
     plans = {size: _Plan(size) for size in seconds}
-    assert probe.fastest_window(plans, None) == chosen  # type: ignore[arg-type]
+    assert choices.fastest_window(plans, None) == chosen  # type: ignore[arg-type]
 
 
 def test_trials_stay_within_their_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     pushed: list[int] = []
 
-    def speed(plan: _Plan, _predictor: object, repeats: int) -> probe.Speed:
+    def speed(plan: _Plan, _predictor: object, repeats: int) -> Speed:
         pushed.append((1 + repeats) * plan.window_pixels)
-        return probe.Speed(1.0, 0)
+        return Speed(1.0, 0)
 
-    monkeypatch.setattr(probe, "measure_speed", speed)
+    monkeypatch.setattr(choices, "measure_speed", speed)
     for windows in (1, 50, 300, 700, 5000):
         pushed.clear()
         plans = {32: _Plan(32, windows), 48: _Plan(48), 64: _Plan(64)}
-        probe.fastest_window(plans, None)  # type: ignore[arg-type]
-        assert sum(pushed) <= probe.PROBE_SHARE * windows * 32 * 32
+        choices.fastest_window(plans, None)  # type: ignore[arg-type]
+        assert sum(pushed) <= choices.PROBE_SHARE * windows * 32 * 32
         assert len(pushed) != 1

@@ -11,16 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from citycover.io.preview import (
-    PreviewInput,
-    colorize,
-    decimation,
-    draw_preview,
-    round_length,
-    stretch,
-    write_preview,
-)
-from citycover.legend import Legend, LegendClass
+from citycover.classes.legend import Legend, LegendClass
+from citycover.draw.colours import colorize, stretch
+from citycover.draw.parts import round_length
+from citycover.draw.preview import PreviewInput, decimation, draw_preview, write_preview
 
 LEGEND = Legend(
     name="test",

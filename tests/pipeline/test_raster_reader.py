@@ -8,9 +8,9 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citycover.io.describe import describe_scene
-from citycover.io.raster import RasterReader
-from citycover.window import Window
+from citycover.geometry.window import Window
+from citycover.read.raster import RasterReader
+from citycover.scene.assemble import describe_scene
 
 
 def write(path: Path, values: np.ndarray, **changes: object) -> Path:

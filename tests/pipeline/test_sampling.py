@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import make_legend
 
-from citycover import classraster
+from citycover.classes import raster
 from citycover.errors import ConfigError
-from citycover.sampling import ALLOCATIONS, Allocation, allocate, count_strata, draw_sample, write_sample
+from citycover.evaluate.points import write_sample
+from citycover.evaluate.sample import ALLOCATIONS, Allocation, allocate, count_strata, draw_sample
 
 LEGEND = make_legend()
 TRANSFORM = Affine(3, 0, 5e5, 0, -3, 5.8e6)
@@ -74,7 +75,7 @@ def test_the_same_seed_draws_the_same_points_in_strips_of_any_height(
 ) -> None:
     pixels = count_strata(class_map[0], LEGEND)
     one, other = (draw_sample(class_map[0], LEGEND, pixels, 50, seed=s).rows() for s in (1, 2))
-    monkeypatch.setattr(classraster, "_STRIP_PIXELS", 300)
+    monkeypatch.setattr(raster, "_STRIP_PIXELS", 300)
     assert draw_sample(class_map[0], LEGEND, pixels, 50, seed=1).rows() == one != other
 
 

@@ -6,9 +6,9 @@ import torch
 from making import make_card, make_scene, plan_of, run_sweeps
 from torch import Tensor
 
-from citycover.io.reader import ArrayReader
-from citycover.predictor import FunctionPredictor
-from citycover.seams import Seams, shifted_patches, verify_seams
+from citycover.engine.seams import Seams, shifted_patches, verify_seams
+from citycover.model.predictor import FunctionPredictor
+from citycover.read.reader import ArrayReader
 
 SHAPE = (330, 290)
 

@@ -16,20 +16,21 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
-from citycover.io.cog import ArraySource, Statistics, write_cog
-from citycover.io.folder import check_folder
-from citycover.io.stac import (
+from citycover.classes.legend import Legend, LegendClass
+from citycover.geometry.footprint import footprint
+from citycover.product.cog import ArraySource, write_cog
+from citycover.product.folder import check_folder
+from citycover.product.stac import (
     ItemContent,
     ModelSource,
     ProductFile,
     describe_cog,
     describe_file,
-    footprint,
     make_item,
     write_item,
 )
-from citycover.io.tiff import BandInfo
-from citycover.legend import Legend, LegendClass
+from citycover.product.statistics import Statistics
+from citycover.product.tiff import BandInfo
 
 LEGEND = Legend(
     name="test",

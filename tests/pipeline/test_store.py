@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from citycover.errors import ProductError
-from citycover.io.reader import Hole
-from citycover.io.shard import ArraySpec, Layout
-from citycover.io.store import WorkingStore, write_atomic
-from citycover.window import Window
+from citycover.files.atomic import write_atomic
+from citycover.geometry.window import Window
+from citycover.read.reader import Hole
+from citycover.store.shard import ArraySpec, Layout
+from citycover.store.store import WorkingStore
 
 ARRAYS = (ArraySpec("classes", 255), ArraySpec("confidence", 0), ArraySpec("probabilities", 0, channels=3))
 LAYOUT = Layout((100, 150), (64, 96), (16, 32))
@@ -173,7 +174,7 @@ def test_blocks_in_the_ledger_survive_a_kill_at_any_moment(tmp_path: Path) -> No
     WorkingStore.create(tmp_path, layout, ARRAYS[:1], IDENTITY).close()
     script = (
         "import sys; from pathlib import Path; import numpy as np\n"
-        "from citycover.io.store import WorkingStore\n"
+        "from citycover.store.store import WorkingStore\n"
         "store = WorkingStore.open(Path(sys.argv[1]))\n"
         "for row in sorted({(r, 0) for r in range(32)} - set(store.finished())):\n"
         "    store.write_block(row, {'classes': np.full((16, 512), row[0], np.uint8)})\n"

@@ -2,10 +2,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from citycover.io.reader import ArrayReader
-from citycover.planning import Axis
-from citycover.strips import StripSource, reflect
-from citycover.window import Window
+from citycover.engine.strips import StripSource, reflect
+from citycover.geometry.window import Window
+from citycover.plan.axis import Axis
+from citycover.read.reader import ArrayReader
 
 
 @given(st.integers(1, 9), st.integers(0, 25), st.integers(0, 25))

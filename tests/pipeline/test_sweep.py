@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from making import CLASSES, FILL, make_card, make_scene, plan_of, run_sweeps, whole
 from torch import nn
 
-from citycover.card import BandGroup
-from citycover.errors import MachineError, ModelError
-from citycover.io.reader import ArrayReader, Hole
-from citycover.predictor import FunctionPredictor
-from citycover.sweep import StoppedError, SweepInput, sweep
-from citycover.window import Window
+from citycover.engine.input import SweepInput
+from citycover.engine.sweep import sweep
+from citycover.errors import MachineError, ModelError, StoppedError
+from citycover.geometry.window import Window
+from citycover.model.card import BandGroup
+from citycover.model.predictor import FunctionPredictor
+from citycover.read.reader import ArrayReader, Hole
 
 torch.manual_seed(0)
 CNN = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, CLASSES, 3, padding=1)).eval()

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
+from citycover.classes.legend import read_legend
 from citycover.errors import ConfigError, MachineError, ProductError
-from citycover.legend import read_legend
-from citycover.synth import CITY, SYNTH_VERSION, SynthResult, write, write_city
+from citycover.geometry.window import Window
+from citycover.synth import write
 from citycover.synth.city import city_ground, city_window
 from citycover.synth.labels import LabelMaker, coarse_labels
 from citycover.synth.materials import S2_BANDS
-from citycover.synth.parameters import CoarseLabels
+from citycover.synth.parameters import CITY, SYNTH_VERSION, CoarseLabels
 from citycover.synth.sensors import S2_GSD, S2_OFFSET, S2_QUANTIFICATION, second_window, sentinel2_window
-from citycover.window import Window
+from citycover.synth.write import SynthResult, write_city
 
 SIZE = (301, 450)
 PERFECT = CoarseLabels(

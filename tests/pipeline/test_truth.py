@@ -15,13 +15,14 @@ from making import make_legend
 from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 
-from citycover import classraster
-from citycover.accuracy import confusion_of, count_pairs
-from citycover.classraster import ClassRaster
-from citycover.classtable import NO_CLASS, ClassTable
+from citycover.classes import raster as classraster
+from citycover.classes.raster import ClassRaster
+from citycover.classes.table import NO_CLASS, ClassTable
 from citycover.errors import ConfigError
-from citycover.evaluation import EvaluationRequest, evaluate
-from citycover.truth import Features, compare_polygons, map_at_points, read_features
+from citycover.evaluate.confusion import confusion_of, count_pairs
+from citycover.evaluate.evaluate import evaluate
+from citycover.evaluate.features import Features, compare_polygons, map_at_points, read_features
+from citycover.evaluate.request import EvaluationRequest
 
 UTM = pyproj.CRS.from_epsg(32633)
 TRANSFORM = Affine(2, 0, 5e5, 0, -2, 5.8e6)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from citycover_cli import options, talk
-from citycover_cli.verbs.map_ import map_with_progress, print_summary
+from citycover_cli import options
+from citycover_cli.logs import set_up_logging
+from citycover_cli.output import duration, print_json
+from citycover_cli.progress import show_progress
+from citycover_cli.story import draw_story, print_accuracy
+from citycover_cli.verbs.map import map_with_progress, print_summary
 from citycover_cli.verbs.train import train_with_progress
-
-if TYPE_CHECKING:
-    from citycover.accuracy import Confusion
-    from citycover.legend import Legend
 
 HELP = """Draw a city, learn its land cover from 10 m labels, map it at 1 m, and compare map and truth.
 
 DIR gets the city, the training with its model file, the product, and story.png: image, coarse labels, map
 and truth side by side.
 """
-
-_PANEL = 420
-"""Pixels of a side in story.png, at most."""
 
 
 def run(
@@ -41,23 +38,23 @@ def run(
     log_file: options.LogFile = None,
 ) -> None:
     """See HELP."""
-    talk.set_up_logging(verbose, quiet, log_file)
-    from citycover.allocator import tune_allocator
+    set_up_logging(verbose, quiet, log_file)
+    from citycover.machine.memory import tune_allocator
 
     tune_allocator()  # before torch is imported
-    from citycover.accuracy import compare_rasters
-    from citycover.legend import read_legend
-    from citycover.product import MapRequest
-    from citycover.synth import write_city
+    from citycover.classes.legend import read_legend
+    from citycover.evaluate.rasters import compare_rasters
+    from citycover.job.request import MapRequest
+    from citycover.synth.write import write_city
     from citycover_models.data.pairs import ImageAndLabels
     from citycover_models.data.prepare import prepare_lessons
-    from citycover_models.recipe import read_recipe
-    from citycover_models.train import TrainRequest
+    from citycover_models.training.recipe import read_recipe
+    from citycover_models.training.request import TrainRequest
 
     begin, silent = time.perf_counter(), quiet or as_json
     city, training, out = folder / "city", folder / "training", folder / "product"
     image, labels, truth = (city / name for name in ("image.tif", "labels_10m.tif", "truth.tif"))
-    with talk.show_progress("drawing a city", 1.0, silent) as progress:
+    with show_progress("drawing a city", 1.0, silent) as progress:
         write_city(city, size, seed, progress=progress.update, overwrite=overwrite)
     lessons = prepare_lessons([ImageAndLabels(str(image), (str(labels),))], ["city"], None)
     chosen = read_recipe(recipe, set_ or ())
@@ -70,10 +67,10 @@ def run(
     )
     legend = read_legend("city")
     coarse, mapped = (compare_rasters(p, truth, legend) for p in (labels, out / "landcover.tif"))
-    _draw_story(folder / "story.png", (image, labels, out / "landcover.tif", truth), legend, coarse, mapped)
+    draw_story(folder / "story.png", (image, labels, out / "landcover.tif", truth), legend, coarse, mapped)
     seconds = time.perf_counter() - begin
     if as_json:
-        talk.print_json(
+        print_json(
             {
                 "coarse_labels": coarse.report(legend),
                 "map": mapped.report(legend),
@@ -83,45 +80,10 @@ def run(
         )
     elif not quiet:
         print_summary(product)
-        _print_accuracy({"coarse labels (10 m)": coarse, "map (1 m)": mapped}, legend)
+        print_accuracy({"coarse labels (10 m)": coarse, "map (1 m)": mapped}, legend)
         gain = 100 * (mapped.miou - coarse.miou)
         typer.echo(
             f"learned from the coarse labels alone, the map's mean IoU is {100 * mapped.miou:.1f} % against "
             f"their {100 * coarse.miou:.1f} %: {gain:+.1f} points\n"
-            f"look at {folder / 'story.png'}; {talk.duration(seconds)} in all"
+            f"look at {folder / 'story.png'}; {duration(seconds)} in all"
         )
-
-
-def _print_accuracy(results: dict[str, Confusion], legend: Legend) -> None:
-    typer.echo("compared with the truth, intersection over union in %")
-    names = [c.name for c in legend.classes]
-    typer.echo("  " + " " * 22 + "".join(f"{name[:14]:>16}" for name in [*names, "mean", "accuracy"]))
-    for label, confusion in results.items():
-        numbers = [*confusion.iou, confusion.miou, confusion.overall_accuracy]
-        typer.echo(f"  {label:<22}" + "".join(f"{100 * n:>16.1f}" for n in numbers))
-
-
-def _draw_story(
-    path: Path, files: tuple[Path, ...], legend: Legend, coarse: Confusion, mapped: Confusion
-) -> None:
-    import numpy as np
-    import rasterio
-
-    from citycover.io.preview import colorize, stretch, write_panels
-
-    panels: list[tuple[str, Any]] = []
-    names = (
-        "image, 1 m",
-        f"coarse labels, 10 m: mIoU {coarse.miou:.0%}",
-        f"map, 1 m: mIoU {mapped.miou:.0%}",
-        "truth",
-    )
-    with rasterio.open(files[0]) as source:
-        side = min(_PANEL, source.height)
-    for name, file in zip(names, files, strict=True):
-        with rasterio.open(file) as source:
-            bands = [1, 2, 3] if source.count >= 3 else [1]
-            pixels = np.moveaxis(source.read(bands, out_shape=(len(bands), side, side)), 0, 2)
-        seen = np.ones(pixels.shape[:2], np.bool_)
-        panels.append((name, stretch(pixels, seen) if len(bands) == 3 else colorize(pixels[..., 0], legend)))
-    write_panels(path, panels, legend, "A city learned from coarse labels")

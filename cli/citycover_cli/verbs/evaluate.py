@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from citycover_cli import options, talk
+from citycover_cli import options
+from citycover_cli.logs import set_up_logging
+from citycover_cli.output import print_json, print_table
+from citycover_cli.progress import show_progress
 
 if TYPE_CHECKING:
-    from citycover.evaluation import Evaluation
-    from citycover.merging import Merge
+    from citycover.evaluate.decide import Merge
+    from citycover.evaluate.evaluate import Evaluation
 
 HELP = """Compare a map with the truth: a raster, points or polygons."""
 
@@ -54,9 +57,10 @@ def run(
     log_file: options.LogFile = None,
 ) -> None:
     """See HELP."""
-    talk.set_up_logging(verbose, quiet, log_file)
+    set_up_logging(verbose, quiet, log_file)
     options.check_choice("--merge", merge, ("first", "last"))
-    from citycover.evaluation import EvaluationRequest, evaluate
+    from citycover.evaluate.evaluate import evaluate
+    from citycover.evaluate.request import EvaluationRequest
 
     request = EvaluationRequest(
         mapped=map_,
@@ -71,10 +75,10 @@ def run(
         merge=cast("Merge", merge),
     )
     if figure is not None:
-        from citycover.matrix_figure import check_figure, write_matrix_figure
+        from citycover.evaluate.figure import check_figure, write_matrix_figure
 
         check_figure(figure)
-    with talk.show_progress("comparing", 1.0, quiet or as_json) as progress:
+    with show_progress("comparing", 1.0, quiet or as_json) as progress:
         evaluation = evaluate(request, progress.update)
     report = {"map": str(map_), "truth": str(truth)} | evaluation.report()
     if output is not None:
@@ -82,7 +86,7 @@ def run(
     if figure is not None:
         write_matrix_figure(evaluation.confusion, evaluation.legend, figure)
     if as_json:
-        talk.print_json(report)
+        print_json(report)
     elif not quiet:
         print_evaluation(evaluation)
 
@@ -99,7 +103,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         ("mean class recall", _percent(confusion.mean_class_recall)),
         ("kappa", f"{confusion.kappa:.3f}"),
     ]
-    talk.print_table(f"compared with {evaluation.kind}", rows)
+    print_table(f"compared with {evaluation.kind}", rows)
     _print_columns(
         ("class", "IoU", "F1", "user's", "producer's", unit),
         [
@@ -124,7 +128,7 @@ def _print_adjusted(evaluation: Evaluation) -> None:
     sample = evaluation.sample
     assert sample is not None, "the caller looked"
     overall = _pm(sample.overall_accuracy)
-    talk.print_table("adjusted by area, with 95 % confidence intervals", [("overall accuracy", overall)])
+    print_table("adjusted by area, with 95 % confidence intervals", [("overall accuracy", overall)])
     _print_columns(
         ("class", "user's", "producer's", "area in ha", "mapped in ha"),
         [
@@ -161,8 +165,8 @@ def _hectares(estimate: Any) -> str:
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:
-    from citycover.io.folder import machine_errors
-    from citycover.io.store import write_atomic
+    from citycover.files.atomic import write_atomic
+    from citycover.files.failures import machine_errors
 
     with machine_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from citycover_cli import options, talk
-
 if TYPE_CHECKING:
-    from citycover_models import export
+    from citycover_models.export.network import PresetExport
+
+from citycover_cli import options
+from citycover_cli.logs import set_up_logging
+from citycover_cli.output import print_table
 
 HELP = """Write a model file: a network by name, or a TorchScript file of your own with a card.
 
@@ -40,7 +42,7 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """See HELP."""
-    talk.set_up_logging(1, quiet, None)  # steps can take minutes: say which one it is
+    set_up_logging(1, quiet, None)  # steps can take minutes: say which one it is
     from citycover.errors import ConfigError
 
     options.check_choice("--format", form, ("auto", "torchscript", "pt2"))
@@ -51,14 +53,15 @@ def run(
         raise ConfigError(
             f"--torchscript {torchscript} needs --card FILE; docs/card.md says what stands in it"
         )
-    from citycover.io.folder import machine_errors
-    from citycover_models import export
+    from citycover.files.failures import machine_errors
+    from citycover_models.export.adopt import adopt_torchscript
+    from citycover_models.export.network import export_preset
 
     with machine_errors(out):
         if torchscript is not None and card is not None:
-            report, rows = export.adopt_torchscript(torchscript, card, out), []
+            report, rows = adopt_torchscript(torchscript, card, out), []
         else:
-            done = export.export_preset(
+            done = export_preset(
                 str(name),
                 out,
                 weights=weights,
@@ -66,7 +69,7 @@ def run(
                 measure=margins == "measure",
             )
             report, rows = done.report, _rows(done)
-    talk.print_table(
+    print_table(
         "exported",
         [
             ("model", f"{report.card.name} {report.card.version}"),
@@ -81,7 +84,7 @@ def run(
     )
 
 
-def _rows(done: export.PresetExport) -> list[tuple[str, str]]:
+def _rows(done: PresetExport) -> list[tuple[str, str]]:
     """Weights, margins and precision for people."""
     card = done.report.card
     rows = [("weights", str(done.loaded) if done.loaded else card.training or "none")]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from citycover_cli import options, talk
+from citycover_cli import options
+from citycover_cli.output import print_json, print_table
 
 HELP = """Turn a public checkpoint into weights for `citycover export NAME --weights`.
 
@@ -36,19 +37,19 @@ def run(
     """See HELP."""
     from dataclasses import asdict
 
-    from citycover.io.folder import machine_errors
-    from citycover_models.importing import import_weights, read_renames
-    from citycover_models.registry import find_preset
+    from citycover.files.failures import machine_errors
+    from citycover_models.catalogue.registry import find_preset
+    from citycover_models.weights.public import import_weights, read_renames
 
     table = read_renames(renames) if renames else None
     with machine_errors(out):
         report = import_weights(source, file, find_preset(to).build(), out, renames=table)
     if as_json:
-        talk.print_json(asdict(report))
+        print_json(asdict(report))
         return
     rows = [("file", str(out)), ("used", f"{len(report.used)} as they are")]
     rows += [(name, _lines(getattr(report, name))) for name in ("fitted", "skipped", "missing")]
-    talk.print_table(f"imported for {to}", rows)
+    print_table(f"imported for {to}", rows)
 
 
 def _lines(names: tuple[str, ...]) -> str:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from citycover_cli import options, talk
+from citycover_cli import options
+from citycover_cli.cards import model_facts, print_model
+from citycover_cli.logs import set_up_logging
+from citycover_cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from citycover.io.fileinfo import FileInfo
-    from citycover.modelfile import ModelFile
+    from citycover.scene.file import FileInfo
 
 HELP = """Look at a scene (bands, grid, masks, statistics) or at a model (card, sha256, licence)."""
 
@@ -26,14 +28,14 @@ def run(
     log_file: options.LogFile = None,
 ) -> None:
     """See HELP."""
-    talk.set_up_logging(verbose, quiet, log_file)
-    from citycover.builtins import NAMES, find_model
-    from citycover.modelfile import read_model_file
+    set_up_logging(verbose, quiet, log_file)
+    from citycover.model.archive import read_model_file
+    from citycover.model.builtin import NAMES, find_model
 
     if len(what) == 1 and (what[0] in NAMES or what[0].endswith(_MODEL_ENDINGS)):
         model = read_model_file(find_model(what[0]))
         if as_json:
-            talk.print_json(model_facts(model))
+            print_json(model_facts(model))
         else:
             print_model(model)
         return
@@ -41,18 +43,18 @@ def run(
 
 
 def _inspect_scene(paths: list[str], statistics: bool, as_json: bool) -> None:
-    from citycover.io.fileinfo import describe_files
+    from citycover.scene.file import describe_files
 
     files = describe_files(paths)
     facts = [
         _file_facts(info) | (_statistics(info) if statistics and not info.obstacle else {}) for info in files
     ]
     if as_json:
-        talk.print_json(facts)
+        print_json(facts)
         return
     for fact in facts:
         name = str(fact.pop("path"))
-        talk.print_table(name, [(key.replace("_", " "), _say(value)) for key, value in fact.items()])
+        print_table(name, [(key.replace("_", " "), _say(value)) for key, value in fact.items()])
 
 
 def _file_facts(info: FileInfo) -> dict[str, Any]:
@@ -109,45 +111,3 @@ def _say(value: Any) -> str:
             else ", ".join(map(str, value)) or "none"
         )
     return "none" if value is None else str(value)
-
-
-def model_facts(model: ModelFile) -> dict[str, Any]:
-    """A model file as plain values: its card, and what the file itself says."""
-    card = model.card.model_dump(mode="json")
-    return {"path": str(model.path), "sha256": model.sha256, "format": model.format, "card": card}
-
-
-def print_model(model: ModelFile) -> None:
-    """The card for people."""
-    card = model.card
-    groups = [
-        f"{g.name}: {', '.join(g.names)} ({'/'.join(g.dtypes)}"
-        + (f", {g.ratio} x coarser)" if g.ratio > 1 else ")")
-        for g in card.groups
-    ]
-    gsd = "any" if card.gsd is None else f"{card.gsd[0]:g} to {card.gsd[1]:g} m"
-    rule = card.window
-    sizes = (
-        f"{rule.size} only"
-        if rule.fixed
-        else f"{rule.size}, any multiple of {rule.multiple} up to {rule.maximum}"
-    )
-    left = card.disagreement
-    margins = (
-        "not measured" if left is None else f"measured: deeper than trim, {left:.3%} of pixels still differ"
-    )
-    rows = [
-        ("description", card.description),
-        ("bands", "\n".join(groups)),
-        ("gsd", gsd),
-        ("window", f"{sizes}; trim {card.trim}, feather {card.feather}, stride {card.stride}"),
-        ("margins", margins),
-        ("output", f"{card.task}, scale {card.output_scale}"),
-        ("classes", ", ".join(f"{c.id} {c.name}" for c in card.legend.classes)),
-        ("offset", card.offset_tag or "none"),
-        ("training", card.training or "not said"),
-        ("sources", "\n".join(card.sources) or "not said"),
-        ("licence", card.licence),
-        ("file", f"{model.path.name}, {model.format}, sha256 {model.sha256}"),
-    ]
-    talk.print_table(f"{card.name} {card.version}", rows)

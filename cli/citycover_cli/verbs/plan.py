@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from citycover_cli import options, talk
+from citycover_cli import options
+from citycover_cli.logs import set_up_logging
+from citycover_cli.output import duration, mebibytes, print_json, print_table
 
 if TYPE_CHECKING:
-    from citycover.product import Job
+    from citycover.job.job import Job
 
 HELP = """Say what `map` would do: windows, redundancy, bytes to read, memory, and time from a short probe."""
 
@@ -37,8 +39,9 @@ def run(
     log_file: options.LogFile = None,
 ) -> None:
     """See HELP."""
-    talk.set_up_logging(verbose, quiet, log_file)
-    from citycover.product import MapRequest, parse_bbox, prepare, split_bands
+    set_up_logging(verbose, quiet, log_file)
+    from citycover.job.job import prepare
+    from citycover.job.request import MapRequest, parse_bbox, split_bands
 
     request = MapRequest(
         scene=tuple(scene),
@@ -59,9 +62,9 @@ def run(
     job = prepare(request)
     facts = describe(job) | (_probe(job) if probe else {})
     if as_json:
-        talk.print_json(facts)
+        print_json(facts)
     else:
-        talk.print_table("plan", _rows(facts))
+        print_table("plan", _rows(facts))
 
 
 def describe(job: Job) -> dict[str, Any]:
@@ -80,13 +83,16 @@ def describe(job: Job) -> dict[str, Any]:
 
 def _probe(job: Job) -> dict[str, Any]:
     """Load the network and run it for a moment."""
-    from citycover.allocator import tune_allocator
+    from citycover.machine.memory import tune_allocator
 
     tune_allocator()
     import torch
 
-    from citycover.predictor import ModelPredictor, choose_device
-    from citycover.probe import default_batch, measure_speed, peak_rss
+    from citycover.compute.choices import default_batch
+    from citycover.compute.trials import measure_speed
+    from citycover.machine.device import choose_device
+    from citycover.machine.memory import peak_rss
+    from citycover.model.predictor import ModelPredictor
 
     if job.request.threads:
         torch.set_num_threads(job.request.threads)
@@ -94,7 +100,7 @@ def _probe(job: Job) -> dict[str, Any]:
     batch = job.request.batch or default_batch(job.plan, predictor.device)
     plan = replace(job.plan, batch=batch)
     speed = measure_speed(plan, predictor)
-    from citycover.planning import memory_bound
+    from citycover.plan.cost import memory_bound
 
     engine = memory_bound(plan, job.scene, len(job.model.card.channels)).total
     return {
@@ -115,14 +121,14 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("windows", f"{facts['windows']} of {window} px, trim {facts['trim']}, feather {facts['feather']}"),
         ("redundancy", f"{facts['redundancy']:.2f}"),
         ("blocks", "{} x {}, each up to {} x {} px".format(*facts["blocks"], *facts["block_shape"])),
-        ("to read", talk.mebibytes(facts["read_bytes"]) + " of decoded pixels"),
-        ("to write", talk.mebibytes(facts["write_bytes"]) + " before compression"),
+        ("to read", mebibytes(facts["read_bytes"]) + " of decoded pixels"),
+        ("to write", mebibytes(facts["write_bytes"]) + " before compression"),
     ]
     if "seconds" in facts:
-        rows.append(("peak memory", "at most " + talk.mebibytes(facts["peak_memory_bytes"])))
+        rows.append(("peak memory", "at most " + mebibytes(facts["peak_memory_bytes"])))
         rows.append(
-            ("time", f"about {talk.duration(facts['seconds'])} on {facts['device']}, batch {facts['batch']}")
+            ("time", f"about {duration(facts['seconds'])} on {facts['device']}, batch {facts['batch']}")
         )
     else:
-        rows.append(("memory", talk.mebibytes(facts["engine_memory_bytes"]) + " beside program and network"))
+        rows.append(("memory", mebibytes(facts["engine_memory_bytes"]) + " beside program and network"))
     return rows

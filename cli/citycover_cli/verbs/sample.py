@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from citycover_cli import options, talk
+from citycover_cli import options
+from citycover_cli.logs import logger, set_up_logging
+from citycover_cli.output import print_json, print_table
+from citycover_cli.progress import show_progress
 
 if TYPE_CHECKING:
-    from citycover.legend import Legend
-    from citycover.sampling import Allocation
+    from citycover.classes.legend import Legend
+    from citycover.evaluate.sample import Allocation
 
 HELP = """Draw a stratified random sample of a map's pixels, for `evaluate` to judge it by."""
 
@@ -45,11 +48,12 @@ def run(
     log_file: options.LogFile = None,
 ) -> None:
     """See HELP."""
-    talk.set_up_logging(verbose, quiet, log_file)
+    set_up_logging(verbose, quiet, log_file)
     from citycover.errors import ConfigError
-    from citycover.estimation import sample_size
-    from citycover.evaluation import resolve_map
-    from citycover.sampling import ALLOCATIONS, check_ending, count_strata, draw_sample, limits, write_sample
+    from citycover.evaluate.estimate import sample_size
+    from citycover.evaluate.points import check_ending, write_sample
+    from citycover.evaluate.request import resolve_map
+    from citycover.evaluate.sample import ALLOCATIONS, count_strata, draw_sample, limits
 
     options.check_choice("--allocation", allocation, ALLOCATIONS)
     options.check_choice("--strata", strata, ("class",))
@@ -58,7 +62,7 @@ def run(
         raise ConfigError(f"{output} exists, and may hold someone's work; choose another -o, or --overwrite")
     side = resolve_map(map_, map_legend)
     expected = _expected(expect, side.legend)
-    with talk.show_progress("counting pixels", 1.0, quiet or as_json) as progress:
+    with show_progress("counting pixels", 1.0, quiet or as_json) as progress:
         pixels = count_strata(side.path, side.legend, progress.update)
     how = cast("Allocation", allocation)
     if points is None:
@@ -68,11 +72,11 @@ def run(
         least, most = limits(pixels, how)
         points = max(least, min(most, computed))
         if points != computed:
-            talk.logger.warning(
+            logger.warning(
                 "that standard error takes %d points; strata take %d to %d, so %d are drawn",
                 computed, least, most, points,
             )  # fmt: skip
-    with talk.show_progress("drawing points", 1.0, quiet or as_json) as progress:
+    with show_progress("drawing points", 1.0, quiet or as_json) as progress:
         sample = draw_sample(side.path, side.legend, pixels, points, how, seed, progress.update)
     write_sample(sample, output)
     names = dict(zip(side.legend.ids, side.legend.names, strict=True))
@@ -81,10 +85,10 @@ def run(
         for id_, n in sample.allocation.items()
     ]
     if as_json:
-        talk.print_json({"points": points, "seed": seed, "output": str(output), "strata": facts})
+        print_json({"points": points, "seed": seed, "output": str(output), "strata": facts})
     elif not quiet:
         rows = [(str(f["name"]), f"{f['points']} points of {f['pixels']:,} pixels") for f in facts]
-        talk.print_table(f"{points} points in {output}; fill in `class`, then: citycover evaluate", rows)
+        print_table(f"{points} points in {output}; fill in `class`, then: citycover evaluate", rows)
 
 
 def _expected(text: str, legend: Legend) -> dict[int, float]:

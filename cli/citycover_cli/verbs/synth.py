@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from citycover_cli import options, talk
+from citycover_cli import options
+from citycover_cli.output import print_table
+from citycover_cli.progress import show_progress
 
 HELP = """Write a procedural city at 1 m: RGBN image, true land cover, coarse label rasters.
 
@@ -30,9 +32,9 @@ def run(
     quiet: options.Quiet = False,
 ) -> None:
     """See HELP."""
-    from citycover.synth import write_city
+    from citycover.synth.write import write_city
 
-    with talk.show_progress("drawing", 1.0, quiet) as progress:
+    with show_progress("drawing", 1.0, quiet) as progress:
         result = write_city(
             folder,
             size,
@@ -50,4 +52,4 @@ def run(
             ("classes", ", ".join(f"{name} {share:.1%}" for name, share in result.shares.items())),
             ("speed", f"{result.mpx_per_s:.2f} Mpx/s"),
         ]
-        talk.print_table("city", rows)
+        print_table("city", rows)

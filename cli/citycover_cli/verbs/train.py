@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from citycover_cli import options, talk
+from citycover_cli import options
+from citycover_cli.logs import logger, set_up_logging
+from citycover_cli.output import duration, print_json, print_table
+from citycover_cli.progress import show_progress
 from citycover_cli.signals import catch_signals, stopped
 
 if TYPE_CHECKING:
     from citycover_models.data.pairs import ImageAndLabels
     from citycover_models.data.prepare import Lessons
-    from citycover_models.data.samples import SamplePlan
-    from citycover_models.train import Trained, TrainRequest
+    from citycover_models.data.sampling import SamplePlan
+    from citycover_models.training.request import Trained, TrainRequest
 
 HELP = """Train a network on imagery and coarse labels, and leave a model file that maps.
 
@@ -67,14 +70,14 @@ def run(
     """See HELP."""
     if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one talks
         quiet, as_json = True, False
-    talk.set_up_logging(verbose, quiet, log_file)
-    from citycover.allocator import tune_allocator
+    set_up_logging(verbose, quiet, log_file)
+    from citycover.machine.memory import tune_allocator
 
     tune_allocator()  # before torch is imported
-    from citycover.product import split_bands
+    from citycover.job.request import split_bands
     from citycover_models.data.prepare import prepare_lessons
-    from citycover_models.recipe import read_recipe
-    from citycover_models.train import TrainRequest
+    from citycover_models.training.recipe import read_recipe
+    from citycover_models.training.request import TrainRequest
 
     chosen = read_recipe(recipe, set_ or ())
     items, named = _items(image, labels, listing, folder, layout)
@@ -90,7 +93,7 @@ def run(
         return
     trained = train_with_progress(request, quiet)
     if as_json:
-        talk.print_json(
+        print_json(
             {
                 "model": str(trained.model),
                 "steps": trained.steps,
@@ -129,16 +132,17 @@ def _items(
 
 def train_with_progress(request: TrainRequest, quiet: bool, again: str = "--resume") -> Trained:
     """Train, show progress, and turn a signal into its exit code and the way to go on (option `again`)."""
-    from citycover_models.train import TrainWatch, train
+    from citycover_models.training.request import TrainWatch
+    from citycover_models.training.start import train
 
     def planned(plan: SamplePlan, done: int) -> None:
         facts = plan.describe()
-        talk.logger.info(
+        logger.info(
             "%d chips of %d px an epoch, %d held out%s", facts["chips_per_epoch"], facts["chip"],
             facts["validation_chips"], f"; going on after step {done}" if done else "",
         )  # fmt: skip
 
-    with catch_signals() as (stop, caught), talk.show_progress("training", 1.0, quiet) as progress:
+    with catch_signals() as (stop, caught), show_progress("training", 1.0, quiet) as progress:
         watch = TrainWatch(
             planned=planned,
             advanced=lambda step, steps, note: progress.update(step / steps, note),
@@ -157,7 +161,7 @@ def print_trained(trained: Trained, lessons: Lessons) -> None:
     rows = [
         ("model", str(trained.model)),
         ("classes", ", ".join(lessons.legend.names)),
-        ("steps", f"{trained.steps} in {talk.duration(trained.seconds)}"),
+        ("steps", f"{trained.steps} in {duration(trained.seconds)}"),
     ]
     if trained.validation:
         miou, accuracy = trained.validation["validation_miou"], trained.validation["validation_accuracy"]
@@ -166,11 +170,11 @@ def print_trained(trained: Trained, lessons: Lessons) -> None:
         ("look at", f"{trained.folder / 'curves.png'} and predictions-*.png"),
         ("map with", f"citycover map IMAGE --model {trained.model} --out DIR"),
     ]
-    talk.print_table("trained", rows)
+    print_table("trained", rows)
 
 
 def _print_plan(request: TrainRequest, as_json: bool) -> None:
-    from citycover_models.train import plan_of
+    from citycover_models.training.start import plan_of
 
     plan = plan_of(request)
     facts: dict[str, Any] = plan.describe()
@@ -179,10 +183,10 @@ def _print_plan(request: TrainRequest, as_json: bool) -> None:
         for c in plan.epoch(0)
     ]
     if as_json:
-        talk.print_json({**facts, "first_epoch": chips})
+        print_json({**facts, "first_epoch": chips})
         return
     names = request.lessons.legend.names
     shares = ", ".join(f"{n} {s:.1%}" for n, s in zip(names, facts.pop("label_shares"), strict=True))
     rows = [("labels", shares), *((key.replace("_", " "), str(value)) for key, value in facts.items())]
     first = "\n".join(f"{c['image']} at row {c['row']}, column {c['col']}" for c in chips[:5])
-    talk.print_table("samples", [*rows, ("first chips", first)])
+    print_table("samples", [*rows, ("first chips", first)])

@@ -17,11 +17,15 @@ from citycover_models.blocks.efficientnet import EfficientNet
 from citycover_models.blocks.resnet import ResNet
 
 Mode = Literal["early", "intermediate", "late"]
+
 Backbone = Literal["resnet18", "efficientnet-b0", "efficientnet-b5"]
 
 B10 = ("B02", "B03", "B04", "B08")
+
 B20 = ("B05", "B06", "B07", "B8A", "B11", "B12")
+
 B60 = ("B01", "B09")
+
 _REDUCED = 128
 """Channels of a `Reducer`."""
 

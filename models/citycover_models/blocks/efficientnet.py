@@ -32,7 +32,9 @@ from citycover_models.blocks.drop_path import DropPath
 EfficientNetVariant = Literal["b0", "b5"]
 
 _BN_MOMENTUM, _BN_EPS = 0.01, 1e-3
+
 _SE_RATIO = 0.25
+
 _DROP_CONNECT = 0.2
 
 
@@ -56,6 +58,7 @@ _STAGES = (
     Stage(repeats=4, kernel=5, stride=2, expand=6, channels=192),
     Stage(repeats=1, kernel=3, stride=1, expand=6, channels=320),
 )
+
 _STEM, _HEAD = 32, 1280
 
 

@@ -43,6 +43,7 @@ class MitWidths:
 
 
 _WIDE = (64, 128, 320, 512)
+
 MIT_WIDTHS: dict[MitVariant, MitWidths] = {
     "b0": MitWidths((32, 64, 160, 256), (2, 2, 2, 2)),
     "b1": MitWidths(_WIDE, (2, 2, 2, 2)),
@@ -51,9 +52,13 @@ MIT_WIDTHS: dict[MitVariant, MitWidths] = {
     "b4": MitWidths(_WIDE, (3, 8, 27, 3)),
     "b5": MitWidths(_WIDE, (3, 6, 40, 3)),
 }
+
 _HEADS = (1, 2, 5, 8)
+
 _REDUCTIONS = (8, 4, 2, 1)
+
 _MLP_RATIO = 4
+
 _DROP_PATH = 0.1
 
 

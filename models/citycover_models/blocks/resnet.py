@@ -30,6 +30,7 @@ ResNetVariant = Literal["resnet18", "resnet50"]
 
 STEM_WIDTH = 64
 """Channels of C1."""
+
 _PLANES = (64, 128, 256, 512)
 
 
@@ -83,6 +84,7 @@ _VARIANTS: dict[ResNetVariant, tuple[ResNetBlock, tuple[int, int, int, int]]] = 
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
+
 RESNET_VARIANTS: tuple[ResNetVariant, ...] = tuple(_VARIANTS)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 RATIOS_L2HNET = (1.0, 0.5, 0.25)
 """Widths of the branches with kernel 1, 3, 5 as shares of w: L2HNet and Paraformer."""
+
 RATIOS_VCNET = (1.0, 0.8)
 """Kernels 1 and 3 only: VCNet."""
 

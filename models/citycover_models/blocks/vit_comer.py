@@ -31,8 +31,10 @@ from citycover_models.blocks.deform_attn import MSDeformAttn, cell_centres
 from citycover_models.blocks.vit import ViTBlock, init_vit, map_to_tokens, tokens_to_map
 
 STAGES = 4
+
 LEVELS = 3
 """Levels of the pyramid that are tokens: /8, /16, /32."""
+
 EXTRAS = 4
 """Times that the pyramid listens to the ViT's last tokens once more."""
 

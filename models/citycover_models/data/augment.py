@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from citycover_models.data.chips import Batch
+from citycover_models.data.batches import Batch
 
 
 class Augment(BaseModel):

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from citycover.errors import CitycoverError, ConfigError, MachineError
-from citycover.io.raster import RasterReader
-from citycover.window import Window
-from citycover_models.blocks.aerial import AerialStatistics
+from citycover.geometry.window import Window
+from citycover.read.raster import RasterReader
 from citycover_models.data.labels import IGNORE, LabelReader
 from citycover_models.data.pairs import Pair
-from citycover_models.data.samples import Chip, SamplePlan
-
-_ATTEMPTS = 8
-"""Chips drawn before one with too few labelled pixels is taken as it is."""
+from citycover_models.data.sampling import Chip
 
 _OPEN = 64
 """Images kept open at once by a process: thousands would use up its file handles."""
-
-
-class Batch(NamedTuple):
-    """Chips that are learned from together."""
-
-    images: Tensor
-    """(n, band, y, x) raw digital numbers; invalid pixels hold the fill of their band."""
-    labels: Tensor
-    """(n, y, x) int64 channels; `IGNORE` where there is none or the image is invalid."""
 
 
 class ChipReader:
@@ -77,150 +59,3 @@ class ChipReader:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
-
-
-class _Chips(Dataset[tuple[Tensor, Tensor] | CitycoverError]):
-    """(epoch, index) -> one chip of the plan, or of its validation where the epoch is negative."""
-
-    def __init__(self, reader: ChipReader, plan: SamplePlan, least: float) -> None:
-        self._reader, self._plan, self._least = reader, plan, least
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | CitycoverError:
-        """The chip; or what is wrong with it, as a value, because a raised error leaves a worker as text."""
-        try:
-            return self.chip(*key)
-        except CitycoverError as error:
-            return type(error)(str(error))  # its causes may not travel between processes
-
-    def chip(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        """Pixels and channels of one chip."""
-        if epoch < 0:
-            return _tensors(*self._reader.read(self._plan.validation[index]))
-        for attempt in range(_ATTEMPTS):
-            pixels, channels = self._reader.read(self._plan.draw(epoch, index, attempt))
-            if (channels != IGNORE).mean() >= self._least:
-                break
-        return _tensors(pixels, channels)
-
-
-def _tensors(pixels: NDArray[Any], channels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(channels)
-
-
-class _Steps(Sampler[list[tuple[int, int]]]):
-    """Keys of the chips of each step from `first` on; the share of one process of several."""
-
-    def __init__(self, plan: SamplePlan, batch: int, first: int, last: int, rank: int, world: int) -> None:
-        self._per_epoch = plan.chips_per_epoch
-        self._batch, self._first, self._last = batch, first, last
-        self._rank, self._world = rank, world
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self._first, self._last):
-            chips = range(step * self._batch + self._rank, (step + 1) * self._batch, self._world)
-            yield [divmod(chip, self._per_epoch) for chip in chips]
-
-    def __len__(self) -> int:
-        return self._last - self._first
-
-
-def training_batches(
-    reader: ChipReader,
-    plan: SamplePlan,
-    *,
-    batch: int,
-    first: int,
-    last: int,
-    workers: int,
-    least: float = 0.1,
-    rank: int = 0,
-    world: int = 1,
-) -> Iterator[Batch]:
-    """Batches of the steps `first` to `last`.
-
-    Args:
-        reader: of the chips.
-        plan: which chips.
-        batch: chips of a step, over all processes.
-        first: step to begin with.
-        last: one past the last step.
-        workers: processes that decode; 0: this one does.
-        least: share of a chip that must be labelled, or another is drawn in its place.
-        rank: this process of those that learn together.
-        world: how many of them there are.
-
-    Raises:
-        CitycoverError: what went wrong with a chip, wherever it was decoded.
-        MachineError: a process that decodes was killed.
-    """
-    loader = DataLoader(
-        _Chips(reader, plan, least),
-        batch_sampler=_Steps(plan, batch, first, last, rank, world),
-        num_workers=workers,
-        worker_init_fn=_begin_worker,
-        collate_fn=_collate,
-    )
-    try:
-        for chips in loader:
-            if isinstance(chips, CitycoverError):
-                raise chips
-            yield Batch(chips[0], chips[1].long())
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise MachineError(
-            f"a process that decodes chips ended ({str(error).splitlines()[0]}), most often because memory "
-            "was used up; give --workers 0, or smaller chips or batches"
-        ) from None
-
-
-def _collate(chips: list[tuple[Tensor, Tensor] | CitycoverError]) -> Any:
-    """Stacked images and labels, or the first error among the chips."""
-    wrong = next((chip for chip in chips if isinstance(chip, CitycoverError)), None)
-    return wrong or default_collate(chips)
-
-
-def validation_batches(reader: ChipReader, plan: SamplePlan, batch: int) -> Iterator[Batch]:
-    """The held-out chips."""
-    chips = _Chips(reader, plan, 0.0)
-    for first in range(0, len(plan.validation), batch):
-        numbers = range(first, min(first + batch, len(plan.validation)))
-        images, labels = zip(*(chips.chip(-1, i) for i in numbers), strict=True)
-        yield Batch(torch.stack(images), torch.stack(labels).long())
-
-
-def measure_statistics(pairs: Sequence[Pair], plan: SamplePlan, chips: int = 48) -> AerialStatistics:
-    """Mean and standard deviation of each band over chips of the first epoch, without invalid pixels.
-
-    Raises:
-        ConfigError: no valid pixel of these chips has a label.
-    """
-    bands = len(pairs[0].scene.groups[0].bands)
-    reader = ChipReader(pairs, [float("nan")] * bands)
-    count, total, squares = 0, np.zeros(bands), np.zeros(bands)
-    for attempt in range(_ATTEMPTS):
-        for index in range(min(chips, plan.chips_per_epoch)):
-            pixels, channels = reader.read(plan.draw(0, index, attempt))
-            values = pixels[channels != IGNORE].astype(np.float64)
-            count += len(values)
-            total += values.sum(0)
-            squares += (values**2).sum(0)
-        if count:
-            break
-    else:
-        raise ConfigError(
-            "no chip holds a valid pixel with a label: the images are nodata where they have labels; needed "
-            "is imagery with pixels there; check --nodata, and the images with `citycover inspect`"
-        )
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return AerialStatistics(
-        tuple(round(float(m), 3) for m in mean), tuple(max(round(float(d), 3), 1e-3) for d in deviation)
-    )
-
-
-def _begin_worker(_worker: int) -> None:
-    """One thread; a signal to the whole group is for the process that learns, which then ends this one."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

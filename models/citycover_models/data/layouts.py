@@ -22,6 +22,7 @@ from citycover.errors import ConfigError
 from citycover_models.data.pairs import ImageAndLabels
 
 LAYOUTS = ("chesapeake", "paraformer", "skwanda", "folders")
+
 _SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"}
 
 

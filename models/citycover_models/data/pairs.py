@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from citycover.io.raster import RasterReader
-from citycover.scene import Scene
+from citycover.read.raster import RasterReader
+from citycover.scene.scene import Scene
 from citycover_models.data.labels import LabelRaster, LabelReader
 
 PLACED = "vrt://"
 """How the connection string of an image begins that was given a place, see `placing.py`."""
+
 _CACHE = 192 << 20
 """Bytes of decoded blocks that one worker keeps of an image: chips come back to the same places."""
 

@@ -8,20 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from citycover.card import BandGroup, ModelCard
+from citycover.classes.legend import Legend, read_legend
 from citycover.errors import ConfigError, SceneError
-from citycover.io.describe import describe_scene
-from citycover.io.fileinfo import describe_files
-from citycover.legend import Legend, read_legend
-from citycover.scene import Scene
-from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB
-from citycover_models.data.labels import check_labels, label_raster
+from citycover.model.card import BandGroup, ModelCard
+from citycover.scene.assemble import describe_scene
+from citycover.scene.file import describe_files
+from citycover.scene.scene import Scene
+from citycover_models.data.label_checks import check_labels
+from citycover_models.data.labels import label_raster
 from citycover_models.data.pairs import ImageAndLabels, Pair
 from citycover_models.data.placing import place
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB
 
 logger = logging.getLogger(__name__)
 
 _YEARS_APART = 3
+
 _AERIAL_NAMES = {"red": ("R",), "green": ("G",), "blue": ("B",), "nir": ("N", "NIR")}
 
 

@@ -44,9 +44,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.card import BandGroup, ModelCard, WindowRule
+from citycover.classes.legend import read_legend
 from citycover.errors import ModelError
-from citycover.legend import read_legend
+from citycover.model.card import BandGroup, ModelCard, WindowRule
 from citycover_models.blocks.band_encoders import (
     B10,
     B20,
@@ -58,17 +58,18 @@ from citycover_models.blocks.band_encoders import (
     make_pyramid,
 )
 from citycover_models.blocks.normalise import Normalise
-from citycover_models.blocks.sentinel2 import (
+from citycover_models.blocks.sides import check_sides
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.sentinel2 import (
     BIGEARTHNET_V1,
     BIGEARTHNET_V2,
     OFFSET_TAG,
     BandStatistics,
     card_bands,
 )
-from citycover_models.blocks.sides import check_sides
-from citycover_models.preset import Preset
 
 NUM_CLASSES = 19
+
 CELL = 60
 """Side of a cell of the label grid, in pixels of 10 m."""
 
@@ -272,6 +273,7 @@ def region_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 _PAPER = "Siddamsetty et al. 2023, Inter-region transfer learning, ISPRS Annals X-1/W1-2023, 881-888"
+
 _LICENCE = (
     "The repository behind the paper states no licence: this network was written from its description. "
     "BigEarthNet: CDLA-Permissive-1.0."

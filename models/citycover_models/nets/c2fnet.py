@@ -33,20 +33,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.card import ModelCard, WindowRule
-from citycover.legend import read_legend
-from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover.classes.legend import read_legend
+from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RPBlock
 from citycover_models.blocks.sides import check_sides
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
 from citycover_models.nets.l2hnet import confident_area, vague_area_distance
 from citycover_models.nets.udsda import Shuffle, accepted_area, annotate
-from citycover_models.preset import Preset
 
 __all__ = ["C2FNet", "Shuffle", "accepted_area", "annotate", "c2f_loss", "choose_labels"]
 
 TEMPERATURE = 20.0
 """T: cosine -> logit."""
+
 _MULTIPLE = 16
 
 
@@ -347,6 +348,7 @@ def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 _PAPER = "C2FNet, public repository (README); RP block: Li et al. 2022, L2HNet; loss: Oh et al. 2021, CVPR"
+
 _LICENCE = (
     "Written afresh from a description of the public record, which has no code of the network and no licence."
 )

@@ -40,20 +40,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.card import BandGroup, ModelCard, WindowRule
-from citycover.legend import read_legend
+from citycover.classes.legend import read_legend
+from citycover.model.card import BandGroup, ModelCard, WindowRule
 from citycover_models.blocks.mit import MIT_WIDTHS, MitVariant, MixTransformer
 from citycover_models.blocks.normalise import Normalise
-from citycover_models.blocks.sentinel2 import BIGEARTHNET_V1, OFFSET_TAG, card_bands
 from citycover_models.blocks.sep_aspp import SeparableASPP
 from citycover_models.blocks.sides import check_sides
-from citycover_models.preset import Preset
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.sentinel2 import BIGEARTHNET_V1, OFFSET_TAG, card_bands
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """Of 8-bit red, green, blue."""
+
 IMAGENET_STD = (58.395, 57.12, 57.375)
+
 RGB_BANDS = ("B04", "B03", "B02")
 """Sentinel-2's red, green, blue."""
+
 SUBPIXEL = 5
 """Fine pixels along the side of a coarse one: 10 m / 2 m."""
 
@@ -207,7 +210,9 @@ def daspm(variant: MitVariant = "b5", boa_offset: float = 0.0) -> DAFormer:
 
 
 _PAPER = "Hoyer et al. 2022, DAFormer, CVPR, arXiv:2111.14887"
+
 _PAPER_DASPM = f"DASPM, IEEE JSTARS (public record), on {_PAPER}"
+
 _LICENCE = (
     "DAFormer's code is Apache-2.0. The public MiT/SegFormer weights are NVIDIA's and for non-commercial use "
     "only, and so are checkpoints made from them. DASPM states no licence."

@@ -42,13 +42,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.card import ModelCard, WindowRule
-from citycover.legend import read_legend
-from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover.classes.legend import read_legend
+from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RATIOS_L2HNET, RPBlock
-from citycover_models.preset import Preset
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
 
 Selector = Literal["dynamic", "agree", "ot"]
 """How confident pixels are told from vague ones, see `confident_area`."""
@@ -290,6 +290,7 @@ def cas_dva_loss(
 
 
 _PAPER = "Li et al. 2022, L2HNet, ISPRS J. Photogramm. Remote Sens. 192, doi:10.1016/j.isprsjprs.2022.08.008"
+
 _LICENCE = (
     "Written afresh from a description of the public record. L2HNet's successor Paraformer, which holds the "
     "network, is published under Apache-2.0; no weights are shipped."

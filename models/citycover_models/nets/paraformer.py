@@ -32,16 +32,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.card import ModelCard, WindowRule
-from citycover.legend import read_legend
-from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover.classes.legend import read_legend
+from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.decoder_cup import DecoderBranch, DecoderCup
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.sides import check_sides
 from citycover_models.blocks.vit import ViTEncoder, map_to_tokens, resize_positions, tokens_to_map
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
 from citycover_models.nets.l2hnet import EncoderWidths, L2HNetEncoder
-from citycover_models.preset import Preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +189,7 @@ def dice_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
 
 
 _PAPER = "Li et al. 2024, Paraformer, CVPR, arXiv:2403.02746"
+
 _LICENCE = (
     "Paraformer's code is Apache-2.0; this is written afresh from a description of it. The ImageNet-21k "
     "weights of ViT-B/16 are Google's, Apache-2.0. No weights are shipped."

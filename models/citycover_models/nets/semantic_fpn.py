@@ -35,20 +35,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.card import ModelCard, WindowRule
-from citycover.legend import read_legend
-from citycover_models.blocks.aerial import AerialStatistics
+from citycover.classes.legend import read_legend
+from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.domain_norm import TARGET, fold_domain, with_domains
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
 from citycover_models.blocks.sides import check_sides
-from citycover_models.preset import Preset
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.aerial import AerialStatistics
 
 IMAGENET_RGB = AerialStatistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 """What LoveCS and LoveDA normalise with, on raw numbers 0..255."""
+
 SCALES = (2.0, 2.5, 3.0, 3.5)
 """Enlargements of the target imagery: they bracket the ratio of 1.0 m to 0.3 m."""
+
 Decoder = Literal["asymmetric", "dense_multiscale"]
 
 
@@ -274,6 +276,7 @@ def self_training_loss(
 
 
 _PAPER = "Wang et al. 2022, LoveCS, ISPRS J. Photogramm. Remote Sens.; Kirillov et al. 2019, arXiv:1901.02446"
+
 _LICENCE = (
     "Written afresh from a description of the public record; LoveCS's code has no licence, LoveDA is for "
     "academic use."

@@ -40,9 +40,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citycover.card import BandGroup, Dtype, ModelCard, WindowRule
-from citycover.legend import read_legend
-from citycover_models.preset import Preset
+from citycover.classes.legend import read_legend
+from citycover.model.card import BandGroup, Dtype, ModelCard, WindowRule
+from citycover_models.catalogue.preset import Preset
 
 RADIUS = 4
 """Pixels that one output pixel sees to each side: two binomials of radius 2, one after the other."""
@@ -207,8 +207,11 @@ def build_rgb() -> SpectralRgb:
 
 
 RED = ("red", "R", "B04", "B4")
+
 GREEN = ("green", "G", "B03", "B3")
+
 BLUE = ("blue", "B", "B02", "B2")
+
 NIR = ("nir", "N", "NIR", "B08", "B8A", "B8")
 
 _INDICES = (
@@ -217,7 +220,9 @@ _INDICES = (
     "McFeeters 1996, doi:10.1080/01431169608948714 (NDWI)",
     "Mathieu et al. 1998, doi:10.1016/S0034-4257(98)00030-3 (brightness, saturation)",
 )
+
 _EXCESS_GREEN = "Woebbecke et al. 1995, doi:10.13031/2013.27838 (excess green)"
+
 _UNTRAINED = "no training: published spectral indices, thresholds set by eye; any GSD"
 
 
@@ -292,6 +297,7 @@ def card_rgb() -> ModelCard:
 
 
 _PAPER = "Published spectral indices: NDVI, NDWI, excess green, soil brightness and saturation"
+
 _LICENCE = "formulas from the literature; code and files of this project, Apache-2.0"
 
 PRESETS: dict[str, Preset] = {

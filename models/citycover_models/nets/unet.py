@@ -25,15 +25,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.card import ModelCard, WindowRule
-from citycover.legend import read_legend
-from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover.classes.legend import read_legend
+from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
 from citycover_models.blocks.sides import check_sides
-from citycover_models.preset import Preset
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
 
 _WIDTHS = (256, 128, 64, 32, 16)
+
 _MULTIPLE = 32
 
 
@@ -98,6 +99,7 @@ class UNet(nn.Module):
 
 
 _PAPER = "Ronneberger et al. 2015, U-Net, MICCAI, arXiv:1505.04597; He et al. 2016, ResNet, CVPR"
+
 _LICENCE = "Written afresh from the papers; public ImageNet weights have licences of their own."
 
 

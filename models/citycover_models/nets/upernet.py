@@ -21,14 +21,14 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.card import ModelCard, WindowRule
-from citycover.legend import read_legend
-from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover.classes.legend import read_legend
+from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
 from citycover_models.blocks.sides import check_sides
 from citycover_models.blocks.uper_head import UPerHead
-from citycover_models.preset import Preset
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
 
 _STRIDE = 32
 
@@ -66,6 +66,7 @@ class UPerNet(nn.Module):
 
 
 _PAPER = "Xiao et al. 2018, UPerNet, ECCV, arXiv:1807.10221; He et al. 2016, ResNet, CVPR"
+
 _LICENCE = "Written afresh from the papers; public encoder weights have licences of their own."
 
 

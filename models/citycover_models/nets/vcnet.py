@@ -38,9 +38,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from citycover.card import ModelCard, WindowRule
-from citycover.legend import read_legend
-from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover.classes.legend import read_legend
+from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.decoder_cup import ConvBnRelu, DecoderBranch, DecoderCup
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RATIOS_VCNET
@@ -48,8 +47,9 @@ from citycover_models.blocks.sides import check_sides
 from citycover_models.blocks.uper_head import ConvModule, UPerHead, resize_like
 from citycover_models.blocks.vit import map_to_tokens, resize_positions, tokens_to_map
 from citycover_models.blocks.vit_comer import SpatialPyramid, ViTCoMer
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
 from citycover_models.nets.l2hnet import EncoderWidths, L2HNetEncoder
-from citycover_models.preset import Preset
 
 
 def _encoder() -> EncoderWidths:
@@ -191,6 +191,7 @@ class VCNet(nn.Module):
 
 
 _PAPER = "VCNet, public record of its repository (1 m land cover of Shanghai); ViT-CoMer, arXiv:2403.07392"
+
 _LICENCE = (
     "VCNet's code states no licence: this is written afresh from a description of it, and no file or weight "
     "is taken. ViT-CoMer's code and DeiT's weights are Apache-2.0."

@@ -32,20 +32,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.card import ModelCard, WindowRule
-from citycover.legend import read_legend
-from citycover_models.blocks.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover.classes.legend import read_legend
+from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RPBlock
 from citycover_models.blocks.sides import check_sides
 from citycover_models.blocks.vit import ViTBlock, init_vit, map_to_tokens, resize_positions, tokens_to_map
-from citycover_models.preset import Preset
+from citycover_models.catalogue.preset import Preset
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
 
 _PATCH = 16
+
 _STAGES = 3
+
 _TAPPED = 4
 """L: layers that MLA reads."""
+
 Harmonise = Literal["add", "adain"]
 
 
@@ -327,6 +330,7 @@ def nlat_loss(
 
 
 _PAPER = "VHF-ParaNet, public repository (README); Han et al. 2023, agent attention, arXiv:2312.08874"
+
 _LICENCE = (
     "Written afresh from a description of the public record, which has no code of the network and no licence."
 )

@@ -7,16 +7,18 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from citycover.synth.blocks import Bool, Lots, rule_column, rule_table
 from citycover.synth.canvas import Canvas
+from citycover.synth.lots import Bool, Lots, rule_column, rule_table
 from citycover.synth.materials import Mat
 from citycover.synth.noise import F32, U32, hashed, mix, unit
 from citycover.synth.parameters import Kind
 
 _GABLE, _EMPTY = rule_table("gable", "empty")
+
 _SETBACK, _DEPTH, _WIDTH, _HEIGHT = (
     (rule_column(n, 0), rule_column(n, 1)) for n in ("setback", "depth", "width", "height")
 )
+
 _PITCHED = np.array(
     [
         Mat.ROOF_RED,
@@ -30,6 +32,7 @@ _PITCHED = np.array(
     ],
     np.uint8,
 )
+
 _FLAT = np.array(
     [
         Mat.ROOF_GREY,

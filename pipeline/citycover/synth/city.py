@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from citycover.geometry.window import Window
 from citycover.synth.light import Sun, relief, shadow, shadow_margin, sun_of
 from citycover.synth.materials import COVER, RGBN, SPECTRA, TEXTURE, Mat
 from citycover.synth.noise import F32, gauss, hashed, key, unit, value_noise
 from citycover.synth.parameters import CITY, Sensor
 from citycover.synth.surface import paint_surface
 from citycover.synth.trees import plant_trees
-from citycover.window import Window
 
 _LEVELS = 4095
+
 _SURFACE_TOP = 1.2
 """Radiance at which the sensor saturates is below this."""
 

@@ -14,14 +14,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from citycover.geometry.window import Window
 from citycover.synth.noise import F32, hashed, key, line_noise, value_noise
 from citycover.synth.parameters import CITY, RULES, Kind
-from citycover.window import Window
 
 Index = NDArray[np.intp]
 
 _CHUNK = 128
 """Voronoi cells are found in squares of this size: few candidates, and arrays that stay in the cache."""
+
 _CODE = np.int32(63)
 
 

@@ -20,6 +20,7 @@ U8 = NDArray[np.uint8]
 
 _BITS = 10
 """Bits per class in a packed count: a 10 x 10 cell holds 100, a 30 x 30 one 900 of at most 1023."""
+
 _PACK = np.array([0, *(1 << (_BITS * i) for i in range(len(Cover)))], np.uint64)
 
 

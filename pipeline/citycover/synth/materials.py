@@ -11,6 +11,7 @@ from citycover.synth.noise import F32
 
 S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 """Order of the reflectances of a spectrum."""
+
 RGBN = (3, 2, 1, 7)
 """Red, green, blue and near infrared as positions in `S2_BANDS`."""
 
@@ -70,6 +71,7 @@ class Material:
 
 
 _W, _T, _G, _S, _B, _P = Cover
+
 MATERIALS: dict[Mat, Material] = {
     Mat.WATER: Material(
         _W,
@@ -210,7 +212,9 @@ MATERIALS: dict[Mat, Material] = {
 
 SPECTRA: F32 = np.array([MATERIALS[m].spectrum for m in Mat], dtype=np.float32)
 """(material, S2 band) reflectance."""
+
 TEXTURE: F32 = np.array([MATERIALS[m].texture for m in Mat], dtype=np.float32)
 """(material, scale) amplitude."""
+
 COVER = np.array([MATERIALS[m].cover for m in Mat], dtype=np.uint8)
 """(material,) class of the truth."""

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
+
 U32 = NDArray[np.uint32]
 
 _GAUSS_BITS = 12
+
 _GAUSS: F32 = np.array(
     [NormalDist().inv_cdf((i + 0.5) / (1 << _GAUSS_BITS)) for i in range(1 << _GAUSS_BITS)], dtype=np.float32
 )

@@ -5,20 +5,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from citycover.geometry.window import Window
 from citycover.synth.city import city_ground, expose, point_spread
 from citycover.synth.materials import RGBN, S2_BANDS
 from citycover.synth.noise import F32, gauss, hashed, key
 from citycover.synth.parameters import CITY
-from citycover.window import Window
 
 S2_GSD = {
     "B01": 60, "B02": 10, "B03": 10, "B04": 10, "B05": 20, "B06": 20, "B07": 20, "B08": 10, "B8A": 20,
     "B09": 60, "B11": 20, "B12": 20,
 }  # fmt: skip
 """Metres per pixel of each band."""
+
 S2_QUANTIFICATION = 10_000
+
 S2_OFFSET = 1000
 """Digital number = reflectance * 10000 + 1000, as in processing baseline 04.00 and later."""
+
 _S2_NOISE = 0.0008
 
 

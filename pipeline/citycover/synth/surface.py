@@ -11,16 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from citycover.synth.blocks import Bool, Lots, free_distance, lots_of, rule_column, rule_table, uses_of
+from citycover.geometry.window import Window
 from citycover.synth.buildings import paint_buildings
 from citycover.synth.canvas import Canvas
 from citycover.synth.districts import Cells, Districts, Frame, bend, districts_around, river_at, voronoi
+from citycover.synth.lots import Bool, Lots, free_distance, lots_of, rule_column, rule_table, uses_of
 from citycover.synth.materials import Mat
 from citycover.synth.noise import F32, hashed, key, unit, value_noise
 from citycover.synth.parameters import Kind
-from citycover.window import Window
 
 _TREES, _CARS = rule_table("trees", "cars")
+
 _GROUND = np.stack([rule_column("ground", i) for i in range(3)], axis=1).astype(np.uint8)
 
 

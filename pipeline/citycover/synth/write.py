@@ -21,26 +21,32 @@ from rasterio.errors import RasterioIOError
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
+from citycover.classes.legend import Legend, read_legend
 from citycover.errors import ConfigError, MachineError, ProductError
-from citycover.legend import Legend, read_legend
+from citycover.geometry.window import Window
 from citycover.synth.city import city_window
 from citycover.synth.labels import LabelMaker
 from citycover.synth.parameters import CITY, SYNTH_VERSION
 from citycover.synth.sensors import S2_GSD, S2_OFFSET, S2_QUANTIFICATION, second_window, sentinel2_window
-from citycover.window import Window
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 CRS = "EPSG:32633"
+
 ORIGIN = (392_000.0, 5_820_000.0)
 """Easting and northing of the upper left corner, metres; a multiple of every pixel size."""
+
 MAX_SIZE = 500_000
 """Pixels along one side: beyond it coordinates lose centimetres in float32."""
+
 _PLATE = 512
+
 _S2_PLATE = 600
+
 _LABEL_ROWS = 64
+
 _S2_NAME = "T33UUU_20240615T101031_{band}_{gsd}m.tif"
 
 

@@ -1,0 +1,201 @@
+"""`citycover map`: a scene into a product folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from citycover.errors import ConfigError
+from citycover_cli import options
+from citycover_cli.logs import logger, set_up_logging
+from citycover_cli.output import duration, mebibytes, print_json, print_table
+from citycover_cli.progress import Progress, show_progress
+from citycover_cli.signals import catch_signals, stopped
+
+if TYPE_CHECKING:
+    from citycover.job.request import MapRequest
+    from citycover.plan.plan import Block, Plan
+    from citycover.product.record import Product
+
+HELP = """Map a scene: imagery in, a finished land-cover product out.
+
+Writes landcover.tif and confidence.tif (COG), item.json (STAC), run.json (provenance and figures) and
+preview.png into DIR. Started again on the folder of an unfinished run, it goes on where that one stopped.
+
+Exit codes: 0 done; 2 input or options; 3 done, but unreadable parts became nodata; 4 no space, memory or
+device; 130 / 143 stopped by a signal.
+"""
+
+
+def run(
+    scene: options.Scene,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the product.")],
+    model: options.Model = None,
+    bands: options.Bands = None,
+    nodata: options.Nodata = None,
+    aoi: options.Aoi = None,
+    bbox: options.Bbox = None,
+    window: options.Window = None,
+    trim: options.Trim = None,
+    feather: options.Feather = None,
+    batch: options.Batch = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    threads: options.Threads = None,
+    memory: options.Memory = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine; on a GPU node, one a device.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR", help="Dask scheduler (tcp://HOST:8786); its workers see the same files."
+        ),
+    ] = None,
+    compress: Annotated[
+        str, typer.Option(help="Codec of the COGs: zstd, or deflate for old readers.")
+    ] = "zstd",
+    resample: options.Resample = False,
+    overwrite: options.Overwrite = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")
+    ] = False,
+    verify_seams: Annotated[
+        bool, typer.Option("--verify-seams", help="Map patches on a shifted grid and report what differs.")
+    ] = False,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    log_file: options.LogFile = None,
+) -> None:
+    """See HELP."""
+    if log_file is not None and out.absolute() in log_file.absolute().parents:
+        raise ConfigError(f"--log-file {log_file} lies in --out, which is for the product; put it beside")
+    set_up_logging(verbose, quiet, log_file)
+    from citycover.job.request import MapRequest, parse_bbox, split_bands
+
+    request = MapRequest(
+        scene=tuple(scene),
+        out=out,
+        model=model,
+        bands=split_bands(bands),
+        nodata=nodata,
+        aoi=aoi,
+        bbox=parse_bbox(bbox),
+        window=window,
+        trim=trim,
+        feather=feather,
+        batch=batch,
+        device=device,
+        precision=options.check_choice("--precision", precision, ("auto", "fp32", "bf16", "fp16")),
+        threads=threads,
+        memory=memory,
+        workers=workers,
+        scheduler=scheduler,
+        compress=options.check_choice("--compress", compress, ("zstd", "deflate")),
+        resample=resample,
+        overwrite=overwrite,
+        restart=restart,
+        verify_seams=verify_seams,
+    )
+    product = map_with_progress(request, quiet)
+    if as_json:
+        print_json({"product": str(product.folder), **product.run})
+    elif not quiet:
+        print_summary(product)
+    if product.holes:
+        raise typer.Exit(3)
+
+
+def map_with_progress(request: MapRequest, quiet: bool, *again: str) -> Product:
+    """Map, show progress, and turn a signal into its exit code and the way to go on (options `again`)."""
+    from citycover.machine.memory import tune_allocator
+
+    tune_allocator()  # before torch is imported
+    from citycover.job.watch import Watch
+    from citycover.run.map import map_scene
+
+    with catch_signals() as (stop, caught), show_progress("mapping", 1.0, quiet) as progress:
+        follow = _Follower(progress)
+        watch = Watch(
+            started=follow.started,
+            predicted=follow.predicted,
+            advanced=follow.advanced,
+            publishing=follow.publishing,
+            connected=lambda line: None if quiet else typer.echo(f"citycover: {line}", err=True),
+            stop=stop,
+        )
+        try:
+            return map_scene(request, watch)
+        except Exception as error:
+            if type(error).__name__ != "StoppedError":
+                raise
+    raise stopped(caught, "finished blocks are kept", *again)
+
+
+class _Follower:
+    """Progress of a run: windows as they go by, blocks once they are safe."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.begin = progress, time.monotonic()
+        self.earlier = self.pixels = 0.0
+        self.total = self.per_window = 1.0
+
+    def started(self, plan: Plan, done: int) -> None:
+        self.total = float(plan.shape[0] * plan.shape[1])
+        self.per_window = self.total / max(plan.windows, 1)
+        self.earlier, self.begin = float(done), time.monotonic()
+        logger.info(
+            "%d x %d px in %d windows of %d x %d, redundancy %.2f, %s",
+            *plan.shape, plan.windows, plan.y.window, plan.x.window, plan.redundancy, plan.precision,
+        )  # fmt: skip
+
+    def predicted(self, windows: int) -> None:
+        self.pixels += windows * self.per_window
+        share = min(1.0, (self.earlier + self.pixels) / self.total)
+        self.progress.update(0.99 * share, f"{self._speed():.1f} Mpx/s")
+
+    def advanced(self, block: Block) -> None:
+        logger.info("block %s done, %.1f Mpx/s", block.index, self._speed())
+
+    def _speed(self) -> float:
+        """Mpx/s of output in this run."""
+        return self.pixels / 1e6 / max(time.monotonic() - self.begin, 1e-9)
+
+    def publishing(self) -> None:
+        self.progress.update(0.99, "writing the product")
+
+
+def print_summary(product: Product) -> None:
+    """What came out, where the time went, and what is missing."""
+    run_ = product.run
+    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run_["stages"].items() if seconds >= 0.05)
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in product.shares.items())
+    windows = run_["windows"]
+    rows = [
+        ("product", str(product.folder)),
+        ("files", "  ".join(sorted(path.name for path in product.files))),
+        ("model", f"{run_['model']['name']} on {run_['device']}, {run_['precision']}"),
+        ("classes", shares or "no valid pixel"),
+        ("time", f"{duration(run_['wall_s'])}; forward {run_['forward_share']:.0%} of the sweep"),
+        ("stages (s)", stages),
+        (
+            "windows",
+            f"{windows['run']} run, {windows['skipped']} skipped, redundancy {run_['redundancy']:.2f}",
+        ),
+        ("workers", str(run_["workers"])),
+        ("peak memory", f"{mebibytes(run_['peak_rss_bytes'])} in one process"),
+    ]
+    if (seams := run_["seams"]) is not None:
+        said = (
+            "nothing to compare" if seams[k] is None else f"{seams[k]:.3%}" for k in ("at_seams", "interior")
+        )
+        text = "{} of pixels differ on a shifted grid at seams, {} elsewhere".format(*said)
+        rows.append(("seams", f"{text} ({seams['pixels']:,} px compared)"))
+    if product.holes:
+        rows.append(("holes", f"{len(product.holes)} unreadable parts are nodata; run.json lists them"))
+    rows.append(("look at", str(product.folder / "preview.png")))
+    print_table("done", rows)

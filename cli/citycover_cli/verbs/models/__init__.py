@@ -1,0 +1,1 @@
+"""`citycover models`: what is offered, how it looks, how fast it is."""

@@ -1,0 +1,1 @@
+"""What is offered: presets with their cards, counts and drawings."""

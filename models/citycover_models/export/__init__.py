@@ -1,0 +1,1 @@
+"""A network into a proven model file."""

@@ -1,0 +1,1 @@
+"""Bands and statistics of sensors."""

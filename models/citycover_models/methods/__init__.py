@@ -1,0 +1,1 @@
+"""Losses on what a network gives, and what their trainings need."""

@@ -1,0 +1,131 @@
+"""Methods: which loss a paper puts on which network, as values that a recipe names.
+
+The losses stand in their papers' files (`nets/`). A method here joins one to what its network gives, and says
+what a paper's training needs beside the loss: a warm-up, a schedule of its own, roles that change.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from citycover_models.data.labels import IGNORE
+from citycover_models.methods.method import BaseMethod, CrossEntropy, Lectured, Moment, plain_loss
+from citycover_models.nets.c2fnet import c2f_loss, choose_labels
+from citycover_models.nets.l2hnet import Selector, cas_dva_loss
+from citycover_models.nets.paraformer import plat_loss
+from citycover_models.nets.udsda import Shuffle
+from citycover_models.nets.vhf_paranet import nlat_loss
+
+
+class _Selecting(BaseMethod):
+    """A method that believes some labels and not others.
+
+    What it needs beside its paper is citycover's own: a network that knows nothing yet agrees with its labels
+    by chance, in one class at best, and would learn that one for ever. So plain cross-entropy comes first,
+    and what is selected may keep the shares of the classes.
+    """
+
+    warm_up: float = Field(default=0.0, ge=0, le=1)
+    """Share of the training with plain cross-entropy; 0 as published."""
+    keep_shares: bool = False
+    """Rescale what is selected to the class shares of the labels; False as published."""
+
+    def begins(self, moment: Moment) -> bool:
+        """Whether the training is still in its warm-up."""
+        return moment.progress < self.warm_up
+
+
+class Plat(_Selecting):
+    """Pseudo-label-assisted training of Paraformer and VCNet; see `plat_loss`."""
+
+    name: Literal["plat"] = "plat"
+    weights: tuple[float, float] = (0.5, 0.5)
+    aux_loss: Literal["ce", "dice"] = "ce"
+
+    def __call__(self, network: Any, batch: Lectured, moment: Moment) -> Tensor:
+        """The loss of one batch."""
+        cnn, vit = network.branches(batch.images)
+        if self.begins(moment):
+            return plain_loss([cnn, vit], batch)
+        return plat_loss(
+            cnn, vit, batch.labels, ignore=IGNORE, weights=self.weights, aux_loss=self.aux_loss,
+            keep_shares=self.keep_shares, class_weights=batch.class_weights,
+        )  # fmt: skip
+
+
+class CasDva(_Selecting):
+    """Confident areas and vague-area consistency of L2HNet; see `cas_dva_loss`."""
+
+    name: Literal["cas-dva"] = "cas-dva"
+    cas: Selector = "dynamic"
+    gamma: float = 0.01
+
+    def __call__(self, network: Any, batch: Lectured, moment: Moment) -> Tensor:
+        """The loss of one batch."""
+        features = network.features(batch.images)
+        logits = network.head(features)
+        if self.begins(moment):
+            return plain_loss([logits], batch)
+        return cas_dva_loss(
+            logits, features, batch.labels, ignore=IGNORE, cas=self.cas, gamma=self.gamma,
+            keep_shares=self.keep_shares, class_weights=batch.class_weights,
+        )  # fmt: skip
+
+
+class C2F(BaseMethod):
+    """UDSDA label selection and the coarse-to-fine loss of C2FNet; see `annotate` and `c2f_loss`.
+
+    Its selection takes a share of every class, so shares are kept as they are.
+    """
+
+    name: Literal["c2f"] = "c2f"
+    scales: tuple[int, ...] = (4, 8, 16)
+    rounds: int = 4
+    warm_up: float = Field(default=0.025, ge=0, le=1)
+    """Share of the training in which every label is accepted (5 epochs of 200)."""
+    quantiles: tuple[float, float] = (0.5, 0.2)
+    """Share of each class that is not accepted, at the start and at the end."""
+
+    def __call__(self, network: Any, batch: Lectured, moment: Moment) -> Tensor:
+        """The loss of one batch."""
+        labels = batch.labels
+        phi, coarse = network.embeddings(batch.images)
+        cosines = network.cosines(phi)
+        first, last = self.quantiles
+        p, accepted = choose_labels(
+            cosines,
+            phi,
+            network.classifier,
+            labels,
+            first + (last - first) * moment.progress,
+            udsda="off" if moment.progress < self.warm_up else "shuffle_diag",
+            shuffle=Shuffle(scales=self.scales, rounds=self.rounds),
+            ignore=IGNORE,
+        )
+        if batch.class_weights is not None:
+            p = p * batch.class_weights[labels.where(labels != IGNORE, 0)]
+        return c2f_loss(cosines, phi, coarse, labels, p, accepted, ignore=IGNORE)
+
+
+class Nlat(_Selecting):
+    """Noise-label-assisted training of VHF-ParaNet; see `nlat_loss`."""
+
+    name: Literal["nlat"] = "nlat"
+    symmetric: bool = False
+    """The branches change roles every other epoch."""
+
+    def __call__(self, network: Any, batch: Lectured, moment: Moment) -> Tensor:
+        """The loss of one batch."""
+        cnn, vit = network.branches(batch.images)
+        if self.begins(moment):
+            return plain_loss([cnn, vit], batch)
+        return nlat_loss(
+            cnn, vit, batch.labels, ignore=IGNORE, swap=self.symmetric and moment.epoch % 2 == 1,
+            keep_shares=self.keep_shares, class_weights=batch.class_weights,
+        )  # fmt: skip
+
+
+Method = Annotated[CrossEntropy | Plat | CasDva | C2F | Nlat, Field(discriminator="name")]

@@ -1,0 +1,151 @@
+"""What a training leaves to look at: metrics.jsonl, TensorBoard events, curves and predictions as PNG."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from citycover.classes.legend import Legend
+from citycover.draw.colours import colorize, stretch
+from citycover.files.atomic import write_atomic
+
+logger = logging.getLogger(__name__)
+
+_GAP = 6
+
+_SIDE = 256
+"""Pixels at which a chip is shown."""
+
+
+class Journal:
+    """Lines of metrics in a folder; going on from a step drops what was written after it.
+
+    Args:
+        folder: of the run.
+        step: steps that are kept; 0 begins anew.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        self._folder = folder
+        self._path = folder / "metrics.jsonl"
+        self.rows = [row for row in _read(self._path) if row["step"] <= step] if step else []
+        write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self._events = _events(folder, step)
+        self._drawn = self._drawing = 0.0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append plain values; `step` is one of them."""
+        self.rows.append(dict(row))
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._events is not None:
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._events.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Draw the curves to their end, and flush the events."""
+        self.draw_curves()
+        if self._events is not None:
+            self._events.close()
+
+    def draw_now_and_then(self) -> None:
+        """Draw the curves, unless drawing them would take more than a twentieth of the time."""
+        begin = time.perf_counter()
+        if begin - self._drawn > 20 * self._drawing:
+            self.draw_curves()
+            self._drawn = time.perf_counter()
+            self._drawing = self._drawn - begin
+
+    def draw_curves(self) -> None:
+        """`curves.png`: loss, learning rate and criterion over steps; needs the `plots` extra."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            logger.info("curves.png is not drawn: pip install 'citycover[plots]'")
+            return
+        figure = Figure(figsize=(10, 3.2), layout="constrained")
+        axes = figure.subplots(1, 3)
+        for axis, (key, title) in zip(
+            axes,
+            (
+                ("loss", "loss"),
+                ("validation_miou", "mIoU with held-out coarse labels"),
+                ("lr", "learning rate"),
+            ),
+            strict=True,
+        ):
+            points = [(row["step"], row[key]) for row in self.rows if row.get(key) is not None]
+            if points:
+                axis.plot(
+                    *zip(*points, strict=True), marker="." if len(points) < 40 else None, color="#2f6fc4"
+                )
+            axis.set_title(title, fontsize=10)
+            axis.set_xlabel("step", fontsize=9)
+            axis.grid(alpha=0.3)
+        write_atomic(self._folder / "curves.png", lambda file: figure.savefig(file, format="png", dpi=110))
+
+
+def draw_predictions(
+    path: Path,
+    images: NDArray[Any],
+    labels: NDArray[np.integer],
+    predicted: NDArray[np.integer],
+    legend: Legend,
+) -> None:
+    """Chips in rows: image, coarse labels, prediction.
+
+    Args:
+        path: of the PNG.
+        images: (n, band, y, x) raw numbers.
+        labels: (n, y, x) channels; pixels without a label, 255, are shown as nodata.
+        predicted: (n, y, x) channels.
+        legend: its order is that of the channels.
+    """
+    table = np.full(256, legend.product_nodata, np.uint8)
+    table[: len(legend.ids)] = legend.ids
+    rows = [
+        [_image(image), colorize(table[label], legend), colorize(table[map_], legend)]
+        for image, label, map_ in zip(images, labels, predicted, strict=True)
+    ]
+    sheet = Image.new("RGB", (3 * (_SIDE + _GAP) - _GAP, len(rows) * (_SIDE + _GAP) - _GAP), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            panel = Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
+            sheet.paste(panel, (x * (_SIDE + _GAP), y * (_SIDE + _GAP)))
+    write_atomic(path, lambda file: sheet.save(file, "PNG"))
+
+
+def _image(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """(band, y, x) -> (y, x, 3), the first three bands or the first alone."""
+    pixels = np.moveaxis(image, 0, 2)[..., : 3 if len(image) >= 3 else 1]
+    return stretch(pixels, np.ones(pixels.shape[:2], np.bool_))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of an earlier run; the last may have been cut by its end."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _events(folder: Path, step: int) -> Any:
+    """A TensorBoard writer, or None without the `train` extra."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info("no TensorBoard events are written: pip install 'citycover[train]'")
+        return None
+    return SummaryWriter(str(folder / "events"), purge_step=step + 1 if step else None)

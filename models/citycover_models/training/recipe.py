@@ -1,0 +1,175 @@
+"""Recipe: how a system is trained, as a value. What varies between papers stands in configs/recipes/."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from citycover.errors import ConfigError
+from citycover.files.configs import config_names, config_path
+from citycover_models.data.augment import Augment
+from citycover_models.data.sampling import Balance
+from citycover_models.methods.coarse import Method
+from citycover_models.methods.method import NEEDS
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Optimiser(_Value):
+    """Which optimiser, and its numbers."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    """Learning rate at the start."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of sgd."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    amsgrad: bool = False
+
+
+class Schedule(_Value):
+    """How the learning rate falls, step by step."""
+
+    name: Literal["constant", "poly", "steps", "cosine"] = "constant"
+    power: float = Field(default=0.9, ge=0)
+    """poly: lr (1 - step / steps) ** power, zero after the last step."""
+    every: int = Field(default=1, ge=1)
+    """steps: epochs between falls."""
+    factor: float = Field(default=0.1, gt=0, le=1)
+    """steps: what is left after each."""
+    floor: float = Field(default=0.0, ge=0)
+    """Learning rate never falls below this."""
+    warm_up: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises from near 0."""
+
+    def rate(self, lr: float, step: int, steps: int, epoch: int) -> float:
+        """Learning rate of a step.
+
+        >>> Schedule(name="steps", every=8, factor=0.1).rate(1.0, 0, 10, 17)
+        0.010000000000000002
+        """
+        if self.name == "poly":
+            lr *= (1 - step / steps) ** self.power
+        elif self.name == "steps":
+            lr *= self.factor ** (epoch // self.every)
+        elif self.name == "cosine":
+            lr *= 0.5 * (1 + math.cos(math.pi * step / steps))
+        rise = min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
+        return max(self.floor, lr) * rise
+
+
+class Recipe(_Value):
+    """How a network is trained."""
+
+    name: str
+    title: str = ""
+    network: str
+    """A preset of the registry; built for the bands and classes in hand."""
+    method: Method
+    source: str = ""
+    """Where the numbers come from, and which are citycover's."""
+
+    chip: int = Field(ge=16)
+    """Side of a training chip in pixels."""
+    batch: int = Field(ge=1)
+    """Chips of a step, over all processes."""
+    accumulate: int = Field(default=1, ge=1)
+    """Steps whose gradients are summed before the weights move."""
+    epochs: int = Field(ge=1)
+    chips_per_epoch: int = Field(default=0, ge=0)
+    """Chips drawn in an epoch; 0: `chips_per_image` of every image."""
+    chips_per_image: int = Field(default=50, ge=1)
+    balance: Balance = "uniform"
+    augment: Augment = Augment(symmetries=False)
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: pixels weigh by the inverse square root of their class's share, in every term that is a
+    cross-entropy with the coarse label."""
+
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    clip: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradients; None: as they are."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the running mean of the weights, which is what is kept; None: the weights themselves."""
+    amp: Literal["auto", "off"] = "auto"
+    """auto: bf16 on devices that have it."""
+
+    validation: float = Field(default=0.1, ge=0, lt=0.5)
+    """Share of each image that is held out; the criterion is agreement with its coarse labels."""
+    patience: int | None = Field(default=None, ge=1)
+    """Epochs without a better criterion after which training stops and the best weights are kept."""
+
+    def epoch_chips(self, images: int) -> int:
+        """Chips of an epoch over so many images; a multiple of the batch."""
+        chips = self.chips_per_epoch or self.chips_per_image * images
+        return max(1, round(chips / self.batch)) * self.batch
+
+
+def read_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A built-in recipe by name, or a file, with `key=value` overrides (`optimiser.lr=0.01`).
+
+    Raises:
+        ConfigError: no such recipe, or a key or value that makes no sense.
+    """
+    path = Path(name_or_file)
+    if path.suffix != ".toml":
+        path = config_path("recipes", f"{name_or_file}.toml")
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no recipe {str(name_or_file)!r}; built in: {', '.join(recipe_names())}; give one of "
+            "these or the path of a .toml file"
+        )
+    try:
+        data: dict[str, Any] = {"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not TOML: {error}") from None
+    for override in overrides:
+        _set(data, override)
+    return parse_recipe(data)
+
+
+def parse_recipe(data: dict[str, Any]) -> Recipe:
+    """Build a recipe from plain values.
+
+    Raises:
+        ConfigError: naming what is wrong, and the keys that are known where one is not.
+    """
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+            + (f", known are {', '.join(Recipe.model_fields)}" if e["type"] == "extra_forbidden" else "")
+            for e in error.errors()
+        )
+        raise ConfigError(f"recipe {data.get('name', '')!r} is not valid: {problems}") from None
+    assert recipe.method.name in NEEDS, "every method says what it needs"
+    return recipe
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the built-in recipes."""
+    return config_names("recipes")
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes key=value, got {override!r}")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = data.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {parent} holds a value, not a table")
+        data = inner
+    try:
+        data[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        data[last] = text

@@ -1,0 +1,62 @@
+"""What a training writes about itself: the card of its model, and the plan of its samples."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from citycover.files.atomic import write_atomic
+from citycover.model.card import BandGroup, ModelCard
+from citycover.version import __version__
+from citycover_models.catalogue.preset import Preset
+from citycover_models.data.sampling import SamplePlan
+from citycover_models.imagery.aerial import AerialStatistics
+
+if TYPE_CHECKING:
+    from citycover_models.training.request import TrainRequest
+
+
+def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: int) -> ModelCard:
+    """The preset's card with the bands, classes and history of this training."""
+    lessons, recipe, template = request.lessons, request.recipe, preset.card()
+    mean = tuple(float(m) for m in network.normalise.mean.flatten())  # type: ignore[union-attr, operator]
+    low, high = lessons.gsd
+    labels = sorted({raster.legend for pair in lessons.pairs for raster in pair.labels})
+    history = (
+        f"recipe {recipe.name} ({recipe.network}, {recipe.method.name}), {steps} steps of {recipe.batch} "
+        f"chips of {recipe.chip} px from {len(lessons.pairs)} image(s) with {', '.join(labels)} labels, seed "
+        f"{request.seed}, citycover {__version__}"
+    )
+    fields = dict(template) | {
+        "name": recipe.name,
+        "description": recipe.title or template.description,
+        "groups": (BandGroup(**(dict(lessons.group) | {"fill": mean})),),
+        "gsd": (low / 2, high * 2),
+        "native_gsd": lessons.native_gsd,
+        "channels": lessons.legend.ids,
+        "legend": lessons.legend,
+        "training": history,
+    }
+    return ModelCard(**fields)
+
+
+def write_plan(request: TrainRequest, plan: SamplePlan, statistics: AerialStatistics) -> None:
+    """`plan.json`: what is learned from, and how."""
+    content = {
+        "citycover": __version__,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "recipe": request.recipe.model_dump(mode="json"),
+        "legend": request.lessons.legend.name,
+        "classes": list(request.lessons.legend.names),
+        "images": [pair.name for pair in request.lessons.pairs],
+        "labels": [[raster.path for raster in pair.labels] for pair in request.lessons.pairs],
+        "samples": plan.describe(),
+        "band_mean": statistics.mean,
+        "band_std": statistics.std,
+    }
+    write_atomic(request.out / "plan.json", json.dumps(content, indent=1))

@@ -1,0 +1,56 @@
+"""What a training is asked for, how it is followed, and what it leaves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from citycover_models.data.prepare import Lessons
+from citycover_models.data.sampling import SamplePlan
+from citycover_models.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What to train, and how."""
+
+    lessons: Lessons
+    recipe: Recipe
+    out: Path
+    seed: int = 0
+    device: str = "auto"
+    weights: Path | None = None
+    """Weights to begin with (fine-tuning); None: random ones."""
+    workers: int = 1
+    """Processes that decode chips; 0: none beside the one that learns."""
+    resume: bool = False
+    overwrite: bool = False
+    measure: bool = True
+    """Measure trim and feather of the trained network, and whether bf16 is safe."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainWatch:
+    """How a training talks to whoever started it."""
+
+    planned: Callable[[SamplePlan, int], None] = lambda _plan, _done: None
+    """Called before the first step, with the steps done by an earlier run."""
+    advanced: Callable[[int, int, str], None] = lambda _step, _steps, _note: None
+    """Called after each step: steps done, all steps, loss and speed as text."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set it, and the run keeps a checkpoint after the step in hand and ends with StoppedError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training left."""
+
+    folder: Path
+    model: Path
+    steps: int
+    seconds: float
+    """Of this run, without those before a resume."""
+    validation: dict[str, float]
+    """Criterion of the weights that were kept, against coarse labels that were held out; empty: none were."""

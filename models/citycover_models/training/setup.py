@@ -1,0 +1,116 @@
+"""What a training begins with: processes and device, network, first weights, optimiser."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from citycover.classes.legend import Legend
+from citycover.errors import ConfigError, ModelError
+from citycover_models.catalogue.preset import Preset
+from citycover_models.data.sampling import SamplePlan
+from citycover_models.imagery.aerial import AerialStatistics
+from citycover_models.methods.method import NEEDS
+from citycover_models.training.recipe import Optimiser, Recipe
+from citycover_models.weights.weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+
+def build_network(
+    preset: Preset, recipe: Recipe, num_classes: int, statistics: AerialStatistics
+) -> nn.Module:
+    """The network of a recipe for bands and classes in hand.
+
+    Raises:
+        ConfigError: the method needs what the network does not have.
+    """
+    network = preset.build_for(num_classes, statistics)
+    need = NEEDS[recipe.method.name]
+    if not hasattr(network, need):
+        fitting = [name for name, what in NEEDS.items() if hasattr(network, what)]
+        raise ConfigError(
+            f"method {recipe.method.name!r} needs a network with {need!r}; {preset.name} takes "
+            f"{', '.join(fitting)}"
+        )
+    multiple = int(getattr(network, "multiple", 1))
+    if recipe.chip % multiple:
+        near = max(multiple, round(recipe.chip / multiple) * multiple)
+        raise ConfigError(
+            f"chips of {recipe.chip} px do not fit {preset.name}, which takes multiples of {multiple}; "
+            f"the nearest is chip = {near}"
+        )
+    return network
+
+
+def make_optimiser(options: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over all parameters."""
+    parameters = list(network.parameters())
+    if options.name == "sgd":
+        return torch.optim.SGD(
+            parameters, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+        )
+    kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
+    return kind(parameters, options.lr, weight_decay=options.weight_decay, amsgrad=options.amsgrad)
+
+
+def class_weights_of(plan: SamplePlan, recipe: Recipe) -> list[float] | None:
+    """Inverse square roots of the classes' shares among the labels, mean 1; 0 for a class without labels."""
+    if recipe.class_weights == "none":
+        return None
+    shares = plan.label_counts / plan.label_counts.sum()
+    weights = np.where(shares > 0, 1 / np.sqrt(np.maximum(shares, 1e-9)), 0)
+    return [float(w) for w in weights / weights[shares > 0].mean()]
+
+
+def identity_of_weights(path: Path | None) -> str | None:
+    """Hash of the file that a training begins with.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if path is None:
+        return None
+    if not path.is_file():
+        raise ModelError(f"weights {path} are no file; give a .safetensors file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def begin_with(network: nn.Module, path: Path) -> None:
+    """Load weights to fine-tune; a few tensors that fit by chance are not enough."""
+    loaded = load_weights(network, path)
+    logger.info("weights of %s: %s", path, loaded)
+    if len(loaded.used) < len(loaded.missing):
+        raise ModelError(
+            f"weights {path} are of another network: {loaded}; give weights of this one, or of its "
+            "encoder by citycover import-weights"
+        )
+
+
+def stamp_of(path: str) -> tuple[int, int] | None:
+    """(bytes, modification time in ns) of a file; None of what is no file here."""
+    found = Path(path)
+    return (found.stat().st_size, found.stat().st_mtime_ns) if found.is_file() else None
+
+
+def warn_of(plan: SamplePlan, recipe: Recipe, legend: Legend) -> None:
+    """Say what the plan lacks: classes, or anything to stop early by."""
+    if recipe.patience and not plan.validation:
+        logger.warning("no image has room for chips that are held out: training will not stop early")
+    empty = [name for name, count in zip(legend.names, plan.label_counts, strict=True) if count == 0]
+    if empty:
+        logger.warning("no label means %s: the map will not hold them", ", ".join(empty))
+
+
+def running_mean(network: nn.Module, decay: float | None) -> AveragedModel | None:
+    """A running mean of weights and buffers; None without a decay."""
+    if decay is None:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,0 +1,1 @@
+"""Weights of a network from a file."""

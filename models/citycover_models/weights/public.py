@@ -1,0 +1,307 @@
+"""Public weights into the names and shapes of our networks; every tensor is accounted for.
+
+Encoders here are named as their public weights are, so importing is three steps: rename what a source calls
+otherwise, find where in the network the encoder sits, and fit what may differ in shape: another number of
+bands, another grid of positions. What fits nowhere is skipped, with the reason.
+
+Of Paraformer's and VCNet's checkpoints the names are not on the public record that this was written from, and
+no such file was seen: their tensors go by name where names agree, else by shape and order (`matching.py`), or
+not at all. What went by order is reported name by name. A file of renames (`--map`) is the certain way.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from citycover.errors import ModelError
+from citycover_models.blocks.vit import resize_positions
+from citycover_models.weights.matching import match_by_order
+from citycover_models.weights.weights import read_weights, write_tensors
+
+_DOMAIN = re.compile(r"\.norms\.\d+(?=\.)")
+"""Where a network keeps statistics for each sensor, plain weights go to all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One kind of public checkpoint."""
+
+    what: str
+    signature: str
+    """A name in it; where the network has a name that ends like this, the rest of the checkpoint goes too."""
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    """From its names to those of the network's part."""
+    by_order: bool = False
+    """Its names are not known: what no name places goes by shape and order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What became of each tensor."""
+
+    used: tuple[str, ...]
+    """Names in the network that got a tensor as it was."""
+    fitted: tuple[str, ...]
+    """Names whose tensor was fitted, and how."""
+    skipped: tuple[str, ...]
+    """Names in the file that went nowhere, and why."""
+    missing: tuple[str, ...]
+    """Names in the network that got nothing."""
+
+
+def import_weights(
+    source: str,
+    file: str | Path,
+    network: nn.Module,
+    out: str | Path,
+    *,
+    renames: Mapping[str, str] | None = None,
+) -> ImportReport:
+    """Write the weights of a public checkpoint as .safetensors of a network.
+
+    Args:
+        source: a key of `SOURCES`.
+        file: .pth, .safetensors, or .npz for `vit-npz`; nothing is unpickled but tensors.
+        network: that will load them.
+        out: file to write; names in it are the network's.
+        renames: regular expression -> replacement, see `read_renames`; applied to the file's names first.
+
+    Raises:
+        ModelError: the source is unknown, the file cannot be read, nothing in it fits, or shape and order
+            leave open what is what.
+    """
+    if source not in SOURCES:
+        raise ModelError(f"there is no source {source!r}; there are: {', '.join(SOURCES)}")
+    kind = SOURCES[source]
+    try:
+        given = kind.rename(_renamed(_without_wrapper(_read(file)), renames or {}))
+    except KeyError as error:
+        raise ModelError(f"weights {file} lack {error}; needed is {kind.what}, whole") from None
+    wanted = network.state_dict()
+    state, fitted, skipped = _place(given, wanted, kind.signature)
+    if kind.by_order:
+        ours = {name: tuple(tensor.shape) for name, tensor in wanted.items() if name not in state}
+        theirs = {name: tuple(given[name].shape) for name in skipped}
+        for target, name in _match(theirs, ours, Path(file)).items():
+            state[target] = given[name]
+            fitted[target] = f"{name} of the file, by shape and order"
+            del skipped[name]
+    if not state:
+        raise ModelError(
+            f"nothing in {file} fits the network as {source} ({kind.what}): its names begin with "
+            f"{next(iter(given), 'nothing')!r}; give another --from, or another network with --to"
+        )
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(state, out)
+    plain = tuple(name for name in state if name not in fitted)
+    return ImportReport(
+        used=plain,
+        fitted=tuple(f"{name}: {how}" for name, how in fitted.items()),
+        skipped=tuple(f"{name}: {why}" for name, why in skipped.items()),
+        missing=tuple(name for name in wanted if name not in state),
+    )
+
+
+def read_renames(path: str | Path) -> dict[str, str]:
+    r"""Read renames: a TOML table `[rename]` of regular expressions and what replaces their matches.
+
+    `'^net\.rp(\d+)\.' = 'encoder.trunk.blocks.\1.'` and so on; each is applied to every name, in the order
+    of the file.
+
+    Raises:
+        ModelError: the file cannot be read, or holds no such table.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("rename")
+    except OSError as error:
+        raise ModelError(f"renames {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"renames {path} are not TOML: {error}; quote patterns with '...'") from None
+    if not isinstance(table, dict) or not all(isinstance(new, str) for new in table.values()):
+        raise ModelError(f"renames {path} need a table [rename] of lines 'pattern' = 'replacement'")
+    return table
+
+
+def _renamed(given: dict[str, Tensor], renames: Mapping[str, str]) -> dict[str, Tensor]:
+    """With every rename applied to every name, in order."""
+    new: dict[str, Tensor] = {}
+    for name, tensor in given.items():
+        to = name
+        for pattern, replacement in renames.items():
+            try:
+                to = re.sub(pattern, replacement, to)
+            except (re.error, IndexError) as error:
+                raise ModelError(f"rename {pattern!r} = {replacement!r} is not valid: {error}") from None
+        if to in new:
+            raise ModelError(f"two tensors are renamed to {to!r}, the second from {name!r}; mend the renames")
+        new[to] = tensor
+    return new
+
+
+def _match(
+    theirs: Mapping[str, tuple[int, ...]], ours: Mapping[str, tuple[int, ...]], file: Path
+) -> dict[str, str]:
+    """Names of the network -> names of the file that are left, by shape and order."""
+    if file.suffix == ".safetensors" and theirs and ours:
+        raise ModelError(
+            f"{file} names {len(theirs)} tensors otherwise than the network ({next(iter(theirs))!r}, ...), "
+            "and .safetensors files do not keep their order; give the .pth file, or --map"
+        )
+    return match_by_order(theirs, ours)
+
+
+def _read(file: str | Path) -> dict[str, Tensor]:
+    """Tensors by name."""
+    if Path(file).suffix != ".npz":
+        return read_weights(file)
+    try:
+        with Path(file).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"weights {file} cannot be read without unpickling: {error!r}") from None
+
+
+def _without_wrapper(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes that training wrappers put before every name."""
+    for prefix in ("module.", "model."):
+        if given and all(name.startswith(prefix) for name in given):
+            given = {name.removeprefix(prefix): tensor for name, tensor in given.items()}
+    return given
+
+
+def _place(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], signature: str
+) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str]]:
+    """Tensors by the network's names; what was fitted and how; what was skipped and why."""
+    places: dict[str, list[str]] = {}
+    for name in wanted:
+        places.setdefault(_DOMAIN.sub("", name), []).append(name)
+    parts = [plain[: -len(signature)] for plain in places if plain.endswith(signature)] if signature else [""]
+    state: dict[str, Tensor] = {}
+    fitted: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for name, tensor in given.items():
+        exact = [name] if name in wanted else []
+        targets = exact or [t for part in parts for t in places.get(part + name, [])]
+        if not targets and name == "pos_embed":
+            targets = [t for t in wanted if t.rpartition(".")[2] == name]
+        if not targets:
+            skipped[name] = "no such name in the network"
+        for target in targets:
+            new, how = _fit(tensor, wanted[target], name)
+            if new is None:
+                skipped[name] = f"has shape {tuple(tensor.shape)}, the network {tuple(wanted[target].shape)}"
+                continue
+            state[target] = new
+            if how:
+                fitted[target] = how
+    return state, fitted, skipped
+
+
+def _fit(tensor: Tensor, like: Tensor, name: str) -> tuple[Tensor | None, str]:
+    """A tensor in the shape of the network's, and what was done to it; None where it cannot be."""
+    if tensor.shape == like.shape:
+        return tensor, ""
+    if name == "pos_embed" and tensor.ndim == like.ndim == 3 and tensor.shape[2] == like.shape[2]:
+        count, wanted = tensor.shape[1], like.shape[1]
+        side, target = math.isqrt(count), math.isqrt(wanted)
+        if side * side != count:  # the first row is the class token's
+            tensor, side = tensor[:, count - math.isqrt(count - 1) ** 2 :], math.isqrt(count - 1)
+        resized = resize_positions(tensor.float(), side, target, target)
+        return resized, f"positions of {side} x {side} tokens resized to {target} x {target}"
+    stem = tensor.ndim == like.ndim == 4 and tensor.shape[0] == like.shape[0]
+    if stem and tensor.shape[2:] == like.shape[2:] and tensor.shape[1] == 3 < like.shape[1]:
+        extra = tensor.mean(dim=1, keepdim=True).expand(-1, like.shape[1] - 3, -1, -1)
+        # Scaled, so that an image of equal bands excites the filters as before.
+        return torch.cat([tensor, extra], dim=1) * (
+            3 / like.shape[1]
+        ), "further bands begin as the mean of three"
+    return None, ""
+
+
+def _from_vit_npz(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of the original ViT release to those of DeiT and timm.
+
+    Dense kernels are (in, out), attention kernels (in, heads, d) and (heads, d, out).
+    """
+    new: dict[str, Tensor] = {}
+    blocks = {m.group(1) for m in (re.match(r"Transformer/encoderblock_(\d+)/", k) for k in given) if m}
+    for block in sorted(blocks, key=int):
+        base, to = f"Transformer/encoderblock_{block}", f"blocks.{block}"
+        for theirs, ours in (("LayerNorm_0", "norm1"), ("LayerNorm_2", "norm2")):
+            new[f"{to}.{ours}.weight"] = given[f"{base}/{theirs}/scale"]
+            new[f"{to}.{ours}.bias"] = given[f"{base}/{theirs}/bias"]
+        for theirs, ours in (("Dense_0", "fc1"), ("Dense_1", "fc2")):
+            new[f"{to}.mlp.{ours}.weight"] = given[f"{base}/MlpBlock_3/{theirs}/kernel"].T
+            new[f"{to}.mlp.{ours}.bias"] = given[f"{base}/MlpBlock_3/{theirs}/bias"]
+        attention = f"{base}/MultiHeadDotProductAttention_1"
+        heads = [given[f"{attention}/{part}/kernel"] for part in ("query", "key", "value")]
+        new[f"{to}.attn.qkv.weight"] = torch.cat([h.flatten(1).T for h in heads])
+        new[f"{to}.attn.qkv.bias"] = torch.cat(
+            [given[f"{attention}/{part}/bias"].flatten() for part in ("query", "key", "value")]
+        )
+        new[f"{to}.attn.proj.weight"] = given[f"{attention}/out/kernel"].flatten(0, 1).T
+        new[f"{to}.attn.proj.bias"] = given[f"{attention}/out/bias"]
+    for theirs, ours in (("scale", "weight"), ("bias", "bias")):
+        if f"Transformer/encoder_norm/{theirs}" in given:
+            new[f"norm.{ours}"] = given[f"Transformer/encoder_norm/{theirs}"]
+    if "Transformer/posembed_input/pos_embedding" in given:
+        new["pos_embed"] = given["Transformer/posembed_input/pos_embedding"]
+    return new
+
+
+def _with_qkv(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Layers `query`, `key` and `value` side by side become one, `qkv`."""
+    new: dict[str, Tensor] = {}
+    for name, tensor in given.items():
+        module, _, leaf = name.rpartition(".")
+        base, _, layer = module.rpartition(".")
+        parts = [given.get(f"{base}.{part}.{leaf}") for part in ("query", "key", "value")]
+        whole = [part for part in parts if part is not None]
+        if layer not in ("query", "key", "value") or len(whole) < 3:
+            new[name] = tensor
+        elif layer == "query":
+            new[f"{base}.qkv.{leaf}"] = torch.cat(whole)
+    return new
+
+
+def _from_lovecs(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Statistics of both sensors, and the scale and shift that they share."""
+    new: dict[str, Tensor] = {}
+    for name, tensor in given.items():
+        head, _, last = name.rpartition(".")
+        kind, _, domain = last.rpartition("_")
+        if kind in ("running_mean", "running_var") and domain in ("source", "target"):
+            new[f"{head}.norms.{int(domain == 'target')}.{kind}"] = tensor
+        elif kind in ("weight", "bias") and domain == "source":
+            new[f"{head}.{kind}"] = tensor
+        else:
+            new[name] = tensor
+    return {re.sub(r"^(resnet|backbone|encoder)\.", "encoder.", name): tensor for name, tensor in new.items()}
+
+
+SOURCES: dict[str, Source] = {
+    "torchvision-resnet": Source(
+        "ImageNet weights of a ResNet, torchvision's names", "layer1.0.conv1.weight"
+    ),
+    "efficientnet": Source(
+        "ImageNet weights of an EfficientNet, efficientnet-pytorch's names", "_conv_stem.weight"
+    ),
+    "segformer": Source("MiT encoder of SegFormer", "patch_embed1.proj.weight"),
+    "daformer": Source("DAFormer or DASPM checkpoint, encoder and head", ""),
+    "deit": Source("ImageNet weights of a DeiT or timm's ViT", "blocks.0.attn.qkv.weight"),
+    "vit-npz": Source("original release of ViT, .npz", "blocks.0.attn.qkv.weight", _from_vit_npz),
+    "lovecs": Source("LoveCS checkpoint: its encoder, with the statistics of both sensors", "", _from_lovecs),
+    "paraformer": Source("Paraformer checkpoint", "", _with_qkv, by_order=True),
+    "vcnet": Source("VCNet checkpoint", "", _with_qkv, by_order=True),
+}

@@ -1,0 +1,135 @@
+"""Weights of a network from a file, by name and shape. Nothing is ever unpickled but tensors."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from citycover.errors import ModelError
+from citycover.files.atomic import write_atomic
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What became of each tensor."""
+
+    used: tuple[str, ...]
+    skipped: tuple[str, ...]
+    """In the file, not in the network; or of a head for another number of classes."""
+    missing: tuple[str, ...]
+    """In the network, not in the file: still as they were initialised."""
+
+    def __str__(self) -> str:
+        return f"{len(self.used)} used, {len(self.skipped)} skipped, {len(self.missing)} missing"
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Tensors by name from a .safetensors file, or from a checkpoint by `weights_only` loading.
+
+    Raises:
+        ModelError: the file cannot be read, or holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"weights {path} are no file; give a .safetensors or .pth file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, LookupError, ValueError) as error:
+        raise ModelError(f"weights {path} cannot be read: {_first_line(error)}") from None
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"weights {path} hold more than tensors ({_first_line(error)}); they are not loaded, because "
+            "that could run foreign code; save them as .safetensors where they come from"
+        ) from None
+    return tensors_of(data, path)
+
+
+def tensors_of(data: object, path: Path) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint: itself, or under one of the usual keys.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for key in ("state_dict", "model", "model_state_dict", "net"):
+        if isinstance(data, dict) and isinstance(data.get(key), dict):
+            data = data[key]
+    if isinstance(data, dict):
+        found = {str(k): v for k, v in data.items() if isinstance(v, Tensor)}
+        if found:
+            return found
+    raise ModelError(f"weights {path} hold no tensors by name; a state dict is needed")
+
+
+def write_weights(network: nn.Module, path: str | Path) -> None:
+    """Write the state of a network as .safetensors."""
+    write_tensors(network.state_dict(), path)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write tensors as .safetensors, by atomic rename and with the permissions of any other file."""
+    content = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
+    write_atomic(Path(path), lambda file: file.write(content))
+
+
+def load_weights(network: nn.Module, path: str | Path) -> LoadReport:
+    """Put the weights of a file into a network, by name.
+
+    Weights that were trained for another number of classes are welcome: heads are skipped then, everything
+    else is used.
+
+    Raises:
+        ModelError: the file cannot be read, nothing in it fits, or a shape contradicts the network.
+    """
+    given = read_weights(path)
+    wanted = network.state_dict()
+    _check_shapes(given, wanted, path)
+    used = tuple(k for k in given if k in wanted and given[k].shape == wanted[k].shape)
+    report = LoadReport(
+        used,
+        skipped=tuple(k for k in given if k not in used),
+        missing=tuple(k for k in wanted if k not in used),
+    )
+    if not used:
+        raise ModelError(
+            f"weights {path} fit nothing in the network: they begin with {next(iter(given))!r}, the network "
+            f"with {next(iter(wanted), 'nothing')!r}; give weights of this very network"
+        )
+    network.load_state_dict({k: given[k] for k in used}, strict=False)
+    return report
+
+
+def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ModelError where names agree and shapes do not, unless only the number of classes differs.
+
+    That case is known without knowing which layers are heads: nothing follows a head, so wherever a tensor
+    differs, it differs in its first dimension alone, and by the same two numbers.
+    """
+    differs = {
+        name: (tuple(given[name].shape), tuple(wanted[name].shape))
+        for name in given
+        if name in wanted and given[name].shape != wanted[name].shape
+    }
+    classes = {(got[:1], needed[:1]) for got, needed in differs.values()}
+    if len(classes) <= 1 and all(got and got[1:] == needed[1:] for got, needed in differs.values()):
+        return
+    listed = [f"{name} is {got}, needed {needed}" for name, (got, needed) in differs.items()]
+    if len(listed) > 4:
+        listed[4:] = [f"and {len(listed) - 4} more"]
+    raise ModelError(
+        f"weights {path} contradict the network in {len(differs)} of {len(wanted)} shapes: "
+        f"{'; '.join(listed)}; give weights of this very network, or let `citycover import-weights` fit a "
+        "public checkpoint"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,1 @@
+"""What numbers mean: legends, tables between them, rasters of class numbers."""

@@ -1,0 +1,209 @@
+"""Legends: what class numbers mean, how they look, and how one legend maps onto another."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from citycover.errors import ConfigError
+from citycover.files.configs import config_names, config_path
+
+_COLOR = re.compile(r"^#[0-9a-fA-F]{6}$")
+
+
+class LegendClass(BaseModel):
+    """One class: its number in rasters, its name, its colour."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int
+    """Number in the raster; any integer in a label legend, 0..255 in a product."""
+    name: str
+    color: str
+    """`#rrggbb`."""
+
+    @field_validator("color")
+    @classmethod
+    def _is_hex(cls, value: str) -> str:
+        if not _COLOR.match(value):
+            raise ValueError(f"a colour is written #rrggbb, got {value!r}")
+        return value.lower()
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green, blue, 0..255."""
+        return int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What a remap table does with the ids of another legend: every id of the table stands here once."""
+
+    classes: dict[int, tuple[int, ...]]
+    """Our id -> ids of the other legend that became it; empty where there are none."""
+    dropped: tuple[int, ...]
+    """Ids of the other legend that became nodata."""
+
+
+class Legend(BaseModel):
+    """Classes in the order of the legend file, and remap tables onto or from others.
+
+    `remap[OTHER]` maps class ids of the legend named OTHER to ids of this one; an id that maps to
+    `nodata` is dropped on purpose. Ids of OTHER that are missing from the table are unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str = ""
+    source: str = ""
+    """Where the classes are defined."""
+    nodata: int | None = None
+    """Number of pixels without a class; None where the legend has none."""
+    classes: tuple[LegendClass, ...] = Field(min_length=1)
+    remap: dict[str, dict[int, int]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Legend:
+        ids = [c.id for c in self.classes]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise ValueError(f"class ids must differ; twice: {twice}")
+        if self.nodata in ids:
+            raise ValueError(f"nodata {self.nodata} is also a class id")
+        for other, table in self.remap.items():
+            stray = sorted({v for v in table.values() if v not in ids and v != self.nodata})
+            if stray:
+                raise ValueError(f"remap table {other!r} maps to ids that are no class here: {stray}")
+        return self
+
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        """Class ids in legend order."""
+        return tuple(c.id for c in self.classes)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Class names in legend order."""
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def product_nodata(self) -> int:
+        """Nodata number of a uint8 product: the legend's own if it fits, else 255."""
+        if self.nodata is not None and 0 <= self.nodata <= 255:
+            return self.nodata
+        return 255
+
+    def check_product(self) -> None:
+        """Raise ConfigError unless the ids fit into a uint8 product beside one nodata number."""
+        bad = [i for i in self.ids if not 0 <= i <= 255 or i == self.product_nodata]
+        if bad:
+            raise ConfigError(
+                f"legend {self.name!r} has class ids {bad}; a product holds ids 0..255 other than nodata "
+                f"{self.product_nodata}; remap them to such numbers"
+            )
+
+    def merged(self, other: str) -> Merge:
+        """Which ids of legend `other` each of our classes was merged from, and which were dropped.
+
+        Raises:
+            ConfigError: there is no remap table for `other`.
+        """
+        table = self.table_from(other)
+        became = {i: tuple(sorted(k for k, v in table.items() if v == i)) for i in self.ids}
+        return Merge(became, dropped=tuple(sorted(k for k, v in table.items() if v not in became)))
+
+    def table_from(self, other: str) -> dict[int, int]:
+        """Table `id of other -> our id`."""
+        if other not in self.remap:
+            known = ", ".join(sorted(self.remap)) or "none"
+            raise ConfigError(
+                f"legend {self.name!r} has no remap table from {other!r}; it has: {known}; "
+                f"add [remap.{other}] to the legend file"
+            )
+        return self.remap[other]
+
+    def remap_from(
+        self, other: str, labels: NDArray[np.integer], other_nodata: int | None
+    ) -> NDArray[np.int32]:
+        """Turn labels of legend `other` into ours; `other_nodata` becomes our product nodata.
+
+        Args:
+            other: name of the legend that `labels` is written in.
+            labels: (...) integer ids.
+            other_nodata: number of unlabelled pixels in `labels`, or None.
+
+        Raises:
+            ConfigError: labels hold ids that the table does not know, listed with their counts.
+        """
+        nodata = self.product_nodata
+        table = dict(self.table_from(other))
+        if other_nodata is not None:
+            table.setdefault(other_nodata, nodata)
+        ids, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        unknown = [(int(i), int(n)) for i, n in zip(ids, counts, strict=True) if int(i) not in table]
+        if unknown:
+            said = ", ".join(f"{i} ({n} px)" for i, n in unknown[:12])
+            raise ConfigError(f"labels hold ids that legend {other!r} does not have: {said}")
+        new = np.array([table[int(i)] for i in ids], dtype=np.int32)
+        return new[inverse].reshape(labels.shape)
+
+
+def parse_legend(data: dict[str, object], name: str) -> Legend:
+    """Build a legend from a decoded TOML table; `name` is used where the file gives none."""
+    try:
+        return Legend.model_validate({"name": name, **data})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"legend {name!r} is not valid: {problems}") from None
+
+
+def read_legend(name_or_file: str | Path) -> Legend:
+    """Read a built-in legend by name, or a legend file.
+
+    Raises:
+        ConfigError: no such legend, or the file is not a valid one.
+    """
+    path = Path(name_or_file)
+    if path.suffix != ".toml":
+        path = config_path("legends", f"{name_or_file}.toml")
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no legend {str(name_or_file)!r}; built in: {', '.join(legend_names())}; "
+            "give one of these or the path of a .toml file"
+        )
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"legend file {path} is not TOML: {error}") from None
+    return parse_legend(data, path.stem)
+
+
+def legend_names() -> tuple[str, ...]:
+    """Names of the built-in legends."""
+    return config_names("legends")
+
+
+def legends_that_fit(ids: Collection[int]) -> tuple[str, ...]:
+    """Names of the built-in legends that hold all of some ids (or have them as nodata), fewest classes first.
+
+    >>> legends_that_fit([10, 95, 100])
+    ('worldcover',)
+    """
+    wanted = set(ids)
+    legends = [read_legend(name) for name in legend_names()]
+    fitting = [legend for legend in legends if wanted <= {*legend.ids, legend.nodata}]
+    return tuple(legend.name for legend in sorted(fitting, key=lambda legend: len(legend.ids)))
+
+
+def lookup_table(ids: Iterable[int]) -> NDArray[np.uint8]:
+    """(channels,) uint8: legend id of each output channel, for `table[channel_map]`."""
+    return np.fromiter(ids, dtype=np.uint8)

@@ -1,0 +1,260 @@
+"""Class rasters: rasters of class numbers, read strip by strip, with ranks in a legend for pixels."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterioWindow
+
+from citycover.classes.legend import legends_that_fit
+from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
+from citycover.errors import ConfigError
+from citycover.files.gdal import READ_OPTIONS
+from citycover.geometry.grid import same_grid, tie
+from citycover.geometry.window import Window
+
+Progress = Callable[[float], object]
+"""Is told the share that is done, 0 to 1."""
+
+_STRIP_PIXELS = 2**22
+
+_CACHE_BYTES = 256 * 2**20
+
+_TOLERANCE = 0.001
+"""Pixels by which a place may be off where two CRS differ: GDAL projects a few points exactly, and the rest
+by lines between them. Its default is an eighth."""
+
+_MOST_IDS = 4096
+"""No legend has so many classes: a raster with more different numbers is an image or a height model."""
+
+
+class ClassRaster:
+    """The first band of a raster as class numbers, on its own grid or seen on another.
+
+    On another grid the nearest pixel counts: what the raster says at the centre of each pixel there. Memory
+    does not depend on the size of the raster.
+
+    Args:
+        path: any raster that GDAL reads.
+        role: `map` or `truth`, for messages.
+        onto: grid to read on; None: its own.
+
+    Raises:
+        ConfigError: not readable, or on no grid that can be tied to `onto`.
+    """
+
+    def __init__(self, path: Path, role: str = "map", onto: GeoBox | None = None) -> None:
+        self.path, self.role = path, role
+        self._stack = ExitStack()
+        try:
+            self._stack.enter_context(rasterio.Env(**READ_OPTIONS, GDAL_CACHEMAX=_CACHE_BYTES))
+            self.dataset = self._stack.enter_context(rasterio.open(path))
+            self.grid = _grid_of(self.dataset)
+            if onto is not None and not _same(self.grid, onto):
+                self._check_overlap(onto)
+                self.dataset = self._stack.enter_context(_seen_on(self.dataset, onto))
+                self.grid = onto
+        except RasterioError as error:
+            self._stack.close()
+            raise ConfigError(f"{role} {path} cannot be opened as a raster: {_brief(error)}") from None
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> ClassRaster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def whole(self) -> Window:
+        """All pixels."""
+        return Window(0, 0, *(int(n) for n in self.grid.shape))
+
+    def strips(self, part: Window | None = None, progress: Progress | None = None) -> Iterator[Window]:
+        """Windows of whole rows of a part, from top to bottom, each of about four million pixels."""
+        part = part or self.whole
+        rows = max(1, _STRIP_PIXELS // part.width)
+        for row in range(part.row, part.row_end, rows):
+            window = Window(row, part.col, min(rows, part.row_end - row), part.width)
+            yield window
+            if progress is not None:
+                progress((window.row_end - part.row) / part.height)
+
+    def read(self, window: Window) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
+        """Numbers and where they are valid (by nodata tag, mask or alpha), both (y, x).
+
+        Raises:
+            ConfigError: the pixels cannot be read, or are no whole numbers.
+        """
+        where = RasterioWindow(window.col, window.row, window.width, window.height)
+        try:
+            labels: NDArray[Any] = self.dataset.read(1, window=where)
+            valid = self.dataset.read_masks(1, window=where) > 0
+        except RasterioError as error:
+            raise ConfigError(f"{self.role} {self.path} cannot be read: {_brief(error)}") from None
+        return self._whole_numbers(labels, valid), valid
+
+    def read_ranks(self, window: Window, table: ClassTable) -> NDArray[np.int16]:
+        """(y, x) rank of each pixel's class, or NO_CLASS.
+
+        Raises:
+            ConfigError: it holds ids that the table does not know; they are listed with their counts.
+        """
+        labels, valid = self.read(window)
+        ranks = table.ranks_of(labels)
+        ranks[~valid] = NO_CLASS
+        if ranks.min(initial=NO_CLASS) == UNKNOWN:
+            raise ConfigError(_unknown(self.role, self.path, table))
+        return ranks
+
+    def _whole_numbers(self, labels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.integer]:
+        if labels.dtype.kind in "iu":
+            return labels
+        if labels.dtype.kind == "f":  # some tools write classes so
+            valid &= np.isfinite(labels)
+            whole = np.where(valid, labels, 0)
+            if (whole == np.round(whole)).all():
+                return whole.astype(np.int64)
+        raise ConfigError(
+            f"{self.role} {self.path} holds {labels.dtype} numbers that are not whole; "
+            "a class raster holds class ids in its first band; name such a file"
+        )
+
+    def _check_overlap(self, onto: GeoBox) -> None:
+        """Refuse what cannot be seen on a grid, before hours of reading nothing."""
+        if self.grid.crs is None or onto.crs is None:
+            raise ConfigError(
+                f"{self.role} {self.path} and the raster it is compared with lie on different grids and not "
+                "both have a CRS; give both one (gdal_edit.py -a_srs), or files of the same shape"
+            )
+        tie(self.grid.crs.proj, onto.crs.proj, f"{self.role} {self.path}")
+        ours, theirs = _degrees(self.grid), _degrees(onto)
+        if _apart(ours, theirs):
+            raise ConfigError(
+                f"{self.role} {self.path} covers {_listed_box(ours)}, the raster it is compared with "
+                f"{_listed_box(theirs)} (west,south,east,north): they do not "
+                "overlap; check their CRS, or name files of one place"
+            )
+
+
+def count_ids(path: Path, role: str = "map", progress: Progress | None = None) -> dict[int, int]:
+    """Pixels of each number in a class raster, nodata left out, smallest number first.
+
+    Raises:
+        ConfigError: not readable, or no class raster.
+    """
+    total: Counter[int] = Counter()
+    with ClassRaster(path, role) as raster:
+        for window in raster.strips(progress=progress):
+            labels, valid = raster.read(window)
+            total.update(_histogram(labels[valid]))
+            if len(total) > _MOST_IDS:
+                raise ConfigError(
+                    f"{role} {path} holds more than {_MOST_IDS} different numbers: it is an image or a "
+                    "height model; name a raster of classes"
+                )
+    return dict(sorted(total.items()))
+
+
+def name_legends(ids: Collection[int]) -> str:
+    """The end of a message: which built-in legends hold these ids."""
+    fits = legends_that_fit(ids)
+    return (
+        f"these built-in legends hold all its ids: {', '.join(fits)}" if fits else "no built-in legend does"
+    )
+
+
+def _histogram(labels: NDArray[np.integer]) -> dict[int, int]:
+    if labels.dtype.itemsize <= 2:  # counting is many times faster than sorting
+        every = np.arange(2 ** (8 * labels.dtype.itemsize), dtype=f"u{labels.dtype.itemsize}")
+        counts = np.bincount(labels.view(every.dtype), minlength=len(every))
+        seen = np.flatnonzero(counts)
+        return dict(zip(every[seen].view(labels.dtype).tolist(), counts[seen].tolist(), strict=True))
+    ids, counts = np.unique(labels, return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+def _unknown(role: str, path: Path, table: ClassTable) -> str:
+    counts = count_ids(path, role)
+    stray = {i: n for i, n in counts.items() if table.ranks_of(np.array([i])) == UNKNOWN}
+    option = {"map": "--map-legend", "truth": "--legend"}[role]
+    return (
+        f"{role} {path} holds ids that {table.title} does not have: {listed(stray)}; "
+        f"{name_legends(counts)}; say with {option} which one its numbers are written in"
+    )
+
+
+def listed(counts: Mapping[Any, int], unit: str = "px") -> str:
+    """Things and how often they occur, the first dozen, for messages."""
+    said = [f"{thing} ({n} {unit})" for thing, n in list(counts.items())[:12]]
+    return ", ".join(said) + (f" and {len(counts) - 12} more" if len(counts) > 12 else "")
+
+
+def _grid_of(dataset: Any) -> GeoBox:
+    return GeoBox(dataset.shape, dataset.transform, dataset.crs.to_wkt() if dataset.crs else None)
+
+
+def _same(one: GeoBox, other: GeoBox) -> bool:
+    if one.crs is None and other.crs is None:
+        return bool(one.shape == other.shape and one.transform == other.transform)
+    return same_grid(one, other)
+
+
+def _seen_on(dataset: Any, grid: GeoBox) -> Any:
+    """A view of a raster on another grid; an alpha band says where it has pixels."""
+    assert grid.crs is not None, "grids without a CRS were refused"
+    has_alpha = ColorInterp.alpha in dataset.colorinterp
+    return WarpedVRT(
+        dataset,
+        crs=grid.crs.to_wkt(),
+        transform=grid.transform,
+        width=grid.shape[1],
+        height=grid.shape[0],
+        resampling=Resampling.nearest,
+        add_alpha=not has_alpha,
+        tolerance=_TOLERANCE,
+    )
+
+
+def _degrees(grid: GeoBox) -> tuple[float, ...]:
+    """West, south, east, north of a grid; not finite where its CRS cannot be tied to the Earth."""
+    assert grid.crs is not None, "grids without a CRS were refused"
+    try:
+        to = Transformer.from_crs(grid.crs.proj, "EPSG:4326", always_xy=True)
+        return tuple(float(v) for v in to.transform_bounds(*grid.boundingbox))
+    except ProjError:
+        return (math.nan,) * 4
+
+
+def _apart(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """True where two boxes surely do not overlap; one that crosses 180 degrees (west > east) may."""
+    if one[0] > one[2] or other[0] > other[2]:
+        return False
+    return one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
+
+
+def _listed_box(box: tuple[float, ...]) -> str:
+    return ",".join(f"{v:.5f}" for v in box)
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")

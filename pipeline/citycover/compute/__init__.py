@@ -1,0 +1,1 @@
+"""A job into the store, here or on a cluster."""

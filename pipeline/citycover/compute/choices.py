@@ -1,0 +1,215 @@
+"""Short probes before a run: a sample of real windows, precision that may be trusted, speed and memory."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from citycover.compute.trials import MOST_REPEATS, PROBE_SHARE, measure_speed, sample_windows
+from citycover.errors import MachineError
+from citycover.job.job import Job, plan_windows
+from citycover.machine.memory import peak_rss, process_memory, release_memory
+from citycover.model.card import ModelCard
+from citycover.model.precision import Precision, fast_precision, passes_gate
+from citycover.model.predictor import ModelPredictor, to_probabilities
+from citycover.plan.cost import memory_bound
+from citycover.plan.plan import CHUNK, Plan
+from citycover.read.open import open_readers
+from citycover.scene.scene import Scene
+from citycover.store.store import WorkingStore
+from citycover.store.work import WorkFolder
+
+logger = logging.getLogger(__name__)
+
+GATE_PIXELS = 4_000_000
+"""Input pixels on which reduced precision is compared with fp32."""
+
+_CPU_BATCH_PIXELS = 1_500_000
+"""About where the activations of one batch stop fitting into the caches of a processor."""
+
+_GPU_BATCH_PIXELS = 16_000_000
+
+_GIB = 2**30
+
+_WORTH = 0.95
+"""A larger window takes more memory: it must take less than this part of the time."""
+
+_GROWTH = (3, 4)
+"""Windows that are tried beside the card's own, in halves of it."""
+
+
+def default_batch(plan: Plan, device: torch.device) -> int:
+    """Windows that go through the network together.
+
+    A network with finer output works on as many pixels. Batches are of one row, and their empty slots are
+    computed too: more windows than a row has would be waste.
+    """
+    pixels = _GPU_BATCH_PIXELS if device.type == "cuda" else _CPU_BATCH_PIXELS
+    worked_on = plan.window_pixels * math.ceil(plan.scale) ** 2
+    return max(1, min(64, plan.x.count, pixels // worked_on))
+
+
+def choose_precision(
+    wanted: str, predictor: ModelPredictor, samples: Callable[[], list[list[Tensor]]]
+) -> Precision:
+    """Precision of a run: what was asked for, or for `auto` the fastest that flips near-ties only.
+
+    Args:
+        wanted: auto, fp32, bf16 or fp16.
+        predictor: runs the samples; its precision is fp32 again afterwards.
+        samples: reads windows; called only if there is something to compare.
+    """
+    if wanted in ("fp32", "bf16", "fp16"):
+        return wanted  # type: ignore[return-value]  # narrowed by the line above
+    fast = fast_precision(predictor.device)
+    if fast is None or predictor.card.precision == "fp32":
+        return "fp32"
+    for window in samples():
+        moved = [tensor.to(predictor.device) for tensor in window]
+        exact = to_probabilities(predictor(moved), predictor.card)
+        predictor.precision = fast
+        try:
+            reduced = to_probabilities(predictor(moved), predictor.card)
+        finally:
+            predictor.precision = "fp32"
+        if not passes_gate(exact, reduced):
+            return "fp32"
+    return fast
+
+
+def keep_memory(plan: Plan, scene: Scene, predictor: ModelPredictor, bound: float) -> Plan:
+    """The plan with its batch and then its blocks made smaller, until a process holds at most `bound` GiB.
+
+    A window is tried, and a batch taken to need as many times what that one needed.
+
+    Raises:
+        MachineError: even the narrowest block needs more.
+    """
+    release_memory()
+    held = process_memory("VmRSS") or peak_rss()
+    measure_speed(replace(plan, batch=1), predictor, repeats=1)
+    window = peak_rss() - held
+    channels = len(predictor.card.channels)
+    shrinks = predictor.device.type == "cpu"  # elsewhere a batch lies in the memory of the device
+    while True:
+        batches = plan.batch if shrinks else 1
+        needed = held + batches * window + memory_bound(plan, scene, channels).total
+        if needed <= bound * _GIB:
+            return plan
+        height, width = plan.block_shape
+        if batches > 1:
+            plan = replace(plan, batch=plan.batch // 2)
+        elif width > CHUNK:
+            plan = replace(plan, block_shape=(height, max(CHUNK, width // 2 // CHUNK * CHUNK)))
+        else:
+            raise MachineError(
+                f"--memory {bound:g} is too little: program, network and the narrowest block take "
+                f"{needed / _GIB:.2f} GiB in windows of {plan.x.window} px; give more, or a smaller --window"
+            )
+
+
+def larger_windows(card: ModelCard) -> tuple[int, ...]:
+    """Longer windows than the card's own that its rule allows: less overlap, if the device bears them.
+
+    Shorter ones are no candidates: trim and feather were measured at the card's size, and shorter windows
+    have more seams.
+
+    >>> from citycover.model.builtin import read_builtins
+    >>> larger_windows(read_builtins()[0].card)
+    (1536, 2048)
+    """
+    rule = card.window
+    if rule.fixed:
+        return ()
+    sizes = (-(-rule.size * k // (2 * rule.multiple)) * rule.multiple for k in _GROWTH)
+    return tuple(size for size in sizes if size <= rule.maximum)
+
+
+def fastest_window(plans: Mapping[int, Plan], predictor: ModelPredictor) -> int:
+    """The window in which a run takes least time: redundancy x time per pixel; of near equals the smaller.
+
+    Args:
+        plans: the same scene in windows of rising size, batch settled. Sizes after the first are tried only
+            as long as all trials together push at most `PROBE_SHARE` of the run through the network; each is
+            tried more than once where that share allows it.
+        predictor: runs each plan's windows on random pixels.
+    """
+    first = next(iter(plans))
+    budget = PROBE_SHARE * plans[first].windows * plans[first].window_pixels
+    trials = list(itertools.accumulate(plan.batch * plan.window_pixels for plan in plans.values()))
+    tried = [size for size, pixels in zip(plans, trials, strict=True) if 2 * pixels <= budget]
+    if len(tried) < 2:
+        return first
+    repeats = min(MOST_REPEATS, int(budget / trials[len(tried) - 1]) - 1)
+    seconds: dict[int, float] = {}
+    for size in tried:
+        try:
+            seconds[size] = measure_speed(plans[size], predictor, repeats).seconds(plans[size])
+        except torch.OutOfMemoryError:
+            break
+    logger.info("seconds by window: %s", {size: round(s, 1) for size, s in seconds.items()})
+    best = first
+    for size, time_taken in seconds.items():
+        if time_taken < _WORTH * seconds[best]:
+            best = size
+    return best
+
+
+def kept_choices(job: Job, folder: WorkFolder) -> dict[str, Any]:
+    """What the unfinished run in the folder had settled, if there is one.
+
+    Raises:
+        ProductError: it is of another model, scene or area.
+    """
+    return dict(WorkingStore.read_extra(folder.work, job.given)) if folder.resumable else {}
+
+
+def settle(job: Job, kept: dict[str, Any], predictor: ModelPredictor) -> tuple[Plan, dict[str, Any]]:
+    """Window, batch and precision: as asked for, as the unfinished run had them, or chosen here.
+
+    Returns:
+        The plan, and the choices that a resumed run must keep.
+    """
+    request = job.request
+
+    def plan_in(window: int) -> Plan:
+        plan = plan_windows(request, job.model, job.scene, job.area, window)
+        batch = request.batch or default_batch(plan, predictor.device)
+        if "batch" in kept and request.batch in (None, kept.get("batch_asked")):
+            batch = kept["batch"]
+        return replace(plan, batch=batch)
+
+    window = request.window or kept.get("window")
+    if window is None:
+        larger = larger_windows(job.model.card) if request.memory is None else ()
+        sizes = (job.model.card.window.size, *larger)
+        window = fastest_window({size: plan_in(size) for size in sizes}, predictor)
+    plan = plan_in(window)
+    precision = kept.get("precision") if request.precision == "auto" else None
+    if precision is None:
+        readers = open_readers(job.scene, request.threads)
+        precision = choose_precision(
+            request.precision,
+            predictor,
+            lambda: sample_windows(plan, job.model.card, readers, GATE_PIXELS),
+        )
+    plan = replace(plan, precision=precision)
+    if "block" in kept:
+        plan = replace(plan, block_shape=tuple(kept["block"]))
+    elif request.memory is not None:
+        plan = keep_memory(plan, job.scene, predictor, request.memory)
+    release_memory()  # what the trials took, in windows larger than the one that was chosen
+    return plan, {
+        "window": window,
+        "batch": plan.batch,
+        "batch_asked": request.batch,
+        "precision": precision,
+        "block": list(plan.block_shape),
+    }

@@ -1,0 +1,1 @@
+"""A job into the store on the workers of a Dask cluster."""

@@ -1,0 +1,178 @@
+"""A Dask cluster, of our own processes or of others: connecting, waiting, asking all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.comm.core import CommClosedError
+
+from citycover.compute.cluster.terms import Terms
+from citycover.compute.cluster.worker import WorkerSetup, why_unfit
+from citycover.errors import CitycoverError, MachineError, StoppedError
+from citycover.machine.device import visible_devices
+
+ALLOWED_FAILURES = 3
+"""Deaths of workers over one run of blocks after which the blocks, not the workers, are to blame."""
+
+CONNECT_SECONDS = 5
+
+WORKER_SECONDS = 60
+"""How long a cluster may be without any worker, and a scheduler or worker without an answer."""
+
+
+@contextlib.contextmanager
+def open_cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
+    """A client of a cluster of our own, or of one that is there.
+
+    Args:
+        workers: processes of this machine; they end with the client, however it ends.
+        scheduler: address of a scheduler, instead.
+
+    Raises:
+        MachineError: the scheduler does not answer, or no worker comes; or, from the body, it was lost.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_silent_client())
+        if scheduler is not None:
+            client = stack.enter_context(_connect(scheduler))
+            plugin = WorkerSetup()
+        else:
+            client = stack.enter_context(_start(workers or 1))
+            plugin = WorkerSetup(visible_devices(), own=True)
+        stack.enter_context(_loss_told(client))
+        _await_worker(client, workers or 1)
+        _ask_all(client, os.getpid)  # what follows would wait for ever on a worker that hangs
+        client.register_plugin(plugin)
+        client.forward_logging("citycover", logging.INFO)
+        yield client
+
+
+@contextlib.contextmanager
+def _silent_client() -> Iterator[None]:
+    """Keep distributed's client from logging tracebacks: what ends a run is raised, and told, by us."""
+    log = logging.getLogger("distributed.client")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextlib.contextmanager
+def _loss_told(client: Client) -> Iterator[None]:
+    """Say that the scheduler was lost, whatever the call that was under way made of it.
+
+    Futures are cancelled as soon as the connection breaks: a scheduler that comes back knows nothing of them.
+    """
+    address = _address(client)
+    try:
+        yield
+    except (CitycoverError, StoppedError):
+        raise
+    except Exception as error:
+        signs = (CommClosedError, CancelledError, TimeoutError)
+        if client.status == "running" and not isinstance(error, signs):
+            raise
+        raise MachineError(
+            f"the scheduler at {address} was lost in the middle of the run ({type(error).__name__}); start "
+            "scheduler and workers again, then run the same command: finished blocks are kept"
+        ) from error
+
+
+def _connect(address: str) -> Client:
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise MachineError(
+            f"no scheduler answers at {address} ({type(error).__name__}); start one with `dask scheduler`, "
+            "give its address as tcp://HOST:8786, or use --workers"
+        ) from None
+
+
+@contextlib.contextmanager
+def _start(workers: int) -> Iterator[Client]:
+    """Processes of our own, each with one thread for tasks; a nanny starts one anew when it dies."""
+    settings = {"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # the plan bounds memory; a nanny that kills is no help
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def _await_worker(client: Client, workers: int) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError:
+        raise MachineError(
+            f"no worker came within {WORKER_SECONDS} s, {workers} wanted; start workers with "
+            f"`dask worker {_address(client)}`"
+        ) from None
+
+
+def _address(client: Client) -> str:
+    assert client.scheduler is not None, "the client is connected"
+    return str(client.scheduler.address)
+
+
+def count_workers(client: Client) -> int:
+    """Workers that the scheduler knows now."""
+    return len(client.nthreads(callback_timeout=WORKER_SECONDS))
+
+
+def _ask_all(client: Client, question: Callable[..., Any], *about: object) -> dict[str, Any]:
+    """The answer of every worker by its address, or the exception that it raised instead."""
+    try:
+        answers: dict[str, Any] = client.run(
+            question, *about, on_error="return", callback_timeout=WORKER_SECONDS
+        )
+    except TimeoutError:
+        count = count_workers(client)  # where it is the scheduler that hangs, this raises
+        raise MachineError(
+            f"not all of the {count} workers answered within {WORKER_SECONDS} s: one hangs, or cannot be "
+            "reached from the scheduler; end it, then run the same command again"
+        ) from None
+    return answers
+
+
+def describe(client: Client) -> str:
+    """A line about a cluster: how many work for it, where to watch, where they log."""
+    count = count_workers(client)
+    link = client.dashboard_link if importlib.util.find_spec("bokeh") else "none, as bokeh is not installed"
+    return (
+        f"{count} workers of {_address(client)}; dashboard: {link}; "
+        "what workers log is repeated here (-v, --log-file)"
+    )
+
+
+def check_workers(client: Client, terms: Terms) -> None:
+    """Ask every worker whether it can take part.
+
+    Raises:
+        MachineError: one cannot, or does not answer; the message says why.
+    """
+    for address, why in _ask_all(client, why_unfit, terms).items():
+        if isinstance(why, Exception):
+            raise MachineError(
+                f"worker {address} cannot take part ({type(why).__name__}: {why}); install the same "
+                "citycover, python and torch there"
+            )
+        if why:
+            raise MachineError(f"worker {address} cannot take part: {why}")

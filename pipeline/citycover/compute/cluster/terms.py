@@ -1,0 +1,93 @@
+"""What crosses between client and workers: small, picklable values."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from citycover.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+    from citycover.model.predictor import Predictor
+    from citycover.plan.plan import Block, Plan
+    from citycover.read.reader import Reader
+    from citycover.scene.area import AreaMask
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a worker must see, and as what, to take part in a run."""
+
+    run: str
+    """Name of the run; topic of its events."""
+    lease: Path
+    """File in the working folder that holds the name of the run."""
+    files: tuple[tuple[str, int], ...] = ()
+    """Path and size of every input file."""
+    model: tuple[str, str] | None = None
+    """Path and sha256 of the model file."""
+    versions: tuple[tuple[str, str], ...] = ()
+    """What must be equal, by name: see `local_versions`."""
+
+    def held(self) -> bool:
+        """True while the folder is this run's."""
+        with contextlib.suppress(OSError):
+            return self.lease.read_text(encoding="utf-8") == self.run
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFactory:
+    """Loads a model file onto a device: the usual predictor of a run."""
+
+    path: Path
+    sha256: str
+
+    def __call__(self, device: torch.device) -> Predictor:
+        """Load it; precision is set by the plan."""
+        from citycover.model.predictor import ModelPredictor
+
+        return ModelPredictor(self.path, device)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all blocks of a run have in common: small, and picklable."""
+
+    terms: Terms
+    plan: Plan
+    make_predictor: Callable[[torch.device], Predictor]
+    """Picklable; called once a worker. Factories that compare equal share a loaded network."""
+    open_readers: Callable[[], Sequence[Reader]]
+    store: Path
+    """Folder of the working store."""
+    area: AreaMask | None = None
+    device: str = "auto"
+    threads: int | None = None
+    """Threads to compute with; None: as many as the worker was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker did of the blocks that it was handed."""
+
+    done: tuple[Block, ...]
+    windows: dict[str, int]
+    """`run` and `skipped`."""
+    seconds: dict[str, float]
+    """Time by stage."""
+    peak_rss: int = 0
+    """Bytes of memory that the worker held at most so far."""
+
+
+def local_versions() -> tuple[tuple[str, str], ...]:
+    """Versions that must be the same everywhere, so that every worker computes the same pixels."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return (("python", python), ("torch", version("torch")), ("citycover", __version__))

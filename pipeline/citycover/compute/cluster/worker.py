@@ -1,0 +1,230 @@
+"""What a process of a cluster does: the same loop as a run in one process, over the blocks it is handed.
+
+    client ── Work, blocks ──▶ worker: network (loaded once) ─▶ run_blocks ─▶ shards and ledger on disk
+           ◀─ events: windows, block ──┘                            one thread, as long as the process lives
+
+A worker writes straight into the working store: a block belongs to one worker, so workers never meet. The
+client holds the folder's lock, which a worker on another host cannot see; the *lease*, a file in the folder
+that names the run, stands for it. A worker that finds another name there, because its client died and a
+later run took over, drops its block and ends.
+
+Everything heavy is imported inside functions: `tune_allocator` must come before torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from distributed import Worker, WorkerPlugin, get_worker
+
+from citycover.compute.cluster.terms import ModelFactory, Report, Terms, Work, local_versions
+from citycover.errors import MachineError
+from citycover.machine.memory import tune_allocator
+
+if TYPE_CHECKING:
+    import torch
+
+    from citycover.job.job import Job
+    from citycover.model.predictor import Predictor
+    from citycover.plan.plan import Block, Plan
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerSetup(WorkerPlugin):
+    """Prepares a process before anything heavy is imported there."""
+
+    name = "citycover"
+    idempotent = False
+
+    def __init__(self, devices: tuple[str, ...] = (), *, own: bool = False) -> None:
+        """Describe the preparation.
+
+        Args:
+            devices: CUDA devices to share out, one a worker, by the workers' numbers; none: leave them be.
+            own: the processes are ours: signals are the client's business.
+        """
+        self.devices, self.own = devices, own
+
+    def setup(self, worker: Worker) -> None:
+        """Called by distributed in each worker, in its main thread, before its first task."""
+        tune_allocator()
+        logging.getLogger("citycover").setLevel(logging.INFO)
+        if self.devices:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.devices[int(worker.name) % len(self.devices)]
+        if self.own:
+            # What ends a task is raised, and told, by the client.
+            logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
+            if threading.current_thread() is threading.main_thread():
+                # A terminal sends SIGINT to all processes at once; the client tells us when to stop.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@dataclass
+class _Process:
+    """What this process keeps from task to task."""
+
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "citycover-inference"))
+    """One thread computes, however many the worker has: allocator and torch like it that way."""
+    stops: dict[str, threading.Event] = field(default_factory=dict)
+    seen: set[Terms] = field(default_factory=set)
+    loaded: tuple[object, Predictor] | None = None
+
+    def stop_of(self, run: str) -> threading.Event:
+        return self.stops.setdefault(run, threading.Event())
+
+    def predictor(self, make: Callable[[torch.device], Predictor], name: str) -> Predictor:
+        """The network of a run, loaded once. The last one is kept, and no more: devices are small."""
+        if self.loaded is None or self.loaded[0] != (make, name):
+            from citycover.machine.device import choose_device
+
+            self.loaded = None
+            self.loaded = ((make, name), make(choose_device(name)))
+            logger.info("loaded the network in process %d on %s", os.getpid(), socket.gethostname())
+        return self.loaded[1]
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in the inference thread."""
+        return self.thread.submit(function, *arguments).result()
+
+
+_process = _Process()
+
+
+def why_unfit(terms: Terms) -> str | None:
+    """Why this process cannot take part in a run; None: it can."""
+    here = dict(local_versions())
+    for name, wanted in terms.versions:
+        if here.get(name) != wanted:
+            return f"it has {name} {here.get(name)}, the client has {wanted}; install the same version"
+    try:
+        if terms.lease.read_text(encoding="utf-8") != terms.run:
+            return f"{terms.lease.parent} belongs to another run there"
+        probe = terms.lease.with_name(f".{socket.gethostname()}.{os.getpid()}.probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror
+        return f"it cannot write to {terms.lease.parent} ({reason}); --out must be on a shared folder"
+    for path, size in terms.files:
+        if not _has_size(Path(path), size):
+            return f"it cannot see the input {path} as the client does; put it on a shared folder"
+    if terms.model is not None and _sha256(Path(terms.model[0])) != terms.model[1]:
+        return f"it cannot see the model {terms.model[0]} as the client does; put it on a shared folder"
+    return None
+
+
+def request_stop(run: str) -> None:
+    """Let the computation of a run end after the batch in hand. Called in the worker's event loop."""
+    _process.stop_of(run).set()
+
+
+def settle_job(job: Job, kept: dict[str, Any], terms: Terms) -> tuple[Plan, dict[str, Any], str]:
+    """Settle window, batch and precision where the network will run.
+
+    Returns:
+        The plan, the choices that a resumed run must keep, and the device.
+    """
+
+    def settle_here() -> tuple[Plan, dict[str, Any], str]:
+        from citycover.compute.choices import settle
+        from citycover.model.predictor import ModelPredictor
+
+        _check(terms)
+        _set_threads(job.request.threads)
+        predictor = _process.predictor(ModelFactory(job.model.path, job.model.sha256), job.request.device)
+        assert isinstance(predictor, ModelPredictor)
+        predictor.precision = "fp32"
+        plan, choices = settle(job, kept, predictor)
+        return plan, choices, str(predictor.device)
+
+    return _process.run(settle_here)
+
+
+def compute(work: Work, blocks: Sequence[Block]) -> Report:
+    """Compute vertically adjacent blocks of one column and write them into the store.
+
+    Those that the ledger has already are left out, so a run that moves to another worker goes on.
+
+    Raises:
+        StoppedError: the client said so; what was finished is in the store.
+        MachineError: this process cannot see what it needs.
+    """
+    return _process.run(_compute, work, blocks, get_worker())
+
+
+def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
+    from citycover.compute.sink import StoreSink
+    from citycover.engine.blocks import run_blocks
+    from citycover.engine.input import SweepInput
+    from citycover.machine.memory import peak_rss
+    from citycover.machine.stages import Stages
+    from citycover.model.predictor import ModelPredictor
+    from citycover.store.store import WorkingStore
+
+    _check(work.terms)
+    _set_threads(work.threads or worker.state.nthreads)
+    predictor = _process.predictor(work.make_predictor, work.device)
+    if isinstance(predictor, ModelPredictor):
+        predictor.precision = work.plan.precision
+    stages, run = Stages(), work.terms.run
+    done: list[Block] = []
+
+    def note(block: Block) -> None:
+        """Tell the client of a block that is safe."""
+        done.append(block)
+        worker.log_event(run, {"block": list(block.index)})
+
+    with WorkingStore.open(work.store) as store:
+        sink = StoreSink(store, lambda windows: worker.log_event(run, {"windows": windows}), work.terms.held)
+        given = SweepInput(
+            plan=work.plan,
+            predictor=predictor,
+            open_readers=work.open_readers,
+            area=work.area,
+            stages=stages,
+            stop=_process.stop_of(run),
+            on_windows=sink.count,
+        )
+        run_blocks(given, sink, note, blocks)
+    return Report(tuple(done), sink.windows, stages.seconds(), peak_rss())
+
+
+def _check(terms: Terms) -> None:
+    """Raise MachineError where this process cannot take part; looked at once a run."""
+    if terms not in _process.seen:
+        if why := why_unfit(terms):
+            raise MachineError(f"a worker on {socket.gethostname()} cannot take part: {why}")
+        _process.seen.add(terms)
+
+
+def _set_threads(threads: int | None) -> None:
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == size
+    return False
+
+
+def _sha256(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""

@@ -1,0 +1,48 @@
+"""All blocks in this process."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from citycover.compute.choices import kept_choices, settle
+from citycover.compute.sink import Computed, StoreSink, open_store
+from citycover.engine.blocks import run_blocks
+from citycover.engine.input import SweepInput
+from citycover.job.job import Job, area_mask
+from citycover.job.watch import Watch
+from citycover.machine.device import choose_device
+from citycover.machine.stages import Stages
+from citycover.model.predictor import ModelPredictor
+from citycover.read.open import open_readers
+from citycover.store.work import WorkFolder
+
+
+def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
+    """All unfinished blocks, in this process."""
+    if job.request.threads:
+        torch.set_num_threads(job.request.threads)
+    with stages.time("start"):
+        device = choose_device(job.request.device)
+        predictor = ModelPredictor(job.model.path, device)
+        plan, choices = settle(job, kept_choices(job, folder), predictor)
+        predictor.precision = plan.precision
+        store = open_store(job, folder, plan, choices)
+    earlier = store.finished()
+    watch.started(plan, sum(record.pixels for record in earlier.values()))
+    sink = StoreSink(store, watch.predicted)
+    swept = time.perf_counter()
+    given = SweepInput(
+        plan=plan,
+        predictor=predictor,
+        open_readers=open_readers(job.scene, job.request.threads),
+        area=area_mask(job, plan),
+        stages=stages,
+        stop=watch.stop,
+        on_windows=sink.count,
+    )
+    with store:
+        run_blocks(given, sink, watch.advanced)
+    stages.add("sweep", time.perf_counter() - swept)
+    return Computed(plan, str(device))

@@ -1,0 +1,83 @@
+"""Where finished blocks go: shards, then the ledger."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from citycover.engine.canvas import FinishedBlock
+from citycover.errors import MachineError
+from citycover.files.failures import machine_errors
+from citycover.job.job import Job
+from citycover.plan.plan import CHUNK, Plan
+from citycover.store.shard import ArraySpec, Layout
+from citycover.store.store import WorkingStore
+from citycover.store.work import WorkFolder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """All blocks are in the store."""
+
+    plan: Plan
+    device: str
+    workers: int = 1
+    """Processes that computed."""
+    peak_rss: int = 0
+    """Bytes of memory that one of them held at most, if they are other processes than this one."""
+
+
+def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]) -> WorkingStore:
+    """The store of the unfinished run, if there is one and it is this run; else a new one."""
+    layout = Layout(plan.shape, plan.block_shape, (CHUNK, CHUNK))
+    arrays = [ArraySpec("classes", job.model.card.legend.product_nodata), ArraySpec("confidence", 0)]
+    threads = job.request.threads or 2
+    identity = job.identity(plan)
+    if folder.resumable:
+        store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)
+        logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))
+        return store
+    return WorkingStore.create(folder.work, layout, arrays, identity, choices, threads)
+
+
+@dataclass
+class StoreSink:
+    """The working store as a sink of blocks, and the count of windows beside it."""
+
+    store: WorkingStore
+    predicted: Callable[[int], None]
+    """Told the number of windows that went by, after each row of them."""
+    may_write: Callable[[], bool] = lambda: True
+    """Whether the run still holds the folder; asked before each block."""
+    windows: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
+    _written: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, run: int, skipped: int) -> None:
+        """Note windows of one row."""
+        with self._lock:
+            self.windows["run"] += run
+            self.windows["skipped"] += skipped
+        self.predicted(run + skipped)
+
+    def finished(self) -> set[tuple[int, int]]:
+        """Blocks in the ledger."""
+        return set(self.store.finished())
+
+    def write(self, finished: FinishedBlock) -> None:
+        """Write shards, then the ledger, as long as the run holds the folder."""
+        if not self.may_write():
+            raise MachineError(f"{self.store.folder} was taken over by another run, or is gone")
+        with self._lock:
+            counts = {k: self.windows[k] - self._written[k] for k in self.windows}
+            self._written = dict(self.windows)
+        arrays = {"classes": finished.classes, "confidence": finished.confidence}
+        with machine_errors(self.store.folder):
+            self.store.write_block(finished.block.index, arrays, holes=finished.holes, counts=counts)
+        for hole in finished.holes:
+            logger.warning("unreadable: %s in %s: %s", hole.window, hole.path, hole.reason)

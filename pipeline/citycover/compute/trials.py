@@ -1,0 +1,101 @@
+"""Windows of the scene in question, run to see how fast they go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from citycover.engine.strips import StripSource
+from citycover.machine.memory import peak_rss
+from citycover.model.card import ModelCard
+from citycover.model.predictor import ModelPredictor
+from citycover.plan.axis import coarse_axis
+from citycover.plan.plan import Plan
+from citycover.read.reader import Reader
+
+PROBE_SHARE = 0.02
+"""Most of a run that choosing its window may cost."""
+
+MOST_REPEATS = 3
+
+
+def sample_windows(
+    plan: Plan, card: ModelCard, open_readers: Callable[[], Sequence[Reader]], pixels: int
+) -> list[list[Tensor]]:
+    """Real windows from all over the scene, as a predictor takes them, one at a time.
+
+    Args:
+        plan: which windows there are.
+        card: band groups.
+        open_readers: one reader a band group.
+        pixels: input pixels wanted at least, as far as the scene has so many.
+    """
+    wanted = max(1, -(-pixels // plan.window_pixels))
+    rows = sorted({round(k * (plan.y.count - 1) / 4) for k in (2, 0, 4, 1, 3)})
+    per_row = -(-wanted // len(rows))
+    spread = max(1, plan.x.count // per_row)
+    found: list[list[Tensor]] = []
+    readers = open_readers()
+    try:
+        for row in rows:
+            for column in range(spread // 2, plan.x.count, spread):
+                window = _read_window(plan, card, readers, row, column)
+                if window is not None and len(found) < wanted:
+                    found.append(window)
+    finally:
+        for reader in readers:
+            reader.close()
+    return found
+
+
+def _read_window(
+    plan: Plan, card: ModelCard, readers: Sequence[Reader], row: int, column: int
+) -> list[Tensor] | None:
+    """One (1, band, y, x) tensor a band group; None where no pixel is valid."""
+    tensors, any_valid = [], False
+    for group, reader in zip(card.groups, readers, strict=True):
+        y, x = coarse_axis(plan.y, group.ratio), coarse_axis(plan.x, group.ratio)
+        origin = (plan.origin[0] // group.ratio, plan.origin[1] // group.ratio)
+        source = StripSource(reader, y, x, range(column, column + 1), origin, group.fills)
+        strip = next(source.strips(row))
+        any_valid |= bool(strip.valid.any())
+        tensor = torch.from_numpy(strip.values.copy()).permute(2, 0, 1)[None]
+        tensors.append(tensor if tensor.dtype == torch.uint8 else tensor.to(torch.float32))
+    return tensors if any_valid else None
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What a short probe of the network measured."""
+
+    seconds_per_window: float
+    activation_bytes: int
+    """Memory that one batch needs beyond what was held before, as far as the process grew."""
+
+    def seconds(self, plan: Plan) -> float:
+        """Estimated wall time of the whole plan; the forward pass is most of it."""
+        return 1.15 * self.seconds_per_window * plan.windows
+
+
+def measure_speed(plan: Plan, predictor: ModelPredictor, repeats: int = 2) -> Speed:
+    """Run the network on random windows; the least time counts, for what else the machine does only adds."""
+    generator = torch.Generator().manual_seed(0)
+    windows = []
+    for group in predictor.card.groups:
+        shape = (plan.batch, len(group.bands), plan.y.window // group.ratio, plan.x.window // group.ratio)
+        numbers = torch.randint(0, 255, shape, generator=generator, dtype=torch.uint8)
+        tensor = numbers if group.dtypes[0] == "uint8" else numbers.float() * 40
+        windows.append(tensor.to(predictor.device))
+    before = peak_rss()
+    predictor(windows)
+    held = peak_rss() - before
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        predictor(windows).sum().item()  # waits for the device
+        times.append(time.perf_counter() - begin)
+    return Speed(min(times) / plan.batch, held)

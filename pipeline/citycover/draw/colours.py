@@ -1,0 +1,27 @@
+"""Colours from numbers: a stretch of an image, a palette of classes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from citycover.classes.legend import Legend
+
+
+def stretch(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """(y, x, 3) uint8: each band from its 2nd to its 98th percentile over valid pixels."""
+    bands = []
+    for band in np.moveaxis(image.astype(np.float32), 2, 0):
+        good = valid & np.isfinite(band)
+        low, high = np.percentile(band[good], (2, 98)) if good.any() else (0.0, 1.0)
+        scaled = (np.nan_to_num(band) - low) * (255 / max(high - low, 1e-6))
+        bands.append(np.clip(scaled, 0, 255).astype(np.uint8))
+    return np.stack(bands if len(bands) == 3 else bands[:1] * 3, axis=2)
+
+
+def colorize(classes: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
+    """(y, x, 3) uint8: legend colours; ids without one are black."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    for entry in legend.classes:
+        table[entry.id] = entry.rgb
+    return table[classes]

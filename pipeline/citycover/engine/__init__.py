@@ -1,0 +1,1 @@
+"""From strips of the image to finished blocks of the map."""

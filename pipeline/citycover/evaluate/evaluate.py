@@ -1,0 +1,144 @@
+"""Evaluate a map: find out what is compared with what and in which legend, and compare."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from citycover.classes.legend import Legend
+from citycover.classes.raster import ClassRaster, Progress
+from citycover.classes.table import NO_CLASS, ClassTable, table_between
+from citycover.errors import ConfigError
+from citycover.evaluate.confusion import Confusion, count_pairs
+from citycover.evaluate.decide import write_decided
+from citycover.evaluate.estimate import StratifiedSample
+from citycover.evaluate.features import VECTOR_ENDINGS, compare_polygons, map_at_points, read_features
+from citycover.evaluate.rasters import check_compared, compare_rasters
+from citycover.evaluate.request import EvaluationRequest, Side, resolve
+from citycover.evaluate.strata import Strata
+from citycover.geometry.grid import pixel_ground_size
+
+logger = logging.getLogger(__name__)
+
+_SQUARE_METRES = 10_000.0  # of a hectare
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out."""
+
+    legend: Legend
+    """Compared in."""
+    confusion: Confusion
+    kind: str
+    """Of the truth: `raster`, `points` or `polygons`."""
+    unlabelled: int = 0
+    """Points or polygons whose class is empty."""
+    sample: StratifiedSample | None = None
+    """Where the truth is a stratified sample of points."""
+    hectares: float = 0.0
+    """Area of the strata."""
+
+    def report(self) -> dict[str, Any]:
+        """Everything as plain values; see `Confusion.report` and `StratifiedSample.report`."""
+        facts = {"legend": self.legend.name, "truth_kind": self.kind, "unlabelled": self.unlabelled}
+        adjusted = self.sample.report(self.legend, self.hectares) if self.sample else None
+        return self.confusion.report(self.legend) | facts | {"area_adjusted": adjusted}
+
+
+def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Evaluation:
+    """Compare a map with the truth; `progress` is told how far it is.
+
+    Raises:
+        ConfigError: a file cannot be read, a legend is missing or is not the one that a file is written in,
+            or map and truth do not overlap.
+    """
+    ours, theirs, legend = resolve(request)
+    table = table_between(ours.legend, legend, ours.table)
+    with _decided(request, ours, legend, table) as (path, map_table):
+        if theirs.path.suffix.lower() in VECTOR_ENDINGS:
+            return _compare_features(request, path, map_table, (ours, theirs), legend, progress)
+        truth_table = table_between(theirs.legend, legend, theirs.table)
+        confusion = compare_rasters(path, theirs.path, legend, map_table, truth_table, progress)
+    return Evaluation(legend, confusion, "raster")
+
+
+@contextmanager
+def _decided(
+    request: EvaluationRequest, ours: Side, legend: Legend, table: dict[int, int]
+) -> Iterator[tuple[Path, dict[int, int]]]:
+    """The class raster to compare, and the table from its numbers to ids of the legend."""
+    probabilities = request.probabilities
+    if probabilities is None and request.merge == "first":
+        probabilities = ours.path.with_name("landcover.zarr")
+        if not probabilities.exists():
+            raise ConfigError(
+                f"--merge first needs probabilities, and {probabilities} does not exist; "
+                "give --probabilities FILE (a band for each class), or --merge last"
+            )
+    if probabilities is None:
+        yield ours.path, table
+        return
+    ranks = ClassTable.onto(legend, table).ranks_of(np.array(ours.legend.ids))
+    with tempfile.TemporaryDirectory(prefix="citycover-") as folder:
+        path = Path(folder) / "decided.tif"
+        write_decided(probabilities, path, ranks, len(legend.ids), request.merge)
+        yield path, dict(enumerate(legend.ids))
+
+
+def _compare_features(
+    request: EvaluationRequest,
+    path: Path,
+    map_table: dict[int, int],
+    sides: tuple[Side, Side],
+    legend: Legend,
+    progress: Progress | None,
+) -> Evaluation:
+    mapped_side, theirs = sides
+    truth_table = ClassTable.onto(legend, table_between(theirs.legend, legend, theirs.table))
+    ours = ClassTable.onto(legend, map_table)
+    classes = len(legend.ids)
+    with ClassRaster(path) as raster:
+        if raster.grid.crs is None:
+            raise ConfigError(f"map {path} has no CRS, so no point can be found on it; give it one")
+        features = read_features(theirs.path, raster.grid.crs.proj, request.truth_crs)
+        truth = features.ranks(request.field, theirs.legend, truth_table)
+        unlabelled = int((truth == NO_CLASS).sum())
+        if unlabelled == len(truth):
+            raise ConfigError(
+                f"truth {theirs.path} has no class in field {request.field!r} of any of its {unlabelled} "
+                "features; fill it in, or name another with --field"
+            )
+        if not features.are_points:
+            elsewhere = _elsewhere(request.elsewhere, theirs.legend, truth_table)
+            confusion = compare_polygons(raster, features, truth, ours, classes, elsewhere, progress)
+            return Evaluation(legend, confusion, "polygons", unlabelled)
+        mapped = map_at_points(raster, features, ours)
+        height, width = pixel_ground_size(raster.grid)
+    confusion = check_compared(count_pairs(truth, mapped, classes), path, theirs.path)
+    sample, hectares = None, 0.0
+    if "stratum" in features.columns:
+        try:
+            strata = Strata.of(features, mapped_side, height * width / _SQUARE_METRES)
+            sample, hectares = strata.sample(mapped, truth, classes), strata.hectares
+        except ConfigError as error:
+            logger.warning("no area-adjusted figures: %s", error)
+    return Evaluation(legend, confusion, "points", unlabelled, sample, hectares)
+
+
+def _elsewhere(name: str | None, legend: Legend, table: ClassTable) -> int:
+    if name is None:
+        return NO_CLASS
+    for id_, known in zip(legend.ids, legend.names, strict=True):
+        if name.casefold() in {known.casefold(), str(id_)}:
+            return int(table.ranks_of(np.array([id_]))[0])
+    raise ConfigError(
+        f"--elsewhere {name!r} is no class of legend {legend.name!r}; it has {', '.join(legend.names)}"
+    )

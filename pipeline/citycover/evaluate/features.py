@@ -1,0 +1,300 @@
+"""Points and polygons as truth: read from CSV, GeoJSON or any OGR file, and compared with a class raster.
+
+A point is compared with the pixel it lies in; a polygon with all pixels whose centre it holds. Of polygons
+that overlap, the last in the file counts.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import rasterio.features
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from shapely.geometry import shape
+
+from citycover.classes.legend import Legend
+from citycover.classes.raster import ClassRaster, Progress, listed, name_legends
+from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
+from citycover.errors import ConfigError
+from citycover.evaluate.confusion import Confusion, count_pairs
+from citycover.evaluate.rasters import check_compared
+from citycover.geometry.grid import tie
+from citycover.geometry.window import Window
+
+VECTOR_ENDINGS = frozenset({".csv", ".fgb", ".geojson", ".gml", ".gpkg", ".json", ".kml", ".parquet", ".shp"})
+"""Endings of files that are read as points or polygons; every other is taken for a raster."""
+
+_WGS84 = pyproj.CRS.from_epsg(4326)
+
+_POINT, _POLYGON = 0, 3
+
+_AXES = (("lon", "lat"), ("longitude", "latitude"), ("x", "y"))
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Points, or polygons, with their attributes."""
+
+    path: Path
+    geometries: NDArray[np.object_]
+    """(feature,) shapely points, or shapely polygons; in the CRS they were asked for in."""
+    columns: Mapping[str, Sequence[Any]]
+    """Attribute -> (feature,) values."""
+    are_points: bool
+
+    def column(self, field: str) -> Sequence[Any]:
+        """Values of an attribute.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        if field not in self.columns:
+            raise ConfigError(
+                f"truth {self.path} has no field {field!r}; it has {', '.join(self.columns) or 'none'}; "
+                "name the one that holds the class with --field"
+            )
+        return self.columns[field]
+
+    def ranks(self, field: str, legend: Legend, table: ClassTable) -> NDArray[np.int16]:
+        """(feature,) rank of each one's class, or NO_CLASS where the field is empty.
+
+        Args:
+            field: holds ids or names of a legend.
+            legend: the one.
+            table: from its ids to ranks.
+
+        Raises:
+            ConfigError: no such field, or values that are not in the legend.
+        """
+        ids = {name.casefold(): id_ for name, id_ in zip(legend.names, legend.ids, strict=True)}
+        values = [_as_id(value, ids) for value in self.column(field)]
+        stray = Counter(v for v in values if isinstance(v, str))
+        whole = np.array([v for v in values if isinstance(v, int)], np.int64)
+        ranks = np.full(len(values), NO_CLASS, np.int16)
+        ranks[[isinstance(v, int) for v in values]] = known = table.ranks_of(whole)
+        stray.update(str(v) for v in whole[known == UNKNOWN].tolist())
+        if stray:
+            fits = f"; {name_legends(whole.tolist())}" if len(whole) else ""
+            raise ConfigError(
+                f"truth {self.path}, field {field!r}, holds what legend {legend.name!r} does not have: "
+                f"{listed(stray, 'times')}; it has {', '.join(legend.names[:20])}{fits}; "
+                "say with --legend which one it is written in"
+            )
+        return ranks
+
+
+def read_features(path: Path, crs: pyproj.CRS, given: str | None = None) -> Features:
+    """Read points or polygons into a CRS.
+
+    Args:
+        path: CSV with columns lon and lat (degrees), or x and y (in `given`, else in `crs`); GeoJSON; or what
+            pyogrio reads.
+        crs: to project them into.
+        given: CRS of the file, instead of what it says itself.
+
+    Raises:
+        ConfigError: not readable, without a CRS, neither points nor polygons, or both.
+    """
+    if not path.is_file():
+        raise ConfigError(f"truth {path} does not exist; check the path")
+    said: pyproj.CRS | None
+    match path.suffix.lower():
+        case ".csv":
+            geometries, columns, said = _read_csv(path, crs)
+        case ".geojson" | ".json":
+            geometries, columns, said = _read_geojson(path)
+        case _:
+            geometries, columns, said = _read_ogr(path)
+    source = _crs_of(given) if given else said
+    if source is None:
+        raise ConfigError(f"truth {path} has no CRS; say which with --truth-crs")
+    present = np.array([g is not None and not g.is_empty for g in geometries], np.bool_)
+    parts, owner = shapely.get_parts(np.array(geometries, object)[present], return_index=True)
+    kinds = set(shapely.get_type_id(parts).tolist())
+    if kinds not in ({_POINT}, {_POLYGON}):
+        raise ConfigError(f"truth {path} must hold points only or polygons only, and at least one; split it")
+    moved = _project(shapely.force_2d(parts), source, crs)
+    finite = np.isfinite(shapely.bounds(moved)).all(1)
+    if not finite.any():
+        raise ConfigError(f"truth {path} lies nowhere in the CRS of the map; say its own with --truth-crs")
+    if kinds == {_POINT}:
+        finite[:] = True  # a point off the map is counted as such
+    rows = np.flatnonzero(present)[owner][finite]
+    columns = {name: [values[row] for row in rows] for name, values in columns.items()}
+    return Features(path, moved[finite], columns, kinds == {_POINT})
+
+
+def map_at_points(raster: ClassRaster, points: Features, table: ClassTable) -> NDArray[np.int16]:
+    """(point,) rank of the map's class where each point lies; NO_CLASS off the map or on its nodata.
+
+    Raises:
+        ConfigError: a point lies on an id that the table does not know.
+    """
+    xy = shapely.get_coordinates(points.geometries)
+    with np.errstate(invalid="ignore"):  # what cannot be projected lies at infinity
+        cols, rows = (np.floor(v) for v in ~raster.grid.transform * (xy[:, 0], xy[:, 1]))
+    height, width = raster.grid.shape
+    on_map = np.flatnonzero((rows >= 0) & (rows < height) & (cols >= 0) & (cols < width))
+    ranks = np.full(len(xy), NO_CLASS, np.int16)
+    for place in on_map[np.lexsort((cols[on_map], rows[on_map]))]:  # row by row: blocks are decoded once
+        window = Window(int(rows[place]), int(cols[place]), 1, 1)
+        ranks[place] = raster.read_ranks(window, table)[0, 0]
+    return ranks
+
+
+def compare_polygons(
+    raster: ClassRaster,
+    polygons: Features,
+    truth: NDArray[np.int16],
+    table: ClassTable,
+    classes: int,
+    elsewhere: int = NO_CLASS,
+    progress: Progress | None = None,
+) -> Confusion:
+    """Compare a class raster with polygons, in strips of the raster.
+
+    Args:
+        raster: the map.
+        polygons: in the CRS of the map.
+        truth: (polygon,) rank of each one's class, or NO_CLASS.
+        table: the map's ids to ranks.
+        classes: how many there are.
+        elsewhere: rank of what lies outside all polygons; NO_CLASS: unknown.
+        progress: is told how far it is.
+
+    Raises:
+        ConfigError: the map holds ids that the table does not know, or nothing could be compared.
+    """
+    tree = shapely.STRtree(polygons.geometries)
+    total = Confusion.empty(classes)
+    part = raster.whole if elsewhere != NO_CLASS else _reached(raster, polygons)
+    for window in raster.strips(part, progress) if part else ():
+        transform = raster.grid.transform * Affine.translation(window.col, window.row)
+        here = np.sort(tree.query(shapely.box(*_bounds(transform, window))))
+        if not len(here) and elsewhere == NO_CLASS:
+            continue
+        painted = np.full((window.height, window.width), elsewhere, np.int16)
+        if len(here):
+            shapes = [(polygons.geometries[k], int(truth[k])) for k in here]
+            rasterio.features.rasterize(shapes, out=painted, transform=transform)
+        total += count_pairs(painted, raster.read_ranks(window, table), classes)
+    return check_compared(total, raster.path, polygons.path)
+
+
+def _reached(raster: ClassRaster, polygons: Features) -> Window | None:
+    """The part of a raster that polygons may lie in."""
+    west, south, east, north = shapely.total_bounds(polygons.geometries)
+    corners_x, corners_y = np.array([west, east, west, east]), np.array([south, south, north, north])
+    cols, rows = ~raster.grid.transform * (corners_x, corners_y)
+    height, width = raster.grid.shape
+    row, row_end = (int(v) for v in np.clip([np.floor(rows.min()), np.ceil(rows.max())], 0, height))
+    col, col_end = (int(v) for v in np.clip([np.floor(cols.min()), np.ceil(cols.max())], 0, width))
+    if row_end <= row or col_end <= col:
+        return None
+    return Window(row, col, row_end - row, col_end - col)
+
+
+def _bounds(transform: Affine, window: Window) -> tuple[float, float, float, float]:
+    xs, ys = transform * (
+        np.array([0.0, window.width, 0.0, window.width]),
+        np.array([0.0, 0.0, window.height, window.height]),
+    )
+    return xs.min(), ys.min(), xs.max(), ys.max()
+
+
+_Read = tuple[Sequence[Any], Mapping[str, Sequence[Any]], pyproj.CRS | None]
+"""Geometries, attributes, and the CRS that the file says."""
+
+
+def _read_csv(path: Path, crs: pyproj.CRS) -> _Read:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            rows = list(csv.DictReader(file, delimiter=";" if ";" in header else ","))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"truth {path} is not CSV in UTF-8: {error}") from None
+    names = {name.strip().casefold(): name for name in rows[0] if name} if rows else {}
+    for x, y in _AXES:
+        if x in names and y in names:
+            break
+    else:
+        raise ConfigError(f"truth {path} has no columns lon and lat, or x and y, with rows below them")
+    points = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            points.append(shapely.Point(float(row[names[x]]), float(row[names[y]])))
+        except (TypeError, ValueError):
+            raise ConfigError(f"truth {path}, line {number}: {x} and {y} are not both numbers") from None
+    columns = {name.strip(): [row[name] for row in rows] for name in names.values()}
+    return points, columns, crs if x == "x" else _WGS84
+
+
+def _read_geojson(path: Path) -> _Read:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        features = data["features"] if data["type"] == "FeatureCollection" else [data]
+        geometries = [shape(f["geometry"]) if f["geometry"] else None for f in features]
+        properties: list[dict[str, Any]] = [f.get("properties") or {} for f in features]
+        named = (data.get("crs") or {}).get("properties", {}).get("name")  # of before RFC 7946
+    except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise ConfigError(f"truth {path} is not GeoJSON with features: {error!r}") from None
+    names = dict.fromkeys(name for row in properties for name in row)
+    columns = {name: [row.get(name) for row in properties] for name in names}
+    return geometries, columns, _crs_of(named) if named else _WGS84
+
+
+def _read_ogr(path: Path) -> _Read:
+    try:
+        import pyogrio
+    except ImportError:
+        raise ConfigError(
+            f"truth {path} needs the vector extra: pip install 'citycover[vector]'; or give GeoJSON or CSV"
+        ) from None
+    try:
+        meta, _, geometries, values = pyogrio.raw.read(path)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise ConfigError(f"truth {path} cannot be read: {error}") from None
+    columns = {name: v.tolist() for name, v in zip(meta["fields"].tolist(), values, strict=True)}
+    return shapely.from_wkb(geometries), columns, _crs_of(meta["crs"]) if meta["crs"] else None
+
+
+def _crs_of(text: str) -> pyproj.CRS:
+    try:
+        return pyproj.CRS.from_user_input(text)
+    except pyproj.exceptions.CRSError:
+        raise ConfigError(f"{text!r} is no CRS; give one such as EPSG:26986 with --truth-crs") from None
+
+
+def _project(geometries: NDArray[np.object_], source: pyproj.CRS, to: pyproj.CRS) -> NDArray[np.object_]:
+    if source == to:
+        return geometries
+    project = tie(source, to, "the truth, or of the map,").transform
+    moved: NDArray[np.object_] = shapely.transform(
+        geometries, lambda xy: np.column_stack(project(xy[:, 0], xy[:, 1]))
+    )
+    return moved
+
+
+def _as_id(value: Any, names: Mapping[str, int]) -> int | str | None:
+    """An id; text that is neither a number nor a name; None where there is nothing."""
+    if value is None or value != value:  # noqa: PLR0124  (NaN: how OGR gives an empty number)
+        return None
+    text = str(value).strip()
+    if text.casefold() in names:
+        return names[text.casefold()]
+    try:
+        number = float(text)
+    except ValueError:
+        return text or None
+    return int(number) if number.is_integer() and abs(number) < 2**53 else text

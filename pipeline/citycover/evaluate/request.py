@@ -1,0 +1,105 @@
+"""What an evaluation is asked for: a map, a truth, and where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from citycover.classes.legend import Legend, read_legend
+from citycover.classes.raster import count_ids, name_legends
+from citycover.classes.table import common_legend
+from citycover.errors import ConfigError
+from citycover.evaluate.decide import Merge
+from citycover.evaluate.features import VECTOR_ENDINGS
+from citycover.product.open import find_raster
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """What a user asks for."""
+
+    mapped: Path
+    """Product folder, or class raster."""
+    truth: Path
+    """Class raster, product folder, or points or polygons in a file."""
+    legend: str | None = None
+    """Of the truth: name, name:variant or file; None: the map's."""
+    map_legend: str | None = None
+    """Of a map that is no product, in the same way."""
+    to: str | None = None
+    """Legend to compare in; None: that of the two which has a remap table from the other."""
+    field: str = "class"
+    """Attribute of points and polygons that holds the class: id or name."""
+    truth_crs: str | None = None
+    """CRS of points and polygons, instead of what their file says."""
+    elsewhere: str | None = None
+    """Class, in the truth's legend, of what lies outside all polygons; None: unknown."""
+    probabilities: Path | None = None
+    """Of the map, to decide from anew: multi-band raster or Zarr."""
+    merge: Merge = "last"
+    """Whether classes are merged before or after the most probable one is taken."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The map or the truth: where it is, and what its numbers mean."""
+
+    path: Path
+    legend: Legend
+    table: str
+    """Name of the remap table from it."""
+
+    @classmethod
+    def named(cls, path: Path, text: str) -> Side:
+        """With a legend by name, name:variant or file.
+
+        `nlcd:wet_is_water` is NLCD under a contested remap table.
+
+        Raises:
+            ConfigError: there is no such legend.
+        """
+        if Path(text).suffix == ".toml":
+            legend = read_legend(text)
+            return cls(path, legend, legend.name)
+        return cls(path, read_legend(text.partition(":")[0]), text)
+
+
+def resolve_map(path: Path, legend: str | None) -> Side:
+    """The class raster of a map and what its numbers mean.
+
+    Args:
+        path: product folder or class raster.
+        legend: see `Side.named`; None: what the product says.
+
+    Raises:
+        ConfigError: not found, or its legend is not known.
+    """
+    raster, said = find_raster(path)
+    if legend is not None:
+        return Side.named(raster, legend)
+    if said is None:
+        raise ConfigError(
+            f"{path} does not say what its numbers mean; {name_legends(count_ids(raster))}; "
+            "name one, or a legend file, with --map-legend"
+        )
+    return Side(raster, said, said.name)
+
+
+def resolve(request: EvaluationRequest) -> tuple[Side, Side, Legend]:
+    """Map, truth, and the legend to compare them in.
+
+    Raises:
+        ConfigError: a file or legend is missing, or no remap table joins the legends.
+    """
+    ours = resolve_map(request.mapped, request.map_legend)
+    truth, said = request.truth, None
+    if truth.suffix.lower() not in VECTOR_ENDINGS:
+        truth, said = find_raster(truth)
+    if request.legend is not None:
+        theirs = Side.named(truth, request.legend)
+    elif said is not None:
+        theirs = Side(truth, said, said.name)
+    else:
+        theirs = Side(truth, ours.legend, ours.table)
+    to = read_legend(request.to) if request.to else common_legend(ours.legend, theirs.legend)
+    return ours, theirs, to

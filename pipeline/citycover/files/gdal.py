@@ -1,0 +1,17 @@
+"""How GDAL is told to read, and its errors in few words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+READ_OPTIONS: dict[str, Any] = {
+    # Side-cars (.msk, .aux.xml, .ovr) are looked for by name: EMPTY_DIR would hide them, and listing a
+    # folder or a bucket of 100,000 scenes costs more than reading one.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
+}
+"""GDAL settings under which every scene is described and read."""
+
+
+def brief_reason(error: BaseException) -> str:
+    """What an exception says, on one line."""
+    return " ".join(str(error).split())[:200].rstrip(".")

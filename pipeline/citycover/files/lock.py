@@ -1,0 +1,81 @@
+"""A lock on a folder that a dead process does not hold."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+
+from citycover.errors import ProductError
+
+_log = logging.getLogger(__name__)
+
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class RunLock:
+    """Excludes two runs from one folder, by `flock` on a file in it.
+
+    The kernel lets go of the lock when the process ends, however it ends. On file systems without `flock`
+    (some network mounts) the run goes on without a lock and says so in the log.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock at once.
+
+        Raises:
+            ProductError: another run holds it.
+        """
+        while self._fd is None:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._lock(fd)
+                # The holder before us may have removed the file between our open and our lock; a lock on
+                # a file that nobody else can open excludes nobody.
+                current = self.path.exists() and self.path.stat().st_ino == os.fstat(fd).st_ino
+            except BaseException:
+                os.close(fd)
+                raise
+            if current:
+                self._fd = fd
+            else:
+                os.close(fd)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+    def release(self) -> None:
+        """Let go; the file stays."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> RunLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _lock(self, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 200, 0).decode(errors="replace") or "another process"
+            raise ProductError(
+                f"another run is writing into {self.path.parent.parent} ({holder}); one run per folder is "
+                "possible; wait for it, stop it, or choose another --out"
+            ) from None
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            _log.warning("no lock on %s: its file system has none (%s)", self.path, error.strerror)

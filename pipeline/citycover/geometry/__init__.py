@@ -1,0 +1,1 @@
+"""Where things lie: windows, grids, outlines, vectors. No pixels."""

@@ -1,0 +1,69 @@
+"""Images that lie over each other: what is held out of one, no other may be learned from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.warp import transform_bounds
+from shapely import STRtree, box
+
+from citycover.geometry.window import Window
+
+Bounds = tuple[float, float, float, float]
+
+_TOUCH = 1e-3
+"""Pixels by which neighbours may overlap by rounding alone."""
+
+
+def find_overlaps(grids: Sequence[GeoBox]) -> list[list[int]]:
+    """For each image, the others whose bounds meet its own, in rising order."""
+    boxes = [box(*_degrees(grid)) for grid in grids]
+    one, other = STRtree(boxes).query(boxes, predicate="intersects")
+    found: list[list[int]] = [[] for _ in grids]
+    for i, k in sorted(zip(one.tolist(), other.tolist(), strict=True)):
+        if i != k:
+            found[i].append(k)
+    return found
+
+
+def _degrees(grid: GeoBox) -> Bounds:
+    """Bounds in longitude and latitude; all longitudes where they cross the date line."""
+    west, south, east, north = transform_bounds(wkt(grid), "EPSG:4326", *grid.boundingbox)
+    return (west, south, east, north) if west <= east else (-180.0, south, 180.0, north)
+
+
+def seen_from(window: Window, grid: GeoBox, other: GeoBox) -> Window | None:
+    """The smallest window of another image that holds what it shares with a window of one; None: nothing.
+
+    Args:
+        window: pixels of `grid`.
+        grid: of the one.
+        other: grid of the other.
+    """
+    bounds = bounds_after(grid.transform, window.col, window.row_end, window.col_end, window.row)
+    if grid.crs != other.crs:
+        bounds = transform_bounds(wkt(grid), wkt(other), *bounds)
+    if not all(map(math.isfinite, bounds)):
+        return None
+    left, top, right, bottom = bounds_after(~other.transform, *bounds)
+    row, col = math.floor(top + _TOUCH), math.floor(left + _TOUCH)
+    height, width = math.ceil(bottom - _TOUCH) - row, math.ceil(right - _TOUCH) - col
+    if height < 1 or width < 1:
+        return None
+    return Window(row, col, height, width).clip(Window(0, 0, *other.shape))
+
+
+def bounds_after(transform: Affine, west: float, south: float, east: float, north: float) -> Bounds:
+    """Smallest and largest coordinates (x, y, x, y) of a box after a transform, which may flip or turn it."""
+    corners = [transform * corner for corner in ((west, south), (west, north), (east, south), (east, north))]
+    xs, ys = zip(*corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def wkt(grid: GeoBox) -> str:
+    """The CRS of an image."""
+    assert grid.crs is not None, "scenes without a CRS were refused"
+    return str(grid.crs.to_wkt())

@@ -1,1 +1,0 @@
-"""What touches disk: readers, the working store, COG and STAC writers."""

@@ -1,0 +1,1 @@
+"""A request that was understood: metadata only."""

@@ -1,0 +1,130 @@
+"""A request that was understood: nothing was read but metadata."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from citycover.errors import ConfigError, SceneError
+from citycover.job.request import MapRequest
+from citycover.model.archive import ModelFile, read_model_file
+from citycover.model.builtin import find_model, read_builtins
+from citycover.plan.cost import PlanTotals
+from citycover.plan.fit import PlanOptions, make_plan
+from citycover.plan.plan import Plan
+from citycover.read.collar import constant_border
+from citycover.scene.area import Area, AreaMask, area_of_box, read_area
+from citycover.scene.assemble import describe_scene, fits
+from citycover.scene.file import describe_files
+from citycover.scene.scene import Scene
+
+logger = logging.getLogger(__name__)
+
+_COLLAR_SHARE = 0.01
+"""Share of a scene in one constant touching its border, above which nodata is probably untagged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that was understood: nothing was read but metadata."""
+
+    request: MapRequest
+    model: ModelFile
+    scene: Scene
+    area: Area | None
+    plan: Plan
+    """Windows and blocks; batch and precision are settled when the network is loaded."""
+
+    @property
+    def totals(self) -> PlanTotals:
+        """Bytes to read, to write, to hold."""
+        return PlanTotals(self.plan, self.scene, len(self.model.card.channels))
+
+    def identity(self, plan: Plan) -> dict[str, str]:
+        """Named parts that decide every pixel of the product."""
+        return {"plan": plan.identity, **self.given}
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The part of the identity that is known before window, batch and precision are settled."""
+        from citycover.version import __version__
+
+        return {
+            "model": self.model.sha256,
+            "scene": self.scene.identity,
+            "area": self.area.identity if self.area else "",
+            "citycover": __version__,
+        }
+
+
+def prepare(request: MapRequest) -> Job:
+    """Understand a request: model, scene, area, windows. Reads metadata only.
+
+    Raises:
+        CitycoverError: anything the user can mend.
+    """
+    if request.compress not in ("zstd", "deflate"):
+        raise ConfigError(f"--compress takes zstd or deflate, got {request.compress!r}")
+    if request.aoi is not None and request.bbox is not None:
+        raise ConfigError("got both --aoi and --bbox; give one of them")
+    if request.workers is not None and request.scheduler is not None:
+        raise ConfigError("got both --workers and --scheduler; give one of them")
+    model = read_model_file(find_model(request.model)) if request.model else _fitting_builtin(request)
+    scene = describe_scene(
+        request.scene, model.card, bands=request.bands, nodata=request.nodata, resample=request.resample
+    )
+    area = None
+    if request.aoi is not None:
+        area = read_area(request.aoi, scene.grid)
+    elif request.bbox is not None:
+        area = area_of_box(request.bbox, scene.grid)
+    return Job(request, model, scene, area, plan_windows(request, model, scene, area, request.window))
+
+
+def plan_windows(
+    request: MapRequest, model: ModelFile, scene: Scene, area: Area | None, window: int | None
+) -> Plan:
+    """The plan of a request in windows of a length; None: the card's.
+
+    Raises:
+        PlanError: window, trim or feather contradict each other or the card.
+    """
+    options = PlanOptions(window, request.trim, request.feather, request.batch)
+    return make_plan(scene, model.card, options, area.part if area else None)
+
+
+def _fitting_builtin(request: MapRequest) -> ModelFile:
+    """The first built-in model that takes the scene as it is."""
+    files = describe_files(request.scene)
+    for info in files:
+        if info.obstacle:
+            raise SceneError(info.obstacle)
+    reasons = []
+    for model in read_builtins():
+        why = fits(model.card, files, bands=request.bands)
+        if why is None:
+            logger.info("no --model given: %s fits the bands of the scene", model.card.name)
+            return model
+        reasons.append(f"  {model.card.name}: {why}")
+    raise SceneError(
+        "no built-in model fits the scene; give --model, or name its bands with --bands\n"
+        + "\n".join(reasons)
+    )
+
+
+def warn_of_collar(job: Job) -> str | None:
+    """A warning where nodata seems to be hidden as an untagged constant, else None."""
+    if job.request.nodata is not None:
+        return None
+    value, share = constant_border(job.scene)
+    if value is None or share <= _COLLAR_SHARE:
+        return None
+    return (
+        f"{share:.0%} of the scene is {value:g} in every band and touches its border, and no nodata is "
+        f"declared; if that is nodata, give --nodata {value:g}"
+    )
+
+
+def area_mask(job: Job, plan: Plan) -> AreaMask | None:
+    """What lies inside the area of interest; None where all of the plan does."""
+    return job.area.mask(plan.origin) if job.area and job.area.geometry is not None else None

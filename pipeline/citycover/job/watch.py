@@ -1,0 +1,27 @@
+"""How a run is followed and stopped from outside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from citycover.plan.plan import Block, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a run is followed and stopped from outside."""
+
+    started: Callable[[Plan, int], None] = lambda _plan, _done: None
+    """Called once with the settled plan and the number of output pixels that an earlier run finished."""
+    predicted: Callable[[int], None] = lambda _windows: None
+    """Called with the number of windows that went by, run or skipped, after each row of them."""
+    advanced: Callable[[Block], None] = lambda _block: None
+    """Called after each finished block, from the writer's thread."""
+    publishing: Callable[[], None] = lambda: None
+    """Called when all blocks are there."""
+    connected: Callable[[str], None] = lambda _line: None
+    """Called with a line about the cluster, if there is one: workers, dashboard, logs."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set it, and the run ends after the batch in hand with StoppedError."""

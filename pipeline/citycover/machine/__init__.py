@@ -1,0 +1,1 @@
+"""What a run runs on: memory, devices, clocks of its stages."""

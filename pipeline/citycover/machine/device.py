@@ -1,0 +1,41 @@
+"""The device that computes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from citycover.errors import ConfigError, MachineError
+
+
+def visible_devices() -> tuple[str, ...]:
+    """CUDA devices of this machine, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return tuple(named.split(",")) if named else tuple(map(str, range(torch.cuda.device_count())))
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` as a device that is there.
+
+    Raises:
+        MachineError: the device is not there.
+        ConfigError: the name means nothing.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in {"cpu", "cuda", "mps"}:
+        raise ConfigError(f"--device takes auto, cpu, cuda, cuda:1 or mps; got {name!r}")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise MachineError(
+            f"device {name!r} cannot be used here ({reason}); use --device cpu or --device auto"
+        ) from None
+    return device

@@ -1,0 +1,80 @@
+"""Where big buffers live: short-lived tensors in a heap that keeps them, long-lived arrays outside of it.
+
+glibc gives big buffers back to the kernel at once and faults them in anew at the next call: keeping them
+takes a U-Net sweep from 21 to 13 s on 2 cores. A heap that keeps everything must hold nothing that outlives
+a batch, or the gaps between such things fill with memory that fits nowhere: so strips and blocks get pages of
+their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import mmap
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_M_TRIM_THRESHOLD = -1
+
+_M_MMAP_THRESHOLD = -3
+
+_M_ARENA_MAX = -8
+
+_OWN_PAGES = 1 << 20
+"""Bytes from which on an array gets pages of its own."""
+
+
+def tune_allocator() -> bool:
+    """Keep freed memory for reuse, from before torch is imported on; False where the C library cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_ARENA_MAX, 1))
+    results = [mallopt(option, value) for option, value in settings]  # each of them, whatever the others say
+    return all(result == 1 for result in results)
+
+
+def release_memory() -> None:
+    """Give what the heap keeps back to the system: after a stage whose tensors nobody will need again."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):  # musl has no such call, and keeps nothing
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def pages(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Zeros outside the heap, for what outlives a batch: memory comes when touched, and goes with the array.
+
+    >>> int(pages((2048, 1024), np.uint8).max())
+    0
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _OWN_PAGES:
+        return np.zeros(shape, dtype)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+def peak_rss() -> int:
+    """Bytes of memory that this process held at most so far."""
+    # Linux hands ru_maxrss on to children: a small process would answer for the large one that started it.
+    return process_memory("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def process_memory(name: str) -> int:
+    """Bytes that Linux counts under a name; 0 where it does not."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":")), 0)

@@ -1,0 +1,47 @@
+"""Stage timers: where the wall time of a run went. Always on; they end in run.json and in the summary."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SWEEP_STAGES = ("wait", "copy", "forward", "blend", "mask", "handover")
+"""Stages of the inference thread: together they are the wall time of the sweep."""
+
+SIDE_STAGES = ("read", "encode")
+"""Stages of the reader and writer threads, beside the inference thread."""
+
+
+class Stages:
+    """Seconds by stage name, added up over threads."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Add the time that the body takes to `stage`."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - begin)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add seconds to `stage`."""
+        with self._lock:
+            self._seconds[stage] += seconds
+
+    def seconds(self) -> dict[str, float]:
+        """A copy of what was added up so far."""
+        with self._lock:
+            return dict(self._seconds)
+
+    def merge(self, seconds: dict[str, float]) -> None:
+        """Add what another process or an earlier part of the run measured."""
+        for stage, value in seconds.items():
+            self.add(stage, value)

@@ -1,0 +1,116 @@
+"""Predictor: raw windows in, probabilities out. The only place that knows model formats and precision.
+
+TorchScript runs frozen, in channels_last and in inference mode; reduced precision is eager autocast around
+the frozen module, which works for any file. Precision `auto` takes bf16 where the hardware has it and a
+probe finds that only near-ties flip (`passes_gate`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from citycover.errors import MachineError
+from citycover.model.archive import load_model
+from citycover.model.card import ModelCard
+
+_AUTOCAST: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Predictor(Protocol):
+    """Raw windows in, probabilities out. One predictor runs in one long-lived thread."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What it needs and gives."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where windows are wanted."""
+        ...
+
+    def __call__(self, windows: Sequence[Tensor]) -> Tensor:
+        """Predict.
+
+        Args:
+            windows: one (n, band, y, x) tensor of raw digital numbers a band group, on `device`.
+
+        Returns:
+            (n, c, y, x) scores on `device`, of any floating type and memory layout: logits or probabilities
+            as the card says.
+        """
+        ...
+
+
+@dataclass
+class FunctionPredictor:
+    """A predictor made of a function: the fake beside the protocol."""
+
+    card: ModelCard
+    function: Callable[..., Tensor]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __call__(self, windows: Sequence[Tensor]) -> Tensor:
+        """Call the function with one tensor a band group."""
+        return self.function(*windows)
+
+
+class ModelPredictor:
+    """A predictor of a model file."""
+
+    def __init__(self, path: Path, device: torch.device, precision: str = "fp32") -> None:
+        """Load the network onto the device.
+
+        Raises:
+            ModelError: the file is no model, or has no card.
+            MachineError: the network does not fit into the memory of the device.
+        """
+        self.device = device
+        self.precision = precision
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # else torch's convolutions call 10 bits of mantissa fp32
+        try:
+            self._module, self.card = load_model(path, device)
+        except torch.OutOfMemoryError:
+            raise MachineError(f"model {path} does not fit into the memory of {device}") from None
+
+    def __call__(self, windows: Sequence[Tensor]) -> Tensor:
+        """Run the network, in reduced precision where it was chosen."""
+        with torch.inference_mode(), self._autocast():
+            scores: Tensor = self._module(*windows)
+        return scores
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        reduced = _AUTOCAST.get(self.precision)
+        if reduced is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=reduced)
+
+
+_: tuple[type[Predictor], type[Predictor]] = (FunctionPredictor, ModelPredictor)
+
+
+def to_probabilities(scores: Tensor, card: ModelCard, out: Tensor | None = None) -> Tensor:
+    """(n, c, y, x) scores of any type and layout to planar float32 probabilities, the caller's own.
+
+    One copy, and all else in place: a second tensor of this size costs more than the arithmetic.
+
+    Args:
+        scores: logits or probabilities, as the card says.
+        card: of the network that gave them.
+        out: memory for the result; None: new.
+    """
+    own = torch.empty(scores.shape, dtype=torch.float32, device=scores.device) if out is None else out
+    own.copy_(scores)
+    if card.activation == "probabilities":
+        return own
+    if card.task == "labels":
+        return own.sigmoid_()
+    return torch.softmax(own, 1, out=own)

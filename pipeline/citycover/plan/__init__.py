@@ -1,0 +1,1 @@
+"""Which windows and blocks, what they cost, how they are shared out: pure numbers."""

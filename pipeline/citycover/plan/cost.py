@@ -1,0 +1,76 @@
+"""What a plan costs: bytes to read, to write and to hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from citycover.plan.plan import Plan
+from citycover.scene.scene import Scene
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBound:
+    """Bytes that the engine holds at once beside the network: bounded by the block, not the scene."""
+
+    strips: int
+    decoded: int
+    blend: int
+    blocks: int
+
+    @property
+    def total(self) -> int:
+        """All together."""
+        return self.strips + self.decoded + self.blend + self.blocks
+
+
+def memory_bound(plan: Plan, scene: Scene, channels: int) -> MemoryBound:
+    """What a sweep of this plan holds, in bytes."""
+    width = _strip_width(plan, 0)
+    strips = decoded = 0
+    for group in scene.groups:
+        pixel = np.dtype(group.dtype).itemsize * len(group.bands) + 1
+        rows = plan.y.window + plan.y.step
+        strips += 2 * rows * width * pixel // group.ratio**2
+        decoded += 2 * min(group.block[0], group.shape[0]) * width * pixel // group.ratio
+    area = plan.scale * plan.scale
+    tile = plan.batch * plan.window_pixels * channels * 4
+    blend = int(area * (3 * tile + plan.y.feather * width * channels * 4))
+    blocks = 4 * plan.block_shape[0] * plan.block_shape[1] * 2
+    return MemoryBound(strips, decoded, blend, blocks)
+
+
+def _strip_width(plan: Plan, bx: int) -> int:
+    """Input pixels from the first to the last column that the windows of a column of blocks look at."""
+    first, end = plan.block(0, bx).columns
+    return (end - first - 1) * plan.x.step + plan.x.window
+
+
+class PlanTotals:
+    """Totals of a plan that need the scene: what `citycover plan` prints."""
+
+    def __init__(self, plan: Plan, scene: Scene, channels: int) -> None:
+        self.plan, self.scene, self.channels = plan, scene, channels
+
+    @cached_property
+    def read_bytes(self) -> int:
+        """Bytes of decoded pixels to read, the overlap of block columns counted."""
+        plan, total = self.plan, 0
+        for bx in range(plan.block_counts[1]):
+            width = min(_strip_width(plan, bx), plan.x.size)
+            for group in self.scene.groups:
+                pixel = np.dtype(group.dtype).itemsize * len(group.bands)
+                total += plan.y.size * width * pixel // group.ratio**2
+        return total
+
+    @property
+    def write_bytes(self) -> int:
+        """Bytes of output before compression: classes and confidence."""
+        return 2 * self.plan.shape[0] * self.plan.shape[1]
+
+    @property
+    def memory(self) -> MemoryBound:
+        """What the engine holds at once."""
+        return memory_bound(self.plan, self.scene, self.channels)

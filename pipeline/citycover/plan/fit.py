@@ -1,0 +1,164 @@
+"""From a scene, a card and what was asked for to a plan."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from odc.geo.geobox import GeoBox
+
+from citycover.errors import PlanError
+from citycover.geometry.window import Window
+from citycover.model.card import ModelCard
+from citycover.plan.axis import Axis
+from citycover.plan.plan import CHUNK, Plan
+from citycover.scene.scene import Scene
+
+MAX_BLOCK_WIDTH = 8192
+"""Output pixels; the width that bounds the memory of a sweep."""
+
+MAX_BLOCK_HEIGHT = 2048
+"""Output pixels; what is lost at most when a run dies, times the width."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What the user fixed; None leaves the choice to the planner."""
+
+    window: int | None = None
+    trim: int | None = None
+    feather: int | None = None
+    batch: int | None = None
+    block: tuple[int, int] | None = None
+    """(y, x) most output pixels of a block; multiples of CHUNK where blocks are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What the axes of a plan must obey."""
+
+    largest: int
+    """Longest window wanted."""
+    fixed: bool
+    multiple: int
+    step_multiple: int
+    trim: int
+    feather: int
+
+    @property
+    def margins(self) -> int:
+        return 2 * self.trim + self.feather
+
+    def steps(self) -> range:
+        """Steps that the card allows, in rising order, up to the longest window."""
+        first = _round_up(max(self.feather, 1), self.step_multiple)
+        return range(first, self.largest - self.margins + 1, self.step_multiple)
+
+    def fit(self, size: int) -> int:
+        """The step with the fewest pixels to compute: the windows that the longest one needs, made equal."""
+        allowed = [s for s in self.steps() if (s + self.margins) % self.multiple == 0]
+        if self.fixed:
+            allowed = [s for s in allowed if s + self.margins == self.largest]
+        if not allowed:
+            raise PlanError(self._no_window())
+        count = math.ceil(size / allowed[-1])
+        return next(s for s in allowed if s * count >= size)
+
+    def _no_window(self) -> str:
+        return (
+            f"window {self.largest} with trim {self.trim} and feather {self.feather} leaves no step that "
+            f"is a multiple of {self.step_multiple} and at least the feather; a window is a multiple of "
+            f"{self.multiple}; give a larger --window or a smaller --trim or --feather"
+        )
+
+
+def make_plan(
+    scene: Scene, card: ModelCard, options: PlanOptions | None = None, part: Window | None = None
+) -> Plan:
+    """Fit windows and blocks to a scene.
+
+    Args:
+        scene: its shapes are used, no pixel is read.
+        card: window rule, stride, trim, feather, output scale.
+        options: what the user fixed.
+        part: input pixels to map; None for all. It is grown outward to whole pixels of every band group.
+
+    Raises:
+        PlanError: window, trim or feather contradict each other or the card.
+    """
+    options = options or PlanOptions()
+    rule = _rule(card, options)
+    unit = math.lcm(*(group.ratio for group in card.groups), card.output_scale.denominator)
+    area = _snap(part, unit, scene.shape) if part else Window(0, 0, *scene.shape)
+    y = Axis(area.height, rule.fit(area.height), rule.trim, rule.feather)
+    x = Axis(area.width, rule.fit(area.width), rule.trim, rule.feather)
+    grid = _output_grid(scene.grid, area, card.output_scale)
+    limits = options.block or (MAX_BLOCK_HEIGHT, MAX_BLOCK_WIDTH)
+    return Plan(
+        grid=grid,
+        origin=(area.row, area.col),
+        y=y,
+        x=x,
+        scale=card.output_scale,
+        block_shape=(_block_side(grid.shape[0], limits[0]), _block_side(grid.shape[1], limits[1])),
+        batch=options.batch or 1,
+        precision="fp32",
+    )
+
+
+def _rule(card: ModelCard, options: PlanOptions) -> _Rule:
+    """Combine card and options; refuse what breaks the card, with the nearest that fits."""
+    trim = card.trim if options.trim is None else options.trim
+    feather = card.feather if options.feather is None else options.feather
+    unit = math.lcm(card.stride, *(g.ratio for g in card.groups), card.output_scale.denominator)
+    apart = math.lcm(card.output_scale.denominator, *(g.ratio for g in card.groups))
+    if (trim + feather) % unit or trim % apart:
+        near = max(unit, unit * round((trim + feather) / unit))
+        fits = min(feather // apart * apart, near)
+        raise PlanError(
+            f"trim {trim} + feather {feather} = {trim + feather} is not a multiple of {unit}, the stride of "
+            f"model {card.name!r}; the nearest that fits is --trim {near - fits} --feather {fits}"
+        )
+    size = options.window or card.window.size
+    if card.window.fixed and size != card.window.size:
+        raise PlanError(f"model {card.name!r} takes windows of {card.window.size} only, got --window {size}")
+    if size % card.window.multiple or size > card.window.maximum:
+        near = min(
+            _round_up(size, card.window.multiple),
+            card.window.maximum // card.window.multiple * card.window.multiple,
+        )
+        raise PlanError(
+            f"model {card.name!r} takes windows that are multiples of {card.window.multiple} up to "
+            f"{card.window.maximum}, got --window {size}; the nearest that fits is {near}"
+        )
+    step_unit = math.lcm(unit, card.output_scale.denominator)
+    return _Rule(size, card.window.fixed, card.window.multiple, step_unit, trim, feather)
+
+
+def _block_side(size: int, most: int) -> int:
+    """Side of equal blocks of whole chunks, at most `most` long."""
+    return min(most, _round_up(math.ceil(size / math.ceil(size / most)), CHUNK))
+
+
+def _output_grid(grid: GeoBox, area: Window, scale: Fraction) -> GeoBox:
+    """Grid of the output: same origin as the mapped area, pixels 1 / scale as large."""
+    height, width = (math.ceil(n * scale) for n in (area.height, area.width))
+    transform = grid.transform * grid.transform.translation(area.col, area.row)
+    if scale != 1:
+        transform = transform * grid.transform.scale(float(1 / scale))
+    return GeoBox((height, width), transform, grid.crs)
+
+
+def _snap(part: Window, unit: int, shape: tuple[int, int]) -> Window:
+    """Grow a part outward to whole units and clip it to the scene."""
+    row, col = part.row // unit * unit, part.col // unit * unit
+    row_end, col_end = _round_up(part.row_end, unit), _round_up(part.col_end, unit)
+    area = Window(row, col, row_end - row, col_end - col).clip(Window(0, 0, *shape))
+    if area is None:
+        raise PlanError("the part to map does not overlap the scene; check --bbox or --aoi and their CRS")
+    return area
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

@@ -1,0 +1,1 @@
+"""The store into a product folder, and a product folder opened again."""

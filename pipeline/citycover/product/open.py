@@ -1,0 +1,87 @@
+"""A product folder opened again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import rioxarray
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+from pydantic import ValidationError
+
+from citycover.classes.legend import Legend
+from citycover.errors import ConfigError, SceneError
+
+
+def find_raster(path: Path) -> tuple[Path, Legend | None]:
+    """The class raster of a product folder with the legend that its run.json holds; or a raster as it is.
+
+    Raises:
+        ConfigError: there is nothing, or a folder that is no product.
+    """
+    raster = path / "landcover.tif" if path.is_dir() else path
+    if not raster.exists():
+        what = "holds no landcover.tif" if path.is_dir() else "does not exist"
+        raise ConfigError(f"{path} {what}; give a folder that `citycover map` wrote, or a class raster")
+    run = raster.with_name("run.json")
+    if raster.name != "landcover.tif" or not run.is_file():
+        return raster, None
+    try:
+        card = json.loads(run.read_text(encoding="utf-8"))["card"]
+        return raster, Legend.model_validate(card["legend"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise ConfigError(f"{run} holds no legend; map again, or give --map-legend: {error}") from None
+
+
+def open_product(folder: str | Path) -> xr.Dataset:
+    """Open the rasters of a product folder lazily, as `predict_array` gives them.
+
+    Attributes: `run`, the content of run.json.
+
+    Raises:
+        SceneError: the folder holds no finished product.
+    """
+    folder = Path(folder)
+    needed = ("landcover.tif", "confidence.tif", "run.json")
+    if missing := [name for name in needed if not (folder / name).is_file()]:
+        raise SceneError(
+            f"{folder} holds no {' and no '.join(missing)}; give the folder that `citycover map` wrote, whole"
+        )
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    legend = Legend.model_validate(run["card"]["legend"])
+    maps = {}
+    for name, file in (("classes", "landcover.tif"), ("confidence", "confidence.tif")):
+        raster = rioxarray.open_rasterio(folder / file, chunks={"y": 2048, "x": 2048})
+        assert isinstance(raster, xr.DataArray), "a COG of one band is one array"
+        maps[name] = raster.squeeze("band", drop=True)
+    grid = grid_of(maps["classes"])
+    dataset = as_dataset(maps["classes"].data, maps["confidence"].data, grid, legend)
+    return dataset.assign_attrs(run=run)
+
+
+def grid_of(image: xr.DataArray) -> GeoBox:
+    """The grid of an image that rioxarray knows."""
+    height, width = image.shape[-2:]
+    return GeoBox((height, width), image.rio.transform(), image.rio.crs)
+
+
+def as_dataset(classes: da.Array, confidence: da.Array, grid: GeoBox, legend: Legend) -> xr.Dataset:
+    """Both maps with what they mean and where they lie."""
+    dims = grid.dimensions
+    flags = {
+        "flag_values": np.array(legend.ids, dtype=np.uint8),
+        "flag_meanings": " ".join(name.lower().replace(" ", "_") for name in legend.names),
+        "_FillValue": legend.product_nodata,
+        "long_name": legend.title or legend.name,
+    }
+    scale = {"scale_factor": 1 / 255, "_FillValue": 0, "long_name": "confidence of the class"}
+    located = {"grid_mapping": "spatial_ref"}
+    dataset = xr.Dataset(
+        {"classes": (dims, classes, flags | located), "confidence": (dims, confidence, scale | located)},
+        coords=xr_coords(grid),
+    )
+    return dataset.rename(dict(zip(dims, ("y", "x"), strict=True)))

@@ -1,0 +1,137 @@
+"""From the working store to the product folder: COGs, STAC item, run.json, preview."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import rasterio
+
+from citycover.draw.preview import PreviewInput, write_preview
+from citycover.files.atomic import write_atomic
+from citycover.files.plain import to_json
+from citycover.geometry.window import Window
+from citycover.plan.fit import MAX_BLOCK_WIDTH
+from citycover.product.cog import CogInfo, Compression, write_cog
+from citycover.product.finished import Finished
+from citycover.product.folder import publish_files
+from citycover.product.record import Product, run_facts, versions
+from citycover.product.stac import (
+    ItemContent,
+    ModelSource,
+    ProductFile,
+    describe_cog,
+    describe_file,
+    write_item,
+)
+from citycover.product.statistics import Statistics
+from citycover.product.tiff import BandInfo
+from citycover.read.picture import Picture, read_picture
+from citycover.store.work import WorkFolder
+from citycover.version import __version__
+
+_PREVIEW_SIDE = 1000
+
+
+def publish(run: Finished, folder: WorkFolder) -> Product:
+    """Write every file of the product beside the store, then rename them into the folder."""
+    with run.stages.time("publish"), ThreadPoolExecutor(1, thread_name_prefix="picture") as pool:
+        picture = pool.submit(_read_picture, run)  # while the rasters are written
+        files, statistics = _write_rasters(run, folder.staging)
+        legend = run.job.model.card.legend
+        counts = {c.id: statistics.counts.get(c.id, 0) for c in legend.classes}
+        shares = {c.name: counts[c.id] / statistics.valid for c in legend.classes if counts[c.id]}
+        _write_preview(run, folder.staging, picture.result(), counts)
+        files = [*files, describe_file(folder.staging / "preview.png", "Image beside map")]
+        facts = run_facts(run, shares)
+        write_atomic(folder.staging / "run.json", to_json(facts))
+        files.append(describe_file(folder.staging / "run.json", "Provenance and figures of the run"))
+        write_item(folder.staging / "item.json", _item(run, files))
+        paths = publish_files(folder)
+    return Product(folder.out, paths, run.holes, shares, facts)
+
+
+def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Statistics]:
+    """Both COGs, and what classes were seen.
+
+    Both at once, so that one is hashed while the other is encoded; one after the other where the raster is
+    wider than a block, because each holds two rows of tiles, and memory must not grow with the raster.
+    """
+    legend = run.job.model.card.legend
+    tags = {"model": run.job.model.card.name, "model_sha256": run.job.model.sha256, "citycover": __version__}
+    classes = BandInfo(legend.product_nodata, "land cover", legend=legend, tags=tags)
+    confidence = BandInfo(0, "confidence", scale=1 / 255, tags=tags)
+    workers = 2 if run.plan.shape[1] <= MAX_BLOCK_WIDTH else 1
+    with ThreadPoolExecutor(workers, thread_name_prefix="publish") as pool:
+        first = pool.submit(_write_raster, run, staging / "landcover.tif", "classes", classes)
+        second = pool.submit(_write_raster, run, staging / "confidence.tif", "confidence", confidence)
+        seen, quantity = first.result(), second.result()
+    names = describe_file(staging / "landcover.tif.aux.xml", "Names of the classes")
+    files = [
+        describe_cog(staging / "landcover.tif", classes, seen),
+        names,
+        describe_cog(staging / "confidence.tif", confidence, quantity),
+    ]
+    return files, seen.statistics
+
+
+def _write_raster(run: Finished, path: Path, array: str, band: BandInfo) -> CogInfo:
+    compress: Compression = "deflate" if run.job.request.compress == "deflate" else "zstd"
+    return write_cog(
+        path,
+        run.store.array(array),
+        run.plan.grid,
+        band,
+        compress=compress,
+        resampling="mode" if band.legend else "average",
+        threads=run.job.request.threads or 2,
+    )
+
+
+def _read_picture(run: Finished) -> Picture:
+    """The image of what was mapped; the middle of it where it is too large to be decoded for a picture."""
+    part = Window(*run.plan.origin, run.plan.y.size, run.plan.x.size)
+    return read_picture(run.job.scene, part, _PREVIEW_SIDE)
+
+
+def _write_preview(run: Finished, staging: Path, picture: Picture, counts: Mapping[int, int]) -> None:
+    """The image beside the map."""
+    plan, scene = run.plan, run.job.scene
+    part = Window(*plan.origin, plan.y.size, plan.x.size)
+    shown = picture.part.shift(-plan.origin[0], -plan.origin[1])
+    scale = float(plan.scale)
+    window = rasterio.windows.Window(*(v * scale for v in (shown.col, shown.row, shown.width, shown.height)))
+    with rasterio.open(staging / "landcover.tif") as dataset:
+        classes = dataset.read(1, window=window, out_shape=picture.valid.shape)
+    cropped = shown.pixels < part.pixels
+    given = PreviewInput(
+        image=picture.values,
+        valid=picture.valid,
+        classes=classes,
+        legend=run.job.model.card.legend,
+        title=Path(scene.groups[0].bands[0].path).name,
+        subtitle=f"{run.job.model.card.name}{', the middle of the scene' if cropped else ''}",
+        counts=None if cropped else counts,
+        metres=scene.gsd * picture.part.width / picture.valid.shape[1],
+    )
+    write_preview(staging / "preview.png", given)
+
+
+def _item(run: Finished, files: list[ProductFile]) -> ItemContent:
+    card = run.job.model.card
+    scene = run.job.scene
+    name = Path(scene.groups[0].bands[0].path).stem
+    return ItemContent(
+        id=f"{name}-{card.name}",
+        grid=run.plan.grid,
+        gsd=scene.gsd / float(run.plan.scale),
+        created=datetime.now(UTC),
+        scene_time=scene.time,
+        inputs=tuple(path for path, _, _ in scene.fingerprints),
+        model=ModelSource(card.name, card.version, str(run.job.model.path), run.job.model.sha256),
+        files=tuple(files),
+        software=versions(),
+        lineage=f"{card.name} {card.version} over windows of {run.plan.y.window} x {run.plan.x.window} px",
+    )

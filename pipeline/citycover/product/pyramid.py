@@ -1,0 +1,97 @@
+"""Halving a raster for overviews, with nodata that neither votes nor weighs.
+
+Each function takes a (2h, 2w) uint8 array and gives (h, w): one pixel for each square of four,
+
+    a b
+    c d
+
+and nodata only where all four are nodata. A choice between two arrays is made by bit masks instead of
+`np.where`: several times faster on bytes, and it lets other threads run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+Resampling = Literal["mode", "average", "nearest"]
+
+
+def halve_mode(pixels: Pixels, nodata: int) -> Pixels:
+    """The most frequent valid number of each square; of equals, the first in the order a b c d."""
+    a, b, c, d = _corners(pixels)
+    # With four votes a number wins as soon as it occurs twice, and of two such the first one counts.
+    out = _first_valid(a, b, c, d, nodata)
+    out = _choose((c == d) & (c != nodata), c, out)
+    out = _choose(((b == c) | (b == d)) & (b != nodata), b, out)
+    return _choose(((a == b) | (a == c) | (a == d)) & (a != nodata), a, out)
+
+
+def halve_average(pixels: Pixels, nodata: int) -> Pixels:
+    """The mean of the valid numbers of each square, halves rounded up."""
+    corners = _corners(pixels)
+    total = np.zeros(corners[0].shape, dtype=np.uint16)
+    for x in corners:
+        valid = x != nodata
+        total += x & mask(valid)
+        total += valid.view(np.uint8) * np.uint16(1024)  # the count of valid ones rides in the upper bits
+    return np.take(_mean_table(nodata), total)
+
+
+def halve_nearest(pixels: Pixels, nodata: int) -> Pixels:
+    """The first valid number of each square, in the order a b c d."""
+    return _first_valid(*_corners(pixels), nodata)
+
+
+HALVE: dict[Resampling, Callable[[Pixels, int], Pixels]] = {
+    "mode": halve_mode,
+    "average": halve_average,
+    "nearest": halve_nearest,
+}
+
+
+def mask(condition: NDArray[np.bool_]) -> Pixels:
+    """255 where True, 0 where False."""
+    return np.negative(condition.view(np.uint8))
+
+
+def _choose(condition: NDArray[np.bool_], yes: Pixels, no: Pixels) -> Pixels:
+    return no ^ ((yes ^ no) & mask(condition))
+
+
+def _first_valid(a: Pixels, b: Pixels, c: Pixels, d: Pixels, nodata: int) -> Pixels:
+    out = a
+    for x in (b, c, d):
+        out = _choose(out == nodata, x, out)
+    return out
+
+
+@lru_cache
+def _mean_table(nodata: int) -> Pixels:
+    """Rounded mean by `1024 * count + sum`."""
+    count, total = np.divmod(np.arange(5 * 1024), 1024)
+    mean = (total + count // 2) // np.maximum(count, 1)
+    return np.where(count == 0, nodata, np.minimum(mean, 255)).astype(np.uint8)
+
+
+def _corners(pixels: Pixels) -> tuple[Pixels, Pixels, Pixels, Pixels]:
+    """a, b, c, d as contiguous arrays.
+
+    Two neighbours are read as one 16-bit number, whose halves are then split: some five times faster than
+    copying every other byte.
+    """
+    pairs = np.ascontiguousarray(pixels).view("<u2")
+    upper, lower = np.ascontiguousarray(pairs[0::2]), np.ascontiguousarray(pairs[1::2])
+    shift = np.uint16(8)
+    return (
+        upper.astype(np.uint8),
+        (upper >> shift).astype(np.uint8),
+        lower.astype(np.uint8),
+        (lower >> shift).astype(np.uint8),
+    )

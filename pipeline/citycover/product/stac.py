@@ -1,0 +1,265 @@
+"""`item.json`: the product as a STAC 1.1 item, so that catalogues and people know what lies here.
+
+Extensions: projection, raster, classification, file, processing. The model is linked the way the Machine
+Learning Model extension asks derived products to: a `derived_from` link with `mlm:name`, and the asset's
+`processing:expression` of format `stac-mlm`. The extension itself is not declared, since its schema is for
+models. Source: STAC 1.1.0 and the extensions' documents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyproj
+import pystac
+import shapely
+from odc.geo.geobox import GeoBox
+from pystac.extensions.classification import Classification, ClassificationExtension
+from pystac.extensions.file import FileExtension
+from pystac.extensions.projection import ProjectionExtension
+from pystac.extensions.raster import DataType, RasterBand, RasterExtension
+from pystac.extensions.raster import Statistics as RasterStatistics
+
+from citycover.classes.legend import Legend
+from citycover.files.atomic import write_atomic
+from citycover.geometry.footprint import bbox_of, footprint
+from citycover.product.cog import CogInfo
+from citycover.product.statistics import Statistics
+from citycover.product.tiff import BandInfo
+
+PROCESSING_SCHEMA = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
+
+_MEDIA = {
+    ".tif": pystac.MediaType.COG,
+    ".png": pystac.MediaType.PNG,
+    ".json": pystac.MediaType.JSON,
+    ".xml": pystac.MediaType.XML,
+    ".html": pystac.MediaType.HTML,
+    ".zarr": "application/vnd.zarr; version=3",
+}
+
+_ROLES = {".tif": ["data"], ".zarr": ["data"], ".png": ["overview"], ".html": ["overview"]}
+
+
+@dataclass(frozen=True, slots=True)
+class ProductFile:
+    """One file of the product."""
+
+    name: str
+    """Name in the product folder."""
+    title: str = ""
+    size: int | None = None
+    """Bytes; None for a folder."""
+    sha256: str | None = None
+    """Hexadecimal; None for a folder."""
+    band: BandInfo | None = None
+    """For rasters."""
+    statistics: Statistics | None = None
+    """For rasters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """The model behind the product."""
+
+    name: str
+    version: str
+    href: str
+    """Where its file is, or another URI that names it."""
+    sha256: str
+    """Of the model file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemContent:
+    """Everything that the item says."""
+
+    id: str
+    grid: GeoBox
+    gsd: float
+    """Metres on the ground."""
+    created: datetime
+    """When the run ended; aware of its time zone."""
+    scene_time: str | None
+    """When the imagery was taken, ISO 8601; None: not known, and `created` stands in for it."""
+    inputs: tuple[str, ...]
+    """Paths or URLs of the imagery."""
+    model: ModelSource
+    files: tuple[ProductFile, ...]
+    software: Mapping[str, str] = field(default_factory=dict)
+    """Version by name; `citycover` must be among them: it marks a folder as ours."""
+    lineage: str = ""
+    """One sentence on how the product was made."""
+
+
+def describe_file(path: Path, title: str = "") -> ProductFile:
+    """Size and checksum of a file that is no raster of ours."""
+    if path.is_dir():
+        return ProductFile(path.name, title)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return ProductFile(path.name, title, path.stat().st_size, digest.hexdigest())
+
+
+def describe_cog(path: Path, band: BandInfo, info: CogInfo, title: str = "") -> ProductFile:
+    """The same for a file that `write_cog` made, whose checksum is known already."""
+    return ProductFile(path.name, title or band.description, info.size, info.sha256, band, info.statistics)
+
+
+def write_item(path: Path, content: ItemContent) -> None:
+    """Write the item, wholly or not at all."""
+    write_atomic(path, json.dumps(make_item(content).to_dict(), indent=1, ensure_ascii=False))
+
+
+def make_item(content: ItemContent) -> pystac.Item:
+    """The item, in memory."""
+    if "citycover" not in content.software:
+        raise ValueError("software must name citycover and its version")
+    taken = _parse_time(content.scene_time)
+    geometry = footprint(content.grid)
+    properties: dict[str, Any] = {
+        "title": content.id,
+        "gsd": content.gsd,
+        "created": _iso(content.created),
+        "processing:software": dict(content.software),
+        "processing:level": "L4",
+        "citycover:datetime_source": "processing" if taken is None else "acquisition",
+        "citycover:model": {"name": content.model.name, "version": content.model.version},
+    }
+    if content.lineage:
+        properties["processing:lineage"] = content.lineage
+    item = pystac.Item(
+        id=content.id,
+        geometry=None if geometry is None else shapely.geometry.mapping(geometry),
+        bbox=None if geometry is None else bbox_of(geometry),
+        datetime=taken or content.created,
+        properties=properties,
+    )
+    item.stac_extensions.append(PROCESSING_SCHEMA)
+    _add_projection(item, content.grid)
+    for file in content.files:
+        _add_asset(item, file, content)
+    for href in content.inputs:
+        item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, href, title="imagery"))
+    model = {"mlm:name": content.model.name, "citycover:sha256": content.model.sha256}
+    item.add_link(
+        pystac.Link(pystac.RelType.DERIVED_FROM, content.model.href, title="model", extra_fields=model)
+    )
+    return item
+
+
+def _add_projection(item: pystac.Item, grid: GeoBox) -> None:
+    if grid.crs is None:
+        return
+    projection = ProjectionExtension.ext(item, add_if_missing=True)
+    crs = pyproj.CRS.from_wkt(grid.crs.to_wkt())
+    authority = crs.to_authority()
+    height, width = (int(n) for n in grid.shape)
+    corners = [grid.transform * corner for corner in ((0, 0), (width, height), (0, height), (width, 0))]
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    lon, lat = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True).transform(
+        *(grid.transform * (width / 2, height / 2))
+    )
+    projection.apply(
+        code=":".join(authority) if authority else None,
+        wkt2=None if authority else crs.to_wkt(),
+        projjson=None if authority else crs.to_json_dict(),
+        bbox=[min(xs), min(ys), max(xs), max(ys)],
+        centroid={"lat": lat, "lon": lon} if math.isfinite(lat) and math.isfinite(lon) else None,
+        shape=[height, width],
+        transform=[float(value) for value in grid.transform[:6]],
+    )
+
+
+def _add_asset(item: pystac.Item, file: ProductFile, content: ItemContent) -> None:
+    suffix = Path(file.name).suffix
+    roles = _ROLES.get(suffix, ["metadata"])
+    asset = pystac.Asset(
+        f"./{file.name}", title=file.title or None, media_type=_MEDIA.get(suffix), roles=roles
+    )
+    key = file.name.removesuffix(".json").removesuffix(".png").removesuffix(".tif")
+    item.add_asset(key, asset)
+    if file.sha256 is not None:
+        # A multihash: 0x12 says SHA-256, 0x20 says 32 bytes.
+        FileExtension.ext(asset, add_if_missing=True).apply(checksum="1220" + file.sha256, size=file.size)
+    if file.band is None:
+        return
+    RasterExtension.ext(asset, add_if_missing=True).apply(
+        [_raster_band(file.band, file.statistics, content.gsd)]
+    )
+    asset.extra_fields["processing:expression"] = {"format": "stac-mlm", "expression": content.model.href}
+    if file.band.legend is not None:
+        classes = _classes(file.band.legend, file.band.nodata, file.statistics)
+        ClassificationExtension.ext(asset, add_if_missing=True).apply(classes=classes)
+
+
+def _raster_band(band: BandInfo, statistics: Statistics | None, gsd: float) -> RasterBand:
+    seen = None
+    if statistics is not None and statistics.pixels:
+        percent = 100 * statistics.valid / statistics.pixels
+        moments = (
+            {}
+            if band.legend is not None or not statistics.valid
+            else {
+                "minimum": statistics.minimum * band.scale,
+                "maximum": statistics.maximum * band.scale,
+                "mean": statistics.mean * band.scale,
+                "stddev": statistics.stddev * band.scale,
+            }
+        )
+        seen = RasterStatistics.create(**moments, valid_percent=percent)
+    return RasterBand.create(
+        nodata=band.nodata,
+        data_type=DataType.UINT8,
+        spatial_resolution=gsd,
+        scale=None if band.scale == 1.0 else band.scale,
+        statistics=seen,
+    )
+
+
+def _classes(legend: Legend, nodata: int, statistics: Statistics | None) -> list[Classification]:
+    """Classes with their colours and shares, then nodata."""
+    counts = statistics.counts if statistics is not None else {}
+    valid = statistics.valid if statistics is not None else 0
+    known = [
+        Classification.create(
+            value=c.id,
+            name=_slug(c.name) or f"class-{c.id}",
+            title=c.name,
+            description=c.name,
+            color_hint=c.color[1:].upper(),
+            count=counts.get(c.id),
+            percentage=round(100 * counts[c.id] / valid, 4) if valid and c.id in counts else None,
+        )
+        for c in legend.classes
+    ]
+    nothing = Classification.create(value=nodata, name="nodata", description="no valid input", nodata=True)
+    return [*known, nothing]
+
+
+def _slug(name: str) -> str:
+    """The name in the letters that the classification extension allows."""
+    return re.sub(r"[^0-9a-z]+", "-", name.lower()).strip("-")
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    """A time with its zone; UTC where the text names none, None where it is no ISO 8601 time."""
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,88 @@
+"""Statistics of a raster, as its file carries them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from citycover.product.pyramid import mask
+from citycover.product.tiff import BandInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What was seen on the way: valid pixels only. Values are digital numbers, before any scale."""
+
+    pixels: int = 0
+    """All pixels of the raster."""
+    valid: int = 0
+    """Pixels other than nodata."""
+    minimum: int = 255
+    maximum: int = 0
+    total: int = 0
+    """Sum of the values."""
+    squares: int = 0
+    """Sum of the squared values."""
+    counts: Mapping[int, int] = field(default_factory=dict)
+    """Pixels by class id; empty for a quantity."""
+
+    @property
+    def mean(self) -> float:
+        """Mean; NaN where nothing is valid."""
+        return self.total / self.valid if self.valid else math.nan
+
+    @property
+    def stddev(self) -> float:
+        """Standard deviation; NaN where nothing is valid."""
+        return math.sqrt(max(self.squares / self.valid - self.mean**2, 0.0)) if self.valid else math.nan
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(
+            self.pixels + other.pixels,
+            self.valid + other.valid,
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
+            self.total + other.total,
+            self.squares + other.squares,
+            {k: self.counts.get(k, 0) + other.counts.get(k, 0) for k in {**self.counts, **other.counts}},
+        )
+
+
+def tile_statistics(pixels: NDArray[np.uint8], nodata: int, ids: tuple[int, ...]) -> Statistics:
+    """Statistics of one tile: counts for classes, moments for quantities."""
+    present = pixels != nodata
+    valid = int(np.count_nonzero(present))
+    if ids:
+        counts = {i: int(np.count_nonzero(pixels == i)) for i in ids}
+        return Statistics(pixels.size, valid, counts=counts)
+    if valid == 0:
+        return Statistics(pixels.size)
+    keep = mask(present)
+    values = pixels & keep  # nodata adds nothing to the sums
+    return Statistics(
+        pixels.size,
+        valid,
+        int((pixels | ~keep).min()),
+        int(values.max()),
+        int(values.sum(dtype=np.uint32)),
+        int(np.multiply(values, values, dtype=np.uint16).sum(dtype=np.uint64)),
+    )
+
+
+def with_statistics(band: BandInfo, statistics: Statistics) -> BandInfo:
+    """The band with the metadata that lets GDAL and QGIS skip their own pass over the pixels."""
+    if not statistics.valid:
+        return band
+    tags = {"STATISTICS_VALID_PERCENT": f"{100 * statistics.valid / statistics.pixels:.4g}"}
+    if band.legend is None:
+        tags |= {
+            "STATISTICS_MINIMUM": str(statistics.minimum),
+            "STATISTICS_MAXIMUM": str(statistics.maximum),
+            "STATISTICS_MEAN": f"{statistics.mean:.8g}",
+            "STATISTICS_STDDEV": f"{statistics.stddev:.8g}",
+        }
+    return replace(band, band_tags={**tags, **(band.band_tags or {})})

@@ -1,0 +1,1 @@
+"""The facades: from a request to a product."""

@@ -1,0 +1,230 @@
+"""The xarray face: a lazy map of a lazy array, and a product folder as a dataset.
+
+A map is one dask task a block. Each task reads what its windows look at, border included, and sweeps: the
+same windows, weights and batches as `citycover map`, hence the same pixels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.delayed import delayed
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from citycover.compute.choices import default_batch
+from citycover.engine.input import SweepInput
+from citycover.engine.sweep import sweep
+from citycover.errors import SceneError
+from citycover.geometry.grid import pixel_ground_size
+from citycover.geometry.window import Window
+from citycover.machine.device import choose_device
+from citycover.model.archive import read_model_file
+from citycover.model.builtin import find_model
+from citycover.model.card import ModelCard
+from citycover.model.predictor import ModelPredictor
+from citycover.plan.fit import PlanOptions, make_plan
+from citycover.plan.plan import Block, Plan
+from citycover.product.open import as_dataset, grid_of
+from citycover.read.reader import Hole, Reader
+from citycover.scene.assemble import gsd_mismatch
+from citycover.scene.bands import name_bands
+from citycover.scene.choose import match_bands, pick_bands
+from citycover.scene.file import can_occur
+from citycover.scene.scene import BandSource, Scene, SceneGroup
+
+_LOCK = threading.Lock()
+"""One sweep at a time in a process: a network has all cores to itself, as in `map`."""
+
+_TYPES = ("uint8", "uint16", "int16", "float32")
+
+
+def predict_array(
+    image: xr.DataArray,
+    model: str | Path,
+    *,
+    bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    options: PlanOptions | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+) -> xr.Dataset:
+    """Map an image lazily.
+
+    Args:
+        image: (band, y, x) raw digital numbers with a CRS and transform as rioxarray keeps them, in memory or
+            on dask. Band names are those of its `band` coordinate or of its `long_name`.
+        model: built-in name or model file, with one group of bands.
+        bands: name or number (from 1) of the band for each band of the model; None: by name.
+        nodata: digital number of invalid pixels; None: the image's own `rio.nodata`. NaN is always invalid.
+        options: windows, and the size of the blocks that become dask chunks (2048 x 2048 at most). `map` may
+            take longer windows for a very large scene; run.json of its product says which.
+        device: auto, cpu, cuda.
+        precision: fp32, bf16 or fp16.
+
+    Returns:
+        `classes` and `confidence`, (y, x) uint8 on dask, on the model's output grid, with CF flags,
+        `_FillValue` and `spatial_ref`.
+
+    Raises:
+        SceneError: bands, grid or type do not fit the model.
+        PlanError: the windows asked for do not fit the model.
+    """
+    file = read_model_file(find_model(model))
+    source = _source(image, file.card, bands, nodata)
+    scene = _scene(source, file.card)
+    options = options or PlanOptions()
+    plan = make_plan(scene, file.card, replace(options, block=options.block or (2048, 2048)))
+    batch = options.batch or default_batch(plan, choose_device(device))
+    plan = replace(plan, batch=batch, precision=precision)
+    task = delayed(_BlockTask(str(file.path), device, plan, source), pure=False)
+    rows = []
+    for by in range(plan.block_counts[0]):
+        row = []
+        for bx in range(plan.block_counts[1]):
+            block = plan.block(by, bx)
+            shape = (2, block.window.height, block.window.width)
+            row.append(da.from_delayed(task(block), shape, np.uint8))
+        rows.append(row)
+    maps = da.block(rows)
+    return as_dataset(maps[0], maps[1], plan.grid, file.card.legend)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Pixels of an array, in the order of the network's bands."""
+
+    image: xr.DataArray
+    grid: GeoBox
+    nodata: float | None
+    dtype: str
+
+
+@dataclass
+class _SourceReader:
+    """Reads windows of an array, dask or not, in the thread that asks: that is a task of dask already."""
+
+    source: _Source
+    block: tuple[int, int] = (256, 256)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x)."""
+        _, height, width = self.source.image.shape
+        return height, width
+
+    @property
+    def bands(self) -> int:
+        """Number of bands."""
+        return int(self.source.image.shape[0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Pixel type."""
+        return np.dtype(self.source.dtype)
+
+    def read_into(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Hole, ...]:
+        """Compute a window."""
+        rows, cols = window.slices
+        part = self.source.image[:, rows, cols].data
+        pixels = np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, which is invalid
+            values[...] = pixels.transpose(1, 2, 0)  # (band, y, x) -> (y, x, band)
+        valid[...] = True
+        if values.dtype.kind == "f":
+            valid &= np.isfinite(values).all(axis=2)
+        if self.source.nodata is not None and not np.isnan(self.source.nodata):
+            valid &= (pixels != pixels.dtype.type(self.source.nodata)).all(axis=0)
+        return ()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+_: type[Reader] = _SourceReader
+
+
+@dataclass(frozen=True, slots=True)
+class _BlockTask:
+    """Computes one block; small, but for an image in memory, which travels with it."""
+
+    model: str
+    device: str
+    plan: Plan
+    source: _Source
+
+    def __call__(self, block: Block) -> NDArray[np.uint8]:
+        """(2, y, x): classes and confidence."""
+        with _LOCK:
+            predictor = _predictor(self.model, self.device)
+            predictor.precision = self.plan.precision
+            given = SweepInput(self.plan, predictor, lambda: [_SourceReader(self.source)])
+            finished = next(iter(sweep(given, [block])))
+        return np.stack([finished.classes, finished.confidence])
+
+
+@lru_cache(maxsize=4)
+def _predictor(model: str, device: str) -> ModelPredictor:
+    return ModelPredictor(Path(model), choose_device(device))
+
+
+def _source(
+    image: xr.DataArray, card: ModelCard, bands: Sequence[str] | None, nodata: float | None
+) -> _Source:
+    """Choose bands, find grid, nodata and type."""
+    if len(card.groups) != 1:
+        raise SceneError(
+            f"model {card.name!r} takes {len(card.groups)} groups of bands, each on its own grid; an array "
+            "has one grid: use `citycover map`"
+        )
+    if image.ndim != 3 or image.dims[0] != "band":
+        raise SceneError(f"got an image of dimensions {image.dims}; (band, y, x) is needed")
+    if image.rio.crs is None:
+        raise SceneError("the image has no CRS; set it with image.rio.write_crs(...)")
+    group = card.groups[0]
+    known = name_bands("array", _names(image), ["undefined"] * image.shape[0])
+    wanted = list(group.bands)
+    places = pick_bands(bands, wanted, known, card.name) if bands else match_bands(card.name, wanted, known)
+    grid = grid_of(image)
+    if why := gsd_mismatch(grid, card):
+        raise SceneError(why)
+    dtype = str(image.dtype)
+    if dtype not in group.dtypes and "float32" in group.dtypes:
+        dtype = "float32"
+    if dtype not in _TYPES or dtype not in group.dtypes:
+        raise SceneError(
+            f"the image holds {image.dtype}; model {card.name!r} needs {' or '.join(group.dtypes)}"
+        )
+    nodata = image.rio.nodata if nodata is None else nodata
+    value = float(nodata) if nodata is not None and can_occur(float(nodata), str(image.dtype)) else None
+    return _Source(image[list(places)], grid, value, dtype)
+
+
+def _names(image: xr.DataArray) -> list[str | None]:
+    """What the array calls its bands."""
+    said = image.attrs.get("long_name")
+    if isinstance(said, (tuple, list)) and len(said) == image.shape[0]:
+        return [str(name) for name in said]
+    if "band" in image.coords and image.coords["band"].dtype.kind in "UO":
+        return [str(name) for name in image.coords["band"].values]
+    return [None] * image.shape[0]
+
+
+def _scene(source: _Source, card: ModelCard) -> Scene:
+    """A scene of one group whose bands lie in memory."""
+    bands = tuple(
+        BandSource(
+            "array", i, name, source.dtype, source.nodata, "nodata" if source.nodata is not None else "none"
+        )
+        for i, name in enumerate(card.groups[0].names, start=1)
+    )
+    group = SceneGroup(card.groups[0].name, source.grid, bands, source.dtype, (256, 256))
+    return Scene((group,), gsd=max(pixel_ground_size(source.grid)))

@@ -1,0 +1,65 @@
+"""A job into a product: compute the blocks that are missing, publish. Imports torch."""
+
+from __future__ import annotations
+
+import threading
+
+from citycover.compute.here import compute_here
+from citycover.engine.seams import Seams, verify_seams
+from citycover.job.job import Job
+from citycover.job.watch import Watch
+from citycover.machine.device import choose_device
+from citycover.machine.memory import release_memory
+from citycover.machine.stages import Stages
+from citycover.model.predictor import ModelPredictor
+from citycover.plan.plan import Plan
+from citycover.product.finished import Finished
+from citycover.product.publish import publish
+from citycover.product.record import Product
+from citycover.read.open import open_readers
+from citycover.store.store import WorkingStore
+from citycover.store.work import WorkFolder
+
+
+def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float) -> Product:
+    """Everything from loading the network to the renamed files.
+
+    Args:
+        job: what to do.
+        folder: entered, so that nobody else writes there.
+        watch: progress and stop.
+        begin: `time.perf_counter()` when the run began.
+    """
+    stages = Stages()
+    if job.request.workers or job.request.scheduler:
+        from citycover.compute.cluster.compute import (
+            compute_on_cluster,  # dask is imported by those who ask for it
+        )
+
+        done = compute_on_cluster(job, folder, watch, stages)
+    else:
+        done = compute_here(job, folder, watch, stages)
+        release_memory()
+    with WorkingStore.open(folder.work, job.request.threads or 2) as store:
+        seams = _verify(job, done.plan, store, stages, watch.stop) if job.request.verify_seams else None
+        watch.publishing()
+        finished = Finished(
+            job=job,
+            plan=done.plan,
+            store=store,
+            device=done.device,
+            stages=stages,
+            begin=begin,
+            seams=seams,
+            workers=done.workers,
+            worker_peak_rss=done.peak_rss,
+        )
+        return publish(finished, folder)
+
+
+def _verify(job: Job, plan: Plan, store: WorkingStore, stages: Stages, stop: threading.Event) -> Seams:
+    """Compare patches of the finished map with the same ones on a shifted grid."""
+    with stages.time("seams"):
+        predictor = ModelPredictor(job.model.path, choose_device(job.request.device), plan.precision)
+        readers = open_readers(job.scene, job.request.threads)
+        return verify_seams(plan, predictor, readers, store.array("classes").read, stop)

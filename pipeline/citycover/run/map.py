@@ -1,0 +1,41 @@
+"""map_scene: from files to a product folder. The facade for the command line and for Python users.
+
+prepare (describe, choose the model, plan) -> settle (device, precision, batch) -> blocks into the working
+store -> publish. Preparing reads no pixel; everything after it is recorded in `run.json`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from citycover.files.failures import machine_errors
+from citycover.job.job import prepare, warn_of_collar
+from citycover.job.request import MapRequest
+from citycover.job.watch import Watch
+from citycover.product.folder import check_folder, claim_folder
+from citycover.product.record import Product
+
+logger = logging.getLogger(__name__)
+
+
+def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
+    """Map a scene into a product folder; goes on where an unfinished run of the same identity stopped.
+
+    Raises:
+        CitycoverError: anything the user can mend; nothing that was finished is lost.
+        StoppedError: `watch.stop` was set.
+    """
+    begin = time.perf_counter()
+    watch = watch or Watch()
+    check_folder(request.out, overwrite=request.overwrite)
+    job = prepare(request)
+    if warning := warn_of_collar(job):
+        logger.warning(warning)
+    from citycover.run.job import run_job  # torch is imported here, after everything cheap has passed
+
+    with (
+        machine_errors(request.out),
+        claim_folder(request.out, overwrite=request.overwrite, restart=request.restart) as folder,
+    ):
+        return run_job(job, folder, watch, begin)

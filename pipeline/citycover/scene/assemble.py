@@ -1,0 +1,303 @@
+"""From files to a Scene: choose and order the bands, sort them into groups, refuse what cannot be mapped.
+
+`describe_files` reads metadata once; everything after it is plain data: bands are matched by name or number
+(`bands.py`), each card group gets bands of one grid, and grids must nest. No pixel is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from citycover.errors import SceneError
+from citycover.geometry.grid import (
+    grid_text,
+    ground_sample_distance,
+    nested_ratio,
+    pixel_ground_size,
+    resampled_grid,
+    same_grid,
+)
+from citycover.model.card import BandGroup, ModelCard
+from citycover.scene.bands import SceneBand
+from citycover.scene.choose import match_bands, pick_bands
+from citycover.scene.file import FileInfo, can_occur, describe_files
+from citycover.scene.scene import BandSource, Scene, SceneGroup, Validity
+
+_PIXEL_TYPES = ("uint8", "uint16", "int16", "float32")
+
+_GSD_SLACK = 0.01
+"""Relative: map projections stretch by up to this, and no network notices it."""
+
+_SQUARE_SLACK = 0.05
+"""Relative difference of the sides of a pixel that still counts as square: less than networks are trained to
+bear. Pixels in degrees are never square on the ground and are judged by the limits of the GSD alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """One band of the scene: its names, and the file that it lies in."""
+
+    names: SceneBand
+    info: FileInfo
+
+    @property
+    def dtype(self) -> str:
+        return self.info.dtypes[self.names.index - 1]
+
+    @property
+    def grid(self) -> GeoBox:
+        assert self.info.grid is not None, "files with an obstacle were refused"
+        return self.info.grid
+
+
+def describe_scene(
+    paths: Sequence[str | Path],
+    card: ModelCard | None,
+    *,
+    bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    resample: bool = False,
+) -> Scene:
+    """Describe the scene that files hold, for a model or, without a card, as it is.
+
+    Args:
+        paths: raster files; several hold one band or more each of the same place.
+        card: what the model needs; None takes all bands in file order.
+        bands: names or numbers (from 1, over all files) in the order of the card's bands; None: by name.
+        nodata: digital number of invalid pixels in every band, instead of the files' tags.
+        resample: read at the card's GSD where the scene's lies outside the card's limits.
+
+    Raises:
+        SceneError: the files cannot be mapped, or not by this model; says what to do.
+    """
+    return assemble_scene(describe_files(paths), card, bands=bands, nodata=nodata, resample=resample)
+
+
+def fits(card: ModelCard, files: Sequence[FileInfo], *, bands: Sequence[str] | None = None) -> str | None:
+    """Why a model cannot map files as they are; None where it can. Opens nothing."""
+    try:
+        assemble_scene(files, card, bands=bands)
+    except SceneError as error:
+        return str(error)
+    return None
+
+
+def assemble_scene(
+    files: Sequence[FileInfo],
+    card: ModelCard | None,
+    *,
+    bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    resample: bool = False,
+) -> Scene:
+    """Make a scene of files that are described already; see `describe_scene`. Opens nothing."""
+    for info in files:
+        if info.obstacle:
+            raise SceneError(info.obstacle)
+    everything = [_Band(names, info) for info in files for names in info.bands]
+    chosen = _choose(everything, card, bands)
+    for band in chosen:
+        if band.dtype.startswith("complex"):
+            raise SceneError(
+                f"{band.info.path} holds complex numbers ({band.dtype}); a model needs real ones; "
+                f"convert it first, for radar to intensity or amplitude"
+            )
+    groups = _card_groups(chosen, card, nodata) if card else _grid_groups(chosen, nodata)
+    gsd, resampling = ground_sample_distance(groups[0].grid), None
+    if card and (why := gsd_mismatch(groups[0].grid, card)):
+        if not resample:
+            raise SceneError(why)
+        groups, resampling = _resample(groups, card)
+        gsd = ground_sample_distance(groups[0].grid)
+    used = list({band.info.path: band.info for band in chosen}.values())
+    return Scene(
+        groups=groups,
+        gsd=gsd,
+        time=next((info.time for info in used if info.time), None),
+        resampling=resampling,
+        fingerprints=tuple((info.path, info.size, info.mtime_ns) for info in used),
+    )
+
+
+def _choose(everything: Sequence[_Band], card: ModelCard | None, bands: Sequence[str] | None) -> list[_Band]:
+    """The bands in the order of the card; without one those that are named, or all but alpha."""
+    names = [band.names for band in everything]
+    if card is None:
+        if bands is None:
+            return [b for b in everything if not b.names.alpha] or list(everything)
+        return [everything[i] for i in pick_bands(bands, (), names, "")]
+    wanted = [entry for group in card.groups for entry in group.bands]
+    places = pick_bands(bands, wanted, names, card.name) if bands else match_bands(card.name, wanted, names)
+    return [everything[i] for i in places]
+
+
+def _card_groups(chosen: Sequence[_Band], card: ModelCard, nodata: float | None) -> tuple[SceneGroup, ...]:
+    """One group for each of the card's, each on one grid, the grids nested by the card's ratios."""
+    groups: list[SceneGroup] = []
+    start = 0
+    for wanted in card.groups:
+        members = chosen[start : start + len(wanted.bands)]
+        start += len(wanted.bands)
+        group = _group(wanted.name, members, wanted.names, nodata, ratio=wanted.ratio)
+        groups.append(_typed(group, wanted, card))
+        finest = groups[0]
+        ratio = nested_ratio(finest.grid, group.grid)
+        if ratio != wanted.ratio:
+            found = f"{ratio} times" if ratio else "no whole multiple from the same origin of"
+            raise SceneError(
+                f"bands '{group.name}' lie on {grid_text(group.grid)}, which is {found} the grid of "
+                f"'{finest.name}': {grid_text(finest.grid)}; model '{card.name}' needs {wanted.ratio} times; "
+                f"give files of the resolutions it was made for, or warp them onto such a grid"
+            )
+    return tuple(groups)
+
+
+def _grid_groups(chosen: Sequence[_Band], nodata: float | None) -> tuple[SceneGroup, ...]:
+    """One group for each grid, the finest first: what can be said without a card."""
+    shelves: list[list[_Band]] = []
+    for band in chosen:
+        shelf = next((s for s in shelves if same_grid(s[0].grid, band.grid)), None)
+        if shelf is None:
+            shelves.append([band])
+        else:
+            shelf.append(band)
+    shelves.sort(key=lambda s: ground_sample_distance(s[0].grid))
+    groups = []
+    for number, shelf in enumerate(shelves, 1):
+        ratio = nested_ratio(shelves[0][0].grid, shelf[0].grid)
+        if ratio is None:
+            raise _apart(shelves[0][0], shelf[0])
+        name = "image" if number == 1 else f"image{number}"
+        groups.append(_group(name, shelf, [b.names.label for b in shelf], nodata, ratio=ratio))
+    return tuple(groups)
+
+
+def _apart(one: _Band, other: _Band) -> SceneError:
+    return SceneError(
+        f"{one.info.name} lies on {grid_text(one.grid)} and {other.info.name} on {grid_text(other.grid)}; "
+        f"bands that are read together need one grid; warp one onto the other, "
+        f"or map neighbouring sheets one by one or through a VRT (gdalbuildvrt)"
+    )
+
+
+def _group(
+    name: str, members: Sequence[_Band], titles: Sequence[str], nodata: float | None, *, ratio: int
+) -> SceneGroup:
+    first = members[0]
+    for band in members:
+        if not same_grid(first.grid, band.grid):
+            raise _apart(first, band)
+    picked = {(b.info.path, b.names.index) for b in members}
+    common = np.result_type(*(np.dtype(b.dtype) for b in members)).name
+    return SceneGroup(
+        name=name,
+        grid=first.grid,
+        bands=tuple(_source(b, title, nodata, picked) for b, title in zip(members, titles, strict=True)),
+        dtype=common if common in _PIXEL_TYPES else "float32",
+        block=(max(b.info.block[0] for b in members), max(b.info.block[1] for b in members)),
+        ratio=ratio,
+    )
+
+
+def _source(band: _Band, title: str, nodata: float | None, picked: set[tuple[str, int]]) -> BandSource:
+    """Where one band is read from and what makes its pixels invalid.
+
+    A mask prevails over a nodata tag (as in GDAL); `--nodata` takes the place of the tag and adds to a mask
+    or alpha. An alpha band that is itself among the chosen ones is data: many four-band files call their near
+    infrared alpha.
+    """
+    info, index = band.info, band.names.index
+    validity: Validity = info.masks[index - 1]
+    tag = info.nodata[index - 1] if validity in {"nodata", "alpha"} else None
+    if validity == "alpha" and _alpha_is_data(info, picked):
+        validity = "none"
+    if nodata is not None:
+        if not can_occur(nodata, band.dtype):
+            raise SceneError(
+                f"--nodata {nodata:g} cannot occur in {info.name}, whose pixels are {band.dtype}; "
+                f"give the number that stands in the invalid pixels"
+            )
+        tag = nodata
+    if validity == "none" and tag is not None:
+        validity = "nodata"
+    return BandSource(info.path, index, title, band.dtype, tag, validity)
+
+
+def _alpha_is_data(info: FileInfo, picked: set[tuple[str, int]]) -> bool:
+    """True where the band tagged alpha is chosen as data, or known to be something else by its product."""
+    alphas = [names for names, colour in zip(info.bands, info.colours, strict=True) if colour == "alpha"]
+    return any((info.path, a.index) in picked or not a.alpha for a in alphas)
+
+
+def _typed(group: SceneGroup, wanted: BandGroup, card: ModelCard) -> SceneGroup:
+    """Check the pixel type; wide numbers are read as float32 where the card takes that."""
+    types = {b.dtype for b in group.bands}
+    common = np.result_type(*types).name
+    if common in wanted.dtypes:
+        return group
+    if common not in _PIXEL_TYPES and "float32" in wanted.dtypes:
+        return group  # int8, int32, uint32, int64, float64: numbers are kept, the type is not
+    where = ", ".join(sorted({Path(b.path).name for b in group.bands}))
+    raise SceneError(
+        f"pixels of {where} are {' and '.join(sorted(types))}; "
+        f"model '{card.name}' needs {' or '.join(wanted.dtypes)}; choose a model made for such numbers, "
+        f"or convert the file (gdal_translate -ot) if its values fit"
+    )
+
+
+def gsd_mismatch(grid: GeoBox, card: ModelCard) -> str | None:
+    """Why pixels are too small, too large or too oblong for a model."""
+    if card.gsd is None:
+        return None
+    low, high = card.gsd
+    height, width = pixel_ground_size(grid)
+    remedy = f"--resample reads it at {_native(card):g} m, or choose another model"
+    if not (low * (1 - _GSD_SLACK) <= min(height, width) and max(height, width) <= high * (1 + _GSD_SLACK)):
+        return (
+            f"pixels of the scene are {width:.4g} x {height:.4g} m on the ground; "
+            f"model '{card.name}' needs {low:g} to {high:g} m; {remedy}"
+        )
+    oblong = abs(height / width - 1) > _SQUARE_SLACK
+    if oblong and not (grid.crs is not None and grid.crs.geographic):
+        return (
+            f"pixels of the scene are {width:.4g} m wide and {height:.4g} m high; "
+            f"model '{card.name}' needs square ones; {remedy}"
+        )
+    return None
+
+
+def _native(card: ModelCard) -> float:
+    """The GSD that `--resample` reads at: the card's own, else the middle of its limits."""
+    assert card.gsd is not None, "asked only where the card has limits"
+    return card.native_gsd or math.sqrt(card.gsd[0] * card.gsd[1])
+
+
+def _resample(groups: Sequence[SceneGroup], card: ModelCard) -> tuple[tuple[SceneGroup, ...], str]:
+    """Lay all groups on a grid of the card's GSD and its multiples.
+
+    Larger pixels are averages of all that they cover; smaller ones are interpolated.
+    """
+    fine_grid = groups[0].grid
+    old = ground_sample_distance(fine_grid)
+    target = _native(card)
+    grid = resampled_grid(fine_grid, target)
+    resized = []
+    for group in groups:
+        own = grid if group.ratio == 1 else _coarsened(grid, group.ratio)
+        scale = target / old
+        block = (max(1, round(group.block[0] / scale)), max(1, round(group.block[1] / scale)))
+        resized.append(replace(group, grid=own, block=block))
+    return tuple(resized), "average" if target > old else "bilinear"
+
+
+def _coarsened(grid: GeoBox, ratio: int) -> GeoBox:
+    rows, cols = grid.shape
+    shape = (math.ceil(rows / ratio), math.ceil(cols / ratio))
+    return GeoBox(shape, grid.transform * Affine.scale(ratio), grid.crs)

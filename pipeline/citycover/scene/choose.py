@@ -1,0 +1,131 @@
+"""Which bands of a scene a model is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from citycover.errors import SceneError
+from citycover.scene.bands import NUMBERED, SceneBand, fold
+
+
+def match_bands(model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[SceneBand]) -> tuple[int, ...]:
+    """Find by name the band of the scene that serves each band of a card.
+
+    Args:
+        model: name of the model, for messages.
+        wanted: the names that each of the card's bands answers to, the canonical one first.
+        scene: bands of all files in order.
+
+    Returns:
+        Positions in `scene`, in the order of `wanted`.
+
+    Raises:
+        SceneError: bands are missing, or more than one answers to the same name.
+    """
+    if len(wanted) == len(scene) == 1 and not scene[0].names:
+        return (0,)  # one is needed and one is there, and nothing says that it is another
+    found: list[int | None] = []
+    for entry in wanted:
+        ranked = sorted((rank, i) for i, band in enumerate(scene) if (rank := _rank(entry, band)) is not None)
+        best = [i for rank, i in ranked if rank == ranked[0][0]]
+        if len(best) > 1:
+            places = " and ".join(f"band {scene[i].index} of {scene[i].file} (number {i + 1})" for i in best)
+            raise SceneError(
+                f"{places} both answer to '{entry[0]}', which model '{model}' needs once; "
+                f"choose with --bands, one name or number for each of {_list(wanted)}"
+            )
+        found.append(best[0] if best else None)
+    if None in found:
+        raise SceneError(_missing(model, wanted, scene, found))
+    return tuple(i for i in found if i is not None)
+
+
+def _rank(entry: tuple[str, ...], band: SceneBand) -> int | None:
+    """How well a band serves an entry: position of the name in the entry, substitutes last."""
+    folded = [fold(n) for n in entry]
+    plain = [name for name in band.literals if not NUMBERED.fullmatch(name)]  # a bare B4 may be anything
+    exact = [k for k, name in enumerate(folded) if name in band.names or (not band.names and name in plain)]
+    if exact:
+        return exact[0]
+    spare = [k for k, name in enumerate(folded) if name in band.substitutes]
+    return len(folded) + spare[0] if spare else None
+
+
+def _missing(
+    model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[SceneBand], found: Sequence[int | None]
+) -> str:
+    lacking = [entry[0] for entry, i in zip(wanted, found, strict=True) if i is None]
+    unnamed = [i for i, b in enumerate(scene) if not (b.alpha or b.names or i in found)]
+    if len(unnamed) < len(lacking):
+        unnamed += [i for i, b in enumerate(scene) if b.alpha and i not in found]
+    have = f"scene has {len(scene)} band{'s' * (len(scene) > 1)} ({', '.join(_words(scene))})"
+    need = f"model '{model}' needs {_list(wanted)} and nothing answers to {', '.join(lacking)}"
+    if len(unnamed) >= len(lacking):
+        spare = iter(unnamed)
+        guess = ",".join(str((next(spare) if i is None else i) + 1) for i in found)
+        remedy = (
+            f"if the bands do lie in that order, pass --bands {guess}; else give the numbers that are right"
+        )
+    else:
+        remedy = "give the files that hold them, or choose another model"
+    return f"{have}; {need}; {remedy}"
+
+
+def _words(scene: Sequence[SceneBand]) -> list[str]:
+    words = ["alpha" if b.alpha else "unnamed" if not (b.names or b.title) else b.label for b in scene]
+    return words if len(words) <= 16 else [*words[:15], "..."]
+
+
+def _list(wanted: Sequence[tuple[str, ...]]) -> str:
+    return ", ".join(entry[0] for entry in wanted)
+
+
+def pick_bands(
+    chosen: Sequence[str], wanted: Sequence[tuple[str, ...]], scene: Sequence[SceneBand], model: str
+) -> tuple[int, ...]:
+    """Follow `--bands`: one name or number (from 1, over all files in order) for each band of a card.
+
+    The first entry serves the card's first band, whatever it is called; a band may be named twice.
+
+    Returns:
+        Positions in `scene`.
+
+    Raises:
+        SceneError: another count than the card's, an unknown name, a name that means several bands.
+    """
+    if wanted and len(chosen) != len(wanted):
+        got = f"--bands names {len(chosen)} band{'s' * (len(chosen) != 1)} ({','.join(chosen)})"
+        raise SceneError(
+            f"{got}; model '{model}' needs {len(wanted)}: {_list(wanted)}; give one for each, in that order"
+        )
+    return tuple(_pick(word.strip(), scene) for word in chosen)
+
+
+def _pick(word: str, scene: Sequence[SceneBand]) -> int:
+    if word.isdecimal():
+        if not 1 <= int(word) <= len(scene):
+            raise SceneError(
+                f"--bands asks for band {word}; the scene has {len(scene)}, numbered from 1 over all files "
+                f"in the order given: {', '.join(_words(scene))}"
+            )
+        return int(word) - 1
+    name = fold(word)
+    for known in (
+        lambda b: word.lower() == b.title.lower(),
+        lambda b: name in b.literals,
+        lambda b: name in b.names,
+        lambda b: name in b.substitutes,
+    ):
+        hits = [i for i, band in enumerate(scene) if known(band)]
+        if len(hits) == 1:
+            return hits[0]
+        if hits:
+            numbers = ", ".join(str(i + 1) for i in hits)
+            raise SceneError(
+                f"--bands {word}: bands number {numbers} of the scene all answer to it; "
+                f"use the number of the one you mean"
+            )
+    raise SceneError(
+        f"--bands {word}: no band of the scene answers to it; it has {', '.join(_words(scene))}; "
+        f"use one of these names, or numbers from 1 to {len(scene)}"
+    )

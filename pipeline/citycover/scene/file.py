@@ -1,0 +1,267 @@
+"""FileInfo: what a raster file says about itself, read without a pixel."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+
+from citycover.errors import SceneError
+from citycover.files.gdal import READ_OPTIONS, brief_reason
+from citycover.geometry.grid import ground_sample_distance
+from citycover.scene.bands import SceneBand, name_bands
+from citycover.scene.scene import Validity
+
+_TAGS_OF_TIME = ("ACQUISITIONDATETIME", "NITF_IDATIM", "TIFFTAG_DATETIME")
+
+_DATE = re.compile(
+    r"(?<!\d)((?:19|20)\d{2})[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])"
+    r"(?:[T_]?([01]\d|2[0-3])[-_:]?([0-5]\d)[-_:]?([0-5]\d))?(?!\d)"
+)
+
+_LANDSAT_DATE = re.compile(r"(?:^|_)L[COTEM]\d{7,8}((?:19|20)\d{2})([0-3]\d{2})(?=[A-Z]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One raster file by its metadata."""
+
+    path: str
+    """Absolute path, or a GDAL connection string as given."""
+    driver: str
+    shape: tuple[int, int]
+    """(y, x)."""
+    dtypes: tuple[str, ...]
+    """numpy name of each band's pixel type."""
+    block: tuple[int, int]
+    """(y, x) shape of a compressed block."""
+    compression: str | None
+    interleave: str | None
+    overviews: int
+    """Number of smaller versions."""
+    masks: tuple[Validity, ...]
+    """Where the validity of each band comes from."""
+    nodata: tuple[float | None, ...]
+    """Nodata tag of each band, without those that cannot occur in its type."""
+    descriptions: tuple[str | None, ...]
+    colours: tuple[str, ...]
+    """Colour interpretation of each band: red, green, gray, palette, alpha, undefined, ..."""
+    transform: tuple[float, ...] | None
+    """Six numbers of the affine transform, None: there is none."""
+    crs: str | None
+    """Name of the coordinate reference system: EPSG code where there is one."""
+    grid: GeoBox | None
+    """None where `obstacle` says why."""
+    obstacle: str | None
+    """Why the file cannot be mapped as it lies: no CRS, rotated, ...; with what to do. None: it can."""
+    gsd: float | None
+    """Ground sample distance in metres at the centre."""
+    time: str | None
+    """ISO 8601."""
+    bands: tuple[SceneBand, ...]
+    """Names that the bands answer to."""
+    size: int
+    """Bytes; 0 where unknown."""
+    mtime_ns: int
+    """Modification time; 0 where unknown."""
+
+    @property
+    def name(self) -> str:
+        """File name without its folder."""
+        return Path(self.path).name
+
+
+def describe_files(paths: Sequence[str | Path]) -> tuple[FileInfo, ...]:
+    """Read the metadata of files.
+
+    Raises:
+        SceneError: a file is missing, unreadable or not a raster.
+    """
+    if not paths:
+        raise SceneError("no scene was given; name at least one raster file")
+    return tuple(_describe_file(path) for path in paths)
+
+
+def _describe_file(path: str | Path) -> FileInfo:
+    where = _absolute(path)
+    local = Path(where)
+    is_local = local.exists()
+    if not is_local and not _is_connection(where):
+        raise SceneError(f"{path}: there is no such file; check the path")
+    if is_local and local.is_file() and local.stat().st_size == 0:
+        raise SceneError(f"{path}: the file is empty (0 bytes); fetch or copy it again")
+    try:
+        with rasterio.Env(**READ_OPTIONS), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `obstacle` says it better
+            with rasterio.open(where) as dataset:
+                return _read_info(where, dataset, local.stat() if is_local else None)
+    except RasterioError as error:
+        if local.is_dir():
+            raise SceneError(f"{path} is a folder; a scene is one or more raster files; name them") from None
+        said = brief_reason(error).replace(f"'{where}'", "").replace(where, "").strip(" :'")
+        raise SceneError(
+            f"{path} cannot be opened as a raster (GDAL: {said}); "
+            f"a scene is a GeoTIFF, JPEG 2000, VRT or the like; check that the file is whole"
+        ) from None
+
+
+def _absolute(path: str | Path) -> str:
+    text = str(path)
+    return text if isinstance(path, str) and _is_connection(text) else str(Path(text).absolute())
+
+
+def _is_connection(text: str) -> bool:
+    """True for what GDAL understands and a file system does not: /vsi..., https://..., NETCDF:..."""
+    return text.startswith("/vsi") or "://" in text or bool(re.match(r"[A-Za-z][A-Za-z0-9_]+:", text))
+
+
+def _read_info(path: str, dataset: Any, stat: Any) -> FileInfo:
+    if dataset.count == 0:
+        inner = dataset.subdatasets
+        remedy = f"name one of its {len(inner)} parts, such as {inner[0]}" if inner else "give another file"
+        raise SceneError(f"{path} holds no bands of its own; a scene needs pixels; {remedy}")
+    structure = dataset.tags(ns="IMAGE_STRUCTURE")
+    obstacle = _obstacle(path, dataset)
+    grid = None if obstacle else _grid(dataset)
+    name = Path(path).name
+    colours = tuple(c.name.lower() for c in dataset.colorinterp)
+    bands = name_bands(name, dataset.descriptions, colours)
+    return FileInfo(
+        path=path,
+        driver=dataset.driver,
+        shape=(dataset.height, dataset.width),
+        dtypes=tuple(dataset.dtypes),
+        block=_block(dataset),
+        compression=structure.get("COMPRESSION"),
+        interleave=structure.get("INTERLEAVE"),
+        overviews=len(dataset.overviews(1)),
+        masks=tuple(_validity(flags) for flags in dataset.mask_flag_enums),
+        nodata=tuple(
+            v if v is not None and can_occur(v, dtype) else None
+            for v, dtype in zip(dataset.nodatavals, dataset.dtypes, strict=True)
+        ),
+        descriptions=tuple(dataset.descriptions),
+        colours=colours,
+        transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
+        crs=_crs_name(dataset),
+        grid=grid,
+        obstacle=obstacle,
+        gsd=ground_sample_distance(grid) if grid is not None else None,
+        time=_time(name, dataset.tags()),
+        bands=bands,
+        size=stat.st_size if stat else 0,
+        mtime_ns=stat.st_mtime_ns if stat else 0,
+    )
+
+
+def _block(dataset: Any) -> tuple[int, int]:
+    shapes = dataset.block_shapes
+    return max(s[0] for s in shapes), max(s[1] for s in shapes)
+
+
+def _validity(flags: Sequence[Any]) -> Validity:
+    names = {flag.name for flag in flags}
+    if "all_valid" in names:
+        return "none"
+    if "alpha" in names:
+        return "alpha"
+    # No flag at all is GDAL's word for a mask of each band.
+    return "nodata" if names == {"nodata"} else "mask"
+
+
+def can_occur(value: float, dtype: str) -> bool:
+    """True where a pixel of this type can hold the number: -9999 never occurs in uint8.
+
+    >>> can_occur(-9999, "uint8"), can_occur(0.5, "int16"), can_occur(float("nan"), "float32")
+    (False, False, True)
+    """
+    kind = np.dtype(dtype)
+    if kind.kind not in "iu":
+        return True
+    if not float(value).is_integer():
+        return False
+    limits = np.iinfo(kind)
+    return int(limits.min) <= int(value) <= int(limits.max)
+
+
+def _crs_name(dataset: Any) -> str | None:
+    if not dataset.crs:
+        return None
+    epsg = dataset.crs.to_epsg()
+    if epsg:
+        return f"EPSG:{epsg}"
+    quoted = re.search(r'"([^"]*)"', dataset.crs.to_wkt())
+    return quoted[1] if quoted else "unnamed"
+
+
+def _grid(dataset: Any) -> GeoBox:
+    return GeoBox((dataset.height, dataset.width), dataset.transform, dataset.crs.to_wkt())
+
+
+def _obstacle(path: str, dataset: Any) -> str | None:
+    """Why a file has no grid on which a map could lie."""
+    transform = dataset.transform
+    gcps, _ = dataset.gcps
+    if gcps and transform.is_identity:
+        return (
+            f"{path} is located by {len(gcps)} ground control points only; a map needs a CRS and a transform;"
+            f" warp it first: gdalwarp -t_srs EPSG:<code> in.tif out.tif"
+        )
+    if dataset.rpcs is not None and transform.is_identity:
+        return (
+            f"{path} is located by rational polynomials (RPC) only; a map needs a CRS and a transform; "
+            f"orthorectify it first: gdalwarp -rpc -t_srs EPSG:<code> in.tif out.tif"
+        )
+    rotated = abs(transform.b) * dataset.height + abs(transform.d) * dataset.width
+    if transform.determinant == 0:
+        return (
+            f"{path} has a transform without area ({tuple(transform)[:6]}); mend it with gdal_edit.py -a_ullr"
+        )
+    if rotated > 0.01 * min(abs(transform.a), abs(transform.e)):
+        numbers = ", ".join(f"{v:g}" for v in tuple(transform)[:6])
+        return (
+            f"{path} has a rotated or sheared transform ({numbers}); "
+            f"rows and columns must run along the axes of the CRS; warp it first: gdalwarp in.tif out.tif"
+        )
+    if not dataset.crs:
+        what = "no CRS and no transform" if transform.is_identity else "a transform but no CRS"
+        return (
+            f"{path} has {what}; a map needs to know where it lies; if you know it, write it into the file: "
+            f"gdal_edit.py -a_srs EPSG:<code>{' -a_ullr <W N E S>' if transform.is_identity else ''} file"
+        )
+    if transform.is_identity:
+        return (
+            f"{path} has a CRS but no transform; a map needs to know where it lies; if you know it, write it "
+            f"into the file: gdal_edit.py -a_ullr <W N E S> file"
+        )
+    try:
+        GeoBox((1, 1), transform, dataset.crs.to_wkt())
+    except (CRSError, ValueError) as error:
+        return (
+            f"{path} has a CRS that PROJ does not understand ({brief_reason(error)}); "
+            f"write the right one into the file: gdal_edit.py -a_srs EPSG:<code> file"
+        )
+    return None
+
+
+def _time(name: str, tags: dict[str, str]) -> str | None:
+    """When it was taken: the file name knows better than TIFFTAG_DATETIME, often the time of writing."""
+    if landsat := _LANDSAT_DATE.search(name):
+        day = f"{landsat[1]} {landsat[2]}"
+        return datetime.strptime(day, "%Y %j").date().isoformat()  # noqa: DTZ007 - a day, no hour
+    texts = [name, *(tags.get(tag, "").replace(":", "-", 2) for tag in _TAGS_OF_TIME)]
+    for text in texts:
+        if found := _DATE.search(text.replace(" ", "T")):
+            day = "-".join(found.group(1, 2, 3))
+            clock = found.group(4, 5, 6)
+            return f"{day}T{':'.join(clock)}Z" if clock[0] else day
+    return None

@@ -1,0 +1,60 @@
+"""The ledger: a line for each finished block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from citycover.geometry.window import Window
+from citycover.read.reader import Hole
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecord:
+    """Ledger entry: what is known of a finished block."""
+
+    index: tuple[int, int]
+    """(row, column) of the block."""
+    pixels: int
+    """Pixels of output."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time by stage."""
+    holes: tuple[Hole, ...] = ()
+    """What could not be read; pixels of the scene, not of the block."""
+    crc32: Mapping[str, int] = field(default_factory=dict)
+    """CRC-32 of the decoded pixels, by array: equal for the same map, however it was computed."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Whatever else adds up over blocks: windows run, windows skipped, ..."""
+
+    def to_json(self) -> str:
+        """The entry as text."""
+        holes = [{**asdict(h.window), "path": h.path, "reason": h.reason} for h in self.holes]
+        return json.dumps(
+            {
+                "index": self.index,
+                "pixels": self.pixels,
+                "seconds": dict(self.seconds),
+                "holes": holes,
+                "crc32": dict(self.crc32),
+                "counts": dict(self.counts),
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> BlockRecord:
+        """Read an entry back.
+
+        Raises:
+            ValueError, KeyError, TypeError: the text is not an entry.
+        """
+        data = json.loads(text)
+        row, col = data["index"]
+        holes = tuple(
+            Hole(Window(h["row"], h["col"], h["height"], h["width"]), h["path"], h["reason"])
+            for h in data["holes"]
+        )
+        return cls(
+            (int(row), int(col)), int(data["pixels"]), data["seconds"], holes, data["crc32"], data["counts"]
+        )
