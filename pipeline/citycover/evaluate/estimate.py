@@ -12,7 +12,7 @@ Choices:
 - Strata need not be the map's classes: a sample that was drawn for one map also judges another, or the same
   in a merged legend. All figures are ratios of two estimated totals (S. V. Stehman 2014, International
   Journal of Remote Sensing 35, 4923-4939). Where the strata are the map's classes, that is Olofsson's
-  equations to the last digit; `tests/pipeline/test_estimation.py` compares the two.
+  equations to the last digit; `tests/pipeline/evaluate/test_estimate.py` compares the two.
 - No finite population correction, as in the paper: samples are small against rasters. Only a stratum that
   was looked at in full has no variance.
 - Intervals of 95 % are 1.96 standard errors to both sides.

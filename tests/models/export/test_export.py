@@ -12,7 +12,7 @@ from citycover_models.export.network import export_preset
 from citycover_models.export.write import export_pt2, export_torchscript
 from citycover_models.nets.spectral import PRESETS
 
-DOCS = Path(__file__).parents[2] / "docs" / "card.md"
+DOCS = Path(__file__).parents[3] / "docs" / "card.md"
 
 
 class Roofs(nn.Module):

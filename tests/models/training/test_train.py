@@ -131,7 +131,7 @@ train(TrainRequest(lessons, small_recipe(), out, workers=0, measure=False))
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(city: Path, tmp_path: Path) -> None:
-    folder = str(Path(__file__).parent)
+    folder = str(Path(__file__).parents[1])
     died = subprocess.run(
         [sys.executable, "-c", KILL, str(city), str(tmp_path / "broken"), folder], check=False, timeout=120,
         capture_output=True, text=True,
@@ -163,7 +163,7 @@ def test_processes_of_torchrun_learn_together(city: Path, tmp_path: Path) -> Non
     script.write_text(DISTRIBUTED)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
-         str(city), str(tmp_path / "run"), str(Path(__file__).parent)],
+         str(city), str(tmp_path / "run"), str(Path(__file__).parents[1])],
         capture_output=True, text=True, timeout=240, check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )  # fmt: skip
