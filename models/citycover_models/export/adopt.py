@@ -7,8 +7,9 @@ from pathlib import Path
 
 from citycover.errors import ModelError
 from citycover.model.archive import load_torchscript, write_torchscript
-from citycover.model.card import ModelCard, parse_card
+from citycover.model.card import ModelCard
 from citycover.model.checks import check_against_card, probe_side
+from citycover.model.mlm import parse_card
 from citycover_models.export.write import ExportReport, report_of
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from citycover.errors import ModelError
-from citycover.model.card import ModelCard, parse_card
+from citycover.model.card import ModelCard
+from citycover.model.mlm import card_to_json, parse_card
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +122,7 @@ def write_torchscript(module: torch.jit.ScriptModule, card: ModelCard, path: str
     import torch
 
     with _atomic(Path(path)) as part:
-        torch.jit.save(module, part, _extra_files={CARD: card.to_json()})
+        torch.jit.save(module, part, _extra_files={CARD: card_to_json(card)})
         _repack(part)
 
 
@@ -135,7 +136,7 @@ def write_exported(program: torch.export.ExportedProgram, card: ModelCard, path:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     with _atomic(Path(path)) as part:
-        torch.export.save(program, part, extra_files={CARD: card.to_json()})
+        torch.export.save(program, part, extra_files={CARD: card_to_json(card)})
 
 
 def _load_fast_torchscript(path: Path, device: torch.device | str) -> Callable[..., Tensor]:

@@ -6,7 +6,6 @@ All lengths are in pixels of the finest band group.
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -17,12 +16,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
     model_validator,
 )
 
 from citycover.classes.legend import Legend, read_legend
-from citycover.errors import ModelError
 
 Dtype = Literal["uint8", "uint16", "int16", "float32"]
 
@@ -32,8 +29,6 @@ Scale = Annotated[
     PlainSerializer(str, return_type=str),
 ]
 """A positive fraction, written "1", "5" or "1/60"."""
-
-MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 
 
 class _Value(BaseModel):
@@ -177,90 +172,3 @@ class ModelCard(_Value):
     def bands(self) -> int:
         """Bands of all groups together."""
         return sum(len(g.bands) for g in self.groups)
-
-    def to_item(self) -> dict[str, Any]:
-        """The card as a STAC item of the Machine Learning Model extension, geometry null.
-
-        Our own fields stand under `citycover:card` as they are, so nothing is lost on the way.
-        """
-        inputs = [
-            {
-                "name": group.name,
-                "bands": [{"name": name} for name in group.names],
-                "input": {
-                    "shape": [-1, len(group.bands), self._side(group), self._side(group)],
-                    "dim_order": ["batch", "bands", "height", "width"],
-                    "data_type": group.dtypes[0],
-                },
-                "description": "raw digital numbers; normalisation happens inside the network",
-            }
-            for group in self.groups
-        ]
-        classes = [
-            {
-                "value": c.id,
-                "name": c.name.lower().replace(" ", "-"),
-                "title": c.name,
-                "color_hint": c.color[1:].upper(),
-            }
-            for c in self.legend.classes
-        ]
-        side = int(self.window.size * self.output_scale)
-        output = {
-            "name": self.task,
-            "tasks": ["semantic-segmentation" if self.task == "classes" else "multi-label-classification"],
-            "result": {
-                "shape": [-1, len(self.channels), side, side],
-                "dim_order": ["batch", "classes", "height", "width"],
-                "data_type": "float32",
-            },
-            "classification:classes": classes,
-        }
-        return {
-            "type": "Feature",
-            "stac_version": "1.1.0",
-            "stac_extensions": [MLM_SCHEMA],
-            "id": f"{self.name}-{self.version}",
-            "geometry": None,
-            "properties": {
-                "datetime": None,
-                "start_datetime": "1970-01-01T00:00:00Z",
-                "end_datetime": "9999-12-31T23:59:59Z",
-                "description": self.description or self.name,
-                "license": self.licence,
-                "mlm:name": self.name,
-                "mlm:architecture": self.name,
-                "mlm:tasks": output["tasks"],
-                "mlm:framework": "pytorch",
-                "mlm:input": inputs,
-                "mlm:output": [output],
-                "citycover:card": json.loads(self.model_dump_json()),
-            },
-            "links": [],
-            "assets": {},
-        }
-
-    def _side(self, group: BandGroup) -> int:
-        return self.window.size // group.ratio
-
-    def to_json(self) -> str:
-        """The item as text, the same for the same card."""
-        return json.dumps(self.to_item(), indent=1, sort_keys=True)
-
-
-def parse_card(data: dict[str, Any], where: str) -> ModelCard:
-    """Build a card from a STAC item or from the plain fields of a card.toml.
-
-    Raises:
-        ModelError: fields are missing, unknown or contradict each other.
-    """
-    if data.get("type") == "Feature":
-        data = data.get("properties", {}).get("citycover:card", {})
-    try:
-        return ModelCard.model_validate(data)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
-        raise ModelError(f"the card of {where} is not valid: {problems}; see docs/card.md") from None

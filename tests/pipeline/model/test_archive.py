@@ -16,8 +16,9 @@ from citycover.model.archive import (
     write_torchscript,
 )
 from citycover.model.builtin import NAMES, builtin_path, find_model, read_builtins
-from citycover.model.card import ModelCard, parse_card
+from citycover.model.card import ModelCard
 from citycover.model.checks import check_against_card
+from citycover.model.mlm import parse_card
 
 
 class Net(nn.Module):
