@@ -37,7 +37,7 @@ def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
     from citycover.read.open import open_readers
 
     job = prepare(MapRequest(scene=(scene,), out=Path(), model=model))
-    predictor = ModelPredictor(job.model.path, choose_device("auto"), precision)
+    predictor = ModelPredictor.load(job.model.path, choose_device("auto"), precision)
     batch = default_batch(job.plan, predictor.device)
     samples = sample_windows(
         job.plan, job.model.card, open_readers(job.scene, None), 4 * job.plan.window_pixels

@@ -91,7 +91,7 @@ def test_reduced_precision_is_native() -> None:
 
 @only_cuda
 def test_fp32_is_not_tf32(unet: Path) -> None:
-    there, here = (ModelPredictor(unet, torch.device(device)) for device in (DEVICE, "cpu"))
+    there, here = (ModelPredictor.load(unet, torch.device(device)) for device in (DEVICE, "cpu"))
     windows = torch.randint(0, 255, (1, 4, 256, 256), dtype=torch.uint8)
     exact = here([windows])
     assert (there([windows.to(DEVICE)]).cpu() - exact).abs().max() < 1e-4 * exact.abs().max()

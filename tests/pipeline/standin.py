@@ -23,6 +23,7 @@ from citycover.geometry.window import Window
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
 from citycover.model.card import ModelCard
+from citycover.model.precision import Precision
 from citycover.plan.plan import Plan
 from citycover.read.reader import Hole, Reader
 from citycover.store.shard import ArraySpec, Layout
@@ -79,6 +80,9 @@ class SleepingNetwork:
     card: ModelCard
     device: torch.device
     standin: StandIn
+
+    def at(self, precision: Precision) -> SleepingNetwork:
+        return self
 
     def __call__(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
         image = windows[0]

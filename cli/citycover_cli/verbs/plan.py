@@ -96,7 +96,7 @@ def _probe(job: Job) -> dict[str, Any]:
 
     if job.request.threads:
         torch.set_num_threads(job.request.threads)
-    predictor = ModelPredictor(job.model.path, choose_device(job.request.device))
+    predictor = ModelPredictor.load(job.model.path, choose_device(job.request.device))
     batch = job.request.batch or default_batch(job.plan, predictor.device)
     plan = replace(job.plan, batch=batch)
     speed = measure_speed(plan, predictor)

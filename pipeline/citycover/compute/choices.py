@@ -18,7 +18,7 @@ from citycover.job.job import Job, plan_windows
 from citycover.machine.memory import peak_rss, process_memory, release_memory
 from citycover.model.card import ModelCard
 from citycover.model.precision import Precision, fast_precision, passes_gate
-from citycover.model.predictor import ModelPredictor, to_probabilities
+from citycover.model.predictor import Predictor, to_probabilities
 from citycover.plan.cost import memory_bound
 from citycover.plan.plan import CHUNK, Plan
 from citycover.read.open import open_readers
@@ -57,13 +57,13 @@ def default_batch(plan: Plan, device: torch.device) -> int:
 
 
 def choose_precision(
-    wanted: str, predictor: ModelPredictor, samples: Callable[[], list[list[Tensor]]]
+    wanted: str, predictor: Predictor, samples: Callable[[], list[list[Tensor]]]
 ) -> Precision:
     """Precision of a run: what was asked for, or for `auto` the fastest that flips near-ties only.
 
     Args:
         wanted: auto, fp32, bf16 or fp16.
-        predictor: runs the samples; its precision is fp32 again afterwards.
+        predictor: runs the samples, in fp32.
         samples: reads windows; called only if there is something to compare.
     """
     if wanted in ("fp32", "bf16", "fp16"):
@@ -74,17 +74,13 @@ def choose_precision(
     for window in samples():
         moved = [tensor.to(predictor.device) for tensor in window]
         exact = to_probabilities(predictor(moved), predictor.card)
-        predictor.precision = fast
-        try:
-            reduced = to_probabilities(predictor(moved), predictor.card)
-        finally:
-            predictor.precision = "fp32"
+        reduced = to_probabilities(predictor.at(fast)(moved), predictor.card)
         if not passes_gate(exact, reduced):
             return "fp32"
     return fast
 
 
-def keep_memory(plan: Plan, scene: Scene, predictor: ModelPredictor, bound: float) -> Plan:
+def keep_memory(plan: Plan, scene: Scene, predictor: Predictor, bound: float) -> Plan:
     """The plan with its batch and then its blocks made smaller, until a process holds at most `bound` GiB.
 
     A window is tried, and a batch taken to need as many times what that one needed.
@@ -132,7 +128,7 @@ def larger_windows(card: ModelCard) -> tuple[int, ...]:
     return tuple(size for size in sizes if size <= rule.maximum)
 
 
-def fastest_window(plans: Mapping[int, Plan], predictor: ModelPredictor) -> int:
+def fastest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
     """The window in which a run takes least time: redundancy x time per pixel; of near equals the smaller.
 
     Args:
@@ -171,7 +167,7 @@ def kept_choices(job: Job, folder: WorkFolder) -> dict[str, Any]:
     return dict(WorkingStore.read_extra(folder.work, job.given)) if folder.resumable else {}
 
 
-def settle(job: Job, kept: dict[str, Any], predictor: ModelPredictor) -> tuple[Plan, dict[str, Any]]:
+def settle(job: Job, kept: dict[str, Any], predictor: Predictor) -> tuple[Plan, dict[str, Any]]:
     """Window, batch and precision: as asked for, as the unfinished run had them, or chosen here.
 
     Returns:

@@ -25,9 +25,8 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
         torch.set_num_threads(job.request.threads)
     with stages.time("start"):
         device = choose_device(job.request.device)
-        predictor = ModelPredictor(job.model.path, device)
+        predictor = ModelPredictor.load(job.model.path, device)
         plan, choices = settle(job, kept_choices(job, folder), predictor)
-        predictor.precision = plan.precision
         store = open_store(job, folder, plan, choices)
     earlier = store.finished()
     watch.started(plan, sum(record.pixels for record in earlier.values()))
@@ -35,7 +34,7 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
     swept = time.perf_counter()
     given = SweepInput(
         plan=plan,
-        predictor=predictor,
+        predictor=predictor.at(plan.precision),
         open_readers=open_readers(job.scene, job.request.threads),
         area=area_mask(job, plan),
         stages=stages,

@@ -12,7 +12,7 @@ from torch import Tensor
 from citycover.engine.strips import StripSource
 from citycover.machine.memory import peak_rss
 from citycover.model.card import ModelCard
-from citycover.model.predictor import ModelPredictor
+from citycover.model.predictor import Predictor
 from citycover.plan.axis import coarse_axis
 from citycover.plan.plan import Plan
 from citycover.read.reader import Reader
@@ -81,7 +81,7 @@ class Speed:
         return 1.15 * self.seconds_per_window * plan.windows
 
 
-def measure_speed(plan: Plan, predictor: ModelPredictor, repeats: int = 2) -> Speed:
+def measure_speed(plan: Plan, predictor: Predictor, repeats: int = 2) -> Speed:
     """Run the network on random windows; the least time counts, for what else the machine does only adds."""
     generator = torch.Generator().manual_seed(0)
     windows = []

@@ -14,6 +14,7 @@ from torch import Tensor
 from citycover.errors import ModelError
 from citycover.model.archive import ModelFile, load_torchscript
 from citycover.model.checks import probe_windows
+from citycover.model.precision import PRECISIONS, Precision
 from citycover.model.predictor import ModelPredictor
 
 Form = Callable[[Sequence[Tensor]], Tensor]
@@ -57,16 +58,16 @@ def bench_model(
     windows = probe_windows(card, side, device, eight_bit=eight_bit, count=batch)
     fast = [w.contiguous(memory_format=torch.channels_last) for w in windows]
     forms: dict[tuple[str, str], tuple[Form, Sequence[Tensor], str]] = {}
-    for precision in ("fp32", "bf16", *(["fp16"] if device.type == "cuda" else [])):
+    predictor = ModelPredictor.load(file.path, device)
+    for precision in PRECISIONS if device.type == "cuda" else PRECISIONS[:2]:
         if file.format == "torchscript":
             forms["as loaded", precision] = (_as_loaded(file, device, precision), windows, "")
-        predictor = ModelPredictor(file.path, device, precision)
         name = "frozen, channels_last" if file.format == "torchscript" else "exported program"
-        forms[name, precision] = (predictor, fast, "what map runs")
+        forms[name, precision] = (predictor.at(precision), fast, "what map runs")
     return _measure(forms, batch * side * side / 1e6, repeats)
 
 
-def _as_loaded(file: ModelFile, device: torch.device, precision: str) -> Form:
+def _as_loaded(file: ModelFile, device: torch.device, precision: Precision) -> Form:
     module = load_torchscript(file.path, str(device)).eval()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 

@@ -1,13 +1,16 @@
-"""Precisions in which a network may run, and the gate that they must pass."""
+"""Precisions in which a network may run, and the gate that they must pass. Plans name them without torch."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 GATE_MEAN = 0.005
 """Largest mean |p_fast - p_fp32|."""
@@ -21,6 +24,8 @@ GATE_SHARE = 1e-5
 
 def fast_precision(device: torch.device) -> Precision | None:
     """The reduced precision that the hardware computes in natively, or None."""
+    import torch
+
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type == "cpu" and any(_cpu_has(feature) for feature in ("avx512_bf16", "amx_tile")):
@@ -30,6 +35,8 @@ def fast_precision(device: torch.device) -> Precision | None:
 
 def _cpu_has(feature: str) -> bool:
     """Ask torch, which has no public word for it yet."""
+    import torch
+
     ask = getattr(torch.cpu, f"_is_{feature}_supported", None)
     return bool(ask and ask())
 
@@ -41,6 +48,8 @@ def passes_gate(exact: Tensor, fast: Tensor) -> bool:
         exact: (n, c, y, x) fp32 probabilities.
         fast: the same in reduced precision.
     """
+    import torch
+
     if not torch.isfinite(fast).all() or (exact - fast).abs().mean() > GATE_MEAN:
         return False
     if exact.shape[1] < 2:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,8 +19,9 @@ from torch import Tensor
 from citycover.errors import MachineError
 from citycover.model.archive import load_model
 from citycover.model.card import ModelCard
+from citycover.model.precision import Precision
 
-_AUTOCAST: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Predictor(Protocol):
@@ -36,6 +37,10 @@ class Predictor(Protocol):
         """Where windows are wanted."""
         ...
 
+    def at(self, precision: Precision) -> Predictor:
+        """The same network in a precision; a network that knows one precision gives itself."""
+        ...
+
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Predict.
 
@@ -49,7 +54,7 @@ class Predictor(Protocol):
         ...
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class FunctionPredictor:
     """A predictor made of a function: the fake beside the protocol."""
 
@@ -57,35 +62,49 @@ class FunctionPredictor:
     function: Callable[..., Tensor]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    def at(self, precision: Precision) -> FunctionPredictor:  # noqa: ARG002 - the protocol's
+        """Itself: a function computes as it does."""
+        return self
+
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Call the function with one tensor a band group."""
         return self.function(*windows)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class ModelPredictor:
-    """A predictor of a model file."""
+    """The network of a model file on a device, in one precision."""
 
-    def __init__(self, path: Path, device: torch.device, precision: str = "fp32") -> None:
+    card: ModelCard
+    device: torch.device
+    network: Callable[..., Tensor] = field(repr=False)
+    """In fp32, whatever the precision: it is shared by the predictors of all of them."""
+    precision: Precision = "fp32"
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device, precision: Precision = "fp32") -> ModelPredictor:
         """Load the network onto the device.
 
         Raises:
             ModelError: the file is no model, or has no card.
             MachineError: the network does not fit into the memory of the device.
         """
-        self.device = device
-        self.precision = precision
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # else torch's convolutions call 10 bits of mantissa fp32
         try:
-            self._module, self.card = load_model(path, device)
+            network, card = load_model(path, device)
         except torch.OutOfMemoryError:
             raise MachineError(f"model {path} does not fit into the memory of {device}") from None
+        return cls(card, device, network, precision)
+
+    def at(self, precision: Precision) -> ModelPredictor:
+        """The same network, not copied, in a precision."""
+        return replace(self, precision=precision)
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Run the network, in reduced precision where it was chosen."""
         with torch.inference_mode(), self._autocast():
-            scores: Tensor = self._module(*windows)
-        return scores
+            return self.network(*windows)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         reduced = _AUTOCAST.get(self.precision)

@@ -30,6 +30,7 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from citycover.geometry.window import Window
+from citycover.model.precision import Precision
 from citycover.plan.axis import Axis
 
 CHUNK = 512
@@ -66,8 +67,7 @@ class Plan:
     """(y, x) output pixels of a whole block; those at the far edges are cut."""
     batch: int
     """Windows that go through the network together."""
-    precision: str
-    """fp32, bf16 or fp16."""
+    precision: Precision
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from citycover.machine.device import choose_device
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import find_model
 from citycover.model.card import ModelCard
+from citycover.model.precision import Precision
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.plan import Block, Plan
@@ -55,7 +56,7 @@ def predict_array(
     nodata: float | None = None,
     options: PlanOptions | None = None,
     device: str = "auto",
-    precision: str = "fp32",
+    precision: Precision = "fp32",
 ) -> xr.Dataset:
     """Map an image lazily.
 
@@ -165,15 +166,16 @@ class _BlockTask:
         """(2, y, x): classes and confidence."""
         with _LOCK:
             predictor = _predictor(self.model, self.device)
-            predictor.precision = self.plan.precision
-            given = SweepInput(self.plan, predictor, lambda: [_SourceReader(self.source)])
+            given = SweepInput(
+                self.plan, predictor.at(self.plan.precision), lambda: [_SourceReader(self.source)]
+            )
             finished = next(iter(sweep(given, [block])))
         return np.stack([finished.classes, finished.confidence])
 
 
 @lru_cache(maxsize=4)
 def _predictor(model: str, device: str) -> ModelPredictor:
-    return ModelPredictor(Path(model), choose_device(device))
+    return ModelPredictor.load(Path(model), choose_device(device))
 
 
 def _source(

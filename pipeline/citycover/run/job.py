@@ -60,6 +60,6 @@ def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float) -> Product
 def _verify(job: Job, plan: Plan, store: WorkingStore, stages: Stages, stop: threading.Event) -> Seams:
     """Compare patches of the finished map with the same ones on a shifted grid."""
     with stages.time("seams"):
-        predictor = ModelPredictor(job.model.path, choose_device(job.request.device), plan.precision)
+        predictor = ModelPredictor.load(job.model.path, choose_device(job.request.device), plan.precision)
         readers = open_readers(job.scene, job.request.threads)
         return verify_seams(plan, predictor, readers, store.array("classes").read, stop)

@@ -57,7 +57,7 @@ def test_probabilities_come_planar_from_any_scores_and_in_place_is_exact(
 
 
 def test_a_model_gives_the_same_scores_alone_and_in_a_batch_up_to_rounding() -> None:
-    predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
+    predictor = ModelPredictor.load(builtin_path("spectral-rgbn"), torch.device("cpu"))
     windows = torch.randint(0, 255, (3, 4, 64, 80), dtype=torch.uint8)
     together = predictor([windows])
     for k in range(3):
@@ -65,15 +65,26 @@ def test_a_model_gives_the_same_scores_alone_and_in_a_batch_up_to_rounding() -> 
 
 
 def test_reduced_precision_is_autocast() -> None:
-    predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"), "bf16")
+    predictor = ModelPredictor.load(builtin_path("spectral-rgbn"), torch.device("cpu"), "bf16")
     scores = predictor([torch.randint(0, 255, (1, 4, 64, 64), dtype=torch.uint8)])
     assert torch.isfinite(scores).all()
     assert to_probabilities(scores, predictor.card).dtype == torch.float32
 
 
+def test_another_precision_is_another_predictor_of_the_same_network() -> None:
+    exact = ModelPredictor.load(builtin_path("spectral-rgbn"), torch.device("cpu"))
+    fast = exact.at("bf16")
+    assert fast.network is exact.network and (exact.precision, fast.precision) == ("fp32", "bf16")
+    with pytest.raises(AttributeError):
+        exact.precision = "bf16"  # type: ignore[misc]
+    windows = [torch.randint(0, 255, (1, 4, 64, 64), dtype=torch.uint8)]
+    before = exact(windows)
+    assert not fast(windows).float().equal(before) and exact(windows).equal(before)
+
+
 def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
-    predictor.card = predictor.card.model_copy(update={"precision": "any"})
+    predictor = ModelPredictor.load(builtin_path("spectral-rgbn"), torch.device("cpu"))
+    predictor = replace(predictor, card=predictor.card.model_copy(update={"precision": "any"}))
     samples = [[torch.randint(0, 255, (1, 4, 96, 96), dtype=torch.uint8)]]
     assert choose_precision("bf16", predictor, lambda: samples) == "bf16"
     monkeypatch.setattr("citycover.compute.choices.fast_precision", lambda _device: None)
@@ -83,7 +94,6 @@ def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.Monke
     assert choose_precision("auto", predictor, lambda: samples) == "bf16"
     monkeypatch.setattr("citycover.compute.choices.passes_gate", lambda _exact, _fast: False)
     assert choose_precision("auto", predictor, lambda: samples) == "fp32"
-    assert predictor.precision == "fp32"
 
 
 def test_devices_that_are_not_there_are_named() -> None:
@@ -99,7 +109,7 @@ def test_devices_that_are_not_there_are_named() -> None:
 def test_a_probe_of_speed_is_positive() -> None:
     card = make_card(64, 4, 8)
     plan = replace(plan_of(make_scene((300, 300)), card), batch=2)
-    predictor = ModelPredictor(builtin_path("spectral-rgbn"), torch.device("cpu"))
+    predictor = ModelPredictor.load(builtin_path("spectral-rgbn"), torch.device("cpu"))
     assert measure_speed(plan, predictor).seconds(plan) > 0
 
 
@@ -124,7 +134,7 @@ def test_the_window_is_the_one_whose_trial_promises_the_shortest_run(monkeypatch
         return Speed(per_pixel * plan.window_pixels, 0)
 
     monkeypatch.setattr("citycover.compute.choices.measure_speed", speed)
-    predictor = ModelPredictor(builtin_path("spectral-rgb"), torch.device("cpu"))
+    predictor = ModelPredictor.load(builtin_path("spectral-rgb"), torch.device("cpu"))
     assert fastest_window(plans, predictor) == 128
     assert tried == [64, 128, 256], "the trial of 2048 costs more than 2 % of the run"
     assert fastest_window({64: plans[64], 2048: plans[2048]}, predictor) == 64

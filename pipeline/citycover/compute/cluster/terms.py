@@ -51,10 +51,10 @@ class ModelFactory:
     sha256: str
 
     def __call__(self, device: torch.device) -> Predictor:
-        """Load it; precision is set by the plan."""
+        """Load it, in fp32; the plan says which precision computes."""
         from citycover.model.predictor import ModelPredictor
 
-        return ModelPredictor(self.path, device)
+        return ModelPredictor.load(self.path, device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,13 +141,10 @@ def settle_job(job: Job, kept: dict[str, Any], terms: Terms) -> tuple[Plan, dict
 
     def settle_here() -> tuple[Plan, dict[str, Any], str]:
         from citycover.compute.choices import settle
-        from citycover.model.predictor import ModelPredictor
 
         _check(terms)
         _set_threads(job.request.threads)
         predictor = _process.predictor(ModelFactory(job.model.path, job.model.sha256), job.request.device)
-        assert isinstance(predictor, ModelPredictor)
-        predictor.precision = "fp32"
         plan, choices = settle(job, kept, predictor)
         return plan, choices, str(predictor.device)
 
@@ -172,14 +169,11 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
     from citycover.engine.input import SweepInput
     from citycover.machine.memory import peak_rss
     from citycover.machine.stages import Stages
-    from citycover.model.predictor import ModelPredictor
     from citycover.store.store import WorkingStore
 
     _check(work.terms)
     _set_threads(work.threads or worker.state.nthreads)
     predictor = _process.predictor(work.make_predictor, work.device)
-    if isinstance(predictor, ModelPredictor):
-        predictor.precision = work.plan.precision
     stages, run = Stages(), work.terms.run
     done: list[Block] = []
 
@@ -192,7 +186,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
         sink = StoreSink(store, lambda windows: worker.log_event(run, {"windows": windows}), work.terms.held)
         given = SweepInput(
             plan=work.plan,
-            predictor=predictor,
+            predictor=predictor.at(work.plan.precision),
             open_readers=work.open_readers,
             area=work.area,
             stages=stages,
