@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, ModelError
+from citycover.files.identity import FileStamp, sha256_of
 from citycover_models.catalogue.preset import Preset
 from citycover_models.data.sampling import SamplePlan
 from citycover_models.imagery.aerial import AerialStatistics
@@ -79,8 +79,7 @@ def identity_of_weights(path: Path | None) -> str | None:
         return None
     if not path.is_file():
         raise ModelError(f"weights {path} are no file; give a .safetensors file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def begin_with(network: nn.Module, path: Path) -> None:
@@ -96,8 +95,8 @@ def begin_with(network: nn.Module, path: Path) -> None:
 
 def stamp_of(path: str) -> tuple[int, int] | None:
     """(bytes, modification time in ns) of a file; None of what is no file here."""
-    found = Path(path)
-    return (found.stat().st_size, found.stat().st_mtime_ns) if found.is_file() else None
+    stamp = FileStamp.of(path)
+    return None if stamp is None else (stamp.size, stamp.mtime_ns)
 
 
 def warn_of(plan: SamplePlan, recipe: Recipe, legend: Legend) -> None:

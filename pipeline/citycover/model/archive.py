@@ -7,9 +7,7 @@ importing torch and without loading the network. The format is told by content, 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from citycover.errors import ModelError
+from citycover.files.atomic import atomic_path
+from citycover.files.identity import sha256_of
 from citycover.model.card import ModelCard
 from citycover.model.mlm import card_to_json, parse_card
 
@@ -57,7 +57,7 @@ def read_model_file(path: str | Path) -> ModelFile:
             names = archive.namelist()
             kind = _format_of(names, path)
             text = _card_text(archive, names, path)
-        digest = _sha256(path)
+        digest = sha256_of(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from None
     try:
@@ -121,7 +121,7 @@ def write_torchscript(module: torch.jit.ScriptModule, card: ModelCard, path: str
     """
     import torch
 
-    with _atomic(Path(path)) as part:
+    with _writing(Path(path)) as part:
         torch.jit.save(module, part, _extra_files={CARD: card_to_json(card)})
         _repack(part)
 
@@ -135,7 +135,7 @@ def write_exported(program: torch.export.ExportedProgram, card: ModelCard, path:
 
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
-    with _atomic(Path(path)) as part:
+    with _writing(Path(path)) as part:
         torch.export.save(program, part, extra_files={CARD: card_to_json(card)})
 
 
@@ -211,17 +211,14 @@ def _loading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block succeeds."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+def _writing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which becomes it when the block succeeds."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
+        with atomic_path(path) as part:
+            yield part
     except OSError as error:
         raise ModelError(f"model file {path} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _repack(path: Path) -> None:
@@ -242,11 +239,6 @@ def _repack(path: Path) -> None:
         clean.replace(path)
     finally:
         clean.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def last_line(error: Exception) -> str:

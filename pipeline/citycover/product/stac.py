@@ -8,7 +8,6 @@ models. Source: STAC 1.1.0 and the extensions' documents.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -30,6 +29,7 @@ from pystac.extensions.raster import Statistics as RasterStatistics
 
 from citycover.classes.legend import Legend
 from citycover.files.atomic import write_atomic
+from citycover.files.identity import sha256_of
 from citycover.geometry.footprint import bbox_of, footprint
 from citycover.product.cog import CogInfo
 from citycover.product.statistics import Statistics
@@ -104,9 +104,7 @@ def describe_file(path: Path, title: str = "") -> ProductFile:
     """Size and checksum of a file that is no raster of ours."""
     if path.is_dir():
         return ProductFile(path.name, title)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return ProductFile(path.name, title, path.stat().st_size, digest.hexdigest())
+    return ProductFile(path.name, title, path.stat().st_size, sha256_of(path))
 
 
 def describe_cog(path: Path, band: BandInfo, info: CogInfo, title: str = "") -> ProductFile:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citycover.errors import ProductError
-from citycover.files.atomic import sync_path, write_atomic, writer_name
+from citycover.files.atomic import put_in_place, temporary_path, write_atomic
 from citycover.read.reader import Hole
 from citycover.store.ledger import BlockRecord
 from citycover.store.shard import ArraySpec, Layout, ShardedArray, ShardWriter, array_metadata, shard_path
@@ -89,7 +89,7 @@ class BlockWriter:
         spec = self._store.arrays[name]
         final = shard_path(self._store.array_path(name), spec, self._index)
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{final.name}.{writer_name()}.tmp")
+        temporary = temporary_path(final)
         self._renames.append((temporary, final))
         file = self._stack.enter_context(temporary.open("wb"))
         self._writers[name] = ShardWriter(file, spec, self._store.layout, self._window, self._pool)
@@ -102,10 +102,7 @@ class BlockWriter:
             writer.finish()
         self._stack.close()
         for temporary, final in self._renames:
-            sync_path(temporary)
-            temporary.replace(final)
-        for folder in {final.parent for _, final in self._renames}:
-            sync_path(folder)
+            put_in_place(temporary, final)
         record = self._record
         self._store.add_record(
             BlockRecord(record.index, record.pixels, record.seconds, record.holes, self._crc, record.counts)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from citycover.errors import MachineError, ProductError
-from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
 from citycover.product import folder as folder_module
 from citycover.product.folder import check_folder, claim_folder, publish_files
@@ -129,46 +125,6 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_machine(
             check_folder(out)
 
 
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [(errno.ENOSPC, "no space left"), (errno.EROFS, "read-only"), (errno.EISDIR, "is a folder")],
-)
-def test_refusals_of_the_system_become_messages(number: int, said: str) -> None:
-    with pytest.raises(MachineError, match=said), machine_errors(Path("out")):
-        raise OSError(number, os.strerror(number))
-    with pytest.raises(FileNotFoundError), machine_errors(Path("out")):
-        raise FileNotFoundError(errno.ENOENT, "a bug keeps its traceback")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_a_full_disk_is_named() -> None:
-    with pytest.raises(MachineError, match="no space left"), machine_errors(Path("/dev/full")):
-        Path("/dev/full").write_text("x")
-
-
 def test_two_runs_exclude_each_other(tmp_path: Path) -> None:
     with claim_folder(tmp_path / "out"), pytest.raises(ProductError, match=f"process {os.getpid()}"):
         RunLock(tmp_path / "out" / ".work" / "lock").acquire()
-
-
-def test_a_dead_process_holds_no_lock(tmp_path: Path) -> None:
-    path = tmp_path / "out" / ".work" / "lock"
-    path.parent.mkdir(parents=True)
-    script = (
-        "import os, signal, sys; from pathlib import Path; from citycover.files.lock import RunLock;"
-        "RunLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == -9
-    with RunLock(path):
-        assert f"process {os.getpid()}" in path.read_text()
-
-
-def test_a_run_goes_on_where_the_file_system_has_no_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(fd: int, how: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with RunLock(tmp_path / "lock"):
-        assert "no lock" in caplog.text

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from citycover.errors import ProductError
-from citycover.files.atomic import write_atomic
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
 from citycover.store.shard import ArraySpec, Layout
@@ -158,15 +157,6 @@ def test_a_damaged_shard_is_noticed(tmp_path: Path) -> None:
         shard.write_bytes(data)
         with pytest.raises(OSError, match="checksum"):
             store.array("classes").read(Window(0, 0, 1, 1))
-
-
-def test_an_atomic_write_leaves_the_old_file_on_failure(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomic(path, "old")
-    with pytest.raises(ZeroDivisionError):
-        write_atomic(path, lambda _file: 1 / 0)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_blocks_in_the_ledger_survive_a_kill_at_any_moment(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ Everything heavy is imported inside functions: `tune_allocator` must come before
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import signal
@@ -30,6 +29,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from citycover.compute.cluster.terms import ModelFactory, Report, Terms, Work, local_versions
 from citycover.errors import MachineError
+from citycover.files.identity import FileStamp, sha256_of
 from citycover.machine.memory import tune_allocator
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def why_unfit(terms: Terms) -> str | None:
         reason = error.strerror
         return f"it cannot write to {terms.lease.parent} ({reason}); --out must be on a shared folder"
     for path, size in terms.files:
-        if not _has_size(Path(path), size):
+        if (stamp := FileStamp.of(path)) is None or stamp.size != size:
             return f"it cannot see the input {path} as the client does; put it on a shared folder"
-    if terms.model is not None and _sha256(Path(terms.model[0])) != terms.model[1]:
+    if terms.model is not None and not _is_model(*terms.model):
         return f"it cannot see the model {terms.model[0]} as the client does; put it on a shared folder"
     return None
 
@@ -212,13 +212,7 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _has_size(path: Path, size: int) -> bool:
+def _is_model(path: str, sha256: str) -> bool:
     with contextlib.suppress(OSError):
-        return path.stat().st_size == size
+        return sha256_of(Path(path)) == sha256
     return False
-
-
-def _sha256(path: Path) -> str:
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-    return ""
