@@ -58,6 +58,8 @@ def _inspect_scene(paths: list[str], statistics: bool, as_json: bool) -> None:
 
 
 def _file_facts(info: FileInfo) -> dict[str, Any]:
+    from citycover.geometry.footprint import degrees_of
+
     facts: dict[str, Any] = {
         "path": info.path,
         "driver": info.driver,
@@ -76,6 +78,10 @@ def _file_facts(info: FileInfo) -> dict[str, Any]:
     elif info.grid is not None:
         facts["gsd_m"] = None if info.gsd is None else round(info.gsd, 4)
         facts["bounds"] = [round(v, 3) for v in info.grid.boundingbox]
+        place = degrees_of(info.grid)
+        facts["west, south, east, north"] = (
+            "no place on the Earth" if place is None else [round(v, 5) for v in place]
+        )
     return facts
 
 

@@ -17,8 +17,9 @@ from shapely import Polygon, box, union_all
 
 from citycover.classes.legend import legends_that_fit
 from citycover.errors import ConfigError
-from citycover.geometry.grid import tie
-from citycover.geometry.overlap import bounds_after, wkt
+from citycover.geometry.crs import tie
+from citycover.geometry.grid import crs_of
+from citycover.geometry.overlap import bounds_after
 from citycover.geometry.window import Window
 from citycover_models.data.labels import IGNORE, LabelRaster, refuse_unfit
 
@@ -54,8 +55,8 @@ def count_codes(path: str, grid: GeoBox) -> Counter[int]:
 
 def _overlap(source: Any, grid: GeoBox) -> Window | None:
     """Pixels of a label raster that lie inside the bounds of an image."""
-    tie(wkt(grid), source.crs.to_wkt(), f"an image, or of label raster {source.name},")
-    bounds = transform_bounds(wkt(grid), source.crs, *grid.boundingbox)
+    tie(crs_of(grid).to_wkt(), source.crs.to_wkt(), f"an image, or of label raster {source.name},")
+    bounds = transform_bounds(crs_of(grid).to_wkt(), source.crs, *grid.boundingbox)
     west, north, east, south = bounds_after(~source.transform, *bounds)
     if not all(map(math.isfinite, (west, north, east, south))):
         return None  # the image lies where the CRS of the labels is not defined
@@ -74,7 +75,7 @@ def footprint(path: str, grid: GeoBox) -> Polygon:
             return Polygon()
         # Only the part near the image is turned into its CRS, which may not reach to the rest of the world.
         covered = bounds_after(source.transform, part.col, part.row_end, part.col_end, part.row)
-        covered = transform_bounds(source.crs, wkt(grid), *covered)
+        covered = transform_bounds(source.crs, crs_of(grid).to_wkt(), *covered)
     return box(*covered).intersection(box(*grid.boundingbox))
 
 

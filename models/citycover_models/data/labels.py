@@ -22,7 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError
-from citycover.geometry.overlap import wkt
+from citycover.geometry.grid import crs_of
 from citycover.geometry.window import Window
 
 IGNORE = 255
@@ -110,7 +110,7 @@ def _on_grid(path: str, grid: GeoBox) -> WarpedVRT:
         refuse_unfit(source, path)
         return WarpedVRT(
             source,
-            crs=wkt(grid),
+            crs=crs_of(grid).to_wkt(),
             transform=grid.transform,
             width=int(width),
             height=int(height),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
@@ -14,8 +13,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
-from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
@@ -24,8 +21,10 @@ from rasterio.windows import Window as RasterioWindow
 from citycover.classes.legend import legends_that_fit
 from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
-from citycover.files.gdal import READ_OPTIONS
-from citycover.geometry.grid import same_grid, tie
+from citycover.files.gdal import READ_OPTIONS, brief_reason
+from citycover.geometry.crs import tie
+from citycover.geometry.footprint import degrees_of, degrees_text
+from citycover.geometry.grid import Bounds, crs_of, grid_of, same_grid
 from citycover.geometry.window import Window
 
 Progress = Callable[[float], object]
@@ -64,14 +63,14 @@ class ClassRaster:
         try:
             self._stack.enter_context(rasterio.Env(**READ_OPTIONS, GDAL_CACHEMAX=_CACHE_BYTES))
             self.dataset = self._stack.enter_context(rasterio.open(path))
-            self.grid = _grid_of(self.dataset)
+            self.grid = grid_of(self.dataset)
             if onto is not None and not _same(self.grid, onto):
                 self._check_overlap(onto)
                 self.dataset = self._stack.enter_context(_seen_on(self.dataset, onto))
                 self.grid = onto
         except RasterioError as error:
             self._stack.close()
-            raise ConfigError(f"{role} {path} cannot be opened as a raster: {_brief(error)}") from None
+            raise ConfigError(f"{role} {path} cannot be opened as a raster: {brief_reason(error)}") from None
         except BaseException:
             self._stack.close()
             raise
@@ -110,7 +109,7 @@ class ClassRaster:
             labels: NDArray[Any] = self.dataset.read(1, window=where)
             valid = self.dataset.read_masks(1, window=where) > 0
         except RasterioError as error:
-            raise ConfigError(f"{self.role} {self.path} cannot be read: {_brief(error)}") from None
+            raise ConfigError(f"{self.role} {self.path} cannot be read: {brief_reason(error)}") from None
         return self._whole_numbers(labels, valid), valid
 
     def read_ranks(self, window: Window, table: ClassTable) -> NDArray[np.int16]:
@@ -146,13 +145,11 @@ class ClassRaster:
                 f"{self.role} {self.path} and the raster it is compared with lie on different grids and not "
                 "both have a CRS; give both one (gdal_edit.py -a_srs), or files of the same shape"
             )
-        tie(self.grid.crs.proj, onto.crs.proj, f"{self.role} {self.path}")
-        ours, theirs = _degrees(self.grid), _degrees(onto)
-        if _apart(ours, theirs):
+        tie(crs_of(self.grid), crs_of(onto), f"{self.role} {self.path}")
+        if _apart(degrees_of(self.grid), degrees_of(onto)):
             raise ConfigError(
-                f"{self.role} {self.path} covers {_listed_box(ours)}, the raster it is compared with "
-                f"{_listed_box(theirs)} (west,south,east,north): they do not "
-                "overlap; check their CRS, or name files of one place"
+                f"{self.role} {self.path} covers {degrees_text(self.grid)}, the raster it is compared with "
+                f"{degrees_text(onto)}: they do not overlap; check their CRS, or name files of one place"
             )
 
 
@@ -209,10 +206,6 @@ def listed(counts: Mapping[Any, int], unit: str = "px") -> str:
     return ", ".join(said) + (f" and {len(counts) - 12} more" if len(counts) > 12 else "")
 
 
-def _grid_of(dataset: Any) -> GeoBox:
-    return GeoBox(dataset.shape, dataset.transform, dataset.crs.to_wkt() if dataset.crs else None)
-
-
 def _same(one: GeoBox, other: GeoBox) -> bool:
     if one.crs is None and other.crs is None:
         return bool(one.shape == other.shape and one.transform == other.transform)
@@ -235,26 +228,8 @@ def _seen_on(dataset: Any, grid: GeoBox) -> Any:
     )
 
 
-def _degrees(grid: GeoBox) -> tuple[float, ...]:
-    """West, south, east, north of a grid; not finite where its CRS cannot be tied to the Earth."""
-    assert grid.crs is not None, "grids without a CRS were refused"
-    try:
-        to = Transformer.from_crs(grid.crs.proj, "EPSG:4326", always_xy=True)
-        return tuple(float(v) for v in to.transform_bounds(*grid.boundingbox))
-    except ProjError:
-        return (math.nan,) * 4
-
-
-def _apart(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _apart(one: Bounds | None, other: Bounds | None) -> bool:
     """True where two boxes surely do not overlap; one that crosses 180 degrees (west > east) may."""
-    if one[0] > one[2] or other[0] > other[2]:
+    if one is None or other is None or one[0] > one[2] or other[0] > other[2]:
         return False
     return one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
-
-
-def _listed_box(box: tuple[float, ...]) -> str:
-    return ",".join(f"{v:.5f}" for v in box)
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".")

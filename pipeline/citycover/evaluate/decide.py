@@ -24,6 +24,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.classes.table import NO_CLASS
 from citycover.errors import ConfigError
+from citycover.geometry.grid import grid_of
 
 Merge = Literal["first", "last"]
 
@@ -126,8 +127,7 @@ def _open_raster(path: Path, stack: ExitStack) -> _Source:
                 values[band - 1, dataset.read_masks(band, window=window) == 0] = 0
         return values
 
-    crs = dataset.crs.to_wkt() if dataset.crs else None
-    return _Source(GeoBox(dataset.shape, dataset.transform, crs), dataset.count, read)
+    return _Source(grid_of(dataset), dataset.count, read)
 
 
 def _open_zarr(path: Path) -> _Source:

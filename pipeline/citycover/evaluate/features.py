@@ -28,7 +28,7 @@ from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.evaluate.rasters import check_compared
-from citycover.geometry.grid import tie
+from citycover.geometry.crs import tie
 from citycover.geometry.window import Window
 
 VECTOR_ENDINGS = frozenset({".csv", ".fgb", ".geojson", ".gml", ".gpkg", ".json", ".kml", ".parquet", ".shp"})

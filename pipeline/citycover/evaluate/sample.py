@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from citycover.classes.legend import Legend
 from citycover.classes.raster import ClassRaster, Progress, count_ids, listed, name_legends
 from citycover.errors import ConfigError
-from citycover.geometry.grid import pixel_ground_size, tie
+from citycover.geometry.crs import tie
+from citycover.geometry.grid import pixel_ground_size
 
 Allocation = Literal["proportional", "equal", "olofsson"]
 

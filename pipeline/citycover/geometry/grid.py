@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import ProjError
 
-from citycover.errors import ConfigError
+from citycover.geometry.crs import to_degrees
+
+Bounds = tuple[float, float, float, float]
+"""West, south, east, north."""
 
 _GEOD = Geod(ellps="WGS84")
 
@@ -21,25 +25,15 @@ _SLACK = 0.02
 rounded."""
 
 
-def tie(source: object, to: object, what: str) -> Transformer:
-    """What turns (x, y) of one CRS into those of another.
+def grid_of(dataset: Any) -> GeoBox:
+    """The grid of an open rasterio dataset; its CRS is None where the file has none."""
+    return GeoBox(dataset.shape, dataset.transform, dataset.crs.to_wkt() if dataset.crs else None)
 
-    Args:
-        source: a CRS in any form that pyproj reads.
-        to: likewise.
-        what: is in `source`, for the message.
 
-    Raises:
-        ConfigError: one of the two is a local grid that nothing ties to the Earth.
-    """
-    try:
-        return Transformer.from_crs(CRS.from_user_input(source), CRS.from_user_input(to), always_xy=True)
-    except ProjError:
-        raise ConfigError(
-            f"the CRS of {what} cannot be tied to the one that it is needed in: a local grid, as of a "
-            "building site, is no place on the Earth; write the true CRS into the file "
-            "(gdal_edit.py -a_srs EPSG:...)"
-        ) from None
+def crs_of(grid: GeoBox) -> CRS:
+    """The CRS of a grid that has one."""
+    assert grid.crs is not None, "scenes without a CRS are refused before anything is measured"
+    return grid.crs.proj
 
 
 def pixel_ground_size(grid: GeoBox) -> tuple[float, float]:
@@ -53,16 +47,13 @@ def pixel_ground_size(grid: GeoBox) -> tuple[float, float]:
     """
     height, width = grid.shape
     centre = (width / 2, height / 2)
-    try:
-        transformer = Transformer.from_crs(_crs(grid), "EPSG:4326", always_xy=True)
-        down, right = (
-            _geodesic(grid, transformer, centre, (0, 1)),
-            _geodesic(grid, transformer, centre, (1, 0)),
-        )
+    if transformer := to_degrees(crs_of(grid)):
+        try:
+            down, right = (_geodesic(grid, transformer, centre, step) for step in ((0, 1), (1, 0)))
+        except ProjError:
+            down = right = math.nan  # the centre lies off the globe
         if math.isfinite(down) and math.isfinite(right) and down > 0 and right > 0:
             return down, right
-    except ProjError:
-        pass  # no way to WGS84: the unit is all that is known
     unit = _unit_metres(grid)
     t = grid.transform
     return math.hypot(t.b, t.e) * unit, math.hypot(t.a, t.d) * unit
@@ -88,7 +79,7 @@ def _geodesic(
 
 
 def _unit_metres(grid: GeoBox) -> float:
-    axes = _crs(grid).axis_info
+    axes = crs_of(grid).axis_info
     return float(axes[0].unit_conversion_factor) if axes else 1.0
 
 
@@ -151,11 +142,6 @@ def grid_text(grid: GeoBox) -> str:
 
 def crs_text(grid: GeoBox) -> str:
     """The EPSG code of a grid's CRS, or its name."""
-    crs = _crs(grid)
+    crs = crs_of(grid)
     epsg = crs.to_epsg()
     return f"EPSG:{epsg}" if epsg else str(crs.name)
-
-
-def _crs(grid: GeoBox) -> CRS:
-    assert grid.crs is not None, "scenes without a CRS are refused before anything is measured"
-    return grid.crs.proj

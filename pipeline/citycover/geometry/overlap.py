@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.warp import transform_bounds
-from shapely import STRtree, box
+from pyproj.exceptions import ProjError
+from shapely import Polygon, STRtree, box
 
+from citycover.geometry.crs import tie
+from citycover.geometry.footprint import degrees_of
+from citycover.geometry.grid import Bounds, crs_of
 from citycover.geometry.window import Window
-
-Bounds = tuple[float, float, float, float]
 
 _TOUCH = 1e-3
 """Pixels by which neighbours may overlap by rounding alone."""
@@ -20,7 +21,7 @@ _TOUCH = 1e-3
 
 def find_overlaps(grids: Sequence[GeoBox]) -> list[list[int]]:
     """For each image, the others whose bounds meet its own, in rising order."""
-    boxes = [box(*_degrees(grid)) for grid in grids]
+    boxes = [_box(grid) for grid in grids]
     one, other = STRtree(boxes).query(boxes, predicate="intersects")
     found: list[list[int]] = [[] for _ in grids]
     for i, k in sorted(zip(one.tolist(), other.tolist(), strict=True)):
@@ -29,10 +30,10 @@ def find_overlaps(grids: Sequence[GeoBox]) -> list[list[int]]:
     return found
 
 
-def _degrees(grid: GeoBox) -> Bounds:
-    """Bounds in longitude and latitude; all longitudes where they cross the date line."""
-    west, south, east, north = transform_bounds(wkt(grid), "EPSG:4326", *grid.boundingbox)
-    return (west, south, east, north) if west <= east else (-180.0, south, 180.0, north)
+def _box(grid: GeoBox) -> Polygon:
+    """Bounds in degrees: all longitudes where they cross 180, the whole world where they are not known."""
+    west, south, east, north = degrees_of(grid) or (-180.0, -90.0, 180.0, 90.0)
+    return box(west, south, east, north) if west <= east else box(-180.0, south, 180.0, north)
 
 
 def seen_from(window: Window, grid: GeoBox, other: GeoBox) -> Window | None:
@@ -45,7 +46,7 @@ def seen_from(window: Window, grid: GeoBox, other: GeoBox) -> Window | None:
     """
     bounds = bounds_after(grid.transform, window.col, window.row_end, window.col_end, window.row)
     if grid.crs != other.crs:
-        bounds = transform_bounds(wkt(grid), wkt(other), *bounds)
+        bounds = bounds_in(other, grid, bounds)
     if not all(map(math.isfinite, bounds)):
         return None
     left, top, right, bottom = bounds_after(~other.transform, *bounds)
@@ -56,14 +57,22 @@ def seen_from(window: Window, grid: GeoBox, other: GeoBox) -> Window | None:
     return Window(row, col, height, width).clip(Window(0, 0, *other.shape))
 
 
+def bounds_in(other: GeoBox, grid: GeoBox, bounds: Bounds) -> Bounds:
+    """Bounds in the CRS of one grid as bounds in that of another; not finite where they lie beyond it.
+
+    Raises:
+        ConfigError: nothing ties one CRS to the other.
+    """
+    to = tie(crs_of(grid), crs_of(other), "an image")
+    try:
+        west, south, east, north = to.transform_bounds(*bounds)
+    except ProjError:
+        return (math.inf,) * 4
+    return west, south, east, north
+
+
 def bounds_after(transform: Affine, west: float, south: float, east: float, north: float) -> Bounds:
     """Smallest and largest coordinates (x, y, x, y) of a box after a transform, which may flip or turn it."""
     corners = [transform * corner for corner in ((west, south), (west, north), (east, south), (east, north))]
     xs, ys = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
-
-
-def wkt(grid: GeoBox) -> str:
-    """The CRS of an image."""
-    assert grid.crs is not None, "scenes without a CRS were refused"
-    return str(grid.crs.to_wkt())

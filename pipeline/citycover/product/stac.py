@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyproj
 import pystac
 import shapely
 from odc.geo.geobox import GeoBox
@@ -30,7 +29,9 @@ from pystac.extensions.raster import Statistics as RasterStatistics
 from citycover.classes.legend import Legend
 from citycover.files.atomic import write_atomic
 from citycover.files.identity import sha256_of
+from citycover.geometry.crs import to_degrees
 from citycover.geometry.footprint import bbox_of, footprint
+from citycover.geometry.grid import crs_of
 from citycover.product.cog import CogInfo
 from citycover.product.statistics import Statistics
 from citycover.product.tiff import BandInfo
@@ -137,7 +138,7 @@ def make_item(content: ItemContent) -> pystac.Item:
     item = pystac.Item(
         id=content.id,
         geometry=None if geometry is None else shapely.geometry.mapping(geometry),
-        bbox=None if geometry is None else bbox_of(geometry),
+        bbox=None if geometry is None else list(bbox_of(geometry)),
         datetime=taken or content.created,
         properties=properties,
     )
@@ -158,23 +159,31 @@ def _add_projection(item: pystac.Item, grid: GeoBox) -> None:
     if grid.crs is None:
         return
     projection = ProjectionExtension.ext(item, add_if_missing=True)
-    crs = pyproj.CRS.from_wkt(grid.crs.to_wkt())
+    crs = crs_of(grid)
     authority = crs.to_authority()
     height, width = (int(n) for n in grid.shape)
     corners = [grid.transform * corner for corner in ((0, 0), (width, height), (0, height), (width, 0))]
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    lon, lat = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True).transform(
-        *(grid.transform * (width / 2, height / 2))
-    )
     projection.apply(
         code=":".join(authority) if authority else None,
         wkt2=None if authority else crs.to_wkt(),
         projjson=None if authority else crs.to_json_dict(),
         bbox=[min(xs), min(ys), max(xs), max(ys)],
-        centroid={"lat": lat, "lon": lon} if math.isfinite(lat) and math.isfinite(lon) else None,
+        centroid=_centroid(grid),
         shape=[height, width],
         transform=[float(value) for value in grid.transform[:6]],
     )
+
+
+def _centroid(grid: GeoBox) -> dict[str, float] | None:
+    transformer = to_degrees(crs_of(grid))
+    if transformer is None:
+        return None
+    height, width = grid.shape
+    lon, lat = transformer.transform(*(grid.transform * (width / 2, height / 2)))
+    if not (math.isfinite(lon) and math.isfinite(lat)):
+        return None
+    return {"lat": min(max(lat, -90.0), 90.0), "lon": (lon + 180) % 360 - 180}
 
 
 def _add_asset(item: pystac.Item, file: ProductFile, content: ItemContent) -> None:

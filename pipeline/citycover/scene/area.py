@@ -20,6 +20,8 @@ from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
 from citycover.errors import ConfigError
+from citycover.geometry.footprint import degrees_text
+from citycover.geometry.grid import crs_of
 from citycover.geometry.window import Window
 
 _WGS84 = pyproj.CRS.from_epsg(4326)
@@ -145,7 +147,7 @@ def _read_vector(path: Path) -> tuple[list[BaseGeometry], pyproj.CRS]:
 
 def _project(geometry: BaseGeometry, crs: pyproj.CRS, grid: GeoBox) -> BaseGeometry:
     """Into the CRS of the grid, (x, y) order."""
-    to = pyproj.Transformer.from_crs(crs, _crs(grid), always_xy=True)
+    to = pyproj.Transformer.from_crs(crs, crs_of(grid), always_xy=True)
     return shapely.transform(geometry, lambda xy: np.column_stack(to.transform(xy[:, 0], xy[:, 1])))
 
 
@@ -163,18 +165,5 @@ def _enclosing(geometry: BaseGeometry, grid: GeoBox, what: str) -> Window:
             if inside := window.clip(Window(0, 0, height, width)):
                 return inside
     raise ConfigError(
-        f"{what} does not overlap the scene, which covers {_degrees(grid)}; check its CRS and axis order"
+        f"{what} does not overlap the scene, which covers {degrees_text(grid)}; check its CRS and axis order"
     )
-
-
-def _degrees(grid: GeoBox) -> str:
-    """Extent of a grid in longitude and latitude, for messages."""
-    crs = _crs(grid)
-    to = pyproj.Transformer.from_crs(crs, _WGS84, always_xy=True)
-    west, south, east, north = to.transform_bounds(*grid.boundingbox)
-    return f"{west:.5f},{south:.5f},{east:.5f},{north:.5f} (west,south,east,north)"
-
-
-def _crs(grid: GeoBox) -> pyproj.CRS:
-    assert grid.crs is not None, "scenes without a CRS were refused"
-    return pyproj.CRS.from_wkt(grid.crs.to_wkt())

@@ -17,7 +17,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from citycover.errors import SceneError
 from citycover.files.gdal import READ_OPTIONS, brief_reason
-from citycover.geometry.grid import ground_sample_distance
+from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.scene import Validity
 
@@ -131,7 +131,7 @@ def _read_info(path: str, dataset: Any, stat: Any) -> FileInfo:
         raise SceneError(f"{path} holds no bands of its own; a scene needs pixels; {remedy}")
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
     obstacle = _obstacle(path, dataset)
-    grid = None if obstacle else _grid(dataset)
+    grid = None if obstacle else grid_of(dataset)
     name = Path(path).name
     colours = tuple(c.name.lower() for c in dataset.colorinterp)
     bands = name_bands(name, dataset.descriptions, colours)
@@ -203,10 +203,6 @@ def _crs_name(dataset: Any) -> str | None:
     return quoted[1] if quoted else "unnamed"
 
 
-def _grid(dataset: Any) -> GeoBox:
-    return GeoBox((dataset.height, dataset.width), dataset.transform, dataset.crs.to_wkt())
-
-
 def _obstacle(path: str, dataset: Any) -> str | None:
     """Why a file has no grid on which a map could lie."""
     transform = dataset.transform
@@ -244,7 +240,7 @@ def _obstacle(path: str, dataset: Any) -> str | None:
             f"into the file: gdal_edit.py -a_ullr <W N E S> file"
         )
     try:
-        GeoBox((1, 1), transform, dataset.crs.to_wkt())
+        grid_of(dataset)
     except (CRSError, ValueError) as error:
         return (
             f"{path} has a CRS that PROJ does not understand ({brief_reason(error)}); "

@@ -110,6 +110,20 @@ def test_any_crs_gives_a_valid_item(validator: JsonSchemaSTACValidator, crs: str
     assert (data["properties"]["proj:code"] is None) == crs.startswith("+proj")
 
 
+@pytest.mark.parametrize("crs", ['LOCAL_CS["site grid",UNIT["metre",1]]', "IAU_2015:30100"])
+def test_a_grid_that_is_no_place_on_the_earth_gives_a_valid_item(
+    validator: JsonSchemaSTACValidator, crs: str
+) -> None:
+    grid = GeoBox((30, 40), Affine(2, 0, 1000, 0, -2, 2000), crs)
+    data = validate(make_item(replace(CONTENT, grid=grid)), validator)
+    assert data["geometry"] is None and "bbox" not in data
+
+
+def test_a_map_of_the_world_gives_a_valid_item(validator: JsonSchemaSTACValidator) -> None:
+    grid = GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326")
+    assert validate(make_item(replace(CONTENT, grid=grid)), validator)["bbox"] == [-180, -90, 180, 90]
+
+
 def test_a_raster_without_a_valid_pixel_gives_a_valid_item(validator: JsonSchemaSTACValidator) -> None:
     files = tuple(replace(f, statistics=Statistics(9, counts={1: 0, 2: 0})) for f in CONTENT.files[:2])
     validate(make_item(replace(CONTENT, files=files)), validator)
