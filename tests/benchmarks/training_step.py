@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from citycover.synth.write import write_city
-from citycover_models.catalogue.registry import find_preset
+from citycover_models.catalogue.registry import find_aerial
 from citycover_models.data.batches import Batch, training_batches
 from citycover_models.data.chips import ChipReader
 from citycover_models.data.pairs import ImageAndLabels
@@ -60,7 +60,7 @@ def measure(city: Path, rows: int) -> dict[str, float]:
     request = TrainRequest(prepare_lessons([item], ["city"], None), recipe, city / "run")
     plan = plan_of(request)
     found = measure_statistics(request.lessons.pairs, plan)
-    network = build_network(find_preset(recipe.network), recipe, len(request.lessons.legend.ids), found)
+    network = build_network(find_aerial(recipe.network), recipe, len(request.lessons.legend.ids), found)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     lesson, optimiser = Lesson(network, recipe.method), make_optimiser(recipe.optimiser, network)
     generator = torch.Generator().manual_seed(0)

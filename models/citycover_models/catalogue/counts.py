@@ -74,7 +74,7 @@ def write_facts(rows: tuple[Facts, ...]) -> None:
     FILE.write_text(text + "\n", encoding="utf-8")
 
 
-def facts_of(preset: Preset, network: str) -> Facts:
+def facts_of(preset: Preset) -> Facts:
     """Count and measure a preset."""
     import torch
 
@@ -83,7 +83,7 @@ def facts_of(preset: Preset, network: str) -> Facts:
         module = preset.build().eval()
     return Facts(
         name=preset.name,
-        network=network,
+        network=preset.network,
         parameters=sum(p.numel() for p in module.parameters()),
         gflop_per_mpx=round(gflop_per_mpx(module, card), 2),
         bands=tuple(name for group in card.groups for name in group.names),

@@ -17,7 +17,6 @@ from pathlib import Path
 from citycover.machine.memory import tune_allocator
 from citycover_models.catalogue.counts import FILE, Facts, facts_of, read_facts, write_facts
 from citycover_models.catalogue.drawing import draw_figure, parts_of
-from citycover_models.catalogue.preset import Preset
 from citycover_models.catalogue.registry import NETWORKS, presets_of
 
 logger = logging.getLogger(__name__)
@@ -45,21 +44,21 @@ def document(folder: Path, changed: Sequence[str] = NETWORKS) -> None:
     """
     known = {row.name: row for row in read_facts()} if FILE.exists() else {}
     rows: list[Facts] = []
-    pages = []
     for network in NETWORKS:
-        presets = presets_of(network)
-        table = [_TABLE_HEAD]
-        for preset in presets.values():
+        presets = list(presets_of(network).values())
+        for preset in presets:
             logger.info("%s", preset.name)
-            facts = facts_of(preset, network) if network in changed else known[preset.name]
-            rows.append(facts)
-            table.append(_row(facts))
-        first = next(iter(presets.values()))
+            rows.append(facts_of(preset) if network in changed else known[preset.name])
         figure = folder / "models" / f"{network}.svg"
-        draw_figure(parts_of(first), f"{first.name}: channels x rows x columns", figure)
-        pages.append(_section(network, first, table))
+        draw_figure(parts_of(presets[0]), f"{presets[0].name}: channels x rows x columns", figure)
     write_facts(tuple(rows))
-    (folder / "models.md").write_text("\n".join([_HEAD, *pages]), encoding="utf-8")
+    (folder / "models.md").write_text(page_of(rows), encoding="utf-8")
+
+
+def page_of(rows: Sequence[Facts]) -> str:
+    """`models.md`: a section a network, a row a preset."""
+    sections = [_section(network, [row for row in rows if row.network == network]) for network in NETWORKS]
+    return "\n".join([_HEAD, *sections])
 
 
 _TABLE_HEAD = (
@@ -77,8 +76,9 @@ def _row(facts: Facts) -> str:
     )
 
 
-def _section(network: str, preset: Preset, table: list[str]) -> str:
-    lines = [f"## {network}", "", preset.paper, "", *table, "", f"![{network}](models/{network}.svg)", ""]
+def _section(network: str, rows: Sequence[Facts]) -> str:
+    table = [_TABLE_HEAD, *map(_row, rows)]
+    lines = [f"## {network}", "", rows[0].paper, "", *table, "", f"![{network}](models/{network}.svg)", ""]
     source = inspect.getsource(import_module(f"citycover_models.nets.{network}"))
     for where, paragraph in interpretations(source):
         lines += [f"{where}{paragraph}".replace("\n-", "\n\n-", 1), ""]

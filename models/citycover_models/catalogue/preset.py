@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Protocol
 
 from torch import nn
 
-from citycover.errors import ModelError
 from citycover.model.card import ModelCard
 from citycover_models.imagery.aerial import AerialStatistics
 
@@ -20,6 +18,8 @@ class Preset:
 
     name: str
     """What the user types, `network-variant`: `vcnet-tiny`."""
+    network: str
+    """Module of `citycover_models.nets` that holds it."""
     build: Callable[[], nn.Module]
     """Makes the network with random weights, raw digital numbers in, logits out."""
     card: Callable[[], ModelCard]
@@ -33,28 +33,16 @@ class Preset:
     fold: Callable[[nn.Module], nn.Module] | None = None
     """Turns the trained network into the one that is exported; None: they are the same."""
 
-    def build_for(self, num_classes: int, statistics: AerialStatistics) -> nn.Module:
-        """The network for other classes and bands, with random weights.
 
-        Args:
-            num_classes: classes of the legend, without a void channel.
-            statistics: of the bands in hand.
+class AerialBuild(Protocol):
+    """Makes a network for one group of aerial bands, with random weights."""
 
-        Raises:
-            ModelError: the network is not made for one group of aerial bands.
-        """
-        if not isinstance(self.build, partial):
-            raise ModelError(_NOT_AERIAL.format(self.name))
-        signature = inspect.signature(self.build.func)
-        if not {"num_classes", "statistics"} <= set(signature.parameters):
-            raise ModelError(_NOT_AERIAL.format(self.name))
-        bound = signature.bind_partial(*self.build.args, **self.build.keywords)
-        bound.arguments |= {"num_classes": num_classes, "statistics": statistics}
-        network: nn.Module = self.build.func(*bound.args, **bound.kwargs)
-        return network
+    def __call__(self, num_classes: int, *, statistics: AerialStatistics) -> nn.Module:
+        """`num_classes` without a void channel; `statistics` of the bands in hand."""
 
 
-_NOT_AERIAL = (
-    "network {!r} cannot be built for other classes and bands; networks that learn from coarse labels are "
-    "l2hnet, paraformer, vcnet, c2fnet, vhf-paranet, unet and upernet in all their sizes"
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AerialPreset(Preset):
+    """A preset that can be trained: its network is built for any classes and any aerial bands."""
+
+    build_for: AerialBuild

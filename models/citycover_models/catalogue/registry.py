@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from importlib import import_module
 
 from citycover.errors import ModelError
-from citycover_models.catalogue.preset import Preset
+from citycover_models.catalogue.preset import AerialPreset, Preset
 
 NETWORKS = (
     "spectral",
@@ -27,14 +26,18 @@ NETWORKS = (
 
 @cache
 def presets() -> dict[str, Preset]:
-    """All presets by name. Imports torch."""
-    return {name: preset for network in NETWORKS for name, preset in presets_of(network).items()}
+    """All presets by name, network by network. Imports torch."""
+    from citycover_models.catalogue import adapted, baselines, coarse, fusion, spectral
+
+    tables = (spectral, coarse, adapted, fusion, baselines)
+    known: list[Preset] = [preset for table in tables for preset in table.PRESETS]
+    known.sort(key=lambda preset: NETWORKS.index(preset.network))  # stable: sizes keep their order
+    return {preset.name: preset for preset in known}
 
 
 def presets_of(network: str) -> dict[str, Preset]:
     """Presets of one module of `citycover_models.nets`."""
-    found: dict[str, Preset] = import_module(f"citycover_models.nets.{network}").PRESETS
-    return found
+    return {name: preset for name, preset in presets().items() if preset.network == network}
 
 
 def find_preset(name: str) -> Preset:
@@ -51,3 +54,20 @@ def find_preset(name: str) -> Preset:
             "`citycover models list` names them all"
         )
     return known[name]
+
+
+def find_aerial(name: str) -> AerialPreset:
+    """The preset of a name, which can be built for the classes and bands of a training.
+
+    Raises:
+        ModelError: there is none, or it is made for its own classes and bands alone.
+    """
+    preset = find_preset(name)
+    if not isinstance(preset, AerialPreset):
+        able = [p for p in presets().values() if isinstance(p, AerialPreset)]
+        networks = dict.fromkeys(p.network.replace("_", "-") for p in able)
+        raise ModelError(
+            f"network {name!r} cannot be built for other classes and bands; networks that learn from coarse "
+            f"labels are {', '.join(networks)} in all their sizes; `citycover models list` names them"
+        )
+    return preset

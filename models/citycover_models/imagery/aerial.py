@@ -45,3 +45,6 @@ DFC2021_RGBN_2013 = AerialStatistics((117.00, 130.75, 122.50, 159.30), (38.16, 3
 
 DFC2021_RGBN_2017 = AerialStatistics((72.84, 86.83, 76.78, 130.82), (41.78, 34.66, 28.76, 58.95))
 """The same area in 2017."""
+
+IMAGENET_RGB = AerialStatistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""ImageNet's photographs: what their encoders are normalised with, and LoveCS, LoveDA and DAFormer."""

@@ -36,17 +36,11 @@ citycover's interpretation:
 
 from __future__ import annotations
 
-from functools import partial
-from itertools import product
-from typing import get_args
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.classes.legend import read_legend
 from citycover.errors import ModelError
-from citycover.model.card import BandGroup, ModelCard, WindowRule
 from citycover_models.blocks.band_encoders import (
     B10,
     B20,
@@ -59,13 +53,10 @@ from citycover_models.blocks.band_encoders import (
 )
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.sides import check_sides
-from citycover_models.catalogue.preset import Preset
 from citycover_models.imagery.sentinel2 import (
     BIGEARTHNET_V1,
     BIGEARTHNET_V2,
-    OFFSET_TAG,
     BandStatistics,
-    card_bands,
 )
 
 NUM_CLASSES = 19
@@ -270,84 +261,3 @@ def region_distance(a: Tensor, b: Tensor) -> Tensor:
     """
     p, q = (x.double().sum(dim=0) / x.double().sum().clamp(min=1.0) for x in (a, b))
     return 0.5 * ((p - q) ** 2 / (p + q).clamp(min=1e-300)).sum()
-
-
-_PAPER = "Siddamsetty et al. 2023, Inter-region transfer learning, ISPRS Annals X-1/W1-2023, 881-888"
-
-_LICENCE = (
-    "The repository behind the paper states no licence: this network was written from its description. "
-    "BigEarthNet: CDLA-Permissive-1.0."
-)
-
-
-def _groups(statistics: BandStatistics) -> tuple[BandGroup, ...]:
-    return tuple(
-        BandGroup(
-            name=name,
-            bands=card_bands(bands),
-            ratio=ratio,
-            dtypes=("uint16", "int16", "float32"),
-            value_range=(0, 20000),
-            fill=statistics.of(bands)[0],
-        )
-        for name, bands, ratio in (("10m", B10, 1), ("20m", B20, 2), ("60m", B60, 6))
-    )
-
-
-def scene_card(mode: Mode, backbone: Backbone) -> ModelCard:
-    """Card of `SceneFusion`: the training patch of 120 px slides by half of itself, cells of 600 m."""
-    return ModelCard(
-        name=f"band-fusion-{mode}-{backbone}",
-        description=f"{mode.capitalize()} fusion of 12 Sentinel-2 bands, {backbone}: 19 labels a 600 m cell",
-        groups=_groups(BIGEARTHNET_V1),
-        gsd=(8.0, 12.0),
-        native_gsd=10.0,
-        window=WindowRule(size=2 * CELL, fixed=True, multiple=CELL, maximum=2 * CELL),
-        stride=CELL,
-        trim=0,
-        feather=CELL,
-        output_scale=f"1/{CELL}",
-        task="labels",
-        legend=read_legend("bigearthnet19"),
-        offset_tag=OFFSET_TAG,
-        sources=(_PAPER,),
-    )
-
-
-def dense_card(mode: Mode, backbone: Backbone) -> ModelCard:
-    """Card of `DenseFusion`.
-
-    Windows that are to see the same sampling lattice lie whole strides of the network and whole pixels of
-    60 m apart: lcm(32, 6) = 96 px, or 192 px where the deepest map has stride 64 (late fusion, whose 20 m
-    branch halves five times, and the intermediate ResNet twin).
-    """
-    deep = mode == "late" or (mode, backbone) == ("intermediate", "resnet18")
-    stride, trim, feather, size = (192, 48, 144, 432) if deep else (96, 48, 48, 336)
-    return ModelCard(
-        name=f"band-fusion-{mode}-{backbone}-dense",
-        description=f"{mode.capitalize()} fusion of 12 Sentinel-2 bands, {backbone}: 19 classes of 10 m",
-        groups=_groups(BIGEARTHNET_V2),
-        gsd=(8.0, 12.0),
-        native_gsd=10.0,
-        window=WindowRule(size=size, multiple=12, maximum=1536),
-        stride=stride,
-        trim=trim,
-        feather=feather,
-        legend=read_legend("bigearthnet19"),
-        offset_tag=OFFSET_TAG,
-        sources=(_PAPER,),
-    )
-
-
-def _presets() -> dict[str, Preset]:
-    presets: list[Preset] = []
-    for mode, backbone in product(get_args(Mode), get_args(Backbone)):
-        name = f"band-fusion-{mode}-{backbone}"
-        build, card = partial(SceneFusion, mode, backbone), partial(scene_card, mode, backbone)
-        presets.append(Preset(name, build, card, _PAPER, _LICENCE))
-        dense, its_card = partial(DenseFusion, mode, backbone), partial(dense_card, mode, backbone)
-        presets.append(Preset(f"{name}-dense", dense, its_card, _PAPER, _LICENCE))
-    return {preset.name: preset for preset in presets}
-
-
-PRESETS: dict[str, Preset] = _presets()

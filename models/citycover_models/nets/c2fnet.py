@@ -26,20 +26,16 @@ citycover's interpretation, since little more than names is public:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.classes.legend import read_legend
-from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RPBlock
 from citycover_models.blocks.sides import check_sides
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
 from citycover_models.nets.l2hnet import confident_area, vague_area_distance
 from citycover_models.nets.udsda import Shuffle, accepted_area, annotate
 
@@ -345,50 +341,3 @@ def coarse_loss(logits: Tensor, labels: Tensor, *, ignore: int = 255) -> Tensor:
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Mean of values by weights; 0, with zero gradients, where all weights are 0."""
     return (values * weights).sum() / weights.sum().clamp(min=1e-6)
-
-
-_PAPER = "C2FNet, public repository (README); RP block: Li et al. 2022, L2HNet; loss: Oh et al. 2021, CVPR"
-
-_LICENCE = (
-    "Written afresh from a description of the public record, which has no code of the network and no licence."
-)
-
-
-def c2fnet_card(name: str, statistics: AerialStatistics) -> ModelCard:
-    """Card of C2FNet: 0.3 to 1 m imagery to the eight classes of sKwanda."""
-    return ModelCard(
-        name=name,
-        description="C2FNet: full resolution with edges, learns from coarse labels",
-        groups=(statistics.group,),
-        gsd=(0.25, 2.0),
-        native_gsd=0.6,
-        # Strips are pooled over the window, so neighbours also hand over by a feather.
-        window=WindowRule(size=256, multiple=_MULTIPLE, maximum=1024),
-        stride=_MULTIPLE,
-        trim=32,
-        feather=32,
-        legend=read_legend("skwanda8"),
-        sources=(_PAPER,),
-    )
-
-
-def _preset(name: str, widths: C2FNetWidths, statistics: AerialStatistics) -> Preset:
-    return Preset(
-        name,
-        partial(C2FNet, 8, statistics=statistics, widths=widths),
-        partial(c2fnet_card, name, statistics),
-        _PAPER,
-        _LICENCE,
-    )
-
-
-_TINY = C2FNetWidths(width=16, blocks=3, embedding=16)
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        _preset("c2fnet", C2FNetWidths(), CHESAPEAKE_RGBN),
-        _preset("c2fnet-rgb", C2FNetWidths(), POLAND_RGB),
-        _preset("c2fnet-tiny", _TINY, CHESAPEAKE_RGBN),
-    )
-}

@@ -34,25 +34,17 @@ another task.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.classes.legend import read_legend
-from citycover.model.card import BandGroup, ModelCard, WindowRule
-from citycover_models.blocks.mit import MIT_WIDTHS, MitVariant, MixTransformer
+from citycover_models.blocks.mit import MitVariant, MixTransformer
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.sep_aspp import SeparableASPP
 from citycover_models.blocks.sides import check_sides
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.sentinel2 import BIGEARTHNET_V1, OFFSET_TAG, card_bands
-
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-"""Of 8-bit red, green, blue."""
-
-IMAGENET_STD = (58.395, 57.12, 57.375)
+from citycover_models.imagery.aerial import IMAGENET_RGB
+from citycover_models.imagery.sentinel2 import BIGEARTHNET_V1
 
 RGB_BANDS = ("B04", "B03", "B02")
 """Sentinel-2's red, green, blue."""
@@ -112,8 +104,8 @@ class DAFormer(nn.Module):
         num_classes: int = 5,
         *,
         upscale: int = 1,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] = IMAGENET_RGB.mean,
+        std: Sequence[float] = IMAGENET_RGB.std,
     ) -> None:
         super().__init__()
         self.multiple = 32
@@ -207,81 +199,3 @@ def daspm(variant: MitVariant = "b5", boa_offset: float = 0.0) -> DAFormer:
     """
     mean, std = BIGEARTHNET_V1.of(RGB_BANDS, boa_offset)
     return DAFormer(variant, upscale=SUBPIXEL, mean=mean, std=std)
-
-
-_PAPER = "Hoyer et al. 2022, DAFormer, CVPR, arXiv:2111.14887"
-
-_PAPER_DASPM = f"DASPM, IEEE JSTARS (public record), on {_PAPER}"
-
-_LICENCE = (
-    "DAFormer's code is Apache-2.0. The public MiT/SegFormer weights are NVIDIA's and for non-commercial use "
-    "only, and so are checkpoints made from them. DASPM states no licence."
-)
-
-
-def daformer_card(variant: MitVariant) -> ModelCard:
-    """Card of DAFormer on 8-bit RGB, any GSD."""
-    return ModelCard(
-        name=f"daformer-{variant}",
-        description=f"DAFormer with MiT-{variant.upper()}: RGB to five classes on the input's grid",
-        groups=(
-            BandGroup(
-                bands=(("red",), ("green",), ("blue",)),
-                dtypes=("uint8",),
-                value_range=(0, 255),
-                fill=IMAGENET_MEAN,
-            ),
-        ),
-        # Attention sees the whole window, so neighbours also hand over by a feather.
-        window=WindowRule(size=512, multiple=32, maximum=2048),
-        stride=32,
-        trim=32,
-        feather=32,
-        legend=read_legend("daspm5"),
-        sources=(_PAPER,),
-    )
-
-
-def daspm_card(variant: MitVariant) -> ModelCard:
-    """Card of DASPM: 10 m Sentinel-2 RGB in, 2 m classes out.
-
-    The record trains on 64 px (320 on the fine grid) and tests on whole images. 128 px, which the encoder
-    takes as readily, push 1.8 instead of 4 pixels through the network for each pixel of the output.
-    """
-    return ModelCard(
-        name=f"daspm-{variant}",
-        description=f"DASPM with MiT-{variant.upper()}: Sentinel-2 RGB of 10 m to five classes of 2 m",
-        groups=(
-            BandGroup(
-                bands=card_bands(RGB_BANDS),
-                dtypes=("uint16", "int16", "float32"),
-                value_range=(0, 20000),
-                fill=BIGEARTHNET_V1.of(RGB_BANDS)[0],
-            ),
-        ),
-        gsd=(8.0, 12.0),
-        native_gsd=10.0,
-        window=WindowRule(size=128, multiple=32, maximum=512),
-        stride=32,
-        trim=0,
-        feather=32,
-        output_scale=SUBPIXEL,
-        legend=read_legend("daspm5"),
-        offset_tag=OFFSET_TAG,
-        sources=(_PAPER_DASPM,),
-    )
-
-
-def _presets() -> dict[str, Preset]:
-    presets = [
-        Preset(f"daformer-{v}", partial(DAFormer, v), partial(daformer_card, v), _PAPER, _LICENCE)
-        for v in MIT_WIDTHS
-    ]
-    presets += [
-        Preset(f"daspm-{v}", partial(daspm, v), partial(daspm_card, v), _PAPER_DASPM, _LICENCE)
-        for v in MIT_WIDTHS
-    ]
-    return {preset.name: preset for preset in presets}
-
-
-PRESETS: dict[str, Preset] = _presets()

@@ -34,7 +34,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -42,13 +41,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.classes.legend import read_legend
-from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RATIOS_L2HNET, RPBlock
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
 
 Selector = Literal["dynamic", "agree", "ot"]
 """How confident pixels are told from vague ones, see `confident_area`."""
@@ -287,50 +283,3 @@ def cas_dva_loss(
     )
     l_wce = mean * (weights.sum() / confident.sum().clamp(min=1))
     return l_wce + gamma * vague_area_distance(features, predicted, confident, logits.shape[1])
-
-
-_PAPER = "Li et al. 2022, L2HNet, ISPRS J. Photogramm. Remote Sens. 192, doi:10.1016/j.isprsjprs.2022.08.008"
-
-_LICENCE = (
-    "Written afresh from a description of the public record. L2HNet's successor Paraformer, which holds the "
-    "network, is published under Apache-2.0; no weights are shipped."
-)
-
-
-def l2hnet_card(name: str, statistics: AerialStatistics, blocks: int = 5) -> ModelCard:
-    """Card of L2HNet: 1 m imagery to the 16 classes of NLCD."""
-    return ModelCard(
-        name=name,
-        description="L2HNet: full resolution throughout, learns from coarse labels",
-        groups=(statistics.group,),
-        gsd=(0.25, 2.0),
-        native_gsd=1.0,
-        window=WindowRule(size=512, maximum=4096),
-        stride=1,
-        trim=1 + 2 * blocks,  # half of the receptive field: what lies deeper inside never sees padding
-        feather=2,
-        receptive_field=3 + 4 * blocks,  # 3x3, then 5x5 in every block
-        legend=read_legend("nlcd"),
-        sources=(_PAPER,),
-    )
-
-
-def _preset(name: str, width: int, statistics: AerialStatistics, blocks: int = 5) -> Preset:
-    return Preset(
-        name,
-        partial(L2HNet, 16, statistics=statistics, width=width, blocks=blocks),
-        partial(l2hnet_card, name, statistics, blocks),
-        _PAPER,
-        _LICENCE,
-    )
-
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        _preset("l2hnet-w64", 64, CHESAPEAKE_RGBN),
-        _preset("l2hnet-w128", 128, CHESAPEAKE_RGBN),
-        _preset("l2hnet-w64-rgb", 64, POLAND_RGB),
-        _preset("l2hnet-tiny", 16, CHESAPEAKE_RGBN, blocks=3),
-    )
-}

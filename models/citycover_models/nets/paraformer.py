@@ -25,22 +25,18 @@ pixel agrees the ViT's loss is 0 instead of NaN.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.classes.legend import read_legend
-from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.decoder_cup import DecoderBranch, DecoderCup
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.sides import check_sides
 from citycover_models.blocks.vit import ViTEncoder, map_to_tokens, resize_positions, tokens_to_map
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
 from citycover_models.nets.l2hnet import EncoderWidths, L2HNetEncoder
 
 
@@ -58,16 +54,6 @@ class ParaformerWidths:
     decoder: tuple[int, int, int] = (512, 512, 640)
     vit_map: int = 256
     """Channels before the ViT's head."""
-
-
-TINY = ParaformerWidths(
-    encoder=EncoderWidths(width=16, blocks=2, half=16, deep=64),
-    dim=48,
-    depth=2,
-    heads=3,
-    decoder=(32, 32, 40),
-    vit_map=32,
-)
 
 
 class Paraformer(nn.Module):
@@ -186,53 +172,3 @@ def dice_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
     overlap = (2.0 * (p * one_hot).sum(dim=(0, 2, 3)) + 1.0) / (p.sum(dim=(0, 2, 3)) + area + 1.0)
     present = area > 0
     return ((1.0 - overlap) * present).sum() / present.sum().clamp(min=1)
-
-
-_PAPER = "Li et al. 2024, Paraformer, CVPR, arXiv:2403.02746"
-
-_LICENCE = (
-    "Paraformer's code is Apache-2.0; this is written afresh from a description of it. The ImageNet-21k "
-    "weights of ViT-B/16 are Google's, Apache-2.0. No weights are shipped."
-)
-
-
-def paraformer_card(name: str, statistics: AerialStatistics) -> ModelCard:
-    """Card of Paraformer: 1 m imagery to the 16 classes of NLCD."""
-    return ModelCard(
-        name=name,
-        description="Paraformer: full-resolution CNN and ViT, learns from coarse labels",
-        groups=(statistics.group,),
-        gsd=(0.25, 2.0),
-        native_gsd=1.0,
-        # Trained on 224. Attention sees the whole window, so neighbours also hand over by a feather.
-        window=WindowRule(size=224, multiple=16, maximum=1024),
-        stride=16,
-        trim=32,
-        feather=32,
-        legend=read_legend("nlcd"),
-        sources=(_PAPER,),
-    )
-
-
-def _preset(
-    name: str,
-    widths: ParaformerWidths,
-    *,
-    statistics: AerialStatistics = CHESAPEAKE_RGBN,
-    void: bool = True,
-    published: int | None = None,
-) -> Preset:
-    build = partial(Paraformer, 16, statistics=statistics, widths=widths, void_channel=void)
-    return Preset(name, build, partial(paraformer_card, name, statistics), _PAPER, _LICENCE, published)
-
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        _preset("paraformer-w64", ParaformerWidths(), published=142_714_253),
-        _preset("paraformer-w128", ParaformerWidths(EncoderWidths(width=128)), published=145_401_693),
-        _preset("paraformer-w64-rgb", ParaformerWidths(), statistics=POLAND_RGB),
-        _preset("paraformer-tiny", TINY, void=False),
-        _preset("paraformer-tiny-rgb", TINY, statistics=POLAND_RGB, void=False),
-    )
-}

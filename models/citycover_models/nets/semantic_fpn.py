@@ -28,25 +28,18 @@ The encoder's parameters (`encoder.*`) take torchvision's ImageNet weights as th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.classes.legend import read_legend
-from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.cross_entropy import cross_entropy
-from citycover_models.blocks.domain_norm import TARGET, fold_domain, with_domains
+from citycover_models.blocks.domain_norm import with_domains
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
 from citycover_models.blocks.sides import check_sides
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.aerial import AerialStatistics
-
-IMAGENET_RGB = AerialStatistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""What LoveCS and LoveDA normalise with, on raw numbers 0..255."""
+from citycover_models.imagery.aerial import IMAGENET_RGB, AerialStatistics
 
 SCALES = (2.0, 2.5, 3.0, 3.5)
 """Enlargements of the target imagery: they bracket the ratio of 1.0 m to 0.3 m."""
@@ -273,46 +266,3 @@ def self_training_loss(
     return cross_entropy(source_logits, labels, ignore=ignore) + weight * cross_entropy(
         target_logits, pseudo, ignore=ignore
     )
-
-
-_PAPER = "Wang et al. 2022, LoveCS, ISPRS J. Photogramm. Remote Sens.; Kirillov et al. 2019, arXiv:1901.02446"
-
-_LICENCE = (
-    "Written afresh from a description of the public record; LoveCS's code has no licence, LoveDA is for "
-    "academic use."
-)
-
-
-def semantic_fpn_card(name: str, statistics: AerialStatistics) -> ModelCard:
-    """Card of LoveCS's network: RGB imagery to four classes."""
-    return ModelCard(
-        name=name,
-        description="Semantic FPN with cross-sensor normalisation (LoveCS)",
-        groups=(statistics.group,),
-        gsd=(0.2, 2.0),
-        native_gsd=1.0,
-        window=WindowRule(size=512, multiple=32, maximum=2048),
-        stride=32,
-        trim=64,
-        feather=32,
-        legend=read_legend("loveda4"),
-        sources=(_PAPER,),
-    )
-
-
-def _preset(variant: ResNetVariant, decoder: Decoder = "asymmetric") -> Preset:
-    name = f"semantic-fpn-{variant}" + ("-dense" if decoder == "dense_multiscale" else "")
-    return Preset(
-        name,
-        partial(SemanticFPN, variant, 4, decoder=decoder),
-        partial(semantic_fpn_card, name, IMAGENET_RGB),
-        _PAPER,
-        _LICENCE,
-        fold=partial(fold_domain, domain=TARGET),
-    )
-
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (_preset("resnet18"), _preset("resnet50"), _preset("resnet50", "dense_multiscale"))
-}

@@ -19,19 +19,14 @@ The encoder's parameters (`encoder.*`) take torchvision's ImageNet weights as th
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.classes.legend import read_legend
-from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
 from citycover_models.blocks.sides import check_sides
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
 
 _WIDTHS = (256, 128, 64, 32, 16)
 
@@ -96,46 +91,3 @@ class UNet(nn.Module):
         y = self.up3(self.up4(c5, c4), c3)
         y = self.up1(self.up2(y, c2), c1)
         return self.head(self.up0(y, None))
-
-
-_PAPER = "Ronneberger et al. 2015, U-Net, MICCAI, arXiv:1505.04597; He et al. 2016, ResNet, CVPR"
-
-_LICENCE = "Written afresh from the papers; public ImageNet weights have licences of their own."
-
-
-def unet_card(name: str, statistics: AerialStatistics) -> ModelCard:
-    """Card of the U-Net: sub-metre to metre imagery to the eight classes of sKwanda."""
-    return ModelCard(
-        name=name,
-        description="U-Net on a residual encoder",
-        groups=(statistics.group,),
-        gsd=(0.25, 2.0),
-        native_gsd=1.0,
-        window=WindowRule(size=512, multiple=_MULTIPLE, maximum=4096),
-        stride=_MULTIPLE,
-        trim=64,
-        feather=32,
-        legend=read_legend("skwanda8"),
-        sources=(_PAPER,),
-    )
-
-
-def _preset(variant: ResNetVariant, statistics: AerialStatistics, suffix: str = "") -> Preset:
-    name = f"unet-{variant}{suffix}"
-    return Preset(
-        name,
-        partial(UNet, variant, 8, statistics=statistics),
-        partial(unet_card, name, statistics),
-        _PAPER,
-        _LICENCE,
-    )
-
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        _preset("resnet18", CHESAPEAKE_RGBN),
-        _preset("resnet50", CHESAPEAKE_RGBN),
-        _preset("resnet18", POLAND_RGB, "-rgb"),
-    )
-}

@@ -16,19 +16,14 @@ sensing imagery in the same names ("IMP" and "RSP" of Wang et al. 2022, IEEE TGR
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.classes.legend import read_legend
-from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
 from citycover_models.blocks.sides import check_sides
 from citycover_models.blocks.uper_head import UPerHead
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
 
 _STRIDE = 32
 
@@ -63,47 +58,3 @@ class UPerNet(nn.Module):
         check_sides("UPerNet", x.shape[2], x.shape[3], self.multiple, 32)
         logits = self.head(self.encoder(self.normalise(x))[1:])  # (n, k, y/4, x/4)
         return F.interpolate(logits, size=[x.shape[2], x.shape[3]], mode="bilinear", align_corners=False)
-
-
-_PAPER = "Xiao et al. 2018, UPerNet, ECCV, arXiv:1807.10221; He et al. 2016, ResNet, CVPR"
-
-_LICENCE = "Written afresh from the papers; public encoder weights have licences of their own."
-
-
-def upernet_card(name: str, statistics: AerialStatistics) -> ModelCard:
-    """Card of UPerNet: sub-metre to metre imagery to the eight classes of sKwanda."""
-    return ModelCard(
-        name=name,
-        description="UPerNet on a residual encoder",
-        groups=(statistics.group,),
-        gsd=(0.25, 2.0),
-        native_gsd=1.0,
-        # Pyramid pooling sees the whole window, so neighbours also hand over by a feather.
-        window=WindowRule(size=512, multiple=_STRIDE, maximum=2048),
-        stride=_STRIDE,
-        trim=64,
-        feather=64,
-        legend=read_legend("skwanda8"),
-        sources=(_PAPER,),
-    )
-
-
-def _preset(variant: ResNetVariant, statistics: AerialStatistics, suffix: str = "") -> Preset:
-    name = f"upernet-{variant}{suffix}"
-    return Preset(
-        name,
-        partial(UPerNet, variant, 8, statistics=statistics),
-        partial(upernet_card, name, statistics),
-        _PAPER,
-        _LICENCE,
-    )
-
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        _preset("resnet18", CHESAPEAKE_RGBN),
-        _preset("resnet50", CHESAPEAKE_RGBN),
-        _preset("resnet50", POLAND_RGB, "-rgb"),
-    )
-}

@@ -33,13 +33,10 @@ window in hand, so windows are any multiple of 32 instead of 224 alone; any numb
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from citycover.classes.legend import read_legend
-from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.decoder_cup import ConvBnRelu, DecoderBranch, DecoderCup
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RATIOS_VCNET
@@ -47,8 +44,7 @@ from citycover_models.blocks.sides import check_sides
 from citycover_models.blocks.uper_head import ConvModule, UPerHead, resize_like
 from citycover_models.blocks.vit import map_to_tokens, resize_positions, tokens_to_map
 from citycover_models.blocks.vit_comer import SpatialPyramid, ViTCoMer
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
 from citycover_models.nets.l2hnet import EncoderWidths, L2HNetEncoder
 
 
@@ -75,18 +71,6 @@ class VCNetWidths:
     """Channels before the CNN's head."""
     uper: int = 512
     """Channels in the ViT's head."""
-
-
-TINY = VCNetWidths(
-    encoder=EncoderWidths(width=16, blocks=2, ratios=RATIOS_VCNET, half=16, deep=64),
-    dim=48,
-    depth=4,
-    deform_heads=3,
-    base=16,
-    decoder=(32, 32, 40),
-    cnn_map=32,
-    uper=48,
-)
 
 
 class PublishedButUnused(nn.Module):
@@ -188,53 +172,3 @@ class VCNet(nn.Module):
         """
         cnn, vit = self.branches(x)
         return (0.5 * (cnn + vit))[:, self.first_class :]
-
-
-_PAPER = "VCNet, public record of its repository (1 m land cover of Shanghai); ViT-CoMer, arXiv:2403.07392"
-
-_LICENCE = (
-    "VCNet's code states no licence: this is written afresh from a description of it, and no file or weight "
-    "is taken. ViT-CoMer's code and DeiT's weights are Apache-2.0."
-)
-
-
-def vcnet_card(name: str, statistics: AerialStatistics) -> ModelCard:
-    """Card of VCNet: 1 m imagery to four base classes."""
-    return ModelCard(
-        name=name,
-        description="VCNet: full-resolution CNN and ViT-CoMer, learns from coarse labels",
-        groups=(statistics.group,),
-        gsd=(0.25, 2.0),
-        native_gsd=1.0,
-        # Trained on 224. Attention sees the whole window, so neighbours also hand over by a feather.
-        window=WindowRule(size=224, multiple=32, maximum=1024),
-        stride=32,
-        trim=32,
-        feather=32,
-        legend=read_legend("base4"),
-        sources=(_PAPER,),
-    )
-
-
-def _preset(
-    name: str,
-    widths: VCNetWidths,
-    *,
-    statistics: AerialStatistics = CHESAPEAKE_RGBN,
-    faithful: bool = False,
-    published: int | None = None,
-) -> Preset:
-    build = partial(VCNet, 4, statistics=statistics, widths=widths, faithful=faithful)
-    return Preset(name, build, partial(vcnet_card, name, statistics), _PAPER, _LICENCE, published)
-
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        _preset("vcnet-faithful", VCNetWidths(), faithful=True, published=98_887_088),
-        _preset("vcnet-default", VCNetWidths()),
-        _preset("vcnet-default-rgb", VCNetWidths(), statistics=POLAND_RGB),
-        _preset("vcnet-tiny", TINY),
-        _preset("vcnet-tiny-rgb", TINY, statistics=POLAND_RGB),
-    )
-}

@@ -25,22 +25,18 @@ citycover's interpretation, since little more than names is public:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from citycover.classes.legend import read_legend
-from citycover.model.card import ModelCard, WindowRule
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RPBlock
 from citycover_models.blocks.sides import check_sides
 from citycover_models.blocks.vit import ViTBlock, init_vit, map_to_tokens, resize_positions, tokens_to_map
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB, AerialStatistics
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
 
 _PATCH = 16
 
@@ -327,51 +323,3 @@ def nlat_loss(
         follower, labels, weights, ignore=ignore, keep_shares=keep_shares, class_weights=class_weights
     )
     return 0.5 * led + 0.5 * followed
-
-
-_PAPER = "VHF-ParaNet, public repository (README); Han et al. 2023, agent attention, arXiv:2312.08874"
-
-_LICENCE = (
-    "Written afresh from a description of the public record, which has no code of the network and no licence."
-)
-
-
-def vhf_paranet_card(name: str, statistics: AerialStatistics) -> ModelCard:
-    """Card of VHF-ParaNet: 0.3 to 1 m imagery to the eight classes of sKwanda."""
-    return ModelCard(
-        name=name,
-        description="VHF-ParaNet: CNN and ViT side by side, learns from coarse labels",
-        groups=(statistics.group,),
-        gsd=(0.25, 2.0),
-        native_gsd=0.6,
-        # Attention sees the whole window, so neighbours also hand over by a feather.
-        window=WindowRule(size=256, multiple=_PATCH, maximum=1024),
-        stride=_PATCH,
-        trim=32,
-        feather=32,
-        activation="probabilities",
-        legend=read_legend("skwanda8"),
-        sources=(_PAPER,),
-    )
-
-
-def _preset(name: str, widths: VHFWidths, statistics: AerialStatistics) -> Preset:
-    return Preset(
-        name,
-        partial(VHFParaNet, 8, statistics=statistics, widths=widths),
-        partial(vhf_paranet_card, name, statistics),
-        _PAPER,
-        _LICENCE,
-    )
-
-
-_TINY = VHFWidths(width=16, blocks=3, dim=48, depth=4, heads=3)
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        _preset("vhf-paranet", VHFWidths(), CHESAPEAKE_RGBN),
-        _preset("vhf-paranet-rgb", VHFWidths(), POLAND_RGB),
-        _preset("vhf-paranet-tiny", _TINY, CHESAPEAKE_RGBN),
-    )
-}

@@ -28,7 +28,7 @@ from citycover.classes.table import NO_CLASS
 from citycover.errors import StoppedError, TrainingError
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.files.atomic import write_atomic
-from citycover_models.catalogue.preset import Preset
+from citycover_models.catalogue.preset import AerialPreset
 from citycover_models.data.batches import Batch, training_batches, validation_batches
 from citycover_models.data.chips import ChipReader
 from citycover_models.data.labels import IGNORE
@@ -68,7 +68,7 @@ class Run:
     def __init__(
         self,
         request: TrainRequest,
-        preset: Preset,
+        preset: AerialPreset,
         plan: SamplePlan,
         statistics: AerialStatistics,
         state: Checkpoint,

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, ModelError
 from citycover.files.identity import FileStamp, sha256_of
-from citycover_models.catalogue.preset import Preset
+from citycover_models.catalogue.preset import AerialPreset
 from citycover_models.data.sampling import SamplePlan
 from citycover_models.imagery.aerial import AerialStatistics
 from citycover_models.methods.method import NEEDS
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 def build_network(
-    preset: Preset, recipe: Recipe, num_classes: int, statistics: AerialStatistics
+    preset: AerialPreset, recipe: Recipe, num_classes: int, statistics: AerialStatistics
 ) -> nn.Module:
     """The network of a recipe for bands and classes in hand.
 
     Raises:
         ConfigError: the method needs what the network does not have.
     """
-    network = preset.build_for(num_classes, statistics)
+    network = preset.build_for(num_classes, statistics=statistics)
     need = NEEDS[recipe.method.name]
     if not hasattr(network, need):
         fitting = [name for name, what in NEEDS.items() if hasattr(network, what)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from citycover_models.catalogue.registry import find_preset
+from citycover_models.catalogue.registry import find_aerial
 from citycover_models.data.sampling import SamplePlan, plan_samples
 from citycover_models.data.statistics import measure_statistics
 from citycover_models.training.checkpoint import Checkpoint, identity_of, read_checkpoint
@@ -27,7 +27,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
     watch = watch or TrainWatch()
     begin = time.perf_counter()
     recipe, lessons = request.recipe, request.lessons
-    preset = find_preset(recipe.network)
+    preset = find_aerial(recipe.network)
     with (
         join_processes(request.device) as (rank, world, device),
         training_folder(request.out, resume=request.resume, overwrite=request.overwrite, rank=rank) as clear,

@@ -12,6 +12,7 @@ from torch import Tensor
 from citycover.errors import ModelError
 from citycover.model.card import ModelCard
 from citycover.model.checks import check_against_card
+from citycover.model.mlm import card_to_item, parse_card
 from citycover_models.catalogue.registry import presets
 
 PRESETS = presets()
@@ -41,6 +42,7 @@ def test_the_card_of_a_preset_is_consistent_and_says_where_the_method_comes_from
     card = preset.card()
     assert preset.name == name and card.groups
     assert preset.paper and preset.licence_note and card.sources
+    assert parse_card(card_to_item(card), name) == card
 
 
 @pytest.mark.parametrize("name", [n for n, p in PRESETS.items() if p.published_parameters])

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 import citycover_models.nets
 from citycover.errors import ModelError
 from citycover_models.catalogue.counts import facts_of, read_facts, receptive_field
+from citycover_models.catalogue.document import page_of
 from citycover_models.catalogue.drawing import draw_figure, draw_text, parts_of
-from citycover_models.catalogue.registry import NETWORKS, find_preset, presets
+from citycover_models.catalogue.registry import NETWORKS, find_aerial, find_preset, presets
 from citycover_models.export import margins
 from citycover_models.export.margins import measure_margins
 from citycover_models.export.network import export_preset
@@ -26,14 +27,20 @@ from citycover_models.weights.weights import load_weights, read_weights, write_w
 
 def test_every_network_is_in_the_registry() -> None:
     folder = Path(citycover_models.nets.__path__[0])
-    written = {p.stem for p in folder.glob("*.py") if "PRESETS" in p.read_text(encoding="utf-8")}
-    assert set(NETWORKS) == written
+    written = {p.stem for p in folder.glob("*.py") if "(nn.Module)" in p.read_text(encoding="utf-8")}
+    assert set(NETWORKS) == written == {preset.network for preset in presets().values()}
     assert all(name == preset.name for name, preset in presets().items())
 
 
 def test_an_unknown_network_is_answered_with_the_nearest() -> None:
     with pytest.raises(ModelError, match="vcnet-tiny"):
         find_preset("vcnet-tinny")
+
+
+def test_a_network_that_cannot_learn_names_those_that_can() -> None:
+    assert find_aerial("unet-resnet18").build_for(3, statistics=POLAND_RGB).head.out_channels == 3
+    with pytest.raises(ModelError, match=r"'daspm-b0' cannot .* l2hnet, paraformer, .*, upernet in all"):
+        find_aerial("daspm-b0")
 
 
 def test_the_shipped_facts_are_those_of_the_networks() -> None:
@@ -45,8 +52,13 @@ def test_the_shipped_facts_are_those_of_the_networks() -> None:
             network = find_preset(name).build()
         assert row.parameters == sum(p.numel() for p in network.parameters())
         assert row.trim == find_preset(name).card().trim
-    counted = facts_of(find_preset("vhf-paranet-tiny"), "vhf_paranet")
+    counted = facts_of(find_preset("vhf-paranet-tiny"))
     assert replace(counted, mpx_per_s=0) == replace(rows["vhf-paranet-tiny"], mpx_per_s=0)
+
+
+def test_the_page_of_the_networks_is_what_the_code_writes() -> None:
+    page = Path(__file__).parents[3] / "docs" / "models.md"
+    assert page.read_text(encoding="utf-8") == page_of(read_facts()), "make models-table"
 
 
 def test_operations_of_a_known_convolution_are_counted_twice_for_multiply_and_add() -> None:

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from citycover.errors import ModelError
 from citycover.model.archive import load_model, read_model_file
+from citycover_models.catalogue.registry import find_preset
 from citycover_models.export.adopt import adopt_torchscript, read_card
 from citycover_models.export.network import export_preset
 from citycover_models.export.write import export_pt2, export_torchscript
-from citycover_models.nets.spectral import PRESETS
 
 DOCS = Path(__file__).parents[3] / "docs" / "card.md"
 
@@ -62,7 +62,7 @@ def test_a_card_that_is_wrong_is_refused(card: Path, tmp_path: Path, old: str, n
 
 
 def test_both_formats_give_the_scores_of_the_network(tmp_path: Path) -> None:
-    preset = PRESETS["spectral-rgb"]
+    preset = find_preset("spectral-rgb")
     network = preset.build().eval()
     torch.manual_seed(0)
     window = torch.randint(0, 255, (1, 3, 90, 70), dtype=torch.uint8)
@@ -83,7 +83,7 @@ def test_a_network_that_changes_when_scripted_is_refused(tmp_path: Path) -> None
             return y
 
     with pytest.raises(ModelError, match="changes when it is exported"):
-        export_torchscript(Moody(), PRESETS["spectral-rgb"].card(), tmp_path / "m.pt")
+        export_torchscript(Moody(), find_preset("spectral-rgb").card(), tmp_path / "m.pt")
 
 
 def test_a_preset_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from citycover.errors import ModelError
 from citycover_models.blocks.band_encoders import Backbone, Mode, make_encoder, make_pool, on_grid_of
+from citycover_models.catalogue.registry import presets_of
 from citycover_models.export.write import export_pt2
 from citycover_models.nets.band_fusion import (
-    PRESETS,
     CorrelationHead,
     DenseFusion,
     SceneFusion,
@@ -23,6 +23,8 @@ from citycover_models.nets.band_fusion import (
     label_correlation,
     region_distance,
 )
+
+PRESETS = presets_of("band_fusion")
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 # Each encoder runs once, for labels or for classes; the cards' test sees all of them without numbers.

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from citycover.errors import ModelError
+from citycover_models.catalogue.registry import presets_of
 from citycover_models.nets.daformer import (
-    PRESETS,
     SUBPIXEL,
     DAFormer,
     DAFormerHead,
@@ -17,6 +17,8 @@ from citycover_models.nets.daformer import (
     daspm,
     feature_distance,
 )
+
+PRESETS = presets_of("daformer")
 
 
 def _dn(*shape: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from citycover.model.archive import load_model, read_model_file
 from citycover.model.builtin import RULES, builtin_path
 from citycover_models.builtin.rules import write_builtins
-from citycover_models.nets.spectral import PRESETS
+from citycover_models.catalogue.registry import find_preset
 
 CLASSES = {"water": 1, "dense": 2, "sparse": 3, "bare": 4, "built": 5}
 # Typical reflectances: red, green, blue, near infrared.
@@ -55,7 +55,8 @@ def test_typical_spectra_are_what_they_are(name: str, surface: str) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_pixel_sees_no_further_than_the_card_says(name: str) -> None:
-    network, card = PRESETS[name].build().eval(), PRESETS[name].card()
+    preset = find_preset(name)
+    network, card = preset.build().eval(), preset.card()
     torch.manual_seed(0)
     window = torch.rand(1, len(card.groups[0].bands), 41, 41) * 100
     window.requires_grad_()

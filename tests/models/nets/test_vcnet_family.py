@@ -12,9 +12,9 @@ from citycover.errors import ModelError
 from citycover_models.blocks.rp import RATIOS_VCNET, RPBlock
 from citycover_models.blocks.vit import ViTEncoder, resize_positions
 from citycover_models.blocks.vit_comer import ViTCoMer
-from citycover_models.catalogue.preset import Preset
+from citycover_models.catalogue.coarse import PARAFORMER_TINY, VCNET_TINY
+from citycover_models.catalogue.registry import presets_of
 from citycover_models.imagery.aerial import POLAND_RGB
-from citycover_models.nets import l2hnet, paraformer, vcnet
 from citycover_models.nets.l2hnet import (
     L2HNet,
     cas_dva_loss,
@@ -25,7 +25,7 @@ from citycover_models.nets.l2hnet import (
 from citycover_models.nets.paraformer import Paraformer, dice_loss, plat_loss
 from citycover_models.nets.vcnet import VCNet
 
-PRESETS: dict[str, Preset] = {**l2hnet.PRESETS, **paraformer.PRESETS, **vcnet.PRESETS}
+PRESETS = presets_of("l2hnet") | presets_of("paraformer") | presets_of("vcnet")
 
 
 def _count(module: nn.Module) -> int:
@@ -52,13 +52,13 @@ def networks() -> dict[str, nn.Module]:
     return {
         "l2hnet": _shake(L2HNet(5, width=16, blocks=2)),
         "l2hnet-rgb": _shake(L2HNet(5, width=16, blocks=2, statistics=POLAND_RGB)),
-        "paraformer": _shake(Paraformer(5, widths=paraformer.TINY)),
+        "paraformer": _shake(Paraformer(5, widths=PARAFORMER_TINY)),
         "paraformer-rgb": _shake(
-            Paraformer(5, widths=paraformer.TINY, statistics=POLAND_RGB, void_channel=False)
+            Paraformer(5, widths=PARAFORMER_TINY, statistics=POLAND_RGB, void_channel=False)
         ),
-        "vcnet": _shake(VCNet(5, widths=vcnet.TINY)),
-        "vcnet-rgb": _shake(VCNet(5, widths=vcnet.TINY, statistics=POLAND_RGB)),
-        "vcnet-faithful": _shake(VCNet(5, widths=vcnet.TINY, faithful=True)),
+        "vcnet": _shake(VCNet(5, widths=VCNET_TINY)),
+        "vcnet-rgb": _shake(VCNet(5, widths=VCNET_TINY, statistics=POLAND_RGB)),
+        "vcnet-faithful": _shake(VCNet(5, widths=VCNET_TINY, faithful=True)),
     }
 
 
@@ -74,26 +74,26 @@ def test_parameters_are_as_many_as_published(name: str) -> None:
 
 def test_encoders_and_trunks_have_the_published_counts() -> None:
     with torch.device("meta"):
-        narrow, wide = paraformer.PRESETS["paraformer-w64"], paraformer.PRESETS["paraformer-w128"]
+        narrow, wide = PRESETS["paraformer-w64"], PRESETS["paraformer-w128"]
         assert _count(narrow.build().encoder) == 34_242_704  # type: ignore[arg-type]
         assert _count(wide.build().encoder) == 36_920_352  # type: ignore[arg-type]
-        assert _count(vcnet.VCNet(4).encoder) == 38_382_447
+        assert _count(VCNet(4).encoder) == 38_382_447
         assert round(_count(L2HNet(width=64).trunk) / 1e6, 3) == 0.281
         assert round(_count(L2HNet(width=128).trunk) / 1e6, 3) == 1.116
 
 
 def test_in_faithful_form_the_published_number_of_parameters_gets_no_gradient() -> None:
-    small = VCNet(4, widths=vcnet.TINY, faithful=True)
+    small = VCNet(4, widths=VCNET_TINY, faithful=True)
     cnn, vit = small.branches(_dn(2, 4, 32, 32))
     (cnn.sum() + vit.sum()).backward()
     idle = {name for name, p in small.named_parameters() if p.grad is None}
     assert idle == {name for name, _ in small.named_parameters() if name.startswith("unused.")}
     with torch.device("meta"):
-        assert _count(vcnet.PRESETS["vcnet-faithful"].build().unused) == 1_815_830  # type: ignore[arg-type]
+        assert _count(PRESETS["vcnet-faithful"].build().unused) == 1_815_830  # type: ignore[arg-type]
 
 
 def test_in_default_form_every_parameter_gets_a_gradient() -> None:
-    for network in (VCNet(4, widths=vcnet.TINY), Paraformer(4, widths=paraformer.TINY)):
+    for network in (VCNet(4, widths=VCNET_TINY), Paraformer(4, widths=PARAFORMER_TINY)):
         cnn, vit = network.branches(_dn(2, 4, 32, 32))
         (cnn.sum() + vit.sum()).backward()
         assert [name for name, p in network.named_parameters() if p.grad is None] == []

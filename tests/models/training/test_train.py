@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from citycover.errors import ConfigError, MachineError, ModelError, ProductError, StoppedError, TrainingError
 from citycover.model.archive import read_model_file
-from citycover_models.catalogue.registry import find_preset
+from citycover_models.catalogue.registry import find_aerial
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
 from citycover_models.methods.learner import Lesson
@@ -335,7 +335,7 @@ def test_built_in_recipes_fit_their_networks(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe.source
     with torch.device("meta"):
-        network = build_network(find_preset(recipe.network), recipe, 5, CHESAPEAKE_RGBN)
+        network = build_network(find_aerial(recipe.network), recipe, 5, CHESAPEAKE_RGBN)
     assert sum(p.numel() for p in network.parameters()) > 1000
 
 
@@ -379,7 +379,7 @@ def test_a_batch_without_labels_teaches_nothing(network: str) -> None:
 
     kinds = {"cas-dva": CasDva, "plat": Plat, "c2f": C2F, "nlat": Nlat}
     torch.manual_seed(0)
-    module = find_preset(network).build_for(4, CHESAPEAKE_RGBN)
+    module = find_aerial(network).build_for(4, statistics=CHESAPEAKE_RGBN)
     images = torch.randint(0, 255, (2, 4, 64, 64), dtype=torch.uint8)
     nothing = torch.full((2, 64, 64), IGNORE)
     for method in (kinds[METHODS[network]["name"]].model_validate(METHODS[network]), CrossEntropy()):

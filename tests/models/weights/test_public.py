@@ -14,8 +14,8 @@ from citycover.errors import ModelError
 from citycover_models.blocks.domain_norm import SOURCE, TARGET
 from citycover_models.blocks.resnet import ResNet
 from citycover_models.blocks.vit import ViTBlock
+from citycover_models.catalogue.coarse import PARAFORMER_TINY, VCNET_TINY
 from citycover_models.catalogue.registry import find_preset
-from citycover_models.nets import paraformer, vcnet
 from citycover_models.nets.paraformer import Paraformer
 from citycover_models.nets.semantic_fpn import SemanticFPN
 from citycover_models.nets.unet import UNet
@@ -182,8 +182,8 @@ def shaken(network: nn.Module, seed: int) -> nn.Module:
 def test_a_checkpoint_of_unknown_names_goes_by_shape_and_order(tmp_path: Path, source: str) -> None:
     def build() -> nn.Module:
         if source == "paraformer":
-            return Paraformer(4, widths=paraformer.TINY)
-        return VCNet(4, widths=vcnet.TINY, faithful=True)
+            return Paraformer(4, widths=PARAFORMER_TINY)
+        return VCNet(4, widths=VCNET_TINY, faithful=True)
 
     public, ours = shaken(build(), 1), shaken(build(), 2)
     torch.save({"state_dict": foreign(public)}, tmp_path / "public.pth")
@@ -204,7 +204,7 @@ def test_in_another_order_a_tensor_is_never_taken_for_another(seed: int) -> None
     """Named parts change places, on three levels: all is matched rightly, or it is ambiguous."""
     generator = np.random.default_rng(seed)
     right = 0
-    for network in (Paraformer(4, widths=paraformer.TINY), VCNet(4, widths=vcnet.TINY, faithful=True)):
+    for network in (Paraformer(4, widths=PARAFORMER_TINY), VCNet(4, widths=VCNET_TINY, faithful=True)):
         shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         ranks: dict[str, float] = {}
 
@@ -225,10 +225,10 @@ def test_in_another_order_a_tensor_is_never_taken_for_another(seed: int) -> None
 
 
 def test_a_head_for_other_classes_and_a_part_that_we_do_not_have_are_reported(tmp_path: Path) -> None:
-    state = foreign(Paraformer(7, widths=paraformer.TINY)) | {"module.extra.weight": torch.ones(3, 3)}
+    state = foreign(Paraformer(7, widths=PARAFORMER_TINY)) | {"module.extra.weight": torch.ones(3, 3)}
     torch.save(state, tmp_path / "p.pth")
     report = import_weights(
-        "paraformer", tmp_path / "p.pth", Paraformer(4, widths=paraformer.TINY), tmp_path / "w.safetensors"
+        "paraformer", tmp_path / "p.pth", Paraformer(4, widths=PARAFORMER_TINY), tmp_path / "w.safetensors"
     )
     heads = {f"head_{branch}.{leaf}" for branch in ("cnn", "vit") for leaf in ("weight", "bias")}
     assert set(report.missing) == heads | {"normalise.mean", "normalise.std"}
