@@ -1,5 +1,5 @@
 """`python -m citycover_cli` is `citycover`."""
 
-from citycover_cli.app import main
+from citycover_cli.start import main
 
 main()

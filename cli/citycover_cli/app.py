@@ -5,13 +5,18 @@ Verb files import what is heavy (torch, dask, rasterio) inside the verb, so that
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
 import typer
 
-from citycover.errors import CitycoverError, is_out_of_memory
+from citycover.errors import ConfigError
 from citycover.version import __version__
+from citycover_cli.endings import failure_of
+from citycover_cli.logs import close_logging, log_only
+from citycover_cli.output import say, settle_stdout
+from citycover_cli.signals import Stopped, hear_signals
 from citycover_cli.verbs import (
     demo,
     evaluate,
@@ -38,7 +43,7 @@ app = typer.Typer(
 
 def _print_version(value: bool) -> None:
     if value:
-        typer.echo(f"citycover {__version__}")
+        say(f"citycover {__version__}")
         raise typer.Exit
 
 
@@ -76,19 +81,38 @@ app.command("demo", help=demo.HELP)(demo.run)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; leave with its exit code.
+    """Run a command; leave with its exit code, which `endings` explains.
 
-    0 done, 2 input or configuration, 3 done with holes, 4 environment, 130 / 143 stopped by a signal.
+    Args:
+        arguments: words of the command line; None: those of this process.
     """
-    try:
-        app(args=arguments)
-    except CitycoverError as error:
-        typer.echo(f"citycover: error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        typer.echo("citycover: error: out of memory; give --memory, a smaller --batch or --window", err=True)
-        sys.exit(4)
-    except BrokenPipeError:
-        sys.exit(0)
+    words = sys.argv[1:] if arguments is None else arguments
+    with hear_signals() as caught:
+        try:
+            code = _run(words)
+        except BaseException as error:
+            # An import that a signal broke may fail in any way.
+            failure = failure_of(Stopped(caught[0])) if caught and not isinstance(error, Stopped) else None
+            failure = failure or failure_of(error)
+            if failure is None:
+                raise
+            failure.report("--json" in words)
+            code = failure.exit_code
+        finally:
+            close_logging()
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    """The exit code of a command that did not fail.
+
+    Raises:
+        ConfigError: a word is no text.
+    """
+    for word in words:
+        if any("\ud800" <= c <= "\udfff" for c in word):
+            raise ConfigError(f"{word!r} is not UTF-8, as names of files must be here; rename it")
+    code = app(args=words or ["--help"], prog_name="citycover", standalone_mode=False) or 0
+    settle_stdout()
+    log_only(logging.INFO, f"ended with exit code {code}")
+    return int(code)

@@ -58,15 +58,7 @@ Resample = Annotated[
     bool, typer.Option("--resample", help="Read at the model's GSD where the scene's is outside its limits.")
 ]
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished product.")]
-
-Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for everything.")]
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")]
-
-LogFile = Annotated[Path | None, typer.Option(help="Also write everything to this file.")]
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> str:

@@ -1,29 +1,105 @@
-"""How verbs talk: log lines, progress, tables, JSON. Results go to stdout, everything else to stderr."""
+"""How verbs print: results to stdout, everything else to stderr; nothing that a terminal would obey."""
 
 from __future__ import annotations
 
+import os
+import sys
+import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
-import typer
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of Unicode: control, format (text that runs backwards), half of a pair, line breaks."""
+
+
+class StdoutError(Exception):
+    """What was to be printed did not go out."""
+
+
+def printable(text: str) -> str:
+    r"""Text whose control characters are written out; what is JSON stays JSON.
+
+    Names of files, bands and classes come from anywhere: an escape sequence in one must not reach a terminal.
+
+    >>> printable("red\x1b[2J")
+    'red\\u001b[2J'
+    """
+    return "".join(
+        c if c == "\n" or unicodedata.category(c) not in _UNPRINTABLE else _written_out(c) for c in text
+    )
+
+
+def _written_out(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def say(text: str) -> None:
+    """Print a result, to stdout.
+
+    Raises:
+        StdoutError: stdout is full, closed, or has no reader any more.
+    """
+    try:
+        _write(sys.stdout, text)
+    except (OSError, ValueError) as error:
+        drop_stdout()
+        raise StdoutError from error
+
+
+def settle_stdout() -> None:
+    """Let out what others printed.
+
+    Raises:
+        StdoutError: as `say`.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        drop_stdout()
+        raise StdoutError from error
+
+
+def drop_stdout() -> None:
+    """Send the rest nowhere: what is buffered would fail once more when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def note(text: str) -> None:
+    """Print what is no result, to stderr; where it cannot be heard, the run goes on all the same."""
+    try:
+        _write(sys.stderr, text)
+    except (OSError, ValueError):
+        return
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # it was closed when Python began
+        raise ValueError("closed")
+    encoding = stream.encoding or "utf-8"
+    stream.write(printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
 
 
 def print_json(data: Any) -> None:
     """Print plain values for machines."""
     from citycover.files.plain import to_json
 
-    typer.echo(to_json(data))
+    say(to_json(data))
 
 
 def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
+    """Print names and values in two columns; a value may have lines."""
     width = max(len(name) for name, _ in rows)
-    typer.echo(title)
+    lines = [title]
     for name, value in rows:
-        first, *more = value.splitlines() or [""]
-        typer.echo(f"  {name:<{width}}  {first}")
-        for line in more:
-            typer.echo(f"  {'':<{width}}  {line}")
+        first, *more = value.split("\n")
+        lines.append(f"  {name:<{width}}  {first}")
+        lines += [f"  {'':<{width}}  {line}" for line in more]
+    say("\n".join(lines))
 
 
 def mebibytes(count: float) -> str:

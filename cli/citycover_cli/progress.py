@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-import typer
+from citycover_cli.output import note
 
 _EVERY = 10.0
 """Seconds between progress lines in a log."""
@@ -45,14 +45,14 @@ class _Lines:
     def __init__(self, label: str, total: float) -> None:
         self.label, self.total, self.begin, self.last = label, total, time.monotonic(), time.monotonic()
 
-    def update(self, done: float, note: str = "") -> None:
+    def update(self, done: float, said: str = "") -> None:
         """Say how far it is, if enough time has passed or it is done."""
         now = time.monotonic()
         if done < self.total and now - self.last < _EVERY:
             return
         self.last = now
         share = done / self.total if self.total else 1.0
-        typer.echo(f"{self.label}: {share:4.0%} after {now - self.begin:.1f} s {note}".rstrip(), err=True)
+        note(f"{self.label}: {share:4.0%} after {now - self.begin:.1f} s {said}".rstrip())
 
 
 @contextmanager

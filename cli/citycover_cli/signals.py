@@ -1,43 +1,107 @@
-"""Signals: the first SIGINT or SIGTERM asks a long verb to stop, a second one kills as usual."""
+"""Signals: the first SIGINT or SIGTERM stops a command, softly where it can; a second one ends it at once.
+
+Python hears a signal between two of its own instructions. A network call that hangs in C++ has none, so a
+thread listens beside the main one: the C handler writes each signal into a pipe, and the second to come out
+of it ends the process.
+"""
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
 
-import typer
+from citycover_cli.output import note
+
+_KINDS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """A signal ended the command; the message says what is kept and how to go on."""
+
+    def __init__(self, number: int, what_next: str = ""):
+        self.exit_code = 128 + number
+        super().__init__(f"stopped by {signal.Signals(number).name}{what_next}")
+
+
+@dataclass
+class _Heard:
+    """What the main thread heard."""
+
+    caught: list[int] = field(default_factory=list)
+    soft: threading.Event | None = None
+    """Set where a verb ends by itself; None: the signal breaks in."""
+
+    def handle(self, number: int, _frame: object) -> None:
+        self.caught.append(number)
+        if self.soft is None:
+            raise Stopped(number)
+        self.soft.set()
+
+
+_heard = _Heard()
+
+
+@contextmanager
+def hear_signals() -> Iterator[list[int]]:
+    """Listen as long as the context; gives the signals that came."""
+    global _heard  # noqa: PLW0603 - signals belong to the process
+    _heard = heard = _Heard()
+    if threading.current_thread() is not threading.main_thread():
+        yield heard.caught
+        return
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    before = {kind: signal.signal(kind, heard.handle) for kind in _KINDS}
+    old = signal.set_wakeup_fd(into, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(out,), name="second signal", daemon=True).start()
+    try:
+        yield heard.caught
+    finally:
+        signal.set_wakeup_fd(old)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+        os.close(into)  # which ends the thread
+
+
+def _watch(out: int) -> None:
+    count = 0
+    while number := os.read(out, 1):
+        count += number[0] in _KINDS
+        if count == 2:
+            name = signal.Signals(number[0]).name
+            note(f"citycover: a second signal, {name}: ended at once; what was finished is kept")
+            os._exit(128 + number[0])
+    os.close(out)
+
+
+def _forget() -> None:
+    """In a child: its signals are no news for the parent, whose pipe it has."""
+    if threading.current_thread() is threading.main_thread():
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
 def catch_signals() -> Iterator[tuple[threading.Event, list[int]]]:
-    """The event that a signal sets, and the signals that came."""
-    stop, caught = threading.Event(), list[int]()
-
-    def note(number: int, _frame: object) -> None:
-        caught.append(number)
-        stop.set()
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {kind: signal.signal(kind, note) for kind in (signal.SIGINT, signal.SIGTERM)}
+    """The event that a signal sets instead of breaking in, and the signals that came."""
+    heard = _heard
+    heard.soft = stop = threading.Event()
     try:
-        yield stop, caught
+        yield stop, heard.caught
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        heard.soft = None
 
 
-def stopped(
-    caught: list[int], kept: str, *more: str, without: tuple[str, ...] = ("--restart",)
-) -> typer.Exit:
-    """Say what is kept and how to go on; the exit to raise has 128 + the signal's number.
+def stopped(caught: list[int], kept: str, *more: str, without: tuple[str, ...] = ("--restart",)) -> Stopped:
+    """What to raise: it says what is kept and how to go on.
 
     Args:
         caught: signals that came.
@@ -45,12 +109,8 @@ def stopped(
         more: arguments that the same command needs to go on.
         without: arguments that would begin anew.
     """
-    number = caught[0] if caught else signal.SIGINT
     words = [a for a in sys.argv[1:] if a not in {*without, *more}]
-    typer.echo(
-        f"citycover: stopped by {signal.Signals(number).name}; {kept}; to go on, run the same "
-        f"command again:\n"
-        f"  {shlex.join(['citycover', *words, *more])}",
-        err=True,
+    return Stopped(
+        caught[0] if caught else signal.SIGINT,
+        f"; {kept}; to go on, run the same command again:\n  {shlex.join(['citycover', *words, *more])}",
     )
-    return typer.Exit(128 + number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from citycover_cli.output import say
 
 if TYPE_CHECKING:
     from citycover.classes.legend import Legend
@@ -17,12 +17,12 @@ _PANEL = 420
 
 def print_accuracy(results: dict[str, Confusion], legend: Legend) -> None:
     """Print the accuracy of several maps, a line each."""
-    typer.echo("compared with the truth, intersection over union in %")
+    say("compared with the truth, intersection over union in %")
     names = [c.name for c in legend.classes]
-    typer.echo("  " + " " * 22 + "".join(f"{name[:14]:>16}" for name in [*names, "mean", "accuracy"]))
+    say("  " + " " * 22 + "".join(f"{name[:14]:>16}" for name in [*names, "mean", "accuracy"]))
     for label, confusion in results.items():
         numbers = [*confusion.iou, confusion.miou, confusion.overall_accuracy]
-        typer.echo(f"  {label:<22}" + "".join(f"{100 * n:>16.1f}" for n in numbers))
+        say(f"  {label:<22}" + "".join(f"{100 * n:>16.1f}" for n in numbers))
 
 
 def draw_story(

@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from citycover_cli import options
-from citycover_cli.logs import set_up_logging
-from citycover_cli.output import duration, print_json
+from citycover_cli.output import duration, print_json, say
 from citycover_cli.progress import show_progress
 from citycover_cli.story import draw_story, print_accuracy
+from citycover_cli.verb import Talk, heavy, talking
 from citycover_cli.verbs.map import map_with_progress, print_summary
 from citycover_cli.verbs.train import train_with_progress
 
@@ -23,6 +22,8 @@ and truth side by side.
 """
 
 
+@talking
+@heavy
 def run(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")] = Path("demo"),
     size: Annotated[int, typer.Option(min=64, help="Side of the city in pixels of 1 m.")] = 2048,
@@ -32,16 +33,10 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: epochs=5.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
-    as_json: options.Json = False,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    log_file: options.LogFile = None,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
-    set_up_logging(verbose, quiet, log_file)
-    from citycover.machine.memory import tune_allocator
-
-    tune_allocator()  # before torch is imported
     from citycover.classes.legend import read_legend
     from citycover.evaluate.rasters import compare_rasters
     from citycover.job.request import MapRequest
@@ -51,7 +46,7 @@ def run(
     from citycover_models.training.recipe import read_recipe
     from citycover_models.training.request import TrainRequest
 
-    begin, silent = time.perf_counter(), quiet or as_json
+    begin, silent = time.perf_counter(), talk.silent
     city, training, out = folder / "city", folder / "training", folder / "product"
     image, labels, truth = (city / name for name in ("image.tif", "labels_10m.tif", "truth.tif"))
     with show_progress("drawing a city", 1.0, silent) as progress:
@@ -69,7 +64,7 @@ def run(
     coarse, mapped = (compare_rasters(p, truth, legend) for p in (labels, out / "landcover.tif"))
     draw_story(folder / "story.png", (image, labels, out / "landcover.tif", truth), legend, coarse, mapped)
     seconds = time.perf_counter() - begin
-    if as_json:
+    if talk.as_json:
         print_json(
             {
                 "coarse_labels": coarse.report(legend),
@@ -78,11 +73,11 @@ def run(
                 "product": str(out),
             }
         )
-    elif not quiet:
+    elif not talk.quiet:
         print_summary(product)
         print_accuracy({"coarse labels (10 m)": coarse, "map (1 m)": mapped}, legend)
         gain = 100 * (mapped.miou - coarse.miou)
-        typer.echo(
+        say(
             f"learned from the coarse labels alone, the map's mean IoU is {100 * mapped.miou:.1f} % against "
             f"their {100 * coarse.miou:.1f} %: {gain:+.1f} points\n"
             f"look at {folder / 'story.png'}; {duration(seconds)} in all"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from citycover_cli import options
-from citycover_cli.logs import set_up_logging
-from citycover_cli.output import print_json, print_table
+from citycover_cli.output import print_json, print_table, say
 from citycover_cli.progress import show_progress
+from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
     from citycover.evaluate.decide import Merge
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 HELP = """Compare a map with the truth: a raster, points or polygons."""
 
 
+@talking
 def run(
     map_: Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a raster of classes.")],
     truth: Annotated[
@@ -51,13 +52,10 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the JSON into this file.")
     ] = None,
-    as_json: options.Json = False,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    log_file: options.LogFile = None,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
-    set_up_logging(verbose, quiet, log_file)
     options.check_choice("--merge", merge, ("first", "last"))
     from citycover.evaluate.evaluate import evaluate
     from citycover.evaluate.request import EvaluationRequest
@@ -78,16 +76,16 @@ def run(
         from citycover.evaluate.figure import check_figure, write_matrix_figure
 
         check_figure(figure)
-    with show_progress("comparing", 1.0, quiet or as_json) as progress:
+    with show_progress("comparing", 1.0, talk.silent) as progress:
         evaluation = evaluate(request, progress.update)
     report = {"map": str(map_), "truth": str(truth)} | evaluation.report()
     if output is not None:
         _write(output, report)
     if figure is not None:
         write_matrix_figure(evaluation.confusion, evaluation.legend, figure)
-    if as_json:
+    if talk.as_json:
         print_json(report)
-    elif not quiet:
+    elif not talk.quiet:
         print_evaluation(evaluation)
 
 
@@ -149,7 +147,7 @@ def _print_columns(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     for row in [head, *rows]:
         cells = [f"{row[0]:<{widths[0]}}"] + [f"{t:>{w}}" for t, w in zip(row[1:], widths[1:], strict=True)]
-        typer.echo("  " + "  ".join(cells))
+        say("  " + "  ".join(cells))
 
 
 def _percent(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +10,11 @@ import typer
 
 if TYPE_CHECKING:
     from citycover_models.export.network import PresetExport
+    from citycover_models.export.write import ExportReport
 
 from citycover_cli import options
-from citycover_cli.logs import set_up_logging
-from citycover_cli.output import print_table
+from citycover_cli.output import print_json, print_table
+from citycover_cli.verb import Talk, talking
 
 HELP = """Write a model file: a network by name, or a TorchScript file of your own with a card.
 
@@ -25,6 +27,7 @@ against the card by a probe, and puts the card inside.
 """
 
 
+@partial(talking, least=1)  # steps can take minutes: say which one it is
 def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="Model file to write.")],
     name: Annotated[str | None, typer.Argument(help="A network of `citycover models list`.")] = None,
@@ -39,10 +42,10 @@ def run(
     ] = "measure",
     torchscript: Annotated[Path | None, typer.Option(help="TorchScript file made elsewhere.")] = None,
     card: Annotated[Path | None, typer.Option(help="Its card, see docs/card.md.")] = None,
-    quiet: options.Quiet = False,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
-    set_up_logging(1, quiet, None)  # steps can take minutes: say which one it is
     from citycover.errors import ConfigError
 
     options.check_choice("--format", form, ("auto", "torchscript", "pt2"))
@@ -69,6 +72,15 @@ def run(
                 measure=margins == "measure",
             )
             report, rows = done.report, _rows(done)
+    if talk.as_json:
+        facts = {name: getattr(report, name) for name in ("path", "sha256", "format", "sides", "difference")}
+        print_json({**facts, "card": report.card.model_dump(mode="json")})
+    else:
+        _print_report(report, rows)
+
+
+def _print_report(report: ExportReport, rows: list[tuple[str, str]]) -> None:
+    sides = ", ".join(map(str, report.sides))
     print_table(
         "exported",
         [
@@ -76,10 +88,7 @@ def run(
             ("file", f"{report.path} ({report.format})"),
             ("sha256", report.sha256),
             *rows,
-            (
-                "checked",
-                f"on windows of {', '.join(map(str, report.sides))} px: differs by {report.difference:.1e}",
-            ),
+            ("checked", f"on windows of {sides} px: differs by {report.difference:.1e}"),
         ],
     )
 

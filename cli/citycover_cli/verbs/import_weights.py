@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from citycover_cli import options
 from citycover_cli.output import print_json, print_table
+from citycover_cli.verb import Talk, talking
 
 HELP = """Turn a public checkpoint into weights for `citycover export NAME --weights`.
 
@@ -17,6 +17,7 @@ unpickled but tensors. docs/importing-weights.md says what each source is, and h
 """
 
 
+@talking
 def run(
     file: Annotated[Path, typer.Argument(help="Checkpoint: .pth, .safetensors or .npz.")],
     source: Annotated[
@@ -32,7 +33,8 @@ def run(
     renames: Annotated[
         Path | None, typer.Option("--map", help="TOML file of renames, applied to the file's names first.")
     ] = None,
-    as_json: options.Json = False,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
     from dataclasses import asdict
@@ -44,7 +46,7 @@ def run(
     table = read_renames(renames) if renames else None
     with machine_errors(out):
         report = import_weights(source, file, find_preset(to).build(), out, renames=table)
-    if as_json:
+    if talk.as_json:
         print_json(asdict(report))
         return
     rows = [("file", str(out)), ("used", f"{len(report.used)} as they are")]

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from citycover_cli import options
 from citycover_cli.cards import model_facts, print_model
-from citycover_cli.logs import set_up_logging
 from citycover_cli.output import print_json, print_table
+from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
     from citycover.scene.file import FileInfo
@@ -19,27 +18,25 @@ HELP = """Look at a scene (bands, grid, masks, statistics) or at a model (card, 
 _MODEL_ENDINGS = (".pt", ".pt2")
 
 
+@talking
 def run(
     what: Annotated[list[str], typer.Argument(metavar="SCENE...|MODEL", help="Raster files, or one model.")],
     statistics: Annotated[bool, typer.Option(help="Read a decimated image for statistics.")] = True,
-    as_json: options.Json = False,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    log_file: options.LogFile = None,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
-    set_up_logging(verbose, quiet, log_file)
     from citycover.model.archive import read_model_file
     from citycover.model.builtin import NAMES, find_model
 
     if len(what) == 1 and (what[0] in NAMES or what[0].endswith(_MODEL_ENDINGS)):
         model = read_model_file(find_model(what[0]))
-        if as_json:
+        if talk.as_json:
             print_json(model_facts(model))
         else:
             print_model(model)
         return
-    _inspect_scene(what, statistics, as_json)
+    _inspect_scene(what, statistics, talk.as_json)
 
 
 def _inspect_scene(paths: list[str], statistics: bool, as_json: bool) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from citycover.errors import ConfigError
+from citycover.errors import StoppedError
 from citycover_cli import options
-from citycover_cli.logs import logger, set_up_logging
-from citycover_cli.output import duration, mebibytes, print_json, print_table
+from citycover_cli.logs import logger
+from citycover_cli.output import duration, mebibytes, note, print_json, print_table
 from citycover_cli.progress import Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
+from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
     from citycover.job.request import MapRequest
@@ -30,6 +31,8 @@ device; 130 / 143 stopped by a signal.
 """
 
 
+@talking
+@heavy
 def run(
     scene: options.Scene,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the product.")],
@@ -66,15 +69,10 @@ def run(
     verify_seams: Annotated[
         bool, typer.Option("--verify-seams", help="Map patches on a shifted grid and report what differs.")
     ] = False,
-    as_json: options.Json = False,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    log_file: options.LogFile = None,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
-    if log_file is not None and out.absolute() in log_file.absolute().parents:
-        raise ConfigError(f"--log-file {log_file} lies in --out, which is for the product; put it beside")
-    set_up_logging(verbose, quiet, log_file)
     from citycover.job.request import MapRequest, parse_bbox, split_bands
 
     request = MapRequest(
@@ -101,10 +99,10 @@ def run(
         restart=restart,
         verify_seams=verify_seams,
     )
-    product = map_with_progress(request, quiet)
-    if as_json:
+    product = map_with_progress(request, talk.quiet)
+    if talk.as_json:
         print_json({"product": str(product.folder), **product.run})
-    elif not quiet:
+    elif not talk.quiet:
         print_summary(product)
     if product.holes:
         raise typer.Exit(3)
@@ -112,9 +110,6 @@ def run(
 
 def map_with_progress(request: MapRequest, quiet: bool, *again: str) -> Product:
     """Map, show progress, and turn a signal into its exit code and the way to go on (options `again`)."""
-    from citycover.machine.memory import tune_allocator
-
-    tune_allocator()  # before torch is imported
     from citycover.job.watch import Watch
     from citycover.run.map import map_scene
 
@@ -125,14 +120,13 @@ def map_with_progress(request: MapRequest, quiet: bool, *again: str) -> Product:
             predicted=follow.predicted,
             advanced=follow.advanced,
             publishing=follow.publishing,
-            connected=lambda line: None if quiet else typer.echo(f"citycover: {line}", err=True),
+            connected=lambda line: None if quiet else note(f"citycover: {line}"),
             stop=stop,
         )
         try:
             return map_scene(request, watch)
-        except Exception as error:
-            if type(error).__name__ != "StoppedError":
-                raise
+        except StoppedError:
+            pass
     raise stopped(caught, "finished blocks are kept", *again)
 
 

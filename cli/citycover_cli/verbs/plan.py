@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from citycover_cli import options
-from citycover_cli.logs import set_up_logging
 from citycover_cli.output import duration, mebibytes, print_json, print_table
+from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
     from citycover.job.job import Job
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 HELP = """Say what `map` would do: windows, redundancy, bytes to read, memory, and time from a short probe."""
 
 
+@talking
+@heavy
 def run(
     scene: options.Scene,
     model: options.Model = None,
@@ -33,13 +35,10 @@ def run(
     threads: options.Threads = None,
     resample: options.Resample = False,
     probe: Annotated[bool, typer.Option(help="Run the network for a moment to estimate the time.")] = True,
-    as_json: options.Json = False,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    log_file: options.LogFile = None,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
-    set_up_logging(verbose, quiet, log_file)
     from citycover.job.job import prepare
     from citycover.job.request import MapRequest, parse_bbox, split_bands
 
@@ -61,7 +60,7 @@ def run(
     )
     job = prepare(request)
     facts = describe(job) | (_probe(job) if probe else {})
-    if as_json:
+    if talk.as_json:
         print_json(facts)
     else:
         print_table("plan", _rows(facts))
@@ -83,9 +82,6 @@ def describe(job: Job) -> dict[str, Any]:
 
 def _probe(job: Job) -> dict[str, Any]:
     """Load the network and run it for a moment."""
-    from citycover.machine.memory import tune_allocator
-
-    tune_allocator()
     import torch
 
     from citycover.compute.choices import default_batch

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from citycover_cli import options
-from citycover_cli.logs import logger, set_up_logging
+from citycover_cli.logs import logger
 from citycover_cli.output import print_json, print_table
 from citycover_cli.progress import show_progress
+from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
     from citycover.classes.legend import Legend
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 HELP = """Draw a stratified random sample of a map's pixels, for `evaluate` to judge it by."""
 
 
+@talking
 def run(
     map_: Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a raster of classes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Points to write: .geojson or .csv.")],
@@ -42,13 +44,10 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace points that may have been interpreted.")
     ] = False,
-    as_json: options.Json = False,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    log_file: options.LogFile = None,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
-    set_up_logging(verbose, quiet, log_file)
     from citycover.errors import ConfigError
     from citycover.evaluate.estimate import sample_size
     from citycover.evaluate.points import check_ending, write_sample
@@ -62,7 +61,7 @@ def run(
         raise ConfigError(f"{output} exists, and may hold someone's work; choose another -o, or --overwrite")
     side = resolve_map(map_, map_legend)
     expected = _expected(expect, side.legend)
-    with show_progress("counting pixels", 1.0, quiet or as_json) as progress:
+    with show_progress("counting pixels", 1.0, talk.silent) as progress:
         pixels = count_strata(side.path, side.legend, progress.update)
     how = cast("Allocation", allocation)
     if points is None:
@@ -76,7 +75,7 @@ def run(
                 "that standard error takes %d points; strata take %d to %d, so %d are drawn",
                 computed, least, most, points,
             )  # fmt: skip
-    with show_progress("drawing points", 1.0, quiet or as_json) as progress:
+    with show_progress("drawing points", 1.0, talk.silent) as progress:
         sample = draw_sample(side.path, side.legend, pixels, points, how, seed, progress.update)
     write_sample(sample, output)
     names = dict(zip(side.legend.ids, side.legend.names, strict=True))
@@ -84,9 +83,9 @@ def run(
         {"id": id_, "name": names[id_], "points": n, "pixels": pixels[id_]}
         for id_, n in sample.allocation.items()
     ]
-    if as_json:
+    if talk.as_json:
         print_json({"points": points, "seed": seed, "output": str(output), "strata": facts})
-    elif not quiet:
+    elif not talk.quiet:
         rows = [(str(f["name"]), f"{f['points']} points of {f['pixels']:,} pixels") for f in facts]
         print_table(f"{points} points in {output}; fill in `class`, then: citycover evaluate", rows)
 

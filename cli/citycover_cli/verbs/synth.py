@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from citycover_cli import options
-from citycover_cli.output import print_table
+from citycover_cli.output import print_json, print_table
 from citycover_cli.progress import show_progress
+from citycover_cli.verb import Talk, talking
 
 HELP = """Write a procedural city at 1 m: RGBN image, true land cover, coarse label rasters.
 
@@ -17,6 +18,7 @@ The city is a function of its seed; memory does not depend on its size.
 """
 
 
+@talking
 def run(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
     size: Annotated[int, typer.Option(min=1, help="Side in pixels of 1 m.")] = 2048,
@@ -29,12 +31,13 @@ def run(
     ] = False,
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a city that is there.")] = False,
-    quiet: options.Quiet = False,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
     from citycover.synth.write import write_city
 
-    with show_progress("drawing", 1.0, quiet) as progress:
+    with show_progress("drawing", 1.0, talk.silent) as progress:
         result = write_city(
             folder,
             size,
@@ -45,7 +48,16 @@ def run(
             threads=threads or 2,
             overwrite=overwrite,
         )
-    if not quiet:
+    if talk.as_json:
+        print_json(
+            {
+                "folder": str(result.folder),
+                "files": [path.name for path in result.files],
+                "shares": result.shares,
+                "mpx_per_s": round(result.mpx_per_s, 3),
+            }
+        )
+    elif not talk.quiet:
         rows = [
             ("folder", str(result.folder)),
             ("files", "  ".join(path.name for path in result.files)),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from citycover.errors import StoppedError
 from citycover_cli import options
-from citycover_cli.logs import logger, set_up_logging
+from citycover_cli.logs import logger
 from citycover_cli.output import duration, print_json, print_table
 from citycover_cli.progress import show_progress
 from citycover_cli.signals import catch_signals, stopped
+from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
     from citycover_models.data.pairs import ImageAndLabels
@@ -30,6 +31,8 @@ Exit codes: 0 done; 2 input or options; 4 no space, memory or device; 130 / 143 
 """
 
 
+@talking
+@heavy
 def run(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the training.")],
     recipe: Annotated[str, typer.Option(help="Built-in recipe (vcnet, l2hnet-light, ...) or a .toml file.")],
@@ -62,18 +65,10 @@ def run(
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be sampled, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier training.")] = False,
-    as_json: options.Json = False,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    log_file: options.LogFile = None,
+    *,
+    talk: Talk,
 ) -> None:
     """See HELP."""
-    if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one talks
-        quiet, as_json = True, False
-    set_up_logging(verbose, quiet, log_file)
-    from citycover.machine.memory import tune_allocator
-
-    tune_allocator()  # before torch is imported
     from citycover.job.request import split_bands
     from citycover_models.data.prepare import prepare_lessons
     from citycover_models.training.recipe import read_recipe
@@ -89,10 +84,10 @@ def run(
         overwrite=overwrite,
     )  # fmt: skip
     if plan:
-        _print_plan(request, as_json)
+        _print_plan(request, talk.as_json)
         return
-    trained = train_with_progress(request, quiet)
-    if as_json:
+    trained = train_with_progress(request, talk.quiet)
+    if talk.as_json:
         print_json(
             {
                 "model": str(trained.model),
@@ -101,7 +96,7 @@ def run(
                 **trained.validation,
             }
         )
-    elif not quiet:
+    elif not talk.quiet:
         print_trained(trained, lessons)
 
 
@@ -150,9 +145,8 @@ def train_with_progress(request: TrainRequest, quiet: bool, again: str = "--resu
         )
         try:
             return train(request, watch)
-        except Exception as error:
-            if type(error).__name__ != "StoppedError":
-                raise
+        except StoppedError:
+            pass
     raise stopped(caught, "a checkpoint is kept", again, without=("--overwrite",))
 
 

@@ -8,22 +8,23 @@ import typer
 
 from citycover_cli import options
 from citycover_cli.output import print_json, print_table
+from citycover_cli.verb import Talk, heavy, talking
 
 
+@talking
+@heavy
 def run(
     model: Annotated[str, typer.Argument(help="Built-in name or model file.")],
     window: options.Window = None,
     batch: Annotated[int, typer.Option(min=1, help="Windows together.")] = 1,
     device: options.Device = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="Turns; the medians are shown.")] = 5,
-    as_json: options.Json = False,
+    *,
+    talk: Talk,
 ) -> None:
     """Measure pixels a second of each form and precision on this machine, in turns."""
     from dataclasses import asdict
 
-    from citycover.machine.memory import tune_allocator
-
-    tune_allocator()  # before torch is imported
     from citycover.machine.device import choose_device
     from citycover.model.archive import read_model_file
     from citycover.model.bench import bench_model
@@ -31,7 +32,7 @@ def run(
 
     file = read_model_file(find_model(model))
     rows = bench_model(file, choose_device(device), window=window, batch=batch, repeats=repeats)
-    if as_json:
+    if talk.as_json:
         print_json([asdict(row) for row in rows])
         return
     best = max(row.mpx_per_s for row in rows)

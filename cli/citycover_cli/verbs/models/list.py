@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from citycover_cli import options
-from citycover_cli.output import print_json
+from citycover_cli.output import print_json, say
+from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
     from citycover_models.catalogue.counts import Facts
 
 
-def run(as_json: options.Json = False) -> None:
+@talking
+def run(*, talk: Talk) -> None:
     """List the built-in models, which map as they are, and the networks, which are trained and exported."""
     from citycover.model.builtin import NAMES
     from citycover_models.catalogue.counts import read_facts, trained_facts
 
     rows = (*read_facts(), *trained_facts())
-    if as_json:
+    if talk.as_json:
         print_json([plain_facts(facts, built_in=facts.name in NAMES) for facts in rows])
         return
     width = max(len(facts.name) for facts in rows)
-    typer.echo(f"{'name':<{width}}  {'parameters':>11}  GFLOP/Mpx  {'window':>6}  scale  bands")
+    say(f"{'name':<{width}}  {'parameters':>11}  GFLOP/Mpx  {'window':>6}  scale  bands")
     for facts in rows:
         star = " (built in)" if facts.name in NAMES else ""
-        typer.echo(
+        say(
             f"{facts.name:<{width}}  {facts.parameters:>11,}  {facts.gflop_per_mpx:>9,.1f}  "
             f"{facts.window:>6}  {facts.output_scale:>5}  {', '.join(facts.bands)}{star}"
         )

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from citycover_cli import options
 from citycover_cli.cards import model_facts, print_model
-from citycover_cli.output import print_json, print_table
+from citycover_cli.output import print_json, print_table, say
+from citycover_cli.verb import Talk, talking
 from citycover_cli.verbs.models.list import plain_facts
 
 if TYPE_CHECKING:
     from citycover_models.catalogue.counts import Facts
 
 
+@talking
 def run(
     model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Network, built-in or model file.")],
     figure: Annotated[Path | None, typer.Option(help="Also draw the network into this .png or .svg.")] = None,
-    as_json: options.Json = False,
+    *,
+    talk: Talk,
 ) -> None:
     """Show one: card, counts and licence notes, and for a network its parts as they run."""
     from citycover.errors import ConfigError
@@ -30,11 +32,11 @@ def run(
     facts = next((row for row in read_facts() if row.name == model), None)
     if facts is None or model in NAMES:
         found = read_model_file(find_model(model))
-        if as_json:
+        if talk.as_json:
             print_json(model_facts(found))
         else:
             print_model(found)
-    elif as_json:
+    elif talk.as_json:
         print_json(plain_facts(facts, built_in=False))
     else:
         _print_facts(facts)
@@ -42,7 +44,7 @@ def run(
         if figure is not None:
             raise ConfigError(f"--figure draws networks by name, got {model!r}; see `citycover models list`")
         return
-    _draw(model, figure, text=not as_json)
+    _draw(model, figure, text=not talk.as_json)
 
 
 def _print_facts(facts: Facts) -> None:
@@ -73,7 +75,7 @@ def _draw(name: str, figure: Path | None, text: bool) -> None:
         check_figure(figure)
     parts = parts_of(find_preset(name))
     if text:
-        typer.echo("\nparts, as they run: output without the batch, parameters\n" + draw_text(parts))
+        say("\nparts, as they run: output without the batch, parameters\n" + draw_text(parts))
     if figure is not None:
         from citycover.files.failures import machine_errors
 

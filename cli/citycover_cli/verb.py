@@ -1,0 +1,90 @@
+"""What all verbs have in common: how they talk, and what comes before torch."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from citycover_cli.logs import set_up_logging
+
+Verb = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """How a verb talks."""
+
+    as_json: bool = False
+    """The result is for machines: one JSON document on stdout."""
+    verbose: int = 0
+    """0: warnings; 1: events; 2: everything."""
+    quiet: bool = False
+    """Errors alone."""
+    log_file: Path | None = None
+    """Where everything goes too."""
+
+    @property
+    def silent(self) -> bool:
+        """No progress is shown."""
+        return self.quiet or self.as_json
+
+
+_OPTIONS = {
+    "as_json": (Annotated[bool, typer.Option("--json", help="Print the result as JSON.")], False),
+    "verbose": (
+        Annotated[
+            int,
+            typer.Option("--verbose", "-v", count=True, help="Say more; twice for everything."),
+        ],
+        0,
+    ),
+    "quiet": (Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")], False),
+    "log_file": (Annotated[Path | None, typer.Option(help="Also write everything to this file.")], None),
+}
+
+
+def talking(verb: Verb, least: int = 0) -> Verb:
+    """Give a verb the options of Talk, as one argument `talk`, and open its log before it begins.
+
+    Args:
+        verb: takes `talk` as a keyword.
+        least: how verbose it is without -v.
+    """
+    signature = inspect.signature(verb, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.name != "talk"]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in _OPTIONS.items()
+    ]
+
+    @wraps(verb)
+    def run(**given: Any) -> None:
+        talk = Talk(**{name: given.pop(name) for name in _OPTIONS})
+        if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one talks
+            talk = replace(talk, quiet=True, as_json=False)
+        set_up_logging(max(talk.verbose, least), talk.quiet, talk.log_file, given.get("out"))
+        verb(**given, talk=talk)
+
+    run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in (*own, *shared)}
+    return run
+
+
+def heavy(verb: Verb) -> Verb:
+    """Mark a verb that runs a network: the allocator is set up before torch can be imported."""
+
+    @wraps(verb)
+    def run(**given: Any) -> None:
+        from citycover.machine.memory import tune_allocator
+
+        tune_allocator()
+        verb(**given)
+
+    return run

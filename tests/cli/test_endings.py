@@ -1,0 +1,148 @@
+"""How commands end: with a code and a message for people, programs and the log; never with a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citycover.errors import MachineError, SceneError
+from citycover_cli.endings import failure_of
+from citycover_cli.output import printable
+
+HANG = """
+import hashlib, sys
+def hang(*_):
+    print("hangs", file=sys.stderr, flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # C that lets other threads run and hears no signal
+from citycover.model import archive
+from citycover.run import map as map_
+archive.read_model_file = map_.map_scene = hang
+from citycover_cli.app import main
+main(sys.argv[1:])
+"""
+
+WHILE_IMPORTED = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            signal.raise_signal(getattr(signal, sys.argv[1]))
+sys.meta_path.insert(0, Finder())
+from citycover_cli.start import main
+main()
+"""
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "citycover_cli", *map(str, words)]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (SceneError("x"), "SceneError", 2),
+        (MachineError("x"), "MachineError", 4),
+        (MemoryError(), "MachineError", 4),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "MachineError", 4),
+        (KeyboardInterrupt(), "Stopped", 130),
+    ],
+)
+def test_errors_have_a_kind_and_a_code(error: BaseException, kind: str, code: int) -> None:
+    failure = failure_of(error)
+    assert failure is not None and (failure.kind, failure.exit_code) == (kind, code)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), KeyError("x"), OSError(2, "x")])
+def test_a_bug_keeps_its_traceback(error: Exception) -> None:
+    assert failure_of(error) is None
+
+
+@given(st.text(st.characters()))
+def test_what_is_printed_is_printable_and_json_stays_json(text: str) -> None:
+    shown = printable(text)
+    assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs"} for c in shown if c != "\n")
+    assert json.loads(printable(json.dumps(text, ensure_ascii=False))) == text
+
+
+def test_an_error_is_json_too(citycover, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    result = citycover("map", tmp_path / "no.tif", "-o", tmp_path / "x", "--json", "--log-file", log)
+    error = json.loads(result.out)["error"]
+    assert (result.code, error["kind"], error["exit_code"]) == (2, "SceneError", 2)
+    assert error["message"] in result.err and error["message"] in log.read_text()
+    usage = citycover("map", "--json")
+    assert json.loads(usage.out)["error"]["kind"] == "UsageError" and usage.code == 2
+
+
+def test_the_log_file_has_warnings_and_the_end_even_when_quiet(
+    citycover, scene: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.txt"
+    result = citycover("inspect", scene, "-q", "--log-file", log)
+    assert result.code == 0 and result.err == ""
+    assert "ended with exit code 0" in log.read_text()
+
+
+def test_a_log_file_that_cannot_be_opened_or_written(citycover, scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = citycover("inspect", scene, "--log-file", tmp_path / "file" / "log.txt")
+    assert result.code == 4 and "--log-file" in result.err
+    full = citycover("inspect", scene, "--log-file", "/dev/full", "-v")
+    assert full.code == 0 and full.err.count("going on without") == 1
+
+
+@pytest.mark.parametrize("words", [("models", "list"), ("models", "list", "--json"), ("--help",)])
+def test_a_stdout_that_takes_nothing(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 4 and "stdout cannot be written: No space left" in result.stderr
+    out, into = os.pipe()
+    os.close(out)
+    result = subprocess.run(command(*words), stdout=into, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(into)
+    assert result.returncode == 141 and result.stderr == "citycover: error: nobody reads stdout any more\n"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_the_command_line_is_imported(name: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", WHILE_IMPORTED, name], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 128 + getattr(signal, name)
+    assert result.stderr == f"citycover: stopped by {name} before it began\n"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("verb", ["map", "inspect"])
+def test_a_second_signal_ends_what_hangs(scene: Path, tmp_path: Path, verb: str, name: str) -> None:
+    words = ["map", str(scene), "-o", str(tmp_path / "out")] if verb == "map" else ["inspect", "spectral-rgb"]
+    number = signal.Signals[name]
+    with subprocess.Popen([sys.executable, "-c", HANG, *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and process.stderr.readline() == "hangs\n"
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert f"a second signal, {name}" in process.stderr.read()
+
+
+def test_names_that_a_terminal_would_obey(citycover, tmp_path: Path) -> None:
+    result = citycover("inspect", tmp_path / "a\x1b[2J\u202e.tif")
+    assert result.code == 2 and "\x1b" not in result.err and "\\u001b[2J\\u202e" in result.err
+
+
+def test_names_that_are_not_utf8(citycover, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.tif")
+    for words in (("inspect", name), ("map", "x.tif", "-o", name)):
+        result = citycover(*words, "--json")
+        assert result.code == 2 and "UTF-8" in json.loads(result.out)["error"]["message"]
