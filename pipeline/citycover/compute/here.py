@@ -30,7 +30,7 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
         store = open_store(job, folder, plan, choices)
     earlier = store.finished()
     watch.started(plan, sum(record.pixels for record in earlier.values()))
-    sink = StoreSink(store, watch.predicted)
+    sink = StoreSink(store, watch.predicted, folder.held)
     swept = time.perf_counter()
     given = SweepInput(
         plan=plan,

@@ -72,7 +72,10 @@ class StoreSink:
     def write(self, finished: FinishedBlock) -> None:
         """Write shards, then the ledger, as long as the run holds the folder."""
         if not self.may_write():
-            raise MachineError(f"{self.store.folder} was taken over by another run, or is gone")
+            raise MachineError(
+                f"{self.store.folder} was removed or taken over by another run meanwhile; nothing was "
+                "published; leave the folder alone and run the same command again, or choose another --out"
+            )
         with self._lock:
             counts = {k: self.windows[k] - self._written[k] for k in self.windows}
             self._written = dict(self.windows)

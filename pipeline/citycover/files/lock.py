@@ -51,6 +51,16 @@ class RunLock:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
+    def held(self) -> bool:
+        """Whether the lock was taken and its file is still the one that others would lock."""
+        if self._fd is None:
+            return False
+        try:
+            there, ours = self.path.stat(), os.fstat(self._fd)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
     def release(self) -> None:
         """Let go; the file stays."""
         if self._fd is not None:

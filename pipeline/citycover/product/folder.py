@@ -1,9 +1,18 @@
 """The product folder: what may lie in it before a run, and how a product appears in it.
 
 Everything a run makes is written below `<out>/.work`: the store, the ledger, and the finished files in
-`.work/publish`. Publishing renames those into `<out>` one by one, `item.json` last; an old `item.json` is
-removed first. A rename is atomic, so a reader sees each file either old or new and never in part, and a
-folder with an `item.json` holds a product that is whole: that file is the sign to wait for.
+`.work/publish`. Publishing renames those into `<out>` one by one, `item.json` last. A rename is atomic,
+so a reader sees each file either old or new and never in part, and a folder with an `item.json` holds a
+product that is whole: that file is the sign to wait for. It is also the list of what is citycover's there: of
+a product that is replaced, what its `item.json` lists goes, and nothing else.
+
+Strategy against kills and power cuts, in this order, each step on disk before the next begins:
+
+1.  every staged file;
+2.  an old `item.json` out of the folder, into `.work`, where a run that goes on after a kill finds it;
+3.  old files away, new files renamed;
+4.  `item.json` renamed;
+5.  the working folder away, its own sign first.
 """
 
 from __future__ import annotations
@@ -12,13 +21,14 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from citycover.errors import ProductError
+from citycover.files.atomic import sync_file, sync_folder
 from citycover.files.failures import machine_errors
 from citycover.product.names import PRODUCT_FILES, SIGN
-from citycover.store.work import WORK, WorkFolder, is_store, remove
+from citycover.store.work import WORK, WorkFolder, check_work, is_store, remove
 
 
 @contextlib.contextmanager
@@ -30,7 +40,7 @@ def claim_folder(out: Path, *, overwrite: bool = False, restart: bool = False) -
     | does not exist, or is empty | it is made |
     | holds an unfinished run | it is `resumable`, unless `restart` |
     | holds a finished product | ProductError, unless `overwrite`; the old one stays until `publish_files` |
-    | holds anything else | ProductError, always: nothing of the user's is ever removed |
+    | holds anything else, also in `.work` | ProductError, always: nothing of the user's is ever removed |
     """
     check_folder(out, overwrite=overwrite)
     with WorkFolder(out, restart=restart) as work:
@@ -54,8 +64,11 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
         names = {path.name for path in out.iterdir()}
         if not os.access(out, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "not writable", str(out))
+        check_work(out)
     names.discard(WORK)
-    if _is_product(out):
+    if _listed(WorkFolder(out).replaced) is not None:  # an earlier run had begun to replace a product
+        return
+    if _listed(out / SIGN) is not None:
         if not overwrite:
             raise ProductError(
                 f"{out} holds a finished product; give --overwrite to replace it, or choose another --out"
@@ -76,22 +89,52 @@ def publish_files(work: WorkFolder) -> tuple[Path, ...]:
 
     Returns:
         The files of the product, `item.json` last.
+
+    Raises:
+        MachineError: the folder was removed or taken over meanwhile, or cannot be written.
+        ProductError: a file of the user's lies where one of the product would.
     """
     out = work.out
     with machine_errors(out):
+        work.check_held()
         new = sorted((path.name for path in work.staging.iterdir()), key=lambda name: (name == SIGN, name))
-        strange = sorted(set(new) - PRODUCT_FILES)
-        if strange or SIGN not in new:
+        if SIGN not in new or not PRODUCT_FILES.issuperset(new):
             raise ValueError(f"a product has an item.json and only known files, got {new}")
-        remove(out / SIGN)
-        for name in PRODUCT_FILES - set(new):
+        for path in work.staging.rglob("*"):
+            sync_file(path)
+        for name in sorted(_take_sign(work, new) - set(new)):
             remove(out / name)
         for name in new:
+            if name == SIGN:
+                sync_folder(out)
             if (out / name).is_dir():  # a folder cannot be replaced by a rename
                 remove(out / name)
             (work.staging / name).rename(out / name)
+        for folder in (out, out.parent):
+            sync_folder(folder)
         work.remove()
     return tuple(out / name for name in new)
+
+
+def _take_sign(work: WorkFolder, new: Sequence[str]) -> frozenset[str]:
+    """Take the sign off the product that is replaced; returns the files that it listed.
+
+    Raises:
+        ProductError: a file that is to be written is the user's.
+    """
+    listed = _listed(work.out / SIGN)
+    if listed is None:
+        return _listed(work.replaced) or frozenset()
+    theirs = sorted(name for name in new if name not in listed and (work.out / name).exists())
+    if theirs:
+        raise ProductError(
+            f"{work.out} holds {', '.join(theirs)}, which the product there does not list; the new one would "
+            "replace it; move it away and run the same command again: it will only publish"
+        )
+    (work.out / SIGN).replace(work.replaced)
+    for folder in (work.out, work.work):
+        sync_folder(folder)
+    return listed
 
 
 def _check_parent(out: Path) -> None:
@@ -102,10 +145,14 @@ def _check_parent(out: Path) -> None:
         raise PermissionError(errno.EACCES, "not writable", str(parent))
 
 
-def _is_product(out: Path) -> bool:
-    """Whether `item.json` says that citycover made what is there."""
+def _listed(sign: Path) -> frozenset[str] | None:
+    """Files of the product that an `item.json` lists, itself and GDAL's side files too; None: not ours."""
     try:
-        item = json.loads((out / SIGN).read_text(encoding="utf-8"))
-        return "citycover" in item["properties"]["processing:software"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        item = json.loads(sign.read_text(encoding="utf-8"))
+        if "citycover" not in item["properties"]["processing:software"]:
+            return None
+        files = {str(asset["href"]).removeprefix("./") for asset in item.get("assets", {}).values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    # A viewer that looks at statistics leaves them beside a raster: they would be false for the next one.
+    return PRODUCT_FILES & (files | {f"{name}.aux.xml" for name in files} | {SIGN})

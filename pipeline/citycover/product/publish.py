@@ -37,6 +37,7 @@ _PREVIEW_SIDE = 1000
 
 def publish(run: Finished, folder: WorkFolder) -> Product:
     """Write every file of the product beside the store, then rename them into the folder."""
+    folder.check_held()
     with run.stages.time("publish"), ThreadPoolExecutor(1, thread_name_prefix="picture") as pool:
         picture = pool.submit(_read_picture, run)  # while the rasters are written
         files, statistics = _write_rasters(run, folder.staging)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from pathlib import Path
 from types import TracebackType
 
+from citycover.errors import MachineError, ProductError
+from citycover.files.atomic import sync_folder
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
 
@@ -14,12 +17,22 @@ WORK = ".work"
 
 _LOCK = "lock"
 
+_SIGN = "identity.json"
+"""Makes the folder an unfinished run: written last when a store begins, removed first when it goes."""
+
+_REPLACED = "replaced.json"
+
+_OURS = frozenset({_LOCK, _SIGN, _REPLACED, "lease", "ledger", "store.zarr", "publish"})
+
+_PASSING = re.compile(r"\..*(\.tmp(\.\w+)?|\.probe)|\.nfs[0-9a-f]+")
+"""Files of a moment, which a kill may leave: of an atomic write, of a worker's test, of NFS."""
+
 
 class WorkFolder:
     """The working folder `<out>/.work` of one run; a context manager that holds its lock.
 
-    Entering makes it; an unfinished run that lies there makes it `resumable`, unless `restart`, and anything
-    else there is rubbish of an earlier run and goes. Leaving before the first block leaves no trace.
+    Entering makes it; an unfinished run that lies there makes it `resumable`, unless `restart`, and what else
+    an earlier run left there goes. Leaving before the first block leaves no trace.
     """
 
     def __init__(self, out: Path, *, restart: bool = False):
@@ -35,6 +48,7 @@ class WorkFolder:
 
     def __enter__(self) -> WorkFolder:
         with machine_errors(self.out):
+            check_work(self.out)
             self._made = not self.out.exists()
             self.work.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -42,7 +56,7 @@ class WorkFolder:
                 self.resumable = is_store(self.work) and not self._restart
                 if not self.resumable:
                     self.clear()
-                shutil.rmtree(self.staging, ignore_errors=True)
+                remove(self.staging)
                 self.staging.mkdir()
             except BaseException:
                 self._lock.release()
@@ -53,7 +67,7 @@ class WorkFolder:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A run that ended before its first block leaves no trace: nothing could be resumed.
-        if self.work.is_dir() and not is_store(self.work):
+        if self.held() and not is_store(self.work) and not self.replaced.exists():
             with contextlib.suppress(OSError):
                 self.remove()
             if self._made:
@@ -66,23 +80,68 @@ class WorkFolder:
         """Where the files of the product are written before they are published."""
         return self.work / "publish"
 
+    @property
+    def replaced(self) -> Path:
+        """`item.json` of the product that this run is about to replace, once it has begun to."""
+        return self.work / _REPLACED
+
+    def held(self) -> bool:
+        """Whether the folder is still there and this run's: somebody may remove it, and begin another run."""
+        return self._lock.held()
+
+    def check_held(self) -> None:
+        """Raise unless the folder is still this run's.
+
+        Raises:
+            MachineError: it is gone, or another run has it.
+        """
+        if not self.held():
+            raise MachineError(
+                f"{self.work} was removed or taken over by another run meanwhile; nothing was published; "
+                "leave the folder alone and run the same command again, or choose another --out"
+            )
+
     def clear(self) -> None:
-        """Drop whatever an earlier run left in `work`."""
+        """Drop what an earlier run left in `work`, but the sign of a product that it had begun to replace."""
+        # The sign goes first: what a kill leaves here is rubbish then, not a run to resume.
+        remove(self.work / _SIGN)
+        sync_folder(self.work)
         for path in self.work.iterdir():
-            if path.name != _LOCK:
+            if path.name not in {_LOCK, _REPLACED}:
                 remove(path)
 
     def remove(self) -> None:
         """Remove `work`, once what it was for stands in `out`."""
-        # The store's sign goes first: what is left after a kill here is rubbish, not a run to resume.
-        remove(self.work / "identity.json")
         self.clear()
         remove(self.work)
 
 
+def check_work(out: Path) -> None:
+    """Raise if what lies in the place of the working folder is not citycover's; changes nothing.
+
+    Raises:
+        ProductError: it is a link, or holds what no run writes.
+    """
+    work = out / WORK
+    if work.is_symlink():
+        raise ProductError(
+            f"{work} is a link; a run empties its working folder, so it must be a folder of its own; remove "
+            "the link, or choose another --out"
+        )
+    if not work.is_dir():
+        return
+    names = sorted(p.name for p in work.iterdir())
+    if others := [name for name in names if name not in _OURS and not _PASSING.fullmatch(name)]:
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        raise ProductError(
+            f"{work} holds what no run writes: {shown}; a run empties its working folder; move that away, or "
+            "choose another --out"
+        )
+
+
 def is_store(work: Path) -> bool:
     """True where a folder holds an unfinished run."""
-    return (work / "identity.json").is_file()
+    return (work / _SIGN).is_file()
 
 
 def remove(path: Path) -> None:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from citycover.errors import MachineError, ProductError
+from citycover.files.atomic import temporary_path
 from citycover.files.lock import RunLock
 from citycover.product import folder as folder_module
 from citycover.product.folder import check_folder, claim_folder, publish_files
 from citycover.store.work import WorkFolder
 
-ITEM = json.dumps({"properties": {"processing:software": {"citycover": "0"}}})
+
+def item(*names: str) -> str:
+    """What makes a folder a product of these files."""
+    assets = {Path(name).stem: {"href": f"./{name}"} for name in names}
+    return json.dumps({"properties": {"processing:software": {"citycover": "0"}}, "assets": assets})
 
 
 def begin(folder: WorkFolder) -> None:
@@ -25,7 +34,7 @@ def begin(folder: WorkFolder) -> None:
 def finish(folder: WorkFolder, *names: str) -> None:
     for name in names:
         (folder.staging / name).write_text(f"new {name}")
-    (folder.staging / "item.json").write_text(ITEM)
+    (folder.staging / "item.json").write_text(item(*names))
     publish_files(folder)
 
 
@@ -45,13 +54,48 @@ def test_a_new_or_empty_folder_receives_the_product(tmp_path: Path, exists: bool
     assert content(out) == {"landcover.tif", "run.json", "item.json"}
 
 
-def test_the_item_appears_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order = []
-    rename = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda self, to: (order.append(self.name), rename(self, to))[1])
-    with claim_folder(tmp_path / "out") as folder:
-        finish(folder, "preview.png", "landcover.tif", "run.json")
-    assert order == ["landcover.tif", "preview.png", "run.json", "item.json"]
+def test_each_step_is_on_disk_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with claim_folder(out) as folder:
+        finish(folder, "entropy.tif")
+    steps: list[tuple[str, str]] = []
+
+    def note(step: str, function: Callable[..., Any], where: Callable[..., Path]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            path = where(*arguments)
+            if step != "drop" or path.exists():
+                steps.append((step, str(path.relative_to(tmp_path))))
+            return function(*arguments, **options)
+
+        return call
+
+    with claim_folder(out, overwrite=True) as folder:
+        begin(folder)
+        monkeypatch.setattr(
+            "os.fsync", note("sync", os.fsync, lambda fd: Path(f"/proc/self/fd/{fd}").resolve())
+        )
+        monkeypatch.setattr(Path, "rename", note("name", Path.rename, lambda _self, to: to))
+        monkeypatch.setattr(Path, "replace", note("name", Path.replace, lambda _self, to: to))
+        monkeypatch.setattr(Path, "unlink", note("drop", Path.unlink, lambda self: self))
+        finish(folder, "preview.png", "landcover.tif")
+        monkeypatch.undo()
+    staged = {("sync", f"out/.work/publish/{name}") for name in ("preview.png", "landcover.tif", "item.json")}
+    assert set(steps[:3]) == staged
+    assert steps[3:] == [
+        ("name", "out/.work/replaced.json"),
+        ("sync", "out"),
+        ("sync", "out/.work"),
+        ("drop", "out/entropy.tif"),
+        ("name", "out/landcover.tif"),
+        ("name", "out/preview.png"),
+        ("sync", "out"),
+        ("name", "out/item.json"),
+        ("sync", "out"),
+        ("sync", "."),
+        ("drop", "out/.work/identity.json"),
+        ("sync", "out/.work"),
+    ]
+    assert content(out) == {"landcover.tif", "preview.png", "item.json"}
 
 
 def test_an_unfinished_run_is_resumed_and_restart_drops_it(tmp_path: Path) -> None:
@@ -94,6 +138,121 @@ def test_a_finished_product_is_replaced_only_on_request_and_whole(tmp_path: Path
         assert "entropy.tif" in content(out), "the old product stays until the new one is there"
         finish(folder, "landcover.tif")
     assert content(out) == {"landcover.tif", "item.json", "notes.txt"}
+
+
+def test_of_a_replaced_product_only_what_it_lists_goes(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with claim_folder(out) as folder:
+        finish(folder, "landcover.tif", "entropy.tif")
+    (out / "landcover.zarr").mkdir()
+    mine = ("labels.tif", "report.html", "landcover.zarr/mine.txt", "notes.txt")
+    for name in mine:
+        (out / name).write_text("mine")
+    (out / "entropy.tif.aux.xml").write_text("statistics that a viewer left")
+    with claim_folder(out, overwrite=True) as folder:
+        finish(folder, "landcover.tif")
+    assert content(out) == {
+        "landcover.tif", "item.json", "labels.tif", "report.html", "landcover.zarr", "notes.txt",
+    }  # fmt: skip
+    assert all((out / name).read_text() == "mine" for name in mine)
+
+
+def test_a_file_of_the_user_is_not_replaced_by_one_of_the_new_product(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with claim_folder(out) as folder:
+        finish(folder, "landcover.tif")
+    (out / "entropy.tif").write_text("mine")
+    with claim_folder(out, overwrite=True) as folder:
+        begin(folder)
+        with pytest.raises(ProductError, match=r"holds entropy\.tif, .* move it away"):
+            finish(folder, "landcover.tif", "entropy.tif")
+    assert (out / "entropy.tif").read_text() == "mine"
+    assert (out / "item.json").exists(), "the old product stays whole"
+    with claim_folder(out, overwrite=True) as folder:
+        assert folder.resumable, "what was computed is kept"
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_kill_while_a_product_is_replaced_harms_neither_it_nor_the_users_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    out = tmp_path / "out"
+    with claim_folder(out) as folder:
+        finish(folder, "landcover.tif", "entropy.tif")
+    (out / "notes.txt").write_text("mine")
+    with claim_folder(out, overwrite=True) as folder:
+        begin(folder)
+        monkeypatch.setattr(Path, "rename", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            finish(folder, "landcover.tif")
+        monkeypatch.undo()
+        assert not (out / "item.json").exists()
+    with pytest.raises(ZeroDivisionError), claim_folder(out, restart=restart):
+        raise ZeroDivisionError  # not even a run that ends at once forgets what was to be replaced
+    with claim_folder(out, restart=restart) as folder:
+        assert folder.resumable is not restart
+        finish(folder, "landcover.tif")
+    assert content(out) == {"landcover.tif", "item.json", "notes.txt"}
+
+
+def test_a_working_folder_that_is_a_link_or_holds_other_things_is_refused(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "scratch"
+    elsewhere.mkdir()
+    (elsewhere / "data.bin").write_text("mine")
+    linked, mixed = tmp_path / "linked", tmp_path / "mixed"
+    linked.mkdir()
+    (linked / ".work").symlink_to(elsewhere)
+    (mixed / ".work" / "notes").mkdir(parents=True)
+    for restart in (False, True):
+        with pytest.raises(ProductError, match="is a link"), claim_folder(linked, restart=restart):
+            pass
+        with pytest.raises(ProductError, match="no run writes: notes;"), claim_folder(mixed, restart=restart):
+            pass
+    assert content(elsewhere) == {"data.bin"} and content(mixed / ".work") == {"notes"}
+
+
+def test_what_a_kill_leaves_of_a_moment_is_no_obstacle(tmp_path: Path) -> None:
+    work = tmp_path / "out" / ".work"
+    work.mkdir(parents=True)
+    names = (temporary_path(work / "identity.json").name, ".host.77.probe", ".nfs0000000000a1", "lease")
+    for name in names:
+        (work / name).touch()
+    with claim_folder(tmp_path / "out") as folder:
+        assert content(folder.work) == {"lock", "publish"}
+
+
+def test_a_restart_that_is_killed_while_it_clears_leaves_no_run_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with claim_folder(out) as folder:
+        begin(folder)
+        (folder.work / "ledger").mkdir()
+    monkeypatch.setattr("shutil.rmtree", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), claim_folder(out, restart=True):
+        pass
+    monkeypatch.undo()
+    with claim_folder(out) as folder:
+        assert not folder.resumable and content(folder.work) == {"lock", "publish"}
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_run_whose_folder_was_removed_or_taken_over_publishes_nothing(tmp_path: Path, taken: bool) -> None:
+    out = tmp_path / "out"
+    with ExitStack() as other, claim_folder(out) as folder:
+        begin(folder)
+        assert folder.held()
+        shutil.rmtree(out)
+        assert not folder.held()
+        if taken:
+            theirs = other.enter_context(claim_folder(out))
+            (theirs.staging / "item.json").write_text(item())
+            begin(theirs)
+        with pytest.raises(MachineError, match="removed or taken over"):
+            publish_files(folder)
+    assert out.exists() is taken
+    if taken:
+        assert content(out) == {".work"} and content(out / ".work") == {"lock", "identity.json", "publish"}
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "landcover.tif", "item.json"])

@@ -47,7 +47,8 @@ def lease(folder: WorkFolder) -> Iterator[Terms]:
     try:
         yield terms
     finally:
-        terms.lease.unlink(missing_ok=True)
+        if terms.held():
+            terms.lease.unlink(missing_ok=True)
 
 
 def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
