@@ -1,22 +1,29 @@
 """What accuracy is measured on: practice cities, and real imagery whose labels were made coarse.
 
-A case is an image with coarse labels to learn from and a finer truth to be measured by. Real truths are land
-cover products themselves: what is measured is how much of their detail comes back from their coarse copy.
+A case is an image, the coarse labels of that very place, and a finer truth to be measured by. Real truths are
+land-cover products or hand-drawn masks: what is measured is how much of their detail comes back from their
+coarse copy. A *variant* of a case changes its labels: as they are, with 20 % of their cells redrawn, or
+shifted by half a cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.features
 from affine import Affine
 from numpy.typing import NDArray
+from PIL import Image
 
 from citycover.synth.write import write_city
-from citycover_models.data.pairs import ImageAndLabels
+
+VARIANTS = ("clean", "noise", "shift")
+_REDRAWN = 0.2
+"""Share of the cells that the noise draws anew."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +31,51 @@ class Case:
     """One place."""
 
     name: str
-    learn: tuple[ImageAndLabels, ...]
     image: str
-    """What is mapped."""
+    """What is learned from and mapped."""
     coarse: str
-    """The coarse labels of what is mapped: the figure to beat."""
+    """Its coarse labels: what is learned, and the figure to beat."""
     truth: str
     codes: str
     """Legend of coarse labels and truth: a built-in name or a file."""
-    to: str | None
-    """Legend that is learned and compared in."""
+    to: str | None = None
+    """Legend that is learned and compared in; None: that of the labels."""
     changes: dict[str, object] = field(default_factory=dict)
     """Of the recipe."""
+    bands: tuple[str, ...] | None = None
+    """Bands to learn from, where they have no colour names."""
+
+
+def variant_of(case: Case, variant: str, folder: Path, seed: int) -> Case:
+    """The case with its labels as they are, with noise, or shifted by half a cell."""
+    if variant == "clean":
+        return case
+    with rasterio.open(case.coarse) as source:
+        cells, transform, crs, nodata = source.read(1), source.transform, source.crs, source.nodata
+    if variant == "noise":
+        cells = redraw(cells, nodata, np.random.default_rng(seed))
+    else:
+        transform = transform * Affine.translation(0.5, 0.5)
+    path = folder / f"{Path(case.coarse).stem}-{variant}-{seed}.tif"
+    return replace(case, coarse=_write(path, cells[None], transform, crs=crs, nodata=nodata))
+
+
+def redraw(cells: NDArray[np.generic], nodata: float | None, rng: np.random.Generator) -> NDArray[np.generic]:
+    """A share of the cells (y, x) drawn anew, half of them in clumps of 2 x 2, rare classes more often.
+
+    Classes are drawn with the square root of their shares, as products confuse the rare with the frequent.
+    """
+    present = cells[cells != nodata] if nodata is not None else cells
+    ids, counts = np.unique(present, return_counts=True)
+    chance = np.sqrt(counts) / np.sqrt(counts).sum()
+    new = cells.copy()
+    single = rng.random(cells.shape) < _REDRAWN / 2
+    new[single] = rng.choice(ids, single.sum(), p=chance)
+    half = tuple(-(-n // 2) for n in cells.shape)
+    clump = (rng.random(half) < _REDRAWN / 2).repeat(2, 0).repeat(2, 1)[: cells.shape[0], : cells.shape[1]]
+    drawn = rng.choice(ids, half, p=chance).repeat(2, 0).repeat(2, 1)[: cells.shape[0], : cells.shape[1]]
+    new = np.where(clump, drawn, new).astype(cells.dtype)
+    return np.where(cells == nodata, cells, new).astype(cells.dtype) if nodata is not None else new
 
 
 def city(folder: Path, seed: int, size: int = 2048) -> Case:
@@ -44,7 +84,7 @@ def city(folder: Path, seed: int, size: int = 2048) -> Case:
     if not (place / "truth.tif").is_file():
         write_city(place, size, seed)
     image, coarse, truth = (str(place / n) for n in ("image.tif", "labels_10m.tif", "truth.tif"))
-    return Case("city", (ImageAndLabels(image, (coarse,)),), image, coarse, truth, "city", None)
+    return Case("city", image, coarse, truth, "city")
 
 
 def zion(folder: Path, data: Path) -> Case:
@@ -53,8 +93,7 @@ def zion(folder: Path, data: Path) -> Case:
     image = _stack(folder / "zion.tif", [pair / f"landsat_b{n}.tif" for n in (4, 3, 2, 5)])
     truth = str(pair / "nlcd2011.tif")
     coarse = _coarsen(Path(truth), folder / "zion-coarse.tif", 8)
-    learn = (ImageAndLabels(image, (coarse,)),)
-    return Case("zion_landsat_nlcd", learn, image, coarse, truth, "nlcd", "base4")
+    return Case("zion", image, coarse, truth, "nlcd", "base4")
 
 
 def sentinel2(folder: Path, data: Path) -> Case:
@@ -65,7 +104,7 @@ def sentinel2(folder: Path, data: Path) -> Case:
     source = next(tile.rglob("*_SCL_60m.jp2"))
     truth = _coarsen(source, folder / "s2-truth.tif", 1, nodata=0)
     coarse = _coarsen(source, folder / "s2-coarse.tif", 6, nodata=0)
-    return Case("s2_safe_29UNU", (ImageAndLabels(image, (coarse,)),), image, coarse, truth, "scl", None)
+    return Case("s2", image, coarse, truth, "scl")
 
 
 def buildings(folder: Path, data: Path) -> Case:
@@ -92,43 +131,206 @@ def buildings(folder: Path, data: Path) -> Case:
     coarse = _coarsen(
         pair / "oam_z21_block0_buildings.tif", folder / "oam-coarse.tif", max(8, round(5 / ground))
     )
-    legend = folder / "buildings.toml"
-    legend.write_text(
-        'nodata = 255\n[[classes]]\nid = 0\nname = "other"\ncolor = "#9bcf6b"\n'
-        '[[classes]]\nid = 1\nname = "building"\ncolor = "#d1453b"\n'
-    )
-    return Case(
-        "oam_buildings_z21", (ImageAndLabels(str(image), (coarse,)),), str(image), coarse, truth, str(legend),
-        None, {"chip": 64},
-    )  # fmt: skip
+    return Case("buildings", str(image), coarse, truth, _two_classes(folder), changes={"chip": 64})
 
 
-def ontario(folder: Path, data: Path, held_out: int) -> Case:
-    """Landsat blocks of 256 x 256; three to learn from with labels made coarse 4 x 4, one to be measured by.
+def massachusetts(folder: Path, data: Path) -> Case:
+    """An orthophoto at 1 m; buildings drawn by hand, made coarse by the majority of 10 x 10.
+
+    The polygons carry another CRS than their numbers are in; they are taken in that of the image.
+    """
+    place = data / "vhr" / "massachusetts"
+    image = place / "22978945_15.tif"
+    import pyogrio
+    import shapely
+
+    _, _, shapes, _ = pyogrio.raw.read(place / "massachusetts_buildings.gpkg")
+    with rasterio.open(image) as source:
+        seen = source.dataset_mask() > 0
+        drawn = rasterio.features.rasterize(
+            list(shapely.from_wkb(shapes)), seen.shape, transform=source.transform, dtype="uint8"
+        )
+        ids = np.where(seen, drawn, 255).astype(np.uint8)
+        truth = _write(folder / "mass-truth.tif", ids[None], source.transform, crs=source.crs, nodata=255)
+    coarse = _coarsen(Path(truth), folder / "mass-coarse.tif", 10)
+    return Case("massachusetts", str(image), coarse, truth, _two_classes(folder), changes={"chip": 64})
+
+
+def floods(folder: Path, data: Path) -> Case:
+    """Sentinel-2 at 10 m; water drawn by hand, made coarse by the majority of 8 x 8."""
+    place = data / "pairs" / "sen1floods11_spain"
+    with rasterio.open(place / "Spain_7370579_S2Hand.tif") as source:
+        values, transform, crs = source.read([4, 3, 2, 8]), source.transform, source.crs
+    image = _write(folder / "floods.tif", values.astype(np.uint16), transform, crs=crs, nodata=0)
+    _name_bands(image, _RGBN)
+    with rasterio.open(place / "Spain_7370579_LabelHand.tif") as source:
+        hand = source.read(1)
+    ids = np.where(hand < 0, 255, hand).astype(np.uint8)
+    truth = _write(folder / "floods-truth.tif", ids[None], transform, crs=crs, nodata=255)
+    coarse = _coarsen(Path(truth), folder / "floods-coarse.tif", 8)
+    return Case("floods", image, coarse, truth, _two_classes(folder), changes={"chip": 64})
+
+
+def czech(folder: Path, data: Path) -> Case:
+    """A sheet of 2 x 3 aerial chips joined, at half resolution, taken as 0.3 m; majority of 33 x 33: 10 m.
+
+    The rim of 2 px of each chip is no truth, nor is what the masks call other.
+    """
+    place = data / "hr" / "czech_ortho"
+    grid = [[f"PROS362_{3 * row + col}" for col in range(3)] for row in range(2)]
+    names = ("building", "road", "vegetation", "water")
+    colours = {"ffe132": 0, "6d32ff": 1, "ff8c00": 1, "32ffa7": 2, "32a7ff": 3}
+    rgb = np.vstack([np.hstack([_rgb(place / "images" / f"{n}.jpg") for n in row]) for row in grid])
+    masks = [[_rim(_ids(_rgb(place / "masks" / f"{n}.png"), colours), 2) for n in row] for row in grid]
+    ids = np.vstack([np.hstack(row) for row in masks])[::2, ::2]
+    return _chips("czech", folder, _halve(rgb), ids, names, gsd=0.3, factor=33)
+
+
+def dubai(folder: Path, data: Path) -> Case:
+    """A tile of 3 x 3 satellite parts joined, at half resolution, taken as 1 m; majority of 10 x 10."""
+    place = data / "hr" / "dubai_mbrsc"
+    names = ("building", "land", "road", "vegetation", "water")
+    colours = {"3c1098": 0, "8429f6": 1, "6ec1e4": 2, "fedd3a": 3, "e2a929": 4}
+    size = (2061, 1816)
+    parts = [[f"tile7_{3 * row + col + 1:03d}" for col in range(3)] for row in range(3)]
+
+    def join(read: Callable[[str], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        rows = [np.hstack([read(name)[: size[0], : size[1]] for name in row]) for row in parts]
+        return np.vstack(rows)
+
+    rgb = join(lambda name: _rgb(place / "images" / f"{name}.jpg"))
+    ids = join(lambda name: _ids(_rgb(place / "masks" / f"{name}.png"), colours))
+    return _chips("dubai", folder, _halve(rgb), ids[::2, ::2], names, gsd=1.0, factor=10)
+
+
+def southchina(folder: Path, data: Path) -> Case:
+    """A sheet of 4 x 4 chips joined, at 0.55 m; majority of 18 x 18: 10 m. Code 7 is no truth."""
+    place = data / "hr" / "google18_southchina"
+    names = ("cropland", "trees", "grass", "water", "built-up", "bare")
+    grid = [[4 * row + col + 1 for col in range(4)] for row in range(4)]
+    rgb = np.vstack([np.hstack([_rgb(place / "pic" / f"L18-31_16_{n}.png") for n in row]) for row in grid])
+    rows = []
+    for row in grid:
+        with_codes = [np.asarray(Image.open(place / "label" / f"L18-31_16_m7_mask_{n}.png")) for n in row]
+        rows.append(np.hstack(with_codes))
+    codes = np.vstack(rows).astype(np.int16) - 1
+    ids = np.where((codes < 0) | (codes > 5), 255, codes).astype(np.uint8)
+    return _chips("southchina", folder, rgb, ids, names, gsd=0.55, factor=18)
+
+
+def zurich(folder: Path, data: Path) -> Case:
+    """QuickBird at 0.6 m, four bands; majority of 17 x 17: 10 m. Rare classes join their neighbours."""
+    place = data / "hr" / "zurich_qb"
+    names = ("water", "tree", "grass", "road", "building")
+    colours = {"000096": 0, "9696ff": 0, "007d00": 1, "00ff00": 2, "000000": 3, "646464": 4}
+    with rasterio.open(place / "sat_14.tif") as source:
+        values, transform, crs = source.read(), source.transform, source.crs
+    image = _write(folder / "zurich.tif", values, transform, crs=crs, nodata=None)
+    _name_bands(image, ("blue", "green", "red", "nir"))
+    with rasterio.open(place / "gt_14.tif") as source:
+        ids = _ids(np.moveaxis(source.read(), 0, -1), colours)
+    truth = _write(folder / "zurich-truth.tif", ids[None], transform, crs=crs, nodata=255)
+    coarse = _coarsen(Path(truth), folder / "zurich-coarse.tif", 17)
+    legend = _legend(folder / "zurich.toml", names)
+    return Case("zurich", image, coarse, truth, legend, changes={"chip": 64})
+
+
+def ontario(folder: Path, data: Path, block: int) -> Case:
+    """A Landsat block of 256 x 256 with labels made coarse by the majority of 4 x 4; there are four.
 
     The blocks carry no georeference: theirs is made up, one after the other.
     """
     blocks = sorted((data / "pairs" / "ontario_landsat_dem13").glob("*.npz"))
-    items: list[tuple[str, str, str]] = []
-    for number, block in enumerate(blocks):
-        arrays = np.load(block)
-        transform = Affine(30, 0, 500_000 + number * 20_000, 0, -30, 5_400_000)
-        valid = arrays["valid"] & (arrays["image"] > -1000).all(0)
-        pixels = np.where(valid, arrays["image"], np.nan).astype(np.float32)
-        image = _write(folder / f"ontario-{number}.tif", pixels, transform, nodata=float("nan"))
-        label = np.where(arrays["valid"], arrays["label"], 0).astype(np.uint8)
-        truth = _write(folder / f"ontario-truth-{number}.tif", label[None], transform, nodata=0)
-        items.append((image, _coarsen(Path(truth), folder / f"ontario-coarse-{number}.tif", 4), truth))
-    legend = folder / "ontario.toml"
-    classes = "".join(
-        f'[[classes]]\nid = {k}\nname = "code {k}"\ncolor = "#{k * 16:02x}{255 - k * 16:02x}80"\n'
-        for k in range(1, 16)
-    )
-    legend.write_text("nodata = 0\n" + classes)
-    out = held_out % len(items)
-    learn = tuple(ImageAndLabels(i, (c,)) for k, (i, c, _) in enumerate(items) if k != out)
-    image, coarse, truth = items[out]
-    return Case("ontario_landsat_dem13", learn, image, coarse, truth, str(legend), None, {"chip": 64})
+    number = block % len(blocks)
+    arrays = np.load(blocks[number])
+    transform = Affine(30, 0, 500_000 + number * 20_000, 0, -30, 5_400_000)
+    valid = arrays["valid"] & (arrays["image"] > -1000).all(0)
+    pixels = np.where(valid, arrays["image"], np.nan).astype(np.float32)
+    image = _write(folder / f"ontario-{number}.tif", pixels, transform, nodata=float("nan"))
+    label = np.where(arrays["valid"], arrays["label"], 0).astype(np.uint8)
+    truth = _write(folder / f"ontario-truth-{number}.tif", label[None], transform, nodata=0)
+    coarse = _coarsen(Path(truth), folder / f"ontario-coarse-{number}.tif", 4)
+    legend = _legend(folder / "ontario.toml", [f"code {k}" for k in range(1, 16)], first=1, nodata=0)
+    bands = tuple(str(index) for index in range(1, len(pixels) + 1))
+    return Case("ontario", image, coarse, truth, legend, changes={"chip": 64}, bands=bands)
+
+
+def _chips(
+    name: str,
+    folder: Path,
+    rgb: NDArray[np.uint8],
+    ids: NDArray[np.uint8],
+    classes: Sequence[str],
+    *,
+    gsd: float,
+    factor: int,
+) -> Case:
+    """A case of chips without a georeference, joined: theirs is made up.
+
+    Args:
+        rgb: (y, x, 3).
+        ids: (y, x), 255 where there is no truth.
+        factor: pixels along a side of a coarse cell.
+    """
+    transform = Affine(gsd, 0, 500_000, 0, -gsd, 5_400_000)
+    image = folder / f"{name}.tif"
+    profile = {
+        "driver": "GTiff", "height": rgb.shape[0], "width": rgb.shape[1], "count": 3, "dtype": "uint8",
+        "crs": "EPSG:32633", "transform": transform, "photometric": "rgb", "tiled": True,
+    }  # fmt: skip
+    with rasterio.open(image, "w", **profile) as sink:
+        sink.write(np.moveaxis(rgb, -1, 0))
+    truth = _write(folder / f"{name}-truth.tif", ids[None], transform, crs="EPSG:32633", nodata=255)
+    coarse = _coarsen(Path(truth), folder / f"{name}-coarse.tif", factor)
+    legend = _legend(folder / f"{name}.toml", classes)
+    return Case(name, str(image), coarse, truth, legend, changes={"chip": 64})
+
+
+def _rgb(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def _ids(rgb: NDArray[np.uint8], colours: Mapping[str, int]) -> NDArray[np.uint8]:
+    """Ids (y, x) of colours (y, x, 3); 255 for every other colour."""
+    packed = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    ids = np.full(packed.shape, 255, np.uint8)
+    for colour, rank in colours.items():
+        ids[packed == int(colour, 16)] = rank
+    return ids
+
+
+def _rim(ids: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    """No truth along the border."""
+    inside = ids.copy()
+    inside[:pixels] = inside[-pixels:] = inside[:, :pixels] = inside[:, -pixels:] = 255
+    return inside
+
+
+def _halve(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(y, x, 3) averaged 2 x 2."""
+    height, width = rgb.shape[0] // 2, rgb.shape[1] // 2
+    fours = rgb[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
+    return fours.mean((1, 3)).round().astype(np.uint8)
+
+
+def _legend(path: Path, names: Sequence[str], *, first: int = 0, nodata: int = 255) -> str:
+    """A legend file with made-up colours."""
+    rows = [
+        f'[[classes]]\nid = {k}\nname = "{name}"\ncolor = "#{(k * 53) % 256:02x}{255 - k * 16:02x}80"\n'
+        for k, name in enumerate(names, start=first)
+    ]
+    path.write_text(f"nodata = {nodata}\n" + "".join(rows), encoding="utf-8")
+    return str(path)
+
+
+def _two_classes(folder: Path) -> str:
+    return _legend(folder / "two.toml", ("other", "object"))
+
+
+def _name_bands(path: str, names: Sequence[str]) -> None:
+    with rasterio.open(path, "r+") as sink:
+        for index, name in enumerate(names, start=1):
+            sink.set_band_description(index, name)
 
 
 _RGBN = ("red", "green", "blue", "nir")
@@ -188,18 +390,22 @@ def _metres(path: Path) -> float:
     return ground_sample_distance(describe_scene([path], None).grid)
 
 
+def _one(make: Callable[[Path, Path], Case]) -> Callable[[Path, Path, int], Case]:
+    """A case whose place does not depend on the seed."""
+    return lambda folder, data, _seed: make(folder, data)
+
+
 CASES: dict[str, Callable[[Path, Path, int], Case]] = {
     "city": lambda folder, _data, seed: city(folder, seed),
-    "zion": lambda folder, data, _seed: zion(folder, data),
-    "s2": lambda folder, data, _seed: sentinel2(folder, data),
-    "buildings": lambda folder, data, _seed: buildings(folder, data),
+    "buildings": _one(buildings),
+    "massachusetts": _one(massachusetts),
+    "zion": _one(zion),
+    "s2": _one(sentinel2),
     "ontario": ontario,
+    "floods": _one(floods),
+    "czech": _one(czech),
+    "dubai": _one(dubai),
+    "southchina": _one(southchina),
+    "zurich": _one(zurich),
 }
-
-
-def band_numbers(case: Case) -> list[str] | None:
-    """Bands to learn from where they have no colour names: all of them."""
-    if "ontario" not in case.name:
-        return None
-    with rasterio.open(case.image) as source:
-        return [str(index) for index in source.indexes]
+"""By name: folder for what is made, folder of the data, and a seed, which draws a city and picks a block."""
