@@ -8,9 +8,13 @@ from pathlib import Path
 from citycover.errors import ModelError
 from citycover.model.archive import load_torchscript, write_torchscript
 from citycover.model.card import ModelCard
-from citycover.model.checks import check_against_card, probe_side
+from citycover.model.checks import check_against_card
 from citycover.model.mlm import parse_card
+from citycover_models.export.proof import probe_sides
 from citycover_models.export.write import ExportReport, report_of
+
+_MOST_CARD = 1 << 20
+"""Bytes of a card.toml."""
 
 
 def adopt_torchscript(file: str | Path, card_toml: str | Path, out: str | Path) -> ExportReport:
@@ -21,9 +25,10 @@ def adopt_torchscript(file: str | Path, card_toml: str | Path, out: str | Path) 
     """
     card = read_card(card_toml)
     module = load_torchscript(file, "cpu")
-    check_against_card(module, card)
+    sides = tuple(sorted({*probe_sides(card), card.window.size}))
+    check_against_card(module, card, sides=sides)
     write_torchscript(module, card, out)
-    return report_of(out, (probe_side(card),), 0.0)
+    return report_of(out, sides, 0.0)
 
 
 def read_card(path: str | Path) -> ModelCard:
@@ -34,9 +39,11 @@ def read_card(path: str | Path) -> ModelCard:
     """
     path = Path(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _MOST_CARD:
+            raise ModelError(f"card {path} is larger than 1 MiB, so it is no card; see docs/card.md")
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ModelError(f"card {path} cannot be read: {error.strerror}; see docs/card.md") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"card {path} is not TOML: {error}; see docs/card.md") from None
     return parse_card(data, str(path))

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from citycover.model.archive import Format
+from citycover.model.card import UNTRAINED
 from citycover_models.catalogue.registry import find_preset
 from citycover_models.export.margins import Margins, measurable, measure_margins
 from citycover_models.export.proof import safe_precision
@@ -55,7 +56,7 @@ def export_preset(
     preset = find_preset(name)
     network, card = preset.build().eval(), preset.card()
     loaded = load_weights(network, weights) if weights is not None else None
-    trained = f"weights of {Path(weights).name}: {loaded}" if weights is not None else "none: random weights"
+    trained = f"weights of {Path(weights).name}: {loaded}" if weights is not None else UNTRAINED
     if next(network.parameters(), None) is not None:
         card = card.model_copy(update={"training": trained})
     if preset.fold is not None:

@@ -8,13 +8,35 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_names, config_path
+
+
+def check_line(text: str) -> str:
+    """Raise ValueError unless text is what can stand in XML, a log and a terminal: printable, and one line.
+
+    >>> check_line("Built-up (dense)")
+    'Built-up (dense)'
+    """
+    bad = next((c for c in text if not c.isprintable()), None)
+    if bad is not None:
+        raise ValueError(f"{text[:40]!r} holds the character {bad!r}, which is not printable; leave it out")
+    return text
+
 
 _COLOR = re.compile(r"^#[0-9a-fA-F]{6}$")
 
@@ -26,7 +48,7 @@ class LegendClass(BaseModel):
 
     id: int
     """Number in the raster; any integer in a label legend, 0..255 in a product."""
-    name: str
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_line)]
     color: str
     """`#rrggbb`."""
 
@@ -77,6 +99,10 @@ class Legend(BaseModel):
         twice = sorted({i for i in ids if ids.count(i) > 1})
         if twice:
             raise ValueError(f"class ids must differ; twice: {twice}")
+        names = [c.name for c in self.classes]
+        same = sorted({name for name in names if names.count(name) > 1})
+        if same:
+            raise ValueError(f"class names must differ, or areas could not be told apart; twice: {same}")
         if self.nodata in ids:
             raise ValueError(f"nodata {self.nodata} is also a class id")
         for other, table in self.remap.items():

@@ -70,6 +70,8 @@ def prepare(request: MapRequest) -> Job:
     if request.workers is not None and request.scheduler is not None:
         raise ConfigError("got both --workers and --scheduler; give one of them")
     model = read_model_file(find_model(request.model)) if request.model else _fitting_builtin(request)
+    if model.card.untrained:
+        logger.warning("model %s has random weights: its map means nothing; give it weights", model.card.name)
     scene = describe_scene(
         request.scene, model.card, bands=request.bands, nodata=request.nodata, resample=request.resample
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from citycover.files.atomic import atomic_path
 from citycover.files.identity import sha256_of
 from citycover.model.card import ModelCard
 from citycover.model.mlm import card_to_json, parse_card
+from citycover.model.trust import check_exported, check_torchscript
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,9 @@ Format = Literal["torchscript", "pt2"]
 CARD = "card.json"
 
 _CHUNK = 1 << 20
+
+_MOST_CARD = 4 << 20
+"""Bytes of a card; what says more is none."""
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -58,11 +63,11 @@ def read_model_file(path: str | Path) -> ModelFile:
             kind = _format_of(names, path)
             text = _card_text(archive, names, path)
         digest = sha256_of(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise _unreadable(path, error) from None
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"the card inside {path} is not JSON: {error}; export the model again") from None
     if not isinstance(data, dict):
         raise ModelError(f"the card inside {path} is not an object; export the model again")
@@ -91,6 +96,7 @@ def load_torchscript(path: str | Path, device: torch.device | str) -> torch.jit.
 
     path = Path(path)
     _need(path, "torchscript")
+    check_torchscript(path)
     with _loading(path):
         module: torch.jit.ScriptModule = torch.jit.load(path, map_location=device)
     return module.eval()
@@ -107,6 +113,7 @@ def load_exported(path: str | Path, device: torch.device | str) -> torch.nn.Modu
 
     path = Path(path)
     _need(path, "pt2")
+    check_exported(path)
     with _loading(path):
         program = torch.export.load(path)
     if torch.device(device).type != "cpu":
@@ -178,6 +185,8 @@ def _need(path: Path, wanted: Format) -> None:
 def _card_text(archive: zipfile.ZipFile, names: list[str], path: Path) -> bytes:
     for name in names:
         if name.endswith(f"/extra/{CARD}"):
+            if archive.getinfo(name).file_size > _MOST_CARD:
+                raise ModelError(f"the card inside {path} is larger than 4 MiB; export the model again")
             return archive.read(name)
     raise ModelError(
         f"model {path} has no card; give it one: "

@@ -6,11 +6,13 @@ All lengths are in pixels of the finest band group.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,16 +21,38 @@ from pydantic import (
     model_validator,
 )
 
-from citycover.classes.legend import Legend, read_legend
+from citycover.classes.legend import Legend, check_line, read_legend
+
+UNTRAINED = "none: random weights"
+"""How `training` begins where nothing was learned."""
 
 Dtype = Literal["uint8", "uint16", "int16", "float32"]
 
-Scale = Annotated[
-    Fraction,
-    BeforeValidator(lambda v: Fraction(str(v))),
-    PlainSerializer(str, return_type=str),
-]
+_LONGEST = 65_536
+"""Pixels: no window, trim or stride is longer. Numbers are bounded before anything is computed with them."""
+_SCALE = re.compile(r"\d{1,4}(/\d{1,4})?|\d{1,4}\.\d{1,6}")
+
+
+def _scale(value: object) -> Fraction:
+    text = str(value).strip()
+    if not _SCALE.fullmatch(text) or not (scale := _fraction(text)):
+        raise ValueError(f'a scale is a positive fraction such as "1", "5" or "1/60", got {text[:40]!r}')
+    return scale
+
+
+def _fraction(text: str) -> Fraction | None:
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        return None
+
+
+Scale = Annotated[Fraction, BeforeValidator(_scale), PlainSerializer(str, return_type=str)]
 """A positive fraction, written "1", "5" or "1/60"."""
+Length = Annotated[int, Field(ge=0, le=_LONGEST)]
+"""Pixels."""
+Line = Annotated[str, Field(max_length=500), AfterValidator(check_line)]
+"""Text of one line, printable."""
 
 
 class _Value(BaseModel):
@@ -38,11 +62,11 @@ class _Value(BaseModel):
 class BandGroup(_Value):
     """Bands that share one grid; the network gets one (n, band, y, x) tensor for each group, in order."""
 
-    name: str = "image"
-    bands: tuple[tuple[str, ...], ...] = Field(min_length=1)
+    name: Line = "image"
+    bands: tuple[tuple[Line, ...], ...] = Field(min_length=1, max_length=1000)
     """One entry a band, in the order of the network; an entry lists the names that it answers to,
     the canonical one first (`["nir", "B08", "B8A"]`)."""
-    ratio: int = Field(default=1, ge=1)
+    ratio: int = Field(default=1, ge=1, le=1000)
     """Pixel size as a multiple of the finest group's (Sentinel-2: 1, 2, 6)."""
     dtypes: tuple[Dtype, ...] = Field(min_length=1)
     """Pixel types of files that the network understands; the tensor has the file's type for uint8 and
@@ -80,21 +104,21 @@ class BandGroup(_Value):
 class WindowRule(_Value):
     """Which window sizes the network takes."""
 
-    size: int = Field(ge=1)
+    size: int = Field(ge=1, le=_LONGEST)
     """The size to use unless something better is known."""
     fixed: bool = False
     """True: no other size works."""
-    multiple: int = Field(default=1, ge=1)
+    multiple: int = Field(default=1, ge=1, le=_LONGEST)
     """Sizes are multiples of this."""
-    maximum: int = Field(default=4096, ge=1)
+    maximum: int = Field(default=4096, ge=1, le=_LONGEST)
     """Largest size that makes sense."""
 
 
 class ModelCard(_Value):
     """What a network needs and gives."""
 
-    name: str
-    version: str = "1"
+    name: Line
+    version: Line = "1"
     description: str = ""
     groups: tuple[BandGroup, ...] = Field(min_length=1)
     gsd: tuple[float, float] | None = None
@@ -102,11 +126,11 @@ class ModelCard(_Value):
     native_gsd: float | None = None
     """The GSD it was trained at, in metres: what `--resample` reads at."""
     window: WindowRule
-    stride: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1, le=_LONGEST)
     """Network stride: distance of windows and trim + feather are multiples of it."""
-    trim: int = Field(ge=0)
+    trim: Length
     """Pixels at each side of a window that padding contaminates: they never vote."""
-    feather: int = Field(ge=0)
+    feather: Length
     """Width of the raised cosine over which neighbours hand over."""
     disagreement: float | None = Field(default=None, ge=0, le=1)
     """Share of pixels deeper than `trim` whose class hung on where the window lay, as the export measured it
@@ -118,7 +142,10 @@ class ModelCard(_Value):
     activation: Literal["logits", "probabilities"] = "logits"
     """What comes out of the network."""
     channels: tuple[int, ...] = ()
-    """Legend id of each output channel; empty: the legend's own order."""
+    """Legend id of each channel of probability; empty: the legend's own order."""
+    background: int | None = None
+    """Id of the class that is the absence of the only other one: the network gives one channel p (or its
+    logit), and the background gets 1 - p, so it is mapped where p < 0.5."""
     legend: Annotated[Legend, BeforeValidator(lambda v: read_legend(v) if isinstance(v, str) else v)]
     """Classes; a card.toml may name a built-in legend instead."""
     receptive_field: int | None = None
@@ -131,7 +158,7 @@ class ModelCard(_Value):
     """What it was trained on, or how its rules were made."""
     sources: tuple[str, ...] = ()
     """Papers and records behind it."""
-    licence: str = "Apache-2.0"
+    licence: str = "not said"
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:
@@ -142,8 +169,7 @@ class ModelCard(_Value):
             raise ValueError(f"channels name ids that are not in the legend: {stray}")
         if self.groups[0].ratio != 1:
             raise ValueError("the first band group must be the finest one, ratio 1")
-        if self.output_scale <= 0:
-            raise ValueError("output_scale must be positive")
+        self._check_background()
         if (self.trim + self.feather) % self.stride:
             raise ValueError(
                 f"trim + feather = {self.trim + self.feather} is not a multiple of stride {self.stride}"
@@ -167,6 +193,28 @@ class ModelCard(_Value):
                 raise ValueError(f"{what} {length} x output_scale {self.output_scale} is not a whole number")
         self.legend.check_product()
         return self
+
+    def _check_background(self) -> None:
+        if self.background is None and len(self.channels) == 1:
+            raise ValueError(
+                "one channel cannot be a map: there is nothing that it could be instead; give the legend a "
+                "second class for what is not the first, and name its id as background"
+            )
+        if self.background is not None and (len(self.channels) != 2 or self.background not in self.channels):
+            raise ValueError(
+                f"background {self.background} needs a legend of two classes, of which it is one; got "
+                f"channels {list(self.channels)}"
+            )
+
+    @cached_property
+    def scores(self) -> int:
+        """Channels that the network gives: those of the map, or one where the other is its absence."""
+        return len(self.channels) if self.background is None else 1
+
+    @property
+    def untrained(self) -> bool:
+        """The weights are random: what the network gives means nothing."""
+        return self.training.startswith(UNTRAINED)
 
     @cached_property
     def bands(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -17,19 +17,27 @@ if TYPE_CHECKING:
 
 
 def check_against_card(
-    function: Callable[..., Tensor], card: ModelCard, device: torch.device | str = "cpu"
+    function: Callable[..., Tensor],
+    card: ModelCard,
+    device: torch.device | str = "cpu",
+    sides: Sequence[int] | None = None,
 ) -> None:
-    """Run small probe windows of random digital numbers and compare what comes out with the card.
+    """Run windows of random digital numbers and compare what comes out with the card.
+
+    Args:
+        function: the network.
+        card: what it promises.
+        device: where it lies.
+        sides: of the windows, in pixels; None: a small one that the card allows.
 
     Raises:
         ModelError: the network takes other inputs, or gives another shape, type or non-finite numbers.
     """
     import torch
 
-    side = probe_side(card)
-    kinds = [d == "uint8" for group in card.groups for d in group.dtypes]
-    for eight_bit in sorted(set(kinds)):
-        windows = probe_windows(card, side, device, eight_bit=eight_bit)
+    kinds = sorted({d == "uint8" for group in card.groups for d in group.dtypes})
+    for turn, (side, eight_bit) in enumerate((s, e) for s in sides or (probe_side(card),) for e in kinds):
+        windows = probe_windows(card, side, device, eight_bit=eight_bit, count=1 + turn % 2)
         said = ", ".join(f"{tuple(w.shape)} {str(w.dtype).removeprefix('torch.')}" for w in windows)
         try:
             with torch.inference_mode():
@@ -37,9 +45,10 @@ def check_against_card(
         except Exception as error:
             raise ModelError(
                 f"the network does not take the windows that the card of {card.name!r} promises, {said}: "
-                f"{last_line(error)}; mend groups, dtypes or window in the card, or the network"
+                f"{last_line(error)}; mend groups, dtypes or window in the card (`fixed = true` where only "
+                "one size works), or the network"
             ) from error
-        _check_scores(scores, card, side)
+        _check_scores(scores, card, len(windows[0]), side)
 
 
 def probe_side(card: ModelCard, floor: int = 64) -> int:
@@ -80,7 +89,7 @@ def probe_windows(
     return windows
 
 
-def _check_scores(scores: object, card: ModelCard, side: int) -> None:
+def _check_scores(scores: object, card: ModelCard, count: int, side: int) -> None:
     import torch
 
     if not isinstance(scores, torch.Tensor):
@@ -89,7 +98,7 @@ def _check_scores(scores: object, card: ModelCard, side: int) -> None:
             "(n, channel, y, x) is needed; export the part that gives it"
         )
     out = int(side * card.output_scale)
-    wanted = (2, len(card.channels), out, out)
+    wanted = (count, card.scores, out, out)
     if tuple(scores.shape) != wanted:
         raise ModelError(
             f"the network of {card.name!r} gives scores of shape {tuple(scores.shape)}; its card "
@@ -114,7 +123,7 @@ def _check_scores(scores: object, card: ModelCard, side: int) -> None:
 
 def check_scores(scores: Tensor, card: ModelCard, windows: int, side: tuple[int, int]) -> None:
     """Raise ModelError unless scores have the shape that the card promises."""
-    wanted = (windows, len(card.channels), *side)
+    wanted = (windows, card.scores, *side)
     if tuple(scores.shape) != wanted:
         raise ModelError(
             f"model {card.name!r} gave scores of shape {tuple(scores.shape)}; its card promises {wanted} "

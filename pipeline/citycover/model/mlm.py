@@ -31,7 +31,7 @@ def card_to_item(card: ModelCard) -> dict[str, Any]:
             "start_datetime": "1970-01-01T00:00:00Z",
             "end_datetime": "9999-12-31T23:59:59Z",
             "description": card.description or card.name,
-            "license": card.licence,
+            "license": "other" if card.licence == "not said" else card.licence,
             "mlm:name": card.name,
             "mlm:architecture": card.name,
             "mlm:tasks": output["tasks"],
@@ -73,7 +73,7 @@ def _output(card: ModelCard) -> dict[str, Any]:
         "name": card.task,
         "tasks": ["semantic-segmentation" if card.task == "classes" else "multi-label-classification"],
         "result": {
-            "shape": [-1, len(card.channels), side, side],
+            "shape": [-1, card.scores, side, side],
             "dim_order": ["batch", "classes", "height", "width"],
             "data_type": "float32",
         },
@@ -100,7 +100,8 @@ def parse_card(data: dict[str, Any], where: str) -> ModelCard:
         ModelError: fields are missing, unknown or contradict each other.
     """
     if data.get("type") == "Feature":
-        data = data.get("properties", {}).get("citycover:card", {})
+        properties = data.get("properties")
+        data = properties.get("citycover:card", {}) if isinstance(properties, dict) else {}
     try:
         return ModelCard.model_validate(data)
     except ValidationError as error:

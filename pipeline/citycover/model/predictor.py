@@ -116,6 +116,17 @@ class ModelPredictor:
 _: tuple[type[Predictor], type[Predictor]] = (FunctionPredictor, ModelPredictor)
 
 
+def _with_background(scores: Tensor, card: ModelCard, own: Tensor) -> Tensor:
+    """One channel (n, 1, y, x) of scores and its absence, in the order of the card's channels, into `own`."""
+    absent = card.channels.index(card.background)
+    present = own[:, 1 - absent]  # (n, y, x)
+    present.copy_(scores[:, 0])
+    if card.activation == "logits":
+        present.sigmoid_()
+    torch.sub(1, present, out=own[:, absent])
+    return own
+
+
 def to_probabilities(scores: Tensor, card: ModelCard, out: Tensor | None = None) -> Tensor:
     """(n, c, y, x) scores of any type and layout to planar float32 probabilities, the caller's own.
 
@@ -126,7 +137,11 @@ def to_probabilities(scores: Tensor, card: ModelCard, out: Tensor | None = None)
         card: of the network that gave them.
         out: memory for the result; None: new.
     """
-    own = torch.empty(scores.shape, dtype=torch.float32, device=scores.device) if out is None else out
+    channels = scores.shape[1] if card.background is None else 2
+    shape = (len(scores), channels, *scores.shape[2:])
+    own = torch.empty(shape, dtype=torch.float32, device=scores.device) if out is None else out
+    if card.background is not None:
+        return _with_background(scores, card, own)
     own.copy_(scores)
     if card.activation == "probabilities":
         return own

@@ -89,3 +89,25 @@ def test_a_network_that_changes_when_scripted_is_refused(tmp_path: Path) -> None
 def test_a_preset_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="models list"):
         export_preset("atlantis", tmp_path / "m.pt")
+
+
+class OneSize(nn.Module):
+    """What a trace of attention keeps: the size and the number of windows that it was traced with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.float().mean(1).reshape(2, 1, 64, 64)
+        return torch.cat([-z, z], 1)
+
+
+def test_a_network_that_takes_one_size_is_found_at_export(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(OneSize(), torch.rand(2, 3, 64, 64)), tmp_path / "raw.pt")
+    card = tmp_path / "card.toml"
+    card.write_text(
+        'name = "b"\ntrim = 0\nfeather = 8\n[[groups]]\nbands = ["red", "green", "blue"]\n'
+        'dtypes = ["uint8"]\n[window]\nsize = 256\n[legend]\nname = "b"\nnodata = 0\n'
+        'classes = [{id = 1, name = "a", '
+        'color = "#000000"}, {id = 2, name = "b", color = "#ff0000"}]\n'
+    )
+    with pytest.raises(ModelError, match=r"does not take the windows that the card .* promises"):
+        adopt_torchscript(tmp_path / "raw.pt", card, tmp_path / "m.pt")
+    assert not (tmp_path / "m.pt").exists()

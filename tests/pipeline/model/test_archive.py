@@ -1,12 +1,15 @@
 import json
 import zipfile
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from making import make_card
+from making import make_card, make_legend
 from torch import Tensor, nn
 
+from citycover.classes.legend import Legend, LegendClass
 from citycover.errors import ModelError
 from citycover.model.archive import (
     load_model,
@@ -19,6 +22,7 @@ from citycover.model.builtin import NAMES, builtin_path, find_model, read_builti
 from citycover.model.card import ModelCard
 from citycover.model.checks import check_against_card
 from citycover.model.mlm import parse_card
+from citycover.model.predictor import to_probabilities
 
 
 class Net(nn.Module):
@@ -124,3 +128,72 @@ def test_the_built_in_models_are_small_and_say_where_they_come_from() -> None:
     for model in read_builtins():
         assert model.path.stat().st_size < 50_000
         assert isinstance(model.card, ModelCard) and model.card.sources and model.card.licence == "Apache-2.0"
+
+
+def card_with(**fields: Any) -> ModelCard:
+    return ModelCard.model_validate(make_card(64, 4, 8).model_dump() | fields)
+
+
+@pytest.mark.parametrize(
+    "scale", ["1/0", "1e99999999", "0", "-1", "nan", "inf", "1/99999999999", "9" * 5000, "", None]
+)
+def test_scales_that_are_none_are_refused_at_once(scale: str | None) -> None:
+    with pytest.raises(ValueError, match="positive fraction"):
+        card_with(output_scale=scale)
+
+
+@pytest.mark.parametrize("scale", ["1", "5", "1/4", 1, 0.5])
+def test_scales_are_read(scale: object) -> None:
+    assert card_with(output_scale=scale).output_scale == Fraction(str(scale))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"window": {"size": 2**40}},
+        {"trim": 10**12},
+        {"feather": -1},
+        {"stride": 10**9},
+        {"name": "a\x1b[2Jb"},
+        {"name": "\ud800"},
+        {"name": "x" * 2_000_000},
+    ],
+)
+def test_numbers_and_names_of_a_card_are_bounded(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"card|character|input"):
+        card_with(**fields)
+
+
+def test_one_channel_needs_a_background() -> None:
+    one = make_legend(1).model_dump()
+    with pytest.raises(ValueError, match="one channel cannot be a map"):
+        card_with(legend=one, channels=())
+    two = make_legend(2)
+    with pytest.raises(ValueError, match="needs a legend of two classes"):
+        card_with(background=two.ids[0])
+    card = card_with(legend=two.model_dump(), channels=(), background=two.ids[0])
+    assert card.scores == 1 and len(card.channels) == 2
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("activation", ["logits", "probabilities"])
+def test_a_background_gets_what_its_class_does_not(order: tuple[int, int], activation: str) -> None:
+    legend = make_legend(2)
+    channels = tuple(legend.ids[k] for k in order)
+    fields = {"legend": legend.model_dump(), "channels": channels, "background": legend.ids[0]}
+    card = card_with(**fields, activation=activation)
+    scores = torch.randn(3, 1, 8, 6)
+    present = scores.sigmoid() if activation == "logits" else scores.sigmoid_()
+    found = to_probabilities(scores, card)
+    for rank, position in enumerate(order):
+        wanted = present if position == 1 else 1 - present
+        torch.testing.assert_close(found[:, rank : rank + 1], wanted)
+
+
+def test_class_names_can_be_written_and_told_apart() -> None:
+    for name in ("a\x00b", "a\x1bb", "a\nb", ""):
+        with pytest.raises(ValueError, match=r"printable|at least 1"):
+            LegendClass(id=1, name=name, color="#000000")
+    twice = [{"id": k, "name": "Water", "color": "#000000"} for k in (1, 2)]
+    with pytest.raises(ValueError, match="class names must differ"):
+        Legend.model_validate({"name": "x", "nodata": 0, "classes": twice})
