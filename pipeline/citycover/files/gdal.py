@@ -8,6 +8,9 @@ READ_OPTIONS: dict[str, Any] = {
     # Side-cars (.msk, .aux.xml, .ovr) are looked for by name: EMPTY_DIR would hide them, and listing a
     # folder or a bucket of 100,000 scenes costs more than reading one.
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
+    # Threads that read several sources of a VRT at once (GDAL 3.10) lose their errors: a read with a missing
+    # source then "succeeds" and leaves zeros. Each source is still decoded in several threads.
+    "VRT_NUM_THREADS": "1",
 }
 """GDAL settings under which every scene is described and read."""
 

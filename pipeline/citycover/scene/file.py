@@ -144,7 +144,7 @@ def _read_info(path: str, dataset: Any, stat: Any) -> FileInfo:
         compression=structure.get("COMPRESSION"),
         interleave=structure.get("INTERLEAVE"),
         overviews=len(dataset.overviews(1)),
-        masks=tuple(_validity(flags) for flags in dataset.mask_flag_enums),
+        masks=_validities(dataset.mask_flag_enums, colours),
         nodata=tuple(
             v if v is not None and can_occur(v, dtype) else None
             for v, dtype in zip(dataset.nodatavals, dataset.dtypes, strict=True)
@@ -166,6 +166,19 @@ def _read_info(path: str, dataset: Any, stat: Any) -> FileInfo:
 def _block(dataset: Any) -> tuple[int, int]:
     shapes = dataset.block_shapes
     return max(s[0] for s in shapes), max(s[1] for s in shapes)
+
+
+def _validities(flags: Sequence[Sequence[Any]], colours: Sequence[str]) -> tuple[Validity, ...]:
+    """Where the validity of each band comes from.
+
+    GDAL takes an alpha band for one only at the second or fourth place and of uint8 or uint16, and not at all
+    beside a nodata tag; here alpha is what is tagged so.
+    """
+    found = [_validity(of_band) for of_band in flags]
+    for i in range(len(found)):
+        if found[i] in {"none", "nodata"} and "alpha" in (*colours[:i], *colours[i + 1 :]):
+            found[i] = "alpha"
+    return tuple(found)
 
 
 def _validity(flags: Sequence[Any]) -> Validity:

@@ -7,20 +7,11 @@ import rasterio.shutil
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from rasters import write
 
 from citycover.geometry.window import Window
 from citycover.read.raster import RasterReader
 from citycover.scene.assemble import describe_scene
-
-
-def write(path: Path, values: np.ndarray, **changes: object) -> Path:
-    profile = {
-        "driver": "GTiff", "height": values.shape[1], "width": values.shape[2], "count": len(values),
-        "dtype": values.dtype, "crs": "EPSG:32633", "transform": Affine(1, 0, 5e5, 0, -1, 5.8e6),
-    } | changes  # fmt: skip
-    with rasterio.open(path, "w", **profile) as dataset:
-        dataset.write(values)
-    return path
 
 
 def read(
@@ -165,3 +156,66 @@ def test_numbers_too_large_for_float32_are_invalid(tmp_path: Path) -> None:
     wanted[3, 4] = wanted[5, 6] = False
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(valid, wanted)
+
+
+RED, GREEN, BLUE, ALPHA, OTHER = (
+    rasterio.enums.ColorInterp[name] for name in ("red", "green", "blue", "alpha", "undefined")
+)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
+@pytest.mark.parametrize(
+    "colours",
+    [(RED, GREEN, BLUE, ALPHA), (ALPHA, RED, GREEN, BLUE), (RED, GREEN, BLUE, OTHER, ALPHA), (RED, ALPHA)],
+)
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_alpha_of_any_type_at_any_place_is_validity(
+    tmp_path: Path, dtype: str, colours: tuple, nodata: int | None
+) -> None:
+    image = np.full((len(colours), 20, 30), 9, dtype)
+    image[colours.index(ALPHA), :, 12:] = 1
+    image[colours.index(ALPHA), :, :12] = 0
+    path = write(tmp_path / "x.tif", image, nodata=nodata, photometric="minisblack")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = colours
+    _, valid, _ = read(path)
+    assert valid[:, 12:].all() and not valid[:, :12].any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "pixels"),
+    [
+        ("float32", 0.1, [0.1, 0.1 + 2e-8, 0.1001, 0]),
+        ("float32", -9999.9, [-9999.9, -9999.899, -9999.89, np.nan]),
+        ("float32", 1e20, [1e20, 1.0000001e20, 1.00001e20, np.inf]),
+        ("float32", -3.40282346638529e38, [-3.4028235e38, -1e30, 0, 1]),
+        ("float64", 0.1, [0.1, np.nextafter(0.1, 1), 0.1000001, 0]),
+        ("float32", np.nan, [np.nan, 0, 1, 2]),
+        ("float32", np.inf, [np.inf, 0, 1, 2]),
+        ("float32", 0, [0, -0.0, 1e-30, 1]),
+        ("int16", -32768, [-32768, -32767, 0, 1]),
+        ("uint16", 65535, [65535, 65534, 0, 1]),
+        ("int32", -2147483648, [-2147483648, 0, 1, 2]),
+    ],
+)
+def test_nodata_is_compared_as_gdal_compares_it(
+    tmp_path: Path, dtype: str, nodata: float, pixels: list[float]
+) -> None:
+    path = write(tmp_path / "x.tif", np.array(pixels, dtype).reshape(1, 2, 2), nodata=nodata)
+    with rasterio.open(path) as dataset:
+        wanted = (dataset.read_masks(1) > 0) & np.isfinite(dataset.read(1).astype("float32"))
+    _, valid, _ = read(path)
+    np.testing.assert_array_equal(valid, wanted)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint8", 256), ("uint8", -1), ("uint8", 7.5), ("int16", np.nan)]
+)
+def test_nodata_that_cannot_occur_says_nothing(tmp_path: Path, dtype: str, nodata: float) -> None:
+    path = write(tmp_path / "x.tif", np.array([[[0, 7], [8, 255]]], dtype))
+    vrt = tmp_path / "x.vrt"
+    rasterio.shutil.copy(path, vrt, driver="VRT")
+    vrt.write_text(
+        vrt.read_text().replace("<ColorInterp>", f"<NoDataValue>{nodata}</NoDataValue><ColorInterp>")
+    )
+    assert read(vrt)[1].all()

@@ -1,0 +1,205 @@
+"""BandFile: bands of one open file, and what is left of a window that cannot be read.
+
+A handle that has failed is never used again. GDAL keeps what a failed read left in its cache of blocks, and
+remembers of a VRT's source that it could not be opened: the next read through the same handle "succeeds" and
+delivers garbage or zeros. So a window that fails is read again block by block through a fresh handle, decoded
+in one thread, which is closed in turn as soon as a block fails; blocks that fail for good are holes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from citycover.errors import SceneError
+from citycover.geometry.window import Window
+from citycover.machine.descriptors import need_descriptors
+from citycover.read.heed import heed, listen
+from citycover.read.reader import Hole
+from citycover.read.valid import MaskReader, differs, mask_readers
+from citycover.scene.scene import BandSource
+
+_ATTEMPTS = 2
+"""How often a block is tried before it is a hole: networks fail for a moment, disks do not."""
+
+_POOL = 100
+"""Sources that GDAL holds open at a time in all VRTs of a process (GDAL_MAX_DATASET_POOL_SIZE)."""
+
+_SPARE = 8
+"""Descriptors that opening one file may take, its side-cars included."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Handle:
+    """An open dataset and the ways to ask it for validity."""
+
+    def __init__(self, path: str, bands: Sequence[BandSource]) -> None:
+        self.dataset = rasterio.open(path)
+        self.masks: list[MaskReader] = mask_readers(self.dataset, bands)
+        for band in bands:
+            flags = {flag.name for flag in self.dataset.mask_flag_enums[band.index - 1]}
+            lost_mask = band.validity == "mask" and "all_valid" in flags
+            if self.dataset.dtypes[band.index - 1] != band.dtype or lost_mask:
+                raise SceneError(
+                    f"{path} is not what it was when the run began (pixel type or mask differ); "
+                    f"files of a scene must stay as they are during a run; start again"
+                )
+
+
+class BandFile:
+    """An open file and the places that its bands take in the group."""
+
+    def __init__(self, path: str, bands: Sequence[BandSource], places: Sequence[int]) -> None:
+        """Open a file.
+
+        Raises:
+            RasterioError: it cannot be opened.
+            SceneError: it is not what was described.
+            MachineError: too few file descriptors are left to read it.
+        """
+        self._path = path
+        self._places = list(places)
+        self._bands = [bands[place] for place in places]
+        self._indexes = [band.index for band in self._bands]
+        self._dtype = np.result_type(*(np.dtype(band.dtype) for band in self._bands))
+        self._broken: dict[Window, str] = {}
+        first, last = self._places[0], self._places[-1]
+        in_a_row = self._places == list(range(first, last + 1))
+        self._slice = slice(first, last + 1) if in_a_row else None
+        need_descriptors(_SPARE)
+        self._main: _Handle | None = _Handle(path, self._bands)
+        self._alone: _Handle | None = None
+        dataset = self._main.dataset
+        self.transform, self.height, self.width = dataset.transform, dataset.height, dataset.width
+        self._block = dataset.block_shapes[self._indexes[0] - 1]
+        pixels = max(rows * cols for rows, cols in dataset.block_shapes)
+        self.block_bytes = int(pixels * sum(np.dtype(name).itemsize for name in dataset.dtypes))
+        """Decoded size of the largest block of all bands: interleaved bands are decoded together."""
+        if dataset.driver == "VRT":
+            need_descriptors(min(_POOL, len(dataset.files)) + _SPARE)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        for handle in (self._main, self._alone):
+            if handle is not None:
+                handle.dataset.close()
+        self._main = self._alone = None
+
+    def read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
+        """Read the file's bands of a window into their places; clear `valid` where they are not."""
+        if not any(block.clip(window) for block in self._broken):
+            try:
+                self._main = self._main or _Handle(self._path, self._bands)
+                self._read_part(self._main, window, values, valid)
+                return []
+            except RasterioError as error:
+                logger.debug("%s: %s at %s, trying block by block", self._path, reason_of(error), window)
+                need_descriptors(_SPARE)  # too few look like a damaged file
+                self.close()
+        return self._salvage(window, values, valid)
+
+    def _salvage(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
+        """Read a window block by block of the file; what fails for good is a hole."""
+        holes: list[Hole] = []
+        for block in self._blocks(window):
+            part = block.clip(window)
+            assert part is not None, "blocks are those that the window touches"
+            inside = part.shift(-window.row, -window.col).slices
+            reason = self._broken.get(block)
+            if reason is None:
+                reason = self._try_part(part, values[inside], valid[inside])
+                if reason is None:
+                    continue
+                # Whatever reads this block later must see the same: remembered, not tried again.
+                self._broken[block] = reason
+                logger.info("unreadable block of %s at %s: %s", self._path, block, reason)
+            valid[inside] = False
+            holes.append(Hole(part, self._path, reason))
+        return _joined(holes)
+
+    def _blocks(self, window: Window) -> Iterator[Window]:
+        """Blocks of the file that a window touches."""
+        height, width = self._block
+        for row in range(window.row // height * height, window.row_end, height):
+            for col in range(window.col // width * width, window.col_end, width):
+                yield Window(row, col, height, width)
+
+    def _try_part(self, part: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> str | None:
+        """Read a part, more than once if need be; why it failed, None where it did not."""
+        reason = ""
+        for _ in range(_ATTEMPTS):
+            try:
+                if self._alone is None:
+                    with rasterio.Env(GDAL_NUM_THREADS="1"):
+                        self._alone = _Handle(self._path, self._bands)
+                self._read_part(self._alone, part, values, valid)
+                return None
+            except RasterioError as error:
+                reason = reason_of(error)
+                need_descriptors(_SPARE)
+                self.close()
+        return reason
+
+    def _read_part(
+        self, handle: _Handle, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> None:
+        """Read values and validity; `valid` is touched only if all of it could be read."""
+        listen()
+        where = RasterioWindow(window.col, window.row, window.width, window.height)
+        pixels = self._read_values(handle.dataset, where, values)
+        checks = [mask(where) for mask in handle.masks]
+        heed()
+        for plane, place, band in zip(pixels, self._places, self._bands, strict=True):
+            if plane.dtype.kind == "f":
+                checks.append(np.isfinite(values[:, :, place]))  # as kept: float64 may be too large for it
+            if band.nodata is not None and not math.isnan(band.nodata):
+                checks.append(differs(plane, band.nodata))
+        for check in checks:
+            valid &= check
+
+    def _read_values(self, dataset: Any, where: RasterioWindow, values: NDArray[Any]) -> NDArray[Any]:
+        """Fill the places of this file in `values`; the numbers as (band, y, x) in the file's own type."""
+        if self._slice is not None and self._dtype == values.dtype:
+            target = values[:, :, self._slice].transpose(2, 0, 1)  # a view: GDAL writes with its strides
+            dataset.read(self._indexes, window=where, out=target)
+            return target
+        pixels: NDArray[Any] = dataset.read(self._indexes, window=where, out_dtype=self._dtype)
+        with np.errstate(over="ignore"):  # a float64 too large for float32 becomes inf, which is invalid
+            for place, plane in zip(self._places, pixels, strict=True):
+                values[:, :, place] = plane
+        return pixels
+
+
+def reason_of(error: BaseException) -> str:
+    """What GDAL said first: the last exception only says that there was one before."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(getattr(error, "errmsg", "") or error)
+    return " ".join(text.split())
+
+
+def _joined(holes: Sequence[Hole]) -> list[Hole]:
+    """Merge holes that lie directly under each other: a lost stretch of one-row strips is one hole."""
+    joined: list[Hole] = []
+    for hole in holes:
+        above = joined[-1] if joined else None
+        if above and _continues(above.window, hole.window):
+            window = above.window
+            tall = Window(window.row, window.col, window.height + hole.window.height, window.width)
+            joined[-1] = Hole(tall, above.path, above.reason)
+        else:
+            joined.append(hole)
+    return joined
+
+
+def _continues(above: Window, below: Window) -> bool:
+    return (above.col, above.width, above.row_end) == (below.col, below.width, below.row)
