@@ -1,0 +1,109 @@
+"""Cells of label rasters, read at their own resolution, as channels of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from citycover.classes.legend import Legend
+from citycover.classes.raster import ClassRaster, listed, name_legends
+from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
+from citycover.errors import ConfigError
+from citycover.geometry.window import Window
+
+_CHUNK = 256
+"""Cells; side of the squares that are read and kept."""
+
+_KEPT = 64
+"""Squares that are kept: 8 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A label raster, and what its numbers mean to the network; small and picklable."""
+
+    path: Path
+    grid: GeoBox
+    table: ClassTable
+    """Ids of the raster -> output channels of the network."""
+
+
+def channel_table(legend: Legend, channels: Sequence[int], table: Mapping[int, int]) -> ClassTable:
+    """Ids of labels -> output channels; classes that the network has no channel for are no class.
+
+    Args:
+        legend: of the network.
+        channels: legend id of each output channel.
+        table: ids of the labels to ids of the legend.
+    """
+    onto = ClassTable.onto(legend, table)
+    place = {id_: channel for channel, id_ in enumerate(channels)}
+    moved = np.array([*(place.get(id_, NO_CLASS) for id_ in legend.ids), NO_CLASS], np.int16)
+    return ClassTable(onto.ids, moved[onto.ranks], onto.title)  # NO_CLASS = -1 picks the last
+
+
+class CellReader:
+    """Windows of a sheet, on its own grid; what was read last is kept. For one thread.
+
+    Raises:
+        ConfigError: the raster cannot be opened.
+    """
+
+    def __init__(self, sheet: Sheet) -> None:
+        self.sheet = sheet
+        self._raster = ClassRaster(sheet.path, "labels")
+        self._chunk = lru_cache(maxsize=_KEPT)(self._read_chunk)
+
+    def read(self, window: Window) -> NDArray[np.int16]:
+        """(y, x) channel of each cell or NO_CLASS, also outside of the raster.
+
+        Raises:
+            ConfigError: the raster cannot be read, or holds ids that its legend does not have.
+        """
+        channels = np.full((window.height, window.width), NO_CLASS, np.int16)
+        inside = window.clip(self._raster.whole)
+        if inside is None:
+            return channels
+        for by in range(inside.row // _CHUNK, -(-inside.row_end // _CHUNK)):
+            for bx in range(inside.col // _CHUNK, -(-inside.col_end // _CHUNK)):
+                square = Window(by * _CHUNK, bx * _CHUNK, _CHUNK, _CHUNK)
+                part = inside.clip(square)
+                assert part is not None, "squares were chosen to meet the window"
+                to = part.shift(-window.row, -window.col).slices
+                channels[to] = self._chunk(by, bx)[part.shift(-square.row, -square.col).slices]
+        return channels
+
+    def _read_chunk(self, by: int, bx: int) -> NDArray[np.int16]:
+        window = Window(by * _CHUNK, bx * _CHUNK, _CHUNK, _CHUNK).clip(self._raster.whole)
+        assert window is not None, "squares were chosen inside the raster"
+        labels, valid = self._raster.read(window)
+        channels = self.sheet.table.ranks_of(labels)
+        channels[~valid] = NO_CLASS
+        if channels.min() == UNKNOWN:
+            refuse_unknown(self.sheet, labels[channels == UNKNOWN])
+        return channels
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._raster.__exit__(None, None, None)
+
+
+def refuse_unknown(sheet: Sheet, stray: NDArray[np.integer]) -> None:
+    """Say which ids the legend of a sheet does not have.
+
+    Raises:
+        ConfigError: always.
+    """
+    ids, counts = np.unique(stray, return_counts=True)
+    seen = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    raise ConfigError(
+        f"labels {sheet.path} hold ids that {sheet.table.title} does not have: {listed(seen, 'cells')}; "
+        f"{name_legends(seen)}; say with --labels-legend which one their numbers are written in, in the "
+        "version of that legend that they were published with"
+    )

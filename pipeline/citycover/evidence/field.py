@@ -1,0 +1,160 @@
+"""The labels' evidence at every pixel, and what it makes of the network's probabilities. On the device.
+
+    score_k = strength * log(P_k / prior_k) + log(q_k + 1e-5),   q_k = (1 - noise) S_k + noise * share_k
+
+S is the one-hot of the labels at pixel centres: cells of all sheets within reach vote with their weights, and
+what has no label does not vote. Where no label is within reach the network decides alone: P stays as it is.
+A class that training never had has no evidence of the network for or against it: P_k / prior_k := 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from citycover.classes.table import NO_CLASS
+from citycover.evidence.cells import CellReader, Sheet
+from citycover.evidence.kernel import cell_weights
+from citycover.evidence.place import Placement, between_nodes
+from citycover.evidence.rule import Rule
+from citycover.geometry.window import Window
+
+_FLOOR = 1e-5
+"""Share that a class without any label nearby still has."""
+
+_LABELLED = 1e-3
+"""Weight of labelled cells above which a pixel has labels within reach."""
+
+_FINER = 8
+"""Points per cell at which a Gaussian is computed where grids are not aligned; in between it is bilinear."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelEvidence:
+    """Labels of the place that is mapped, and how far they are believed; small and picklable."""
+
+    sheets: tuple[Sheet, ...]
+    """Where several have a label, all of them vote."""
+    prior: tuple[float, ...]
+    """(channel,) mean probability that the network gives; 0: training never had the class."""
+    shares: tuple[float, ...]
+    """(channel,) of the labels in the area that is mapped."""
+    rule: Rule
+
+
+class LabelField:
+    """The labels around an output grid, window by window; never holds more of them than a window sees."""
+
+    def __init__(self, labels: LabelEvidence, grid: GeoBox, device: torch.device) -> None:
+        """Open the sheets.
+
+        Args:
+            labels: what to believe.
+            grid: of the output; windows are pixels of it.
+            device: of the probabilities.
+        """
+        self.labels, self.device = labels, device
+        self._sheets = [
+            _PlacedSheet(sheet, grid, len(labels.prior), labels.rule.sigma, device) for sheet in labels.sheets
+        ]
+        column = (len(labels.prior), 1, 1)
+        self._shares = torch.tensor(labels.shares, device=device).view(column)
+        known = [p > 0 for p in labels.prior]
+        self._prior = torch.tensor([p if p > 0 else 1.0 for p in labels.prior], device=device).view(column)
+        self._untrained = [channel for channel, had in enumerate(known) if not had]
+
+    def smoothed(self, window: Window) -> Tensor:
+        """(c, y, x) weights of the labels' classes at pixel centres; all 0 where there is no label."""
+        total = torch.zeros(len(self.labels.prior), window.height, window.width, device=self.device)
+        for sheet in self._sheets:
+            sheet.add_to(total, window)
+        return total
+
+    def __call__(self, probabilities: Tensor, row: int, col: int) -> Tensor:
+        """Put the labels' evidence to the network's.
+
+        Args:
+            probabilities: (c, y, x) float32, blended.
+            row: of the first pixel in the output; it may lie outside.
+            col: likewise.
+
+        Returns:
+            (c, y, x) float32 probabilities, new.
+        """
+        weights = self.smoothed(Window(row, col, *probabilities.shape[1:]))
+        labelled = weights.sum(0)
+        noise = self.labels.rule.noise
+        q = weights.mul_((1 - noise) / labelled.clamp(min=_LABELLED)).add_(noise * self._shares + _FLOOR)
+        likelihood = (probabilities / self._prior).pow_(self.labels.rule.strength)
+        likelihood[self._untrained] = 1
+        posterior = q.mul_(likelihood)
+        # Pixels without any vote are nodata; they must not become NaN on the way there.
+        posterior.div_(posterior.sum(0).clamp_(min=torch.finfo(torch.float32).tiny))
+        return torch.where(labelled > _LABELLED, posterior, probabilities)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for sheet in self._sheets:
+            sheet.reader.close()
+
+
+class _PlacedSheet:
+    """One sheet on an output grid."""
+
+    def __init__(self, sheet: Sheet, grid: GeoBox, classes: int, sigma: float, device: torch.device) -> None:
+        self.reader, self.place = CellReader(sheet), Placement(grid, sheet.grid)
+        self.classes, self.sigma, self.device = classes, sigma, device
+
+    def add_to(self, total: Tensor, window: Window) -> None:
+        """Add what the cells say to (c, y, x) weights."""
+        seen = self.place.seen(window)
+        if seen is None:
+            return
+        channels = self.reader.read(seen)
+        if (channels == NO_CLASS).all():
+            return
+        cells = self._one_hot(channels)
+        if self.place.aligned:
+            down = self.place.rows(window.row, window.height)
+            right = self.place.cols(window.col, window.width)
+            total += self._at(cells, seen, down, right)
+        else:
+            total += self._between(cells, seen, window)
+
+    def _one_hot(self, channels: NDArray[np.int16]) -> Tensor:
+        every = torch.arange(self.classes, dtype=torch.int16, device=self.device)[:, None, None]
+        return (torch.from_numpy(channels).to(self.device) == every).float()  # (c, cell row, cell column)
+
+    def _at(
+        self, cells: Tensor, seen: Window, down: NDArray[np.float64], right: NDArray[np.float64]
+    ) -> Tensor:
+        """(c, y, x) at positions that are the product of rows and columns."""
+        y = cell_weights(down, seen.row, seen.height, self.sigma).to(self.device)
+        x = cell_weights(right, seen.col, seen.width, self.sigma).to(self.device)
+        return y @ (cells @ x.T)
+
+    def _between(self, cells: Tensor, seen: Window, window: Window) -> Tensor:
+        """(c, y, x) at positions that follow the other grid: by way of points among the cells."""
+        finer = _FINER if self.sigma else 1
+        points = [np.arange((n - 1) * finer + 1) / finer for n in (seen.height, seen.width)]
+        field = self._at(cells, seen, points[0] + seen.row, points[1] + seen.col)
+        at = [self._positions(nodes, window) for nodes in self.place.nodes(window)]
+        # grid_sample wants (x, y), -1 to 1 from the first point to the last.
+        scaled = [
+            ((a - first) * (2 / (n - 1)) - 1).float()
+            for a, first, n in zip(at, (seen.row, seen.col), (seen.height, seen.width), strict=True)
+        ]
+        grid = torch.stack([scaled[1], scaled[0]], dim=-1)[None]  # (1, y, x, 2)
+        return grid_sample(field[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+
+    def _positions(self, nodes: NDArray[np.float64], window: Window) -> Tensor:
+        """(y, x) float64 position of each pixel along one axis of the cells."""
+        y = torch.from_numpy(between_nodes(window.row, window.height)).to(self.device)
+        x = torch.from_numpy(between_nodes(window.col, window.width)).to(self.device)
+        return y @ (torch.from_numpy(nodes).to(self.device) @ x.T)

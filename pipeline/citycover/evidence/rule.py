@@ -1,0 +1,48 @@
+"""How far labels are believed beside the network.
+
+The network's evidence is `P / prior` to the power of `strength`; the labels' is their smoothed one-hot, mixed
+with their overall shares as far as they are noise. Clean labels bound what the network may say and are read
+sharply; of noisy ones a wider surrounding is believed, and the network more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_CLEAN, _NOISY = 0.1, 0.2
+"""Noise up to which labels count as clean, and from which on as noisy; in between lies a straight line."""
+
+ENOUGH_CELLS = 1000
+"""Labelled cells on which a measured noise must rest; with fewer the measure itself is noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Strength of the network's evidence and width of the labels', from the noise of the labels.
+
+    >>> Rule(0.05), Rule(0.05).strength, Rule(0.05).sigma
+    (Rule(noise=0.05), 0.5, 0.0)
+    >>> round(Rule(0.3).strength, 6), round(Rule(0.3).sigma, 6)
+    (1.2, 0.7)
+    """
+
+    noise: float
+    """Share of the labels that is wrong, 0 to 1; the labels are trusted by 1 - noise."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise <= 1:
+            raise ValueError(f"the noise of labels is a share, 0 to 1, got {self.noise}")
+
+    @property
+    def _doubt(self) -> float:
+        return min(1.0, max(0.0, (self.noise - _CLEAN) / (_NOISY - _CLEAN)))
+
+    @property
+    def strength(self) -> float:
+        """Power of the network's evidence: neighbouring pixels say much the same, so below 1 at first."""
+        return 0.5 + 0.7 * self._doubt
+
+    @property
+    def sigma(self) -> float:
+        """Width in cells of the Gaussian that labels are smoothed by; 0: bilinear between cell centres."""
+        return 0.35 + 0.35 * self._doubt if self._doubt > 0 else 0.0

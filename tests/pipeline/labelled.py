@@ -1,0 +1,49 @@
+"""Small label rasters on any grid, and what brute force makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from making import make_legend
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from citycover.classes.table import ClassTable
+from citycover.evidence.cells import Sheet, channel_table
+
+UTM = "EPSG:32633"
+CLASSES = 4
+
+
+def grid_of(shape: tuple[int, int], transform: Affine, crs: str = UTM) -> GeoBox:
+    return GeoBox(shape, transform, crs)
+
+
+def image_grid(shape: tuple[int, int], pixel: float = 1.0) -> GeoBox:
+    return grid_of(shape, Affine(pixel, 0, 500_000, 0, -pixel, 5_800_000))
+
+
+def own_table() -> ClassTable:
+    legend = make_legend(CLASSES)
+    return channel_table(legend, legend.ids, {id_: id_ for id_ in (0, *legend.ids)})
+
+
+def write_sheet(path: Path, channels: NDArray[Any], grid: GeoBox, table: ClassTable | None = None) -> Sheet:
+    """A raster of ids 1.. for channels 0.., nodata 0 for -1."""
+    profile = {
+        "driver": "GTiff",
+        "height": channels.shape[0],
+        "width": channels.shape[1],
+        "count": 1,
+        "dtype": "uint8",
+        "nodata": 0,
+        "crs": str(grid.crs),
+        "transform": grid.transform,
+    }
+    with rasterio.open(path, "w", **profile) as out:
+        out.write((channels + 1).astype(np.uint8), 1)
+    return Sheet(path, grid, table or own_table())
