@@ -17,11 +17,11 @@ from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
 from citycover.geometry.window import Window
 
-_CHUNK = 256
+_CHUNK = 512
 """Cells; side of the squares that are read and kept."""
 
-_KEPT = 64
-"""Squares that are kept: 8 MiB."""
+_KEPT = 32
+"""Squares that are kept: 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,10 @@ def channel_table(legend: Legend, channels: Sequence[int], table: Mapping[int, i
 
 
 class CellReader:
-    """Windows of a sheet, on its own grid; what was read last is kept. For one thread.
-
-    Raises:
-        ConfigError: the raster cannot be opened.
-    """
+    """Windows of a sheet, on its own grid. Opens the file for each square of cells, and keeps a few."""
 
     def __init__(self, sheet: Sheet) -> None:
         self.sheet = sheet
-        self._raster = ClassRaster(sheet.path, "labels")
         self._chunk = lru_cache(maxsize=_KEPT)(self._read_chunk)
 
     def read(self, window: Window) -> NDArray[np.int16]:
@@ -67,7 +62,7 @@ class CellReader:
             ConfigError: the raster cannot be read, or holds ids that its legend does not have.
         """
         channels = np.full((window.height, window.width), NO_CLASS, np.int16)
-        inside = window.clip(self._raster.whole)
+        inside = window.clip(Window(0, 0, *self.sheet.grid.shape))
         if inside is None:
             return channels
         for by in range(inside.row // _CHUNK, -(-inside.row_end // _CHUNK)):
@@ -80,18 +75,15 @@ class CellReader:
         return channels
 
     def _read_chunk(self, by: int, bx: int) -> NDArray[np.int16]:
-        window = Window(by * _CHUNK, bx * _CHUNK, _CHUNK, _CHUNK).clip(self._raster.whole)
+        window = Window(by * _CHUNK, bx * _CHUNK, _CHUNK, _CHUNK).clip(Window(0, 0, *self.sheet.grid.shape))
         assert window is not None, "squares were chosen inside the raster"
-        labels, valid = self._raster.read(window)
+        with ClassRaster(self.sheet.path, "labels") as raster:
+            labels, valid = raster.read(window)
         channels = self.sheet.table.ranks_of(labels)
         channels[~valid] = NO_CLASS
         if channels.min() == UNKNOWN:
             refuse_unknown(self.sheet, labels[channels == UNKNOWN])
         return channels
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._raster.__exit__(None, None, None)
 
 
 def refuse_unknown(sheet: Sheet, stray: NDArray[np.integer]) -> None:

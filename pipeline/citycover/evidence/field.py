@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from citycover.classes.table import NO_CLASS
 from citycover.evidence.cells import CellReader, Sheet
@@ -33,6 +32,9 @@ _LABELLED = 1e-3
 
 _FINER = 8
 """Points per cell at which a Gaussian is computed where grids are not aligned; in between it is bilinear."""
+
+_STEPS = 1024
+"""Positions between points are rounded to: the last bits of a projection must not depend on the tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +78,17 @@ class LabelField:
             sheet.add_to(total, window)
         return total
 
-    def __call__(self, probabilities: Tensor, row: int, col: int) -> Tensor:
+    def __call__(self, probabilities: Tensor, window: Window) -> Tensor:
         """Put the labels' evidence to the network's.
 
         Args:
             probabilities: (c, y, x) float32, blended.
-            row: of the first pixel in the output; it may lie outside.
-            col: likewise.
+            window: the pixels of output that they are of.
 
         Returns:
             (c, y, x) float32 probabilities, new.
         """
-        weights = self.smoothed(Window(row, col, *probabilities.shape[1:]))
+        weights = self.smoothed(window)
         labelled = weights.sum(0)
         noise = self.labels.rule.noise
         q = weights.mul_((1 - noise) / labelled.clamp(min=_LABELLED)).add_(noise * self._shares + _FLOOR)
@@ -97,11 +98,6 @@ class LabelField:
         # Pixels without any vote are nodata; they must not become NaN on the way there.
         posterior.div_(posterior.sum(0).clamp_(min=torch.finfo(torch.float32).tiny))
         return torch.where(labelled > _LABELLED, posterior, probabilities)
-
-    def close(self) -> None:
-        """Let go of the files."""
-        for sheet in self._sheets:
-            sheet.reader.close()
 
 
 class _PlacedSheet:
@@ -142,19 +138,30 @@ class _PlacedSheet:
     def _between(self, cells: Tensor, seen: Window, window: Window) -> Tensor:
         """(c, y, x) at positions that follow the other grid: by way of points among the cells."""
         finer = _FINER if self.sigma else 1
-        points = [np.arange((n - 1) * finer + 1) / finer for n in (seen.height, seen.width)]
-        field = self._at(cells, seen, points[0] + seen.row, points[1] + seen.col)
-        at = [self._positions(nodes, window) for nodes in self.place.nodes(window)]
-        # grid_sample wants (x, y), -1 to 1 from the first point to the last.
-        scaled = [
-            ((a - first) * (2 / (n - 1)) - 1).float()
-            for a, first, n in zip(at, (seen.row, seen.col), (seen.height, seen.width), strict=True)
-        ]
-        grid = torch.stack([scaled[1], scaled[0]], dim=-1)[None]  # (1, y, x, 2)
-        return grid_sample(field[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+        shape = [(n - 1) * finer + 1 for n in (seen.height, seen.width)]
+        points = [np.arange(n) / finer + first for n, first in zip(shape, (seen.row, seen.col), strict=True)]
+        field = self._at(cells, seen, points[0], points[1])
+        corner, share = [], []
+        for nodes, first, count in zip(self.place.nodes(window), (seen.row, seen.col), shape, strict=True):
+            at = ((self._positions(nodes, window) - first) * (finer * _STEPS)).round_().div_(_STEPS)
+            at = at.clamp_(0, count - 1)  # around the raster there are only cells without a label
+            corner.append(at.floor().clamp_(max=count - 2))
+            share.append((at - corner[-1]).float())
+        return _bilinear(field, corner[0].long(), corner[1].long(), share[0], share[1])
 
     def _positions(self, nodes: NDArray[np.float64], window: Window) -> Tensor:
         """(y, x) float64 position of each pixel along one axis of the cells."""
         y = torch.from_numpy(between_nodes(window.row, window.height)).to(self.device)
         x = torch.from_numpy(between_nodes(window.col, window.width)).to(self.device)
         return y @ (torch.from_numpy(nodes).to(self.device) @ x.T)
+
+
+def _bilinear(field: Tensor, row: Tensor, col: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """(c, row, col) field at row + down, col + right, all (y, x); sums in one order, whatever the tile."""
+    flat, width = field.flatten(1), field.shape[2]
+    at = row * width + col
+    upper = flat[:, at] * (1 - right)
+    upper += flat[:, at + 1] * right
+    lower = flat[:, at + width] * (1 - right)
+    lower += flat[:, at + width + 1] * right
+    return upper.mul_(1 - down).add_(lower.mul_(down))

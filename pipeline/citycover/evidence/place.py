@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from citycover.geometry.grid import tie
+from citycover.geometry.crs import tie
 from citycover.geometry.window import Window
 
 LATTICE = 32

@@ -43,6 +43,10 @@ def random_probabilities(shape: tuple[int, int], seed: int = 1) -> torch.Tensor:
     return torch.from_numpy(softmax(logits, 0).astype(np.float32))
 
 
+def all_of(probabilities: torch.Tensor) -> Window:
+    return Window(0, 0, *probabilities.shape[1:])
+
+
 def one_hot(cells: NDArray[np.int16]) -> NDArray[np.float64]:
     return (cells == np.arange(CLASSES)[:, None, None]).astype(np.float64)
 
@@ -132,7 +136,7 @@ def placed_labels(draw: st.DrawFn) -> tuple[GeoBox, NDArray[np.int16]]:
     rows=st.integers(1, 59),
     cols=st.integers(1, 69),
 )
-def test_tiles_are_the_whole(
+def test_tiles_are_the_whole_to_the_last_bit(
     labels: tuple[GeoBox, NDArray[np.int16]], noise: float, rows: int, cols: int
 ) -> None:
     cells, channels = labels
@@ -140,20 +144,11 @@ def test_tiles_are_the_whole(
     with tempfile.TemporaryDirectory() as folder:
         sheet = write_sheet(Path(folder) / "labels.tif", channels, cells)
         field = LabelField(evidence(sheet, noise=noise), image_grid((60, 70)), CPU)
-        whole = field(probabilities.clone(), 0, 0)
+        whole = field(probabilities.clone(), all_of(probabilities.clone()))
         for y in (slice(0, rows), slice(rows, 60)):
             for x in (slice(0, cols), slice(cols, 70)):
-                tile = field(probabilities[:, y, x].clone(), y.start, x.start)
-                torch.testing.assert_close(tile, whole[:, y, x], atol=2e-5, rtol=1e-4)
-        field.close()
-
-
-def test_a_tile_of_an_aligned_grid_is_the_whole_to_the_last_bit(tmp_path: Path) -> None:
-    sheet = write_sheet(tmp_path / "labels.tif", random_cells((9, 11), holes=0.2), OTHER_GRIDS["aligned"])
-    for noise in (0.0, 0.17):
-        field = LabelField(evidence(sheet, noise=noise), image_grid((60, 70)), CPU)
-        whole = field.smoothed(Window(0, 0, 60, 70))
-        assert torch.equal(field.smoothed(Window(7, 11, 23, 31)), whole[:, 7:30, 11:42])
+                tile = probabilities[:, y, x]
+                assert torch.equal(field(tile, all_of(tile).shift(y.start, x.start)), whole[:, y, x])
 
 
 def test_scores_are_those_of_the_rule(tmp_path: Path) -> None:
@@ -167,7 +162,7 @@ def test_scores_are_those_of_the_rule(tmp_path: Path) -> None:
     q = 0.87 * s / s.sum(0) + 0.13 * np.reshape(SHARES, column)
     ratio = np.log(probabilities.numpy()) - np.log(np.reshape(PRIOR, column))
     wanted = softmax(labels.rule.strength * ratio + np.log(q + 1e-5), 0)
-    np.testing.assert_allclose(field(probabilities, 0, 0).numpy(), wanted, atol=1e-5)
+    np.testing.assert_allclose(field(probabilities, all_of(probabilities)).numpy(), wanted, atol=1e-5)
 
 
 def test_the_network_decides_alone_where_no_label_is_within_reach(tmp_path: Path) -> None:
@@ -177,7 +172,9 @@ def test_the_network_decides_alone_where_no_label_is_within_reach(tmp_path: Path
         tmp_path / "labels.tif", cells, grid_of((6, 6), Affine(10, 0, 500_000, 0, -10, 5_800_000))
     )
     probabilities = random_probabilities((60, 90))
-    got = LabelField(evidence(sheet), image_grid((60, 90)), CPU)(probabilities.clone(), 0, 0)
+    got = LabelField(evidence(sheet), image_grid((60, 90)), CPU)(
+        probabilities.clone(), all_of(probabilities.clone())
+    )
     assert torch.equal(got[:, :, 35:], probabilities[:, :, 35:])
     assert (got[:, :, :34] != probabilities[:, :, :34]).any(0).all()
 
@@ -189,7 +186,7 @@ def test_cells_without_a_label_do_not_vote(tmp_path: Path) -> None:
         tmp_path / "labels.tif", cells, grid_of((1, 2), Affine(10, 0, 500_000, 0, -10, 5_800_000))
     )
     flat = torch.full((CLASSES, 10, 14), 0.25)
-    got = LabelField(evidence(sheet, prior=(0.25,) * 4), image_grid((10, 14)), CPU)(flat, 0, 0)
+    got = LabelField(evidence(sheet, prior=(0.25,) * 4), image_grid((10, 14)), CPU)(flat, all_of(flat))
     assert float(got[2].min()) > 0.999
 
 
@@ -203,8 +200,10 @@ def test_sheets_make_one_and_where_they_overlap_all_vote(tmp_path: Path) -> None
     )
     probabilities = random_probabilities((80, 80))
     grid = image_grid((80, 80))
-    one = LabelField(evidence(whole), grid, CPU)(probabilities, 0, 0)
-    assert torch.equal(LabelField(evidence(left, right), grid, CPU)(probabilities, 0, 0), one)
+    one = LabelField(evidence(whole), grid, CPU)(probabilities, all_of(probabilities))
+    assert torch.equal(
+        LabelField(evidence(left, right), grid, CPU)(probabilities, all_of(probabilities)), one
+    )
     other = write_sheet(tmp_path / "other.tif", random_cells((8, 8), seed=5), grid_of((8, 8), corner))
     window = Window(0, 0, 80, 80)
     both = LabelField(evidence(whole, other), grid, CPU).smoothed(window)
@@ -220,12 +219,14 @@ def test_a_class_that_training_never_had_is_neither_for_nor_against(tmp_path: Pa
     probabilities = random_probabilities((30, 30))
     louder = probabilities.clone()
     louder[3] = 1
-    torch.testing.assert_close(field(louder, 0, 0), field(probabilities, 0, 0))
+    torch.testing.assert_close(field(louder, all_of(louder)), field(probabilities, all_of(probabilities)))
 
 
 def test_pixels_without_a_vote_stay_numbers(tmp_path: Path) -> None:
     sheet = write_sheet(tmp_path / "labels.tif", random_cells((9, 11)), OTHER_GRIDS["aligned"])
-    got = LabelField(evidence(sheet), image_grid((30, 30)), CPU)(torch.zeros(CLASSES, 30, 30), 0, 0)
+    got = LabelField(evidence(sheet), image_grid((30, 30)), CPU)(
+        torch.zeros(CLASSES, 30, 30), all_of(torch.zeros(CLASSES, 30, 30))
+    )
     assert torch.isfinite(got).all()
 
 
@@ -234,7 +235,7 @@ def test_evidence_travels_to_workers(tmp_path: Path) -> None:
     labels = pickle.loads(pickle.dumps(evidence(sheet, noise=0.2)))
     probabilities = random_probabilities((30, 30))
     here, there = (
-        LabelField(given, image_grid((30, 30)), CPU)(probabilities.clone(), 0, 0)
+        LabelField(given, image_grid((30, 30)), CPU)(probabilities.clone(), all_of(probabilities.clone()))
         for given in (evidence(sheet, noise=0.2), labels)
     )
     assert torch.equal(here, there)
