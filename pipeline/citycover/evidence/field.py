@@ -21,7 +21,7 @@ from citycover.classes.table import NO_CLASS
 from citycover.evidence.cells import CellReader, Sheet
 from citycover.evidence.kernel import cell_weights
 from citycover.evidence.place import Placement, between_nodes
-from citycover.evidence.rule import Rule
+from citycover.evidence.rule import PARTS, Rule
 from citycover.geometry.window import Window
 
 _FLOOR = 1e-5
@@ -89,15 +89,39 @@ class LabelField:
             (c, y, x) float32 probabilities, new.
         """
         weights = self.smoothed(window)
-        labelled = weights.sum(0)
+        labelled = _total(weights)
         noise = self.labels.rule.noise
         q = weights.mul_((1 - noise) / labelled.clamp(min=_LABELLED)).add_(noise * self._shares + _FLOOR)
-        likelihood = (probabilities / self._prior).pow_(self.labels.rule.strength)
+        likelihood = _power(probabilities / self._prior, self.labels.rule.strength)
         likelihood[self._untrained] = 1
         posterior = q.mul_(likelihood)
         # Pixels without any vote are nodata; they must not become NaN on the way there.
-        posterior.div_(posterior.sum(0).clamp_(min=torch.finfo(torch.float32).tiny))
+        posterior.div_(_total(posterior).clamp_(min=torch.finfo(torch.float32).tiny))
         return torch.where(labelled > _LABELLED, posterior, probabilities)
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """(...) `base ** exponent`, the exponent a multiple of 1 / PARTS and below 2. Uses `base` up.
+
+    One square root for each binary digit: the same to the last bit on every device and in tiles of any size.
+    """
+    digits = round(exponent * PARTS)
+    power = base.clone() if digits & PARTS else torch.ones_like(base)
+    place = PARTS
+    while digits & (place - 1):
+        place //= 2
+        base.sqrt_()
+        if digits & place:
+            power *= base
+    return power
+
+
+def _total(planes: Tensor) -> Tensor:
+    """(c, y, x) -> (y, x) sum, always in the order of the classes."""
+    total = planes[0].clone()
+    for plane in planes[1:].unbind(0):
+        total += plane
+    return total
 
 
 class _PlacedSheet:
