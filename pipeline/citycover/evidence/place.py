@@ -30,6 +30,9 @@ LATTICE = 32
 REACH = 2
 """Cells around the one that a pixel lies in which can have a say."""
 
+_MARGIN = REACH + 1
+"""Cells beyond a raster at which nothing of it is heard any more."""
+
 _SQUARE = 1e-9
 """Rotation, in cells per pixel, below which axes count as parallel: a cell over a billion pixels."""
 
@@ -93,7 +96,7 @@ class Placement:
             ends = list(self.nodes(window).reshape(2, -1))
         limits = [(math.floor(e.min()) - REACH, math.ceil(e.max()) + REACH + 1) for e in ends]
         kept = [
-            (max(low, -REACH), min(high, size + REACH))
+            (max(low, -_MARGIN), min(high, size + _MARGIN))
             for (low, high), size in zip(limits, self.cells.shape, strict=True)
         ]
         (top, bottom), (left, right) = kept
