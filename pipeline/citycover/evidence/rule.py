@@ -13,8 +13,8 @@ _CLEAN, _NOISY = 0.1, 0.2
 """Noise up to which labels count as clean, and from which on as noisy; in between lies a straight line."""
 
 PARTS = 64
-"""A strength is a whole number of these parts: such powers are made of square roots, which every device rounds
-alike, while no two libraries agree on the last bit of another power."""
+"""A strength is a whole number of these parts: such powers are made of square roots, which every device
+rounds alike, while no two libraries agree on the last bit of another power."""
 
 ENOUGH_CELLS = 1000
 """Labelled cells on which a measured noise must rest; with fewer the measure itself is noise."""

@@ -1,0 +1,105 @@
+"""How noisy labels are, measured without any truth.
+
+Where the network is surest it is hardly wrong: of each class that it predicts, the 5 % of pixels in which it
+believes most are compared with their labels. The share that differs, averaged over the classes by their share
+of the labels, is taken for the noise. It rather says too much than too little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from citycover.classes.table import NO_CLASS
+from citycover.evidence.rule import ENOUGH_CELLS
+
+_SUREST = 0.05
+
+_BINS = 1024
+"""Classes of confidence, even in -log(1 - p), up to where float32 ends: 1 - p = 6e-8."""
+
+_TOP = 16.7
+
+
+@dataclass(frozen=True, slots=True)
+class LabelNoise:
+    """Noise of labels, and how many of them it rests on."""
+
+    share: float
+    """Of the labels that the network contradicts where it is surest; 0 to 1."""
+    cells: float
+    """Labelled cells that were looked at."""
+
+    @property
+    def believed(self) -> float:
+        """The noise to reckon with: none where it rests on too few cells."""
+        return self.share if self.cells >= ENOUGH_CELLS else 0.0
+
+    def __str__(self) -> str:
+        if self.cells < ENOUGH_CELLS:
+            return (
+                f"labels: taken as they are; {self.cells:.0f} labelled cells are too few to measure their noise "
+                f"({ENOUGH_CELLS} are needed)"
+            )
+        return f"labels: {self.share:.0%} contradicted where the network is surest; trusted accordingly"
+
+
+@dataclass
+class Contradictions:
+    """Counts of agreement by confidence; pixels come piece by piece, memory does not grow."""
+
+    classes: int
+    counts: NDArray[np.int64] = field(init=False)
+    """(predicted class, label differs or agrees, bin of confidence)."""
+    labels: NDArray[np.int64] = field(init=False)
+    """(class,) pixels by label."""
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((self.classes, 2, _BINS), np.int64)
+        self.labels = np.zeros(self.classes, np.int64)
+
+    def add(self, probabilities: NDArray[np.float32], labels: NDArray[np.integer]) -> None:
+        """Count pixels.
+
+        Args:
+            probabilities: (class, ...) of the network alone.
+            labels: (...) channels; NO_CLASS is left out.
+        """
+        seen = labels != NO_CLASS
+        label = labels[seen].astype(np.int64)
+        pixels = probabilities[:, seen]  # (class, n)
+        best = pixels.argmax(0)
+        depth = -np.log(np.maximum(1 - pixels.max(0, initial=0), np.exp(-_TOP)))
+        place = np.minimum((depth * (_BINS / _TOP)).astype(np.int64), _BINS - 1)
+        key = (best * 2 + (best == label)) * _BINS + place
+        self.counts += np.bincount(key, minlength=self.counts.size).reshape(self.counts.shape)
+        self.labels += np.bincount(label, minlength=self.classes)
+
+    def noise(self, pixels_per_cell: float) -> LabelNoise:
+        """What was counted, as noise.
+
+        Args:
+            pixels_per_cell: how many pixels one labelled cell is wide and high, multiplied.
+        """
+        differs = np.array([_share_that_differs(counts) for counts in self.counts])
+        weights = np.where(np.isnan(differs), 0, self.labels)
+        share = float(np.nansum(differs * weights) / weights.sum()) if weights.any() else 0.0
+        return LabelNoise(share, float(self.labels.sum()) / pixels_per_cell)
+
+
+def _share_that_differs(counts: NDArray[np.int64]) -> float:
+    """Of the surest pixels of one predicted class; NaN where it is never predicted.
+
+    Args:
+        counts: (differs or agrees, bin).
+    """
+    total = counts.sum(0)[::-1].astype(np.float64)  # surest first
+    wanted = _SUREST * total.sum()
+    if wanted == 0:
+        return float("nan")
+    before = np.cumsum(total) - total
+    taken = np.clip(wanted - before, 0, total)  # of the last bin only a part
+    share = np.divide(counts[0, ::-1], total, out=np.zeros_like(total), where=total > 0)
+    return float((taken * share).sum() / wanted)
