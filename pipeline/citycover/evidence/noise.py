@@ -40,10 +40,12 @@ class LabelNoise:
     def __str__(self) -> str:
         if self.cells < ENOUGH_CELLS:
             return (
-                f"labels: taken as they are; {self.cells:.0f} labelled cells are too few to measure their noise "
-                f"({ENOUGH_CELLS} are needed)"
+                f"labels: taken as they are; {self.cells:.0f} labelled cells are too few to measure their "
+                f"noise ({ENOUGH_CELLS} are needed)"
             )
-        return f"labels: {self.share:.0%} contradicted where the network is surest; trusted accordingly"
+        return (
+            f"labels: {100 * self.share:.0f} % contradicted where the network is surest; trusted accordingly"
+        )
 
 
 @dataclass

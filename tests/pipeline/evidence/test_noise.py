@@ -75,7 +75,7 @@ def test_too_few_cells_measure_nothing() -> None:
     assert few.believed == 0
     assert "999 labelled cells are too few" in str(few)
     assert many.believed == 0.3
-    assert str(many) == "labels: 30% contradicted where the network is surest; trusted accordingly"
+    assert str(many) == "labels: 30 % contradicted where the network is surest; trusted accordingly"
 
 
 def test_cells_are_counted_not_pixels() -> None:
