@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from citycover.model.precision import Precision as PrecisionName
 
 Scene = Annotated[
     list[str], typer.Argument(metavar="SCENE...", help="Raster files of one place; bands are found by name.")
@@ -54,6 +57,15 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute and
 
 Memory = Annotated[float | None, typer.Option(min=0.1, help="GiB that a process of the run may hold.")]
 
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes on this machine; on a GPU node, one a device.")
+]
+
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDR", help="Dask scheduler (tcp://HOST:8786); its workers see the same files."),
+]
+
 Resample = Annotated[
     bool, typer.Option("--resample", help="Read at the model's GSD where the scene's is outside its limits.")
 ]
@@ -72,3 +84,16 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ConfigError(f"{name} takes {', '.join(known)}; got {value!r}")
     return value
+
+
+def check_precision(value: str) -> PrecisionName | Literal["auto"]:
+    """One that a network can run in, or auto.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    from citycover.model.precision import PRECISIONS
+
+    known: tuple[PrecisionName | Literal["auto"], ...] = ("auto", *PRECISIONS)
+    check_choice("--precision", value, known)
+    return known[known.index(value)]

@@ -28,7 +28,7 @@ def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
 
     import torch
 
-    from citycover.compute.choices import default_batch
+    from citycover.compute.choices import settle
     from citycover.compute.trials import sample_windows
     from citycover.job.job import prepare
     from citycover.job.request import MapRequest
@@ -36,21 +36,20 @@ def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
     from citycover.model.predictor import ModelPredictor
     from citycover.read.open import open_readers
 
-    job = prepare(MapRequest(scene=(scene,), out=Path(), model=model))
-    predictor = ModelPredictor.load(job.model.path, choose_device("auto"), precision)
-    batch = default_batch(job.plan, predictor.device)
-    samples = sample_windows(
-        job.plan, job.model.card, open_readers(job.scene, None), 4 * job.plan.window_pixels
-    )
+    job = prepare(MapRequest(scene=(scene,), out=Path(), model=model, precision=precision))
+    predictor = ModelPredictor.load(job.model.path, choose_device("auto"))
+    plan = settle(job, predictor).plan
+    predictor = predictor.at(plan.precision)
+    samples = sample_windows(plan, job.model.card, open_readers(job.scene, None), 4 * plan.window_pixels)
     together = [
-        [torch.cat([group] * batch).to(predictor.device) for group in sample] for sample in samples
+        [torch.cat([group] * plan.batch).to(predictor.device) for group in sample] for sample in samples
     ]  # windows that lie on the device, as full as the plan's batches
     predictor(together[0])
     begin = time.perf_counter()
-    for index in range(job.plan.y.count * math.ceil(job.plan.x.count / batch)):
+    for index in range(plan.y.count * math.ceil(plan.x.count / plan.batch)):
         scores = predictor(together[index % len(together)])
     scores.sum().item()  # waits for the device
-    return {"seconds": time.perf_counter() - begin, "windows": job.plan.windows}
+    return {"seconds": time.perf_counter() - begin, "windows": plan.windows}
 
 
 def whole_map(scene: str, model: str, precision: str) -> dict[str, float]:

@@ -62,11 +62,11 @@ def test_a_resumed_run_keeps_the_blocks_that_its_memory_gave(
     scene = write_scene(tmp_path / "scene.tif", (1100, 2100))
     request = MapRequest((str(scene),), tmp_path / "out", window=256, batch=4, memory=2.0)
     job = prepare(request)
-    narrow = replace(job.plan, batch=1, block_shape=(job.plan.block_shape[0], CHUNK))
-    assert job.plan.block_shape[1] > CHUNK
+    narrow = replace(job.draft, batch=1, block_shape=(job.draft.block_shape[0], CHUNK))
+    assert job.draft.block_shape[1] > CHUNK
     held = 2**31 - PlanTotals(narrow, job.scene, len(job.model.card.channels)).memory.total
-    monkeypatch.setattr("citycover.machine.memory.peak_rss", lambda: held)
-    monkeypatch.setattr("citycover.machine.memory.process_memory", lambda _name: held)
+    monkeypatch.setattr("citycover.compute.choices.peak_rss", lambda: held)
+    monkeypatch.setattr("citycover.compute.choices.process_memory", lambda _name: held)
     stop = threading.Event()
     with pytest.raises(StoppedError):
         map_scene(request, Watch(advanced=lambda _block: stop.set(), stop=stop))

@@ -102,6 +102,20 @@ def test_a_scheduler_that_is_not_there_is_the_environments_fault(
     assert time.monotonic() - begin < 20 and not (tmp_path / "out").exists()
 
 
+def test_a_worker_of_the_scheduler_settles_the_plan_and_nothing_is_written(
+    citycover, cluster: Cluster, scene: Path, tmp_path: Path
+) -> None:
+    before = set(tmp_path.rglob("*"))
+    result = citycover("plan", scene, "--scheduler", cluster.address, "--json")
+    plan = json.loads(result.out)
+    assert set(tmp_path.rglob("*")) == before and "Traceback" not in result.err
+    out = tmp_path / "out"
+    run = json.loads(citycover("map", scene, "-o", out, "--scheduler", cluster.address, "--json").out)
+    for name in ("window", "batch", "precision", "block_shape"):
+        assert plan[name] == run["plan"][name]
+    assert (plan["threads"], plan["device"]) == (1, run["device"]) and 1 <= plan["workers"] <= 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_processes_and_the_run_goes_on_later(

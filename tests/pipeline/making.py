@@ -100,4 +100,5 @@ def whole(
 
 
 def plan_of(scene: Scene, card: ModelCard, **options: Any) -> Plan:
-    return make_plan(scene, card, PlanOptions(**options))
+    batch, precision = options.pop("batch", 1), options.pop("precision", "fp32")
+    return make_plan(scene, card, PlanOptions(**options), batch=batch, precision=precision)

@@ -49,15 +49,8 @@ def run(
     precision: options.Precision = "auto",
     threads: options.Threads = None,
     memory: options.Memory = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine; on a GPU node, one a device.")
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDR", help="Dask scheduler (tcp://HOST:8786); its workers see the same files."
-        ),
-    ] = None,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
     compress: Annotated[
         str, typer.Option(help="Codec of the COGs: zstd, or deflate for old readers.")
     ] = "zstd",
@@ -88,7 +81,7 @@ def run(
         feather=feather,
         batch=batch,
         device=device,
-        precision=options.check_choice("--precision", precision, ("auto", "fp32", "bf16", "fp16")),
+        precision=options.check_precision(precision),
         threads=threads,
         memory=memory,
         workers=workers,

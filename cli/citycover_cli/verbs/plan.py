@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +13,13 @@ from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
     from citycover.job.job import Job
+    from citycover.plan.plan import Plan
 
-HELP = """Say what `map` would do: windows, redundancy, bytes to read, memory, and time from a short probe."""
+HELP = """Say what `map` would do with the same options: windows, batch, precision, blocks, memory, and time.
+
+What metadata cannot tell is settled as `map` settles it, by short trials on the device;
+--no-probe leaves it open.
+"""
 
 
 @talking
@@ -32,9 +36,15 @@ def run(
     feather: options.Feather = None,
     batch: options.Batch = None,
     device: options.Device = "auto",
+    precision: options.Precision = "auto",
     threads: options.Threads = None,
+    memory: options.Memory = None,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
     resample: options.Resample = False,
-    probe: Annotated[bool, typer.Option(help="Run the network for a moment to estimate the time.")] = True,
+    probe: Annotated[
+        bool, typer.Option(help="Load the network and try it: settles the run and estimates its time.")
+    ] = True,
     *,
     talk: Talk,
 ) -> None:
@@ -55,56 +65,64 @@ def run(
         feather=feather,
         batch=batch,
         device=device,
+        precision=options.check_precision(precision),
         threads=threads,
+        memory=memory,
+        workers=workers,
+        scheduler=scheduler,
         resample=resample,
     )
     job = prepare(request)
-    facts = describe(job) | (_probe(job) if probe else {})
+    facts = _settled(job) if probe else _draft(job)
     if talk.as_json:
         print_json(facts)
     else:
         print_table("plan", _rows(facts))
 
 
-def describe(job: Job) -> dict[str, Any]:
-    """The plan as plain values."""
-    totals = job.totals
+def _draft(job: Job) -> dict[str, Any]:
+    """What metadata alone tells, and what it leaves open."""
+    asked = job.request
+    unsettled = {
+        "window": asked.window is None and not job.model.card.window.fixed,
+        "batch": asked.batch is None or asked.memory is not None,
+        "precision": asked.precision == "auto",
+        "block_shape": asked.memory is not None,
+    }
     return {
-        "model": job.model.card.name,
-        "gsd_m": round(job.scene.gsd, 4),
-        **job.plan.facts(),
-        "read_bytes": totals.read_bytes,
-        "write_bytes": totals.write_bytes,
-        "disk_bytes": 2 * totals.write_bytes,
-        "engine_memory_bytes": totals.memory.total,
+        **_facts(job, job.draft),
+        "engine_memory_bytes": job.totals(job.draft).memory.total,
+        "unsettled": [name for name, open_ in unsettled.items() if open_],
     }
 
 
-def _probe(job: Job) -> dict[str, Any]:
-    """Load the network and run it for a moment."""
-    import torch
+def _settled(job: Job) -> dict[str, Any]:
+    """The run that `map` would make, and what a trial promises of it."""
+    from citycover.compute.forecast import forecast_job
 
-    from citycover.compute.choices import default_batch
-    from citycover.compute.trials import measure_speed
-    from citycover.machine.device import choose_device
-    from citycover.machine.memory import peak_rss
-    from citycover.model.predictor import ModelPredictor
-
-    if job.request.threads:
-        torch.set_num_threads(job.request.threads)
-    predictor = ModelPredictor.load(job.model.path, choose_device(job.request.device))
-    batch = job.request.batch or default_batch(job.plan, predictor.device)
-    plan = replace(job.plan, batch=batch)
-    speed = measure_speed(plan, predictor)
-    from citycover.plan.cost import memory_bound
-
-    engine = memory_bound(plan, job.scene, len(job.model.card.channels)).total
+    found = forecast_job(job)
     return {
-        "batch": batch,
-        "device": str(predictor.device),
-        "seconds": round(speed.seconds(plan), 3),
-        "engine_memory_bytes": engine,
-        "peak_memory_bytes": peak_rss() + engine,
+        **_facts(job, found.settled.plan),
+        "engine_memory_bytes": found.engine_memory,
+        "unsettled": [],
+        "device": found.settled.device,
+        "threads": found.settled.threads,
+        "workers": found.workers,
+        "seconds": round(found.seconds, 3),
+        "peak_memory_bytes": found.peak_memory,
+    }
+
+
+def _facts(job: Job, plan: Plan) -> dict[str, Any]:
+    """A plan as plain values."""
+    totals = job.totals(plan)
+    return {
+        "model": job.model.card.name,
+        "gsd_m": round(job.scene.gsd, 4),
+        **plan.facts(),
+        "read_bytes": totals.read_bytes,
+        "write_bytes": totals.write_bytes,
+        "disk_bytes": 2 * totals.write_bytes,
     }
 
 
@@ -122,9 +140,11 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if "seconds" in facts:
         rows.append(("peak memory", "at most " + mebibytes(facts["peak_memory_bytes"])))
-        rows.append(
-            ("time", f"about {duration(facts['seconds'])} on {facts['device']}, batch {facts['batch']}")
-        )
+        how = f"{facts['precision']}, batch {facts['batch']}, {facts['threads']} threads"
+        if facts["workers"] > 1:
+            how += f" in each of {facts['workers']} processes"
+        rows.append(("time", f"about {duration(facts['seconds'])} on {facts['device']}: {how}"))
     else:
         rows.append(("memory", mebibytes(facts["engine_memory_bytes"]) + " beside program and network"))
+        rows.append(("not settled", ", ".join(facts["unsettled"]) or "nothing"))
     return rows

@@ -1,20 +1,25 @@
-"""Short probes before a run: a sample of real windows, precision that may be trusted, speed and memory."""
+"""What a run does, settled in one place: window, batch, precision, threads, blocks.
+
+`settle` decides for `map`, for its workers, for `plan` and for arrays; what it has to try out is measured in
+`compute/trials.py`.
+"""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from citycover.compute.trials import MOST_REPEATS, PROBE_SHARE, measure_speed, sample_windows
 from citycover.errors import MachineError
-from citycover.job.job import Job, plan_windows
+from citycover.job.job import Job
 from citycover.machine.memory import peak_rss, process_memory, release_memory
 from citycover.model.card import ModelCard
 from citycover.model.precision import Precision, fast_precision, passes_gate
@@ -57,7 +62,7 @@ def default_batch(plan: Plan, device: torch.device) -> int:
 
 
 def choose_precision(
-    wanted: str, predictor: Predictor, samples: Callable[[], list[list[Tensor]]]
+    wanted: Precision | Literal["auto"], predictor: Predictor, samples: Callable[[], list[list[Tensor]]]
 ) -> Precision:
     """Precision of a run: what was asked for, or for `auto` the fastest that flips near-ties only.
 
@@ -66,8 +71,8 @@ def choose_precision(
         predictor: runs the samples, in fp32.
         samples: reads windows; called only if there is something to compare.
     """
-    if wanted in ("fp32", "bf16", "fp16"):
-        return wanted  # type: ignore[return-value]  # narrowed by the line above
+    if wanted != "auto":
+        return wanted
     fast = fast_precision(predictor.device)
     if fast is None or predictor.card.precision == "fp32":
         return "fp32"
@@ -158,6 +163,19 @@ def fastest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
     return best
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A run down to its last choice."""
+
+    plan: Plan
+    """Windows, batch, precision and blocks."""
+    kept: dict[str, Any]
+    """The choices that a resumed run must keep, as its store holds them."""
+    device: str
+    threads: int
+    """That a process of the run computes with."""
+
+
 def kept_choices(job: Job, folder: WorkFolder) -> dict[str, Any]:
     """What the unfinished run in the folder had settled, if there is one.
 
@@ -167,45 +185,75 @@ def kept_choices(job: Job, folder: WorkFolder) -> dict[str, Any]:
     return dict(WorkingStore.read_extra(folder.work, job.given)) if folder.resumable else {}
 
 
-def settle(job: Job, kept: dict[str, Any], predictor: Predictor) -> tuple[Plan, dict[str, Any]]:
-    """Window, batch and precision: as asked for, as the unfinished run had them, or chosen here.
-
-    Returns:
-        The plan, and the choices that a resumed run must keep.
-    """
+def in_one_process(job: Job) -> Job:
+    """The job as one of its processes sees it: workers of this machine share its cores."""
     request = job.request
+    if request.threads is not None or not request.workers:
+        return job
+    threads = max(1, len(os.sched_getaffinity(0)) // request.workers)
+    return replace(job, request=replace(request, threads=threads))
 
-    def plan_in(window: int) -> Plan:
-        plan = plan_windows(request, job.model, job.scene, job.area, window)
-        batch = request.batch or default_batch(plan, predictor.device)
-        if "batch" in kept and request.batch in (None, kept.get("batch_asked")):
-            batch = kept["batch"]
-        return replace(plan, batch=batch)
 
-    window = request.window or kept.get("window")
-    if window is None:
-        larger = larger_windows(job.model.card) if request.memory is None else ()
-        sizes = (job.model.card.window.size, *larger)
-        window = fastest_window({size: plan_in(size) for size in sizes}, predictor)
-    plan = plan_in(window)
-    precision = kept.get("precision") if request.precision == "auto" else None
-    if precision is None:
-        readers = open_readers(job.scene, request.threads)
-        precision = choose_precision(
-            request.precision,
-            predictor,
-            lambda: sample_windows(plan, job.model.card, readers, GATE_PIXELS),
-        )
-    plan = replace(plan, precision=precision)
+def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None) -> Settled:
+    """All that decides how a run goes: as asked for, as an unfinished run had it, or chosen here.
+
+    Threads come first, because trials are run with them; then the window, which decides the batch; then
+    precision; then what memory leaves of batch and blocks.
+
+    Args:
+        job: as the process sees it that computes.
+        predictor: of the job's network, on the device that computes, in fp32.
+        kept: what an unfinished run had settled.
+
+    Raises:
+        MachineError: the memory asked for is too little.
+    """
+    request, kept = job.request, kept or {}
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    window = request.window or kept.get("window") or _choose_window(job, predictor, kept)
+    plan = _with_batch(job, predictor, kept, window)
+    plan = replace(plan, precision=_settle_precision(job, predictor, kept, plan))
     if "block" in kept:
         plan = replace(plan, block_shape=tuple(kept["block"]))
     elif request.memory is not None:
         plan = keep_memory(plan, job.scene, predictor, request.memory)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
-    return plan, {
+    choices = {
         "window": window,
         "batch": plan.batch,
         "batch_asked": request.batch,
-        "precision": precision,
+        "precision": plan.precision,
         "block": list(plan.block_shape),
     }
+    return Settled(plan, choices, str(predictor.device), torch.get_num_threads())
+
+
+def _choose_window(job: Job, predictor: Predictor, kept: Mapping[str, Any]) -> int:
+    """The card's window or a larger one; where memory is short, the card's."""
+    card = job.model.card
+    larger = larger_windows(card) if job.request.memory is None else ()
+    plans = {size: _with_batch(job, predictor, kept, size) for size in (card.window.size, *larger)}
+    return fastest_window(plans, predictor)
+
+
+def _with_batch(job: Job, predictor: Predictor, kept: Mapping[str, Any], window: int) -> Plan:
+    """The plan in windows of a length, in fp32, with the batch that goes with it."""
+    asked = job.request.batch
+    plan = job.plan_in(window, asked or 1, "fp32")
+    if "batch" in kept and asked in (None, kept.get("batch_asked")):
+        return replace(plan, batch=kept["batch"])
+    return plan if asked else replace(plan, batch=default_batch(plan, predictor.device))
+
+
+def _settle_precision(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: Plan) -> Precision:
+    """As asked for; else as kept; else what real windows of the scene bear."""
+    if job.request.precision == "auto" and "precision" in kept:
+        precision: Precision = kept["precision"]
+        return precision
+    readers = open_readers(job.scene, job.request.threads)
+    return choose_precision(
+        job.request.precision,
+        predictor,
+        lambda: sample_windows(plan, job.model.card, readers, GATE_PIXELS),
+    )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import torch
-
 from citycover.compute.choices import kept_choices, settle
 from citycover.compute.sink import Computed, StoreSink, open_store
 from citycover.engine.blocks import run_blocks
@@ -21,13 +19,11 @@ from citycover.store.work import WorkFolder
 
 def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
     """All unfinished blocks, in this process."""
-    if job.request.threads:
-        torch.set_num_threads(job.request.threads)
     with stages.time("start"):
-        device = choose_device(job.request.device)
-        predictor = ModelPredictor.load(job.model.path, device)
-        plan, choices = settle(job, kept_choices(job, folder), predictor)
-        store = open_store(job, folder, plan, choices)
+        predictor = ModelPredictor.load(job.model.path, choose_device(job.request.device))
+        settled = settle(job, predictor, kept_choices(job, folder))
+        plan = settled.plan
+        store = open_store(job, folder, plan, settled.kept)
     earlier = store.finished()
     watch.started(plan, sum(record.pixels for record in earlier.values()))
     sink = StoreSink(store, watch.predicted, folder.held)
@@ -44,4 +40,4 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
     with store:
         run_blocks(given, sink, watch.advanced)
     stages.add("sweep", time.perf_counter() - swept)
-    return Computed(plan, str(device))
+    return Computed(plan, settled.device)

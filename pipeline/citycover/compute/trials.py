@@ -12,6 +12,7 @@ from torch import Tensor
 from citycover.engine.strips import StripSource
 from citycover.machine.memory import peak_rss
 from citycover.model.card import ModelCard
+from citycover.model.checks import probe_windows
 from citycover.model.predictor import Predictor
 from citycover.plan.axis import coarse_axis
 from citycover.plan.plan import Plan
@@ -83,13 +84,8 @@ class Speed:
 
 def measure_speed(plan: Plan, predictor: Predictor, repeats: int = 2) -> Speed:
     """Run the network on random windows; the least time counts, for what else the machine does only adds."""
-    generator = torch.Generator().manual_seed(0)
-    windows = []
-    for group in predictor.card.groups:
-        shape = (plan.batch, len(group.bands), plan.y.window // group.ratio, plan.x.window // group.ratio)
-        numbers = torch.randint(0, 255, shape, generator=generator, dtype=torch.uint8)
-        tensor = numbers if group.dtypes[0] == "uint8" else numbers.float() * 40
-        windows.append(tensor.to(predictor.device))
+    side = (plan.y.window, plan.x.window)
+    windows = probe_windows(predictor.card, side, predictor.device, eight_bit=True, count=plan.batch)
     before = peak_rss()
     predictor(windows)
     held = peak_rss() - before

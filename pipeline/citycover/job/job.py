@@ -9,6 +9,7 @@ from citycover.errors import ConfigError, SceneError
 from citycover.job.request import MapRequest
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import find_model, read_builtins
+from citycover.model.precision import Precision
 from citycover.plan.cost import PlanTotals
 from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.plan import Plan
@@ -32,13 +33,31 @@ class Job:
     model: ModelFile
     scene: Scene
     area: Area | None
-    plan: Plan
-    """Windows and blocks; batch and precision are settled when the network is loaded."""
+
+    def plan_in(self, window: int | None, batch: int, precision: Precision) -> Plan:
+        """The plan in windows of a length; None: the card's.
+
+        Raises:
+            PlanError: window, trim or feather contradict each other or the card.
+        """
+        options = PlanOptions(window, self.request.trim, self.request.feather, self.request.block)
+        part = self.area.part if self.area else None
+        return make_plan(self.scene, self.model.card, options, part, batch=batch, precision=precision)
 
     @property
-    def totals(self) -> PlanTotals:
+    def draft(self) -> Plan:
+        """What metadata alone can tell: windows and batch as asked for, else the card's, one by one, in fp32.
+
+        What a run does is settled where the network is: `compute/choices.py`.
+        """
+        precision = self.request.precision
+        return self.plan_in(
+            self.request.window, self.request.batch or 1, "fp32" if precision == "auto" else precision
+        )
+
+    def totals(self, plan: Plan) -> PlanTotals:
         """Bytes to read, to write, to hold."""
-        return PlanTotals(self.plan, self.scene, len(self.model.card.channels))
+        return PlanTotals(plan, self.scene, len(self.model.card.channels))
 
     def identity(self, plan: Plan) -> dict[str, str]:
         """Named parts that decide every pixel of the product."""
@@ -80,19 +99,9 @@ def prepare(request: MapRequest) -> Job:
         area = read_area(request.aoi, scene.grid)
     elif request.bbox is not None:
         area = area_of_box(request.bbox, scene.grid)
-    return Job(request, model, scene, area, plan_windows(request, model, scene, area, request.window))
-
-
-def plan_windows(
-    request: MapRequest, model: ModelFile, scene: Scene, area: Area | None, window: int | None
-) -> Plan:
-    """The plan of a request in windows of a length; None: the card's.
-
-    Raises:
-        PlanError: window, trim or feather contradict each other or the card.
-    """
-    options = PlanOptions(window, request.trim, request.feather, request.batch)
-    return make_plan(scene, model.card, options, area.part if area else None)
+    job = Job(request, model, scene, area)
+    _ = job.draft  # raises where windows contradict the card
+    return job
 
 
 def _fitting_builtin(request: MapRequest) -> ModelFile:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from citycover.errors import ConfigError
+from citycover.model.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class MapRequest:
     feather: int | None = None
     batch: int | None = None
     device: str = "auto"
-    precision: str = "auto"
+    precision: Precision | Literal["auto"] = "auto"
     threads: int | None = None
     memory: float | None = None
     """GiB that a process of the run may hold."""
@@ -35,6 +36,8 @@ class MapRequest:
     scheduler: str | None = None
     """Address of a dask.distributed scheduler whose workers see the same files."""
     compress: str = "zstd"
+    block: tuple[int, int] | None = None
+    """(y, x) most output pixels of a block; None: as many as keep memory small."""
     resample: bool = False
     overwrite: bool = False
     restart: bool = False

@@ -62,15 +62,16 @@ def probe_side(card: ModelCard, floor: int = 64) -> int:
 
 def probe_windows(
     card: ModelCard,
-    side: int,
+    side: int | tuple[int, int],
     device: torch.device | str = "cpu",
     *,
     eight_bit: bool,
     count: int = 2,
     seed: int = 0,
 ) -> list[Tensor]:
-    """One (count, band, side / ratio, side / ratio) tensor of random digital numbers a group.
+    """One (count, band, y / ratio, x / ratio) tensor of random digital numbers a group.
 
+    `side` is that of a square, or (y, x), in pixels of the finest group.
     The pipeline hands uint8 files over as they are and everything else as float32. `eight_bit` asks for
     uint8 from the groups that can be either.
     """
@@ -83,9 +84,10 @@ def probe_windows(
         low, high = group.value_range or (0.0, 255.0 if small else 10000.0)
         if small:
             low, high = max(0.0, low), min(255.0, high)
-        n = side // group.ratio
-        x = torch.rand(count, len(group.bands), n, n, generator=generator) * (high - low) + low
-        windows.append(x.to(torch.uint8 if small else torch.float32).to(device))
+        y, x = (n // group.ratio for n in ((side, side) if isinstance(side, int) else side))
+        shares = torch.rand(count, len(group.bands), y, x, generator=generator)
+        numbers = shares * (high - low) + low
+        windows.append(numbers.to(torch.uint8 if small else torch.float32).to(device))
     return windows
 
 

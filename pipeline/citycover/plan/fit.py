@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from citycover.errors import PlanError
 from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
+from citycover.model.precision import Precision
 from citycover.plan.axis import Axis
 from citycover.plan.plan import CHUNK, Plan
 from citycover.scene.scene import Scene
@@ -29,7 +30,6 @@ class PlanOptions:
     window: int | None = None
     trim: int | None = None
     feather: int | None = None
-    batch: int | None = None
     block: tuple[int, int] | None = None
     """(y, x) most output pixels of a block; multiples of CHUNK where blocks are stored."""
 
@@ -74,7 +74,13 @@ class _Rule:
 
 
 def make_plan(
-    scene: Scene, card: ModelCard, options: PlanOptions | None = None, part: Window | None = None
+    scene: Scene,
+    card: ModelCard,
+    options: PlanOptions,
+    part: Window | None = None,
+    *,
+    batch: int,
+    precision: Precision,
 ) -> Plan:
     """Fit windows and blocks to a scene.
 
@@ -83,11 +89,12 @@ def make_plan(
         card: window rule, stride, trim, feather, output scale.
         options: what the user fixed.
         part: input pixels to map; None for all. It is grown outward to whole pixels of every band group.
+        batch: windows that go through the network together.
+        precision: the network's.
 
     Raises:
         PlanError: window, trim or feather contradict each other or the card.
     """
-    options = options or PlanOptions()
     rule = _rule(card, options)
     unit = math.lcm(*(group.ratio for group in card.groups), card.output_scale.denominator)
     area = _snap(part, unit, scene.shape) if part else Window(0, 0, *scene.shape)
@@ -102,8 +109,8 @@ def make_plan(
         x=x,
         scale=card.output_scale,
         block_shape=(_block_side(grid.shape[0], limits[0]), _block_side(grid.shape[1], limits[1])),
-        batch=options.batch or 1,
-        precision="fp32",
+        batch=batch,
+        precision=precision,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,21 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from citycover.compute.choices import default_batch
+from citycover.compute.choices import settle
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import SceneError
 from citycover.geometry.grid import pixel_ground_size
 from citycover.geometry.window import Window
+from citycover.job.job import Job
+from citycover.job.request import MapRequest
 from citycover.machine.device import choose_device
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import find_model
 from citycover.model.card import ModelCard
 from citycover.model.precision import Precision
 from citycover.model.predictor import ModelPredictor
-from citycover.plan.fit import PlanOptions, make_plan
+from citycover.plan.fit import PlanOptions
 from citycover.plan.plan import Block, Plan
 from citycover.product.open import as_dataset, grid_of
 from citycover.read.reader import Hole, Reader
@@ -55,6 +57,7 @@ def predict_array(
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     options: PlanOptions | None = None,
+    batch: int | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
 ) -> xr.Dataset:
@@ -68,6 +71,7 @@ def predict_array(
         nodata: digital number of invalid pixels; None: the image's own `rio.nodata`. NaN is always invalid.
         options: windows, and the size of the blocks that become dask chunks (2048 x 2048 at most). `map` may
             take longer windows for a very large scene; run.json of its product says which.
+        batch: windows that go through the network together; None: as many as the device takes.
         device: auto, cpu, cuda.
         precision: fp32, bf16 or fp16.
 
@@ -83,9 +87,17 @@ def predict_array(
     source = _source(image, file.card, bands, nodata)
     scene = _scene(source, file.card)
     options = options or PlanOptions()
-    plan = make_plan(scene, file.card, replace(options, block=options.block or (2048, 2048)))
-    batch = options.batch or default_batch(plan, choose_device(device))
-    plan = replace(plan, batch=batch, precision=precision)
+    request = MapRequest(
+        scene=("array",),
+        out=Path(),
+        window=options.window or file.card.window.size,  # a trial would cost, and nothing is computed here
+        trim=options.trim,
+        feather=options.feather,
+        batch=batch,
+        precision=precision,
+        block=options.block or (2048, 2048),
+    )
+    plan = settle(Job(request, file, scene, None), _predictor(str(file.path), device)).plan
     task = delayed(_BlockTask(str(file.path), device, plan, source), pure=False)
     rows = []
     for by in range(plan.block_counts[0]):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import TYPE_CHECKING
 
 from citycover.files.failures import machine_errors
 from citycover.job.job import prepare, warn_of_collar
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.product.folder import check_folder, claim_folder
-from citycover.product.record import Product
+
+if TYPE_CHECKING:
+    from citycover.product.record import Product
 
 logger = logging.getLogger(__name__)
 

@@ -96,7 +96,7 @@ def test_a_part_is_snapped_to_the_pixels_of_every_band_group() -> None:
         make_card(72, 6, 6).groups[0].model_copy(update={"name": str(r), "ratio": r}) for r in (1, 2, 6)
     )
     card = make_card(72, 6, 6, groups=groups, stride=6)
-    plan = make_plan(scene, card, PlanOptions(), Window(7, 13, 20, 20))
+    plan = make_plan(scene, card, PlanOptions(), Window(7, 13, 20, 20), batch=1, precision="fp32")
     assert plan.origin == (6, 12)
     assert plan.shape == (24, 24)
     assert plan.grid.transform.c == 500_012

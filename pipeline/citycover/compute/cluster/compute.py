@@ -11,27 +11,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distributed import Client, KilledWorker
 
-from citycover.compute.choices import kept_choices
+from citycover.compute.choices import Settled, in_one_process, kept_choices
 from citycover.compute.cluster.connect import check_workers, count_workers, describe, open_cluster
 from citycover.compute.cluster.dispatch import POLL, ClusterRun
 from citycover.compute.cluster.terms import ModelFactory, Terms, Work, local_versions
-from citycover.compute.cluster.worker import settle_job
+from citycover.compute.cluster.worker import forecast_job, settle_job
+from citycover.compute.forecast import Forecast
 from citycover.compute.sink import Computed, open_store
 from citycover.errors import MachineError
 from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
-from citycover.plan.plan import Plan
 from citycover.read.open import open_readers
 from citycover.scene.scene import Scene
 from citycover.store.work import WorkFolder
@@ -42,13 +41,18 @@ logger = logging.getLogger(__name__)
 @contextlib.contextmanager
 def lease(folder: WorkFolder) -> Iterator[Terms]:
     """Say in the folder which run holds it, for workers that cannot see the lock."""
-    terms = Terms(f"citycover-{uuid.uuid4().hex}", (folder.work / "lease").absolute())
-    terms.lease.write_text(terms.run, encoding="utf-8")
+    path = (folder.work / "lease").absolute()
+    terms = replace(_new_terms(), lease=path)
+    path.write_text(terms.run, encoding="utf-8")
     try:
         yield terms
     finally:
         if terms.held():
-            terms.lease.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def _new_terms() -> Terms:
+    return Terms(f"citycover-{uuid.uuid4().hex}")
 
 
 def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
@@ -63,16 +67,12 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
     with lease(folder) as mark, contextlib.ExitStack() as stack:
         with stages.time("start"):
             client = stack.enter_context(open_cluster(request.workers, request.scheduler))
-            terms = replace(
-                mark,
-                files=tuple(_files(job)),
-                model=(str(far.model.path), far.model.sha256),
-                versions=local_versions(),
-            )
+            terms = _about(far, mark)
             check_workers(client, terms)
             watch.connected(describe(client))
-            plan, choices, device = _settle(client, far, kept_choices(job, folder), terms)
-            store = open_store(job, folder, plan, choices)
+            settled: Settled = _ask_one(client, settle_job, far, kept_choices(job, folder), terms)
+            plan = settled.plan
+            store = open_store(job, folder, plan, settled.kept)
         with store:
             earlier = store.finished()
         watch.started(plan, sum(record.pixels for record in earlier.values()))
@@ -91,17 +91,41 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
         run.compute(set(earlier))
         # Stages are seconds of workers, so the sweep they are compared with is, too.
         stages.add("sweep", (time.perf_counter() - begin) * run.workers)
-        return Computed(plan, device, run.workers, run.peak_rss)
+        return Computed(plan, settled.device, run.workers, run.peak_rss)
 
 
-def _settle(client: Client, job: Job, kept: dict[str, Any], terms: Terms) -> tuple[Plan, dict[str, Any], str]:
-    """Let a worker settle window, batch and precision, on the device that will compute."""
-    settled = client.submit(settle_job, job, kept, terms, pure=False)
+def forecast_on_cluster(job: Job) -> Forecast:
+    """What `compute_on_cluster` would do, by one of the workers; nothing is written.
+
+    Raises:
+        CitycoverError: anything the user can mend.
+    """
+    far = _seen_from_afar(job)
+    with open_cluster(far.request.workers, far.request.scheduler) as client:
+        terms = _about(far, _new_terms())
+        check_workers(client, terms)
+        found: Forecast = _ask_one(client, forecast_job, far, terms)
+        return replace(found, workers=count_workers(client))
+
+
+def _about(job: Job, terms: Terms) -> Terms:
+    """Terms with all that a worker must see alike."""
+    return replace(
+        terms,
+        files=tuple(_files(job)),
+        model=(str(job.model.path), job.model.sha256),
+        versions=local_versions(),
+    )
+
+
+def _ask_one(client: Client, question: Callable[..., Any], *about: object) -> Any:
+    """Let a worker answer what only the device that will compute can tell."""
+    answer = client.submit(question, *about, pure=False)
     try:
-        while not settled.done():
+        while not answer.done():
             count_workers(client)  # a scheduler that hangs gives no answer in time; a result it never gives
             time.sleep(POLL)
-        return settled.result()
+        return answer.result()
     except KilledWorker:
         raise MachineError(
             "workers died while the network was loaded and tried, most often for want of memory; give "
@@ -110,13 +134,9 @@ def _settle(client: Client, job: Job, kept: dict[str, Any], terms: Terms) -> tup
 
 
 def _seen_from_afar(job: Job) -> Job:
-    """The job with absolute paths and, on this machine, its cores shared among the workers."""
-    threads = job.request.threads
-    if threads is None and job.request.workers:
-        threads = max(1, len(os.sched_getaffinity(0)) // job.request.workers)
+    """The job as a worker sees it: absolute paths, and its share of the cores."""
     return replace(
-        job,
-        request=replace(job.request, threads=threads),
+        in_one_process(job),
         model=replace(job.model, path=Path(job.model.path).absolute()),
         scene=_absolute(job.scene),
     )

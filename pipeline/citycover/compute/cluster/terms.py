@@ -27,8 +27,8 @@ class Terms:
 
     run: str
     """Name of the run; topic of its events."""
-    lease: Path
-    """File in the working folder that holds the name of the run."""
+    lease: Path | None = None
+    """File in the working folder that holds the name of the run; None: a run that writes nothing."""
     files: tuple[tuple[str, int], ...] = ()
     """Path and size of every input file."""
     model: tuple[str, str] | None = None
@@ -38,6 +38,8 @@ class Terms:
 
     def held(self) -> bool:
         """True while the folder is this run's."""
+        if self.lease is None:
+            return True
         with contextlib.suppress(OSError):
             return self.lease.read_text(encoding="utf-8") == self.run
         return False

@@ -21,7 +21,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,9 +35,11 @@ from citycover.machine.memory import tune_allocator
 if TYPE_CHECKING:
     import torch
 
+    from citycover.compute.choices import Settled
+    from citycover.compute.forecast import Forecast
     from citycover.job.job import Job
     from citycover.model.predictor import Predictor
-    from citycover.plan.plan import Block, Plan
+    from citycover.plan.plan import Block
 
 T = TypeVar("T")
 
@@ -110,15 +112,8 @@ def why_unfit(terms: Terms) -> str | None:
     for name, wanted in terms.versions:
         if here.get(name) != wanted:
             return f"it has {name} {here.get(name)}, the client has {wanted}; install the same version"
-    try:
-        if terms.lease.read_text(encoding="utf-8") != terms.run:
-            return f"{terms.lease.parent} belongs to another run there"
-        probe = terms.lease.with_name(f".{socket.gethostname()}.{os.getpid()}.probe")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror
-        return f"it cannot write to {terms.lease.parent} ({reason}); --out must be on a shared folder"
+    if terms.lease is not None and (why := _why_no_writer(terms.lease, terms.run)):
+        return why
     for path, size in terms.files:
         if (stamp := FileStamp.of(path)) is None or stamp.size != size:
             return f"it cannot see the input {path} as the client does; put it on a shared folder"
@@ -127,28 +122,58 @@ def why_unfit(terms: Terms) -> str | None:
     return None
 
 
+def _why_no_writer(lease: Path, run: str) -> str | None:
+    """Why this process cannot write beside the lease of a run; None: it can."""
+    try:
+        if lease.read_text(encoding="utf-8") != run:
+            return f"{lease.parent} belongs to another run there"
+        probe = lease.with_name(f".{socket.gethostname()}.{os.getpid()}.probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return f"it cannot write to {lease.parent} ({error.strerror}); --out must be on a shared folder"
+    return None
+
+
 def request_stop(run: str) -> None:
     """Let the computation of a run end after the batch in hand. Called in the worker's event loop."""
     _process.stop_of(run).set()
 
 
-def settle_job(job: Job, kept: dict[str, Any], terms: Terms) -> tuple[Plan, dict[str, Any], str]:
-    """Settle window, batch and precision where the network will run.
+def settle_job(job: Job, kept: dict[str, Any], terms: Terms) -> Settled:
+    """Settle a job where the network will run."""
+    offered = _as_offered(job, get_worker())
 
-    Returns:
-        The plan, the choices that a resumed run must keep, and the device.
-    """
-
-    def settle_here() -> tuple[Plan, dict[str, Any], str]:
+    def settle_here() -> Settled:
         from citycover.compute.choices import settle
 
-        _check(terms)
-        _set_threads(job.request.threads)
-        predictor = _process.predictor(ModelFactory(job.model.path, job.model.sha256), job.request.device)
-        plan, choices = settle(job, kept, predictor)
-        return plan, choices, str(predictor.device)
+        return settle(offered, _network_of(offered, terms), kept)
 
     return _process.run(settle_here)
+
+
+def forecast_job(job: Job, terms: Terms) -> Forecast:
+    """Settle a job where the network would run, and say how long that would take."""
+    offered = _as_offered(job, get_worker())
+
+    def forecast_here() -> Forecast:
+        from citycover.compute.forecast import forecast
+
+        return forecast(offered, _network_of(offered, terms))
+
+    return _process.run(forecast_here)
+
+
+def _as_offered(job: Job, worker: Worker) -> Job:
+    """The job with the threads of this worker, unless it asks for others."""
+    threads = job.request.threads or worker.state.nthreads
+    return replace(job, request=replace(job.request, threads=threads))
+
+
+def _network_of(job: Job, terms: Terms) -> Predictor:
+    """The network of a job, on the device that it asks for."""
+    _check(terms)
+    return _process.predictor(ModelFactory(job.model.path, job.model.sha256), job.request.device)
 
 
 def compute(work: Work, blocks: Sequence[Block]) -> Report:

@@ -1,0 +1,55 @@
+"""How long a run will take and what it will hold, before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from citycover.compute.choices import Settled, in_one_process, settle
+from citycover.compute.trials import measure_speed
+from citycover.job.job import Job
+from citycover.machine.device import choose_device
+from citycover.machine.memory import peak_rss
+from citycover.model.predictor import ModelPredictor, Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A settled run, and what a trial promises of it."""
+
+    settled: Settled
+    alone: float
+    """Seconds of one process for the whole plan."""
+    engine_memory: int
+    """Bytes that a process holds beside program and network."""
+    peak_memory: int
+    """Bytes that a process holds at most, all counted."""
+    workers: int = 1
+    """Processes that share the work."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, its beginning and end left out."""
+        return self.alone / self.workers
+
+
+def forecast(job: Job, predictor: Predictor) -> Forecast:
+    """Settle a job and run its network for a moment; see `settle`."""
+    settled = settle(job, predictor)
+    speed = measure_speed(settled.plan, predictor.at(settled.plan.precision))
+    engine = job.totals(settled.plan).memory.total
+    return Forecast(settled, speed.seconds(settled.plan), engine, peak_rss() + engine)
+
+
+def forecast_job(job: Job) -> Forecast:
+    """What `map` would do with a job: here, or on the cluster that its request names.
+
+    Raises:
+        CitycoverError: anything the user can mend.
+    """
+    if job.request.scheduler is not None:
+        from citycover.compute.cluster.compute import forecast_on_cluster
+
+        return forecast_on_cluster(job)
+    device = choose_device(job.request.device)
+    found = forecast(in_one_process(job), ModelPredictor.load(job.model.path, device))
+    return replace(found, workers=job.request.workers or 1)

@@ -1,0 +1,132 @@
+"""`citycover plan` prints the run that `citycover map` makes of the same options."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_scene
+
+from citycover.compute.trials import Speed
+from citycover.model.predictor import Predictor
+from citycover.plan.plan import CHUNK, Plan
+
+SETTLED = ("window", "step", "batch", "precision", "block_shape", "blocks", "windows", "redundancy")
+
+CARD = """
+name = "smooth"
+trim = 4
+feather = 4
+stride = 4
+[[groups]]
+bands = ["red", "green", "blue", "nir"]
+dtypes = ["uint8"]
+[window]
+size = 64
+multiple = 4
+maximum = 512
+[legend]
+name = "two"
+nodata = 0
+classes = [{id = 1, name = "one", color = "#112233"}, {id = 2, name = "two", color = "#445566"}]
+"""
+
+
+class Smooth(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x[:, :2].float() / 255, 3, 1, 1)
+
+
+@pytest.fixture
+def small_windows(citycover, tmp_path: Path) -> Path:
+    """A model file whose windows are so small that a scene of a test is worth trials."""
+    torch.jit.script(Smooth()).save(tmp_path / "net.pt")
+    (tmp_path / "card.toml").write_text(CARD)
+    model = tmp_path / "model.pt"
+    given = ("--torchscript", tmp_path / "net.pt", "--card", tmp_path / "card.toml", "-o", model)
+    assert citycover("export", *given).code == 0
+    return model
+
+
+def test_plan_says_the_run_that_map_makes(
+    citycover, small_windows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", (1300, 2100))
+    tried: list[int] = []
+
+    def speed(plan: Plan, _predictor: Predictor, _repeats: int) -> Speed:
+        tried.append(plan.y.window)
+        return Speed(
+            plan.window_pixels ** (0.9 if len(tried) % 3 else 0.95), 0
+        )  # larger is faster, up to a point
+
+    monkeypatch.setattr("citycover.compute.choices.measure_speed", speed)
+    monkeypatch.setattr("citycover.compute.choices.fast_precision", lambda _device: "bf16")
+    monkeypatch.setattr("citycover.compute.choices.passes_gate", lambda _exact, _fast: True)
+    options = (scene, "--model", small_windows, "--batch", 1)
+    plan = json.loads(citycover("plan", *options, "--json").out)
+    assert len(tried) == 3 and tried == sorted(tried), "windows of three sizes were tried"
+    run = json.loads(citycover("map", *options, "-o", tmp_path / "out", "--json").out)
+    assert len(tried) == 6
+    assert {name: plan[name] for name in SETTLED} == {name: run["plan"][name] for name in SETTLED}
+    assert plan["precision"] == "bf16" and plan["window"][0] > 64 and plan["unsettled"] == []
+    assert plan["device"] == run["device"] and plan["workers"] == run["workers"]
+
+
+def test_plan_counts_memory_as_map_does(citycover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = write_scene(tmp_path / "scene.tif", (1100, 2100))
+    held = int(1.95 * 2**30)
+    monkeypatch.setattr("citycover.compute.choices.peak_rss", lambda: held)
+    monkeypatch.setattr("citycover.compute.choices.process_memory", lambda _name: held)
+    options = (scene, "--window", 256, "--memory", 2, "--precision", "fp32")
+    plan = json.loads(citycover("plan", *options, "--json").out)
+    run = json.loads(citycover("map", *options, "-o", tmp_path / "out", "--json").out)
+    assert {name: plan[name] for name in SETTLED} == {name: run["plan"][name] for name in SETTLED}
+    unbounded = json.loads(citycover("plan", *options[:3], "--json").out)
+    assert plan["batch"] < unbounded["batch"] and plan["block_shape"][1] >= CHUNK
+
+
+def test_workers_of_this_machine_share_its_cores(
+    citycover, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(6)))
+    before = torch.get_num_threads()
+    try:
+        alone = json.loads(citycover("plan", scene, "--threads", 1, "--json").out)
+        shared = json.loads(citycover("plan", scene, "--workers", 3, "--json").out)
+        both = json.loads(citycover("plan", scene, "--workers", 3, "--threads", 1, "--json").out)
+    finally:
+        torch.set_num_threads(before)
+    assert [p["threads"] for p in (alone, shared, both)] == [1, 2, 1]
+    assert [p["workers"] for p in (alone, shared, both)] == [1, 3, 3]
+
+
+def test_without_a_probe_nothing_is_loaded_and_what_is_open_is_named(scene: Path) -> None:
+    code = (
+        "import sys; from citycover_cli.app import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'distributed'} & set(sys.modules)"
+    )
+
+    def plan(*options: str) -> dict[str, object]:
+        command = [sys.executable, "-c", code, "plan", str(scene), "--no-probe", "--json", *options]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return json.loads(done.stdout)
+
+    assert plan()["unsettled"] == ["window", "batch", "precision"]
+    fixed = plan("--window", "256", "--batch", "3", "--precision", "bf16")
+    assert fixed["unsettled"] == [] and (fixed["batch"], fixed["precision"]) == (3, "bf16")
+    assert plan("--window", "256", "--precision", "fp32", "--memory", "2")["unsettled"] == [
+        "batch",
+        "block_shape",
+    ]
+
+
+def test_a_cluster_that_is_not_there_cannot_settle_a_plan(citycover, scene: Path) -> None:
+    result = citycover("plan", scene, "--scheduler", "tcp://127.0.0.1:9")
+    assert result.code == 4 and "no scheduler answers at tcp://127.0.0.1:9" in result.err

@@ -1,0 +1,100 @@
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+from making import make_card, make_scene, plan_of
+
+from citycover.compute import choices
+from citycover.compute.choices import choose_precision, default_batch, fastest_window
+from citycover.compute.trials import Speed, measure_speed
+from citycover.model.builtin import builtin_path
+from citycover.model.predictor import ModelPredictor
+from citycover.plan.plan import Plan
+
+
+def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = ModelPredictor.load(builtin_path("spectral-rgbn"), torch.device("cpu"))
+    predictor = replace(predictor, card=predictor.card.model_copy(update={"precision": "any"}))
+    samples = [[torch.randint(0, 255, (1, 4, 96, 96), dtype=torch.uint8)]]
+    assert choose_precision("bf16", predictor, lambda: samples) == "bf16"
+    monkeypatch.setattr("citycover.compute.choices.fast_precision", lambda _device: None)
+    assert choose_precision("auto", predictor, lambda: pytest.fail("nothing to compare")) == "fp32"
+    monkeypatch.setattr("citycover.compute.choices.fast_precision", lambda _device: "bf16")
+    monkeypatch.setattr("citycover.compute.choices.passes_gate", lambda _exact, _fast: True)
+    assert choose_precision("auto", predictor, lambda: samples) == "bf16"
+    monkeypatch.setattr("citycover.compute.choices.passes_gate", lambda _exact, _fast: False)
+    assert choose_precision("auto", predictor, lambda: samples) == "fp32"
+
+
+def test_a_probe_of_speed_is_positive() -> None:
+    card = make_card(64, 4, 8)
+    plan = replace(plan_of(make_scene((300, 300)), card), batch=2)
+    predictor = ModelPredictor.load(builtin_path("spectral-rgbn"), torch.device("cpu"))
+    assert measure_speed(plan, predictor).seconds(plan) > 0
+
+
+def test_a_batch_has_the_windows_of_a_row_as_far_as_they_fit() -> None:
+    cpu, card = torch.device("cpu"), make_card(64, 4, 8)
+    few, many = (plan_of(make_scene((300, width)), card) for width in (300, 9000))
+    assert default_batch(few, cpu) == few.x.count < 64
+    assert default_batch(many, cpu) == 64
+    fine = replace(many, scale=Fraction(5))
+    assert default_batch(fine, cpu) == 1_500_000 // (25 * many.window_pixels) < 64
+    assert default_batch(plan_of(make_scene((9000, 9000)), make_card(2048, 4, 8)), cpu) == 1
+
+
+def test_the_window_is_the_one_whose_trial_promises_the_shortest_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, tried = make_scene((9000, 9000)), list[int]()
+    plans = {w: replace(plan_of(scene, make_card(w, 4, 8)), batch=1) for w in (64, 128, 256, 2048)}
+
+    def speed(plan: Plan, _predictor: object, repeats: int) -> Speed:
+        size = next(size for size, known in plans.items() if known is plan)
+        tried.append(size)
+        per_pixel = {64: 1.0, 128: 0.5, 256: 0.9}[size]
+        return Speed(per_pixel * plan.window_pixels, 0)
+
+    monkeypatch.setattr("citycover.compute.choices.measure_speed", speed)
+    predictor = ModelPredictor.load(builtin_path("spectral-rgb"), torch.device("cpu"))
+    assert fastest_window(plans, predictor) == 128
+    assert tried == [64, 128, 256], "the trial of 2048 costs more than 2 % of the run"
+    assert fastest_window({64: plans[64], 2048: plans[2048]}, predictor) == 64
+
+
+class _Plan:
+    """What choosing a window asks of a plan."""
+
+    def __init__(self, size: int, windows: int = 1000) -> None:
+        self.window_pixels, self.windows, self.batch = size * size, windows, 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [({32: 100, 48: 97, 64: 96}, 32), ({32: 100, 48: 90, 64: 88}, 48), ({32: 100, 48: 97, 64: 80}, 64)],
+)
+def test_a_larger_window_must_be_worth_its_memory(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], chosen: int
+) -> None:
+    def speed(plan: _Plan, _predictor: object, _repeats: int) -> Speed:
+        size = int(plan.window_pixels**0.5)
+        return Speed(seconds[size] / (1.15 * plan.windows), 0)
+
+    monkeypatch.setattr(choices, "measure_speed", speed)
+    plans = {size: _Plan(size) for size in seconds}
+    assert choices.fastest_window(plans, None) == chosen  # type: ignore[arg-type]
+
+
+def test_trials_stay_within_their_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed: list[int] = []
+
+    def speed(plan: _Plan, _predictor: object, repeats: int) -> Speed:
+        pushed.append((1 + repeats) * plan.window_pixels)
+        return Speed(1.0, 0)
+
+    monkeypatch.setattr(choices, "measure_speed", speed)
+    for windows in (1, 50, 300, 700, 5000):
+        pushed.clear()
+        plans = {32: _Plan(32, windows), 48: _Plan(48), 64: _Plan(64)}
+        choices.fastest_window(plans, None)  # type: ignore[arg-type]
+        assert sum(pushed) <= choices.PROBE_SHARE * windows * 32 * 32
+        assert len(pushed) != 1
