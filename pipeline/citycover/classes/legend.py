@@ -207,7 +207,7 @@ def read_legend(name_or_file: str | Path) -> Legend:
             "give one of these or the path of a .toml file"
         )
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"legend file {path} is not TOML: {error}") from None
     return parse_legend(data, path.stem)

@@ -19,7 +19,7 @@ from citycover.errors import ConfigError
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.evaluate.decide import write_decided
 from citycover.evaluate.estimate import StratifiedSample
-from citycover.evaluate.features import VECTOR_ENDINGS, compare_polygons, map_at_points, read_features
+from citycover.evaluate.features import VECTOR_ENDINGS, compare_polygons, map_at_points, read_truth
 from citycover.evaluate.rasters import check_compared, compare_rasters
 from citycover.evaluate.request import EvaluationRequest, Side, resolve
 from citycover.evaluate.strata import Strata
@@ -108,7 +108,7 @@ def _compare_features(
     with ClassRaster(path) as raster:
         if raster.grid.crs is None:
             raise ConfigError(f"map {path} has no CRS, so no point can be found on it; give it one")
-        features = read_features(theirs.path, raster.grid.crs.proj, request.truth_crs)
+        features = read_truth(theirs.path, raster.grid, request.truth_crs)
         truth = features.ranks(request.field, theirs.legend, truth_table)
         unlabelled = int((truth == NO_CLASS).sum())
         if unlabelled == len(truth):

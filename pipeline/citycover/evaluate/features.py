@@ -7,7 +7,6 @@ that overlap, the last in the file counts.
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyproj
 import rasterio.features
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from shapely.geometry import shape
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
 
 from citycover.classes.legend import Legend
 from citycover.classes.raster import ClassRaster, Progress, listed, name_legends
@@ -28,13 +27,14 @@ from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.evaluate.rasters import check_compared
-from citycover.geometry.crs import tie
+from citycover.geometry.crs import DEGREES
+from citycover.geometry.grid import crs_of
+from citycover.geometry.polygons import onto_grid, repaired
+from citycover.geometry.vector import Features, crs_named, read_features
 from citycover.geometry.window import Window
 
 VECTOR_ENDINGS = frozenset({".csv", ".fgb", ".geojson", ".gml", ".gpkg", ".json", ".kml", ".parquet", ".shp"})
 """Endings of files that are read as points or polygons; every other is taken for a raster."""
-
-_WGS84 = pyproj.CRS.from_epsg(4326)
 
 _POINT, _POLYGON = 0, 3
 
@@ -42,7 +42,7 @@ _AXES = (("lon", "lat"), ("longitude", "latitude"), ("x", "y"))
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class Truth:
     """Points, or polygons, with their attributes."""
 
     path: Path
@@ -93,48 +93,38 @@ class Features:
         return ranks
 
 
-def read_features(path: Path, crs: pyproj.CRS, given: str | None = None) -> Features:
-    """Read points or polygons into a CRS.
+def read_truth(path: Path, grid: GeoBox, given: str | None = None) -> Truth:
+    """Read points or polygons into the CRS of a map.
 
     Args:
-        path: CSV with columns lon and lat (degrees), or x and y (in `given`, else in `crs`); GeoJSON; or what
-            pyogrio reads.
-        crs: to project them into.
+        path: CSV with columns lon and lat (degrees), or x and y (in `given`, else in the CRS of the map); or
+            what `read_features` reads.
+        grid: of the map. Polygons lose what is far from it.
         given: CRS of the file, instead of what it says itself.
 
     Raises:
         ConfigError: not readable, without a CRS, neither points nor polygons, or both.
     """
-    if not path.is_file():
-        raise ConfigError(f"truth {path} does not exist; check the path")
-    said: pyproj.CRS | None
-    match path.suffix.lower():
-        case ".csv":
-            geometries, columns, said = _read_csv(path, crs)
-        case ".geojson" | ".json":
-            geometries, columns, said = _read_geojson(path)
-        case _:
-            geometries, columns, said = _read_ogr(path)
-    source = _crs_of(given) if given else said
+    what = f"truth {path}"
+    read = _read_csv(path, crs_of(grid)) if path.suffix.lower() == ".csv" else None
+    features = read or read_features(path, "truth", crs_of(grid))
+    source = crs_named(given, "give one such as EPSG:26986 with --truth-crs") if given else features.crs
     if source is None:
-        raise ConfigError(f"truth {path} has no CRS; say which with --truth-crs")
-    present = np.array([g is not None and not g.is_empty for g in geometries], np.bool_)
-    parts, owner = shapely.get_parts(np.array(geometries, object)[present], return_index=True)
+        raise ConfigError(f"{what} has no CRS; say which with --truth-crs")
+    present = ~(shapely.is_missing(features.geometries) | shapely.is_empty(features.geometries))
+    parts, owner = shapely.get_parts(features.geometries[present], return_index=True)
     kinds = set(shapely.get_type_id(parts).tolist())
     if kinds not in ({_POINT}, {_POLYGON}):
-        raise ConfigError(f"truth {path} must hold points only or polygons only, and at least one; split it")
-    moved = _project(shapely.force_2d(parts), source, crs)
-    finite = np.isfinite(shapely.bounds(moved)).all(1)
-    if not finite.any():
-        raise ConfigError(f"truth {path} lies nowhere in the CRS of the map; say its own with --truth-crs")
-    if kinds == {_POINT}:
-        finite[:] = True  # a point off the map is counted as such
-    rows = np.flatnonzero(present)[owner][finite]
-    columns = {name: [values[row] for row in rows] for name, values in columns.items()}
-    return Features(path, moved[finite], columns, kinds == {_POINT})
+        raise ConfigError(f"{what} must hold points only or polygons only, and at least one; split it")
+    moved = onto_grid(repaired(shapely.force_2d(parts), what), source, grid, what)
+    if kinds == {_POLYGON} and shapely.is_empty(moved).all():
+        raise ConfigError(f"{what} has no polygon near the map; say its own CRS with --truth-crs")
+    rows = np.flatnonzero(present)[owner]
+    columns = {name: [values[row] for row in rows] for name, values in features.columns.items()}
+    return Truth(path, moved, columns, kinds == {_POINT})
 
 
-def map_at_points(raster: ClassRaster, points: Features, table: ClassTable) -> NDArray[np.int16]:
+def map_at_points(raster: ClassRaster, points: Truth, table: ClassTable) -> NDArray[np.int16]:
     """(point,) rank of the map's class where each point lies; NO_CLASS off the map or on its nodata.
 
     Raises:
@@ -154,7 +144,7 @@ def map_at_points(raster: ClassRaster, points: Features, table: ClassTable) -> N
 
 def compare_polygons(
     raster: ClassRaster,
-    polygons: Features,
+    polygons: Truth,
     truth: NDArray[np.int16],
     table: ClassTable,
     classes: int,
@@ -191,7 +181,7 @@ def compare_polygons(
     return check_compared(total, raster.path, polygons.path)
 
 
-def _reached(raster: ClassRaster, polygons: Features) -> Window | None:
+def _reached(raster: ClassRaster, polygons: Truth) -> Window | None:
     """The part of a raster that polygons may lie in."""
     west, south, east, north = shapely.total_bounds(polygons.geometries)
     corners_x, corners_y = np.array([west, east, west, east]), np.array([south, south, north, north])
@@ -212,11 +202,9 @@ def _bounds(transform: Affine, window: Window) -> tuple[float, float, float, flo
     return xs.min(), ys.min(), xs.max(), ys.max()
 
 
-_Read = tuple[Sequence[Any], Mapping[str, Sequence[Any]], pyproj.CRS | None]
-"""Geometries, attributes, and the CRS that the file says."""
-
-
-def _read_csv(path: Path, crs: pyproj.CRS) -> _Read:
+def _read_csv(path: Path, crs: CRS) -> Features:
+    if not path.is_file():
+        raise ConfigError(f"truth {path} does not exist; check the path")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
@@ -237,53 +225,7 @@ def _read_csv(path: Path, crs: pyproj.CRS) -> _Read:
         except (TypeError, ValueError):
             raise ConfigError(f"truth {path}, line {number}: {x} and {y} are not both numbers") from None
     columns = {name.strip(): [row[name] for row in rows] for name in names.values()}
-    return points, columns, crs if x == "x" else _WGS84
-
-
-def _read_geojson(path: Path) -> _Read:
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        features = data["features"] if data["type"] == "FeatureCollection" else [data]
-        geometries = [shape(f["geometry"]) if f["geometry"] else None for f in features]
-        properties: list[dict[str, Any]] = [f.get("properties") or {} for f in features]
-        named = (data.get("crs") or {}).get("properties", {}).get("name")  # of before RFC 7946
-    except (ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
-        raise ConfigError(f"truth {path} is not GeoJSON with features: {error!r}") from None
-    names = dict.fromkeys(name for row in properties for name in row)
-    columns = {name: [row.get(name) for row in properties] for name in names}
-    return geometries, columns, _crs_of(named) if named else _WGS84
-
-
-def _read_ogr(path: Path) -> _Read:
-    try:
-        import pyogrio
-    except ImportError:
-        raise ConfigError(
-            f"truth {path} needs the vector extra: pip install 'citycover[vector]'; or give GeoJSON or CSV"
-        ) from None
-    try:
-        meta, _, geometries, values = pyogrio.raw.read(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise ConfigError(f"truth {path} cannot be read: {error}") from None
-    columns = {name: v.tolist() for name, v in zip(meta["fields"].tolist(), values, strict=True)}
-    return shapely.from_wkb(geometries), columns, _crs_of(meta["crs"]) if meta["crs"] else None
-
-
-def _crs_of(text: str) -> pyproj.CRS:
-    try:
-        return pyproj.CRS.from_user_input(text)
-    except pyproj.exceptions.CRSError:
-        raise ConfigError(f"{text!r} is no CRS; give one such as EPSG:26986 with --truth-crs") from None
-
-
-def _project(geometries: NDArray[np.object_], source: pyproj.CRS, to: pyproj.CRS) -> NDArray[np.object_]:
-    if source == to:
-        return geometries
-    project = tie(source, to, "the truth, or of the map,").transform
-    moved: NDArray[np.object_] = shapely.transform(
-        geometries, lambda xy: np.column_stack(project(xy[:, 0], xy[:, 1]))
-    )
-    return moved
+    return Features(np.array(points, object), columns, crs if x == "x" else DEGREES)
 
 
 def _as_id(value: Any, names: Mapping[str, int]) -> int | str | None:

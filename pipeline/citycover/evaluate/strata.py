@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from citycover.errors import ConfigError
 from citycover.evaluate.estimate import StratifiedSample
-from citycover.evaluate.features import Features
+from citycover.evaluate.features import Truth
 from citycover.evaluate.request import Side
 from citycover.evaluate.sample import count_strata
 
@@ -32,7 +32,7 @@ class Strata:
     hectares: float
 
     @classmethod
-    def of(cls, points: Features, mapped: Side, pixel_ha: float) -> Strata:
+    def of(cls, points: Truth, mapped: Side, pixel_ha: float) -> Strata:
         """From the columns `stratum`, `stratum_pixels` and `stratum_ha`.
 
         Without `stratum_pixels`, strata are the map's class ids and their pixels are counted.
@@ -62,7 +62,7 @@ class Strata:
         return StratifiedSample(counts, np.array(self.pixels), self.names)
 
 
-def _one_per_stratum(points: Features, labels: list[str], column: str) -> dict[str, float]:
+def _one_per_stratum(points: Truth, labels: list[str], column: str) -> dict[str, float]:
     values: dict[str, set[str]] = {}
     for label, value in zip(labels, points.columns[column], strict=True):
         values.setdefault(label, set()).add(str(value))
@@ -79,7 +79,7 @@ def _one_per_stratum(points: Features, labels: list[str], column: str) -> dict[s
     return numbers
 
 
-def _warn_of_lost(pixels: Mapping[str, float], points: Features, mapped: Side) -> None:
+def _warn_of_lost(pixels: Mapping[str, float], points: Truth, mapped: Side) -> None:
     """Say which classes of the map have no row among the points: estimates leave their area out."""
     if not set(pixels) <= {str(id_) for id_ in mapped.legend.ids}:
         return  # strata of another kind

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyproj
 import rasterio.features
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from shapely.geometry import box, shape
+from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from citycover.errors import ConfigError
+from citycover.geometry.crs import DEGREES, to_degrees
 from citycover.geometry.footprint import degrees_text
 from citycover.geometry.grid import crs_of
+from citycover.geometry.polygons import onto_grid, polygon_parts, repaired
+from citycover.geometry.vector import read_features
 from citycover.geometry.window import Window
-
-_WGS84 = pyproj.CRS.from_epsg(4326)
-
-_DENSE = 64
-"""Points put on each side of a box before it is projected, because straight lines bend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,8 @@ class AreaMask:
 def area_of_box(bounds: Sequence[float], grid: GeoBox) -> Area:
     """The area of a box `west, south, east, north`.
 
-    Degrees of longitude and latitude; numbers that cannot be degrees are taken in the scene's CRS.
+    Degrees of longitude and latitude, also across 180 degrees, where west > east; numbers that cannot be
+    degrees, or of a scene that is no place on the Earth, are taken in the scene's CRS.
 
     Raises:
         ConfigError: not four numbers in that order, or the box does not overlap the scene.
@@ -80,75 +76,39 @@ def area_of_box(bounds: Sequence[float], grid: GeoBox) -> Area:
     if len(bounds) != 4 or not all(map(math.isfinite, bounds)):
         raise ConfigError(f"--bbox takes west,south,east,north, got {list(bounds)}")
     west, south, east, north = bounds
+    degrees = (
+        max(abs(west), abs(east)) <= 360
+        and max(abs(south), abs(north)) <= 90
+        and to_degrees(crs_of(grid)) is not None
+    )
+    if degrees and west > east and east + 360 - west < 180:  # else the two were swapped
+        east += 360
     if west >= east or south >= north:
         raise ConfigError(
             f"--bbox takes west,south,east,north with west < east and south < north, got {list(bounds)}"
         )
-    degrees = max(abs(west), abs(east)) <= 180 and max(abs(south), abs(north)) <= 90
-    outline = shapely.segmentize(box(*bounds), max(east - west, north - south) / _DENSE)
-    geometry = _project(outline, _WGS84, grid) if degrees else outline
-    return Area(_enclosing(geometry, grid, f"--bbox {','.join(map(str, bounds))}"), None, grid.transform)
+    outline = np.array([box(west, south, east, north)], object)
+    what = f"--bbox {','.join(map(str, bounds))}"
+    geometry = onto_grid(outline, DEGREES if degrees else crs_of(grid), grid, what)[0]
+    return Area(_enclosing(geometry, grid, what), None, grid.transform)
 
 
 def read_area(path: Path, grid: GeoBox) -> Area:
-    """The area of all polygons in a vector file: GeoJSON (longitude, latitude), or what pyogrio reads.
+    """The area of all polygons in a vector file; see `read_features` for what can be read.
 
     Raises:
         ConfigError: not readable, no polygons, or none that overlaps the scene.
     """
-    if not path.is_file():
-        raise ConfigError(f"--aoi {path} does not exist")
-    if path.suffix.lower() in {".json", ".geojson"}:
-        geometries, crs = _read_geojson(path)
-    else:
-        geometries, crs = _read_vector(path)
-    polygons = [g for g in geometries if g.area > 0]
-    if not polygons:
-        raise ConfigError(f"--aoi {path} holds no polygon; give polygons, not points or lines")
-    geometry = _project(shapely.union_all([shapely.make_valid(p) for p in polygons]), crs, grid)
-    return Area(_enclosing(geometry, grid, f"--aoi {path}"), geometry, grid.transform)
-
-
-def _read_geojson(path: Path) -> tuple[list[BaseGeometry], pyproj.CRS]:
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        kind = data["type"]
-        parts = data["features"] if kind == "FeatureCollection" else [data]
-        found = [part["geometry"] if part["type"] == "Feature" else part for part in parts]
-        geometries = [shape(geometry) for geometry in found if geometry is not None]
-        named = (data.get("crs") or {}).get("properties", {}).get("name")
-        return geometries, pyproj.CRS.from_user_input(named) if named else _WGS84
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        pyproj.exceptions.CRSError,
-        shapely.errors.ShapelyError,
-    ) as error:
-        raise ConfigError(f"--aoi {path} is not GeoJSON: {error}") from None
-
-
-def _read_vector(path: Path) -> tuple[list[BaseGeometry], pyproj.CRS]:
-    try:
-        import pyogrio
-    except ImportError:
-        raise ConfigError(
-            f"--aoi {path} needs the vector extra: pip install 'citycover[vector]', or give GeoJSON"
-        ) from None
-    try:
-        frame = pyogrio.read_dataframe(path, columns=[])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise ConfigError(f"--aoi {path} cannot be read: {error}") from None
-    if frame.crs is None:
-        raise ConfigError(f"--aoi {path} has no CRS; write it with one, or give GeoJSON in degrees")
-    return [g for g in frame.geometry if g is not None], pyproj.CRS.from_user_input(frame.crs)
-
-
-def _project(geometry: BaseGeometry, crs: pyproj.CRS, grid: GeoBox) -> BaseGeometry:
-    """Into the CRS of the grid, (x, y) order."""
-    to = pyproj.Transformer.from_crs(crs, crs_of(grid), always_xy=True)
-    return shapely.transform(geometry, lambda xy: np.column_stack(to.transform(xy[:, 0], xy[:, 1])))
+    what = f"--aoi {path}"
+    features = read_features(path, "--aoi", crs_of(grid))
+    if features.crs is None:
+        raise ConfigError(f"{what} has no CRS; write it with one, or give GeoJSON in degrees")
+    polygons = polygon_parts(features.geometries)
+    polygons = repaired(shapely.force_2d(polygons), what)
+    if not shapely.area(polygons).any():
+        raise ConfigError(f"{what} holds no polygon; give polygons, not points or lines")
+    geometry = shapely.union_all(onto_grid(polygons, features.crs, grid, what))
+    return Area(_enclosing(geometry, grid, what), geometry, grid.transform)
 
 
 def _enclosing(geometry: BaseGeometry, grid: GeoBox, what: str) -> Window:

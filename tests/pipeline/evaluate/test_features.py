@@ -21,11 +21,12 @@ from citycover.classes.table import NO_CLASS, ClassTable
 from citycover.errors import ConfigError
 from citycover.evaluate.confusion import confusion_of, count_pairs
 from citycover.evaluate.evaluate import evaluate
-from citycover.evaluate.features import Features, compare_polygons, map_at_points, read_features
+from citycover.evaluate.features import Truth, compare_polygons, map_at_points, read_truth
 from citycover.evaluate.request import EvaluationRequest
 
 UTM = pyproj.CRS.from_epsg(32633)
 TRANSFORM = Affine(2, 0, 5e5, 0, -2, 5.8e6)
+GRID = GeoBox((40, 50), TRANSFORM, "EPSG:32633")
 LEGEND = make_legend()
 TABLE = ClassTable.onto(LEGEND)
 
@@ -70,7 +71,7 @@ def test_points_meet_the_pixel_they_lie_in(tmp_path: Path) -> None:
     inside = (row >= 0) & (row < 40) & (col >= 0) & (col < 50)
     seen = np.where(inside, values[row.clip(0, 39), col.clip(0, 49)], 0)
     expected = confusion_of(rows[:, 2].astype(int), seen, LEGEND)
-    points = read_features(tmp_path / "points.csv", UTM)
+    points = read_truth(tmp_path / "points.csv", GRID)
     with ClassRaster(path) as raster:
         mapped = map_at_points(raster, points, TABLE)
     found = count_pairs(points.ranks("class", LEGEND, TABLE), mapped, 5)
@@ -89,7 +90,7 @@ def test_polygons_meet_all_pixels_whose_centre_they_hold(
     spots = [
         shapely.Point(5e5 + a, 5.8e6 - b).buffer(r) for a, b, r in rng.uniform(3, 90, (12, 3)) / (1, 1, 6)
     ]
-    polygons = Features(path, np.array(spots, object), {}, are_points=False)
+    polygons = Truth(path, np.array(spots, object), {}, are_points=False)
     ranks = rng.integers(-1, 5, 12).astype(np.int16)
     truth = np.full(values.shape, elsewhere)
     for spot, rank in zip(spots, ranks, strict=True):
@@ -122,7 +123,7 @@ def test_every_format_and_crs_gives_the_same_points(tmp_path: Path) -> None:
         crs="EPSG:3857",
     )
     for file in files:
-        features = read_features(file, UTM)
+        features = read_truth(file, GRID)
         np.testing.assert_allclose(shapely.get_coordinates(features.geometries), np.c_[x, y], atol=1e-4)
         ranks = features.ranks("class", LEGEND, TABLE)
         assert [LEGEND.names[k] for k in ranks] == names
@@ -133,10 +134,10 @@ def test_a_wrong_crs_in_the_file_is_overruled(tmp_path: Path) -> None:
     crs = {"type": "name", "properties": {"name": "EPSG:3857"}}
     text = {"type": "Feature", "geometry": spot.__geo_interface__, "properties": {"class": 1}, "crs": crs}
     (tmp_path / "spot.geojson").write_text(json.dumps(text))
-    right = read_features(tmp_path / "spot.geojson", UTM, "EPSG:32633")
+    right = read_truth(tmp_path / "spot.geojson", GRID, "EPSG:32633")
     assert right.geometries[0].equals_exact(spot, 1e-6)
-    wrong = read_features(tmp_path / "spot.geojson", UTM)
-    assert not wrong.geometries[0].intersects(spot)
+    with pytest.raises(ConfigError, match=r"no polygon near the map.*--truth-crs"):
+        read_truth(tmp_path / "spot.geojson", GRID)
 
 
 def test_parts_of_multipolygons_keep_their_attributes_and_empty_geometries_drop(tmp_path: Path) -> None:
@@ -145,13 +146,24 @@ def test_parts_of_multipolygons_keep_their_attributes_and_empty_geometries_drop(
     data = json.loads(path.read_text())
     data["features"].insert(0, {"type": "Feature", "geometry": None, "properties": {"class": 4}})
     path.write_text(json.dumps(data))
-    features = read_features(path, UTM)
+    features = read_truth(path, GRID)
     assert features.ranks("class", LEGEND, TABLE).tolist() == [NO_CLASS, 1, 1]
+
+
+def test_a_polygon_of_a_continent_covers_the_map_and_a_bow_tie_its_two_halves(tmp_path: Path) -> None:
+    ring = [(-25, 35), (180, 35), (180, 75), (-25, 75), (-25, 35)]
+    content = {"type": "Feature", "geometry": shapely.Polygon(ring).__geo_interface__, "properties": {}}
+    (tmp_path / "a.geojson").write_text(json.dumps(content))
+    (whole,) = read_truth(tmp_path / "a.geojson", GRID).geometries
+    assert not geometry_mask([whole], (40, 50), TRANSFORM).any()
+    bow = shapely.Polygon([(5e5, 5.8e6), (5e5 + 100, 5.8e6 - 80), (5e5 + 100, 5.8e6), (5e5, 5.8e6 - 80)])
+    (halves,) = read_truth(geojson(tmp_path / "b.geojson", [bow], [1]), GRID).geometries
+    assert halves.area == pytest.approx(4000, rel=1e-3)
 
 
 def test_classes_that_the_legend_does_not_have_are_listed(tmp_path: Path) -> None:
     path = geojson(tmp_path / "a.geojson", [shapely.Point(5e5, 5.8e6)] * 4, [1, 60, "60", "swamp"])
-    features = read_features(path, UTM)
+    features = read_truth(path, GRID)
     with pytest.raises(ConfigError, match=r"swamp \(1 times\), 60 \(2 times\).*--legend"):
         features.ranks("class", LEGEND, TABLE)
     with pytest.raises(ConfigError, match="no field 'kind'; it has class"):
@@ -173,22 +185,22 @@ def test_classes_that_the_legend_does_not_have_are_listed(tmp_path: Path) -> Non
 def test_files_that_cannot_be_read_say_why(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=message):
-        read_features(tmp_path / name, UTM)
+        read_truth(tmp_path / name, GRID)
 
 
 def test_points_mixed_with_polygons_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     spots = [shapely.Point(5e5, 5.8e6), shapely.box(5e5, 5.8e6, 5e5 + 9, 5.8e6 + 9)]
     with pytest.raises(ConfigError, match="points only or polygons only"):
-        read_features(geojson(tmp_path / "a.geojson", spots, [1, 1]), UTM)
+        read_truth(geojson(tmp_path / "a.geojson", spots, [1, 1]), GRID)
     with pytest.raises(ConfigError, match="does not exist"):
-        read_features(tmp_path / "b.geojson", UTM)
+        read_truth(tmp_path / "b.geojson", GRID)
     with pytest.raises(ConfigError, match="'nowhere' is no CRS"):
-        read_features(geojson(tmp_path / "c.geojson", spots[:1], [1]), UTM, "nowhere")
+        read_truth(geojson(tmp_path / "c.geojson", spots[:1], [1]), GRID, "nowhere")
 
 
 def test_polygons_that_miss_the_map_are_refused(tmp_path: Path) -> None:
     path, _ = class_map(tmp_path / "map.tif")
-    polygons = Features(path, np.array([shapely.box(0, 0, 9, 9)], object), {}, are_points=False)
+    polygons = Truth(path, np.array([shapely.box(0, 0, 9, 9)], object), {}, are_points=False)
     with ClassRaster(path) as raster, pytest.raises(ConfigError, match="in common nowhere"):
         compare_polygons(raster, polygons, np.zeros(1, np.int16), TABLE, 5)
 

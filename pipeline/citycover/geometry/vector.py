@@ -1,0 +1,138 @@
+"""Vector files: geometries and attributes of GeoJSON, or of what pyogrio reads, in the CRS of the file.
+
+GeoJSON is in longitude and latitude unless it names another CRS, as it could before RFC 7946. Many writers
+forget to name it: numbers that cannot be degrees are taken in a CRS that the caller gives.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+from shapely.geometry import shape
+
+from citycover.errors import ConfigError
+from citycover.geometry.crs import DEGREES, to_degrees
+
+logger = logging.getLogger(__name__)
+
+_MOST_BYTES = 512 << 20
+"""Of GeoJSON: in memory it takes some ten times as much."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a vector file holds."""
+
+    geometries: NDArray[np.object_]
+    """(feature,) shapely geometries, or None; (x, y) in `crs`."""
+    columns: Mapping[str, Sequence[Any]]
+    """Attribute -> (feature,) values."""
+    crs: CRS | None
+    """None: the file does not say."""
+
+
+def read_features(path: Path, what: str, metres: CRS) -> Features:
+    """Read all features of a file.
+
+    Args:
+        path: GeoJSON, or what pyogrio reads.
+        what: is read, for messages: `--aoi`.
+        metres: CRS of GeoJSON that names none and whose numbers cannot be degrees.
+
+    Raises:
+        ConfigError: not there, not readable, or too much.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{what} {path} does not exist; check the path")
+    if path.suffix.lower() in {".json", ".geojson"}:
+        return _read_geojson(path, what, metres)
+    return _read_ogr(path, what)
+
+
+def crs_named(text: str, remedy: str) -> CRS:
+    """A CRS by name, code or definition.
+
+    Raises:
+        ConfigError: it is none; ends with the remedy.
+    """
+    try:
+        return CRS.from_user_input(text)
+    except CRSError:
+        raise ConfigError(f"{text!r} is no CRS; {remedy}") from None
+
+
+def _read_geojson(path: Path, what: str, metres: CRS) -> Features:
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise ConfigError(
+            f"{what} {path} is {size >> 20} MiB of GeoJSON, at most {_MOST_BYTES >> 20} are read; simplify "
+            "it, or write it as GeoPackage (ogr2ogr out.gpkg in.geojson)"
+        )
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        parts = data["features"] if data["type"] == "FeatureCollection" else [data]
+        found = [part["geometry"] if part["type"] == "Feature" else part for part in parts]
+        geometries = np.empty(len(found), object)
+        geometries[:] = [None if geometry is None else shape(geometry) for geometry in found]
+        rows: list[dict[str, Any]] = [part.get("properties") or {} for part in parts]
+        named = (data.get("crs") or {}).get("properties", {}).get("name")
+    except RecursionError:
+        raise ConfigError(f"{what} {path} is not GeoJSON: its brackets are nested too deeply") from None
+    except (LookupError, ValueError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise ConfigError(f"{what} {path} is not GeoJSON with features: {error!r}; write it again") from None
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    if named:
+        crs = crs_named(named, f"{what} {path} names it; write one such as EPSG:32633 into it")
+    else:
+        crs = _unnamed(geometries, f"{what} {path}", metres)
+    return Features(geometries, columns, crs)
+
+
+def _unnamed(geometries: NDArray[np.object_], what: str, metres: CRS) -> CRS:
+    """The CRS of GeoJSON that names none."""
+    if to_degrees(metres) is None:
+        logger.warning("%s names no CRS: it is taken to lie on the local grid of the scene", what)
+        return metres
+    if not len(geometries):
+        return DEGREES
+    west, south, east, north = shapely.total_bounds(geometries)
+    if max(abs(west), abs(east)) > 360 or max(abs(south), abs(north)) > 90:
+        logger.warning(
+            "%s names no CRS and its numbers are no degrees: they are taken in that of the scene, %s",
+            what,
+            metres.name,
+        )
+        return metres
+    return DEGREES
+
+
+def _read_ogr(path: Path, what: str) -> Features:
+    try:
+        import pyogrio
+    except ImportError:
+        raise ConfigError(
+            f"{what} {path} needs the vector extra: pip install 'citycover[vector]'; or give GeoJSON"
+        ) from None
+    try:
+        meta, _, wkb, values = pyogrio.raw.read(path)
+        geometries = np.array([] if wkb is None else shapely.from_wkb(wkb), object)
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        shapely.errors.ShapelyError,
+    ) as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error}; check that the file is whole") from None
+    columns = {name: v.tolist() for name, v in zip(meta["fields"].tolist(), values, strict=True)}
+    remedy = f"{what} {path} says so; write it again with a CRS such as EPSG:32633"
+    return Features(geometries, columns, crs_named(meta["crs"], remedy) if meta["crs"] else None)
