@@ -15,8 +15,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -26,87 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citycover.errors import ProductError
-from citycover.files.atomic import put_in_place, temporary_path, write_atomic
+from citycover.files.atomic import write_atomic
 from citycover.read.reader import Hole
 from citycover.store.ledger import BlockRecord
-from citycover.store.shard import ArraySpec, Layout, ShardedArray, ShardWriter, array_metadata, shard_path
+from citycover.store.shard import ArraySpec, Layout, ShardedArray, array_metadata, shard_path, write_shard
 
 FORMAT = 1
 """Version of what stands in `.work`; another version is never resumed."""
-
-
-class BlockWriter:
-    """Takes the rows of one block as they become final; leaving the `with` block makes it finished.
-
-    An exception inside drops the block: nothing of it can be seen later.
-    """
-
-    def __init__(self, store: WorkingStore, index: tuple[int, int], pool: Executor):
-        self._store = store
-        self._index = index
-        self._window = store.layout.block_window(index)
-        self._stack = ExitStack()
-        self._writers: dict[str, ShardWriter] = {}
-        self._renames: list[tuple[Path, Path]] = []
-        self._crc = dict.fromkeys(store.arrays, 0)
-        self._pool = pool
-        self._record = BlockRecord(index, self._window.pixels)
-
-    def write_rows(self, rows: Mapping[str, NDArray[np.uint8]]) -> None:
-        """Take the next rows of some or all arrays: ([channel,] y, x), as wide as the block."""
-        for name, values in rows.items():
-            if name not in self._writers:
-                self._open(name)
-            self._writers[name].write_rows(values)
-            self._crc[name] = _crc32(values, self._crc[name])
-
-    def describe(
-        self,
-        seconds: Mapping[str, float] | None = None,
-        holes: Iterable[Hole] = (),
-        counts: Mapping[str, int] | None = None,
-    ) -> None:
-        """Say what the ledger shall remember of the block; call before leaving."""
-        self._record = BlockRecord(
-            self._index, self._window.pixels, dict(seconds or {}), tuple(holes), counts=dict(counts or {})
-        )
-
-    def __enter__(self) -> BlockWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._commit()
-        finally:
-            self._stack.close()
-            for temporary, _ in self._renames:
-                temporary.unlink(missing_ok=True)
-
-    def _open(self, name: str) -> None:
-        spec = self._store.arrays[name]
-        final = shard_path(self._store.array_path(name), spec, self._index)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_path(final)
-        self._renames.append((temporary, final))
-        file = self._stack.enter_context(temporary.open("wb"))
-        self._writers[name] = ShardWriter(file, spec, self._store.layout, self._window, self._pool)
-
-    def _commit(self) -> None:
-        missing = sorted(set(self._store.arrays) - set(self._writers))
-        if missing:
-            raise ValueError(f"block {self._index} has no rows for the arrays {missing}")
-        for writer in self._writers.values():
-            writer.finish()
-        self._stack.close()
-        for temporary, final in self._renames:
-            put_in_place(temporary, final)
-        record = self._record
-        self._store.add_record(
-            BlockRecord(record.index, record.pixels, record.seconds, record.holes, self._crc, record.counts)
-        )
 
 
 class WorkingStore:
@@ -212,10 +137,6 @@ class WorkingStore:
         """Reader of one array: windows, or the compressed cells as they are."""
         return ShardedArray(self.array_path(name), self.arrays[name], self.layout)
 
-    def block(self, index: tuple[int, int]) -> BlockWriter:
-        """Write a block row by row, as a context manager; other blocks are not touched."""
-        return BlockWriter(self, index, self._pool)
-
     def write_block(
         self,
         index: tuple[int, int],
@@ -224,15 +145,37 @@ class WorkingStore:
         holes: Iterable[Hole] = (),
         counts: Mapping[str, int] | None = None,
     ) -> None:
-        """Write a whole block at once; edge blocks are as small as `layout.block_window` says."""
-        with self.block(index) as writer:
-            writer.write_rows(arrays)
-            writer.describe(seconds, holes, counts)
+        """Write a whole block: its shards first, then its entry in the ledger.
 
-    def add_record(self, record: BlockRecord) -> None:
-        """Enter a block into the ledger; its shards are on disk already."""
-        name = f"{record.index[0]}_{record.index[1]}.json"
-        write_atomic(self.folder / "ledger" / name, record.to_json())
+        Args:
+            index: (row, column) of the block.
+            arrays: ([channel,] y, x) of every array; edge blocks are as small as `layout.block_window` says.
+            seconds: time by stage, for the ledger.
+            holes: what could not be read, for the ledger.
+            counts: what adds up over blocks, for the ledger.
+
+        Raises:
+            ValueError: arrays, shapes or types are not those of the store; nothing was written.
+        """
+        window = self.layout.block_window(index)
+        found = {name: (values.dtype, values.shape) for name, values in arrays.items()}
+        pixels = (window.height, window.width)
+        wanted = {name: (np.dtype(np.uint8), spec.shape(pixels)) for name, spec in self.arrays.items()}
+        if found != wanted:
+            raise ValueError(f"block {index} takes {wanted}, got {found}")
+        crc = {}
+        for name, values in arrays.items():
+            self._write_shard(name, index, values)
+            crc[name] = zlib.crc32(np.ascontiguousarray(values).data)
+        record = BlockRecord(index, window.pixels, dict(seconds or {}), tuple(holes), crc, dict(counts or {}))
+        write_atomic(self.folder / "ledger" / f"{index[0]}_{index[1]}.json", record.to_json())
+
+    def _write_shard(self, name: str, index: tuple[int, int], values: NDArray[np.uint8]) -> None:
+        """One array of a block, wholly or not at all."""
+        spec = self.arrays[name]
+        path = shard_path(self.array_path(name), spec, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, lambda file: write_shard(file, values, spec, self.layout, self._pool))
 
     def finished(self) -> dict[tuple[int, int], BlockRecord]:
         """Finished blocks by (row, column); files that are no whole entry count as nothing."""
@@ -257,12 +200,6 @@ class WorkingStore:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _crc32(values: NDArray[np.uint8], crc: int) -> int:
-    """Continue a CRC over rows: plane by plane of each row, so that it does not depend on the cuts."""
-    planes = values[None] if values.ndim == 2 else values
-    return zlib.crc32(np.ascontiguousarray(planes.transpose(1, 0, 2)).data, crc)
 
 
 def _describe(layout: Layout, arrays: Sequence[ArraySpec]) -> dict[str, Any]:

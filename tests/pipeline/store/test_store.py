@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from citycover.store.store import WorkingStore
 
 ARRAYS = (ArraySpec("classes", 255), ArraySpec("confidence", 0), ArraySpec("probabilities", 0, channels=3))
 LAYOUT = Layout((100, 150), (64, 96), (16, 32))
-SHAPES: dict[str, tuple[int, ...]] = {"classes": (), "confidence": (), "probabilities": (3,)}
 IDENTITY = {"plan": "p", "card": "c", "scene": "s"}
 
 
@@ -70,28 +70,6 @@ def test_zarr_reads_what_was_written(tmp_path_factory: pytest.TempPathFactory, d
         )
 
 
-def test_rows_may_arrive_in_any_portions(tmp_path: Path) -> None:
-    pixels = make_pixels(LAYOUT)
-    checksums = []
-    for number, portions in enumerate(([64], [1, 15, 30, 18], [7] * 9 + [1])):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        with WorkingStore.create(folder, LAYOUT, ARRAYS, IDENTITY) as store:
-            with store.block((0, 1)) as block:
-                for row, rows in zip(itertools.accumulate(portions, initial=0), portions, strict=False):
-                    buffer = {
-                        name: values[..., row : row + rows, 96:].copy() for name, values in pixels.items()
-                    }
-                    block.write_rows(buffer)
-                    for values in buffer.values():
-                        values[:] = 77  # the caller's buffer is its own again
-            np.testing.assert_array_equal(
-                store.array("classes").read(Window(0, 96, 64, 54)), pixels["classes"][:64, 96:]
-            )
-            checksums.append(store.finished()[0, 1].crc32)
-    assert checksums[0] == checksums[1] == checksums[2]
-
-
 def test_the_ledger_keeps_what_is_known_of_a_block(tmp_path: Path) -> None:
     hole = Hole(Window(3, 4, 5, 6), "scene.tif", "cannot decode")
     with WorkingStore.create(tmp_path, LAYOUT, ARRAYS[:1], IDENTITY, {"note": 1}) as store:
@@ -116,19 +94,46 @@ def test_only_a_whole_ledger_entry_proves_a_block(tmp_path: Path) -> None:
         assert set(store.finished()) == {(1, 1)}
 
 
-def test_an_error_in_the_middle_of_a_block_leaves_nothing_of_it(tmp_path: Path) -> None:
+def no_pixels(**changes: tuple[int, ...]) -> dict[str, NDArray[np.uint8]]:
+    """Zeros in the shapes that block (0, 0) takes, but for the arrays named."""
+    shapes = {spec.name: spec.shape((64, 96)) for spec in ARRAYS} | changes
+    return {name: np.zeros(shape, np.uint8) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        no_pixels(confidence=(64, 95)),
+        no_pixels(probabilities=(2, 64, 96)),
+        no_pixels(another=(64, 96)),
+        no_pixels() | {"classes": np.zeros((64, 96), np.int16)},
+        {"classes": np.zeros((64, 96), np.uint8)},
+    ],
+    ids=["width", "channels", "unknown", "type", "missing"],
+)
+def test_a_block_that_does_not_fit_leaves_nothing(tmp_path: Path, arrays: dict[str, NDArray]) -> None:
     with WorkingStore.create(tmp_path, LAYOUT, ARRAYS, IDENTITY) as store:
         before = sorted(tmp_path.rglob("*"))
-        rows = {name: np.zeros((*lead, 40, 96), np.uint8) for name, lead in SHAPES.items()}
-        with pytest.raises(ValueError, match="takes uint8"), store.block((0, 0)) as block:
-            block.write_rows({"classes": rows["classes"], "confidence": np.zeros((1, 5), np.uint8)})
-        with pytest.raises(ValueError, match="40 were written"), store.block((0, 0)) as block:
-            block.write_rows(rows)
-        with pytest.raises(ValueError, match="no rows for the arrays"), store.block((0, 0)) as block:
-            block.write_rows({"classes": rows["classes"]})
+        with pytest.raises(ValueError, match="takes"):
+            store.write_block((0, 0), arrays)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_that_fails_leaves_no_entry_and_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with WorkingStore.create(tmp_path, LAYOUT, ARRAYS, IDENTITY) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("citycover.store.store.write_shard", full)
+            with pytest.raises(OSError, match="full"):
+                store.write_block((0, 0), no_pixels())
         assert not store.finished()
-        left = [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.is_file()]
-        assert left == []
+        assert not list(tmp_path.rglob("*.tmp"))
+        store.write_block((0, 0), no_pixels())
+        assert set(store.finished()) == {(0, 0)}
 
 
 def test_resume_needs_the_same_identity_and_names_what_differs(tmp_path: Path) -> None:
