@@ -82,8 +82,8 @@ def run_sweeps(
 
 
 def put(block: FinishedBlock, classes: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> None:
-    classes[block.block.window.slices] = block.classes
-    confidence[block.block.window.slices] = block.confidence
+    classes[block.block.window.slices] = block.layers["classes"]
+    confidence[block.block.window.slices] = block.layers["confidence"]
 
 
 def whole(

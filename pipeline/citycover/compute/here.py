@@ -13,6 +13,7 @@ from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
 from citycover.machine.stages import Stages
 from citycover.model.predictor import ModelPredictor
+from citycover.plan.layers import layers_named
 from citycover.read.open import open_readers
 from citycover.store.work import WorkFolder
 
@@ -35,6 +36,7 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
         area=area_mask(job, plan),
         stages=stages,
         stop=watch.stop,
+        layers=layers_named(store.arrays),
         on_windows=sink.count,
     )
     with store:

@@ -12,6 +12,7 @@ from citycover.engine.canvas import FinishedBlock
 from citycover.errors import MachineError
 from citycover.files.failures import machine_errors
 from citycover.job.job import Job
+from citycover.plan.layers import USUAL
 from citycover.plan.plan import CHUNK, Plan
 from citycover.store.shard import ArraySpec, Layout
 from citycover.store.store import WorkingStore
@@ -35,7 +36,11 @@ class Computed:
 def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]) -> WorkingStore:
     """The store of the unfinished run, if there is one and it is this run; else a new one."""
     layout = Layout(plan.shape, plan.block_shape, (CHUNK, CHUNK))
-    arrays = [ArraySpec("classes", job.model.card.legend.product_nodata), ArraySpec("confidence", 0)]
+    card = job.model.card
+    arrays = [
+        ArraySpec(layer.name, layer.nodata_of(card.legend), layer.bands(len(card.channels)))
+        for layer in USUAL
+    ]
     threads = job.request.threads or 2
     identity = job.identity(plan)
     if folder.resumable:
@@ -79,8 +84,7 @@ class StoreSink:
         with self._lock:
             counts = {k: self.windows[k] - self._written[k] for k in self.windows}
             self._written = dict(self.windows)
-        arrays = {"classes": finished.classes, "confidence": finished.confidence}
         with machine_errors(self.store.folder):
-            self.store.write_block(finished.block.index, arrays, holes=finished.holes, counts=counts)
+            self.store.write_block(finished.block.index, finished.layers, holes=finished.holes, counts=counts)
         for hole in finished.holes:
             logger.warning("unreadable: %s in %s: %s", hole.window, hole.path, hole.reason)

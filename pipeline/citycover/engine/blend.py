@@ -6,7 +6,7 @@ windows above. A row of windows is blended along x, then along y; after it, S ro
 ```
    columns   |<- f ->|<------- S - f ------->|<- f ->|
    left of   | += kept stripe                | kept for the next window, times fall
-   this tile | times rise                    |
+   this one  | times rise                    |
 ```
 """
 
@@ -14,10 +14,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from citycover.plan.axis import rise
+from citycover.plan.layers import Best
 
 
 @lru_cache(maxsize=8)
@@ -49,27 +52,28 @@ class RowBlender:
         """Blend the windows `first`, `first + 1`, ... of the current row, in place.
 
         Args:
-            votes: (n, c, S + f, S + f) probabilities where the windows vote. Overwritten.
+            votes: (n, class, S + f, S + f) probabilities where the windows vote. Overwritten.
             first: index of the first of them along x; windows of a row come in rising order, and a window
                 that was left out (no valid pixel) counts as zero votes.
             last_column: the last of them ends the raster: it keeps its right stripe and does not fall.
             last_row: the same for their lower stripe.
 
         Returns:
-            One (c, h, w) view of `votes` a window: final, except in the upper f rows and left f columns of a
-            run that started cold, which belong to another block. h is S, or S + f in the last row; so is w.
+            One (class, h, w) view of `votes` a window: final, except in the upper f rows and left f columns
+            where the window above or to the left was not run because they belong to another block. h is S,
+            or S + f in the last row; so is w.
         """
         fy, fx = self.feather
         count, height, width = votes.shape[0], votes.shape[2], votes.shape[3]
         if fx:
             self._blend_columns(votes, first, last_column)
-        tiles = []
-        for k, tile in enumerate(votes.unbind(0)):
+        final = []
+        for k, vote in enumerate(votes.unbind(0)):
             if fy:
-                self._blend_rows(tile, first + k, last_row)
+                self._blend_rows(vote, first + k, last_row)
             ends_raster = last_column and k == count - 1
-            tiles.append(tile[:, : height - fy * (not last_row), : width - fx * (not ends_raster)])
-        return tiles
+            final.append(vote[:, : height - fy * (not last_row), : width - fx * (not ends_raster)])
+        return final
 
     def _blend_columns(self, votes: Tensor, first: int, last_column: bool) -> None:
         """Rise on the left with the stripe that the left neighbour kept, keep the right stripe falling."""
@@ -82,48 +86,53 @@ class RowBlender:
         votes[1:, ..., :fx] += kept[:-1]
         self._left, self._left_of = (None, -1) if last_column else (kept[-1].clone(), first + len(votes) - 1)
 
-    def _blend_rows(self, tile: Tensor, column: int, last_row: bool) -> None:
-        """The same along y for one (c, S + f, S + f) tile that is already blended along x."""
+    def _blend_rows(self, vote: Tensor, column: int, last_row: bool) -> None:
+        """The same along y for one (class, S + f, S + f) window that is already blended along x."""
         fy = self.feather[0]
-        ramp = _ramp(fy, str(tile.device))[:, None]
-        kept = None if last_row else tile[:, -fy:] * (1 - ramp)
-        tile[:, :fy] *= ramp
+        ramp = _ramp(fy, str(vote.device))[:, None]
+        kept = None if last_row else vote[:, -fy:] * (1 - ramp)
+        vote[:, :fy] *= ramp
         above = self._above.pop(column, None)
         if above is not None:
-            tile[:, :fy] += above
+            vote[:, :fy] += above
         if kept is not None:
             self._below[column] = kept
 
 
 class BestClass:
-    """Class and confidence of each pixel from its probabilities, in one pass over the classes.
+    """Id and confidence of the best class of each pixel from its probabilities, in one pass over the classes.
 
     The class number is packed into the low bits of the probability's float32 pattern, which orders like the
     number itself because probabilities are not negative; one integer maximum then gives both. Probabilities
     closer than 2**(b - 23), b the bits of a class number, count as equal, and of equals the first class wins.
     """
 
-    def __init__(self, channels: int, device: torch.device) -> None:
-        """`channels`: number of classes, at most 256."""
+    def __init__(self, ids: NDArray[np.uint8], device: torch.device) -> None:
+        """`ids`: (class,) what each class is called in the map; at most 256."""
+        channels = len(ids)
         self.mask = (1 << max(1, (channels - 1).bit_length())) - 1
         # Reversed, so that the first of equals has the largest key.
         self.codes = torch.arange(channels, dtype=torch.int32, device=device).neg_().add_(self.mask)
+        table = np.zeros(self.mask + 1, np.uint8)
+        table[self.mask - np.arange(channels)] = ids
+        self.ids = torch.from_numpy(table).to(device)  # (code,)
 
-    def __call__(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the best channel.
+    def __call__(self, probabilities: Tensor) -> Best:
+        """Find the best class of each pixel.
 
         Args:
-            probabilities: (c, y, x) float32, at least 0. Overwritten.
+            probabilities: (class, y, x) float32, at least 0. Overwritten.
 
         Returns:
-            (y, x) uint8 channel, and (y, x) uint8 confidence: round(255 p), at least 1 since 0 is nodata.
+            (y, x) uint8 ids, and (y, x) uint8 confidence: round(255 p), at least 1 since 0 is nodata.
         """
         keys = probabilities.view(torch.int32)
         keys.bitwise_and_(~self.mask).bitwise_or_(self.codes[:, None, None])
         best = keys[0]
         for key in keys[1:].unbind(0):
             torch.maximum(best, key, out=best)
-        channel = (self.mask - (best & self.mask)).to(torch.uint8)
+        codes = best & self.mask  # (y, x)
+        ids = self.ids.index_select(0, codes.flatten()).view(codes.shape)
         # Rounding to even, as numpy does: the same on every device.
         confidence = best.view(torch.float32).mul(255).round_().clamp_(1, 255).to(torch.uint8)
-        return channel, confidence
+        return Best(ids, confidence)

@@ -1,13 +1,17 @@
-"""Rows of tiles become blocks."""
+"""Pieces of output become blocks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from citycover.geometry.window import Window
 from citycover.machine.memory import pages
+from citycover.model.card import ModelCard
+from citycover.plan.layers import Layer
 from citycover.plan.plan import Block
 from citycover.read.reader import Hole
 
@@ -17,47 +21,65 @@ class FinishedBlock:
     """One block of output."""
 
     block: Block
-    classes: NDArray[np.uint8]
-    """(y, x) legend ids; nodata where invalid."""
-    confidence: NDArray[np.uint8]
-    """(y, x) round(255 p) of the best class, at least 1; 0 where invalid."""
+    layers: Mapping[str, NDArray[np.uint8]]
+    """([band,] y, x) by name of the layer; nodata where invalid."""
     holes: tuple[Hole, ...]
     """What could not be read since the block before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Finished rows of output, as wide as the block."""
+    """Some pixels of output in all layers."""
 
-    row: int
-    classes: NDArray[np.uint8]
-    confidence: NDArray[np.uint8]
+    window: Window
+    """Output pixels."""
+    layers: Mapping[str, NDArray[np.uint8]]
+    """([band,] y, x) by name of the layer."""
 
-    def below(self, row: int) -> Piece:
-        """The part from `row` on."""
-        return Piece(row, self.classes[row - self.row :], self.confidence[row - self.row :])
+    @classmethod
+    def blank(cls, layers: Iterable[Layer], card: ModelCard, window: Window) -> Piece:
+        """Nodata everywhere."""
+        shape, channels = (window.height, window.width), len(card.channels)
+        return cls(
+            window,
+            {
+                layer.name: np.full(layer.shape(channels, shape), layer.nodata_of(card.legend), np.uint8)
+                for layer in layers
+            },
+        )
+
+    def put(self, other: Piece) -> None:
+        """Take the pixels of another piece that lie inside of this one."""
+        common = self.window.clip(other.window)
+        if common is None:
+            return
+        to = common.shift(-self.window.row, -self.window.col).slices
+        of = common.shift(-other.window.row, -other.window.col).slices
+        for name, values in self.layers.items():
+            values[(..., *to)] = other.layers[name][(..., *of)]
+
+    def hide(self, invalid: NDArray[np.bool_], nodata: Mapping[str, int]) -> None:
+        """Give (y, x) `invalid` pixels the nodata number of each layer."""
+        if invalid.any():
+            for name, values in self.layers.items():
+                values[..., invalid] = nodata[name]
 
 
 class Canvas:
     """A block in the making."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, layers: Iterable[Layer], channels: int) -> None:
         self.block = block
-        shape = (block.window.height, block.window.width)
+        pixels = (block.window.height, block.window.width)
         # Every row is put before a block is finished: nothing needs to be filled in.
-        self.classes = pages(shape, np.uint8)
-        self.confidence = pages(shape, np.uint8)
+        made = {layer.name: pages(layer.shape(channels, pixels), np.uint8) for layer in layers}
+        self.piece = Piece(block.window, made)
 
-    def put(self, piece: Piece) -> Piece | None:
-        """Take the rows that are ours. Once the block is complete, give back what lies below it."""
-        window = self.block.window
-        row, end = max(piece.row, window.row), min(piece.row + len(piece.classes), window.row_end)
-        if end > row:
-            to, of = slice(row - window.row, end - window.row), slice(row - piece.row, end - piece.row)
-            self.classes[to] = piece.classes[of]
-            self.confidence[to] = piece.confidence[of]
-        return piece.below(end) if end == window.row_end else None
+    def put(self, piece: Piece) -> bool:
+        """Take the rows that are ours, which come from top to bottom; True once the block is complete."""
+        self.piece.put(piece)
+        return piece.window.row_end >= self.block.window.row_end
 
     def finished(self, holes: tuple[Hole, ...]) -> FinishedBlock:
         """The block as it is handed over."""
-        return FinishedBlock(self.block, self.classes, self.confidence, holes)
+        return FinishedBlock(self.block, self.piece.layers, holes)

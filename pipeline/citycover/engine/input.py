@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,20 @@ from citycover.geometry.window import Window
 from citycover.machine.stages import Stages
 from citycover.model.card import ModelCard
 from citycover.model.predictor import Predictor
+from citycover.plan.layers import USUAL, Layer
 from citycover.plan.plan import Plan
 from citycover.read.reader import Reader
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 AreaMask = Callable[[Window], NDArray[np.bool_]]
 """Input pixels of the output's area -> (y, x) True inside the area of interest."""
+
+Evidence = Callable[["Tensor", Window], "Tensor"]
+"""(class, y, x) float32 blended probabilities on the device, and the output pixels that they are of -> the
+same in the light of something else. May write into what it is given; every output pixel is asked for once a
+computation of it, and lies inside the raster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,10 @@ class SweepInput:
     open_readers: Callable[[], Sequence[Reader]]
     """Opens one reader a band group; called in the thread that reads."""
     area: AreaMask | None = None
+    evidence: Evidence | None = None
+    """Has the last word on the probabilities, before layers are made of them."""
+    layers: tuple[Layer, ...] = USUAL
+    """What is made."""
     stages: Stages = field(default_factory=Stages)
     stop: threading.Event = field(default_factory=threading.Event)
     on_windows: Callable[[int, int], None] = lambda _run, _skipped: None

@@ -25,6 +25,7 @@ from citycover.engine.sweep import sweep
 from citycover.geometry.window import Window
 from citycover.model.predictor import Predictor
 from citycover.plan.axis import Axis
+from citycover.plan.layers import CLASSES
 from citycover.plan.plan import Plan
 from citycover.read.reader import Reader
 
@@ -132,7 +133,8 @@ def _map_patch(plan: Plan, window: Window, given: SweepInput) -> NDArray[np.uint
         x=replace(plan.x, size=window.width),
         block_shape=(place.height, place.width),
     )
-    return next(iter(sweep(replace(given, plan=shifted), [shifted.block(0, 0)]))).classes
+    again = replace(given, plan=shifted, layers=(CLASSES,))
+    return next(iter(sweep(again, [shifted.block(0, 0)]))).layers[CLASSES.name]
 
 
 def _output(plan: Plan, window: Window) -> Window:

@@ -3,7 +3,7 @@
 ```
 reader thread ─▶ strip (raw, reflected, filled) ─▶ windows ─▶ network ─▶ probabilities of the voting area
                                                                               │ blended along x, then y
-     finished blocks ◀─ rows of classes and confidence, nodata where invalid ◀─┘
+     finished blocks ◀─ rows of every layer, nodata where invalid         ◀─┘
 ```
 
 Memory is bounded by the width of a block: two strips, the shared stripes and the blocks in hand. A block
@@ -20,6 +20,7 @@ from citycover.engine.canvas import Canvas, FinishedBlock
 from citycover.engine.feed import Feed
 from citycover.engine.input import SweepInput
 from citycover.engine.rows import RowMaker
+from citycover.geometry.window import Window
 from citycover.plan.plan import Block
 
 
@@ -31,18 +32,20 @@ def sweep(given: SweepInput, blocks: Sequence[Block]) -> Iterator[FinishedBlock]
     """
     assert all(b.index == (a.index[0] + 1, a.index[1]) for a, b in itertools.pairwise(blocks))
     columns = range(*blocks[0].columns)
+    top, bottom = blocks[0].window, blocks[-1].window
+    area = Window(top.row, top.col, bottom.row_end - top.row, top.width)
     feed = Feed(given, columns, range(blocks[0].rows[0], blocks[-1].rows[1]))
-    rows = RowMaker(given, columns, blocks[0].window)
-    pending = list(blocks)
-    canvas = Canvas(pending.pop(0))
+    rows = RowMaker(given, columns, area)
+    canvases = (Canvas(block, given.layers, len(given.card.channels)) for block in blocks)
+    canvas = next(canvases)
     try:
         for index, strips in feed:
             piece = rows.make(index, strips)
             feed.release()
-            while (rest := canvas.put(piece)) is not None:
+            while piece is not None and canvas.put(piece):
                 yield canvas.finished(feed.take_holes())
-                if not pending:
+                if canvas.block is blocks[-1]:
                     return
-                canvas, piece = Canvas(pending.pop(0)), rest
+                canvas = next(canvases)  # takes what lies below
     finally:
         feed.close()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from torch import Tensor
 
-from citycover.errors import ModelError
+from citycover.errors import CitycoverError, ModelError, is_out_of_memory
+from citycover.geometry.window import Window
 from citycover.model.archive import last_line
 from citycover.model.card import ModelCard
 
 if TYPE_CHECKING:
     import torch
+
+PROBABILITIES = (-1e-3, 1.001)
+"""From where to where rounding may take a probability."""
 
 
 def check_against_card(
@@ -91,36 +95,26 @@ def probe_windows(
     return windows
 
 
-def _check_scores(scores: object, card: ModelCard, count: int, side: int) -> None:
-    import torch
+def run_network(network: Callable[..., object], windows: Sequence[Tensor], card: ModelCard) -> Tensor:
+    """Scores of a network for (n, band, y, x) windows, whatever happens inside of it.
 
-    if not isinstance(scores, torch.Tensor):
+    Raises:
+        ModelError: it fails, or gives something else than one tensor of floating-point numbers. Memory that
+            is used up is no fault of the network, and passes as it is.
+    """
+    try:
+        scores = network(*windows)
+    except CitycoverError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        count, _, height, width = windows[0].shape
         raise ModelError(
-            f"the network of {card.name!r} returns a {type(scores).__name__}; one tensor of scores "
-            "(n, channel, y, x) is needed; export the part that gives it"
-        )
-    out = int(side * card.output_scale)
-    wanted = (count, card.scores, out, out)
-    if tuple(scores.shape) != wanted:
-        raise ModelError(
-            f"the network of {card.name!r} gives scores of shape {tuple(scores.shape)}; its card "
-            f"promises {wanted} (n, channels, y, x); mend channels, legend or output_scale in the card"
-        )
-    if not scores.is_floating_point():
-        raise ModelError(
-            f"the network of {card.name!r} gives {scores.dtype} numbers; floating-point scores are needed, "
-            "before any argmax"
-        )
-    if not bool(torch.isfinite(scores).all()):
-        raise ModelError(
-            f"the network of {card.name!r} gives non-finite scores on random digital numbers in its value "
-            "range; check value_range in the card and the normalisation inside the network"
-        )
-    if card.activation == "probabilities" and not bool(((scores >= -1e-3) & (scores <= 1.001)).all()):
-        raise ModelError(
-            f"the card of {card.name!r} says probabilities, and the network gives scores from "
-            f'{float(scores.min()):.3g} to {float(scores.max()):.3g}; write activation = "logits"'
-        )
+            f"the network of {card.name!r} fails on a batch of {count} windows of {height} x {width} px: "
+            f"{last_line(error)}; mend the network, or the sizes of windows that its card allows"
+        ) from error
+    return _one_tensor(scores, card)
 
 
 def check_scores(scores: Tensor, card: ModelCard, windows: int, side: tuple[int, int]) -> None:
@@ -128,6 +122,67 @@ def check_scores(scores: Tensor, card: ModelCard, windows: int, side: tuple[int,
     wanted = (windows, card.scores, *side)
     if tuple(scores.shape) != wanted:
         raise ModelError(
-            f"model {card.name!r} gave scores of shape {tuple(scores.shape)}; its card promises {wanted} "
-            "(windows, channels, y, x); mend the card and export again"
+            f"the network of {card.name!r} gives scores of shape {tuple(scores.shape)}; its card promises "
+            f"{wanted} (windows, channels, y, x); mend channels, legend or output_scale in the card"
         )
+
+
+def refuse_numbers(votes: Tensor, card: ModelCard, window: Window) -> NoReturn:
+    """Say why what a network gave for a window of the scene cannot be probabilities.
+
+    Args:
+        votes: (class, y, x) what became of its scores.
+        card: of the network.
+        window: pixels of the scene, those beyond its border counted.
+    """
+    where = (
+        f"the window of {window.height} x {window.width} px at row {window.row}, column {window.col} "
+        "of the scene"
+    )
+    finite = votes[votes.isfinite()]
+    if len(finite) < votes.numel():
+        raise ModelError(
+            f"the network of {card.name!r} gives numbers that are not finite (NaN or infinite) for {where}; "
+            "check value_range in its card against the digital numbers there, and its normalisation, or "
+            "give --precision fp32 if it was less"
+        )
+    raise ModelError(
+        f"the network of {card.name!r} gives scores from {float(finite.min()):.3g} to "
+        f"{float(finite.max()):.3g} for {where}, and its card says probabilities, which lie from 0 to 1; "
+        'write activation = "logits" in the card if that is what they are'
+    )
+
+
+def _check_scores(scores: object, card: ModelCard, count: int, side: int) -> None:
+    import torch
+
+    found = _one_tensor(scores, card)
+    out = int(side * card.output_scale)
+    check_scores(found, card, count, (out, out))
+    if not bool(torch.isfinite(found).all()):
+        raise ModelError(
+            f"the network of {card.name!r} gives non-finite scores on random digital numbers in its value "
+            "range; check value_range in the card and the normalisation inside the network"
+        )
+    low, high = PROBABILITIES
+    if card.activation == "probabilities" and not bool(((found >= low) & (found <= high)).all()):
+        raise ModelError(
+            f"the card of {card.name!r} says probabilities, and the network gives scores from "
+            f'{float(found.min()):.3g} to {float(found.max()):.3g}; write activation = "logits"'
+        )
+
+
+def _one_tensor(scores: object, card: ModelCard) -> Tensor:
+    import torch
+
+    if not isinstance(scores, torch.Tensor):
+        raise ModelError(
+            f"the network of {card.name!r} returns a {type(scores).__name__}; one tensor of scores "
+            "(n, channel, y, x) is needed; export the part that gives it"
+        )
+    if not scores.is_floating_point():
+        raise ModelError(
+            f"the network of {card.name!r} gives {scores.dtype} numbers; floating-point scores are needed, "
+            "before any argmax"
+        )
+    return scores

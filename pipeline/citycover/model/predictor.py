@@ -19,6 +19,7 @@ from torch import Tensor
 from citycover.errors import MachineError
 from citycover.model.archive import load_model
 from citycover.model.card import ModelCard
+from citycover.model.checks import run_network
 from citycover.model.precision import Precision
 
 _AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,6 +51,9 @@ class Predictor(Protocol):
         Returns:
             (n, c, y, x) scores on `device`, of any floating type and memory layout: logits or probabilities
             as the card says.
+
+        Raises:
+            ModelError: the network fails, or gives something else.
         """
         ...
 
@@ -68,7 +72,7 @@ class FunctionPredictor:
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Call the function with one tensor a band group."""
-        return self.function(*windows)
+        return run_network(self.function, windows, self.card)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +108,7 @@ class ModelPredictor:
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Run the network, in reduced precision where it was chosen."""
         with torch.inference_mode(), self._autocast():
-            return self.network(*windows)
+            return run_network(self.network, windows, self.card)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         reduced = _AUTOCAST.get(self.precision)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from citycover.plan.layers import USUAL, bytes_per_pixel
 from citycover.plan.plan import Plan
 from citycover.scene.scene import Scene
 
@@ -38,7 +39,8 @@ def memory_bound(plan: Plan, scene: Scene, channels: int) -> MemoryBound:
     area = plan.scale * plan.scale
     tile = plan.batch * plan.window_pixels * channels * 4
     blend = int(area * (3 * tile + plan.y.feather * width * channels * 4))
-    blocks = 4 * plan.block_shape[0] * plan.block_shape[1] * 2
+    pixel = bytes_per_pixel(USUAL, channels)
+    blocks = 4 * plan.block_shape[0] * plan.block_shape[1] * pixel
     return MemoryBound(strips, decoded, blend, blocks)
 
 
@@ -67,8 +69,8 @@ class PlanTotals:
 
     @property
     def write_bytes(self) -> int:
-        """Bytes of output before compression: classes and confidence."""
-        return 2 * self.plan.shape[0] * self.plan.shape[1]
+        """Bytes of output before compression."""
+        return bytes_per_pixel(USUAL, self.channels) * self.plan.shape[0] * self.plan.shape[1]
 
     @property
     def memory(self) -> MemoryBound:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from citycover.plan.layers import LAYERS
+
+_RASTERS = (*(layer.file for layer in LAYERS), "entropy.tif", "labels.tif")
+
 PRODUCT_FILES = frozenset(
     {
-        "landcover.tif",
-        "landcover.tif.aux.xml",
+        *_RASTERS,
+        *(f"{name}.aux.xml" for name in _RASTERS),
         "landcover.zarr",
-        "confidence.tif",
-        "confidence.tif.aux.xml",
-        "entropy.tif",
-        "entropy.tif.aux.xml",
-        "labels.tif",
-        "labels.tif.aux.xml",
         "run.json",
         "preview.png",
         "report.html",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
+from citycover.plan.layers import CLASSES, USUAL, Layer, layers_named
 
 
 def find_raster(path: Path) -> tuple[Path, Legend | None]:
@@ -23,12 +26,12 @@ def find_raster(path: Path) -> tuple[Path, Legend | None]:
     Raises:
         ConfigError: there is nothing, or a folder that is no product.
     """
-    raster = path / "landcover.tif" if path.is_dir() else path
+    raster = path / CLASSES.file if path.is_dir() else path
     if not raster.exists():
-        what = "holds no landcover.tif" if path.is_dir() else "does not exist"
+        what = f"holds no {CLASSES.file}" if path.is_dir() else "does not exist"
         raise ConfigError(f"{path} {what}; give a folder that `citycover map` wrote, or a class raster")
     run = raster.with_name("run.json")
-    if raster.name != "landcover.tif" or not run.is_file():
+    if raster.name != CLASSES.file or not run.is_file():
         return raster, None
     try:
         card = json.loads(run.read_text(encoding="utf-8"))["card"]
@@ -46,7 +49,7 @@ def open_product(folder: str | Path) -> xr.Dataset:
         SceneError: the folder holds no finished product.
     """
     folder = Path(folder)
-    needed = ("landcover.tif", "confidence.tif", "run.json")
+    needed = (*(layer.file for layer in USUAL), "run.json")
     if missing := [name for name in needed if not (folder / name).is_file()]:
         raise SceneError(
             f"{folder} holds no {' and no '.join(missing)}; give the folder that `citycover map` wrote, whole"
@@ -54,12 +57,12 @@ def open_product(folder: str | Path) -> xr.Dataset:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     legend = Legend.model_validate(run["card"]["legend"])
     maps = {}
-    for name, file in (("classes", "landcover.tif"), ("confidence", "confidence.tif")):
-        raster = rioxarray.open_rasterio(folder / file, chunks={"y": 2048, "x": 2048})
+    for layer in USUAL:
+        raster = rioxarray.open_rasterio(folder / layer.file, chunks={"y": 2048, "x": 2048})
         assert isinstance(raster, xr.DataArray), "a COG of one band is one array"
-        maps[name] = raster.squeeze("band", drop=True)
-    grid = grid_of(maps["classes"])
-    dataset = as_dataset(maps["classes"].data, maps["confidence"].data, grid, legend)
+        maps[layer.name] = raster.squeeze("band", drop=True)
+    grid = grid_of(maps[CLASSES.name])
+    dataset = as_dataset({name: raster.data for name, raster in maps.items()}, grid, legend)
     return dataset.assign_attrs(run=run)
 
 
@@ -69,19 +72,24 @@ def grid_of(image: xr.DataArray) -> GeoBox:
     return GeoBox((height, width), image.rio.transform(), image.rio.crs)
 
 
-def as_dataset(classes: da.Array, confidence: da.Array, grid: GeoBox, legend: Legend) -> xr.Dataset:
-    """Both maps with what they mean and where they lie."""
+def as_dataset(maps: Mapping[str, da.Array], grid: GeoBox, legend: Legend) -> xr.Dataset:
+    """Layers of a map, (y, x) by name, with what they mean and where they lie."""
     dims = grid.dimensions
-    flags = {
-        "flag_values": np.array(legend.ids, dtype=np.uint8),
-        "flag_meanings": " ".join(name.lower().replace(" ", "_") for name in legend.names),
-        "_FillValue": legend.product_nodata,
-        "long_name": legend.title or legend.name,
-    }
-    scale = {"scale_factor": 1 / 255, "_FillValue": 0, "long_name": "confidence of the class"}
-    located = {"grid_mapping": "spatial_ref"}
+    layers = {layer.name: layer for layer in layers_named(maps)}
     dataset = xr.Dataset(
-        {"classes": (dims, classes, flags | located), "confidence": (dims, confidence, scale | located)},
+        {name: (dims, maps[name], _attributes(layer, legend)) for name, layer in layers.items()},
         coords=xr_coords(grid),
     )
     return dataset.rename(dict(zip(dims, ("y", "x"), strict=True)))
+
+
+def _attributes(layer: Layer, legend: Legend) -> dict[str, Any]:
+    """CF attributes of a layer."""
+    found = {"_FillValue": layer.nodata_of(legend), "grid_mapping": "spatial_ref"}
+    if not layer.categorical:
+        return found | {"scale_factor": layer.scale, "long_name": layer.title}
+    return found | {
+        "flag_values": np.array(legend.ids, dtype=np.uint8),
+        "flag_meanings": " ".join(name.lower().replace(" ", "_") for name in legend.names),
+        "long_name": legend.title or legend.name,
+    }

@@ -14,6 +14,7 @@ from citycover.files.atomic import write_atomic
 from citycover.files.plain import to_json
 from citycover.geometry.window import Window
 from citycover.plan.fit import MAX_BLOCK_WIDTH
+from citycover.plan.layers import CLASSES, USUAL, Layer
 from citycover.product.cog import CogInfo, Compression, write_cog
 from citycover.product.finished import Finished
 from citycover.product.folder import publish_files
@@ -55,38 +56,42 @@ def publish(run: Finished, folder: WorkFolder) -> Product:
 
 
 def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Statistics]:
-    """Both COGs, and what classes were seen.
+    """The COG of every layer, and what classes were seen.
 
-    Both at once, so that one is hashed while the other is encoded; one after the other where the raster is
+    Two at once, so that one is hashed while the other is encoded; one after the other where the raster is
     wider than a block, because each holds two rows of tiles, and memory must not grow with the raster.
     """
-    legend = run.job.model.card.legend
-    tags = {"model": run.job.model.card.name, "model_sha256": run.job.model.sha256, "citycover": __version__}
-    classes = BandInfo(legend.product_nodata, "land cover", legend=legend, tags=tags)
-    confidence = BandInfo(0, "confidence", scale=1 / 255, tags=tags)
+    bands = {layer.name: _band(layer, run) for layer in USUAL}
     workers = 2 if run.plan.shape[1] <= MAX_BLOCK_WIDTH else 1
     with ThreadPoolExecutor(workers, thread_name_prefix="publish") as pool:
-        first = pool.submit(_write_raster, run, staging / "landcover.tif", "classes", classes)
-        second = pool.submit(_write_raster, run, staging / "confidence.tif", "confidence", confidence)
-        seen, quantity = first.result(), second.result()
-    names = describe_file(staging / "landcover.tif.aux.xml", "Names of the classes")
-    files = [
-        describe_cog(staging / "landcover.tif", classes, seen),
-        names,
-        describe_cog(staging / "confidence.tif", confidence, quantity),
-    ]
-    return files, seen.statistics
+        writing = [pool.submit(_write_raster, run, staging, layer, bands[layer.name]) for layer in USUAL]
+        written = dict(zip(bands, (one.result() for one in writing), strict=True))
+    files = []
+    for layer in USUAL:
+        path = staging / layer.file
+        files.append(describe_cog(path, bands[layer.name], written[layer.name]))
+        if layer.categorical:
+            files.append(describe_file(path.with_name(f"{path.name}.aux.xml"), "Names of the classes"))
+    return files, written[CLASSES.name].statistics
 
 
-def _write_raster(run: Finished, path: Path, array: str, band: BandInfo) -> CogInfo:
+def _band(layer: Layer, run: Finished) -> BandInfo:
+    """What the raster of a layer says about its band."""
+    model = run.job.model
+    tags = {"model": model.card.name, "model_sha256": model.sha256, "citycover": __version__}
+    legend = model.card.legend if layer.categorical else None
+    return BandInfo(layer.nodata_of(model.card.legend), layer.title, layer.scale, legend, tags)
+
+
+def _write_raster(run: Finished, staging: Path, layer: Layer, band: BandInfo) -> CogInfo:
     compress: Compression = "deflate" if run.job.request.compress == "deflate" else "zstd"
     return write_cog(
-        path,
-        run.store.array(array),
+        staging / layer.file,
+        run.store.array(layer.name),
         run.plan.grid,
         band,
         compress=compress,
-        resampling="mode" if band.legend else "average",
+        resampling=layer.overviews,
         threads=run.job.request.threads or 2,
     )
 
@@ -104,7 +109,7 @@ def _write_preview(run: Finished, staging: Path, picture: Picture, counts: Mappi
     shown = picture.part.shift(-plan.origin[0], -plan.origin[1])
     scale = float(plan.scale)
     window = rasterio.windows.Window(*(v * scale for v in (shown.col, shown.row, shown.width, shown.height)))
-    with rasterio.open(staging / "landcover.tif") as dataset:
+    with rasterio.open(staging / CLASSES.file) as dataset:
         classes = dataset.read(1, window=window, out_shape=picture.valid.shape)
     cropped = shown.pixels < part.pixels
     given = PreviewInput(

@@ -35,6 +35,7 @@ from citycover.model.card import ModelCard
 from citycover.model.precision import Precision
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.fit import PlanOptions
+from citycover.plan.layers import USUAL
 from citycover.plan.plan import Block, Plan
 from citycover.product.open import as_dataset, grid_of
 from citycover.read.reader import Hole, Reader
@@ -104,11 +105,11 @@ def predict_array(
         row = []
         for bx in range(plan.block_counts[1]):
             block = plan.block(by, bx)
-            shape = (2, block.window.height, block.window.width)
+            shape = (len(USUAL), block.window.height, block.window.width)
             row.append(da.from_delayed(task(block), shape, np.uint8))
         rows.append(row)
     maps = da.block(rows)
-    return as_dataset(maps[0], maps[1], plan.grid, file.card.legend)
+    return as_dataset({layer.name: maps[i] for i, layer in enumerate(USUAL)}, plan.grid, file.card.legend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +176,14 @@ class _BlockTask:
     source: _Source
 
     def __call__(self, block: Block) -> NDArray[np.uint8]:
-        """(2, y, x): classes and confidence."""
+        """(layer, y, x) of the usual layers."""
         with _LOCK:
             predictor = _predictor(self.model, self.device)
             given = SweepInput(
                 self.plan, predictor.at(self.plan.precision), lambda: [_SourceReader(self.source)]
             )
             finished = next(iter(sweep(given, [block])))
-        return np.stack([finished.classes, finished.confidence])
+        return np.stack([finished.layers[layer.name] for layer in USUAL])
 
 
 @lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ from citycover.machine.device import choose_device
 from citycover.machine.memory import release_memory
 from citycover.machine.stages import Stages
 from citycover.model.predictor import ModelPredictor
+from citycover.plan.layers import CLASSES
 from citycover.plan.plan import Plan
 from citycover.product.finished import Finished
 from citycover.product.publish import publish
@@ -62,4 +63,4 @@ def _verify(job: Job, plan: Plan, store: WorkingStore, stages: Stages, stop: thr
     with stages.time("seams"):
         predictor = ModelPredictor.load(job.model.path, choose_device(job.request.device), plan.precision)
         readers = open_readers(job.scene, job.request.threads)
-        return verify_seams(plan, predictor, readers, store.array("classes").read, stop)
+        return verify_seams(plan, predictor, readers, store.array(CLASSES.name).read, stop)

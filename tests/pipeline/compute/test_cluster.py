@@ -66,8 +66,8 @@ def in_process() -> dict[str, np.ndarray]:
     start = SweepInput(PLAN, predictor, partial(open_pattern, (330, 200)))
     for run in open_runs(PLAN.blocks(), set()):
         for block in sweep(start, run):
-            arrays["classes"][block.block.window.slices] = block.classes
-            arrays["confidence"][block.block.window.slices] = block.confidence
+            for name, pixels in block.layers.items():
+                arrays[name][block.block.window.slices] = pixels
     return arrays
 
 

@@ -45,15 +45,16 @@ def test_best_class_equals_argmax_where_the_winner_is_clear(channels: int) -> No
     torch.manual_seed(channels)
     probabilities = torch.softmax(5 * torch.randn(channels, 40, 30), 0)
     best = probabilities.max(0)
-    channel, confidence = BestClass(channels, torch.device("cpu"))(probabilities.clone())
+    names = np.random.default_rng(0).permutation(256)[:channels].astype(np.uint8)
+    ids, confidence = BestClass(names, torch.device("cpu"))(probabilities.clone())
     ordered = probabilities.sort(0, descending=True).values
     clear = (ordered[0] / ordered[min(1, channels - 1)] > 1 + 2**-14) | torch.tensor(channels == 1)
-    assert (channel == best.indices)[clear].all()
+    assert (ids == torch.from_numpy(names)[best.indices])[clear].all()
     wanted = (best.values * 255).round().clamp(1, 255)
     assert (confidence.float() - wanted).abs().max() <= (0 if channels < 9 else 1)
 
 
 def test_of_equal_probabilities_the_first_class_wins() -> None:
     probabilities = torch.full((4, 2, 2), 0.25)
-    channel, confidence = BestClass(4, torch.device("cpu"))(probabilities)
-    assert (channel == 0).all() and (confidence == 64).all()
+    ids, confidence = BestClass(np.array([7, 1, 2, 3], np.uint8), torch.device("cpu"))(probabilities)
+    assert (ids == 7).all() and (confidence == 64).all()

@@ -122,7 +122,7 @@ def test_each_block_alone_gives_the_same_pixels_as_with_carried_rows() -> None:
     given_ = SweepInput(plan, FunctionPredictor(card, cnn), lambda: [ArrayReader(image, valid)])
     for block in plan.blocks():
         (alone,) = sweep(given_, [block])
-        np.testing.assert_array_equal(alone.classes, carried[block.window.slices])
+        np.testing.assert_array_equal(alone.layers["classes"], carried[block.window.slices])
 
 
 def test_the_frame_of_the_raster_is_ordinary() -> None:

@@ -194,6 +194,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
     from citycover.engine.input import SweepInput
     from citycover.machine.memory import peak_rss
     from citycover.machine.stages import Stages
+    from citycover.plan.layers import layers_named
     from citycover.store.store import WorkingStore
 
     _check(work.terms)
@@ -216,6 +217,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
             area=work.area,
             stages=stages,
             stop=_process.stop_of(run),
+            layers=layers_named(store.arrays),
             on_windows=sink.count,
         )
         run_blocks(given, sink, note, blocks)
