@@ -9,8 +9,6 @@ A class that training never had has no evidence of the network for or against it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,8 +18,9 @@ from torch import Tensor
 from citycover.classes.table import NO_CLASS
 from citycover.evidence.cells import CellReader, Sheet
 from citycover.evidence.kernel import cell_weights
+from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.place import Placement, between_nodes
-from citycover.evidence.rule import PARTS, Rule
+from citycover.evidence.rule import PARTS
 from citycover.geometry.window import Window
 
 _FLOOR = 1e-5
@@ -35,19 +34,6 @@ _FINER = 8
 
 _STEPS = 1024
 """Positions between points are rounded to: the last bits of a projection must not depend on the tile."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelEvidence:
-    """Labels of the place that is mapped, and how far they are believed; small and picklable."""
-
-    sheets: tuple[Sheet, ...]
-    """Where several have a label, all of them vote."""
-    prior: tuple[float, ...]
-    """(channel,) mean probability that the network gives; 0: training never had the class."""
-    shares: tuple[float, ...]
-    """(channel,) of the labels in the area that is mapped."""
-    rule: Rule
 
 
 class LabelField:

@@ -159,6 +159,17 @@ class ModelCard(_Value):
     sources: tuple[str, ...] = ()
     """Papers and records behind it."""
     licence: str = "not said"
+    trained_prior: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    """Mean probability that the network gives each channel on chips drawn evenly from what it was trained on;
+    0: no label of training meant the class. Empty: not measured, and labels cannot be evidence beside it."""
+    label_legend: Line = ""
+    """Legend of the labels that it learned from; empty: not known."""
+    label_noise: float | None = Field(default=None, ge=0, le=1)
+    """Share of those, held out, that the network contradicts where it is surest; None: not measured."""
+    label_cells: int = Field(default=0, ge=0)
+    """Labelled cells that `label_noise` rests on."""
+    trained_on: tuple[tuple[float, float, float, float], ...] = Field(default=(), max_length=10_000)
+    """West, south, east, north in degrees of the images that it learned from."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:
@@ -192,6 +203,10 @@ class ModelCard(_Value):
             if (length * self.output_scale).denominator != 1:
                 raise ValueError(f"{what} {length} x output_scale {self.output_scale} is not a whole number")
         self.legend.check_product()
+        if self.trained_prior and len(self.trained_prior) != len(self.channels):
+            raise ValueError(
+                f"trained_prior has {len(self.trained_prior)} numbers for {len(self.channels)} channels"
+            )
         return self
 
     def _check_background(self) -> None:

@@ -18,7 +18,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.special import softmax
 
 from citycover.evidence.cells import Sheet
-from citycover.evidence.field import LabelEvidence, LabelField
+from citycover.evidence.field import LabelField
+from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.rule import Rule
 from citycover.geometry.window import Window
 

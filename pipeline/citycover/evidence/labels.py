@@ -1,0 +1,233 @@
+"""Labels of the place that is mapped: what was asked for, what the files are, and what they hold there.
+
+Metadata comes first, and refuses what cannot be evidence; then the cells that lie over the area are counted,
+or an even sample of their rows where there are very many. No pixel of the image is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
+
+from citycover.classes.legend import Legend, read_legend
+from citycover.classes.raster import ClassRaster
+from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable, table_between
+from citycover.errors import ConfigError, ModelError
+from citycover.evidence.cells import Sheet, channel_table, refuse_unknown
+from citycover.evidence.place import Placement
+from citycover.evidence.rule import Rule
+from citycover.files.identity import FileStamp
+from citycover.geometry.footprint import degrees_text
+from citycover.geometry.grid import pixel_ground_size
+from citycover.geometry.window import Window
+from citycover.model.card import ModelCard
+
+_STRIPS = 16
+"""Strips of a label raster, of four million cells each, that are counted at most."""
+
+_FINER = 0.95
+"""Cells may be smaller than pixels of the map by this much: sizes in degrees are never quite alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequest:
+    """Which labels of the place are to be believed, and how far."""
+
+    files: tuple[Path, ...]
+    """Sheets; where several have a label, all of them vote."""
+    legend: str | None = None
+    """What their numbers mean, `NAME` or `NAME:TABLE`; None: the legend that the model learned from."""
+    trust: float | None = None
+    """1: every label is right, 0: none says anything; None: as was measured."""
+
+    def __post_init__(self) -> None:
+        if self.trust is not None and not 0 <= self.trust <= 1:
+            raise ConfigError(f"--trust takes auto or a number from 0 to 1, got {self.trust:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelEvidence:
+    """Labels of the place that is mapped, and how far they are believed; small and picklable."""
+
+    sheets: tuple[Sheet, ...]
+    """Where several have a label, all of them vote."""
+    prior: tuple[float, ...]
+    """(channel,) mean probability that the network gives; 0: training never had the class."""
+    shares: tuple[float, ...]
+    """(channel,) of the labels in the area that is mapped."""
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceLabels:
+    """Labels that were understood: they lie over the area, and say something about it."""
+
+    sheets: tuple[Sheet, ...]
+    legend: str
+    """What their numbers mean."""
+    prior: tuple[float, ...]
+    """(channel,) mean probability of the network, from its card."""
+    shares: tuple[float, ...]
+    """(channel,) of the labels over the area that is mapped."""
+    pixels_per_cell: float
+    """Pixels of output that a cell covers, of the finest sheet."""
+    trust: float | None
+    """As asked for; None: as is measured."""
+    identity: str
+    """Hash of files, meaning and trust."""
+
+    def believed(self, noise: float) -> LabelEvidence:
+        """As evidence; what was asked for goes before what was measured."""
+        noise = noise if self.trust is None else 1 - self.trust
+        return LabelEvidence(self.sheets, self.prior, self.shares, Rule(noise))
+
+
+def understand_labels(request: LabelRequest, card: ModelCard, grid: GeoBox) -> PlaceLabels:
+    """Look at the labels of a place.
+
+    Args:
+        request: which, and what they mean.
+        card: of the network whose evidence they are put to.
+        grid: of the map.
+
+    Raises:
+        ModelError: the network does not know what the rule needs.
+        ConfigError: the labels cannot be read, lie elsewhere, mean something else or say nothing.
+    """
+    _check_model(card)
+    legend, table = _meaning(request.legend, card)
+    sheets, total = [], np.zeros(len(card.channels))
+    for path in request.files:
+        with ClassRaster(path, "labels") as raster:
+            sheet = _sheet(raster, table, grid)
+            total += _count(raster, sheet, grid, len(card.channels))
+        sheets.append(sheet)
+    _check_counts(request, card, total)
+    pixel = np.prod(pixel_ground_size(grid))
+    finest = min(float(np.prod(pixel_ground_size(sheet.grid))) for sheet in sheets)
+    return PlaceLabels(
+        sheets=tuple(sheets),
+        legend=legend,
+        prior=card.trained_prior,
+        shares=tuple((total / total.sum()).tolist()),
+        pixels_per_cell=finest / float(pixel),
+        trust=request.trust,
+        identity=_identity(sheets, request.trust),
+    )
+
+
+def _check_model(card: ModelCard) -> None:
+    if card.task != "classes":
+        raise ModelError(
+            f"model {card.name!r} gives any of its classes, not one of them; labels are evidence for models "
+            "of one class a pixel only; leave out --labels"
+        )
+    if not card.trained_prior:
+        raise ModelError(
+            f"the card of model {card.name!r} has no trained_prior, the mean of what the network predicts; "
+            "without it labels cannot be weighed against the network; train the model with this version of "
+            "citycover, or leave out --labels"
+        )
+
+
+def _meaning(wanted: str | None, card: ModelCard) -> tuple[str, ClassTable]:
+    """Name of the labels' legend, and its ids as output channels."""
+    name = wanted or card.label_legend or card.legend.name
+    source, _, variant = name.partition(":")
+    if source == card.legend.name:
+        table = table_between(card.legend, card.legend)
+    elif wanted is None and source in card.legend.remap:
+        table = dict(card.legend.table_from(source))  # as it was learned; the legend need not be at hand
+    else:
+        table = _table_from(read_legend(source), card, variant)
+    return name, channel_table(card.legend, card.channels, table)
+
+
+def _table_from(source: Legend, card: ModelCard, variant: str) -> dict[int, int]:
+    try:
+        return table_between(source, card.legend, f"{source.name}:{variant}" if variant else None)
+    except ConfigError as error:
+        raise ConfigError(
+            f"labels in legend {source.name!r} mean nothing to model {card.name!r}: {error}; or name with "
+            "--labels-legend one that it knows"
+        ) from None
+
+
+def _sheet(raster: ClassRaster, table: ClassTable, grid: GeoBox) -> Sheet:
+    """A label raster whose metadata let it be evidence."""
+    path, dataset = raster.path, raster.dataset
+    if raster.grid.crs is None:
+        raise ConfigError(
+            f"labels {path} have no CRS, so they cannot be laid on the image; write one into the file "
+            "(gdal_edit.py -a_srs EPSG:...)"
+        )
+    colours = {ColorInterp.red, ColorInterp.green, ColorInterp.blue}
+    if dataset.count >= 3 and (colours <= set(dataset.colorinterp) or dataset.count > 4):
+        raise ConfigError(
+            f"labels {path} have {dataset.count} bands: a picture, not labels; needed is one band of class "
+            "ids; name the raster that the picture was drawn from"
+        )
+    cell, pixel = pixel_ground_size(raster.grid), pixel_ground_size(grid)
+    if min(cell) < _FINER * min(pixel):
+        raise ConfigError(
+            f"labels {path} have cells of {min(cell):.3g} m, finer than the pixels of the map "
+            f"({min(pixel):.3g} m): they are a map already; bring them to the grid of the image "
+            f"(gdalwarp -r mode -tr {min(pixel):.3g} {min(pixel):.3g}), or leave out --labels"
+        )
+    return Sheet(path, raster.grid, table)
+
+
+def _count(raster: ClassRaster, sheet: Sheet, grid: GeoBox, channels: int) -> NDArray[np.float64]:
+    """(channel,) area of the labels over a grid, in square metres."""
+    part = _over(sheet, grid)
+    total = np.zeros(channels, np.float64)
+    strips = list(raster.strips(part))
+    for strip in strips[:: -(-len(strips) // _STRIPS)]:
+        labels, valid = raster.read(strip)
+        ranks = sheet.table.ranks_of(labels)
+        if (unknown := valid & (ranks == UNKNOWN)).any():
+            refuse_unknown(sheet, labels[unknown])
+        total += np.bincount(ranks[valid & (ranks != NO_CLASS)], minlength=channels)
+    return total * float(np.prod(pixel_ground_size(sheet.grid)))
+
+
+def _over(sheet: Sheet, grid: GeoBox) -> Window:
+    """Cells around the border of a grid and all between them."""
+    seen = Placement(grid, sheet.grid).around()
+    if seen is None:
+        raise ConfigError(
+            f"labels {sheet.path} cover {degrees_text(sheet.grid)}, the map {degrees_text(grid)}: they do "
+            "not overlap; check their CRS, or name labels of the place"
+        )
+    return seen
+
+
+def _check_counts(request: LabelRequest, card: ModelCard, total: NDArray[np.float64]) -> None:
+    names = [card.legend.names[card.legend.ids.index(id_)] for id_ in card.channels]
+    held = {name: share for name, share in zip(names, total.tolist(), strict=True) if share}
+    files = ", ".join(str(path) for path in request.files)
+    if not held:
+        raise ConfigError(
+            f"labels {files} have no label over the map that means a class of model {card.name!r}: they are "
+            "nodata there; name labels of the place"
+        )
+    if len(held) == 1 and len(names) > 1:
+        raise ConfigError(
+            f"labels {files} say {next(iter(held))!r} everywhere over the map, so they would draw it alone; "
+            "check --labels-legend, name labels that tell classes apart, or leave out --labels"
+        )
+
+
+def _identity(sheets: Sequence[Sheet], trust: float | None) -> str:
+    facts = [
+        [str(s.path), str(FileStamp.of(s.path)), s.table.ids.tolist(), s.table.ranks.tolist()] for s in sheets
+    ]
+    return hashlib.sha256(json.dumps([facts, trust]).encode()).hexdigest()
