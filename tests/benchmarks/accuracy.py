@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from accuracy_cases import CASES, Case, band_numbers
 
 if TYPE_CHECKING:
-    from citycover_models.data.prepare import Lessons
+    from citycover_models.data.prepare import TrainingSet
     from citycover_models.training.recipe import Recipe
     from citycover_models.training.request import TrainRequest
 
@@ -71,21 +71,21 @@ def run(cells: Sequence[Cell], case: Case, folder: Path, steps: int) -> list[dic
     from citycover.evaluate.rasters import compare_rasters
     from citycover.job.request import MapRequest
     from citycover.run.map import map_scene
-    from citycover_models.data.prepare import prepare_lessons
+    from citycover_models.data.prepare import prepare_training_set
 
     bands = band_numbers(case)
-    lessons = prepare_lessons(case.learn, [case.codes], case.to, bands=bands)
-    table = table_between(read_legend(case.codes), lessons.legend) if case.to else None
-    coarse = compare_rasters(Path(case.coarse), Path(case.truth), lessons.legend, table, table)
+    learned = prepare_training_set(case.learn, [case.codes], case.to, bands=bands)
+    table = table_between(read_legend(case.codes), learned.legend) if case.to else None
+    coarse = compare_rasters(Path(case.coarse), Path(case.truth), learned.legend, table, table)
     rows = []
     with tempfile.TemporaryDirectory(dir=folder) as work:
         recipes = {cell: recipe_of(cell, case, steps) for cell in cells}
-        for cell, (model, seconds) in train_methods(recipes, lessons, Path(work)).items():
+        for cell, (model, seconds) in train_methods(recipes, learned, Path(work)).items():
             out = Path(work) / cell.method / "product"
             numbers = tuple(bands) if bands else None
             scene = MapRequest((case.image,), out, model=model, bands=numbers, window=_WINDOW, threads=1)
             map_scene(scene)
-            mapped = compare_rasters(out / "landcover.tif", Path(case.truth), lessons.legend, None, table)
+            mapped = compare_rasters(out / "landcover.tif", Path(case.truth), learned.legend, None, table)
             found = {
                 "steps": steps,
                 "seconds": round(seconds, 1),
@@ -111,7 +111,9 @@ def recipe_of(cell: Cell, case: Case, steps: int) -> Recipe:
     return parse_recipe(fields)
 
 
-def train_methods(recipes: dict[Cell, Recipe], lessons: Lessons, work: Path) -> dict[Cell, tuple[str, float]]:
+def train_methods(
+    recipes: dict[Cell, Recipe], learned: TrainingSet, work: Path
+) -> dict[Cell, tuple[str, float]]:
     """Train each recipe: model file and seconds.
 
     A method that begins with plain cross-entropy is, until then, the very training it is compared with. Those
@@ -122,7 +124,7 @@ def train_methods(recipes: dict[Cell, Recipe], lessons: Lessons, work: Path) -> 
     from citycover_models.training.start import train
 
     requests = {
-        cell: TrainRequest(lessons, recipe, work / cell.method, seed=cell.seed, workers=0, measure=False)
+        cell: TrainRequest(learned, recipe, work / cell.method, seed=cell.seed, workers=0, measure=False)
         for cell, recipe in recipes.items()
     }
     seconds = 0.0

@@ -21,12 +21,12 @@ import torch
 
 from citycover.synth.write import write_city
 from citycover_models.catalogue.registry import find_aerial
-from citycover_models.data.batches import Batch, training_batches
+from citycover_models.data.batches import LabelledBatch, training_batches
 from citycover_models.data.chips import ChipReader
 from citycover_models.data.pairs import ImageAndLabels
-from citycover_models.data.prepare import prepare_lessons
+from citycover_models.data.prepare import prepare_training_set
 from citycover_models.data.statistics import measure_statistics
-from citycover_models.methods.learner import Lesson
+from citycover_models.methods.learner import Learner
 from citycover_models.methods.method import Moment
 from citycover_models.training.recipe import read_recipe
 from citycover_models.training.request import TrainRequest
@@ -57,24 +57,24 @@ def measure(city: Path, rows: int) -> dict[str, float]:
     """
     recipe = read_recipe("l2hnet-light")
     item = ImageAndLabels(str(city / "image.tif"), (str(city / "labels_10m.tif"),))
-    request = TrainRequest(prepare_lessons([item], ["city"], None), recipe, city / "run")
+    request = TrainRequest(prepare_training_set([item], ["city"], None), recipe, city / "run")
     plan = plan_of(request)
-    found = measure_statistics(request.lessons.pairs, plan)
-    network = build_network(find_aerial(recipe.network), recipe, len(request.lessons.legend.ids), found)
+    found = measure_statistics(request.training_set.pairs, plan)
+    network = build_network(find_aerial(recipe.network), recipe, len(request.training_set.legend.ids), found)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    lesson, optimiser = Lesson(network, recipe.method), make_optimiser(recipe.optimiser, network)
+    lesson, optimiser = Learner(network, recipe.method), make_optimiser(recipe.optimiser, network)
     generator = torch.Generator().manual_seed(0)
     mean, std = (torch.tensor(n).view(1, -1, 1, 1) for n in (found.mean, found.std))
     moment = Moment(90, 100, 0)  # past the warm-up: the published method
 
-    def learn(batch: Batch) -> None:
+    def learn(batch: LabelledBatch) -> None:
         varied = recipe.augment(batch, mean, std, generator)
         lesson(varied.images, varied.labels, moment).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
     batches = training_batches(
-        ChipReader(request.lessons.pairs, found.mean), plan, batch=recipe.batch, first=0,
+        ChipReader(request.training_set.pairs, found.mean), plan, batch=recipe.batch, first=0,
         last=1 + rows * _ROW, workers=1,
     )  # fmt: skip
     kept = next(batches)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from lessons import lessons_of, make_city, small_recipe
 from material import write_network
+from training_sets import make_city, small_recipe, training_set_of
 
 from citycover.job.request import MapRequest
 from citycover.model.precision import fast_precision
@@ -107,7 +107,7 @@ def test_a_batch_that_does_not_fit_is_halved(city: Path, unet: Path, tmp_path: P
 
 def test_a_network_is_trained_on_the_device_and_maps(city: Path, tmp_path: Path) -> None:
     recipe = small_recipe(network="l2hnet-tiny", chip=64, batch=4, epochs=4, chips_per_epoch=32)
-    done = train(TrainRequest(lessons_of(city), recipe, tmp_path / "run", device=DEVICE))
+    done = train(TrainRequest(training_set_of(city), recipe, tmp_path / "run", device=DEVICE))
     assert done.steps == 32 and done.validation["validation_miou"] > 0
     classes, _ = mapped(city, tmp_path / "out", done.model, device=DEVICE)
     assert len(np.unique(classes)) > 1

@@ -42,7 +42,7 @@ def run(
     from citycover.job.request import MapRequest
     from citycover.synth.write import write_city
     from citycover_models.data.pairs import ImageAndLabels
-    from citycover_models.data.prepare import prepare_lessons
+    from citycover_models.data.prepare import prepare_training_set
     from citycover_models.training.recipe import read_recipe
     from citycover_models.training.request import TrainRequest
 
@@ -51,9 +51,9 @@ def run(
     image, labels, truth = (city / name for name in ("image.tif", "labels_10m.tif", "truth.tif"))
     with show_progress("drawing a city", 1.0, silent) as progress:
         write_city(city, size, seed, progress=progress.update, overwrite=overwrite)
-    lessons = prepare_lessons([ImageAndLabels(str(image), (str(labels),))], ["city"], None)
+    training_set = prepare_training_set([ImageAndLabels(str(image), (str(labels),))], ["city"], None)
     chosen = read_recipe(recipe, set_ or ())
-    request = TrainRequest(lessons, chosen, training, seed=seed, overwrite=overwrite)
+    request = TrainRequest(training_set, chosen, training, seed=seed, overwrite=overwrite)
     trained = train_with_progress(request, silent, again="--overwrite")
     product = map_with_progress(
         MapRequest(scene=(str(image),), out=out, model=str(trained.model), overwrite=overwrite),

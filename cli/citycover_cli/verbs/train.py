@@ -17,7 +17,7 @@ from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
     from citycover_models.data.pairs import ImageAndLabels
-    from citycover_models.data.prepare import Lessons
+    from citycover_models.data.prepare import TrainingSet
     from citycover_models.data.sampling import SamplePlan
     from citycover_models.training.request import Trained, TrainRequest
 
@@ -70,17 +70,17 @@ def run(
 ) -> None:
     """See HELP."""
     from citycover.job.request import split_bands
-    from citycover_models.data.prepare import prepare_lessons
+    from citycover_models.data.prepare import prepare_training_set
     from citycover_models.training.recipe import read_recipe
     from citycover_models.training.request import TrainRequest
 
     chosen = read_recipe(recipe, set_ or ())
     items, named = _items(image, labels, listing, folder, layout)
-    lessons = prepare_lessons(
+    training_set = prepare_training_set(
         items, legend or ([named] if named else []), to, agree=agree, bands=split_bands(bands), nodata=nodata
     )
     request = TrainRequest(
-        lessons, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
+        training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
         overwrite=overwrite,
     )  # fmt: skip
     if plan:
@@ -97,7 +97,7 @@ def run(
             }
         )
     elif not talk.quiet:
-        print_trained(trained, lessons)
+        print_trained(trained, training_set)
 
 
 def _items(
@@ -150,11 +150,11 @@ def train_with_progress(request: TrainRequest, quiet: bool, again: str = "--resu
     raise stopped(caught, "a checkpoint is kept", again, without=("--overwrite",))
 
 
-def print_trained(trained: Trained, lessons: Lessons) -> None:
+def print_trained(trained: Trained, training_set: TrainingSet) -> None:
     """What came out and where to look."""
     rows = [
         ("model", str(trained.model)),
-        ("classes", ", ".join(lessons.legend.names)),
+        ("classes", ", ".join(training_set.legend.names)),
         ("steps", f"{trained.steps} in {duration(trained.seconds)}"),
     ]
     if trained.validation:
@@ -173,13 +173,13 @@ def _print_plan(request: TrainRequest, as_json: bool) -> None:
     plan = plan_of(request)
     facts: dict[str, Any] = plan.describe()
     chips = [
-        {"image": request.lessons.pairs[c.pair].name, "row": c.window.row, "col": c.window.col}
+        {"image": request.training_set.pairs[c.pair].name, "row": c.window.row, "col": c.window.col}
         for c in plan.epoch(0)
     ]
     if as_json:
         print_json({**facts, "first_epoch": chips})
         return
-    names = request.lessons.legend.names
+    names = request.training_set.legend.names
     shares = ", ".join(f"{n} {s:.1%}" for n, s in zip(names, facts.pop("label_shares"), strict=True))
     rows = [("labels", shares), *((key.replace("_", " "), str(value)) for key, value in facts.items())]
     first = "\n".join(f"{c['image']} at row {c['row']}, column {c['col']}" for c in chips[:5])

@@ -25,7 +25,7 @@ from citycover.model.builtin import FOLDER
 from citycover.run.map import map_scene
 from citycover.synth.write import write_city
 from citycover_models.data.pairs import ImageAndLabels
-from citycover_models.data.prepare import Lessons, prepare_lessons
+from citycover_models.data.prepare import TrainingSet, prepare_training_set
 from citycover_models.training.recipe import read_recipe
 from citycover_models.training.request import TrainRequest
 from citycover_models.training.start import train
@@ -55,11 +55,11 @@ def make(folder: Path, data: Path | None, work: Path) -> None:
     items = [_with_truth(cities[seed]) for seed in LEARNED]
     aerial = [_labelled(scene, work) for scene in _naip(data, work)] if data else []
     for name, bands in BANDS.items():
-        lessons = _join(
-            prepare_lessons(items, ["city"], "landcover5", bands=bands),
-            prepare_lessons(aerial, ["landcover5"], None, bands=bands) if aerial else None,
+        training_set = _join(
+            prepare_training_set(items, ["city"], "landcover5", bands=bands),
+            prepare_training_set(aerial, ["landcover5"], None, bands=bands) if aerial else None,
         )
-        trained = train(TrainRequest(lessons, read_recipe("urban"), work / name, overwrite=True))
+        trained = train(TrainRequest(training_set, read_recipe("urban"), work / name, overwrite=True))
         model = read_model_file(trained.model)
         said = _accuracy(trained.model, [cities[s] for s in UNSEEN], bands, work)
         card = model.card.model_copy(
@@ -105,11 +105,11 @@ def _labelled(scene: Path, work: Path) -> ImageAndLabels:
     return ImageAndLabels(str(scene), (str(out / "landcover.tif"),))
 
 
-def _join(one: Lessons, two: Lessons | None) -> Lessons:
+def _join(one: TrainingSet, two: TrainingSet | None) -> TrainingSet:
     if two is None:
         return one
     gsd = (min(one.gsd[0], two.gsd[0]), max(one.gsd[1], two.gsd[1]))
-    return Lessons(one.pairs + two.pairs, one.legend, one.group, gsd)
+    return TrainingSet(one.pairs + two.pairs, one.legend, one.group, gsd)
 
 
 def _accuracy(model: Path, cities: list[Path], bands: tuple[str, ...], work: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import nn
 
 from citycover.model.card import ModelCard
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.imagery.aerial import AerialStatistics
 
 
@@ -37,7 +38,7 @@ class Preset:
 class AerialBuild(Protocol):
     """Makes a network for one group of aerial bands, with random weights."""
 
-    def __call__(self, num_classes: int, *, statistics: AerialStatistics) -> nn.Module:
+    def __call__(self, num_classes: int, *, statistics: AerialStatistics) -> Learnable:
         """`num_classes` without a void channel; `statistics` of the bands in hand."""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from citycover_models.data.batches import Batch
+from citycover_models.data.batches import LabelledBatch
 
 
 class Augment(BaseModel):
@@ -23,7 +25,9 @@ class Augment(BaseModel):
     noise: float = Field(default=0.0, ge=0)
     """Deviation of noise of single pixels, in deviations of the band."""
 
-    def __call__(self, batch: Batch, mean: Tensor, std: Tensor, generator: torch.Generator) -> Batch:
+    def __call__(
+        self, batch: LabelledBatch, mean: Tensor, std: Tensor, generator: torch.Generator
+    ) -> LabelledBatch:
         """Vary every chip on its own.
 
         Args:
@@ -32,12 +36,12 @@ class Augment(BaseModel):
             std: (1, band, 1, 1).
             generator: on the CPU, so that a seed means the same on every device.
         """
-        images, labels = batch
+        images, labels = batch.images, batch.labels
         if self.symmetries:
             images, labels = _turn(images, labels, generator)
         if self.brightness or self.contrast or self.noise:
             images = self._relight(images.float(), mean, std, generator)
-        return Batch(images, labels)
+        return replace(batch, images=images, labels=labels)
 
     def _relight(self, images: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
         shape = (len(images), 1, 1, 1)

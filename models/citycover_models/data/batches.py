@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +22,16 @@ ATTEMPTS = 8
 """Chips drawn before one with too few labelled pixels is taken as it is."""
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LabelledBatch:
     """Chips that are learned from together."""
 
     images: Tensor
     """(n, band, y, x) raw digital numbers; invalid pixels hold the fill of their band."""
     labels: Tensor
     """(n, y, x) int64 channels; `IGNORE` where there is none or the image is invalid."""
+    class_weights: Tensor | None = None
+    """(channel,), mean 1; None: all classes weigh the same."""
 
 
 class _Chips(Dataset[tuple[Tensor, Tensor] | CitycoverError]):
@@ -86,7 +90,7 @@ def training_batches(
     least: float = 0.1,
     rank: int = 0,
     world: int = 1,
-) -> Iterator[Batch]:
+) -> Iterator[LabelledBatch]:
     """Batches of the steps `first` to `last`.
 
     Args:
@@ -115,7 +119,7 @@ def training_batches(
         for chips in loader:
             if isinstance(chips, CitycoverError):
                 raise chips
-            yield Batch(chips[0], chips[1].long())
+            yield LabelledBatch(chips[0], chips[1].long())
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -131,13 +135,13 @@ def _collate(chips: list[tuple[Tensor, Tensor] | CitycoverError]) -> Any:
     return wrong or default_collate(chips)
 
 
-def validation_batches(reader: ChipReader, plan: SamplePlan, batch: int) -> Iterator[Batch]:
+def validation_batches(reader: ChipReader, plan: SamplePlan, batch: int) -> Iterator[LabelledBatch]:
     """The held-out chips."""
     chips = _Chips(reader, plan, 0.0)
     for first in range(0, len(plan.validation), batch):
         numbers = range(first, min(first + batch, len(plan.validation)))
         images, labels = zip(*(chips.chip(-1, i) for i in numbers), strict=True)
-        yield Batch(torch.stack(images), torch.stack(labels).long())
+        yield LabelledBatch(torch.stack(images), torch.stack(labels).long())
 
 
 def _begin_worker(_worker: int) -> None:

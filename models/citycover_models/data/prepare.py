@@ -28,7 +28,7 @@ _AERIAL_NAMES = {"red": ("R",), "green": ("G",), "blue": ("B",), "nir": ("N", "N
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class TrainingSet:
     """What there is to learn, and in which classes."""
 
     pairs: tuple[Pair, ...]
@@ -45,7 +45,7 @@ class Lessons:
         return math.sqrt(self.gsd[0] * self.gsd[1])
 
 
-def prepare_lessons(
+def prepare_training_set(
     items: Sequence[ImageAndLabels],
     legends: Sequence[str],
     to: str | None,
@@ -53,7 +53,7 @@ def prepare_lessons(
     agree: int = 1,
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
-) -> Lessons:
+) -> TrainingSet:
     """Describe images, join their labels to the legend that is learned, and look at every code first.
 
     Args:
@@ -92,7 +92,7 @@ def prepare_lessons(
             logger.warning("%s", warning)
         pairs.append(Pair(scene, tuple(rasters), agree))
     gsds = [scene.gsd for scene in scenes]
-    return Lessons(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)))
+    return TrainingSet(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)))
 
 
 def _describe(

@@ -6,18 +6,29 @@ what a paper's training needs beside the loss: a warm-up, a schedule of its own,
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from citycover_models.blocks.learnable import Learnable
+from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
-from citycover_models.methods.method import BaseMethod, CrossEntropy, Lectured, Moment, plain_loss
-from citycover_models.nets.c2fnet import c2f_loss, choose_labels
-from citycover_models.nets.l2hnet import Selector, cas_dva_loss
-from citycover_models.nets.paraformer import plat_loss
+from citycover_models.methods.method import (
+    BaseMethod,
+    Branches,
+    CrossEntropy,
+    Embeddings,
+    Features,
+    Moment,
+    plain_loss,
+)
+from citycover_models.nets.c2fnet import C2FNet, c2f_loss, choose_labels
+from citycover_models.nets.l2hnet import L2HNet, Selector, cas_dva_loss
+from citycover_models.nets.paraformer import Paraformer, plat_loss
 from citycover_models.nets.udsda import Shuffle
-from citycover_models.nets.vhf_paranet import nlat_loss
+from citycover_models.nets.vcnet import VCNet
+from citycover_models.nets.vhf_paranet import VHFParaNet, nlat_loss
 
 
 class _Selecting(BaseMethod):
@@ -41,11 +52,12 @@ class _Selecting(BaseMethod):
 class Plat(_Selecting):
     """Pseudo-label-assisted training of Paraformer and VCNet; see `plat_loss`."""
 
+    needs: ClassVar[type] = Branches
     name: Literal["plat"] = "plat"
     weights: tuple[float, float] = (0.5, 0.5)
     aux_loss: Literal["ce", "dice"] = "ce"
 
-    def __call__(self, network: Any, batch: Lectured, moment: Moment) -> Tensor:
+    def __call__(self, network: Branches, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch."""
         cnn, vit = network.branches(batch.images)
         if self.begins(moment):
@@ -59,14 +71,15 @@ class Plat(_Selecting):
 class CasDva(_Selecting):
     """Confident areas and vague-area consistency of L2HNet; see `cas_dva_loss`."""
 
+    needs: ClassVar[type] = Features
     name: Literal["cas-dva"] = "cas-dva"
     cas: Selector = "dynamic"
     gamma: float = 0.01
 
-    def __call__(self, network: Any, batch: Lectured, moment: Moment) -> Tensor:
+    def __call__(self, network: Features, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch."""
         features = network.features(batch.images)
-        logits = network.head(features)
+        logits = network.classify(features)
         if self.begins(moment):
             return plain_loss([logits], batch)
         return cas_dva_loss(
@@ -81,6 +94,7 @@ class C2F(BaseMethod):
     Its selection takes a share of every class, so shares are kept as they are.
     """
 
+    needs: ClassVar[type] = Embeddings
     name: Literal["c2f"] = "c2f"
     scales: tuple[int, ...] = (4, 8, 16)
     rounds: int = 4
@@ -89,7 +103,7 @@ class C2F(BaseMethod):
     quantiles: tuple[float, float] = (0.5, 0.2)
     """Share of each class that is not accepted, at the start and at the end."""
 
-    def __call__(self, network: Any, batch: Lectured, moment: Moment) -> Tensor:
+    def __call__(self, network: Embeddings, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch."""
         labels = batch.labels
         phi, coarse = network.embeddings(batch.images)
@@ -98,7 +112,7 @@ class C2F(BaseMethod):
         p, accepted = choose_labels(
             cosines,
             phi,
-            network.classifier,
+            network.prototypes(),
             labels,
             first + (last - first) * moment.progress,
             udsda="off" if moment.progress < self.warm_up else "shuffle_diag",
@@ -113,11 +127,12 @@ class C2F(BaseMethod):
 class Nlat(_Selecting):
     """Noise-label-assisted training of VHF-ParaNet; see `nlat_loss`."""
 
+    needs: ClassVar[type] = Branches
     name: Literal["nlat"] = "nlat"
     symmetric: bool = False
     """The branches change roles every other epoch."""
 
-    def __call__(self, network: Any, batch: Lectured, moment: Moment) -> Tensor:
+    def __call__(self, network: Branches, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch."""
         cnn, vit = network.branches(batch.images)
         if self.begins(moment):
@@ -129,3 +144,15 @@ class Nlat(_Selecting):
 
 
 Method = Annotated[CrossEntropy | Plat | CasDva | C2F | Nlat, Field(discriminator="name")]
+
+METHODS: tuple[type[BaseMethod], ...] = (CrossEntropy, Plat, CasDva, C2F, Nlat)
+
+# The type checker holds the networks to what the methods need.
+_branches: tuple[type[Branches], type[Branches], type[Branches]] = (Paraformer, VCNet, VHFParaNet)
+_features: type[Features] = L2HNet
+_embeddings: type[Embeddings] = C2FNet
+
+
+def methods_for(network: Learnable) -> list[str]:
+    """Names of the methods that find in a network what they need."""
+    return [kind.model_fields["name"].default for kind in METHODS if isinstance(network, kind.needs)]

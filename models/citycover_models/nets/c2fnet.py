@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RPBlock
 from citycover_models.blocks.sides import check_sides
@@ -109,7 +110,7 @@ class C2FNetWidths:
     """D: channels of phi."""
 
 
-class C2FNet(nn.Module):
+class C2FNet(Learnable):
     """Raw digital numbers -> logits on the same grid; sides are multiples of 16.
 
     Args:
@@ -132,7 +133,6 @@ class C2FNet(nn.Module):
         w = widths.width
         self.temperature = TEMPERATURE
         self.multiple = _MULTIPLE
-        """Sides of windows are multiples of this."""
         self.normalise = Normalise(statistics.mean, statistics.std)
         self.start = nn.Conv2d(len(statistics.mean), w, 3, padding=1)
         self.blocks = nn.ModuleList(ERRB(w) for _ in range(widths.blocks))
@@ -181,6 +181,11 @@ class C2FNet(nn.Module):
         """(n, d, y, x) embeddings -> s_k = cos(phi, W_k), (n, k, y, x)."""
         weight = F.normalize(self.classifier, dim=1)
         return F.conv2d(phi, weight[:, :, None, None])
+
+    @torch.jit.export
+    def prototypes(self) -> Tensor:
+        """(k, d) weight vectors of the classes."""
+        return self.classifier
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw (n, b, y, x) -> logits T s, (n, k, y, x)."""

@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from citycover_models.blocks.cross_entropy import cross_entropy
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RATIOS_L2HNET, RPBlock
 from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
@@ -122,7 +123,7 @@ class L2HNetEncoder(nn.Module):
         return [outputs[-1], d1, d2, self.d3(d2)]  # d3: (n, 1024, y/16, x/16)
 
 
-class L2HNet(nn.Module):
+class L2HNet(Learnable):
     """Raw digital numbers -> logits on the same grid; windows of any size.
 
     Args:
@@ -141,8 +142,6 @@ class L2HNet(nn.Module):
         blocks: int = 5,
     ) -> None:
         super().__init__()
-        self.multiple = 1
-        """Sides of windows are multiples of this."""
         self.normalise = Normalise(statistics.mean, statistics.std)
         self.trunk = RPTrunk(len(statistics.mean), width, blocks, RATIOS_L2HNET)
         self.head = nn.Conv2d(width, num_classes, 1)
@@ -152,9 +151,14 @@ class L2HNet(nn.Module):
         """Raw (n, b, y, x) -> last features (n, w, y, x), for `cas_dva_loss`."""
         return self.trunk(self.normalise(x))[-1]
 
+    @torch.jit.export
+    def classify(self, features: Tensor) -> Tensor:
+        """(n, w, y, x) features -> logits (n, k, y, x)."""
+        return self.head(features)
+
     def forward(self, x: Tensor) -> Tensor:
         """Raw (n, b, y, x) -> logits (n, k, y, x)."""
-        return self.head(self.features(x))
+        return self.classify(self.features(x))
 
 
 def confident_area(probabilities: Tensor, labels: Tensor, ignore: int, cas: Selector = "dynamic") -> Tensor:

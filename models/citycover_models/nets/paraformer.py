@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.decoder_cup import DecoderBranch, DecoderCup
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.sides import check_sides
 from citycover_models.blocks.vit import ViTEncoder, map_to_tokens, resize_positions, tokens_to_map
@@ -56,7 +57,7 @@ class ParaformerWidths:
     """Channels before the ViT's head."""
 
 
-class Paraformer(nn.Module):
+class Paraformer(Learnable):
     """Raw digital numbers -> logits on the same grid; sides of windows are multiples of 16.
 
     Args:
@@ -78,9 +79,7 @@ class Paraformer(nn.Module):
     ) -> None:
         super().__init__()
         self.multiple = 16
-        """Sides of windows are multiples of this."""
         self.first_class = int(void_channel)
-        """Output channel of the heads where the classes begin."""
         self.grid = widths.grid
         encoder, dim = widths.encoder, widths.dim
         outputs = num_classes + self.first_class

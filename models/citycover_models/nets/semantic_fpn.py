@@ -36,6 +36,7 @@ from torch.nn import functional as F
 
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.domain_norm import with_domains
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
 from citycover_models.blocks.sides import check_sides
@@ -144,7 +145,7 @@ class DenseMultiScaleDecoder(nn.Module):
         return total / len(pyramid)
 
 
-class SemanticFPN(nn.Module):
+class SemanticFPN(Learnable):
     """Raw digital numbers -> logits on the same grid; sides are multiples of 32.
 
     Args:
@@ -166,7 +167,6 @@ class SemanticFPN(nn.Module):
     ) -> None:
         super().__init__()
         self.multiple = 32
-        """Sides of windows are multiples of this."""
         self.normalise = Normalise(statistics.mean, statistics.std)
         self.encoder = ResNet(variant, len(statistics.mean))
         self.pyramid = FeaturePyramid(self.encoder.dims[1:])

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
 from citycover_models.blocks.sides import check_sides
@@ -55,7 +56,7 @@ class UpBlock(nn.Module):
         return self.convolve(x)
 
 
-class UNet(nn.Module):
+class UNet(Learnable):
     """Raw digital numbers -> logits on the same grid; sides are multiples of 32.
 
     Args:
@@ -73,7 +74,6 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.multiple = _MULTIPLE
-        """Sides of windows are multiples of this."""
         self.normalise = Normalise(statistics.mean, statistics.std)
         self.encoder = ResNet(variant, len(statistics.mean))
         c1, c2, c3, c4, c5 = self.encoder.dims

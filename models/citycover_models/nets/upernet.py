@@ -16,9 +16,10 @@ sensing imagery in the same names ("IMP" and "RSP" of Wang et al. 2022, IEEE TGR
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
 from citycover_models.blocks.sides import check_sides
@@ -28,7 +29,7 @@ from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
 _STRIDE = 32
 
 
-class UPerNet(nn.Module):
+class UPerNet(Learnable):
     """Raw digital numbers -> logits on the same grid; windows of at least 32 x 32.
 
     Args:
@@ -47,8 +48,6 @@ class UPerNet(nn.Module):
         channels: int = 512,
     ) -> None:
         super().__init__()
-        self.multiple = 1
-        """Sides of windows are multiples of this."""
         self.normalise = Normalise(statistics.mean, statistics.std)
         self.encoder = ResNet(variant, len(statistics.mean))
         self.head = UPerHead(self.encoder.dims[1:], num_classes, channels)

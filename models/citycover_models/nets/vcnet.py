@@ -38,6 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from citycover_models.blocks.decoder_cup import ConvBnRelu, DecoderBranch, DecoderCup
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RATIOS_VCNET
 from citycover_models.blocks.sides import check_sides
@@ -90,7 +91,7 @@ class PublishedButUnused(nn.Module):
         self.decoder_branch = ConvBnRelu(z, 1)
 
 
-class VCNet(nn.Module):
+class VCNet(Learnable):
     """Raw digital numbers -> logits on the same grid; sides of windows are multiples of 32.
 
     Args:
@@ -112,9 +113,7 @@ class VCNet(nn.Module):
     ) -> None:
         super().__init__()
         self.multiple = 32
-        """Sides of windows are multiples of this."""
         self.first_class = int(faithful)
-        """Output channel of the heads where the classes begin."""
         self.grid = widths.grid
         bands, encoder, dim = len(statistics.mean), widths.encoder, widths.dim
         outputs = num_classes + self.first_class

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from citycover_models.blocks.cross_entropy import cross_entropy
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RPBlock
 from citycover_models.blocks.sides import check_sides
@@ -220,7 +221,7 @@ class VHFWidths:
     """Side of the grid that positions are learned on: 256 px."""
 
 
-class VHFParaNet(nn.Module):
+class VHFParaNet(Learnable):
     """Raw digital numbers -> scores on the same grid; sides are multiples of 16.
 
     Args:
@@ -244,7 +245,6 @@ class VHFParaNet(nn.Module):
         widths = widths or VHFWidths()
         bands, w, dim = len(statistics.mean), widths.width, widths.dim
         self.multiple = _PATCH
-        """Sides of windows are multiples of this."""
         self.grid = widths.grid
         self.normalise = Normalise(statistics.mean, statistics.std)
         self.start = nn.Conv2d(bands, w, 3, padding=1)

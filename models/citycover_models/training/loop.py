@@ -1,6 +1,6 @@
 """Training, as one visible loop: samples -> augmentation -> loss -> step -> journal -> checkpoint.
 
-    images, labels ──▶ Lessons ──▶ SamplePlan ──▶ worker processes ──▶ batches
+    images, labels ──▶ TrainingSet ──▶ SamplePlan ──▶ worker processes ──▶ batches
                                                                          │ augment, on the device
                                                                          ▼
                  model.pt ◀── export ◀── weights ◀── optimiser ◀── method(network)
@@ -29,7 +29,7 @@ from citycover.errors import StoppedError, TrainingError
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.files.atomic import write_atomic
 from citycover_models.catalogue.preset import AerialPreset
-from citycover_models.data.batches import Batch, training_batches, validation_batches
+from citycover_models.data.batches import LabelledBatch, training_batches, validation_batches
 from citycover_models.data.chips import ChipReader
 from citycover_models.data.labels import IGNORE
 from citycover_models.data.sampling import SamplePlan
@@ -37,7 +37,7 @@ from citycover_models.export.margins import measurable, measure_margins
 from citycover_models.export.proof import safe_precision
 from citycover_models.export.write import export_torchscript
 from citycover_models.imagery.aerial import AerialStatistics
-from citycover_models.methods.learner import Lesson
+from citycover_models.methods.learner import Learner
 from citycover_models.methods.method import Moment
 from citycover_models.training.checkpoint import Checkpoint, write_checkpoint
 from citycover_models.training.folder import CHECKPOINT, RESULT
@@ -79,7 +79,7 @@ class Run:
         self.request, self.recipe, self.plan, self.preset = request, request.recipe, plan, preset
         self.device, self.rank, self.world, self.state = device, rank, world, state
         torch.manual_seed(request.seed)
-        network = build_network(preset, request.recipe, len(request.lessons.legend.ids), statistics)
+        network = build_network(preset, request.recipe, len(request.training_set.legend.ids), statistics)
         if request.weights:
             measured = {k: v.clone() for k, v in network.named_buffers() if "normalise" in k}
             begin_with(network, request.weights)
@@ -87,7 +87,7 @@ class Run:
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
         weights = class_weights_of(plan, self.recipe)
-        self.lesson = Lesson(network, self.recipe.method, weights).to(device)
+        self.lesson = Learner(network, self.recipe.method, weights).to(device)
         idle = self.recipe.method.name == "ce"  # leaves alone what only another method uses: coarse heads
         self.learner: nn.Module = (
             DistributedDataParallel(self.lesson, find_unused_parameters=idle) if world > 1 else self.lesson
@@ -103,7 +103,7 @@ class Run:
                 if name in state.gradients:
                     weight.grad = torch.empty_like(weight).copy_(state.gradients[name])
         self.step = state.step
-        self.reader = ChipReader(request.lessons.pairs, statistics.mean)
+        self.reader = ChipReader(request.training_set.pairs, statistics.mean)
         self.steps_per_epoch = plan.chips_per_epoch // self.recipe.batch
         self.steps = self.recipe.epochs * self.steps_per_epoch
         shape = (1, len(statistics.mean), 1, 1)
@@ -155,11 +155,11 @@ class Run:
                 logger.info("no better criterion for %d epochs: enough", recipe.patience)
                 break
 
-    def _forward_backward(self, batch: Batch, moment: Moment) -> float:
+    def _forward_backward(self, batch: LabelledBatch, moment: Moment) -> float:
         generator = torch.Generator().manual_seed(_mix(self.request.seed, self.step, self.rank))
         images = batch.images.to(self.device, non_blocking=True)
         varied = self.recipe.augment(
-            Batch(images, batch.labels.to(self.device, non_blocking=True)),
+            LabelledBatch(images, batch.labels.to(self.device, non_blocking=True)),
             self.band_mean,
             self.band_std,
             generator,
@@ -239,12 +239,13 @@ class Run:
         if not self.plan.validation:
             return {}
         network = self.kept_network.eval()
-        classes = len(self.request.lessons.legend.ids)
+        classes = len(self.request.training_set.legend.ids)
         total, seen = Confusion(np.zeros((classes, classes), np.int64)), 0
         shown: list[tuple[Any, ...]] = []
         every = -(-len(self.plan.validation) // _SHOWN)
         with torch.inference_mode(), self._precision():
-            for images, labels in validation_batches(self.reader, self.plan, self.recipe.batch):
+            for batch in validation_batches(self.reader, self.plan, self.recipe.batch):
+                images, labels = batch.images, batch.labels
                 predicted = network(images.to(self.device)).argmax(1).cpu()
                 total += count_pairs(np.where(labels == IGNORE, NO_CLASS, labels), predicted.numpy(), classes)
                 chips = zip(images.numpy(), labels.numpy(), predicted.numpy(), strict=True)
@@ -253,12 +254,12 @@ class Run:
         self.network.train()
         columns = [np.stack(column) for column in zip(*shown, strict=True)]
         path = self.request.out / f"predictions-{epoch + 1:04d}.png"
-        draw_predictions(path, columns[0], columns[1], columns[2], self.request.lessons.legend)
+        draw_predictions(path, columns[0], columns[1], columns[2], self.request.training_set.legend)
         if not total.counts.any():
             return {}
         return {"validation_miou": total.miou, "validation_accuracy": total.overall_accuracy}
 
-    def _note(self, batch: Batch, loss: float, watch: TrainWatch) -> None:
+    def _note(self, batch: LabelledBatch, loss: float, watch: TrainWatch) -> None:
         """Say how it goes, about once a second."""
         self._losses.append(loss)
         self._pixels += batch.labels.numel() * self.world
@@ -290,7 +291,7 @@ class Run:
         self.state.gradients = {name: w.grad for name, w in weights if w.grad is not None}
         write_checkpoint(self.state, self.request.out / CHECKPOINT)
 
-    def _refuse(self, batch: Batch, value: float) -> None:
+    def _refuse(self, batch: LabelledBatch, value: float) -> None:
         path = self.request.out / "broken-batch.safetensors"
         write_tensors({"images": batch.images, "labels": batch.labels}, path)
         weights = all(bool(p.isfinite().all()) for p in self.network.parameters())

@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: int) -> ModelCard:
     """The preset's card with the bands, classes and history of this training."""
-    lessons, recipe, template = request.lessons, request.recipe, preset.card()
+    training_set, recipe, template = request.training_set, request.recipe, preset.card()
     mean = tuple(float(m) for m in network.normalise.mean.flatten())  # type: ignore[union-attr, operator]
-    low, high = lessons.gsd
-    labels = sorted({raster.legend for pair in lessons.pairs for raster in pair.labels})
+    low, high = training_set.gsd
+    labels = sorted({raster.legend for pair in training_set.pairs for raster in pair.labels})
     history = (
         f"recipe {recipe.name} ({recipe.network}, {recipe.method.name}), {steps} steps of {recipe.batch} "
-        f"chips of {recipe.chip} px from {len(lessons.pairs)} image(s) with {', '.join(labels)} labels, seed "
-        f"{request.seed}, citycover {__version__}"
+        f"chips of {recipe.chip} px from {len(training_set.pairs)} image(s) with {', '.join(labels)} labels, "
+        f"seed {request.seed}, citycover {__version__}"
     )
     fields = dict(template) | {
         "name": recipe.name,
         "description": recipe.title or template.description,
-        "groups": (BandGroup(**(dict(lessons.group) | {"fill": mean})),),
+        "groups": (BandGroup(**(dict(training_set.group) | {"fill": mean})),),
         "gsd": (low / 2, high * 2),
-        "native_gsd": lessons.native_gsd,
-        "channels": lessons.legend.ids,
-        "legend": lessons.legend,
+        "native_gsd": training_set.native_gsd,
+        "channels": training_set.legend.ids,
+        "legend": training_set.legend,
         "training": history,
     }
     return ModelCard(**fields)
@@ -51,10 +51,10 @@ def write_plan(request: TrainRequest, plan: SamplePlan, statistics: AerialStatis
         "torch": torch.__version__,
         "machine": platform.machine(),
         "recipe": request.recipe.model_dump(mode="json"),
-        "legend": request.lessons.legend.name,
-        "classes": list(request.lessons.legend.names),
-        "images": [pair.name for pair in request.lessons.pairs],
-        "labels": [[raster.path for raster in pair.labels] for pair in request.lessons.pairs],
+        "legend": request.training_set.legend.name,
+        "classes": list(request.training_set.legend.names),
+        "images": [pair.name for pair in request.training_set.pairs],
+        "labels": [[raster.path for raster in pair.labels] for pair in request.training_set.pairs],
         "samples": plan.describe(),
         "band_mean": statistics.mean,
         "band_std": statistics.std,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from citycover_models.data.prepare import Lessons
+from citycover_models.data.prepare import TrainingSet
 from citycover_models.data.sampling import SamplePlan
 from citycover_models.training.recipe import Recipe
 
@@ -16,7 +16,7 @@ from citycover_models.training.recipe import Recipe
 class TrainRequest:
     """What to train, and how."""
 
-    lessons: Lessons
+    training_set: TrainingSet
     recipe: Recipe
     out: Path
     seed: int = 0

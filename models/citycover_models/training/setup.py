@@ -13,10 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, ModelError
 from citycover.files.identity import FileStamp, sha256_of
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.catalogue.preset import AerialPreset
 from citycover_models.data.sampling import SamplePlan
 from citycover_models.imagery.aerial import AerialStatistics
-from citycover_models.methods.method import NEEDS
+from citycover_models.methods.coarse import methods_for
 from citycover_models.training.recipe import Optimiser, Recipe
 from citycover_models.weights.weights import load_weights
 
@@ -25,21 +26,20 @@ logger = logging.getLogger(__name__)
 
 def build_network(
     preset: AerialPreset, recipe: Recipe, num_classes: int, statistics: AerialStatistics
-) -> nn.Module:
+) -> Learnable:
     """The network of a recipe for bands and classes in hand.
 
     Raises:
         ConfigError: the method needs what the network does not have.
     """
     network = preset.build_for(num_classes, statistics=statistics)
-    need = NEEDS[recipe.method.name]
-    if not hasattr(network, need):
-        fitting = [name for name, what in NEEDS.items() if hasattr(network, what)]
+    need = recipe.method.needs
+    if not isinstance(network, need):
         raise ConfigError(
-            f"method {recipe.method.name!r} needs a network with {need!r}; {preset.name} takes "
-            f"{', '.join(fitting)}"
+            f"method {recipe.method.name!r} needs a network with {need.__name__.lower()}; {preset.name} "
+            f"takes {', '.join(methods_for(network))}; give one of these by --set method.name="
         )
-    multiple = int(getattr(network, "multiple", 1))
+    multiple = network.multiple
     if recipe.chip % multiple:
         near = max(multiple, round(recipe.chip / multiple) * multiple)
         raise ConfigError(

@@ -26,7 +26,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
     """
     watch = watch or TrainWatch()
     begin = time.perf_counter()
-    recipe, lessons = request.recipe, request.lessons
+    recipe, training_set = request.recipe, request.training_set
     preset = find_aerial(recipe.network)
     with (
         join_processes(request.device) as (rank, world, device),
@@ -35,15 +35,15 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         check_share(recipe, world)
         plan = plan_of(request)
         if rank == 0:
-            warn_of(plan, recipe, lessons.legend)
-        statistics = measure_statistics(lessons.pairs, plan)
+            warn_of(plan, recipe, training_set.legend)
+        statistics = measure_statistics(training_set.pairs, plan)
         identity = identity_of(
             recipe.model_dump(mode="json"),
             [
                 (p.scene.identity, p.labels, [stamp_of(path) for path in p.paths], p.agree)
-                for p in lessons.pairs
+                for p in training_set.pairs
             ],
-            lessons.legend.ids,
+            training_set.legend.ids,
             request.seed,
             identity_of_weights(request.weights),
         )
@@ -63,12 +63,12 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
 
 def plan_of(request: TrainRequest) -> SamplePlan:
     """Which chips a training would see."""
-    recipe, lessons = request.recipe, request.lessons
+    recipe, training_set = request.recipe, request.training_set
     return plan_samples(
-        lessons.pairs,
-        len(lessons.legend.ids),
+        training_set.pairs,
+        len(training_set.legend.ids),
         chip=recipe.chip,
-        chips_per_epoch=recipe.epoch_chips(len(lessons.pairs)),
+        chips_per_epoch=recipe.epoch_chips(len(training_set.pairs)),
         balance=recipe.balance,
         validation=recipe.validation,
         seed=request.seed,

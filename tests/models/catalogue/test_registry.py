@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,9 @@ from citycover_models.weights.weights import load_weights, read_weights, write_w
 
 def test_every_network_is_in_the_registry() -> None:
     folder = Path(citycover_models.nets.__path__[0])
-    written = {p.stem for p in folder.glob("*.py") if "(nn.Module)" in p.read_text(encoding="utf-8")}
+    written = {
+        p.stem for p in folder.glob("*.py") if re.search(r"\((nn\.Module|Learnable)\):", p.read_text())
+    }
     assert set(NETWORKS) == written == {preset.network for preset in presets().values()}
     assert all(name == preset.name for name, preset in presets().items())
 

@@ -17,7 +17,7 @@ from citycover.geometry.window import Window
 from citycover_models.data.layouts import read_folder
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.placing import place
-from citycover_models.data.prepare import prepare_lessons
+from citycover_models.data.prepare import prepare_training_set
 from citycover_models.training.setup import stamp_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -45,10 +45,10 @@ def chips(tmp_path: Path) -> Path:
 def test_labels_lie_pixel_on_pixel(chips: Path, caplog: pytest.LogCaptureFixture) -> None:
     listing = read_folder(chips)
     with caplog.at_level(logging.WARNING):
-        lessons = prepare_lessons(listing.items, [listing.legend or ""], None)
+        training_set = prepare_training_set(listing.items, [listing.legend or ""], None)
     assert "3 of 3 images have no georeference" in caplog.text
-    assert not any(find_overlaps([pair.scene.grid for pair in lessons.pairs]))
-    for pair, item in zip(lessons.pairs, listing.items, strict=True):
+    assert not any(find_overlaps([pair.scene.grid for pair in training_set.pairs]))
+    for pair, item in zip(training_set.pairs, listing.items, strict=True):
         whole = Window(0, 0, *pair.shape)
         with rasterio.open(item.labels[0]) as file:
             channels = np.array([pair.labels[0].table[code] for code in range(8)], np.uint8)
@@ -57,10 +57,10 @@ def test_labels_lie_pixel_on_pixel(chips: Path, caplog: pytest.LogCaptureFixture
         pair.image_reader().read_into(whole, values, valid)
         with rasterio.open(item.image) as file:
             assert valid.all() and (values.transpose(2, 0, 1) == file.read()).all()
-    assert lessons.native_gsd == pytest.approx(1, rel=0.01)
-    assert [pair.name for pair in lessons.pairs] == [item.image for item in listing.items]
-    assert set(lessons.pairs[0].paths) == {listing.items[0].image, *listing.items[0].labels}
-    assert all(stamp_of(path) for path in lessons.pairs[0].paths), "a changed file is seen"
+    assert training_set.native_gsd == pytest.approx(1, rel=0.01)
+    assert [pair.name for pair in training_set.pairs] == [item.image for item in listing.items]
+    assert set(training_set.pairs[0].paths) == {listing.items[0].image, *listing.items[0].labels}
+    assert all(stamp_of(path) for path in training_set.pairs[0].paths), "a changed file is seen"
 
 
 def test_labels_of_other_pixels_are_refused(chips: Path) -> None:

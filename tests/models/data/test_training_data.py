@@ -15,21 +15,21 @@ from affine import Affine
 from conftest import write_scene
 from hypothesis import given
 from hypothesis import strategies as st
-from lessons import lessons_of, make_city
 from rasterio.warp import Resampling, reproject
+from training_sets import make_city, training_set_of
 
 from citycover.classes.legend import read_legend
 from citycover.errors import ConfigError, MachineError, SceneError
 from citycover.geometry.window import Window
 from citycover_models.data.augment import Augment
-from citycover_models.data.batches import Batch, training_batches
+from citycover_models.data.batches import LabelledBatch, training_batches
 from citycover_models.data.cells import Cells, hold_out
 from citycover_models.data.chips import ChipReader
 from citycover_models.data.label_checks import count_codes
 from citycover_models.data.labels import IGNORE, _consensus, label_raster
 from citycover_models.data.layouts import read_folder, read_list
 from citycover_models.data.pairs import ImageAndLabels
-from citycover_models.data.prepare import Lessons, prepare_lessons
+from citycover_models.data.prepare import TrainingSet, prepare_training_set
 from citycover_models.data.sampling import SamplePlan, plan_samples
 from citycover_models.data.statistics import measure_statistics
 
@@ -53,7 +53,7 @@ def write_labels(path: Path, codes: np.ndarray, transform: Affine, **changes: ob
 
 
 def learn(image: Path, *labels: str, legend: str = "worldcover", to: str | None = "base4", **more: object):
-    return prepare_lessons([ImageAndLabels(str(image), labels)], [legend], to, **more)
+    return prepare_training_set([ImageAndLabels(str(image), labels)], [legend], to, **more)
 
 
 def test_labels_in_another_crs_are_what_gdal_warps(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_labels_in_another_crs_are_what_gdal_warps(tmp_path: Path) -> None:
             codes, wanted, src_transform=transform, src_crs="EPSG:4326", src_nodata=0,
             dst_transform=source.transform, dst_crs=source.crs, resampling=Resampling.nearest, tolerance=0,
         )  # fmt: skip
-    lessons = learn(image, labels)
-    got = lessons.pairs[0].label_reader().read(Window(0, 0, 90, 120))
+    training_set = learn(image, labels)
+    got = training_set.pairs[0].label_reader().read(Window(0, 0, 90, 120))
     table = {
         0: IGNORE,
         10: 1,
@@ -201,35 +201,39 @@ def test_a_file_that_is_not_there_is_not_a_question_of_bands(tmp_path: Path) -> 
 
 def test_an_image_without_valid_pixels_is_refused(tmp_path: Path) -> None:
     image = write_scene(tmp_path / "x.tif", (40, 40), values=np.zeros((4, 40, 40)), nodata=0)
-    lessons = learn(image, write_labels(tmp_path / "l.tif", np.full((40, 40), 10, np.uint8), GRID))
-    plan = plan_samples(lessons.pairs, 4, chip=16, chips_per_epoch=2, balance="uniform", validation=0, seed=0)
+    training_set = learn(image, write_labels(tmp_path / "l.tif", np.full((40, 40), 10, np.uint8), GRID))
+    plan = plan_samples(
+        training_set.pairs, 4, chip=16, chips_per_epoch=2, balance="uniform", validation=0, seed=0
+    )
     with pytest.raises(ConfigError, match="images are nodata where they have labels"):
-        measure_statistics(lessons.pairs, plan)
+        measure_statistics(training_set.pairs, plan)
 
 
-def learn_two(tmp_path: Path, **second: object) -> tuple[Lessons, SamplePlan]:
+def learn_two(tmp_path: Path, **second: object) -> tuple[TrainingSet, SamplePlan]:
     """Two images with labels, one chip each an epoch."""
     labels = write_labels(tmp_path / "l.tif", np.full((40, 40), 10, np.uint8), GRID)
     images = [write_scene(tmp_path / "a.tif", (40, 40)), write_scene(tmp_path / "b.tif", (40, 40), **second)]
     items = [ImageAndLabels(str(image), (labels,)) for image in images]
-    lessons = prepare_lessons(items, ["worldcover"], "base4")
-    plan = plan_samples(lessons.pairs, 4, chip=16, chips_per_epoch=8, balance="uniform", validation=0, seed=0)
-    return lessons, plan
+    training_set = prepare_training_set(items, ["worldcover"], "base4")
+    plan = plan_samples(
+        training_set.pairs, 4, chip=16, chips_per_epoch=8, balance="uniform", validation=0, seed=0
+    )
+    return training_set, plan
 
 
 def test_images_of_several_types_learn_together_in_a_worker(tmp_path: Path) -> None:
-    lessons, plan = learn_two(tmp_path, dtype="uint16")
-    assert lessons.group.dtypes[-1] == "float32" and {"uint8", "uint16"} < set(lessons.group.dtypes)
+    training_set, plan = learn_two(tmp_path, dtype="uint16")
+    assert training_set.group.dtypes[-1] == "float32" and {"uint8", "uint16"} < set(training_set.group.dtypes)
     assert {chip.pair for chip in plan.epoch(0)} == {0, 1}
-    reader = ChipReader(lessons.pairs, (0, 0, 0, 0))
+    reader = ChipReader(training_set.pairs, (0, 0, 0, 0))
     (batch,) = training_batches(reader, plan, batch=8, first=0, last=1, workers=1)
     assert batch.images.dtype == torch.float32
 
 
 def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("citycover_models.data.chips._OPEN", 1)
-    lessons, plan = learn_two(tmp_path)
-    reader = ChipReader(lessons.pairs, (0, 0, 0, 0))
+    training_set, plan = learn_two(tmp_path)
+    reader = ChipReader(training_set.pairs, (0, 0, 0, 0))
     for chip in plan.epoch(0):
         reader.read(chip)
         assert list(reader._open) == [chip.pair]
@@ -237,23 +241,23 @@ def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_a_worker_cannot_read_is_said_in_one_line(tmp_path: Path, workers: int) -> None:
-    lessons, plan = learn_two(tmp_path)
+    training_set, plan = learn_two(tmp_path)
     (tmp_path / "l.tif").unlink()
-    reader = ChipReader(lessons.pairs, (0, 0, 0, 0))
+    reader = ChipReader(training_set.pairs, (0, 0, 0, 0))
     with pytest.raises(ConfigError, match=r"l\.tif cannot be read") as caught:
         list(training_batches(reader, plan, batch=2, first=0, last=1, workers=workers))
     assert "\n" not in str(caught.value)
 
 
 def test_a_killed_worker_is_said(tmp_path: Path) -> None:
-    lessons, plan = learn_two(tmp_path)
+    training_set, plan = learn_two(tmp_path)
 
     class Dying(ChipReader):
         def read(self, chip: object) -> object:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(MachineError, match="--workers 0"):
-        list(training_batches(Dying(lessons.pairs, (0,) * 4), plan, batch=2, first=0, last=1, workers=1))
+        list(training_batches(Dying(training_set.pairs, (0,) * 4), plan, batch=2, first=0, last=1, workers=1))
 
 
 def test_labels_of_another_decade_are_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -273,7 +277,7 @@ def test_bands_must_be_there_and_the_same(tmp_path: Path) -> None:
     colour = write_scene(tmp_path / "c.tif", (30, 30))
     rgb = write_scene(tmp_path / "d.tif", (30, 30), bands=3)
     both = [ImageAndLabels(str(p), (labels,)) for p in (colour, rgb)]
-    assert prepare_lessons(both, ["worldcover"], "base4").group.names == ("red", "green", "blue")
+    assert prepare_training_set(both, ["worldcover"], "base4").group.names == ("red", "green", "blue")
 
 
 # --- plans -------------------------------------------------------------------------------------------------
@@ -315,7 +319,7 @@ def test_chips_lie_inside_and_touch_nothing_that_is_held_out(height: int, width:
 
 
 def test_a_plan_depends_on_its_seed_alone(city: Path) -> None:
-    pairs = lessons_of(city).pairs
+    pairs = training_set_of(city).pairs
     options = {"chip": 32, "chips_per_epoch": 8, "balance": "uniform", "validation": 0.1}
     one, same, other = (plan_samples(pairs, 6, seed=s, **options) for s in (1, 1, 2))
     assert list(one.epoch(3)) == list(same.epoch(3)) != list(other.epoch(3))
@@ -336,7 +340,7 @@ def test_balance_draws_rare_classes_as_often_as_common_ones() -> None:
 
 def test_counted_labels_are_those_of_the_raster(city: Path) -> None:
     plan = plan_samples(
-        lessons_of(city).pairs, 6, chip=32, chips_per_epoch=4, balance="uniform", validation=0, seed=0
+        training_set_of(city).pairs, 6, chip=32, chips_per_epoch=4, balance="uniform", validation=0, seed=0
     )
     with rasterio.open(city / "labels_10m.tif") as source:
         fine = source.read(1).repeat(10, 0).repeat(10, 1)[:192, :192]
@@ -346,12 +350,12 @@ def test_counted_labels_are_those_of_the_raster(city: Path) -> None:
 
 
 def test_a_chip_is_what_the_files_hold(city: Path) -> None:
-    lessons = lessons_of(city)
+    training_set = training_set_of(city)
     plan = plan_samples(
-        lessons.pairs, 6, chip=32, chips_per_epoch=4, balance="uniform", validation=0.1, seed=0
+        training_set.pairs, 6, chip=32, chips_per_epoch=4, balance="uniform", validation=0.1, seed=0
     )
     chip = plan.draw(0, 0)
-    pixels, channels = ChipReader(lessons.pairs, (0, 0, 0, 0)).read(chip)
+    pixels, channels = ChipReader(training_set.pairs, (0, 0, 0, 0)).read(chip)
     window = rasterio.windows.Window(chip.window.col, chip.window.row, 32, 32)
     with rasterio.open(city / "image.tif") as source, rasterio.open(city / "labels_10m.tif") as labels:
         np.testing.assert_array_equal(pixels.transpose(2, 0, 1), source.read(window=window))
@@ -363,24 +367,24 @@ def test_invalid_pixels_teach_nothing(tmp_path: Path) -> None:
     values = np.full((4, 40, 40), 90)
     values[:, :, 20:] = 0
     image = write_scene(tmp_path / "x.tif", (40, 40), values=values, nodata=0)
-    lessons = learn(image, write_labels(tmp_path / "l.tif", np.full((40, 40), 10, np.uint8), GRID))
+    training_set = learn(image, write_labels(tmp_path / "l.tif", np.full((40, 40), 10, np.uint8), GRID))
     plan = plan_samples(
-        lessons.pairs, 4, chip=64, chips_per_epoch=2, balance="uniform", validation=0.1, seed=0
+        training_set.pairs, 4, chip=64, chips_per_epoch=2, balance="uniform", validation=0.1, seed=0
     )
-    pixels, channels = ChipReader(lessons.pairs, (7, 7, 7, 7)).read(plan.draw(0, 0))
+    pixels, channels = ChipReader(training_set.pairs, (7, 7, 7, 7)).read(plan.draw(0, 0))
     assert (channels[:40, :20] == 1).all()
     assert (channels[:, 20:] == IGNORE).all() and (channels[40:] == IGNORE).all()
     assert (pixels[channels == IGNORE] == 7).all()
-    statistics = measure_statistics(lessons.pairs, plan)
+    statistics = measure_statistics(training_set.pairs, plan)
     assert statistics.mean == (90.0,) * 4
 
 
 def test_processes_share_the_chips_of_a_step(city: Path) -> None:
-    lessons = lessons_of(city)
+    training_set = training_set_of(city)
     plan = plan_samples(
-        lessons.pairs, 6, chip=32, chips_per_epoch=8, balance="uniform", validation=0.1, seed=0
+        training_set.pairs, 6, chip=32, chips_per_epoch=8, balance="uniform", validation=0.1, seed=0
     )
-    reader = ChipReader(lessons.pairs, (0, 0, 0, 0))
+    reader = ChipReader(training_set.pairs, (0, 0, 0, 0))
     (whole,) = training_batches(reader, plan, batch=4, first=1, last=2, workers=0)
     halves = [
         next(training_batches(reader, plan, batch=4, first=1, last=2, workers=0, rank=rank, world=2))
@@ -396,7 +400,7 @@ def test_image_and_labels_turn_together() -> None:
     images = labels[:, None].repeat(1, 2, 1, 1).float()
     generator = torch.Generator().manual_seed(0)
     got = Augment(symmetries=True)(
-        Batch(images, labels), torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1), generator
+        LabelledBatch(images, labels), torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1), generator
     )
     assert torch.equal(got.images[:, 1].long(), got.labels)
     assert len({tuple(map(tuple, label.tolist())) for label in got.labels}) > 1
@@ -404,7 +408,7 @@ def test_image_and_labels_turn_together() -> None:
 
 
 def test_light_varies_by_chip_and_not_the_labels() -> None:
-    batch = Batch(torch.full((3, 2, 4, 4), 100, dtype=torch.uint8), torch.zeros(3, 4, 4).long())
+    batch = LabelledBatch(torch.full((3, 2, 4, 4), 100, dtype=torch.uint8), torch.zeros(3, 4, 4).long())
     mean, std = torch.full((1, 2, 1, 1), 90.0), torch.full((1, 2, 1, 1), 10.0)
     augment = Augment(symmetries=False, brightness=0.5, contrast=0.2)
     one, same = (augment(batch, mean, std, torch.Generator().manual_seed(s)) for s in (1, 1))

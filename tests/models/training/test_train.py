@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from lessons import lessons_of, make_city, small_recipe
 from safetensors.torch import load_file
+from training_sets import make_city, small_recipe, training_set_of
 
 from citycover.errors import ConfigError, MachineError, ModelError, ProductError, StoppedError, TrainingError
 from citycover.model.archive import read_model_file
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.catalogue.registry import find_aerial
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
-from citycover_models.methods.learner import Lesson
+from citycover_models.methods.learner import Learner
 from citycover_models.methods.method import CrossEntropy, Moment
 from citycover_models.training.recipe import Schedule, parse_recipe, read_recipe, recipe_names
 from citycover_models.training.request import TrainRequest, TrainWatch
@@ -45,7 +46,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def request(city: Path, out: Path, recipe: dict[str, Any] | None = None, **changes: Any) -> TrainRequest:
     given = {"workers": 0, "measure": False} | changes
-    return TrainRequest(lessons_of(city), small_recipe(**(recipe or {})), out, **given)
+    return TrainRequest(training_set_of(city), small_recipe(**(recipe or {})), out, **given)
 
 
 @pytest.mark.parametrize("network", METHODS)
@@ -116,17 +117,17 @@ import os, sys
 sys.path[:0] = sys.argv[3:]
 from pathlib import Path
 from citycover_models.training import loop as module
-from lessons import lessons_of, small_recipe
+from training_sets import training_set_of, small_recipe
 save = module.Run._save
 def dying(self):
     save(self)
     if self.step == 3:
         os.kill(os.getpid(), 9)
 module.Run._save = dying
-lessons, out = lessons_of(Path(sys.argv[1])), Path(sys.argv[2])
+training_set, out = training_set_of(Path(sys.argv[1])), Path(sys.argv[2])
 from citycover_models.training.start import train
 from citycover_models.training.request import TrainRequest
-train(TrainRequest(lessons, small_recipe(), out, workers=0, measure=False))
+train(TrainRequest(training_set, small_recipe(), out, workers=0, measure=False))
 """
 
 
@@ -150,11 +151,11 @@ sys.path[:0] = sys.argv[3:]
 from pathlib import Path
 from citycover_models.training.request import TrainRequest
 from citycover_models.training.start import train
-from lessons import lessons_of, small_recipe
+from training_sets import training_set_of, small_recipe
 fields = {"network": "c2fnet-tiny", "epochs": 2}  # its coarse head learns nothing by `ce`
 recipe = small_recipe(**fields, ema=None, patience=1, accumulate=2, augment={"symmetries": False})
-lessons, out = lessons_of(Path(sys.argv[1])), Path(sys.argv[2])
-train(TrainRequest(lessons, recipe, out, workers=0, measure=False, device="cpu"))
+training_set, out = training_set_of(Path(sys.argv[1])), Path(sys.argv[2])
+train(TrainRequest(training_set, recipe, out, workers=0, measure=False, device="cpu"))
 """
 
 
@@ -220,17 +221,17 @@ def test_class_without_labels_is_pointed_out(
     import rasterio
 
     from citycover_models.data.pairs import ImageAndLabels
-    from citycover_models.data.prepare import prepare_lessons
+    from citycover_models.data.prepare import prepare_training_set
 
     with rasterio.open(city / "labels_10m.tif") as source:
         profile, codes = source.profile, source.read(1)
     codes[codes == 1] = 3
     with rasterio.open(tmp_path / "l.tif", "w", **profile) as sink:
         sink.write(codes, 1)
-    lessons = prepare_lessons(
+    training_set = prepare_training_set(
         [ImageAndLabels(str(city / "image.tif"), (str(tmp_path / "l.tif"),))], ["city"], None
     )
-    train(TrainRequest(lessons, small_recipe(epochs=1), tmp_path / "run", workers=0, measure=False))
+    train(TrainRequest(training_set, small_recipe(epochs=1), tmp_path / "run", workers=0, measure=False))
     assert "no label means water" in caplog.text
 
 
@@ -354,6 +355,15 @@ def test_recipes_say_what_is_wrong_with_them(tmp_path: Path) -> None:
         read_recipe(tmp_path / "mine.toml")
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_another_method_takes_the_place_of_a_recipe_s_own(name: str) -> None:
+    assert read_recipe(name, ["method.name=ce"]).method == CrossEntropy()
+    other = read_recipe(name, ["method.warm_up=0.125", "method.name=nlat"]).method
+    assert isinstance(other, Nlat) and other.warm_up == 0.125
+    kept = read_recipe(name).method
+    assert read_recipe(name, [f"method.name={kept.name}"]).method == kept
+
+
 def test_network_and_method_must_fit(city: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="takes ce, cas-dva"):
         train(request(city, tmp_path / "run", {"method": {"name": "plat"}}))
@@ -383,21 +393,20 @@ def test_a_batch_without_labels_teaches_nothing(network: str) -> None:
     images = torch.randint(0, 255, (2, 4, 64, 64), dtype=torch.uint8)
     nothing = torch.full((2, 64, 64), IGNORE)
     for method in (kinds[METHODS[network]["name"]].model_validate(METHODS[network]), CrossEntropy()):
-        loss = Lesson(module, method)(images, nothing, Moment(9, 10, 0))
+        loss = Learner(module, method)(images, nothing, Moment(9, 10, 0))
         loss.backward()
         assert float(loss.detach()) < 0.1
         assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in module.parameters())
 
 
 def test_heads_with_a_void_channel_learn_the_same_classes() -> None:
-    class Void(torch.nn.Module):
-        first_class = 1
-
+    class Void(Learnable):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.one_hot(x[:, 0].long() + 1, 5).permute(0, 3, 1, 2) * 50.0
 
-    labels = torch.randint(0, 4, (1, 8, 8))
-    assert float(Lesson(Void(), CrossEntropy())(labels[:, None], labels, Moment(0, 1, 0))) < 1e-6
+    network, labels = Void(), torch.randint(0, 4, (1, 8, 8))
+    network.first_class = 1
+    assert float(Learner(network, CrossEntropy())(labels[:, None], labels, Moment(0, 1, 0))) < 1e-6
 
 
 def test_a_recipe_is_a_value() -> None:
@@ -410,7 +419,7 @@ def test_a_recipe_is_a_value() -> None:
 def test_real_pairs_can_be_learned_from(real_data: Path, tmp_path: Path) -> None:
     """Landsat at 30 m with the land cover of another grid and CRS."""
     from citycover_models.data.pairs import ImageAndLabels
-    from citycover_models.data.prepare import prepare_lessons
+    from citycover_models.data.prepare import prepare_training_set
 
     folder = real_data / "pairs" / "zion_landsat_nlcd"
     import rasterio
@@ -423,8 +432,10 @@ def test_real_pairs_can_be_learned_from(real_data: Path, tmp_path: Path) -> None
         sink.write(np.stack(bands))
         for index, name in enumerate(("red", "green", "blue", "nir"), start=1):
             sink.set_band_description(index, name)
-    lessons = prepare_lessons(
+    training_set = prepare_training_set(
         [ImageAndLabels(str(stack), (str(folder / "nlcd2011.tif"),))], ["nlcd"], "base4"
     )
-    trained = train(TrainRequest(lessons, small_recipe(epochs=1), tmp_path / "run", workers=0, measure=False))
+    trained = train(
+        TrainRequest(training_set, small_recipe(epochs=1), tmp_path / "run", workers=0, measure=False)
+    )
     assert read_model_file(trained.model).card.native_gsd == pytest.approx(30, rel=0.02)

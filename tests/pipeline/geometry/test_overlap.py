@@ -15,7 +15,7 @@ from shapely import box
 from citycover.geometry.overlap import find_overlaps, seen_from
 from citycover.geometry.window import Window
 from citycover_models.data.pairs import ImageAndLabels
-from citycover_models.data.prepare import Lessons, prepare_lessons
+from citycover_models.data.prepare import TrainingSet, prepare_training_set
 from citycover_models.data.sampling import SamplePlan, plan_samples
 
 HERE = Affine(1, 0, 500_000, 0, -1, 5_800_000)
@@ -25,7 +25,7 @@ def shifted(x: int, y: int = 0) -> GeoBox:
     return GeoBox((256, 256), HERE * Affine.translation(x, y), "EPSG:32633")
 
 
-def lessons_at(folder: Path, *shifts: tuple[int, int]) -> Lessons:
+def training_set_at(folder: Path, *shifts: tuple[int, int]) -> TrainingSet:
     """Images of 256 x 256 px at places, with labels of one class or the other by columns."""
     items = []
     codes = np.arange(256, dtype=np.uint8)[None].repeat(256, 0) // 32 % 2 + 1
@@ -40,12 +40,12 @@ def lessons_at(folder: Path, *shifts: tuple[int, int]) -> Lessons:
         with rasterio.open(labels, "w", count=1, **profile) as file:
             file.write(codes, 1)
         items.append(ImageAndLabels(image, (labels,)))
-    return prepare_lessons(items, ["base4"], None)
+    return prepare_training_set(items, ["base4"], None)
 
 
-def plan_of(lessons: Lessons, validation: float = 0.2) -> SamplePlan:
+def plan_of(training_set: TrainingSet, validation: float = 0.2) -> SamplePlan:
     return plan_samples(
-        lessons.pairs, 4, chip=16, chips_per_epoch=200, balance="uniform", validation=validation, seed=3
+        training_set.pairs, 4, chip=16, chips_per_epoch=200, balance="uniform", validation=validation, seed=3
     )
 
 
@@ -59,8 +59,8 @@ def on_the_ground(window: Window, grid: GeoBox) -> object:
 def test_no_chip_touches_what_any_image_holds_out(
     tmp_path: Path, shifts: tuple[tuple[int, int], ...]
 ) -> None:
-    lessons = lessons_at(tmp_path, *shifts)
-    plan, grids = plan_of(lessons), [pair.scene.grid for pair in lessons.pairs]
+    training_set = training_set_at(tmp_path, *shifts)
+    plan, grids = plan_of(training_set), [pair.scene.grid for pair in training_set.pairs]
     held = [
         on_the_ground(w, g) for cells, g in zip(plan.cells, grids, strict=True) for w in cells.held_windows()
     ]
@@ -72,13 +72,13 @@ def test_no_chip_touches_what_any_image_holds_out(
 
 
 def test_a_place_seen_many_times_is_held_out_once(tmp_path: Path) -> None:
-    plan = plan_of(lessons_at(tmp_path, *[(0, 0)] * 6))
+    plan = plan_of(training_set_at(tmp_path, *[(0, 0)] * 6))
     assert [int(cells.held_out.sum()) for cells in plan.cells] == [13, 0, 0, 0, 0, 0]  # 0.2 of 64 blocks
     assert all(len(cells.elsewhere) == 13 for cells in plan.cells[1:])
 
 
 def test_images_side_by_side_do_not_hinder_each_other(tmp_path: Path) -> None:
-    apart = plan_of(lessons_at(tmp_path, (0, 0), (256, 0)))
+    apart = plan_of(training_set_at(tmp_path, (0, 0), (256, 0)))
     assert not any(cells.elsewhere for cells in apart.cells)
     assert all(cells.held_out.sum() == 13 for cells in apart.cells)
 

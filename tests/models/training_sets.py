@@ -1,4 +1,4 @@
-"""A small practice city and its lessons, for tests of training."""
+"""A small practice city and its training set, for tests of training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from citycover.synth.write import write_city
 from citycover_models.data.pairs import ImageAndLabels
-from citycover_models.data.prepare import Lessons, prepare_lessons
+from citycover_models.data.prepare import TrainingSet, prepare_training_set
 from citycover_models.training.recipe import Recipe, parse_recipe
 
 
@@ -16,9 +16,9 @@ def make_city(folder: Path, size: int = 192, seed: int = 3) -> Path:
     return folder
 
 
-def lessons_of(city: Path, **changes: Any) -> Lessons:
+def training_set_of(city: Path, **changes: Any) -> TrainingSet:
     item = ImageAndLabels(str(city / "image.tif"), (str(city / "labels_10m.tif"),))
-    return prepare_lessons([item], ["city"], None, **changes)
+    return prepare_training_set([item], ["city"], None, **changes)
 
 
 def small_recipe(**changes: Any) -> Recipe:
