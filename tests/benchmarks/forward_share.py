@@ -59,7 +59,7 @@ def whole_map(scene: str, model: str, precision: str) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         request = MapRequest(scene=(scene,), out=Path(folder) / "out", model=model, precision=precision)
-        run = map_scene(request).run
+        run = map_scene(request).run.facts()
     keys = ("sweep_s", "wall_s", "forward_share", "redundancy", "peak_rss_bytes", "pixels")
     return {key: run[key] for key in keys} | {"stages": run["stages"], "beside": run["beside"]}
 

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from affine import Affine
 from conftest import Result
+from making import make_record
 from PIL import Image
 
 from citycover.classes.legend import read_legend
@@ -46,7 +47,7 @@ def product(tmp_path: Path, truth: Path) -> Path:
     folder = tmp_path / "product"
     folder.mkdir()
     write_classes(folder / "landcover.tif", np.where(wrong, right % 5 + 1, right).astype(np.uint8))
-    (folder / "run.json").write_text(json.dumps({"card": {"legend": legend.model_dump(mode="json")}}))
+    (folder / "run.json").write_text(make_record(legend).to_json())
     return folder
 
 

@@ -71,7 +71,7 @@ def test_a_resumed_run_keeps_the_blocks_that_its_memory_gave(
     with pytest.raises(StoppedError):
         map_scene(request, Watch(advanced=lambda _block: stop.set(), stop=stop))
     monkeypatch.undo()
-    again = map_scene(replace(request, memory=64.0)).run["plan"]  # the widest blocks would fit
+    again = map_scene(replace(request, memory=64.0)).run.given.plan  # the widest blocks would fit
     assert (again["block_shape"], again["batch"]) == (list(narrow.block_shape), 1)
 
 

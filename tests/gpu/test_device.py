@@ -57,7 +57,7 @@ def mapped(city: Path, out: Path, model: Path, **changes: Any) -> tuple[np.ndarr
     """Classes, and run.json."""
     product = map_scene(MapRequest((str(city / "image.tif"),), out, model=str(model), **changes))
     with rasterio.open(out / "landcover.tif") as dataset:
-        return dataset.read(1), dict(product.run)
+        return dataset.read(1), product.run.facts()
 
 
 def test_a_map_is_that_of_the_processor(city: Path, unet: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from citycover.model.card import BandGroup, ModelCard, WindowRule
 from citycover.model.predictor import FunctionPredictor
 from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.plan import Plan
+from citycover.product.record import Amount, Given, Machinery, RunInput, RunModel, RunRecord, Timing
 from citycover.read.reader import ArrayReader
 from citycover.scene.scene import BandSource, Scene, SceneGroup
 
@@ -47,6 +48,32 @@ def make_card(window: int | WindowRule, trim: int, feather: int, **changes: Any)
         "legend": make_legend(),
     }
     return ModelCard(**(fields | changes))
+
+
+def make_record(legend: Legend, **changes: Any) -> RunRecord:
+    """What a run with this legend would say."""
+    card = make_card(64, 0, 0, legend=legend).model_dump(mode="json")
+    given = Given(
+        request={"window": None},
+        model=RunModel("test", "1", "ab" * 32),
+        card=card,
+        inputs=(RunInput("scene.tif", 10, 20),),
+        gsd=1.0,
+        time=None,
+        plan={"windows": 3},
+        identity={"model": "ab" * 32},
+        versions={"citycover": "0"},
+    )
+    timing = Timing(2.0, 1.0, {"start": 0.5, "forward": 0.75}, {"read": 0.1}, 0.75)
+    fields: dict[str, Any] = {
+        "given": given,
+        "timing": timing,
+        "machine": Machinery("cpu", "fp32", 1, 1 << 30),
+        "amount": Amount(100, {"run": 3, "skipped": 0}, 1.25),
+        "holes": (),
+        "shares": {name: 1 / len(legend.names) for name in legend.names},
+    }
+    return RunRecord(**(fields | changes))
 
 
 def make_scene(shape: tuple[int, int], ratios: Sequence[int] = (1,), dtype: str = "uint8") -> Scene:

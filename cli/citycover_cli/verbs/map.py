@@ -94,10 +94,10 @@ def run(
     )
     product = map_with_progress(request, talk.quiet)
     if talk.as_json:
-        print_json({"product": str(product.folder), **product.run})
+        print_json({"product": str(product.folder), **product.run.facts()})
     elif not talk.quiet:
         print_summary(product)
-    if product.holes:
+    if product.run.holes:
         raise typer.Exit(3)
 
 
@@ -158,31 +158,30 @@ class _Follower:
 
 def print_summary(product: Product) -> None:
     """What came out, where the time went, and what is missing."""
-    run_ = product.run
-    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run_["stages"].items() if seconds >= 0.05)
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in product.shares.items())
-    windows = run_["windows"]
+    record = product.run
+    timing, machine, amount = record.timing, record.machine, record.amount
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in record.shares.items())
+    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in timing.stages.items() if seconds >= 0.05)
+    windows = f"{amount.windows['run']} run, {amount.windows['skipped']} skipped"
     rows = [
         ("product", str(product.folder)),
         ("files", "  ".join(sorted(path.name for path in product.files))),
-        ("model", f"{run_['model']['name']} on {run_['device']}, {run_['precision']}"),
+        ("model", f"{record.given.model.name} on {machine.device}, {machine.precision}"),
         ("classes", shares or "no valid pixel"),
-        ("time", f"{duration(run_['wall_s'])}; forward {run_['forward_share']:.0%} of the sweep"),
+        ("time", f"{duration(timing.wall_s)}; forward {timing.forward_share:.0%} of the sweep"),
         ("stages (s)", stages),
-        (
-            "windows",
-            f"{windows['run']} run, {windows['skipped']} skipped, redundancy {run_['redundancy']:.2f}",
-        ),
-        ("workers", str(run_["workers"])),
-        ("peak memory", f"{mebibytes(run_['peak_rss_bytes'])} in one process"),
+        ("windows", f"{windows}, redundancy {amount.redundancy:.2f}"),
+        ("workers", str(machine.workers)),
+        ("peak memory", f"{mebibytes(machine.peak_rss_bytes)} in one process"),
     ]
-    if (seams := run_["seams"]) is not None:
-        said = (
-            "nothing to compare" if seams[k] is None else f"{seams[k]:.3%}" for k in ("at_seams", "interior")
+    if (seams := record.seams) is not None:
+        at, elsewhere = (
+            "nothing to compare" if share is None else f"{share:.3%}"
+            for share in (seams.at_seams, seams.interior)
         )
-        text = "{} of pixels differ on a shifted grid at seams, {} elsewhere".format(*said)
-        rows.append(("seams", f"{text} ({seams['pixels']:,} px compared)"))
-    if product.holes:
-        rows.append(("holes", f"{len(product.holes)} unreadable parts are nodata; run.json lists them"))
+        said = f"{at} of pixels differ on a shifted grid at seams, {elsewhere} elsewhere"
+        rows.append(("seams", f"{said} ({seams.pixels:,} px compared)"))
+    if record.holes:
+        rows.append(("holes", f"{len(record.holes)} unreadable parts are nodata; run.json lists them"))
     rows.append(("look at", str(product.folder / "preview.png")))
     print_table("done", rows)

@@ -45,9 +45,12 @@ def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]
     identity = job.identity(plan)
     if folder.resumable:
         store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)
+        folder.note_attempt()
         logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))
         return store
-    return WorkingStore.create(folder.work, layout, arrays, identity, choices, threads)
+    store = WorkingStore.create(folder.work, layout, arrays, identity, choices, threads)
+    folder.note_attempt()
+    return store
 
 
 @dataclass

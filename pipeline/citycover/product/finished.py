@@ -1,16 +1,37 @@
-"""A run whose blocks are all there: what publishing needs."""
+"""A run whose blocks are all there: what publishing needs, and what it tells of itself."""
 
 from __future__ import annotations
 
+import platform
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
+from importlib.metadata import version
+
+import rasterio
 
 from citycover.engine.seams import Seams
 from citycover.job.job import Job
-from citycover.machine.stages import Stages
+from citycover.machine.memory import peak_rss
+from citycover.machine.stages import SIDE_STAGES, SWEEP_STAGES, Stages
 from citycover.plan.plan import Plan
+from citycover.product.record import (
+    Amount,
+    Given,
+    Machinery,
+    RunInput,
+    RunModel,
+    RunRecord,
+    SeamShares,
+    Timing,
+)
 from citycover.read.reader import Hole
 from citycover.store.store import WorkingStore
+from citycover.version import __version__
 
 
 @dataclass(frozen=True)
@@ -24,6 +45,10 @@ class Finished:
     stages: Stages
     begin: float
     """`time.perf_counter()` when the run began."""
+    attempts: tuple[datetime, ...]
+    """When the run was begun and gone on with, UTC."""
+    warnings: Sequence[str] = ()
+    """What was warned of so far; grows."""
     seams: Seams | None = None
     """None: not asked for."""
     workers: int = 1
@@ -45,3 +70,75 @@ class Finished:
             for name in total:
                 total[name] += record.counts.get(name, 0)
         return total
+
+    def record(self, shares: Mapping[str, float]) -> RunRecord:
+        """What run.json will say.
+
+        Args:
+            shares: of the classes in the valid pixels, by name.
+        """
+        plan = self.plan
+        return RunRecord(
+            given=self._given(),
+            timing=self._timing(),
+            machine=Machinery(
+                device=self.device,
+                precision=plan.precision,
+                workers=self.workers,
+                peak_rss_bytes=max(peak_rss(), self.worker_peak_rss),
+                host=socket.gethostname(),
+            ),
+            amount=Amount(plan.shape[0] * plan.shape[1], self.written_windows, round(plan.redundancy, 4)),
+            holes=self.holes,
+            shares=shares,
+            seams=None if self.seams is None else SeamShares(**self.seams.facts()),
+            warnings=tuple(dict.fromkeys(self.warnings)),
+            attempts=max(1, len(self.attempts)),
+        )
+
+    def _given(self) -> Given:
+        job = self.job
+        card = job.model.card
+        return Given(
+            request=job.request.facts(),
+            model=RunModel(card.name, card.version, job.model.sha256),
+            card=card.model_dump(mode="json"),
+            inputs=tuple(RunInput(*fingerprint) for fingerprint in job.scene.fingerprints),
+            gsd=job.scene.gsd,
+            time=job.scene.time,
+            plan=self.plan.facts(),
+            identity=job.identity(self.plan),
+            versions=versions(),
+            command=tuple(sys.argv),
+        )
+
+    def _timing(self) -> Timing:
+        seconds = self.stages.seconds()
+        sweep = seconds.get("sweep", 0.0)
+        inside = {name: seconds.get(name, 0.0) for name in SWEEP_STAGES}
+        stages = {
+            "start": seconds.get("start", 0.0),
+            **inside,
+            "other": max(0.0, sweep - sum(inside.values())),
+        }
+        return Timing(
+            wall_s=round(time.perf_counter() - self.begin, 3),
+            sweep_s=round(sweep, 3),
+            stages={name: round(value, 3) for name, value in stages.items()},
+            beside={name: round(seconds.get(name, 0.0), 3) for name in SIDE_STAGES},
+            forward_share=round(inside["forward"] / sweep, 4) if sweep else 0.0,
+            started=self.attempts[0] if self.attempts else None,
+            finished=datetime.now(UTC).replace(microsecond=0),
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the pixels."""
+    found = {name: version(name) for name in ("torch", "rasterio", "numpy", "odc-geo")}
+    return {
+        "citycover": __version__,
+        **found,
+        "gdal": rasterio.__gdal_version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,30 +1,29 @@
-"""A product folder opened again."""
+"""A product folder opened again. xarray is imported by what gives datasets: to find a raster needs none."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
-import rioxarray
-import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
-from pydantic import ValidationError
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
 from citycover.plan.layers import CLASSES, USUAL, Layer, layers_named
+from citycover.product.record import read_record
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import xarray as xr
 
 
 def find_raster(path: Path) -> tuple[Path, Legend | None]:
     """The class raster of a product folder with the legend that its run.json holds; or a raster as it is.
 
     Raises:
-        ConfigError: there is nothing, or a folder that is no product.
+        ConfigError: there is nothing, or a folder that is no product, or whose run.json cannot be read.
     """
     raster = path / CLASSES.file if path.is_dir() else path
     if not raster.exists():
@@ -33,11 +32,7 @@ def find_raster(path: Path) -> tuple[Path, Legend | None]:
     run = raster.with_name("run.json")
     if raster.name != CLASSES.file or not run.is_file():
         return raster, None
-    try:
-        card = json.loads(run.read_text(encoding="utf-8"))["card"]
-        return raster, Legend.model_validate(card["legend"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(f"{run} holds no legend; map again, or give --map-legend: {error}") from None
+    return raster, read_record(run).legend
 
 
 def open_product(folder: str | Path) -> xr.Dataset:
@@ -47,23 +42,26 @@ def open_product(folder: str | Path) -> xr.Dataset:
 
     Raises:
         SceneError: the folder holds no finished product.
+        ConfigError: its run.json cannot be read.
     """
+    import rioxarray
+    import xarray as xr
+
     folder = Path(folder)
     needed = (*(layer.file for layer in USUAL), "run.json")
     if missing := [name for name in needed if not (folder / name).is_file()]:
         raise SceneError(
             f"{folder} holds no {' and no '.join(missing)}; give the folder that `citycover map` wrote, whole"
         )
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    legend = Legend.model_validate(run["card"]["legend"])
+    record = read_record(folder / "run.json")
     maps = {}
     for layer in USUAL:
         raster = rioxarray.open_rasterio(folder / layer.file, chunks={"y": 2048, "x": 2048})
         assert isinstance(raster, xr.DataArray), "a COG of one band is one array"
         maps[layer.name] = raster.squeeze("band", drop=True)
     grid = grid_of(maps[CLASSES.name])
-    dataset = as_dataset({name: raster.data for name, raster in maps.items()}, grid, legend)
-    return dataset.assign_attrs(run=run)
+    dataset = as_dataset({name: raster.data for name, raster in maps.items()}, grid, record.legend)
+    return dataset.assign_attrs(run=record.facts())
 
 
 def grid_of(image: xr.DataArray) -> GeoBox:
@@ -74,6 +72,9 @@ def grid_of(image: xr.DataArray) -> GeoBox:
 
 def as_dataset(maps: Mapping[str, da.Array], grid: GeoBox, legend: Legend) -> xr.Dataset:
     """Layers of a map, (y, x) by name, with what they mean and where they lie."""
+    import xarray as xr
+    from odc.geo.xr import xr_coords
+
     dims = grid.dimensions
     layers = {layer.name: layer for layer in layers_named(maps)}
     dataset = xr.Dataset(

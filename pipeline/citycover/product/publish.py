@@ -11,14 +11,13 @@ import rasterio
 
 from citycover.draw.preview import PreviewInput, write_preview
 from citycover.files.atomic import write_atomic
-from citycover.files.plain import to_json
 from citycover.geometry.window import Window
 from citycover.plan.fit import MAX_BLOCK_WIDTH
 from citycover.plan.layers import CLASSES, USUAL, Layer
 from citycover.product.cog import CogInfo, Compression, write_cog
-from citycover.product.finished import Finished
+from citycover.product.finished import Finished, versions
 from citycover.product.folder import publish_files
-from citycover.product.record import Product, run_facts, versions
+from citycover.product.record import Product
 from citycover.product.stac import (
     ItemContent,
     ModelSource,
@@ -47,12 +46,12 @@ def publish(run: Finished, folder: WorkFolder) -> Product:
         shares = {c.name: counts[c.id] / statistics.valid for c in legend.classes if counts[c.id]}
         _write_preview(run, folder.staging, picture.result(), counts)
         files = [*files, describe_file(folder.staging / "preview.png", "Image beside map")]
-        facts = run_facts(run, shares)
-        write_atomic(folder.staging / "run.json", to_json(facts))
+        record = run.record(shares)
+        write_atomic(folder.staging / "run.json", record.to_json())
         files.append(describe_file(folder.staging / "run.json", "Provenance and figures of the run"))
         write_item(folder.staging / "item.json", _item(run, files))
         paths = publish_files(folder)
-    return Product(folder.out, paths, run.holes, shares, facts)
+    return Product(folder.out, paths, record)
 
 
 def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Statistics]:

@@ -1,29 +1,237 @@
-"""map_scene: from files to a product folder. The facade for the command line and for Python users.
+"""run.json: what was asked for, what happened, and on what.
 
-prepare (describe, choose the model, plan) -> settle (device, precision, batch) -> blocks into the working
-store -> publish. Preparing reads no pixel; everything after it is recorded in `run.json`.
+`RunRecord` alone knows how the file looks: figures of all its parts lie side by side in one flat object.
 """
 
 from __future__ import annotations
 
-import logging
-import platform
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import rasterio
+from pydantic import TypeAdapter, ValidationError
 
-from citycover.machine.memory import peak_rss
-from citycover.machine.stages import SWEEP_STAGES
-from citycover.product.finished import Finished
+from citycover.classes.legend import Legend
+from citycover.errors import ConfigError
+from citycover.files.plain import to_json
 from citycover.read.reader import Hole
-from citycover.version import __version__
+from citycover.store.ledger import hole_facts, hole_of
 
-logger = logging.getLogger(__name__)
+FORMAT = 1
+"""Version of run.json; files without one came before it."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RunModel:
+    """The model file."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunInput:
+    """A file of the scene, as it was when the run began."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the run was given, and what decides every pixel."""
+
+    request: Mapping[str, Any]
+    """Options, by name: see `MapRequest`."""
+    model: RunModel
+    card: Mapping[str, Any]
+    """The model card, as plain values."""
+    inputs: tuple[RunInput, ...]
+    gsd: float
+    """Metres on the ground, of the finest band group."""
+    time: str | None
+    """When the imagery was taken, ISO 8601."""
+    plan: Mapping[str, Any]
+    """Windows and blocks: see `Plan.facts`."""
+    identity: Mapping[str, str]
+    """Hashes by what they are of; a run of the same ones gives the same pixels."""
+    versions: Mapping[str, str]
+    """Of software, by name; `machine`: system and processor."""
+    command: tuple[str, ...] = ()
+    """The words of the command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When, and how long; seconds of workers are added up."""
+
+    wall_s: float
+    """From the beginning of the last attempt to its end."""
+    sweep_s: float
+    """The network and what it waits for."""
+    stages: Mapping[str, float]
+    """Seconds of the start and of the sweep's parts."""
+    beside: Mapping[str, float]
+    """Seconds of what other threads do meanwhile."""
+    forward_share: float
+    """Share of the network itself in the sweep, 0..1."""
+    started: datetime | None = None
+    """When the first attempt took the folder, UTC."""
+    finished: datetime | None = None
+    """When everything but the last files was written, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """What computed."""
+
+    device: str
+    precision: str
+    workers: int
+    """Processes."""
+    peak_rss_bytes: int
+    """Bytes that the process which held most held at most."""
+    host: str = ""
+    """Name of the machine that published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much was computed."""
+
+    pixels: int
+    """Pixels of output."""
+    windows: Mapping[str, int]
+    """`run` and `skipped`, in all attempts."""
+    redundancy: float
+    """Pixels pushed through the network per pixel of output, in input pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeamShares:
+    """How much of the map depends on where its windows lie: see `Seams`."""
+
+    at_seams: float | None
+    interior: float | None
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What is known of a run that is finished."""
+
+    given: Given
+    timing: Timing
+    machine: Machinery
+    amount: Amount
+    holes: tuple[Hole, ...]
+    """What could not be read; nodata in the product."""
+    shares: Mapping[str, float]
+    """Share of each class in the valid pixels, by name."""
+    seams: SeamShares | None = None
+    """None: not asked for."""
+    warnings: tuple[str, ...] = ()
+    """What the last attempt warned of."""
+    attempts: int = 1
+    """How often the run was begun or gone on with."""
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it was ever interrupted."""
+        return self.attempts > 1
+
+    @property
+    def legend(self) -> Legend:
+        """Of the map."""
+        return Legend.model_validate(self.given.card["legend"])
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values, the way they stand in run.json."""
+        timing = asdict(self.timing) | {
+            name: None if time is None else time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            for name, time in (("started", self.timing.started), ("finished", self.timing.finished))
+        }
+        return {
+            "format": FORMAT,
+            **asdict(self.given),
+            **timing,
+            **asdict(self.machine),
+            **asdict(self.amount),
+            "holes": [hole_facts(hole) for hole in self.holes],
+            "shares": dict(self.shares),
+            "seams": None if self.seams is None else asdict(self.seams),
+            "warnings": list(self.warnings),
+            "attempts": self.attempts,
+            "resumed": self.resumed,
+        }
+
+    def to_json(self) -> str:
+        """Content of run.json."""
+        return to_json(self.facts())
+
+    @classmethod
+    def from_json(cls, text: str) -> RunRecord:
+        """Read a record back; what an earlier version did not write is empty.
+
+        Raises:
+            ConfigError: the text is no record, or of a later version.
+        """
+        try:
+            data = json.loads(text)
+            version = int(data.get("format", 0))
+            if version > FORMAT:
+                raise ConfigError(
+                    f"it has format {version}, this citycover reads up to {FORMAT}; install a later citycover"
+                )
+            record = cls(
+                _part(Given, data),
+                _part(Timing, data),
+                _part(Machinery, data),
+                _part(Amount, data),
+                tuple(hole_of(hole) for hole in data["holes"]),
+                {str(name): float(share) for name, share in data["shares"].items()},
+                None if data["seams"] is None else _part(SeamShares, data["seams"]),
+                tuple(map(str, data.get("warnings", ()))),
+                int(data.get("attempts", 1)),
+            )
+            Legend.model_validate(record.given.card["legend"])
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise ConfigError(f"it has no usable {where or 'content'}; map again") from None
+        except KeyError as error:
+            raise ConfigError(f"it lacks {error.args[0]}; map again") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f"it is no record of a run ({error}); map again") from None
+        return record
+
+
+def _part(kind: type[T], data: Mapping[str, Any]) -> T:
+    """Those of the values that are this part's."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return TypeAdapter(kind).validate_python({name: data[name] for name in names if name in data})
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a run.json.
+
+    Raises:
+        ConfigError: it cannot be read, or is none.
+    """
+    try:
+        return RunRecord.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}; give a folder that `citycover map` wrote"
+        ) from None
+    except ConfigError as error:
+        raise ConfigError(f"{path} cannot be used: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,63 +240,5 @@ class Product:
 
     folder: Path
     files: tuple[Path, ...]
-    holes: tuple[Hole, ...]
-    """What could not be read; nodata in the product."""
-    shares: dict[str, float]
-    """Share of each class in the valid pixels, by name."""
-    run: dict[str, Any]
-    """Content of run.json."""
-
-
-def holes_by_file(holes: Sequence[Hole]) -> list[dict[str, Any]]:
-    """Holes as plain values, for `run.json`."""
-    return [{**asdict(h.window), "path": h.path, "reason": h.reason} for h in holes]
-
-
-def run_facts(run: Finished, shares: dict[str, float]) -> dict[str, Any]:
-    """Content of run.json: provenance, plan and figures."""
-    job, plan = run.job, run.plan
-    seconds = run.stages.seconds()
-    sweep = seconds.get("sweep", 0.0)
-    inside = {name: seconds.get(name, 0.0) for name in SWEEP_STAGES}
-    inside["other"] = max(0.0, sweep - sum(inside.values()))
-    return {
-        "request": job.request.facts(),
-        "model": {"name": job.model.card.name, "version": job.model.card.version, "sha256": job.model.sha256},
-        "card": job.model.card.model_dump(mode="json"),
-        "inputs": [
-            {"path": p, "bytes": size, "mtime_ns": mtime} for p, size, mtime in job.scene.fingerprints
-        ],
-        "gsd": job.scene.gsd,
-        "time": job.scene.time,
-        "plan": plan.facts(),
-        "identity": job.identity(plan),
-        "versions": versions(),
-        "holes": holes_by_file(run.holes),
-        "shares": shares,
-        "wall_s": round(time.perf_counter() - run.begin, 3),
-        "sweep_s": round(sweep, 3),
-        "stages": {k: round(v, 3) for k, v in ({"start": seconds.get("start", 0.0)} | inside).items()},
-        "beside": {k: round(seconds.get(k, 0.0), 3) for k in ("read", "encode")},
-        "forward_share": round(seconds.get("forward", 0.0) / sweep, 4) if sweep else 0.0,
-        "redundancy": round(plan.redundancy, 4),
-        "pixels": plan.shape[0] * plan.shape[1],
-        "windows": run.written_windows,
-        "workers": run.workers,
-        "peak_rss_bytes": max(peak_rss(), run.worker_peak_rss),
-        "device": run.device,
-        "precision": plan.precision,
-        "seams": run.seams.facts() if run.seams else None,
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the pixels."""
-    found = {name: version(name) for name in ("torch", "rasterio", "numpy", "odc-geo")}
-    return {
-        "citycover": __version__,
-        **found,
-        "gdal": rasterio.__gdal_version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
+    run: RunRecord
+    """What run.json says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from citycover.compute.here import compute_here
 from citycover.engine.seams import Seams, verify_seams
@@ -22,7 +23,7 @@ from citycover.store.store import WorkingStore
 from citycover.store.work import WorkFolder
 
 
-def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float) -> Product:
+def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float, warnings: Sequence[str]) -> Product:
     """Everything from loading the network to the renamed files.
 
     Args:
@@ -30,6 +31,7 @@ def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float) -> Product
         folder: entered, so that nobody else writes there.
         watch: progress and stop.
         begin: `time.perf_counter()` when the run began.
+        warnings: what was warned of so far; grows.
     """
     stages = Stages()
     if job.request.workers or job.request.scheduler:
@@ -51,6 +53,8 @@ def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float) -> Product
             device=done.device,
             stages=stages,
             begin=begin,
+            attempts=folder.attempts,
+            warnings=warnings,
             seams=seams,
             workers=done.workers,
             worker_peak_rss=done.peak_rss,

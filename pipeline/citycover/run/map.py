@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
 from citycover.files.failures import machine_errors
 from citycover.job.job import prepare, warn_of_collar
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.product.folder import check_folder, claim_folder
-
-if TYPE_CHECKING:
-    from citycover.product.record import Product
+from citycover.product.record import Product
+from citycover.run.warned import heard_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +30,14 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
     begin = time.perf_counter()
     watch = watch or Watch()
     check_folder(request.out, overwrite=request.overwrite)
-    job = prepare(request)
-    if warning := warn_of_collar(job):
-        logger.warning(warning)
-    from citycover.run.job import run_job  # torch is imported here, after everything cheap has passed
+    with heard_warnings() as warnings:
+        job = prepare(request)
+        if warning := warn_of_collar(job):
+            logger.warning(warning)
+        from citycover.run.job import run_job  # torch is imported here, after everything cheap has passed
 
-    with (
-        machine_errors(request.out),
-        claim_folder(request.out, overwrite=request.overwrite, restart=request.restart) as folder,
-    ):
-        return run_job(job, folder, watch, begin)
+        with (
+            machine_errors(request.out),
+            claim_folder(request.out, overwrite=request.overwrite, restart=request.restart) as folder,
+        ):
+            return run_job(job, folder, watch, begin, warnings)

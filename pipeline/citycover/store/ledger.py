@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
@@ -29,13 +30,12 @@ class BlockRecord:
 
     def to_json(self) -> str:
         """The entry as text."""
-        holes = [{**asdict(h.window), "path": h.path, "reason": h.reason} for h in self.holes]
         return json.dumps(
             {
                 "index": self.index,
                 "pixels": self.pixels,
                 "seconds": dict(self.seconds),
-                "holes": holes,
+                "holes": [hole_facts(hole) for hole in self.holes],
                 "crc32": dict(self.crc32),
                 "counts": dict(self.counts),
             },
@@ -51,10 +51,22 @@ class BlockRecord:
         """
         data = json.loads(text)
         row, col = data["index"]
-        holes = tuple(
-            Hole(Window(h["row"], h["col"], h["height"], h["width"]), h["path"], h["reason"])
-            for h in data["holes"]
-        )
+        holes = tuple(hole_of(hole) for hole in data["holes"])
         return cls(
             (int(row), int(col)), int(data["pixels"]), data["seconds"], holes, data["crc32"], data["counts"]
         )
+
+
+def hole_facts(hole: Hole) -> dict[str, Any]:
+    """A hole as plain values."""
+    return {**asdict(hole.window), "path": hole.path, "reason": hole.reason}
+
+
+def hole_of(facts: Mapping[str, Any]) -> Hole:
+    """The hole of plain values.
+
+    Raises:
+        ValueError, KeyError, TypeError: they are none.
+    """
+    window = Window(*(int(facts[name]) for name in ("row", "col", "height", "width")))
+    return Hole(window, str(facts["path"]), str(facts["reason"]))

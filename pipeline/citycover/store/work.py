@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
 from citycover.errors import MachineError, ProductError
-from citycover.files.atomic import sync_folder
+from citycover.files.atomic import sync_folder, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
 
@@ -22,7 +24,9 @@ _SIGN = "identity.json"
 
 _REPLACED = "replaced.json"
 
-_OURS = frozenset({_LOCK, _SIGN, _REPLACED, "lease", "ledger", "store.zarr", "publish"})
+_ATTEMPTS = "attempts.json"
+
+_OURS = frozenset({_LOCK, _SIGN, _REPLACED, _ATTEMPTS, "lease", "ledger", "store.zarr", "publish"})
 
 _PASSING = re.compile(r"\..*(\.tmp(\.\w+)?|\.probe)|\.nfs[0-9a-f]+")
 """Files of a moment, which a kill may leave: of an atomic write, of a worker's test, of NFS."""
@@ -100,6 +104,21 @@ class WorkFolder:
                 f"{self.work} was removed or taken over by another run meanwhile; nothing was published; "
                 "leave the folder alone and run the same command again, or choose another --out"
             )
+
+    @property
+    def attempts(self) -> tuple[datetime, ...]:
+        """When the run was begun and gone on with, UTC, as far as `note_attempt` was told."""
+        try:
+            times = json.loads((self.work / _ATTEMPTS).read_text(encoding="utf-8"))
+            return tuple(datetime.fromisoformat(time) for time in times)
+        except (OSError, ValueError, TypeError):  # a kill may come before the first; nothing depends on it
+            return ()
+
+    def note_attempt(self) -> None:
+        """Note that the run begins, or goes on, now; once it is sure that it can."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        times = [time.isoformat() for time in (*self.attempts, now)]
+        write_atomic(self.work / _ATTEMPTS, json.dumps(times))
 
     def clear(self) -> None:
         """Drop what an earlier run left in `work`, but the sign of a product that it had begun to replace."""
