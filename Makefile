@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench gpu-city forward-share memory models-table accuracy urban clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench bench-start gpu-city forward-share memory models-table accuracy urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -46,6 +46,10 @@ forward-share: $(STAMP)
 # Against the peers, which live in an environment of their own; BENCH="--sizes 8192 --repeats 1" and the like.
 bench: $(STAMP) $(PEERS_STAMP)
 	$(BIN)/python tests/benchmarks/peers.py $(BENCH)
+
+# What an answer costs: --help of each verb, a mistake, a plan.
+bench-start: $(STAMP)
+	$(BIN)/python tests/benchmarks/start.py
 
 urban: $(STAMP)
 	$(BIN)/python -m citycover_models.builtin.urban $(if $(CITYCOVER_DATA),--data $(CITYCOVER_DATA))

@@ -12,8 +12,8 @@ from rasterio.windows import Window
 from torch import Tensor, nn
 
 from citycover.classes.legend import Legend, LegendClass
-from citycover.model.archive import write_torchscript
 from citycover.model.card import BandGroup, ModelCard, WindowRule
+from citycover.model.network import write_torchscript
 from citycover.synth.write import write_city
 from citycover_models.export.margins import measure_margins
 

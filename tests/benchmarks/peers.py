@@ -212,7 +212,8 @@ def write_reference(scene: Path, model: Path, path: Path) -> None:
     import rasterio
     import torch
 
-    from citycover.model.archive import load_torchscript, read_model_file
+    from citycover.model.archive import read_model_file
+    from citycover.model.network import load_torchscript
 
     card = read_model_file(model).card
     reach = card.trim + card.feather

@@ -81,8 +81,9 @@ def test_gsd_outside_the_tolerance(citycover, scene: Path, tmp_path: Path) -> No
 
 def model_with(folder: Path, **changes: object) -> Path:
     """The built-in network under a changed card."""
-    from citycover.model.archive import load_torchscript, read_model_file, write_torchscript
+    from citycover.model.archive import read_model_file
     from citycover.model.builtin import builtin_path
+    from citycover.model.network import load_torchscript, write_torchscript
 
     built = read_model_file(builtin_path("spectral-rgbn"))
     path = folder / "changed.pt"

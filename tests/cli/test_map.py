@@ -15,8 +15,8 @@ from citycover.errors import StoppedError
 from citycover.job.job import prepare
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
-from citycover.model.archive import load_model
 from citycover.model.builtin import builtin_path
+from citycover.model.network import load_model
 from citycover.plan.cost import PlanTotals
 from citycover.plan.plan import CHUNK
 from citycover.run.map import map_scene

@@ -11,8 +11,8 @@ import pytest
 import rasterio
 import torch
 
-from citycover.model.archive import write_torchscript
 from citycover.model.card import ModelCard
+from citycover.model.network import write_torchscript
 from citycover_models.catalogue.registry import find_preset, presets
 
 NAIP = "vhr/naip_small/m_3607717_sw_18_1_20160620_subset.tif"

@@ -86,8 +86,8 @@ class Grey(torch.nn.Module):
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from citycover.classes.legend import Legend, LegendClass
-    from citycover.model.archive import write_torchscript
     from citycover.model.card import BandGroup, ModelCard, WindowRule
+    from citycover.model.network import write_torchscript
 
     classes = (
         LegendClass(id=1, name="dark", color="#000000"),

@@ -18,7 +18,7 @@ from material import write_network
 from training_sets import make_city, small_recipe, training_set_of
 
 from citycover.job.request import MapRequest
-from citycover.model.precision import fast_precision
+from citycover.model.gate import fast_precision
 from citycover.model.predictor import ModelPredictor
 from citycover.run.map import map_scene
 from citycover_models.export.network import export_preset

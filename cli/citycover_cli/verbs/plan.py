@@ -98,7 +98,7 @@ def _draft(job: Job) -> dict[str, Any]:
 
 def _settled(job: Job) -> dict[str, Any]:
     """The run that `map` would make, and what a trial promises of it."""
-    from citycover.compute.forecast import forecast_job
+    from citycover.run.forecast import forecast_job
 
     found = forecast_job(job)
     return {

@@ -20,8 +20,9 @@ from citycover.classes.table import table_between
 from citycover.evaluate.confusion import Confusion
 from citycover.evaluate.rasters import compare_rasters
 from citycover.job.request import MapRequest
-from citycover.model.archive import load_torchscript, read_model_file, write_torchscript
+from citycover.model.archive import read_model_file
 from citycover.model.builtin import FOLDER
+from citycover.model.network import load_torchscript, write_torchscript
 from citycover.run.map import map_scene
 from citycover.synth.write import write_city
 from citycover_models.data.pairs import ImageAndLabels

@@ -6,10 +6,10 @@ import tomllib
 from pathlib import Path
 
 from citycover.errors import ModelError
-from citycover.model.archive import load_torchscript, write_torchscript
 from citycover.model.card import ModelCard
 from citycover.model.checks import check_against_card
 from citycover.model.mlm import parse_card
+from citycover.model.network import load_torchscript, write_torchscript
 from citycover_models.export.proof import probe_sides
 from citycover_models.export.write import ExportReport, report_of
 

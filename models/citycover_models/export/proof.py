@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from citycover.errors import ModelError
 from citycover.model.card import ModelCard
 from citycover.model.checks import probe_side, probe_windows
-from citycover.model.precision import passes_gate
+from citycover.model.gate import passes_gate
 from citycover.model.predictor import to_probabilities
 
 TOLERANCE = 1e-5

@@ -11,9 +11,10 @@ from torch import nn
 from torch.export import Dim
 
 from citycover.errors import ModelError
-from citycover.model.archive import Format, read_model_file, write_exported, write_torchscript
+from citycover.model.archive import Format, read_model_file
 from citycover.model.card import ModelCard
 from citycover.model.checks import check_against_card, probe_side
+from citycover.model.network import write_exported, write_torchscript
 from citycover_models.export.proof import compare, probe_sides, proof_windows
 
 logger = logging.getLogger(__name__)

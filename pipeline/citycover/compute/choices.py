@@ -22,7 +22,8 @@ from citycover.errors import MachineError
 from citycover.job.job import Job
 from citycover.machine.memory import peak_rss, process_memory, release_memory
 from citycover.model.card import ModelCard
-from citycover.model.precision import Precision, fast_precision, passes_gate
+from citycover.model.gate import fast_precision, passes_gate
+from citycover.model.precision import Precision
 from citycover.model.predictor import Predictor, to_probabilities
 from citycover.plan.cost import memory_bound
 from citycover.plan.plan import CHUNK, Plan

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from citycover.compute.choices import Settled, in_one_process, settle
+from citycover.compute.choices import Settled, settle
 from citycover.compute.trials import measure_speed
 from citycover.job.job import Job
-from citycover.machine.device import choose_device
 from citycover.machine.memory import peak_rss
-from citycover.model.predictor import ModelPredictor, Predictor
+from citycover.model.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +37,3 @@ def forecast(job: Job, predictor: Predictor) -> Forecast:
     speed = measure_speed(settled.plan, predictor.at(settled.plan.precision))
     engine = job.totals(settled.plan).memory.total
     return Forecast(settled, speed.seconds(settled.plan), engine, peak_rss() + engine)
-
-
-def forecast_job(job: Job) -> Forecast:
-    """What `map` would do with a job: here, or on the cluster that its request names.
-
-    Raises:
-        CitycoverError: anything the user can mend.
-    """
-    if job.request.scheduler is not None:
-        from citycover.compute.cluster.compute import forecast_on_cluster
-
-        return forecast_on_cluster(job)
-    device = choose_device(job.request.device)
-    found = forecast(in_one_process(job), ModelPredictor.load(job.model.path, device))
-    return replace(found, workers=job.request.workers or 1)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from citycover.engine.agreement import Seams
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.geometry.window import Window
@@ -34,22 +34,6 @@ _PATCHES = 4
 
 _SHARE = 0.05
 """Most of the windows of the map that may be computed once more, one patch at least."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seams:
-    """How much of the map depends on where its windows lie."""
-
-    at_seams: float | None
-    """Share of pixels near a handover whose class differs; None: there was none to compare."""
-    interior: float | None
-    """The same for all other pixels."""
-    pixels: int
-    """Pixels compared: valid in both."""
-
-    def facts(self) -> dict[str, Any]:
-        """As plain values, for run.json."""
-        return asdict(self)
 
 
 def verify_seams(

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from citycover.errors import ModelError
-from citycover.model.archive import ModelFile, load_torchscript
+from citycover.model.archive import ModelFile
 from citycover.model.checks import probe_windows
+from citycover.model.network import load_torchscript
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.model.predictor import ModelPredictor
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from citycover.errors import CitycoverError, ModelError, is_out_of_memory
 from citycover.geometry.window import Window
-from citycover.model.archive import last_line
 from citycover.model.card import ModelCard
+from citycover.model.network import last_line
 
 if TYPE_CHECKING:
     import torch

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from citycover.errors import MachineError
-from citycover.model.archive import load_model
 from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
+from citycover.model.network import load_model
 from citycover.model.precision import Precision
 
 _AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}

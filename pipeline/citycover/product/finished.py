@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 import rasterio
 
-from citycover.engine.seams import Seams
+from citycover.engine.agreement import Seams
 from citycover.job.job import Job
 from citycover.machine.memory import peak_rss
 from citycover.machine.stages import SIDE_STAGES, SWEEP_STAGES, Stages

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Sequence
 
 from citycover.compute.here import compute_here
-from citycover.engine.seams import Seams, verify_seams
+from citycover.engine.agreement import Seams
+from citycover.engine.seams import verify_seams
 from citycover.job.job import Job
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device

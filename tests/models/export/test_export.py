@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
-from citycover.model.archive import load_model, read_model_file
+from citycover.model.archive import read_model_file
+from citycover.model.network import load_model
 from citycover_models.catalogue.registry import find_preset
 from citycover_models.export.adopt import adopt_torchscript, read_card
 from citycover_models.export.network import export_preset

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from citycover.model.archive import load_model, read_model_file
+from citycover.model.archive import read_model_file
 from citycover.model.builtin import RULES, builtin_path
+from citycover.model.network import load_model
 from citycover_models.builtin.rules import write_builtins
 from citycover_models.catalogue.registry import find_preset
 

@@ -6,7 +6,8 @@ import torch
 from making import make_card, make_scene, plan_of, run_sweeps
 from torch import Tensor
 
-from citycover.engine.seams import Seams, shifted_patches, verify_seams
+from citycover.engine.agreement import Seams
+from citycover.engine.seams import shifted_patches, verify_seams
 from citycover.model.predictor import FunctionPredictor
 from citycover.read.reader import ArrayReader
 

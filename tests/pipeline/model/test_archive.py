@@ -11,17 +11,12 @@ from torch import Tensor, nn
 
 from citycover.classes.legend import Legend, LegendClass
 from citycover.errors import ModelError
-from citycover.model.archive import (
-    load_model,
-    load_torchscript,
-    read_model_file,
-    write_exported,
-    write_torchscript,
-)
+from citycover.model.archive import read_model_file
 from citycover.model.builtin import NAMES, builtin_path, find_model, read_builtins
 from citycover.model.card import ModelCard
 from citycover.model.checks import check_against_card
 from citycover.model.mlm import parse_card
+from citycover.model.network import load_model, load_torchscript, write_exported, write_torchscript
 from citycover.model.predictor import to_probabilities
 
 

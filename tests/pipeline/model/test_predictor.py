@@ -5,7 +5,7 @@ from making import make_card
 from citycover.errors import ConfigError, MachineError
 from citycover.machine.device import choose_device
 from citycover.model.builtin import builtin_path
-from citycover.model.precision import fast_precision, passes_gate
+from citycover.model.gate import fast_precision, passes_gate
 from citycover.model.predictor import ModelPredictor, to_probabilities
 
 

@@ -12,8 +12,9 @@ import torch
 from making import make_card
 
 from citycover.errors import ModelError
-from citycover.model.archive import load_exported, load_torchscript, read_model_file, write_exported
+from citycover.model.archive import read_model_file
 from citycover.model.builtin import builtin_path
+from citycover.model.network import load_exported, load_torchscript, write_exported
 from citycover.model.trust import TRUSTED, check_exported, check_torchscript, check_trusted
 
 

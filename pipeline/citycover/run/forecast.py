@@ -1,0 +1,26 @@
+"""What a run would do, here or on a cluster: `citycover plan`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from citycover.compute.choices import in_one_process
+from citycover.compute.forecast import Forecast, forecast
+from citycover.job.job import Job
+from citycover.machine.device import choose_device
+from citycover.model.predictor import ModelPredictor
+
+
+def forecast_job(job: Job) -> Forecast:
+    """What `map` would do with a job: here, or on the cluster that its request names.
+
+    Raises:
+        CitycoverError: anything the user can mend.
+    """
+    if job.request.scheduler is not None:
+        from citycover.compute.cluster.compute import forecast_on_cluster  # dask, for those who ask for it
+
+        return forecast_on_cluster(job)
+    device = choose_device(job.request.device)
+    found = forecast(in_one_process(job), ModelPredictor.load(job.model.path, device))
+    return replace(found, workers=job.request.workers or 1)
