@@ -13,6 +13,7 @@ windows above. A row of windows is blended along x, then along y; after it, S ro
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from citycover.plan.axis import rise
-from citycover.plan.layers import Best
+
+
+class Best(NamedTuple):
+    """The best class of each pixel, on the device."""
+
+    classes: Tensor
+    """(y, x) uint8 legend ids."""
+    confidence: Tensor
+    """(y, x) uint8, round(255 p) of that class, at least 1."""
 
 
 @lru_cache(maxsize=8)

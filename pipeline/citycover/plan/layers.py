@@ -9,21 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal
 
 from citycover.classes.legend import Legend
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-class Best(NamedTuple):
-    """The best class of each pixel, on the device."""
-
-    classes: Tensor
-    """(y, x) uint8 legend ids."""
-    confidence: Tensor
-    """(y, x) uint8, round(255 p) of that class, at least 1."""
+Tensor = Any
+"""Of torch, which planning does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +30,8 @@ class Layer:
     file: str
     """Of its raster in the product."""
     title: str
-    of_best: Callable[[Best], Tensor] | None = None
-    """-> uint8 (y, x)."""
+    of_best: Callable[[Any], Tensor] | None = None
+    """`engine.blend.Best` -> uint8 (y, x)."""
     of_probabilities: Callable[[Tensor], Tensor] | None = None
     """(class, y, x) float32 from 0 to 1, not to be written to -> uint8 (y, x) or (band, y, x)."""
     nodata: int | None = 0
