@@ -94,6 +94,7 @@ def run(
                 "steps": trained.steps,
                 "seconds": round(trained.seconds, 1),
                 **trained.validation,
+                **_labels_facts(trained),
             }
         )
     elif not talk.quiet:
@@ -160,11 +161,20 @@ def print_trained(trained: Trained, training_set: TrainingSet) -> None:
     if trained.validation:
         miou, accuracy = trained.validation["validation_miou"], trained.validation["validation_accuracy"]
         rows.append(("held out", f"mIoU {miou:.1%}, accuracy {accuracy:.1%}, against coarse labels"))
+    if trained.knowledge is not None:
+        rows.append(("evidence", str(trained.knowledge)))
     rows += [
         ("look at", f"{trained.folder / 'curves.png'} and predictions-*.png"),
         ("map with", f"citycover map IMAGE --model {trained.model} --out DIR"),
     ]
     print_table("trained", rows)
+
+
+def _labels_facts(trained: Trained) -> dict[str, object]:
+    """Noise of the labels, and the cells that it rests on."""
+    if trained.knowledge is None:
+        return {}
+    return {name: trained.knowledge.fields[name] for name in ("label_noise", "label_cells")}
 
 
 def _print_plan(request: TrainRequest, as_json: bool) -> None:

@@ -120,17 +120,21 @@ class SamplePlan:
 
     @cached_property
     def validation(self) -> tuple[Chip, ...]:
-        """Chips that tile the held-out blocks, the same in every epoch."""
-        chips = [
+        """Some of the held-out chips, the same in every epoch."""
+        order = np.random.default_rng([self.seed, 1 << 20]).permutation(len(self.held_out))
+        return tuple(self.held_out[i] for i in sorted(order[:_VALIDATION_CHIPS].tolist()))
+
+    @cached_property
+    def held_out(self) -> tuple[Chip, ...]:
+        """Chips that tile the held-out blocks, image by image."""
+        return tuple(
             Chip(pair, Window(row, col, self.chip, self.chip))
             for pair, cells in enumerate(self.cells)
             for block_row, block_col in np.argwhere(cells.held_out).tolist()
             for row in range(block_row * cells.block, (block_row + 1) * cells.block, self.chip)
             for col in range(block_col * cells.block, (block_col + 1) * cells.block, self.chip)
             if row < cells.shape[0] and col < cells.shape[1]
-        ]
-        order = np.random.default_rng([self.seed, 1 << 20]).permutation(len(chips))
-        return tuple(chips[i] for i in sorted(order[:_VALIDATION_CHIPS].tolist()))
+        )
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain values."""

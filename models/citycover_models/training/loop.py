@@ -42,6 +42,7 @@ from citycover_models.methods.method import Moment
 from citycover_models.training.checkpoint import Checkpoint, write_checkpoint
 from citycover_models.training.folder import CHECKPOINT, RESULT
 from citycover_models.training.journal import Journal, draw_predictions
+from citycover_models.training.knowledge import Knowledge, measure_knowledge
 from citycover_models.training.record import card_of
 from citycover_models.training.request import TrainRequest, TrainWatch
 from citycover_models.training.setup import (
@@ -109,6 +110,8 @@ class Run:
         shape = (1, len(statistics.mean), 1, 1)
         self.band_mean = torch.tensor(statistics.mean, device=device).view(shape)
         self.band_std = torch.tensor(statistics.std, device=device).view(shape)
+        self.knowledge: Knowledge | None = None
+        """Measured when training is done, in the first process."""
         self.journal: Journal | None = None
         """Of the first process, from the first step on: the folder may hold an earlier training before."""
         self._saved = self._spoke = time.perf_counter()
@@ -313,9 +316,10 @@ class Run:
         out = self.request.out
         if self.recipe.patience and (out / "best.safetensors").is_file():
             load_weights(self.kept_network, out / "best.safetensors")
+        self.knowledge = self._measure_knowledge()
         network = self.kept_network.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         write_weights(network, out / "weights.safetensors")
-        card = card_of(self.request, self.preset, network, self.step)
+        card = card_of(self.request, self.preset, network, self.step, self.knowledge)
         if self.preset.fold is not None:
             network = self.preset.fold(network)
         if self.request.measure:
@@ -326,10 +330,27 @@ class Run:
         report = export_torchscript(network, card, out / "model.pt")
         if self.journal is not None:
             self.journal.close()
-        result = {"finished": True, "steps": self.step, "sha256": report.sha256, "kept": self.state.kept}
+        result = {
+            "finished": True,
+            "steps": self.step,
+            "sha256": report.sha256,
+            "kept": self.state.kept,
+            "labels": str(self.knowledge),
+        }
         write_atomic(out / RESULT, json.dumps(result, indent=1))
         (out / CHECKPOINT).unlink(missing_ok=True)
         return report.path
+
+    def _measure_knowledge(self) -> Knowledge:
+        """What the network must know of itself before labels can be weighed against it."""
+        network = self.kept_network.eval()
+
+        def scores(images: Tensor) -> Tensor:
+            with self._precision():
+                found: Tensor = network(images.to(self.device))
+            return found
+
+        return measure_knowledge(scores, self.reader, self.plan, self.request.training_set.pairs)
 
 
 def _mix(*numbers: int) -> int:

@@ -15,13 +15,16 @@ from citycover.version import __version__
 from citycover_models.catalogue.preset import Preset
 from citycover_models.data.sampling import SamplePlan
 from citycover_models.imagery.aerial import AerialStatistics
+from citycover_models.training.knowledge import Knowledge
 
 if TYPE_CHECKING:
     from citycover_models.training.request import TrainRequest
 
 
-def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: int) -> ModelCard:
-    """The preset's card with the bands, classes and history of this training."""
+def card_of(
+    request: TrainRequest, preset: Preset, network: nn.Module, steps: int, knowledge: Knowledge
+) -> ModelCard:
+    """The preset's card with the bands, classes and history of this training, and what it knows of labels."""
     training_set, recipe, template = request.training_set, request.recipe, preset.card()
     mean = tuple(float(m) for m in network.normalise.mean.flatten())  # type: ignore[union-attr, operator]
     low, high = training_set.gsd
@@ -40,6 +43,7 @@ def card_of(request: TrainRequest, preset: Preset, network: nn.Module, steps: in
         "channels": training_set.legend.ids,
         "legend": training_set.legend,
         "training": history,
+        **knowledge.fields,
     }
     return ModelCard(**fields)
 

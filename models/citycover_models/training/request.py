@@ -9,6 +9,7 @@ from pathlib import Path
 
 from citycover_models.data.prepare import TrainingSet
 from citycover_models.data.sampling import SamplePlan
+from citycover_models.training.knowledge import Knowledge
 from citycover_models.training.recipe import Recipe
 
 
@@ -54,3 +55,5 @@ class Trained:
     """Of this run, without those before a resume."""
     validation: dict[str, float]
     """Criterion of the weights that were kept, against coarse labels that were held out; empty: none were."""
+    knowledge: Knowledge | None
+    """What it knows of its labels; None: another process measured it."""

@@ -58,7 +58,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         watch.planned(plan, state.step)
         run.learn(watch)
         model = run.finish() if rank == 0 else request.out / "model.pt"
-        return Trained(request.out, model, run.step, time.perf_counter() - begin, state.kept)
+        return Trained(request.out, model, run.step, time.perf_counter() - begin, state.kept, run.knowledge)
 
 
 def plan_of(request: TrainRequest) -> SamplePlan:

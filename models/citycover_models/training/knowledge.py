@@ -1,0 +1,129 @@
+"""What a trained network must know of itself before labels can be weighed against it.
+
+Drawing chips by class shifts what a network says of every pixel; its mean prediction over chips drawn evenly
+says by how much. Its held-out squares, which it never saw, say how noisy the labels are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from citycover.classes.table import NO_CLASS
+from citycover.evidence.noise import Contradictions, LabelNoise
+from citycover.geometry.footprint import degrees_of
+from citycover.geometry.grid import Bounds, grid_of, pixel_ground_size
+from citycover_models.data.chips import ChipReader
+from citycover_models.data.labels import IGNORE
+from citycover_models.data.pairs import Pair
+from citycover_models.data.sampling import Chip, SamplePlan
+
+_CHIPS = 200
+"""Chips over which the mean prediction is taken, and at most as many held-out ones are looked at."""
+
+_EPOCH = 1 << 20
+"""An epoch that no training reaches: its chips are drawn by other numbers."""
+
+_SMALLEST = 1e-6
+"""Mean prediction of a class that training had, at least: 0 says that it had none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What was measured."""
+
+    prior: tuple[float, ...]
+    """(class,) mean probability; 0 for a class that no label of training meant."""
+    noise: LabelNoise | None
+    """Of the held-out labels; None: nothing was held out."""
+    legend: str
+    """Of the labels."""
+    boxes: tuple[Bounds, ...]
+    """Degrees of each image that was learned from."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """As fields of a model card."""
+        return {
+            "trained_prior": self.prior,
+            "label_legend": self.legend,
+            "label_noise": None if self.noise is None else round(self.noise.share, 6),
+            "label_cells": 0 if self.noise is None else int(self.noise.cells),
+            "trained_on": self.boxes,
+        }
+
+    def __str__(self) -> str:
+        return (
+            "labels: none were held out, so their noise is not known"
+            if self.noise is None
+            else str(self.noise)
+        )
+
+
+def measure_knowledge(
+    scores: Callable[[Tensor], Tensor], reader: ChipReader, plan: SamplePlan, pairs: Sequence[Pair]
+) -> Knowledge:
+    """Look at chips that the network was trained on, and at those that it was not.
+
+    Args:
+        scores: (n, band, y, x) raw pixels -> (n, class, y, x) logits.
+        reader: of the chips.
+        plan: of the training.
+        pairs: what it learned from.
+    """
+    even = replace(plan, balance="uniform")
+    counts = plan.label_counts
+    total, pixels = np.zeros(len(counts)), 0
+    for index in range(_CHIPS):
+        probabilities, channels = _look(scores, reader, even.draw(_EPOCH, index))
+        seen = channels != NO_CLASS
+        total += probabilities[:, seen].sum(1, dtype=np.float64)
+        pixels += int(seen.sum())
+    mean = np.maximum(total / max(1, pixels), _SMALLEST)
+    prior = np.where(counts > 0, mean.round(6), 0.0)
+    boxes = (degrees_of(pair.scene.grid) for pair in pairs)
+    return Knowledge(
+        prior=tuple(prior.tolist()),
+        noise=_noise(scores, reader, plan, pairs),
+        legend=pairs[0].labels[0].legend,
+        boxes=tuple(box for box in boxes if box is not None),
+    )
+
+
+def _look(
+    scores: Callable[[Tensor], Tensor], reader: ChipReader, chip: Chip
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """(class, y, x) probabilities and (y, x) channels of a chip, NO_CLASS where there is no label."""
+    pixels, channels = reader.read(chip)
+    image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
+    with torch.inference_mode():
+        probabilities = scores(image)[0].float().softmax(0).cpu().numpy()
+    return probabilities, np.where(channels == IGNORE, NO_CLASS, channels.astype(np.int16)).astype(np.int16)
+
+
+def _noise(
+    scores: Callable[[Tensor], Tensor], reader: ChipReader, plan: SamplePlan, pairs: Sequence[Pair]
+) -> LabelNoise | None:
+    if not plan.held_out:
+        return None
+    counts = Contradictions(len(plan.label_counts))
+    for chip in plan.held_out[:: -(-len(plan.held_out) // _CHIPS)]:  # evenly, over all images
+        counts.add(*_look(scores, reader, chip))
+    return counts.noise(_pixels_per_cell(pairs))
+
+
+def _pixels_per_cell(pairs: Sequence[Pair]) -> float:
+    """Median over the images."""
+    ratios = []
+    for pair in pairs:
+        with rasterio.open(pair.labels[0].path) as labels:
+            cell = np.prod(pixel_ground_size(grid_of(labels)))
+        ratios.append(float(cell / np.prod(pixel_ground_size(pair.scene.grid))))
+    return max(1.0, float(np.median(ratios)))
