@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts bench bench-start gpu-city forward-share memory models-table accuracy urban clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts fuzz bench bench-start gpu-city forward-share memory models-table accuracy urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -36,6 +36,10 @@ test-gpu: $(STAMP)
 # A city of 8.6 Gpx (some 20 GB of imagery that is made first), end to end: for a machine with a large GPU.
 gpu-city: $(STAMP)
 	$(BIN)/python tests/benchmarks/forward_share.py --network semantic-fpn-resnet50 --precision bf16 --size 92736 --runs 1
+
+# Readers of files against inputs that are almost right: FUZZ="--inputs 10000" and the like.
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/fuzz.py $(FUZZ)
 
 memory: $(STAMP)
 	$(BIN)/python tests/benchmarks/memory.py

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_names, config_path
+from citycover.files.toml import read_toml
 from citycover_models.data.augment import Augment
 from citycover_models.data.sampling import Balance
 from citycover_models.methods.coarse import Method
@@ -125,10 +126,7 @@ def read_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
             f"there is no recipe {str(name_or_file)!r}; built in: {', '.join(recipe_names())}; give one of "
             "these or the path of a .toml file"
         )
-    try:
-        data: dict[str, Any] = {"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} is not TOML: {error}") from None
+    data: dict[str, Any] = {"name": path.stem, **read_toml(path, "recipe")}
     for override in sorted(overrides, key=lambda o: not o.startswith(_METHOD)):  # it clears the others
         _set(data, override)
     return parse_recipe(data)
@@ -174,5 +172,5 @@ def _set(data: dict[str, Any], override: str) -> None:
         data = inner
     try:
         data[last] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         data[last] = text

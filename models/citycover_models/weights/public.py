@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
+from citycover.files.toml import read_toml
 from citycover_models.blocks.vit import resize_positions
 from citycover_models.weights.matching import match_by_order
 from citycover_models.weights.weights import read_weights, write_tensors
@@ -121,12 +121,7 @@ def read_renames(path: str | Path) -> dict[str, str]:
     Raises:
         ModelError: the file cannot be read, or holds no such table.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("rename")
-    except OSError as error:
-        raise ModelError(f"renames {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"renames {path} are not TOML: {error}; quote patterns with '...'") from None
+    table = read_toml(Path(path), "table of renames", ModelError).get("rename")
     if not isinstance(table, dict) or not all(isinstance(new, str) for new in table.values()):
         raise ModelError(f"renames {path} need a table [rename] of lines 'pattern' = 'replacement'")
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from pydantic import (
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_names, config_path
+from citycover.files.toml import read_toml
 
 
 def check_line(text: str) -> str:
@@ -206,11 +206,7 @@ def read_legend(name_or_file: str | Path) -> Legend:
             f"there is no legend {str(name_or_file)!r}; built in: {', '.join(legend_names())}; "
             "give one of these or the path of a .toml file"
         )
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"legend file {path} is not TOML: {error}") from None
-    return parse_legend(data, path.stem)
+    return parse_legend(read_toml(path, "legend file"), path.stem)
 
 
 def legend_names() -> tuple[str, ...]:

@@ -1,0 +1,252 @@
+"""What is fuzzed: a seed corpus, how inputs are made from it, and what reads them.
+
+A target's `run` gets a file and ends in one of the ways that a user may meet: it returns, or raises an error
+of citycover's own family. Any other exception is a finding, as is a process that dies, hangs or grows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from hypothesis import strategies as st
+from mutate import edited_bytes, edited_values
+
+from citycover.errors import CitycoverError
+from citycover.files.configs import config_names, config_path
+from citycover.model.builtin import builtin_path
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader of files."""
+
+    name: str
+    ending: str
+    """Of the file that it reads."""
+    inputs: st.SearchStrategy[bytes]
+    run: Callable[[Path], None]
+
+
+def allowed(run: Callable[[Path], Any]) -> Callable[[Path], None]:
+    """The reader, with the errors that a user is meant to meet taken as an answer."""
+
+    def inner(path: Path) -> None:
+        try:
+            run(path)
+        except CitycoverError:
+            return
+
+    return inner
+
+
+def command(*arguments: str) -> Callable[[Path], None]:
+    """A verb of the command line on the file, which stands where an argument says FILE."""
+
+    def run(path: Path) -> None:
+        from citycover_cli.app import main
+
+        out = path.parent / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        words = [a.replace("FILE", str(path)).replace("OUT", str(out)) for a in arguments]
+        with open(os.devnull, "w") as null:  # noqa: PTH123
+            kept = os.dup(1), os.dup(2)
+            os.dup2(null.fileno(), 1)
+            os.dup2(null.fileno(), 2)
+            try:
+                main(words)
+                code: object = 0
+            except SystemExit as end:
+                code = end.code
+            finally:
+                os.dup2(kept[0], 1)
+                os.dup2(kept[1], 2)
+                os.close(kept[0])
+                os.close(kept[1])
+        if code not in (0, None, 2, 3, 4, 5, 6):
+            raise AssertionError(f"exit code {code}")
+
+    return run
+
+
+_PLAN = ("plan", "FILE", "--no-probe", "--quiet")
+
+
+def targets(folder: Path) -> dict[str, Target]:
+    """All targets; seeds that are rasters or archives are made below `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scene = write_seed(folder / "scene.tif", compress=None)
+    rasters = [
+        Path(write_seed(folder / f"seed-{c}.tif", compress=c)).read_bytes() for c in (None, "deflate", "lzw")
+    ]
+    tables = {
+        "card": [tomllib.loads(_CARD)],
+        "legend": [
+            tomllib.loads(config_path("legends", f"{n}.toml").read_text()) for n in ("base4", "city", "scl")
+        ],
+        "recipe": [
+            tomllib.loads(config_path("recipes", f"{n}.toml").read_text()) for n in config_names("recipes")
+        ],
+    }
+    texts = {name: [_toml(v).encode() for v in values] for name, values in tables.items()}
+    found = [
+        Target(name, ".toml", _either(texts[name], tables[name], _toml), allowed(_reader(name)))
+        for name in ("card", "legend", "recipe")
+    ]
+    plan = ("plan", scene, "--no-probe", "--quiet")
+    found += [
+        Target("aoi", ".geojson", _either([json.dumps(a).encode() for a in _AREAS], _AREAS, json.dumps),
+               command(*plan, "--aoi", "FILE")),
+        Target("tiff", ".tif", edited_bytes(rasters), command("inspect", "FILE", "--json")),
+        Target("tiff-plan", ".tif", edited_bytes(rasters), command(*_PLAN)),
+        Target("vrt", ".vrt", edited_bytes([_vrt(scene).encode()]), command(*_PLAN)),
+        Target("archive", ".pt", edited_bytes([builtin_path("spectral-rgb").read_bytes()]),
+               command("inspect", "FILE")),
+        Target("run", ".json", _either([b"{}"], [_run_record()], json.dumps), _open_product),
+    ]  # fmt: skip
+    return {target.name: target for target in found}
+
+
+def _either(texts: list[bytes], values: list[Any], write: Callable[[Any], str]) -> st.SearchStrategy[bytes]:
+    """Edits of the text, and edits of what the text says."""
+    spelled = edited_values(values).map(lambda v: write(v).encode("utf-8", "surrogatepass"))
+    return st.one_of(edited_bytes(texts), spelled)
+
+
+def _reader(name: str) -> Callable[[Path], Any]:
+    def card(path: Path) -> Any:
+        from citycover_models.export.adopt import read_card
+
+        return read_card(path)
+
+    def legend(path: Path) -> Any:
+        from citycover.classes.legend import read_legend
+
+        return read_legend(path)
+
+    def recipe(path: Path) -> Any:
+        from citycover_models.training.recipe import read_recipe
+
+        return read_recipe(path)
+
+    return {"card": card, "legend": legend, "recipe": recipe}[name]
+
+
+def _run_record() -> Any:
+    return {
+        "citycover": "0.1.0",
+        "identity": {},
+        "legend": {},
+        "plan": {},
+        "windows": {},
+        "holes": [],
+        "model": {},
+    }
+
+
+@allowed
+def _open_product(path: Path) -> None:
+    from citycover.product.open import open_product
+
+    folder = path.parent / "product"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(path, folder / "run.json")
+    raster = folder / "landcover.tif"
+    if not raster.exists():
+        write_seed(raster, compress="deflate", bands=1)
+    open_product(folder)
+
+
+def write_seed(path: Path, *, compress: str | None, bands: int = 3) -> str:
+    """A raster of 48 x 40 px that all models take."""
+    rng = np.random.default_rng(0)
+    profile = {
+        "driver": "GTiff", "height": 40, "width": 48, "count": bands, "dtype": "uint8", "crs": "EPSG:32633",
+        "transform": Affine(1, 0, 5e5, 0, -1, 5.8e6), "tiled": True, "blockxsize": 16, "blockysize": 16,
+    }  # fmt: skip
+    if bands == 3:
+        profile["photometric"] = "rgb"
+    with rasterio.open(path, "w", **profile, **({"compress": compress} if compress else {})) as sink:
+        sink.write(rng.integers(1, 255, (bands, 40, 48), dtype=np.uint8))
+    return str(path)
+
+
+def _toml(value: Any) -> str:
+    """Plain values as TOML, as far as they can be; anything odd is written as JSON, which is odd TOML."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "\n".join(_lines(value, ()))
+
+
+def _lines(table: dict[str, Any], above: tuple[str, ...]) -> Iterable[str]:
+    inner = {k: v for k, v in table.items() if isinstance(v, dict)}
+    for key, value in table.items():
+        if key not in inner:
+            yield f"{json.dumps(key)} = {_inline(value)}"
+    for key, value in inner.items():
+        path = (*above, key)
+        yield "[" + ".".join(json.dumps(p) for p in path) + "]"
+        yield from _lines(value, path)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_inline(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return {"NaN": "nan", "Infinity": "inf"}.get(text := json.dumps(value), text)
+
+
+def _vrt(scene: str) -> str:
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}"><NoDataValue>0</NoDataValue>'
+        f"<ColorInterp>{c}</ColorInterp>"
+        f'<SimpleSource><SourceFilename relativeToVRT="0">{scene}</SourceFilename>'
+        f"<SourceBand>{n}</SourceBand>"
+        '<SrcRect xOff="0" yOff="0" xSize="48" ySize="40"/><DstRect xOff="0" yOff="0" xSize="48" ySize="40"/>'
+        "</SimpleSource></VRTRasterBand>"
+        for n, c in ((1, "Red"), (2, "Green"), (3, "Blue"))
+    )
+    return (
+        '<VRTDataset rasterXSize="48" rasterYSize="40"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>500000, 1, 0, 5800000, 0, -1</GeoTransform>{bands}</VRTDataset>"
+    )
+
+
+_CARD = """
+name = "b"
+trim = 0
+feather = 8
+stride = 4
+output_scale = "1"
+channels = [1, 2]
+[[groups]]
+bands = ["red", "green", "blue"]
+dtypes = ["uint8"]
+value_range = [0, 255]
+fill = [0, 0, 0]
+[window]
+size = 256
+multiple = 4
+[legend]
+name = "b"
+nodata = 0
+classes = [{id = 1, name = "a", color = "#000000"}, {id = 2, name = "b", color = "#ff0000"}]
+"""
+_SQUARE = [[[15.0, 52.34], [15.0006, 52.34], [15.0006, 52.345], [15.0, 52.345], [15.0, 52.34]]]
+_AREAS: list[Any] = [
+    {"type": "Polygon", "coordinates": _SQUARE},
+    {"type": "FeatureCollection", "crs": {"type": "name", "properties": {"name": "EPSG:4326"}},
+     "features": [{"type": "Feature", "properties": {"a": 1},
+                   "geometry": {"type": "MultiPolygon", "coordinates": [_SQUARE]}}]},
+    {"type": "GeometryCollection", "geometries": [{"type": "Polygon", "coordinates": _SQUARE}]},
+]  # fmt: skip
