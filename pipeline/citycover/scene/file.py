@@ -104,7 +104,7 @@ def _describe_file(path: str | Path) -> FileInfo:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `obstacle` says it better
             with rasterio.open(where) as dataset:
                 return _read_info(where, dataset, local.stat() if is_local else None)
-    except RasterioError as error:
+    except (RasterioError, UnicodeDecodeError) as error:  # GDAL quotes a broken file byte by byte
         if local.is_dir():
             raise SceneError(f"{path} is a folder; a scene is one or more raster files; name them") from None
         said = brief_reason(error).replace(f"'{where}'", "").replace(where, "").strip(" :'")
