@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import torch
 from affine import Affine
 from conftest import write_scene
 
@@ -95,6 +96,46 @@ def test_an_unreadable_model(citycover, scene: Path, tmp_path: Path) -> None:
     (tmp_path / "m.pt").write_bytes(b"not a model")
     expect(citycover("map", scene, "-o", tmp_path / "out", "--model", tmp_path / "m.pt"), 2, "m.pt")
     expect(citycover("map", scene, "-o", tmp_path / "out", "--model", "no-such-model"), 2, "spectral-rgbn")
+
+
+class NotANumber(torch.nn.Module):
+    """NaN where the first band is 255."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        scores = image[:, :1].float().repeat(1, self.channels, 1, 1)
+        return scores.masked_fill(scores == 255, float("nan"))
+
+
+class OneSize(NotANumber):
+    """What a trace leaves of a reshape: windows of one size only."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image[:, :1].float().reshape(1, 1, 64, 64).repeat(1, self.channels, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (NotANumber, "not finite (NaN or infinite) for the window of"),
+        (OneSize, "is invalid for input of size"),
+    ],
+)
+def test_a_network_that_fails_in_mapping(citycover, tmp_path: Path, network: type, told: str) -> None:
+    from citycover.model.archive import read_model_file
+    from citycover.model.builtin import builtin_path
+    from citycover.model.network import write_torchscript
+
+    card = read_model_file(builtin_path("spectral-rgbn")).card
+    write_torchscript(torch.jit.script(network(len(card.channels))), card, tmp_path / "m.pt")
+    values = np.random.default_rng(0).integers(30, 200, (4, 90, 120))
+    values[0, 70, 20] = 255
+    scene = write_scene(tmp_path / "x.tif", values=values)
+    expect(citycover("map", scene, "-o", tmp_path / "out", "--model", tmp_path / "m.pt"), 2, told)
+    assert not (tmp_path / "out" / "item.json").exists()
 
 
 def test_a_card_that_contradicts_the_network(citycover, scene: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_mistake_is_answered_without_torch(tmp_path: Path, verb: str) -> None:
     assert not modules & {"torch", "distributed", "xarray", "pandas"}
 
 
-@pytest.mark.parametrize("module", ["job.job", "plan.fit", "plan.cost", "plan.runs", "run.map"])
+@pytest.mark.parametrize("module", ["job.job", "plan.fit", "plan.cost", "plan.columns", "run.map"])
 def test_planning_imports_no_torch(module: str) -> None:
     script = f"import sys, citycover.{module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

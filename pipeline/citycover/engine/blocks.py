@@ -1,4 +1,4 @@
-"""Runs of blocks, how workers share them, and how one process computes them: inference, reader, writer."""
+"""How one process computes blocks: the threads that read, infer and write."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.machine.memory import release_memory
+from citycover.plan.columns import open_columns
 from citycover.plan.plan import Block
-from citycover.plan.runs import open_runs
 
 
 class BlockSink(Protocol):
@@ -46,11 +46,11 @@ def run_blocks(
     """
     writer = _Writer(given, sink, on_block)
     try:
-        for run in open_runs(given.plan.blocks() if blocks is None else blocks, sink.finished()):
-            for finished in sweep(given, run):
+        for column in open_columns(given.plan.blocks() if blocks is None else blocks, sink.finished()):
+            for finished in sweep(given, column):
                 with given.stages.time("handover"):
                     writer.put(finished)
-            release_memory()  # gaps between what was kept grow with time: each run begins without
+            release_memory()  # gaps between what was kept grow with time: each column begins without
     finally:
         writer.close()
         writer.check()  # what went wrong there comes before the StoppedError that it causes here

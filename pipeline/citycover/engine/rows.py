@@ -50,8 +50,8 @@ class RowMaker:
                 self.batch = max(1, self.batch // 2)
                 continue
             with stages.time("blend"), torch.inference_mode():
-                for run in _neighbours(batch):
-                    for part in self.votes.pieces(index, run, run[0] % self.batch, seen):
+                for group in _neighbours(batch):
+                    for part in self.votes.pieces(index, group, group[0] % self.batch, seen):
                         if piece is not None:
                             piece.put(part)
             active = active[len(batch) :]
@@ -149,11 +149,11 @@ def _neighbours(columns: list[int]) -> Iterator[list[int]]:
     >>> list(_neighbours([0, 1, 4, 5, 6]))
     [[0, 1], [4, 5, 6]]
     """
-    run = columns[:1]
+    group = columns[:1]
     for column in columns[1:]:
-        if column != run[-1] + 1:
-            yield run
-            run = []
-        run.append(column)
-    if run:
-        yield run
+        if column != group[-1] + 1:
+            yield group
+            group = []
+        group.append(column)
+    if group:
+        yield group

@@ -28,8 +28,8 @@ from citycover.engine.sweep import sweep
 from citycover.errors import MachineError, StoppedError
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
+from citycover.plan.columns import open_columns, share_out
 from citycover.plan.plan import Plan
-from citycover.plan.runs import open_runs, share_out
 from citycover.product.folder import claim_folder
 from citycover.store.store import WorkingStore
 from citycover.store.work import WorkFolder
@@ -64,7 +64,7 @@ def in_process() -> dict[str, np.ndarray]:
     arrays = {name: np.zeros(PLAN.shape, np.uint8) for name in ("classes", "confidence")}
     predictor = StandIn(CARD)(choose_device("cpu"))
     start = SweepInput(PLAN, predictor, partial(open_pattern, (330, 200)))
-    for run in open_runs(PLAN.blocks(), set()):
+    for run in open_columns(PLAN.blocks(), set()):
         for block in sweep(start, run):
             for name, pixels in block.layers.items():
                 arrays[name][block.block.window.slices] = pixels
@@ -242,5 +242,5 @@ def test_what_crosses_the_wire_is_small(tmp_path: Path) -> None:
     big = plan_of(make_scene((200_000, 200_000)), CARD)
     terms = Terms("run", tmp_path, versions=local_versions())
     work = Work(terms, big, ModelFactory(tmp_path, ""), partial(open_pattern, (1, 1)), tmp_path)
-    column = next(open_runs(big.blocks(), set()))
+    column = next(open_columns(big.blocks(), set()))
     assert len(column) > 90 and len(cloudpickle.dumps((work, column))) < 30_000

@@ -6,7 +6,7 @@ import sys
 
 def test_understanding_a_request_loads_neither_torch_nor_dasks_arrays_and_clusters() -> None:
     code = (
-        "import sys, citycover.job.job, citycover.job.watch, citycover.plan.runs, citycover.run.map\n"
+        "import sys, citycover.job.job, citycover.job.watch, citycover.plan.columns, citycover.run.map\n"
         "print(sorted({'torch', 'dask.array', 'distributed', 'xarray'} & set(sys.modules)))"
     )  # of dask, odc.geo looks at the top package
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -1,9 +1,9 @@
 """Blocks on a dask.distributed cluster: processes of this machine, or any scheduler that can be reached.
 
-Strategy: a task is a run of vertically adjacent blocks, because within a run a worker goes on with its open
-rows and computes no window twice. Runs are handed out one to each worker and are cut the shorter the less is
-left (`share_out`), so that all workers end together; they are made as they are needed, so a scene of any
-size starts at once. The store's ledger is the truth: whoever gets a run leaves out what is there, and a
+Strategy: a task is a piece of a column of blocks, because within a column a worker goes on with its open
+rows and computes no window twice. Pieces are handed out one to each worker and are cut the shorter the less
+is left (`share_out`), so that all workers end together; they are made as they are needed, so a scene of any
+size starts at once. The store's ledger is the truth: whoever gets a piece leaves out what is there, and a
 worker that dies loses the block in hand. The client settles the plan on a worker, follows, and publishes.
 """
 

@@ -20,7 +20,7 @@ from citycover.errors import CitycoverError, MachineError, StoppedError
 from citycover.machine.device import visible_devices
 
 ALLOWED_FAILURES = 3
-"""Deaths of workers over one run of blocks after which the blocks, not the workers, are to blame."""
+"""Deaths of workers over the same blocks after which the blocks, not the workers, are to blame."""
 
 CONNECT_SECONDS = 5
 

@@ -17,8 +17,8 @@ from citycover.compute.cluster.worker import compute, request_stop
 from citycover.errors import MachineError, StoppedError
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
+from citycover.plan.columns import open_columns, share_out
 from citycover.plan.plan import Block
-from citycover.plan.runs import open_runs, share_out
 from citycover.store.store import WorkingStore
 
 _STOP_SECONDS = 120
@@ -28,7 +28,7 @@ POLL = 0.2
 
 
 class ClusterRun:
-    """Hands the runs of blocks to the workers of a cluster, and follows them."""
+    """Hands pieces of columns of blocks to the workers of a cluster, and follows them."""
 
     def __init__(self, client: Client, work: Work, watch: Watch, stages: Stages) -> None:
         self.client, self.work, self.watch, self.stages = client, work, watch, stages
@@ -38,7 +38,7 @@ class ClusterRun:
         self.peak_rss = 0
         """Bytes of memory that a worker held at most."""
         self.flying: dict[str, tuple[Future[Report], Sequence[Block]]] = {}
-        """Runs in the hands of the cluster, by the key of their task."""
+        """Pieces in the hands of the cluster, by the key of their task."""
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.told: set[tuple[int, int]] = set()
         self.alive = time.monotonic()
@@ -54,7 +54,7 @@ class ClusterRun:
         plan = self.work.plan
         count = plan.block_counts[0] * plan.block_counts[1] - len(finished)
         workers = count_workers(self.client)
-        pieces = share_out(open_runs(plan.blocks(), finished), count, workers)
+        pieces = share_out(open_columns(plan.blocks(), finished), count, workers)
         self.client.subscribe_topic(self.work.terms.run, self._hear)
         try:
             while self._refill(pieces):
