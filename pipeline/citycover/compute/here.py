@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from citycover.compute.choices import kept_choices, settle
-from citycover.compute.sink import Computed, StoreSink, open_store
+from citycover.compute.sink import Computed, StoreSink, open_store, read_inputs
 from citycover.engine.blocks import run_blocks
 from citycover.engine.input import SweepInput
 from citycover.job.job import Job, area_mask
@@ -27,7 +27,7 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
         store = open_store(job, folder, plan, settled.kept)
     earlier = store.finished()
     watch.started(plan, sum(record.pixels for record in earlier.values()))
-    sink = StoreSink(store, watch.predicted, folder.held)
+    sink = StoreSink(store, watch.predicted, folder.held, read_inputs(folder.work))
     swept = time.perf_counter()
     given = SweepInput(
         plan=plan,

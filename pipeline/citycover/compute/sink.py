@@ -6,11 +6,13 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from citycover.engine.canvas import FinishedBlock
 from citycover.errors import MachineError
 from citycover.files.failures import machine_errors
+from citycover.job.inputs import Inputs
 from citycover.job.job import Job
 from citycover.plan.layers import USUAL
 from citycover.plan.plan import CHUNK, Plan
@@ -34,7 +36,12 @@ class Computed:
 
 
 def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]) -> WorkingStore:
-    """The store of the unfinished run, if there is one and it is this run; else a new one."""
+    """The store of the unfinished run, if there is one and it is this run; else a new one.
+
+    Raises:
+        ProductError: it is another run's.
+        SceneError: an input is not what it was.
+    """
     layout = Layout(plan.shape, plan.block_shape, (CHUNK, CHUNK))
     card = job.model.card
     arrays = [
@@ -45,12 +52,23 @@ def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]
     identity = job.identity(plan)
     if folder.resumable:
         store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)
+        read_inputs(folder.work).check()
         folder.note_attempt()
         logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))
         return store
-    store = WorkingStore.create(folder.work, layout, arrays, identity, choices, threads)
+    extra = choices | {"inputs": Inputs.of(job).facts()}
+    store = WorkingStore.create(folder.work, layout, arrays, identity, extra, threads)
     folder.note_attempt()
     return store
+
+
+def read_inputs(work: Path) -> Inputs:
+    """The files that the run in a working folder reads, as they were when it began.
+
+    Raises:
+        ProductError: the folder holds no run.
+    """
+    return Inputs.from_facts(WorkingStore.read_extra(work, {}).get("inputs", ()))
 
 
 @dataclass
@@ -62,6 +80,8 @@ class StoreSink:
     """Told the number of windows that went by, after each row of them."""
     may_write: Callable[[], bool] = lambda: True
     """Whether the run still holds the folder; asked before each block."""
+    inputs: Inputs = field(default_factory=lambda: Inputs(()))
+    """What must stay as it was, looked at before each block, so that no block of two images is entered."""
     windows: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     _written: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -78,12 +98,18 @@ class StoreSink:
         return set(self.store.finished())
 
     def write(self, finished: FinishedBlock) -> None:
-        """Write shards, then the ledger, as long as the run holds the folder."""
+        """Write shards, then the ledger, as long as the run holds the folder and its inputs stay.
+
+        Raises:
+            MachineError: the folder is gone or another run's, or cannot be written.
+            SceneError: an input was changed.
+        """
         if not self.may_write():
             raise MachineError(
                 f"{self.store.folder} was removed or taken over by another run meanwhile; nothing was "
                 "published; leave the folder alone and run the same command again, or choose another --out"
             )
+        self.inputs.check()
         with self._lock:
             counts = {k: self.windows[k] - self._written[k] for k in self.windows}
             self._written = dict(self.windows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from citycover.errors import ConfigError, SceneError
 from citycover.job.request import MapRequest
@@ -68,9 +68,11 @@ class Job:
         """The part of the identity that is known before window, batch and precision are settled."""
         from citycover.version import __version__
 
+        # Whether the files are the same is told by content, see `Inputs`: a `touch` is no other scene.
+        untimed = tuple((path, size, 0) for path, size, _ in self.scene.fingerprints)
         return {
             "model": self.model.sha256,
-            "scene": self.scene.identity,
+            "scene": replace(self.scene, fingerprints=untimed).identity,
             "area": self.area.identity if self.area else "",
             "citycover": __version__,
         }

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from citycover.compute.here import compute_here
+from citycover.compute.sink import read_inputs
 from citycover.engine.agreement import Seams
 from citycover.engine.seams import verify_seams
 from citycover.job.job import Job
@@ -46,6 +47,7 @@ def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float, warnings: 
         release_memory()
     with WorkingStore.open(folder.work, job.request.threads or 2) as store:
         seams = _verify(job, done.plan, store, stages, watch.stop) if job.request.verify_seams else None
+        read_inputs(folder.work).check()
         watch.publishing()
         finished = Finished(
             job=job,

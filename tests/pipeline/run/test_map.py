@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import socket
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,9 +17,10 @@ import pytest
 import rasterio
 from conftest import write_scene
 
-from citycover.errors import MachineError, StoppedError
+from citycover.errors import MachineError, SceneError, StoppedError
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
+from citycover.model.builtin import builtin_path
 from citycover.plan import fit
 from citycover.product.record import RunRecord
 from citycover.run.map import map_scene
@@ -72,3 +75,70 @@ def test_the_record_tells_of_attempts_and_warnings(request_of_blocks: MapRequest
 def test_a_run_at_one_go_is_one_attempt(request_of_blocks: MapRequest) -> None:
     run = map_scene(request_of_blocks).run
     assert (run.attempts, run.resumed, run.warnings) == (1, False, ())
+
+
+def overwrite(scene: Path, keep_time: bool) -> None:
+    """Turn the image upside down, in place."""
+    stat = scene.stat()
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.write(dataset.read()[:, ::-1])
+    assert scene.stat().st_size == stat.st_size
+    if keep_time:
+        os.utime(scene, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("keep_time", [False, True])
+@pytest.mark.parametrize("when", ["advanced", "publishing"])
+def test_an_input_that_changes_underneath_ends_the_run_and_goes_on_when_it_is_back(
+    request_of_blocks: MapRequest, tmp_path: Path, when: str, keep_time: bool
+) -> None:
+    scene = Path(request_of_blocks.scene[0])
+    kept = shutil.copy2(scene, tmp_path / "kept.tif")
+    straight = map_scene(replace(request_of_blocks, out=tmp_path / "straight"))
+
+    def change(*_: object) -> None:
+        if not changed:
+            changed.append(overwrite(scene, keep_time))
+
+    changed: list[None] = []
+    begun = tmp_path / "out" / ".work" / "ledger"
+    if when == "advanced":
+        with pytest.raises(SceneError, match=r"scene\.tif was changed .* --restart"):
+            map_scene(request_of_blocks, Watch(advanced=change))
+        assert 1 <= len(list(begun.glob("*.json"))) < 4, "no block after the change is entered"
+    else:
+        stop = threading.Event()
+        with pytest.raises(StoppedError):
+            map_scene(request_of_blocks, Watch(advanced=lambda _: stop.set(), stop=stop))
+        change()
+        with pytest.raises(SceneError, match=r"scene\.tif was changed"):
+            map_scene(request_of_blocks)
+    assert not (request_of_blocks.out / "item.json").exists()
+    shutil.copyfile(kept, scene)  # the same content, at another time
+    product = map_scene(request_of_blocks)
+    assert product.run.resumed
+    for name in ("landcover.tif", "confidence.tif"):
+        with rasterio.open(product.folder / name) as ours, rasterio.open(straight.folder / name) as theirs:
+            np.testing.assert_array_equal(ours.read(1), theirs.read(1))
+
+
+def test_a_touched_input_is_no_other_one(request_of_blocks: MapRequest) -> None:
+    scene, stop = Path(request_of_blocks.scene[0]), threading.Event()
+    with pytest.raises(StoppedError):
+        map_scene(request_of_blocks, Watch(advanced=lambda _: (scene.touch(), stop.set())[1], stop=stop))
+    scene.touch()
+    assert map_scene(request_of_blocks, Watch(advanced=lambda _: scene.touch())).run.resumed
+
+
+def test_a_model_that_is_swapped_is_noticed(request_of_blocks: MapRequest, tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    shutil.copyfile(builtin_path("spectral-rgbn"), model)
+    watch = Watch(advanced=lambda _: shutil.copyfile(builtin_path("spectral-s2"), model))
+    with pytest.raises(SceneError, match=r"model\.pt was changed"):
+        map_scene(replace(request_of_blocks, model=str(model)), watch)
+
+
+def test_an_input_that_is_cut_short_is_no_map_full_of_holes(request_of_blocks: MapRequest) -> None:
+    scene = Path(request_of_blocks.scene[0])
+    with pytest.raises(SceneError, match=r"scene\.tif was changed"):
+        map_scene(request_of_blocks, Watch(advanced=lambda _: os.truncate(scene, 10_000)))

@@ -184,12 +184,13 @@ def compute(work: Work, blocks: Sequence[Block]) -> Report:
     Raises:
         StoppedError: the client said so; what was finished is in the store.
         MachineError: this process cannot see what it needs.
+        SceneError: an input was changed.
     """
     return _process.run(_compute, work, blocks, get_worker())
 
 
 def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
-    from citycover.compute.sink import StoreSink
+    from citycover.compute.sink import StoreSink, read_inputs
     from citycover.engine.blocks import run_blocks
     from citycover.engine.input import SweepInput
     from citycover.machine.memory import peak_rss
@@ -209,7 +210,12 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
         worker.log_event(run, {"block": list(block.index)})
 
     with WorkingStore.open(work.store) as store:
-        sink = StoreSink(store, lambda windows: worker.log_event(run, {"windows": windows}), work.terms.held)
+        sink = StoreSink(
+            store,
+            lambda windows: worker.log_event(run, {"windows": windows}),
+            work.terms.held,
+            read_inputs(work.store),
+        )
         given = SweepInput(
             plan=work.plan,
             predictor=predictor.at(work.plan.precision),
