@@ -33,6 +33,18 @@ class ProductError(CitycoverError):
     """The output folder holds something else, or is in use by another run."""
 
 
+class FinishedError(ProductError):
+    """The folder holds the product that was asked for."""
+
+    exit_code = 5
+
+
+class HeldError(ProductError):
+    """Another run holds the folder."""
+
+    exit_code = 6
+
+
 class TrainingError(CitycoverError):
     """A training cannot go on."""
 

@@ -146,3 +146,46 @@ def test_names_that_are_not_utf8(citycover, tmp_path: Path) -> None:
     for words in (("inspect", name), ("map", "x.tif", "-o", name)):
         result = citycover(*words, "--json")
         assert result.code == 2 and "UTF-8" in json.loads(result.out)["error"]["message"]
+
+
+def test_a_product_that_is_finished_and_identical(citycover, scene: Path, tmp_path: Path) -> None:
+    words = ("map", scene, "-o", tmp_path / "out")
+    assert citycover(*words).code == 0
+    before = (tmp_path / "out" / "run.json").read_bytes()
+    again = citycover(*words)
+    assert again.code == 5 and "finished and identical" in again.err
+    skipped = citycover(*words, "--skip-finished", "--json")
+    assert skipped.code == 0 and json.loads(skipped.out)["skipped"]
+    assert citycover(*words, "--threads", 1, "--device", "cpu", "--precision", "fp32").code == 5
+    assert (tmp_path / "out" / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (("--window", "32"), "plan"),
+        (("--batch", "3"), "plan"),
+        (("--trim", "6"), "plan"),
+        (("--model", "spectral-rgb"), "model"),
+        (("--nodata", "7"), "scene"),
+        (("--bbox", "500010,5799950,500050,5799990"), "area"),
+    ],
+)
+def test_a_finished_product_that_differs(
+    citycover, scene: Path, tmp_path: Path, flags: tuple[str, ...], part: str
+) -> None:
+    words = ("map", scene, "-o", tmp_path / "out")
+    assert citycover(*words).code == 0
+    other = citycover(*words, *flags, "--skip-finished")
+    assert other.code == 2 and "differs" in other.err and part in other.err and "--overwrite" in other.err
+    assert citycover(*words, *flags, "--overwrite").code == 0
+    assert citycover(*words, *flags).code == 5
+    assert citycover(*words).code == (5 if flags[0] in {"--window", "--batch"} else 2)
+
+
+def test_a_folder_that_another_run_holds(citycover, scene: Path, tmp_path: Path) -> None:
+    from citycover.store.work import WorkFolder
+
+    with WorkFolder(tmp_path / "out"):
+        result = citycover("map", scene, "-o", tmp_path / "out", "--json")
+    assert result.code == 6 and json.loads(result.out)["error"]["kind"] == "HeldError"

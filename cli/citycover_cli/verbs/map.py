@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from citycover.errors import StoppedError
+from citycover.errors import FinishedError, StoppedError
 from citycover_cli import options
 from citycover_cli.logs import logger
 from citycover_cli.output import duration, mebibytes, note, print_json, print_table
@@ -27,7 +27,7 @@ Writes landcover.tif and confidence.tif (COG), item.json (STAC), run.json (prove
 preview.png into DIR. Started again on the folder of an unfinished run, it goes on where that one stopped.
 
 Exit codes: 0 done; 2 input or options; 3 done, but unreadable parts became nodata; 4 no space, memory or
-device; 130 / 143 stopped by a signal.
+device; 5 finished before, and identical; 6 another run holds DIR; 130 / 143 stopped by a signal.
 """
 
 
@@ -58,6 +58,9 @@ def run(
     overwrite: options.Overwrite = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")
+    ] = False,
+    skip_finished: Annotated[
+        bool, typer.Option("--skip-finished", help="Done at once where this very product is finished.")
     ] = False,
     verify_seams: Annotated[
         bool, typer.Option("--verify-seams", help="Map patches on a shifted grid and report what differs.")
@@ -92,7 +95,15 @@ def run(
         restart=restart,
         verify_seams=verify_seams,
     )
-    product = map_with_progress(request, talk.quiet)
+    try:
+        product = map_with_progress(request, talk.quiet)
+    except FinishedError as error:
+        if not skip_finished:
+            raise
+        logger.info("skipped: %s", error)
+        if talk.as_json:
+            print_json({"product": str(out), "skipped": True})
+        return
     if talk.as_json:
         print_json({"product": str(product.folder), **product.run.facts()})
     elif not talk.quiet:

@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-from citycover.errors import ProductError
+from citycover.errors import HeldError
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class RunLock:
         """Take the lock at once.
 
         Raises:
-            ProductError: another run holds it.
+            HeldError: another run holds it.
         """
         while self._fd is None:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -81,7 +81,7 @@ class RunLock:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 200, 0).decode(errors="replace") or "another process"
-            raise ProductError(
+            raise HeldError(
                 f"another run is writing into {self.path.parent.parent} ({holder}); one run per folder is "
                 "possible; wait for it, stop it, or choose another --out"
             ) from None

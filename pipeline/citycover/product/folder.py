@@ -84,6 +84,11 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
         )
 
 
+def holds_product(out: Path) -> bool:
+    """Whether a finished product lies there, and no run has begun to replace it."""
+    return _listed(out / SIGN) is not None and _listed(WorkFolder(out).replaced) is None
+
+
 def publish_files(work: WorkFolder) -> tuple[Path, ...]:
     """Move everything from `work.staging` into the product folder and remove the working folder.
 

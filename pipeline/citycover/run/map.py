@@ -13,7 +13,8 @@ from citycover.files.failures import machine_errors
 from citycover.job.job import prepare, warn_of_collar
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
-from citycover.product.folder import check_folder, claim_folder
+from citycover.product.earlier import refuse_finished
+from citycover.product.folder import check_folder, claim_folder, holds_product
 from citycover.product.record import Product
 from citycover.run.warned import heard_warnings
 
@@ -24,14 +25,19 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
     """Map a scene into a product folder; goes on where an unfinished run of the same identity stopped.
 
     Raises:
-        CitycoverError: anything the user can mend; nothing that was finished is lost.
+        FinishedError: the folder holds this very product.
+        HeldError: another run writes into the folder.
+        CitycoverError: anything else the user can mend; nothing that was finished is lost.
         StoppedError: `watch.stop` was set.
     """
     begin = time.perf_counter()
     watch = watch or Watch()
-    check_folder(request.out, overwrite=request.overwrite)
+    finished = not request.overwrite and holds_product(request.out)
+    check_folder(request.out, overwrite=request.overwrite or finished)
     with heard_warnings() as warnings:
         job = prepare(request)
+        if finished:
+            refuse_finished(job)
         if warning := warn_of_collar(job):
             logger.warning(warning)
         from citycover.run.job import run_job  # torch is imported here, after everything cheap has passed

@@ -1,0 +1,58 @@
+"""A finished product in the folder that a run was to write: is it the one that was asked for?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from citycover.errors import FinishedError, ProductError
+from citycover.job.job import Job
+from citycover.product.record import Given, read_record
+
+
+def refuse_finished(job: Job) -> NoReturn:
+    """Say of the finished product in the folder of a job whether a run would give it once more.
+
+    Raises:
+        FinishedError: it would, pixel for pixel.
+        ProductError: it would not, or the product does not say what it is.
+    """
+    out = job.request.out
+    record = read_record(out / "run.json")
+    if different := differences(job, record.given):
+        raise ProductError(
+            f"{out} holds a finished product that differs from this one in: {', '.join(different)}; give "
+            "--overwrite to replace it, or choose another --out"
+        )
+    raise FinishedError(
+        f"{out} holds this product already, finished and identical; give --skip-finished to "
+        "take that for success, or --overwrite to map again"
+    )
+
+
+def differences(job: Job, given: Given) -> tuple[str, ...]:
+    """Parts of the identity that a run of the job would not share with a finished one.
+
+    What a run settles by trials (window, batch, precision, blocks) is taken as the earlier run settled it,
+    where the request leaves it open or asks for what that one was asked for.
+    """
+    names = [name for name, value in job.given.items() if given.identity.get(name) != value]
+    if given.identity.get("plan") not in _plans(job, given.plan, given.request):
+        names.append("plan")
+    return tuple(names)
+
+
+def _plans(job: Job, settled: Mapping[str, Any], asked: Mapping[str, Any]) -> set[str]:
+    """Identities of the plans that the job might settle on, being what the earlier run settled on."""
+
+    def kept(name: str, value: Any) -> Any:
+        wanted = getattr(job.request, name)
+        return value if wanted in (None, "auto", asked.get(name)) else wanted
+
+    batch, precision = kept("batch", settled["batch"]), kept("precision", settled["precision"])
+    block = tuple(settled["block_shape"]) if job.request.block is None else None
+    # A window is cut where the scene is smaller; the plan shows what is left of it.
+    windows = {kept("window", None), kept("window", max(settled["window"]))}
+    plans = [job.plan_in(window, batch, precision) for window in windows]
+    return {(replace(p, block_shape=block) if block else p).identity for p in plans}
