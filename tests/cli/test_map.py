@@ -147,7 +147,7 @@ def test_a_second_run_into_the_folder_is_refused_unless_told(citycover, scene: P
     out = tmp_path / "out"
     assert citycover("map", scene, "-o", out).code == 0
     again = citycover("map", scene, "-o", out)
-    assert again.code == 2 and "--overwrite" in again.err
+    assert again.code == 5 and "--overwrite" in again.err
     assert citycover("map", scene, "-o", out, "--overwrite", "--compress", "deflate").code == 0
     with rasterio.open(out / "landcover.tif") as product:
         assert product.compression.value == "DEFLATE"
