@@ -15,7 +15,7 @@ from citycover.scene.assemble import describe_scene
 from citycover.scene.file import describe_files
 from citycover.scene.scene import Scene
 from citycover_models.data.label_checks import check_labels
-from citycover_models.data.labels import label_raster
+from citycover_models.data.labels import LabelRaster
 from citycover_models.data.pairs import ImageAndLabels, Pair
 from citycover_models.data.placing import place
 from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB
@@ -85,7 +85,7 @@ def prepare_training_set(
                 "--legend for all, or one for each --labels in the same order"
             )
         named = codes * len(item.labels) if len(codes) == 1 else codes
-        rasters = [label_raster(p, c, learned) for p, c in zip(item.labels, named, strict=True)]
+        rasters = [LabelRaster.of(p, c, learned) for p, c in zip(item.labels, named, strict=True)]
         if agree > len(rasters):
             raise ConfigError(f"--agree {agree} needs as many label rasters; {item.image} has {len(rasters)}")
         for warning in check_labels(rasters, scene.grid, item.image) + _dates(scene, item):

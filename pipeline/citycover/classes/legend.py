@@ -157,31 +157,6 @@ class Legend(BaseModel):
             )
         return self.remap[other]
 
-    def remap_from(
-        self, other: str, labels: NDArray[np.integer], other_nodata: int | None
-    ) -> NDArray[np.int32]:
-        """Turn labels of legend `other` into ours; `other_nodata` becomes our product nodata.
-
-        Args:
-            other: name of the legend that `labels` is written in.
-            labels: (...) integer ids.
-            other_nodata: number of unlabelled pixels in `labels`, or None.
-
-        Raises:
-            ConfigError: labels hold ids that the table does not know, listed with their counts.
-        """
-        nodata = self.product_nodata
-        table = dict(self.table_from(other))
-        if other_nodata is not None:
-            table.setdefault(other_nodata, nodata)
-        ids, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        unknown = [(int(i), int(n)) for i, n in zip(ids, counts, strict=True) if int(i) not in table]
-        if unknown:
-            said = ", ".join(f"{i} ({n} px)" for i, n in unknown[:12])
-            raise ConfigError(f"labels hold ids that legend {other!r} does not have: {said}")
-        new = np.array([table[int(i)] for i in ids], dtype=np.int32)
-        return new[inverse].reshape(labels.shape)
-
 
 def parse_legend(data: dict[str, object], name: str) -> Legend:
     """Build a legend from a decoded TOML table; `name` is used where the file gives none."""

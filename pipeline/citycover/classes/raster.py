@@ -25,6 +25,7 @@ from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.geometry.crs import tie
 from citycover.geometry.footprint import degrees_of, degrees_text
 from citycover.geometry.grid import Bounds, crs_of, grid_of, same_grid
+from citycover.geometry.overlap import seen_from
 from citycover.geometry.window import Window
 
 Progress = Callable[[float], object]
@@ -43,45 +44,53 @@ _MOST_IDS = 4096
 
 
 class ClassRaster:
-    """The first band of a raster as class numbers, on its own grid or seen on another.
+    """A raster of class numbers, on its own grid or seen on another.
 
     On another grid the nearest pixel counts: what the raster says at the centre of each pixel there. Memory
     does not depend on the size of the raster.
 
     Args:
-        path: any raster that GDAL reads.
-        role: `map` or `truth`, for messages.
+        path: any raster that GDAL reads, of one band beside opacity.
+        role: `map`, `truth` or `labels`, for messages.
         onto: grid to read on; None: its own.
 
     Raises:
-        ConfigError: not readable, or on no grid that can be tied to `onto`.
+        ConfigError: not readable, of several bands, or on no grid that can be tied to `onto`.
     """
 
-    def __init__(self, path: Path, role: str = "map", onto: GeoBox | None = None) -> None:
+    def __init__(self, path: Path | str, role: str = "map", onto: GeoBox | None = None) -> None:
         self.path, self.role = path, role
         self._stack = ExitStack()
         try:
-            self._stack.enter_context(rasterio.Env(**READ_OPTIONS, GDAL_CACHEMAX=_CACHE_BYTES))
-            self.dataset = self._stack.enter_context(rasterio.open(path))
-            self.grid = grid_of(self.dataset)
-            if onto is not None and not _same(self.grid, onto):
-                self._check_overlap(onto)
-                self.dataset = self._stack.enter_context(_seen_on(self.dataset, onto))
-                self.grid = onto
+            with rasterio.Env(**READ_OPTIONS):
+                self.dataset = self._stack.enter_context(rasterio.open(path))
+                self._refuse_bands()
+                self.grid = grid_of(self.dataset)
+                self._opacity = _alpha_band(self.dataset)
+                self._warped = onto is not None and not _same(self.grid, onto)
+                if onto is not None and self._warped:
+                    tie(crs_of(self.located(onto)), crs_of(onto), f"{role} {path}")
+                    self.dataset = self._stack.enter_context(_seen_on(self.dataset, onto))
+                    self.grid = onto
         except RasterioError as error:
-            self._stack.close()
+            self.close()
             raise ConfigError(f"{role} {path} cannot be opened as a raster: {brief_reason(error)}") from None
         except BaseException:
-            self._stack.close()
+            self.close()
             raise
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._stack.close()
+
     def __enter__(self) -> ClassRaster:
+        self._stack.enter_context(rasterio.Env(**READ_OPTIONS, GDAL_CACHEMAX=_CACHE_BYTES))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self.close()
 
     @property
     def whole(self) -> Window:
@@ -107,10 +116,20 @@ class ClassRaster:
         where = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
             labels: NDArray[Any] = self.dataset.read(1, window=where)
-            valid = self.dataset.read_masks(1, window=where) > 0
+            valid = self._valid(where)
         except RasterioError as error:
             raise ConfigError(f"{self.role} {self.path} cannot be read: {brief_reason(error)}") from None
         return self._whole_numbers(labels, valid), valid
+
+    def _valid(self, where: RasterioWindow) -> NDArray[np.bool_]:
+        """GDAL's masks know opacity of uint8 and uint16 alone, so its band is read as numbers."""
+        if self._warped:
+            opaque: NDArray[np.bool_] = self.dataset.read(self.dataset.count, window=where) > 0
+            return opaque
+        valid: NDArray[np.bool_] = self.dataset.read_masks(1, window=where) > 0
+        if self._opacity is not None:
+            valid &= self.dataset.read(self._opacity, window=where) > 0
+        return valid
 
     def read_ranks(self, window: Window, table: ClassTable) -> NDArray[np.int16]:
         """(y, x) rank of each pixel's class, or NO_CLASS.
@@ -122,7 +141,7 @@ class ClassRaster:
         ranks = table.ranks_of(labels)
         ranks[~valid] = NO_CLASS
         if ranks.min(initial=NO_CLASS) == UNKNOWN:
-            raise ConfigError(_unknown(self.role, self.path, table))
+            refuse_unknown(self.path, self.role, table, count_ids(self.path, self.role))
         return ranks
 
     def _whole_numbers(self, labels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.integer]:
@@ -135,33 +154,75 @@ class ClassRaster:
                 return whole.astype(np.int64)
         raise ConfigError(
             f"{self.role} {self.path} holds {labels.dtype} numbers that are not whole; "
-            "a class raster holds class ids in its first band; name such a file"
+            "a class raster holds class ids; name such a file"
         )
 
-    def _check_overlap(self, onto: GeoBox) -> None:
-        """Refuse what cannot be seen on a grid, before hours of reading nothing."""
-        if self.grid.crs is None or onto.crs is None:
+    def part_under(self, grid: GeoBox) -> Window | None:
+        """The pixels of a raster on its own grid that may lie under another; None: it lies elsewhere.
+
+        Raises:
+            ConfigError: one of the two has no CRS, or nothing ties them.
+        """
+        return seen_from(Window(0, 0, *(int(n) for n in grid.shape)), grid, self.located(grid), slack=0)
+
+    def located(self, other: GeoBox) -> GeoBox:
+        """The grid, if it and another one say where they lie.
+
+        Raises:
+            ConfigError: one does not.
+        """
+        if self.grid.crs is None or other.crs is None:
             raise ConfigError(
-                f"{self.role} {self.path} and the raster it is compared with lie on different grids and not "
-                "both have a CRS; give both one (gdal_edit.py -a_srs), or files of the same shape"
+                f"{self.role} {self.path} and the raster that it is laid on have different grids and not "
+                "both have a CRS; write one into the files (gdal_edit.py -a_srs EPSG:...), or give files of "
+                "the same shape"
             )
-        tie(crs_of(self.grid), crs_of(onto), f"{self.role} {self.path}")
-        if _apart(degrees_of(self.grid), degrees_of(onto)):
-            raise ConfigError(
-                f"{self.role} {self.path} covers {degrees_text(self.grid)}, the raster it is compared with "
-                f"{degrees_text(onto)}: they do not overlap; check their CRS, or name files of one place"
-            )
+        return self.grid
+
+    def _refuse_bands(self) -> None:
+        """Colours or probabilities are no class numbers."""
+        dataset = self.dataset
+        if dataset.count == 1 or dataset.colorinterp[1:] == (ColorInterp.alpha,):
+            return
+        raise ConfigError(
+            f"{self.role} {self.path} has {dataset.count} bands; needed is one band of class numbers; take "
+            "it out with gdal_translate -b 1, or turn colours into numbers first"
+        )
 
 
-def count_ids(path: Path, role: str = "map", progress: Progress | None = None) -> dict[int, int]:
+def refuse_apart(raster: ClassRaster, other: ClassRaster) -> None:
+    """Refuse to compare rasters of two places, before hours of reading nothing.
+
+    Raises:
+        ConfigError: they do not overlap.
+    """
+    one, two = raster.grid, other.grid
+    if one.crs is None or two.crs is None or not _apart(degrees_of(one), degrees_of(two)):
+        return
+    raise ConfigError(
+        f"{raster.role} {raster.path} covers {degrees_text(one)}, {other.role} {other.path} "
+        f"{degrees_text(two)}: they do not overlap; check their CRS, or name files of one place"
+    )
+
+
+def count_ids(
+    path: Path | str, role: str = "map", progress: Progress | None = None, under: GeoBox | None = None
+) -> dict[int, int]:
     """Pixels of each number in a class raster, nodata left out, smallest number first.
+
+    Args:
+        path: as for `ClassRaster`.
+        role: likewise.
+        progress: is told how far it is.
+        under: grid of an image; only what lies in its bounds is counted, in the raster's own pixels.
 
     Raises:
         ConfigError: not readable, or no class raster.
     """
     total: Counter[int] = Counter()
     with ClassRaster(path, role) as raster:
-        for window in raster.strips(progress=progress):
+        part = raster.whole if under is None else raster.part_under(under)
+        for window in raster.strips(part, progress) if part else ():
             labels, valid = raster.read(window)
             total.update(_histogram(labels[valid]))
             if len(total) > _MOST_IDS:
@@ -190,11 +251,23 @@ def _histogram(labels: NDArray[np.integer]) -> dict[int, int]:
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
-def _unknown(role: str, path: Path, table: ClassTable) -> str:
-    counts = count_ids(path, role)
+def refuse_unknown(path: Path | str, role: str, table: ClassTable, counts: Mapping[int, int]) -> None:
+    """Refuse a raster whose numbers a table does not know.
+
+    Args:
+        path: of the raster.
+        role: as for `ClassRaster`.
+        table: from its ids to ranks.
+        counts: pixels of each of its ids.
+
+    Raises:
+        ConfigError: there are such; they are listed with the legends that know them.
+    """
     stray = {i: n for i, n in counts.items() if table.ranks_of(np.array([i])) == UNKNOWN}
-    option = {"map": "--map-legend", "truth": "--legend"}[role]
-    return (
+    if not stray:
+        return
+    option = "--map-legend" if role == "map" else "--legend"
+    raise ConfigError(
         f"{role} {path} holds ids that {table.title} does not have: {listed(stray)}; "
         f"{name_legends(counts)}; say with {option} which one its numbers are written in"
     )
@@ -212,18 +285,22 @@ def _same(one: GeoBox, other: GeoBox) -> bool:
     return same_grid(one, other)
 
 
+def _alpha_band(dataset: Any) -> int | None:
+    """Number of the band that holds opacity."""
+    bands = zip(dataset.indexes, dataset.colorinterp, strict=True)
+    return next((index for index, colour in bands if colour is ColorInterp.alpha), None)
+
+
 def _seen_on(dataset: Any, grid: GeoBox) -> Any:
-    """A view of a raster on another grid; an alpha band says where it has pixels."""
-    assert grid.crs is not None, "grids without a CRS were refused"
-    has_alpha = ColorInterp.alpha in dataset.colorinterp
+    """A view of a raster on another grid; its last band is opacity, and says where it has pixels."""
     return WarpedVRT(
         dataset,
-        crs=grid.crs.to_wkt(),
+        crs=crs_of(grid).to_wkt(),
         transform=grid.transform,
         width=grid.shape[1],
         height=grid.shape[0],
         resampling=Resampling.nearest,
-        add_alpha=not has_alpha,
+        add_alpha=_alpha_band(dataset) is None,
         tolerance=_TOLERANCE,
     )
 

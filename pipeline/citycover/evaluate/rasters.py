@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from citycover.classes.legend import Legend
-from citycover.classes.raster import ClassRaster, Progress
+from citycover.classes.raster import ClassRaster, Progress, refuse_apart
 from citycover.classes.table import ClassTable
 from citycover.errors import ConfigError
 from citycover.evaluate.confusion import Confusion, count_pairs
@@ -40,6 +40,8 @@ def compare_rasters(
     """
     tables = ClassTable.onto(legend, truth_table), ClassTable.onto(legend, map_table)
     total = Confusion.empty(len(legend.ids))
+    with ClassRaster(mapped) as ours, ClassRaster(truth, "truth") as theirs:
+        refuse_apart(ours, theirs)
     with ClassRaster(truth, "truth") as theirs, ClassRaster(mapped, "map", onto=theirs.grid) as ours:
         for window in theirs.strips(progress=progress):
             ranks = theirs.read_ranks(window, tables[0]), ours.read_ranks(window, tables[1])
@@ -47,7 +49,7 @@ def compare_rasters(
     return check_compared(total, mapped, truth)
 
 
-def check_compared(confusion: Confusion, mapped: Path, truth: Path) -> Confusion:
+def check_compared(confusion: Confusion, mapped: Path | str, truth: Path) -> Confusion:
     """The matrix, if anything was counted.
 
     Raises:

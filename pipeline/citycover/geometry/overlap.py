@@ -36,13 +36,14 @@ def _box(grid: GeoBox) -> Polygon:
     return box(west, south, east, north) if west <= east else box(-180.0, south, 180.0, north)
 
 
-def seen_from(window: Window, grid: GeoBox, other: GeoBox) -> Window | None:
+def seen_from(window: Window, grid: GeoBox, other: GeoBox, slack: float = _TOUCH) -> Window | None:
     """The smallest window of another image that holds what it shares with a window of one; None: nothing.
 
     Args:
         window: pixels of `grid`.
         grid: of the one.
         other: grid of the other.
+        slack: pixels of the other that count for nothing at its edges.
     """
     bounds = bounds_after(grid.transform, window.col, window.row_end, window.col_end, window.row)
     if grid.crs != other.crs:
@@ -50,8 +51,8 @@ def seen_from(window: Window, grid: GeoBox, other: GeoBox) -> Window | None:
     if not all(map(math.isfinite, bounds)):
         return None
     left, top, right, bottom = bounds_after(~other.transform, *bounds)
-    row, col = math.floor(top + _TOUCH), math.floor(left + _TOUCH)
-    height, width = math.ceil(bottom - _TOUCH) - row, math.ceil(right - _TOUCH) - col
+    row, col = math.floor(top + slack), math.floor(left + slack)
+    height, width = math.ceil(bottom - slack) - row, math.ceil(right - slack) - col
     if height < 1 or width < 1:
         return None
     return Window(row, col, height, width).clip(Window(0, 0, *other.shape))

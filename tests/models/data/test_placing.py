@@ -51,7 +51,7 @@ def test_labels_lie_pixel_on_pixel(chips: Path, caplog: pytest.LogCaptureFixture
     for pair, item in zip(training_set.pairs, listing.items, strict=True):
         whole = Window(0, 0, *pair.shape)
         with rasterio.open(item.labels[0]) as file:
-            channels = np.array([pair.labels[0].table[code] for code in range(8)], np.uint8)
+            channels = np.array([dict(pair.labels[0].ranks)[code] for code in range(8)], np.uint8)
             assert (pair.label_reader().read(whole) == channels[file.read(1)]).all()
         values, valid = np.empty((*pair.shape, 3), np.uint8), np.empty(pair.shape, np.bool_)
         pair.image_reader().read_into(whole, values, valid)

@@ -19,14 +19,15 @@ from rasterio.warp import Resampling, reproject
 from training_sets import make_city, training_set_of
 
 from citycover.classes.legend import read_legend
+from citycover.classes.raster import count_ids
+from citycover.classes.table import NO_CLASS
 from citycover.errors import ConfigError, MachineError, SceneError
 from citycover.geometry.window import Window
 from citycover_models.data.augment import Augment
 from citycover_models.data.batches import LabelledBatch, training_batches
 from citycover_models.data.cells import Cells, hold_out
 from citycover_models.data.chips import ChipReader
-from citycover_models.data.label_checks import count_codes
-from citycover_models.data.labels import IGNORE, _consensus, label_raster
+from citycover_models.data.labels import IGNORE, LabelRaster, _consensus
 from citycover_models.data.layouts import read_folder, read_list
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import TrainingSet, prepare_training_set
@@ -134,7 +135,7 @@ def test_labels_elsewhere_are_refused(tmp_path: Path) -> None:
     away = write_labels(tmp_path / "l.tif", codes, GRID * Affine.translation(500, 0))
     with pytest.raises(ConfigError, match="no labelled pixel"):
         learn(image, away)
-    assert count_codes(away, lessons_grid(image)) == {}
+    assert count_ids(away, "labels", under=lessons_grid(image)) == {}
     nothing = write_labels(tmp_path / "n.tif", codes * 0, GRID, nodata=0)
     with pytest.raises(ConfigError, match="no labelled pixel"):
         learn(image, nothing)
@@ -188,7 +189,7 @@ def test_labels_that_are_no_number_are_no_label(tmp_path: Path, nodata: float | 
 def test_labels_of_several_bands_are_refused(tmp_path: Path) -> None:
     image = write_scene(tmp_path / "x.tif", (30, 30))
     colours = write_scene(tmp_path / "colours.tif", (30, 30), bands=3)
-    with pytest.raises(ConfigError, match="one band of codes"):
+    with pytest.raises(ConfigError, match="one band of class numbers"):
         learn(image, str(colours))
 
 
@@ -244,7 +245,7 @@ def test_what_a_worker_cannot_read_is_said_in_one_line(tmp_path: Path, workers: 
     training_set, plan = learn_two(tmp_path)
     (tmp_path / "l.tif").unlink()
     reader = ChipReader(training_set.pairs, (0, 0, 0, 0))
-    with pytest.raises(ConfigError, match=r"l\.tif cannot be read") as caught:
+    with pytest.raises(ConfigError, match=r"l\.tif cannot be opened") as caught:
         list(training_batches(reader, plan, batch=2, first=0, last=1, workers=workers))
     assert "\n" not in str(caught.value)
 
@@ -477,5 +478,5 @@ def test_lists_name_files_beside_them(tmp_path: Path) -> None:
 
 
 def test_label_tables_drop_what_the_legend_does_not_learn() -> None:
-    raster = label_raster("x", read_legend("nlcd"), read_legend("base4"))
-    assert raster.table[12] == IGNORE and raster.table[41] == 1
+    raster = LabelRaster.of("x", read_legend("nlcd"), read_legend("base4"))
+    assert dict(raster.ranks)[12] == NO_CLASS and dict(raster.ranks)[41] == 1

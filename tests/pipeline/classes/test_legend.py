@@ -4,6 +4,8 @@ import rasterio
 from rasterio.windows import Window
 
 from citycover.classes.legend import Legend, LegendClass, Merge, legend_names, read_legend
+from citycover.classes.raster import refuse_unknown
+from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
 from citycover.files.configs import config_path
 
@@ -23,9 +25,9 @@ def test_the_published_example_patch_of_bigearthnet() -> None:
     old, new = read_legend("bigearthnet43"), read_legend("bigearthnet19")
     patch = ["Broad-leaved forest", "Natural grassland", "Transitional woodland/shrub"]
     ids = np.array([old.ids[old.names.index(name)] for name in patch])
-    assert new.remap_from("bigearthnet43", ids, None).tolist() == [8, 11, 13]
+    assert remapped(new, "bigearthnet43", ids).tolist() == [8, 11, 13]
     codes = np.array([311, 321, 324])
-    assert new.remap_from("corine", codes, None).tolist() == [8, 11, 13]
+    assert remapped(new, "corine", codes).tolist() == [8, 11, 13]
     assert new.merged("bigearthnet43").dropped == (3, 4, 5, 6, 7, 8, 9, 10, 30, 32, 37)
 
 
@@ -50,18 +52,22 @@ def test_a_contested_row_is_a_named_variant() -> None:
     assert (base4.table_from("cclc")[4], base4.table_from("cclc:barren_is_built_up")[4]) == (3, 4)
     assert (base4.table_from("nlcd")[90], base4.table_from("nlcd:wet_is_water")[90]) == (2, 1)
     assert base4.table_from("worldcover:bare_is_low_vegetation")[60] == 3
-    assert base4.remap_from("openearthmap:bare_is_low_vegetation", np.array([1, 8, 5]), 0).tolist() == [
-        3,
-        4,
-        2,
-    ]
+    ids = np.array([1, 8, 5])
+    assert remapped(base4, "openearthmap:bare_is_low_vegetation", ids).tolist() == [3, 4, 2]
 
 
 def test_both_chesapeake_legends_agree_on_a_real_tile(real_data) -> None:
     folder = real_data / "landcover" / "chesapeake_1m"
     tiles = [next(folder.glob(f"Baywide_{kind}_*.tif")) for kind in ("7class", "13Class")]
     seven, thirteen = (rasterio.open(tile).read(1, window=Window(0, 0, 10_000, 10_000)) for tile in tiles)
-    assert (read_legend("chesapeake7").remap_from("chesapeake13", thirteen, None) == seven).all()
+    assert (remapped(read_legend("chesapeake7"), "chesapeake13", thirteen) == seven).all()
+
+
+def remapped(legend: Legend, other: str, ids: np.ndarray) -> np.ndarray:
+    """Ids of another legend as ids of this one, its nodata for what is dropped."""
+    ranks = ClassTable.onto(legend, legend.table_from(other)).ranks_of(ids)
+    assert (ranks != UNKNOWN).all()
+    return np.array([*legend.ids, legend.product_nodata])[ranks]  # NO_CLASS = -1 picks the last
 
 
 def small() -> Legend:
@@ -71,10 +77,11 @@ def small() -> Legend:
 
 def test_labels_are_remapped_and_unknown_ids_listed_with_their_counts() -> None:
     labels = np.array([[10, 11], [20, 30], [99, 99]])
-    assert small().remap_from("big", labels[:2], None).tolist() == [[1, 1], [2, 0]]
-    assert small().remap_from("big", labels, 99).tolist() == [[1, 1], [2, 0], [0, 0]]
+    assert remapped(small(), "big", labels[:2]).tolist() == [[1, 1], [2, 0]]
+    table = ClassTable.onto(small(), small().table_from("big"))
+    assert table.ranks_of(labels).tolist() == [[0, 0], [1, NO_CLASS], [UNKNOWN, UNKNOWN]]
     with pytest.raises(ConfigError, match=r"99 \(2 px\)"):
-        small().remap_from("big", labels, None)
+        refuse_unknown("a.tif", "labels", table, {10: 1, 99: 2})
     with pytest.raises(ConfigError, match="no remap table from 'other'"):
         small().table_from("other")
 

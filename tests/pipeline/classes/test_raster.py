@@ -1,0 +1,95 @@
+"""Class rasters: which pixels have a class, on their own grid and on others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
+
+from citycover.classes.raster import ClassRaster, count_ids
+from citycover.errors import ConfigError
+from citycover.geometry.window import Window
+
+PLACE = Affine(2, 0, 500_000, 0, -2, 5_800_000)
+IDS = np.random.default_rng(0).integers(0, 5, (20, 30))
+SEEN = np.random.default_rng(1).random((20, 30)) > 0.3
+TYPES = ["uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64"]
+
+
+def write_classes(path: Path, dtype: str, validity: str) -> Path:
+    """Ids 0..4 with 9 where nothing is seen, and what says so."""
+    count = 2 if validity == "alpha" else 1
+    ids = IDS.copy() if validity == "none" else np.where(SEEN, IDS, 9)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path, "w", driver="GTiff", height=20, width=30, count=count, dtype=dtype,
+            crs="EPSG:32633", transform=PLACE, nodata=9 if validity == "nodata" else None,
+        ) as dataset,
+    ):  # fmt: skip
+        dataset.write(ids.astype(dtype), 1)
+        if validity == "alpha":
+            dataset.colorinterp = (ColorInterp.gray, ColorInterp.alpha)
+            dataset.write((SEEN * 100).astype(dtype), 2)
+        if validity == "mask":
+            dataset.write_mask(SEEN)
+    return path
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("validity", ["none", "nodata", "alpha", "mask"])
+def test_only_what_is_seen_has_a_class_on_any_grid(tmp_path: Path, dtype: str, validity: str) -> None:
+    path = write_classes(tmp_path / "a.tif", dtype, validity)
+    seen = np.ones_like(SEEN) if validity == "none" else SEEN
+    with ClassRaster(path, "labels") as raster:
+        ids, valid = raster.read(raster.whole)
+    np.testing.assert_array_equal(valid, seen)
+    np.testing.assert_array_equal(ids[valid], IDS[seen])
+    larger = GeoBox((80, 100), PLACE * Affine.translation(-5, -5) * Affine.scale(0.5), "EPSG:32633")
+    expected = np.zeros((80, 100), np.bool_)
+    expected[10:50, 10:70] = seen.repeat(2, 0).repeat(2, 1)
+    with ClassRaster(path, "labels", onto=larger) as raster:
+        ids, valid = raster.read(raster.whole)
+    np.testing.assert_array_equal(valid, expected)
+    np.testing.assert_array_equal(
+        ids[10:50, 10:70][valid[10:50, 10:70]], IDS.repeat(2, 0).repeat(2, 1)[valid[10:50, 10:70]]
+    )
+
+
+def test_ids_are_counted_under_an_image(tmp_path: Path) -> None:
+    path = write_classes(tmp_path / "a.tif", "int16", "alpha")
+    corner = GeoBox((10, 10), PLACE * Affine.translation(4, 6), "EPSG:32633")
+    part = np.s_[6:16, 4:14]
+    with ClassRaster(path) as raster:
+        assert raster.part_under(corner) == Window(6, 4, 10, 10)
+        assert raster.part_under(GeoBox((9, 9), PLACE * Affine.translation(90, 0), "EPSG:32633")) is None
+    expected = {i: int(n) for i, n in enumerate(np.bincount(IDS[part][SEEN[part]])) if n}
+    assert count_ids(path, under=corner) == expected
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_colours_and_several_bands_are_no_class_numbers(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "rgb.tif"
+    photometric = "RGB" if count > 2 else "MINISBLACK"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=4, width=4, count=count, dtype="uint8", crs="EPSG:32633",
+        transform=PLACE, photometric=photometric,
+    ) as dataset:  # fmt: skip
+        dataset.write(np.ones((count, 4, 4), np.uint8))
+        if count == 2:
+            dataset.colorinterp = (ColorInterp.gray, ColorInterp.undefined)
+    with pytest.raises(ConfigError, match=f"has {count} bands; needed is one band of class numbers; take"):
+        ClassRaster(path, "truth")
+
+
+def test_fractions_are_no_class_numbers(tmp_path: Path) -> None:
+    path = write_classes(tmp_path / "a.tif", "float32", "none")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write(IDS + 0.5, 1)
+    with pytest.raises(ConfigError, match="are not whole"):
+        count_ids(path)
