@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp
 
 from citycover.classes.legend import Legend, read_legend
 from citycover.classes.raster import ClassRaster
@@ -163,17 +162,11 @@ def _table_from(source: Legend, card: ModelCard, variant: str) -> dict[int, int]
 
 def _sheet(raster: ClassRaster, table: ClassTable, grid: GeoBox) -> Sheet:
     """A label raster whose metadata let it be evidence."""
-    path, dataset = raster.path, raster.dataset
+    path = Path(raster.path)
     if raster.grid.crs is None:
         raise ConfigError(
             f"labels {path} have no CRS, so they cannot be laid on the image; write one into the file "
             "(gdal_edit.py -a_srs EPSG:...)"
-        )
-    colours = {ColorInterp.red, ColorInterp.green, ColorInterp.blue}
-    if dataset.count >= 3 and (colours <= set(dataset.colorinterp) or dataset.count > 4):
-        raise ConfigError(
-            f"labels {path} have {dataset.count} bands: a picture, not labels; needed is one band of class "
-            "ids; name the raster that the picture was drawn from"
         )
     cell, pixel = pixel_ground_size(raster.grid), pixel_ground_size(grid)
     if min(cell) < _FINER * min(pixel):

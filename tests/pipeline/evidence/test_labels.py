@@ -143,7 +143,7 @@ def test_a_picture_of_labels_is_refused(tmp_path: Path) -> None:
     profile = {"driver": "GTiff", "height": 8, "width": 8, "count": 3, "dtype": "uint8"}
     with rasterio.open(path, "w", **profile, photometric="RGB", crs="EPSG:32633", transform=CORNER) as out:
         out.write(np.zeros((3, 8, 8), np.uint8))
-    with pytest.raises(ConfigError, match="have 3 bands: a picture, not labels"):
+    with pytest.raises(ConfigError, match="has 3 bands; needed is one band of class numbers"):
         understand(path)
 
 
