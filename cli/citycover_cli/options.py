@@ -70,6 +70,15 @@ Resample = Annotated[
     bool, typer.Option("--resample", help="Read at the model's GSD where the scene's is outside its limits.")
 ]
 
+AllowRemote = Annotated[
+    bool, typer.Option("--allow-remote", help="Files (VRT, WMS) may name others across the network.")
+]
+
+AllowPath = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DIR", help="Files may name others below DIR too, not only below their folder."),
+]
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished product.")]
 
 

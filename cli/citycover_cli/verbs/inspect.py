@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from citycover_cli import options
 from citycover_cli.cards import model_facts, print_model
+from citycover_cli.logs import logger
 from citycover_cli.output import print_json, print_table
 from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
     from citycover.scene.file import FileInfo
+    from citycover.scene.trust import Trust
 
 HELP = """Look at a scene (bands, grid, masks, statistics) or at a model (card, sha256, licence)."""
 
@@ -22,6 +26,8 @@ _MODEL_ENDINGS = (".pt", ".pt2")
 def run(
     what: Annotated[list[str], typer.Argument(metavar="SCENE...|MODEL", help="Raster files, or one model.")],
     statistics: Annotated[bool, typer.Option(help="Read a decimated image for statistics.")] = True,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     *,
     talk: Talk,
 ) -> None:
@@ -36,13 +42,18 @@ def run(
         else:
             print_model(model)
         return
-    _inspect_scene(what, statistics, talk.as_json)
+    from citycover.scene.trust import Trust
+
+    trust = Trust(allow_remote, tuple(Path(folder) for folder in allow_path or ()))
+    _inspect_scene(what, statistics, talk.as_json, trust)
 
 
-def _inspect_scene(paths: list[str], statistics: bool, as_json: bool) -> None:
-    from citycover.scene.file import describe_files
+def _inspect_scene(paths: list[str], statistics: bool, as_json: bool, trust: Trust) -> None:
+    from citycover.scene.file import describe_files, lost_sources
 
-    files = describe_files(paths)
+    files = describe_files(paths, trust)
+    if lost := lost_sources(files):
+        logger.warning(lost)
     facts = [
         _file_facts(info) | (_statistics(info) if statistics and not info.obstacle else {}) for info in files
     ]

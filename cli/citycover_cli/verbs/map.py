@@ -55,6 +55,8 @@ def run(
         str, typer.Option(help="Codec of the COGs: zstd, or deflate for old readers.")
     ] = "zstd",
     resample: options.Resample = False,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     overwrite: options.Overwrite = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")
@@ -91,6 +93,8 @@ def run(
         scheduler=scheduler,
         compress=options.check_choice("--compress", compress, ("zstd", "deflate")),
         resample=resample,
+        allow_remote=allow_remote,
+        allow_paths=tuple(allow_path or ()),
         overwrite=overwrite,
         restart=restart,
         verify_seams=verify_seams,

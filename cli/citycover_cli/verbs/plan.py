@@ -42,6 +42,8 @@ def run(
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
     resample: options.Resample = False,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     probe: Annotated[
         bool, typer.Option(help="Load the network and try it: settles the run and estimates its time.")
     ] = True,
@@ -71,6 +73,8 @@ def run(
         workers=workers,
         scheduler=scheduler,
         resample=resample,
+        allow_remote=allow_remote,
+        allow_paths=tuple(allow_path or ()),
     )
     job = prepare(request)
     facts = _settled(job) if probe else _draft(job)

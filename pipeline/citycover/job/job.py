@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from citycover.errors import ConfigError, SceneError
@@ -15,8 +17,8 @@ from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.plan import Plan
 from citycover.read.collar import constant_border
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
-from citycover.scene.assemble import describe_scene, fits
-from citycover.scene.file import describe_files
+from citycover.scene.assemble import assemble_scene, fits
+from citycover.scene.file import FileInfo, describe_files, lost_sources
 from citycover.scene.scene import Scene
 
 logger = logging.getLogger(__name__)
@@ -90,12 +92,19 @@ def prepare(request: MapRequest) -> Job:
         raise ConfigError("got both --aoi and --bbox; give one of them")
     if request.workers is not None and request.scheduler is not None:
         raise ConfigError("got both --workers and --scheduler; give one of them")
-    model = read_model_file(find_model(request.model)) if request.model else _fitting_builtin(request)
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if request.threads is not None and not 1 <= request.threads <= most:
+        raise ConfigError(f"got --threads {request.threads}; this machine takes 1 to {most}; give one a core")
+    given = read_model_file(find_model(request.model)) if request.model else None
+    files = describe_files(request.scene, request.trust)
+    model = given or _fitting_builtin(request, files)
     if model.card.untrained:
         logger.warning("model %s has random weights: its map means nothing; give it weights", model.card.name)
-    scene = describe_scene(
-        request.scene, model.card, bands=request.bands, nodata=request.nodata, resample=request.resample
+    scene = assemble_scene(
+        files, model.card, bands=request.bands, nodata=request.nodata, resample=request.resample
     )
+    if lost := lost_sources(files):
+        logger.warning(lost)
     area = None
     if request.aoi is not None:
         area = read_area(request.aoi, scene.grid)
@@ -106,9 +115,8 @@ def prepare(request: MapRequest) -> Job:
     return job
 
 
-def _fitting_builtin(request: MapRequest) -> ModelFile:
+def _fitting_builtin(request: MapRequest, files: Sequence[FileInfo]) -> ModelFile:
     """The first built-in model that takes the scene as it is."""
-    files = describe_files(request.scene)
     for info in files:
         if info.obstacle:
             raise SceneError(info.obstacle)

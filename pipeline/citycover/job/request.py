@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from citycover.errors import ConfigError
 from citycover.model.precision import Precision
+from citycover.scene.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,17 @@ class MapRequest:
     resample: bool = False
     overwrite: bool = False
     restart: bool = False
+    allow_remote: bool = False
+    """Files of the scene may name others across the network."""
+    allow_paths: tuple[str, ...] = ()
+    """Folders, beside their own, below which files of the scene may name others."""
     verify_seams: bool = False
     """Map some patches once more on a shifted grid, and say how much differs."""
+
+    @property
+    def trust(self) -> Trust:
+        """Which files the files of the scene may name in turn."""
+        return Trust(self.allow_remote, tuple(Path(folder) for folder in self.allow_paths))
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""

@@ -134,7 +134,7 @@ def _item(run: Finished, files: list[ProductFile]) -> ItemContent:
         gsd=scene.gsd / float(run.plan.scale),
         created=datetime.now(UTC),
         scene_time=scene.time,
-        inputs=tuple(path for path, _, _ in scene.fingerprints),
+        inputs=tuple(dict.fromkeys(band.path for group in scene.groups for band in group.bands)),
         model=ModelSource(card.name, card.version, str(run.job.model.path), run.job.model.sha256),
         files=tuple(files),
         software=versions(),

@@ -8,6 +8,7 @@ in one thread, which is closed in turn as soon as a block fails; blocks that fai
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ from citycover.scene.scene import BandSource
 
 _ATTEMPTS = 2
 """How often a block is tried before it is a hole: networks fail for a moment, disks do not."""
+
+_FAILURES = (RasterioError, UnicodeDecodeError)
+"""GDAL quotes a broken file byte by byte, and rasterio cannot read the quotation."""
 
 _POOL = 100
 """Sources that GDAL holds open at a time in all VRTs of a process (GDAL_MAX_DATASET_POOL_SIZE)."""
@@ -72,6 +76,7 @@ class BandFile:
         self._indexes = [band.index for band in self._bands]
         self._dtype = np.result_type(*(np.dtype(band.dtype) for band in self._bands))
         self._broken: dict[Window, str] = {}
+        self._losses = list(dict.fromkeys(loss for band in self._bands for loss in band.losses))
         first, last = self._places[0], self._places[-1]
         in_a_row = self._places == list(range(first, last + 1))
         self._slice = slice(first, last + 1) if in_a_row else None
@@ -96,12 +101,25 @@ class BandFile:
 
     def read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
         """Read the file's bands of a window into their places; clear `valid` where they are not."""
+        lost = [(part, loss) for loss in self._losses if (part := loss.window.clip(window))]
+        if not lost:
+            return self._read(window, values, valid)
+        holes = [Hole(part, loss.path, loss.reason) for part, loss in lost]
+        gaps = [part for part, _ in lost]
+        for gap in gaps:
+            valid[gap.shift(-window.row, -window.col).slices] = False
+        for part in around(window, gaps):
+            inside = part.shift(-window.row, -window.col).slices
+            holes += self._read(part, values[inside], valid[inside])
+        return holes
+
+    def _read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
         if not any(block.clip(window) for block in self._broken):
             try:
                 self._main = self._main or _Handle(self._path, self._bands)
                 self._read_part(self._main, window, values, valid)
                 return []
-            except RasterioError as error:
+            except _FAILURES as error:
                 logger.debug("%s: %s at %s, trying block by block", self._path, reason_of(error), window)
                 need_descriptors(_SPARE)  # too few look like a damaged file
                 self.close()
@@ -143,7 +161,7 @@ class BandFile:
                         self._alone = _Handle(self._path, self._bands)
                 self._read_part(self._alone, part, values, valid)
                 return None
-            except RasterioError as error:
+            except _FAILURES as error:
                 reason = reason_of(error)
                 need_descriptors(_SPARE)
                 self.close()
@@ -177,6 +195,19 @@ class BandFile:
             for place, plane in zip(self._places, pixels, strict=True):
                 values[:, :, place] = plane
         return pixels
+
+
+def around(window: Window, gaps: Sequence[Window]) -> Iterator[Window]:
+    """What is left of a window beside gaps in it, as rectangles: rows of it between the edges of gaps."""
+    rows = sorted({window.row, window.row_end, *(g.row for g in gaps), *(g.row_end for g in gaps)})
+    for top, bottom in itertools.pairwise(rows):
+        col = window.col
+        for gap in sorted((g for g in gaps if g.row <= top and g.row_end >= bottom), key=lambda g: g.col):
+            if gap.col > col:
+                yield Window(top, col, bottom - top, gap.col - col)
+            col = max(col, gap.col_end)
+        if col < window.col_end:
+            yield Window(top, col, bottom - top, window.col_end - col)
 
 
 def reason_of(error: BaseException) -> str:

@@ -29,6 +29,7 @@ from citycover.scene.bands import SceneBand
 from citycover.scene.choose import match_bands, pick_bands
 from citycover.scene.file import FileInfo, can_occur, describe_files
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Validity
+from citycover.scene.trust import Trust
 
 _PIXEL_TYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -64,6 +65,7 @@ def describe_scene(
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resample: bool = False,
+    trust: Trust = Trust(),  # noqa: B008 - a value
 ) -> Scene:
     """Describe the scene that files hold, for a model or, without a card, as it is.
 
@@ -73,11 +75,12 @@ def describe_scene(
         bands: names or numbers (from 1, over all files) in the order of the card's bands; None: by name.
         nodata: digital number of invalid pixels in every band, instead of the files' tags.
         resample: read at the card's GSD where the scene's lies outside the card's limits.
+        trust: which files the files may name in turn.
 
     Raises:
         SceneError: the files cannot be mapped, or not by this model; says what to do.
     """
-    return assemble_scene(describe_files(paths), card, bands=bands, nodata=nodata, resample=resample)
+    return assemble_scene(describe_files(paths, trust), card, bands=bands, nodata=nodata, resample=resample)
 
 
 def fits(card: ModelCard, files: Sequence[FileInfo], *, bands: Sequence[str] | None = None) -> str | None:
@@ -122,7 +125,9 @@ def assemble_scene(
         gsd=gsd,
         time=next((info.time for info in used if info.time), None),
         resampling=resampling,
-        fingerprints=tuple((info.path, info.size, info.mtime_ns) for info in used),
+        fingerprints=tuple(
+            dict.fromkeys(f for info in used for f in ((info.path, info.size, info.mtime_ns), *info.beside))
+        ),
     )
 
 
@@ -227,7 +232,8 @@ def _source(band: _Band, title: str, nodata: float | None, picked: set[tuple[str
         tag = nodata
     if validity == "none" and tag is not None:
         validity = "nodata"
-    return BandSource(info.path, index, title, band.dtype, tag, validity)
+    losses = tuple(dict.fromkeys(loss for where, loss in info.losses if where in {None, index}))
+    return BandSource(info.path, index, title, band.dtype, tag, validity, losses)
 
 
 def _alpha_is_data(info: FileInfo, picked: set[tuple[str, int]]) -> bool:

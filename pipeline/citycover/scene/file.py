@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,23 @@ import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 
 from citycover.errors import SceneError
 from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.scene import Validity
+from citycover.scene.sources import (
+    BandLoss,
+    Fingerprint,
+    SourceLook,
+    check_sources,
+    fingerprints,
+    nested_paths,
+)
+from citycover.scene.trust import REMOTE_DRIVERS, Trust
+from citycover.scene.vrt import parse_sources, read_sources
 
 _TAGS_OF_TIME = ("ACQUISITIONDATETIME", "NITF_IDATIM", "TIFFTAG_DATETIME")
 
@@ -73,6 +84,10 @@ class FileInfo:
     """Bytes; 0 where unknown."""
     mtime_ns: int
     """Modification time; 0 where unknown."""
+    beside: tuple[Fingerprint, ...] = ()
+    """Other files that its pixels come from: the sources of a mosaic at any depth, a mask beside it."""
+    losses: tuple[BandLoss, ...] = ()
+    """Parts of a mosaic that are known to be lost."""
 
     @property
     def name(self) -> str:
@@ -80,38 +95,91 @@ class FileInfo:
         return Path(self.path).name
 
 
-def describe_files(paths: Sequence[str | Path]) -> tuple[FileInfo, ...]:
-    """Read the metadata of files.
+def describe_files(paths: Sequence[str | Path], trust: Trust = Trust()) -> tuple[FileInfo, ...]:  # noqa: B008
+    """Read the metadata of files, and of the files that they name in turn.
 
     Raises:
-        SceneError: a file is missing, unreadable or not a raster.
+        SceneError: a file is missing, unreadable, not a raster, or names files that it may not.
     """
     if not paths:
         raise SceneError("no scene was given; name at least one raster file")
-    return tuple(_describe_file(path) for path in paths)
+    return tuple(_describe_file(path, trust) for path in paths)
 
 
-def _describe_file(path: str | Path) -> FileInfo:
+def _describe_file(path: str | Path, trust: Trust) -> FileInfo:
     where = _absolute(path)
     local = Path(where)
     is_local = local.exists()
+    if is_local and not (local.is_file() or local.is_dir()):
+        raise SceneError(f"{path} is a pipe, socket or device; a scene is read more than once; give a file")
     if not is_local and not _is_connection(where):
         raise SceneError(f"{path}: there is no such file; check the path")
     if is_local and local.is_file() and local.stat().st_size == 0:
         raise SceneError(f"{path}: the file is empty (0 bytes); fetch or copy it again")
+    check_sources(where, trust)  # before GDAL opens it, and with it its sources
     try:
         with rasterio.Env(**READ_OPTIONS), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `obstacle` says it better
-            with rasterio.open(where) as dataset:
-                return _read_info(where, dataset, local.stat() if is_local else None)
+            with _open(where, trust) as dataset:
+                info = _read_info(where, dataset, local.stat() if is_local else None)
+                return _with_sources(info, dataset, trust)
     except (RasterioError, UnicodeDecodeError) as error:  # GDAL quotes a broken file byte by byte
         if local.is_dir():
             raise SceneError(f"{path} is a folder; a scene is one or more raster files; name them") from None
         said = brief_reason(error).replace(f"'{where}'", "").replace(where, "").strip(" :'")
         raise SceneError(
             f"{path} cannot be opened as a raster (GDAL: {said}); "
-            f"a scene is a GeoTIFF, JPEG 2000, VRT or the like; check that the file is whole"
+            f"a scene is a GeoTIFF, JPEG 2000, VRT or the like; check that the file is whole; "
+            f"formats that fetch their pixels elsewhere (WMS, WMTS, STAC tables) need --allow-remote"
         ) from None
+
+
+def _open(path: str, trust: Trust) -> Any:
+    """Open a file in a format that holds its pixels itself; connection strings are the user's own words."""
+    if trust.remote or _is_connection(path):
+        return rasterio.open(path)
+    with rasterio.Env() as env:
+        drivers = [name for name in env.drivers() if name not in REMOTE_DRIVERS]
+    return DatasetReader(path, driver=drivers)
+
+
+def _with_sources(info: FileInfo, dataset: Any, trust: Trust) -> FileInfo:
+    """Add the files that the pixels come from, and what of them is lost."""
+    if info.driver != "VRT":
+        beside = [name for name in dataset.files if name.endswith(".msk")]
+        return replace(info, beside=fingerprints(beside)) if beside else info
+    sources = read_sources(info.path)
+    if sources is None:  # in an archive, across the network, or a `vrt://` of the user's own
+        sources = parse_sources(
+            dataset.tags(ns="xml:VRT").get("xml:VRT", "<VRTDataset/>").encode(), _named(info.path)
+        )
+        check_sources(_named(info.path), trust, sources)
+    losses = SourceLook().losses(sources, info.shape)
+    lost = {loss.path for _, loss in losses}
+    if lost and lost >= {source.path for source in sources if source.placed}:
+        raise SceneError(
+            f"{info.path}: none of its {len(lost)} sources can be read ({losses[0][1].path}: "
+            f"{losses[0][1].reason}); bring them back, or make the mosaic anew (gdalbuildvrt)"
+        )
+    return replace(info, beside=fingerprints(list(nested_paths(sources))), losses=tuple(losses))
+
+
+def _named(path: str) -> str:
+    """The file behind `vrt://file?options`."""
+    return path.removeprefix("vrt://").partition("?")[0] if path.startswith("vrt://") else path
+
+
+def lost_sources(files: Sequence[FileInfo]) -> str | None:
+    """A warning of what is known to be lost before anything is read; None: nothing is."""
+    losses = {loss.path: (info, loss) for info in files for _, loss in info.losses}
+    if not losses:
+        return None
+    total = len({source[0] for info in files if info.losses for source in info.beside})
+    info, first = next(iter(losses.values()))
+    return (
+        f"{len(losses)} of {total} sources of {info.name} cannot be read ({first.path}: {first.reason}); "
+        f"their places become nodata"
+    )
 
 
 def _absolute(path: str | Path) -> str:

@@ -9,7 +9,20 @@ from typing import Literal
 
 from odc.geo.geobox import GeoBox
 
+from citycover.geometry.window import Window
+
 Validity = Literal["none", "nodata", "mask", "alpha"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A part of a file that is known to be lost before it is read: a source of a mosaic is not there."""
+
+    window: Window
+    """In pixels of the file."""
+    path: str
+    """What is missing or wrong."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,8 @@ class BandSource:
     """Digital number of invalid pixels (tag or `--nodata`); NaN is a number here, None: there is none."""
     validity: Validity
     """Where validity comes from, beside NaN in float bands, which is always invalid."""
+    losses: tuple[Loss, ...] = ()
+    """Parts that are known to be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +81,8 @@ class Scene:
     resampling: str | None = None
     """GDAL resampling with which files are warped onto the grid; None: read as they are."""
     fingerprints: tuple[tuple[str, int, int], ...] = field(default=())
-    """(path, size in bytes, modification time in ns) of every file: identity for resume, not content."""
+    """(path, size in bytes, modification time in ns) of every file, sources of mosaics included: identity for
+    resume, not content."""
 
     @property
     def grid(self) -> GeoBox:
