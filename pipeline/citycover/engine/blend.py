@@ -88,18 +88,18 @@ class RowBlender:
         """Rise on the left with the stripe that the left neighbour kept, keep the right stripe falling."""
         fx = self.feather[1]
         ramp = _ramp(fx, str(votes.device))
-        kept = votes[..., -fx:] * (1 - ramp)
+        kept = votes[..., -fx:] * (1 - ramp)  # (n, class, S + f, f)
         votes[..., :fx] *= ramp
         if self._left is not None and self._left_of == first - 1:
             votes[0, ..., :fx] += self._left
-        votes[1:, ..., :fx] += kept[:-1]
+        votes[1:, ..., :fx] += kept[:-1]  # the right stripe of each onto the left one of the next
         self._left, self._left_of = (None, -1) if last_column else (kept[-1].clone(), first + len(votes) - 1)
 
     def _blend_rows(self, vote: Tensor, column: int, last_row: bool) -> None:
         """The same along y for one (class, S + f, S + f) window that is already blended along x."""
         fy = self.feather[0]
-        ramp = _ramp(fy, str(vote.device))[:, None]
-        kept = None if last_row else vote[:, -fy:] * (1 - ramp)
+        ramp = _ramp(fy, str(vote.device))[:, None]  # (f, 1)
+        kept = None if last_row else vote[:, -fy:] * (1 - ramp)  # (class, f, S + f)
         vote[:, :fy] *= ramp
         above = self._above.pop(column, None)
         if above is not None:
@@ -135,9 +135,9 @@ class BestClass:
         Returns:
             (y, x) uint8 ids, and (y, x) uint8 confidence: round(255 p), at least 1 since 0 is nodata.
         """
-        keys = probabilities.view(torch.int32)
+        keys = probabilities.view(torch.int32)  # (class, y, x)
         keys.bitwise_and_(~self.mask).bitwise_or_(self.codes[:, None, None])
-        best = keys[0]
+        best = keys[0]  # (y, x)
         for key in keys[1:].unbind(0):
             torch.maximum(best, key, out=best)
         codes = best & self.mask  # (y, x)

@@ -57,10 +57,10 @@ class _Rows:
     at: int = -1
     """First row of the spare ones."""
     spare: tuple[NDArray[Any], NDArray[np.bool_]] | None = None
-    """Rows that were decoded with their block but not asked for yet."""
+    """(y, x, band) and (y, x) of rows that were decoded with their block but not asked for yet."""
 
     def read_into(self, row: int, values: NDArray[Any], valid: NDArray[np.bool_]) -> None:
-        """Fill (rows, cols, band) `values` and (rows, cols) `valid` with raster rows from `row` on."""
+        """Fill (y, x, band) `values` and (y, x) `valid` with raster rows from `row` on."""
         done = 0
         while done < len(values):
             done += self._from_spare(row + done, values[done:], valid[done:]) or self._decode(
@@ -70,7 +70,9 @@ class _Rows:
     def _from_spare(self, row: int, values: NDArray[Any], valid: NDArray[np.bool_]) -> int:
         if self.spare is None or not self.at <= row < self.at + len(self.spare[0]):
             return 0
-        kept_values, kept_valid = (a[row - self.at :][: len(values)] for a in self.spare)
+        kept_values, kept_valid = (
+            a[row - self.at :][: len(values)] for a in self.spare
+        )  # (y, x, band), (y, x)
         values[: len(kept_values)] = kept_values
         valid[: len(kept_values)] = kept_valid
         return len(kept_values)
@@ -189,7 +191,7 @@ class StripSource:
         self.rows.read_into(row, values[:, a:b], valid[:, a:b])
         missing = ~valid[:, a:b]
         if missing.any():
-            np.copyto(values[:, a:b], self.fills, where=missing[..., None])
+            np.copyto(values[:, a:b], self.fills, where=missing[..., None])  # (band,) into (y, x, band)
         to, source = self.mirror
         if len(to):
             values[:, to] = values[:, source]
@@ -215,5 +217,8 @@ class _Span:
     low: int
     high: int
     values: NDArray[Any]
+    """(y, x, band) views into the store."""
     valid: NDArray[np.bool_]
+    """(y, x)."""
     store: tuple[NDArray[Any], NDArray[np.bool_]]
+    """Memory, at least as high, that a later span takes over."""

@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
-from citycover.plan.layers import CLASSES, USUAL, Layer, layers_named
+from citycover.plan.layers import CLASSES, LAYERS, USUAL, Layer, layers_named
 from citycover.product.record import read_record
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def open_product(folder: str | Path) -> xr.Dataset:
         )
     record = read_record(folder / "run.json")
     maps = {}
-    for layer in USUAL:
+    for layer in (layer for layer in LAYERS if (folder / layer.file).is_file()):
         raster = rioxarray.open_rasterio(folder / layer.file, chunks={"y": 2048, "x": 2048})
         assert isinstance(raster, xr.DataArray), "a COG of one band is one array"
         maps[layer.name] = raster.squeeze("band", drop=True)

@@ -13,7 +13,7 @@ from citycover.draw.preview import PreviewInput, write_preview
 from citycover.files.atomic import write_atomic
 from citycover.geometry.window import Window
 from citycover.plan.fit import MAX_BLOCK_WIDTH
-from citycover.plan.layers import CLASSES, USUAL, Layer
+from citycover.plan.layers import CLASSES, Layer, layers_named
 from citycover.product.cog import CogInfo, Compression, write_cog
 from citycover.product.finished import Finished, versions
 from citycover.product.folder import publish_files
@@ -60,13 +60,14 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
     Two at once, so that one is hashed while the other is encoded; one after the other where the raster is
     wider than a block, because each holds two rows of tiles, and memory must not grow with the raster.
     """
-    bands = {layer.name: _band(layer, run) for layer in USUAL}
+    layers = layers_named(run.store.arrays)
+    bands = {layer.name: _band(layer, run) for layer in layers}
     workers = 2 if run.plan.shape[1] <= MAX_BLOCK_WIDTH else 1
     with ThreadPoolExecutor(workers, thread_name_prefix="publish") as pool:
-        writing = [pool.submit(_write_raster, run, staging, layer, bands[layer.name]) for layer in USUAL]
+        writing = [pool.submit(_write_raster, run, staging, layer, bands[layer.name]) for layer in layers]
         written = dict(zip(bands, (one.result() for one in writing), strict=True))
     files = []
-    for layer in USUAL:
+    for layer in layers:
         path = staging / layer.file
         files.append(describe_cog(path, bands[layer.name], written[layer.name]))
         if layer.categorical:

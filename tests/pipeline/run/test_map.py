@@ -28,10 +28,10 @@ from citycover.run.map import map_scene
 
 @pytest.fixture
 def request_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MapRequest:
-    """A map in four blocks."""
+    """A map in six blocks: a stop at the first is heard, for the third waits until the first is written."""
     monkeypatch.setattr(fit, "MAX_BLOCK_HEIGHT", fit.CHUNK)
     monkeypatch.setattr(fit, "MAX_BLOCK_WIDTH", fit.CHUNK)
-    scene = write_scene(tmp_path / "scene.tif", (600, 700))
+    scene = write_scene(tmp_path / "scene.tif", (600, 1100))
     return MapRequest(
         (str(scene),), tmp_path / "out", "spectral-rgbn", window=256, batch=1, precision="fp32", threads=1
     )
