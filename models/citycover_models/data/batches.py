@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,11 @@ class LabelledBatch:
     """(n, y, x) int64 channels; `IGNORE` where there is none or the image is invalid."""
     class_weights: Tensor | None = None
     """(channel,), mean 1; None: all classes weigh the same."""
+
+    def to(self, device: torch.device) -> LabelledBatch:
+        """The same chips on a device."""
+        images = self.images.to(device, non_blocking=True)
+        return replace(self, images=images, labels=self.labels.to(device, non_blocking=True))
 
 
 class _Chips(Dataset[tuple[Tensor, Tensor] | CitycoverError]):

@@ -18,10 +18,13 @@ CHECKPOINT = "checkpoint.pt"
 RESULT = "result.json"
 """There once it is finished."""
 
+BEST = "best.safetensors"
+"""The weights to keep, of a training that may end early."""
+
 _LOCK = ".lock"
 
 _OURS = (
-    "metrics.jsonl", "curves.png", "predictions-*.png", "events/events.*", "best.safetensors",
+    "metrics.jsonl", "curves.png", "predictions-*.png", "events/events.*", BEST,
     "broken-batch.safetensors", "weights.safetensors", "model.pt", CHECKPOINT, RESULT, "plan.json",
 )  # fmt: skip
 """Every name that a training writes; plan.json goes last, so that a broken clearing can be gone on with."""

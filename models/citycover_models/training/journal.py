@@ -94,6 +94,39 @@ class Journal:
         write_atomic(self._folder / "curves.png", lambda file: figure.savefig(file, format="png", dpi=110))
 
 
+class Pace:
+    """How it goes: losses and pixels since the last row, and when somebody was last told."""
+
+    def __init__(self) -> None:
+        self._losses: list[float] = []
+        self._pixels = 0
+        self._began = self._spoken = time.perf_counter()
+
+    @property
+    def is_second(self) -> bool:
+        """Whether nobody was told for a second."""
+        return time.perf_counter() - self._spoken >= 1
+
+    def add(self, loss: float, pixels: int) -> None:
+        """Of one step."""
+        self._losses.append(loss)
+        self._pixels += pixels
+
+    def turn(self) -> dict[str, float]:
+        """Mean loss and 10^6 pixels a second since the last turn."""
+        began, self._began = self._began, time.perf_counter()
+        row = {
+            "loss": float(np.mean(self._losses)),
+            "mpx_per_s": self._pixels / 1e6 / max(self._began - began, 1e-9),
+        }
+        self._losses, self._pixels = [], 0
+        return row
+
+    def spoke(self) -> None:
+        """Somebody was told now."""
+        self._spoken = time.perf_counter()
+
+
 def draw_predictions(
     path: Path,
     images: NDArray[Any],

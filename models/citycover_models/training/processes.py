@@ -5,12 +5,41 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from citycover.errors import ConfigError
 from citycover.machine.device import choose_device
 from citycover_models.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Those that learn together, as one of them sees them."""
+
+    rank: int
+    """Of this process; 0 judges, writes and talks."""
+    world: int
+    """How many they are."""
+    device: torch.device
+    """Of this process."""
+
+    def anyone(self, flag: bool) -> bool:
+        """Whether any process says so: they end after the same step, or one would wait for the others."""
+        if self.world == 1:
+            return flag
+        said = torch.tensor(int(flag), device=self.device)
+        torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
+        return bool(said)
+
+    def agreed(self, scores: dict[str, float]) -> dict[str, float]:
+        """Scores of the first process, in all: statistics of BatchNorm differ a little between them."""
+        if self.world > 1:
+            shared = [scores]
+            torch.distributed.broadcast_object_list(shared, device=self.device)
+            (scores,) = shared
+        return scores
 
 
 def check_share(recipe: Recipe, world: int) -> None:
@@ -27,19 +56,19 @@ def check_share(recipe: Recipe, world: int) -> None:
 
 
 @contextmanager
-def join_processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
-    """(rank, world, device); joins the others where torchrun started this process."""
+def join_processes(device: str) -> Iterator[Processes]:
+    """This process alone, or with the others where torchrun started it."""
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     chosen = choose_device(device)
     if chosen.type == "cuda" and ":" not in device:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if world == 1:
-        yield 0, 1, chosen
+        yield Processes(0, 1, chosen)
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield rank, world, chosen
+        yield Processes(rank, world, chosen)
     finally:
         torch.distributed.destroy_process_group()

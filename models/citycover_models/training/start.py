@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import time
 
+import torch
+
+from citycover_models.catalogue.preset import AerialPreset
 from citycover_models.catalogue.registry import find_aerial
 from citycover_models.data.sampling import SamplePlan, plan_samples
 from citycover_models.data.statistics import measure_statistics
+from citycover_models.imagery.aerial import AerialStatistics
 from citycover_models.training.checkpoint import Checkpoint, identity_of, read_checkpoint
+from citycover_models.training.finish import finish
 from citycover_models.training.folder import CHECKPOINT, training_folder
 from citycover_models.training.loop import Run
-from citycover_models.training.processes import check_share, join_processes
+from citycover_models.training.processes import Processes, check_share, join_processes
 from citycover_models.training.record import write_plan
 from citycover_models.training.request import Trained, TrainRequest, TrainWatch
-from citycover_models.training.setup import identity_of_weights, stamp_of, warn_of
+from citycover_models.training.setup import (
+    begin_with,
+    build_network,
+    class_weights_of,
+    identity_of_weights,
+    stamp_of,
+    warn_of,
+)
+from citycover_models.training.trainee import Trainee
 
 
 def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
@@ -29,12 +42,14 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
     recipe, training_set = request.recipe, request.training_set
     preset = find_aerial(recipe.network)
     with (
-        join_processes(request.device) as (rank, world, device),
-        training_folder(request.out, resume=request.resume, overwrite=request.overwrite, rank=rank) as clear,
+        join_processes(request.device) as processes,
+        training_folder(
+            request.out, resume=request.resume, overwrite=request.overwrite, rank=processes.rank
+        ) as clear,
     ):
-        check_share(recipe, world)
+        check_share(recipe, processes.world)
         plan = plan_of(request)
-        if rank == 0:
+        if processes.rank == 0:
             warn_of(plan, recipe, training_set.legend)
         statistics = measure_statistics(training_set.pairs, plan)
         identity = identity_of(
@@ -50,15 +65,37 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         state = Checkpoint(identity)
         if request.resume and (request.out / CHECKPOINT).is_file():
             state = read_checkpoint(request.out / CHECKPOINT, identity)
-        run = Run(request, preset, plan, statistics, state, device, rank, world)
+        trainee = _trainee(request, preset, plan, statistics, processes)
+        if state.step:
+            trainee.restore(state)
         if not request.resume:
             clear()
-        if rank == 0:
+        if processes.rank == 0:
             write_plan(request, plan, statistics)
         watch.planned(plan, state.step)
+        run = Run(request, plan, statistics, trainee, state, processes)
         run.learn(watch)
-        model = run.finish() if rank == 0 else request.out / "model.pt"
-        return Trained(request.out, model, run.step, time.perf_counter() - begin, state.kept, run.knowledge)
+        knowledge = finish(run, preset) if processes.rank == 0 else None
+        seconds = time.perf_counter() - begin
+        return Trained(request.out, request.out / "model.pt", state.step, seconds, state.kept, knowledge)
+
+
+def _trainee(
+    request: TrainRequest,
+    preset: AerialPreset,
+    plan: SamplePlan,
+    statistics: AerialStatistics,
+    processes: Processes,
+) -> Trainee:
+    """The network with the weights that a training begins with."""
+    recipe = request.recipe
+    torch.manual_seed(request.seed)
+    network = build_network(preset, recipe, len(request.training_set.legend.ids), statistics)
+    if request.weights:
+        measured = {k: v.clone() for k, v in network.named_buffers() if "normalise" in k}
+        begin_with(network, request.weights)
+        network.load_state_dict(measured, strict=False)  # of these images, not of those before
+    return Trainee(network, recipe, class_weights_of(plan, recipe), processes)
 
 
 def plan_of(request: TrainRequest) -> SamplePlan:

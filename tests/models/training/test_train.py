@@ -69,6 +69,8 @@ def test_training_lowers_the_loss(city: Path, tmp_path: Path) -> None:
     losses = [row["loss"] for row in rows if "loss" in row]
     scores = [row["validation_miou"] for row in rows if "validation_miou" in row]
     assert losses[-1] < 0.9 * losses[0] and scores[-1] > scores[0]
+    ends = {row["step"] for row in rows if "loss" in row}
+    assert ends >= set(range(4, 33, 4)), "however fast an epoch is, its end has a row"
 
 
 def stop_after(step: int) -> TrainWatch:
@@ -87,9 +89,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 
     note = module.Run._note
 
-    def stopping(self: Any, *arguments: Any) -> None:
-        note(self, *arguments)
-        if self.step == 4:  # in the middle of the second epoch
+    def stopping(self: Any, *arguments: Any, **named: Any) -> None:
+        note(self, *arguments, **named)
+        if self.state.step == 4:  # in the middle of the second epoch
             stop.set()
 
     monkeypatch.setattr(module.Run, "_note", stopping)
@@ -121,7 +123,7 @@ from training_sets import training_set_of, small_recipe
 save = module.Run._save
 def dying(self):
     save(self)
-    if self.step == 3:
+    if self.state.step == 3:
         os.kill(os.getpid(), 9)
 module.Run._save = dying
 training_set, out = training_set_of(Path(sys.argv[1])), Path(sys.argv[2])
@@ -238,17 +240,17 @@ def test_class_without_labels_is_pointed_out(
 def test_a_run_killed_after_its_early_stop_learns_no_more(
     city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from citycover_models.training import loop as module
+    from citycover_models.training import loop, start
 
     wild = {"patience": 1, "epochs": 9}
 
-    def die(_self: object) -> Path:
+    def die(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
     scores = {"validation_miou": 0.5, "validation_accuracy": 0.5}
-    monkeypatch.setattr(module.Run, "_validate", lambda _self, _epoch: scores)
+    monkeypatch.setattr(loop, "validate", lambda *_arguments: scores)
     with monkeypatch.context() as dying:
-        dying.setattr(module.Run, "finish", die)
+        dying.setattr(start, "finish", die)
         with pytest.raises(KeyboardInterrupt):
             train(request(city, tmp_path / "run", wild))
     resumed = train(request(city, tmp_path / "run", wild, resume=True))

@@ -1,0 +1,111 @@
+"""The network that learns: its weights, their running mean, and the optimiser that moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from citycover_models.blocks.learnable import Learnable
+from citycover_models.data.batches import LabelledBatch
+from citycover_models.methods.learner import Learner
+from citycover_models.methods.method import Moment
+from citycover_models.training.checkpoint import Checkpoint
+from citycover_models.training.processes import Processes
+from citycover_models.training.recipe import Recipe
+from citycover_models.training.setup import make_optimiser, running_mean
+
+
+class Trainee:
+    """A network on its device, in one process or in each of several.
+
+    Args:
+        network: with the weights to begin with.
+        recipe: method, optimiser, and whether a running mean is kept.
+        class_weights: see `Learner`.
+        processes: that learn together.
+    """
+
+    def __init__(
+        self,
+        network: Learnable,
+        recipe: Recipe,
+        class_weights: Sequence[float] | None,
+        processes: Processes,
+    ) -> None:
+        self._recipe, self._device = recipe, processes.device
+        self.network = network
+        network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._learner: nn.Module = Learner(network, recipe.method, class_weights).to(processes.device)
+        if processes.world > 1:
+            idle = recipe.method.name == "ce"  # leaves alone what only another method uses: coarse heads
+            self._learner = DistributedDataParallel(self._learner, find_unused_parameters=idle)
+        self._optimiser = make_optimiser(recipe.optimiser, network)
+        self._mean = running_mean(network, recipe.ema)
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network whose weights count: the running mean, where there is one."""
+        return self._mean.module if self._mean is not None else self.network
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the last move."""
+        return float(self._optimiser.param_groups[0]["lr"])
+
+    @property
+    def sound(self) -> bool:
+        """Whether every weight is a finite number."""
+        return all(bool(p.isfinite().all()) for p in self.network.parameters())
+
+    def precision(self) -> Any:
+        """A context: bf16 where recipe and device allow it."""
+        fast = self._device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if self._recipe.amp == "auto" and fast:
+            return torch.autocast(self._device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def loss(self, batch: LabelledBatch, moment: Moment) -> Tensor:
+        """What the method says of a batch on the device."""
+        with self.precision():
+            loss: Tensor = self._learner(batch.images, batch.labels, moment)
+        return loss
+
+    def score(self, images: Tensor) -> Tensor:
+        """Raw (n, band, y, x) -> scores by the weights that count, as the network that maps gives them."""
+        with self.precision():
+            scores: Tensor = self.kept.eval()(images.to(self._device))
+        return scores
+
+    def move(self, rate: float) -> None:
+        """One step of the optimiser with the gradients that were gathered."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        if self._recipe.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        if self._mean is not None:
+            self._mean.update_parameters(self.network)
+
+    def restore(self, state: Checkpoint) -> None:
+        """Become what a checkpoint holds."""
+        self.network.load_state_dict(state.network)
+        self._optimiser.load_state_dict(state.optimiser)
+        if self._mean is not None and state.mean is not None:
+            self._mean.load_state_dict(state.mean)
+        for name, weight in self.network.named_parameters():
+            if name in state.gradients:
+                weight.grad = torch.empty_like(weight).copy_(state.gradients[name])
+
+    def store(self, state: Checkpoint, *, gathering: bool) -> None:
+        """Put everything into a checkpoint; gradients too while they are being gathered."""
+        state.network = self.network.state_dict()
+        state.optimiser = self._optimiser.state_dict()
+        state.mean = self._mean.state_dict() if self._mean is not None else None
+        weights = self.network.named_parameters() if gathering else ()
+        state.gradients = {name: w.grad for name, w in weights if w.grad is not None}
