@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 HELP = """Look at a scene (bands, grid, masks, statistics) or at a model (card, sha256, licence)."""
 
+_LOOK = 1024
+"""Pixels of a side that statistics are taken from."""
+
 _MODEL_ENDINGS = (".pt", ".pt2")
 
 
@@ -96,18 +99,24 @@ def _file_facts(info: FileInfo) -> dict[str, Any]:
 def _statistics(info: FileInfo) -> dict[str, Any]:
     """Smallest, mean and largest digital number of each band, and the share of valid pixels."""
     import numpy as np
-    import rasterio
+    from rasterio.errors import RasterioError
 
-    with rasterio.open(info.path) as dataset:
-        scale = max(1.0, max(dataset.shape) / 1024)
-        shape = (dataset.count, max(1, int(dataset.height / scale)), max(1, int(dataset.width / scale)))
-        try:
-            pixels = dataset.read(out_shape=shape, masked=True)
-        except rasterio.errors.RasterioError as error:
-            return {"statistics": f"cannot be read: {error}"}
+    from citycover.read.small import read_small
+
+    try:
+        pixels = read_small({info.path: range(1, len(info.bands) + 1)}, _LOOK)
+    except RasterioError as error:
+        return {"statistics": f"cannot be read: {error}"}
+    if pixels is None:
+        return {"statistics": "none: a look would take too long; make overviews (gdaladdo file)"}
     if np.iscomplexobj(pixels):
         return {}
     pixels = np.ma.masked_invalid(pixels.astype("float64"))
+    clear = np.zeros(pixels.shape[1:], np.bool_)
+    for plane, colour in zip(pixels, info.colours, strict=True):
+        if colour == "alpha":
+            clear |= plane.filled(0) == 0
+    pixels[:, clear] = np.ma.masked
     lines = [
         "no valid pixel" if band.count() == 0 else f"{band.min():g} .. {band.mean():.5g} .. {band.max():g}"
         for band in pixels

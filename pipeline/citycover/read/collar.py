@@ -1,35 +1,25 @@
 """Find nodata that no tag declares: one constant that touches the border of a scene.
 
-A hint for the user, never a guess that changes a map. Looks at a small version of the scene: through
-overviews or a decimated read where that is cheap, else at single pixels on a coarse lattice, because reading
-all of a large file only to warn would cost more than the warning is worth.
+A hint for the user, never a guess that changes a map. Looks at a small version of the scene (`small.py`),
+because reading all of a large file only to warn would cost more than the warning is worth.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterioWindow
 
-from citycover.files.gdal import READ_OPTIONS
-from citycover.scene.scene import Scene, SceneGroup
+from citycover.read.small import HINT_BYTES, read_small
+from citycover.scene.scene import Scene
 
 COLLAR_SHARE = 0.01
 """Share of a scene above which a constant at its border is worth a warning."""
 
 _SIDE = 1000
 """Pixels of the small version along the longer side."""
-
-_CHEAP_PIXELS = 1 << 22
-"""A file of so many pixels is decoded whole without a second thought."""
-
-_LATTICE = 32
-"""Points of the lattice along each side."""
 
 
 def constant_border(scene: Scene) -> tuple[float | None, float]:
@@ -40,71 +30,26 @@ def constant_border(scene: Scene) -> tuple[float | None, float]:
 
     Returns:
         The number and its share of all pixels; (None, 0.0) where the share is at most `COLLAR_SHARE`, where
-        the scene declares what is invalid, or where it cannot be read.
+        the scene declares what is invalid, or where it cannot be read cheaply.
     """
     group = scene.groups[0]
     if any(band.validity != "none" for band in group.bands):
         return None, 0.0
+    places: dict[str, list[int]] = {}
+    for band in group.bands:
+        places.setdefault(band.path, []).append(band.index)
     try:
-        with rasterio.Env(**READ_OPTIONS, GDAL_CACHEMAX=_cache_bytes(group)):
-            pixels = _read_small(group)
+        small = read_small(places, _SIDE, HINT_BYTES)
     except RasterioError:
         return None, 0.0  # reading for the map reports what is wrong, with its place
+    if small is None:
+        return None, 0.0
+    pixels = np.moveaxis(np.ma.getdata(small), 0, 2)  # (y, x, band)
     value = _frequent_border(pixels)
     if value is None or value not in (pixels.min(), pixels.max()):
         return None, 0.0  # fill lies at an end of the range; smooth water or cloud seldom does
     share = float(_from_border((pixels == value).all(axis=2)).mean())
     return (value, share) if share > COLLAR_SHARE else (None, 0.0)
-
-
-def _cache_bytes(group: SceneGroup) -> int:
-    """Two rows of blocks: a decimated read goes line by line, and would decode each block for every line."""
-    rows = 2 * min(group.block[0], group.shape[0]) * group.shape[1]
-    return max(8 << 20, rows * len(group.bands) * np.dtype(group.dtype).itemsize)
-
-
-def _read_small(group: SceneGroup) -> NDArray[Any]:
-    """(y, x, band) of a small version of the scene, nearest neighbour: constants stay constant."""
-    places: dict[str, list[int]] = {}
-    for band in group.bands:
-        places.setdefault(band.path, []).append(band.index)
-    planes: list[NDArray[Any]] = []
-    with contextlib.ExitStack() as stack:
-        datasets = [stack.enter_context(rasterio.open(path)) for path in places]
-        cheap = all(map(_is_cheap, datasets))  # of one shape, whichever of the files have overviews
-        for dataset, indexes in zip(datasets, places.values(), strict=True):
-            planes.extend(_small_planes(dataset, indexes, cheap))
-    return np.stack(planes, axis=2)
-
-
-def _factor(dataset: Any) -> float:
-    longer = int(max(dataset.height, dataset.width))
-    return max(1.0, longer / _SIDE)
-
-
-def _is_cheap(dataset: Any) -> bool:
-    """Whether the small version can be read without decoding too much."""
-    useful = [f * f for f in dataset.overviews(1) if f <= _factor(dataset)]
-    return bool(dataset.height * dataset.width <= _CHEAP_PIXELS * max(useful, default=1))
-
-
-def _small_planes(dataset: Any, indexes: list[int], cheap: bool) -> NDArray[Any]:
-    height, width = dataset.height, dataset.width
-    if cheap:
-        factor = _factor(dataset)
-        shape = (len(indexes), max(1, round(height / factor)), max(1, round(width / factor)))
-        planes: NDArray[Any] = dataset.read(indexes, out_shape=shape)
-        return planes
-    rows, cols = _cell_centres(height), _cell_centres(width)
-    points = np.empty((len(indexes), len(rows), len(cols)), np.dtype(dataset.dtypes[indexes[0] - 1]))
-    for y, row in enumerate(rows):
-        for x, col in enumerate(cols):
-            points[:, y, x] = dataset.read(indexes, window=RasterioWindow(col, row, 1, 1))[:, 0, 0]
-    return points
-
-
-def _cell_centres(length: int) -> list[int]:
-    return [int((i + 0.5) * length / _LATTICE) for i in range(_LATTICE)]
 
 
 def _frequent_border(pixels: NDArray[Any]) -> float | None:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.geometry.window import Window
+from citycover.read.small import SHOWN_BYTES, decoded_bytes
 from citycover.scene.scene import BandSource, Scene
-
-_DECODE_LIMIT = 150_000_000
-"""Pixels of a file without overviews that are worth decoding for a picture."""
 
 _CENTRE = 4096
 """Side of the part that is shown of files that are larger."""
@@ -39,7 +37,7 @@ def read_picture(scene: Scene, part: Window, longest: int = 1000) -> Picture:
     What cannot be read is shown as invalid: a picture never fails a run.
     """
     bands = _rgb(scene.groups[0].bands)
-    shown = part if _cheap(bands, part) else _centre(part)
+    shown = part if _cheap(bands, part, longest) else _centre(part)
     scale = max(1.0, max(shown.height, shown.width) / longest)
     shape = (max(1, round(shown.height / scale)), max(1, round(shown.width / scale)))
     values = np.zeros((*shape, 3), np.float32)
@@ -60,11 +58,13 @@ def _rgb(bands: tuple[BandSource, ...]) -> list[BandSource]:
     return [bands[min(k, len(bands) - 1)] for k in range(3)]
 
 
-def _cheap(bands: list[BandSource], part: Window) -> bool:
-    if part.pixels <= _DECODE_LIMIT:
-        return True
-    with rasterio.open(bands[0].path) as dataset:
-        return bool(dataset.overviews(bands[0].index))
+def _cheap(bands: list[BandSource], part: Window, longest: int) -> bool:
+    factor = max(1.0, max(part.height, part.width) / longest)
+    cost = 0
+    for band in dict.fromkeys(bands):
+        with rasterio.open(band.path) as dataset:
+            cost += decoded_bytes(dataset, 1, part.pixels, factor)
+    return cost <= SHOWN_BYTES
 
 
 def _centre(part: Window) -> Window:
@@ -87,7 +87,11 @@ def _read_band(
         seen = np.isfinite(plane)
         if band.validity == "nodata" and band.nodata is not None and np.isfinite(band.nodata):
             seen &= plane != np.float32(band.nodata)
-        elif band.validity in ("mask", "alpha"):
+        elif band.validity == "alpha":
+            for index, colour in zip(dataset.indexes, dataset.colorinterp, strict=True):
+                if colour is ColorInterp.alpha:
+                    seen &= dataset.read(index, window=window, out_shape=shape) > 0
+        elif band.validity == "mask":
             mask = dataset.read_masks(band.index, window=window, out_shape=shape)
             seen &= mask > 0
         return np.nan_to_num(plane), seen

@@ -1,0 +1,48 @@
+"""`citycover inspect` of scenes: where they lie, and what their numbers are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp
+
+PLACE = Affine(1, 0, 500_000, 0, -1, 5_800_000)
+
+
+def test_opacity_beside_four_bands_counts(citycover, tmp_path: Path) -> None:
+    values = np.full((5, 100, 100), 7, np.uint16)
+    values[4, :30] = 0
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=100, width=100, count=5, dtype="uint16",
+        crs="EPSG:32633", transform=PLACE,
+    ) as dataset:  # fmt: skip
+        dataset.write(values)
+        colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined)
+        dataset.colorinterp = (*colours, ColorInterp.alpha)
+    (facts,) = json.loads(citycover("inspect", tmp_path / "a.tif", "--json").out)
+    assert facts["valid"] == "70.0%"
+    assert facts["west, south, east, north"][:2] == [15.0, 52.34945]
+
+
+def test_a_local_grid_is_no_place_on_the_earth(citycover, tmp_path: Path) -> None:
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=10, width=10, count=3, dtype="uint8",
+        crs=rasterio.crs.CRS.from_wkt('LOCAL_CS["site grid",UNIT["metre",1]]'), transform=PLACE,
+    ) as dataset:  # fmt: skip
+        dataset.write(np.ones((3, 10, 10), np.uint8))
+    (facts,) = json.loads(citycover("inspect", tmp_path / "a.tif", "--json").out)
+    assert facts["west, south, east, north"] == "no place on the Earth"
+
+
+def test_what_is_too_large_to_look_at_says_so(citycover, tmp_path: Path) -> None:
+    rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=100_000, width=100_000, count=3, dtype="uint8",
+        crs="EPSG:32633", transform=PLACE, tiled=True, blockxsize=8192, blockysize=8192, sparse_ok=True,
+        bigtiff=True,
+    ).close()  # fmt: skip
+    (facts,) = json.loads(citycover("inspect", tmp_path / "a.tif", "--json").out)
+    assert "make overviews" in facts["statistics"]
