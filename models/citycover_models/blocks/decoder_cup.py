@@ -15,16 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class ConvBnRelu(nn.Sequential):
-    """3x3 convolution without bias, BatchNorm, ReLU."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-        )
+from citycover_models.blocks.conv import ConvBnRelu
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:

@@ -16,16 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class ConvModule(nn.Sequential):
-    """Convolution with bias, BatchNorm, ReLU; the size stays."""
-
-    def __init__(self, in_channels: int, channels: int, kernel: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-        )
+from citycover_models.blocks.conv import ConvBnRelu
 
 
 def resize_like(x: Tensor, other: Tensor) -> Tensor:
@@ -40,10 +31,10 @@ class PyramidPooling(nn.Module):
     def __init__(self, in_channels: int, channels: int, scales: Sequence[int] = (1, 2, 3, 6)) -> None:
         super().__init__()
         self.scales = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvModule(in_channels, channels, 1))
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBnRelu(in_channels, channels, 1, bias=True))
             for scale in scales
         )
-        self.bottleneck = ConvModule(in_channels + len(scales) * channels, channels, 3)
+        self.bottleneck = ConvBnRelu(in_channels + len(scales) * channels, channels, 3, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, y, x) -> (n, channels, y, x)."""
@@ -68,9 +59,9 @@ class UPerHead(nn.Module):
     ) -> None:
         super().__init__()
         self.pooling = PyramidPooling(in_channels[-1], channels)
-        self.laterals = nn.ModuleList(ConvModule(c, channels, 1) for c in in_channels[:-1])
-        self.smooth = nn.ModuleList(ConvModule(channels, channels, 3) for _ in in_channels[:-1])
-        self.bottleneck = ConvModule(len(in_channels) * channels, channels, 3)
+        self.laterals = nn.ModuleList(ConvBnRelu(c, channels, 1, bias=True) for c in in_channels[:-1])
+        self.smooth = nn.ModuleList(ConvBnRelu(channels, channels, 3, bias=True) for _ in in_channels[:-1])
+        self.bottleneck = ConvBnRelu(len(in_channels) * channels, channels, 3, bias=True)
         self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
 

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from citycover_models.blocks.conv import ConvBnRelu
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RPBlock
@@ -48,23 +49,13 @@ TEMPERATURE = 20.0
 _MULTIPLE = 16
 
 
-def _conv_bn_relu(in_channels: int, channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(
-            in_channels, channels, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False
-        ),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-    )
-
-
 class StripGate(nn.Module):
     """A gate from means along whole rows and columns of the window."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         inner = max(8, width // 16)
-        self.squeeze = _conv_bn_relu(width, inner, 1)
+        self.squeeze = ConvBnRelu(width, inner, 1)
         self.rows = nn.Conv2d(inner, width, 1)
         self.columns = nn.Conv2d(inner, width, 1)
 
@@ -86,7 +77,7 @@ class ERRB(nn.Module):
         super().__init__()
         self.preserve = RPBlock(width)
         self.gate = StripGate(width)
-        self.edges = nn.ModuleList(_conv_bn_relu(width, width, 3, dilation) for dilation in dilations)
+        self.edges = nn.ModuleList(ConvBnRelu(width, width, dilation=dilation) for dilation in dilations)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(n, w, y, x) -> features with their edges, and the edges alone, (n, w, y, x) each."""
@@ -140,7 +131,7 @@ class C2FNet(Learnable):
         self.pools = nn.ModuleList(nn.Sequential(nn.AvgPool2d(s), nn.Conv2d(w, w, 1)) for s in (4, 8, 16))
         self.coarse_head = nn.Conv2d(w, num_classes, 1)
         self.edge_head = nn.Conv2d(w, 1, 1) if edges else None
-        self.fuse = _conv_bn_relu(3 * w + 3 * w, 128, 3)
+        self.fuse = ConvBnRelu(3 * w + 3 * w, 128)
         self.embed = nn.Conv2d(128, widths.embedding, 1)
         self.classifier = nn.Parameter(torch.empty(num_classes, widths.embedding))
         nn.init.normal_(self.classifier, std=0.05)

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from citycover_models.blocks.conv import ConvBnRelu
 from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.domain_norm import with_domains
 from citycover_models.blocks.learnable import Learnable
@@ -55,14 +56,6 @@ def _enlarge(x: Tensor, height: int, width: int) -> Tensor:
 def _conv_bn(in_channels: int, channels: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2), nn.BatchNorm2d(channels)
-    )
-
-
-def _conv_bn_relu(in_channels: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
     )
 
 
@@ -94,8 +87,7 @@ class _Ascent(nn.Module):
         super().__init__()
         self.doubles = halvings > 0
         self.steps = nn.ModuleList(
-            _conv_bn_relu(in_channels if step == 0 else channels, channels)
-            for step in range(max(1, halvings))
+            ConvBnRelu(in_channels if step == 0 else channels, channels) for step in range(max(1, halvings))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,7 +120,7 @@ class DenseMultiScaleDecoder(nn.Module):
     def __init__(self, in_channels: int = 256, channels: int = 128, levels: int = 4) -> None:
         super().__init__()
         self.reduce = nn.ModuleList(nn.Conv2d(in_channels, 64, 1) for _ in range(levels))
-        self.fuse = nn.ModuleList(_conv_bn_relu(64 * levels, channels) for _ in range(levels))
+        self.fuse = nn.ModuleList(ConvBnRelu(64 * levels, channels) for _ in range(levels))
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         """[(n, c, y_i, x_i)], fine to coarse -> (n, channels, y_0, x_0)."""

@@ -37,12 +37,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from citycover_models.blocks.decoder_cup import ConvBnRelu, DecoderBranch, DecoderCup
+from citycover_models.blocks.conv import ConvBnRelu
+from citycover_models.blocks.decoder_cup import DecoderBranch, DecoderCup
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.rp import RATIOS_VCNET
 from citycover_models.blocks.sides import check_sides
-from citycover_models.blocks.uper_head import ConvModule, UPerHead, resize_like
+from citycover_models.blocks.uper_head import UPerHead, resize_like
 from citycover_models.blocks.vit import map_to_tokens, resize_positions, tokens_to_map
 from citycover_models.blocks.vit_comer import SpatialPyramid, ViTCoMer
 from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, AerialStatistics
@@ -81,7 +82,7 @@ class PublishedButUnused(nn.Module):
         super().__init__()
         dim = widths.dim
         # FCN head on f3, loss weight 0.4 in the configuration.
-        self.auxiliary_head = nn.Sequential(ConvModule(dim, 256, 3), nn.Conv2d(256, outputs, 1))
+        self.auxiliary_head = nn.Sequential(ConvBnRelu(dim, 256, 3, bias=True), nn.Conv2d(256, outputs, 1))
         # ViT-CoMer's own way in, for images instead of tokens.
         self.channel_conv = nn.Conv2d(bands, 3, 1)
         self.patch_embed = nn.Conv2d(3, dim, 16, stride=16)
