@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from citycover.model.precision import Precision as PrecisionName
+from citycover.errors import ConfigError
+from citycover.job import request
+from citycover.scene.trust import Trust
 
 Scene = Annotated[
     list[str], typer.Argument(metavar="SCENE...", help="Raster files of one place; bands are found by name.")
@@ -82,27 +86,124 @@ AllowPath = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished product.")]
 
 
+Compress = Annotated[str, typer.Option(help="Codec of the COGs: zstd, or deflate for old readers.")]
+
+Restart = Annotated[bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")]
+
+VerifySeams = Annotated[
+    bool, typer.Option("--verify-seams", help="Map patches on a shifted grid and report what differs.")
+]
+
+
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> str:
     """The value, if it is a known one.
 
     Raises:
         ConfigError: it is not.
     """
-    from citycover.errors import ConfigError
-
     if value not in known:
         raise ConfigError(f"{name} takes {', '.join(known)}; got {value!r}")
     return value
 
 
-def check_precision(value: str) -> PrecisionName | Literal["auto"]:
-    """One that a network can run in, or auto.
+def split_bands(text: str | None) -> tuple[str, ...] | None:
+    """`B4,B3,B2` as a tuple; None stays None."""
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
+
+
+def _parse_bbox(text: str | None) -> tuple[float, ...] | None:
+    """`west,south,east,north` as numbers.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: they are no numbers.
     """
-    from citycover.model.precision import PRECISIONS
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--bbox takes west,south,east,north as numbers, got {text!r}") from None
 
-    known: tuple[PrecisionName | Literal["auto"], ...] = ("auto", *PRECISIONS)
-    check_choice("--precision", value, known)
-    return known[known.index(value)]
+
+def imagery(
+    scene: Scene,
+    bands: Bands = None,
+    nodata: Nodata = None,
+    resample: Resample = False,
+    allow_remote: AllowRemote = False,
+    allow_path: AllowPath = None,
+) -> request.Imagery:
+    """The options of Imagery."""
+    trust = Trust(allow_remote, tuple(Path(folder) for folder in allow_path or ()))
+    return request.Imagery(tuple(scene), split_bands(bands), nodata, resample, trust)
+
+
+def where(aoi: Aoi = None, bbox: Bbox = None) -> request.Where:
+    """The options of Where."""
+    return request.Where(aoi, _parse_bbox(bbox))
+
+
+def engine(
+    window: Window = None,
+    trim: Trim = None,
+    feather: Feather = None,
+    batch: Batch = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    memory: Memory = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> request.EngineOptions:
+    """The options of EngineOptions; how large blocks are is not the command line's business."""
+    return request.EngineOptions(
+        window=window,
+        trim=trim,
+        feather=feather,
+        batch=batch,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # looked at there
+        threads=threads,
+        memory=memory,
+        workers=workers,
+        scheduler=scheduler,
+    )
+
+
+def product(
+    compress: Compress = "zstd",
+    overwrite: Overwrite = False,
+    restart: Restart = False,
+    verify_seams: VerifySeams = False,
+) -> request.ProductOptions:
+    """The options of ProductOptions."""
+    return request.ProductOptions(compress, overwrite, restart, verify_seams)
+
+
+_GROUPS: dict[object, Callable[..., Any]] = {
+    request.Imagery: imagery,
+    request.Where: where,
+    request.EngineOptions: engine,
+    request.ProductOptions: product,
+}
+"""What builds a group; its signature is the group's options."""
+
+
+def grouped(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of the groups among its keywords, and the groups that they make."""
+    signature = inspect.signature(verb, eval_str=True)
+    makers = {p.name: _GROUPS[p.annotation] for p in signature.parameters.values() if p.annotation in _GROUPS}
+    own = [p for p in signature.parameters.values() if p.name not in makers]
+    taken = {name: inspect.signature(make, eval_str=True).parameters for name, make in makers.items()}
+    options = [p for group in taken.values() for p in group.values()]
+
+    @wraps(verb)
+    def run(**given: Any) -> None:
+        for name, make in makers.items():
+            given[name] = make(**{option: given.pop(option) for option in taken[name]})
+        verb(**given)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [p.replace(kind=keyword) for p in (*own, *options)]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run

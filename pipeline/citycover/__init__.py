@@ -9,22 +9,30 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from citycover.version import __version__
+from citycover.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from citycover.job.request import MapRequest
-    from citycover.product.open import open_product
-    from citycover.run.arrays import predict_array
-    from citycover.run.map import map_scene
-
-__all__ = ["MapRequest", "__version__", "map_scene", "open_product", "predict_array"]
+    from citycover.job.request import EngineOptions as EngineOptions
+    from citycover.job.request import Imagery as Imagery
+    from citycover.job.request import MapRequest as MapRequest
+    from citycover.job.request import ProductOptions as ProductOptions
+    from citycover.job.request import Where as Where
+    from citycover.product.open import open_product as open_product
+    from citycover.run.arrays import predict_array as predict_array
+    from citycover.run.map import map_scene as map_scene
 
 _PLACES = {
+    "EngineOptions": "job.request",
+    "Imagery": "job.request",
     "MapRequest": "job.request",
+    "ProductOptions": "job.request",
+    "Where": "job.request",
     "map_scene": "run.map",
     "open_product": "product.open",
     "predict_array": "run.arrays",
 }
+
+__all__ = ["__version__", *_PLACES]  # noqa: PLE0604 - the table's keys are names
 
 
 def __getattr__(name: str) -> Any:

@@ -69,7 +69,7 @@ def run(cells: Sequence[Cell], case: Case, folder: Path, steps: int) -> list[dic
     from citycover.classes.legend import read_legend
     from citycover.classes.table import table_between
     from citycover.evaluate.rasters import compare_rasters
-    from citycover.job.request import MapRequest
+    from citycover.job.request import EngineOptions, Imagery, MapRequest
     from citycover.run.map import map_scene
     from citycover_models.data.prepare import prepare_training_set
 
@@ -83,8 +83,8 @@ def run(cells: Sequence[Cell], case: Case, folder: Path, steps: int) -> list[dic
         for cell, (model, seconds) in train_methods(recipes, learned, Path(work)).items():
             out = Path(work) / cell.method / "product"
             numbers = tuple(bands) if bands else None
-            scene = MapRequest((case.image,), out, model=model, bands=numbers, window=_WINDOW, threads=1)
-            map_scene(scene)
+            engine = EngineOptions(window=_WINDOW, threads=1)
+            map_scene(MapRequest(Imagery((case.image,), numbers), out, model, engine=engine))
             mapped = compare_rasters(out / "landcover.tif", Path(case.truth), learned.legend, None, table)
             found = {
                 "steps": steps,

@@ -31,12 +31,12 @@ def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
     from citycover.compute.choices import settle
     from citycover.compute.trials import sample_windows
     from citycover.job.job import prepare
-    from citycover.job.request import MapRequest
+    from citycover.job.request import EngineOptions, Imagery
     from citycover.machine.device import choose_device
     from citycover.model.predictor import ModelPredictor
     from citycover.read.open import open_readers
 
-    job = prepare(MapRequest(scene=(scene,), out=Path(), model=model, precision=precision))
+    job = prepare(Imagery((scene,)), model, engine=EngineOptions(precision=precision))
     predictor = ModelPredictor.load(job.model.path, choose_device("auto"))
     plan = settle(job, predictor).plan
     predictor = predictor.at(plan.precision)
@@ -54,11 +54,13 @@ def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
 
 def whole_map(scene: str, model: str, precision: str) -> dict[str, float]:
     """Figures of a real run."""
-    from citycover.job.request import MapRequest
+    from citycover.job.request import EngineOptions, Imagery, MapRequest
     from citycover.run.map import map_scene
 
     with tempfile.TemporaryDirectory() as folder:
-        request = MapRequest(scene=(scene,), out=Path(folder) / "out", model=model, precision=precision)
+        request = MapRequest(
+            Imagery((scene,)), Path(folder) / "out", model, engine=EngineOptions(precision=precision)
+        )
         run = map_scene(request).run.facts()
     keys = ("sweep_s", "wall_s", "forward_share", "redundancy", "peak_rss_bytes", "pixels")
     return {key: run[key] for key in keys} | {"stages": run["stages"], "beside": run["beside"]}

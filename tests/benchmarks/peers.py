@@ -144,11 +144,11 @@ def map_once(scene: Path, model: Path, out: Path, precision: str) -> None:
     import rasterio  # noqa: F401
     import torch  # noqa: F401
 
-    from citycover.job.request import MapRequest
+    from citycover.job.request import EngineOptions, Imagery, MapRequest
     from citycover.product import publish  # noqa: F401
     from citycover.run.map import map_scene
 
-    request = MapRequest(scene=(str(scene),), out=out, model=str(model), precision=precision)
+    request = MapRequest(Imagery((str(scene),)), out, str(model), engine=EngineOptions(precision=precision))
     begin, before = time.perf_counter(), time.process_time()
     map_scene(request)
     print(json.dumps({"wall_s": time.perf_counter() - begin, "cpu_s": time.process_time() - before}))

@@ -13,7 +13,7 @@ from rio_cogeo import cog_validate
 from citycover.engine.strips import reflect
 from citycover.errors import StoppedError
 from citycover.job.job import prepare
-from citycover.job.request import MapRequest
+from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.job.watch import Watch
 from citycover.model.builtin import builtin_path
 from citycover.model.network import load_model
@@ -60,8 +60,9 @@ def test_a_resumed_run_keeps_the_blocks_that_its_memory_gave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", (1100, 2100))
-    request = MapRequest((str(scene),), tmp_path / "out", window=256, batch=4, memory=2.0)
-    job = prepare(request)
+    engine = EngineOptions(window=256, batch=4, memory=2.0)
+    request = MapRequest(Imagery((str(scene),)), tmp_path / "out", engine=engine)
+    job = prepare(request.imagery, engine=engine)
     narrow = replace(job.draft, batch=1, block_shape=(job.draft.block_shape[0], CHUNK))
     assert job.draft.block_shape[1] > CHUNK
     held = 2**31 - PlanTotals(narrow, job.scene, len(job.model.card.channels)).memory.total
@@ -71,7 +72,8 @@ def test_a_resumed_run_keeps_the_blocks_that_its_memory_gave(
     with pytest.raises(StoppedError):
         map_scene(request, Watch(advanced=lambda _block: stop.set(), stop=stop))
     monkeypatch.undo()
-    again = map_scene(replace(request, memory=64.0)).run.given.plan  # the widest blocks would fit
+    wide = replace(request, engine=replace(engine, memory=64.0))  # the widest blocks would fit
+    again = map_scene(wide).run.given.plan
     assert (again["block_shape"], again["batch"]) == (list(narrow.block_shape), 1)
 
 

@@ -17,7 +17,7 @@ import torch
 from material import write_network
 from training_sets import make_city, small_recipe, training_set_of
 
-from citycover.job.request import MapRequest
+from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.model.gate import fast_precision
 from citycover.model.predictor import ModelPredictor
 from citycover.run.map import map_scene
@@ -55,7 +55,8 @@ def little_memory() -> Iterator[None]:
 
 def mapped(city: Path, out: Path, model: Path, **changes: Any) -> tuple[np.ndarray, dict[str, Any]]:
     """Classes, and run.json."""
-    product = map_scene(MapRequest((str(city / "image.tif"),), out, model=str(model), **changes))
+    imagery, engine = Imagery((str(city / "image.tif"),)), EngineOptions(**changes)
+    product = map_scene(MapRequest(imagery, out, str(model), engine=engine))
     with rasterio.open(out / "landcover.tif") as dataset:
         return dataset.read(1), product.run.facts()
 

@@ -39,7 +39,7 @@ def run(
     """See HELP."""
     from citycover.classes.legend import read_legend
     from citycover.evaluate.rasters import compare_rasters
-    from citycover.job.request import MapRequest
+    from citycover.job.request import Imagery, MapRequest, ProductOptions
     from citycover.synth.write import write_city
     from citycover_models.data.pairs import ImageAndLabels
     from citycover_models.data.prepare import prepare_training_set
@@ -56,7 +56,12 @@ def run(
     request = TrainRequest(training_set, chosen, training, seed=seed, overwrite=overwrite)
     trained = train_with_progress(request, silent, again="--overwrite")
     product = map_with_progress(
-        MapRequest(scene=(str(image),), out=out, model=str(trained.model), overwrite=overwrite),
+        MapRequest(
+            Imagery((str(image),)),
+            out,
+            str(trained.model),
+            product=ProductOptions(overwrite=overwrite),
+        ),
         silent,
         "--overwrite",
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from citycover.errors import FinishedError, StoppedError
+from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
 from citycover_cli import options
 from citycover_cli.logs import logger
 from citycover_cli.output import duration, mebibytes, note, print_json, print_table
@@ -17,7 +18,6 @@ from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
-    from citycover.job.request import MapRequest
     from citycover.plan.plan import Block, Plan
     from citycover.product.record import Product
 
@@ -33,74 +33,24 @@ device; 5 finished before, and identical; 6 another run holds DIR; 130 / 143 sto
 
 @talking
 @heavy
+@options.grouped
 def run(
-    scene: options.Scene,
+    *,
+    imagery: Imagery,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the product.")],
     model: options.Model = None,
-    bands: options.Bands = None,
-    nodata: options.Nodata = None,
-    aoi: options.Aoi = None,
-    bbox: options.Bbox = None,
-    window: options.Window = None,
-    trim: options.Trim = None,
-    feather: options.Feather = None,
-    batch: options.Batch = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    threads: options.Threads = None,
-    memory: options.Memory = None,
-    workers: options.Workers = None,
-    scheduler: options.Scheduler = None,
-    compress: Annotated[
-        str, typer.Option(help="Codec of the COGs: zstd, or deflate for old readers.")
-    ] = "zstd",
-    resample: options.Resample = False,
-    allow_remote: options.AllowRemote = False,
-    allow_path: options.AllowPath = None,
-    overwrite: options.Overwrite = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")
-    ] = False,
+    where: Where,
+    engine: EngineOptions,
+    product: ProductOptions,
     skip_finished: Annotated[
         bool, typer.Option("--skip-finished", help="Done at once where this very product is finished.")
     ] = False,
-    verify_seams: Annotated[
-        bool, typer.Option("--verify-seams", help="Map patches on a shifted grid and report what differs.")
-    ] = False,
-    *,
     talk: Talk,
 ) -> None:
     """See HELP."""
-    from citycover.job.request import MapRequest, parse_bbox, split_bands
-
-    request = MapRequest(
-        scene=tuple(scene),
-        out=out,
-        model=model,
-        bands=split_bands(bands),
-        nodata=nodata,
-        aoi=aoi,
-        bbox=parse_bbox(bbox),
-        window=window,
-        trim=trim,
-        feather=feather,
-        batch=batch,
-        device=device,
-        precision=options.check_precision(precision),
-        threads=threads,
-        memory=memory,
-        workers=workers,
-        scheduler=scheduler,
-        compress=options.check_choice("--compress", compress, ("zstd", "deflate")),
-        resample=resample,
-        allow_remote=allow_remote,
-        allow_paths=tuple(allow_path or ()),
-        overwrite=overwrite,
-        restart=restart,
-        verify_seams=verify_seams,
-    )
+    request = MapRequest(imagery, out, model, where, engine, product)
     try:
-        product = map_with_progress(request, talk.quiet)
+        done = map_with_progress(request, talk.quiet)
     except FinishedError as error:
         if not skip_finished:
             raise
@@ -109,10 +59,10 @@ def run(
             print_json({"product": str(out), "skipped": True})
         return
     if talk.as_json:
-        print_json({"product": str(product.folder), **product.run.facts()})
+        print_json({"product": str(done.folder), **done.run.facts()})
     elif not talk.quiet:
-        print_summary(product)
-    if product.run.holes:
+        print_summary(done)
+    if done.run.holes:
         raise typer.Exit(3)
 
 

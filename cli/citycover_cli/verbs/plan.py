@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from citycover.job.request import EngineOptions, Imagery, Where
 from citycover_cli import options
 from citycover_cli.output import duration, mebibytes, print_json, print_table
 from citycover_cli.verb import Talk, heavy, talking
@@ -24,59 +24,22 @@ What metadata cannot tell is settled as `map` settles it, by short trials on the
 
 @talking
 @heavy
+@options.grouped
 def run(
-    scene: options.Scene,
+    *,
+    imagery: Imagery,
     model: options.Model = None,
-    bands: options.Bands = None,
-    nodata: options.Nodata = None,
-    aoi: options.Aoi = None,
-    bbox: options.Bbox = None,
-    window: options.Window = None,
-    trim: options.Trim = None,
-    feather: options.Feather = None,
-    batch: options.Batch = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    threads: options.Threads = None,
-    memory: options.Memory = None,
-    workers: options.Workers = None,
-    scheduler: options.Scheduler = None,
-    resample: options.Resample = False,
-    allow_remote: options.AllowRemote = False,
-    allow_path: options.AllowPath = None,
+    where: Where,
+    engine: EngineOptions,
     probe: Annotated[
         bool, typer.Option(help="Load the network and try it: settles the run and estimates its time.")
     ] = True,
-    *,
     talk: Talk,
 ) -> None:
     """See HELP."""
     from citycover.job.job import prepare
-    from citycover.job.request import MapRequest, parse_bbox, split_bands
 
-    request = MapRequest(
-        scene=tuple(scene),
-        out=Path(),
-        model=model,
-        bands=split_bands(bands),
-        nodata=nodata,
-        aoi=aoi,
-        bbox=parse_bbox(bbox),
-        window=window,
-        trim=trim,
-        feather=feather,
-        batch=batch,
-        device=device,
-        precision=options.check_precision(precision),
-        threads=threads,
-        memory=memory,
-        workers=workers,
-        scheduler=scheduler,
-        resample=resample,
-        allow_remote=allow_remote,
-        allow_paths=tuple(allow_path or ()),
-    )
-    job = prepare(request)
+    job = prepare(imagery, model, where, engine)
     facts = _settled(job) if probe else _draft(job)
     if talk.as_json:
         print_json(facts)
@@ -86,7 +49,7 @@ def run(
 
 def _draft(job: Job) -> dict[str, Any]:
     """What metadata alone tells, and what it leaves open."""
-    asked = job.request
+    asked = job.engine
     unsettled = {
         "window": asked.window is None and not job.model.card.window.fixed,
         "batch": asked.batch is None or asked.memory is not None,

@@ -69,7 +69,6 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
-    from citycover.job.request import split_bands
     from citycover_models.data.prepare import prepare_training_set
     from citycover_models.training.recipe import read_recipe
     from citycover_models.training.request import TrainRequest
@@ -77,7 +76,12 @@ def run(
     chosen = read_recipe(recipe, set_ or ())
     items, named = _items(image, labels, listing, folder, layout)
     training_set = prepare_training_set(
-        items, legend or ([named] if named else []), to, agree=agree, bands=split_bands(bands), nodata=nodata
+        items,
+        legend or ([named] if named else []),
+        to,
+        agree=agree,
+        bands=options.split_bands(bands),
+        nodata=nodata,
     )
     request = TrainRequest(
         training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,

@@ -19,7 +19,7 @@ from citycover.classes.legend import read_legend
 from citycover.classes.table import table_between
 from citycover.evaluate.confusion import Confusion
 from citycover.evaluate.rasters import compare_rasters
-from citycover.job.request import MapRequest
+from citycover.job.request import Imagery, MapRequest, ProductOptions
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import FOLDER
 from citycover.model.network import load_torchscript, write_torchscript
@@ -102,7 +102,8 @@ def _labelled(scene: Path, work: Path) -> ImageAndLabels:
     """A scene with what the spectral rules make of it."""
     out = work / f"spectral-{scene.stem}"
     numbers = ("1", "2", "3", "4")
-    map_scene(MapRequest((str(scene),), out, model="spectral-rgbn", bands=numbers, overwrite=True))
+    replaced = ProductOptions(overwrite=True)
+    map_scene(MapRequest(Imagery((str(scene),), numbers), out, "spectral-rgbn", product=replaced))
     return ImageAndLabels(str(scene), (str(out / "landcover.tif"),))
 
 
@@ -119,7 +120,9 @@ def _accuracy(model: Path, cities: list[Path], bands: tuple[str, ...], work: Pat
     for city in cities:
         out = work / "measured"
         image = str(city / "image.tif")
-        map_scene(MapRequest((image,), out, model=str(model), bands=bands, overwrite=True))
+        map_scene(
+            MapRequest(Imagery((image,), bands), out, str(model), product=ProductOptions(overwrite=True))
+        )
         table = table_between(read_legend("city"), legend)
         total += compare_rasters(out / "landcover.tif", city / "truth.tif", legend, None, table)
     classes = ", ".join(f"{n} {100 * v:.0f}" for n, v in zip(legend.names, total.iou, strict=True))

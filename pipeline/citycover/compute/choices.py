@@ -188,11 +188,11 @@ def kept_choices(job: Job, folder: WorkFolder) -> dict[str, Any]:
 
 def in_one_process(job: Job) -> Job:
     """The job as one of its processes sees it: workers of this machine share its cores."""
-    request = job.request
-    if request.threads is not None or not request.workers:
+    asked = job.engine
+    if asked.threads is not None or not asked.workers:
         return job
-    threads = max(1, len(os.sched_getaffinity(0)) // request.workers)
-    return replace(job, request=replace(request, threads=threads))
+    threads = max(1, len(os.sched_getaffinity(0)) // asked.workers)
+    return replace(job, engine=replace(asked, threads=threads))
 
 
 def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None) -> Settled:
@@ -209,21 +209,21 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
     Raises:
         MachineError: the memory asked for is too little.
     """
-    request, kept = job.request, kept or {}
-    if request.threads:
-        torch.set_num_threads(request.threads)
-    window = request.window or kept.get("window") or _choose_window(job, predictor, kept)
+    asked, kept = job.engine, kept or {}
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    window = asked.window or kept.get("window") or _choose_window(job, predictor, kept)
     plan = _with_batch(job, predictor, kept, window)
     plan = replace(plan, precision=_settle_precision(job, predictor, kept, plan))
     if "block" in kept:
         plan = replace(plan, block_shape=tuple(kept["block"]))
-    elif request.memory is not None:
-        plan = keep_memory(plan, job.scene, predictor, request.memory)
+    elif asked.memory is not None:
+        plan = keep_memory(plan, job.scene, predictor, asked.memory)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
     choices = {
         "window": window,
         "batch": plan.batch,
-        "batch_asked": request.batch,
+        "batch_asked": asked.batch,
         "precision": plan.precision,
         "block": list(plan.block_shape),
     }
@@ -233,14 +233,14 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
 def _choose_window(job: Job, predictor: Predictor, kept: Mapping[str, Any]) -> int:
     """The card's window or a larger one; where memory is short, the card's."""
     card = job.model.card
-    larger = larger_windows(card) if job.request.memory is None else ()
+    larger = larger_windows(card) if job.engine.memory is None else ()
     plans = {size: _with_batch(job, predictor, kept, size) for size in (card.window.size, *larger)}
     return fastest_window(plans, predictor)
 
 
 def _with_batch(job: Job, predictor: Predictor, kept: Mapping[str, Any], window: int) -> Plan:
     """The plan in windows of a length, in fp32, with the batch that goes with it."""
-    asked = job.request.batch
+    asked = job.engine.batch
     plan = job.plan_in(window, asked or 1, "fp32")
     if "batch" in kept and asked in (None, kept.get("batch_asked")):
         return replace(plan, batch=kept["batch"])
@@ -249,12 +249,12 @@ def _with_batch(job: Job, predictor: Predictor, kept: Mapping[str, Any], window:
 
 def _settle_precision(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: Plan) -> Precision:
     """As asked for; else as kept; else what real windows of the scene bear."""
-    if job.request.precision == "auto" and "precision" in kept:
+    if job.engine.precision == "auto" and "precision" in kept:
         precision: Precision = kept["precision"]
         return precision
-    readers = open_readers(job.scene, job.request.threads)
+    readers = open_readers(job.scene, job.engine.threads)
     return choose_precision(
-        job.request.precision,
+        job.engine.precision,
         predictor,
         lambda: sample_windows(plan, job.model.card, readers, GATE_PIXELS),
     )

@@ -21,7 +21,7 @@ from citycover.store.work import WorkFolder
 def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
     """All unfinished blocks, in this process."""
     with stages.time("start"):
-        predictor = ModelPredictor.load(job.model.path, choose_device(job.request.device))
+        predictor = ModelPredictor.load(job.model.path, choose_device(job.engine.device))
         settled = settle(job, predictor, kept_choices(job, folder))
         plan = settled.plan
         store = open_store(job, folder, plan, settled.kept)
@@ -32,7 +32,7 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
     given = SweepInput(
         plan=plan,
         predictor=predictor.at(plan.precision),
-        open_readers=open_readers(job.scene, job.request.threads),
+        open_readers=open_readers(job.scene, job.engine.threads),
         area=area_mask(job, plan),
         stages=stages,
         stop=watch.stop,

@@ -48,7 +48,7 @@ def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]
         ArraySpec(layer.name, layer.nodata_of(card.legend), layer.bands(len(card.channels)))
         for layer in USUAL
     ]
-    threads = job.request.threads or 2
+    threads = job.engine.threads or 2
     identity = job.identity(plan)
     if folder.resumable:
         store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from citycover.errors import ConfigError, SceneError
-from citycover.job.request import MapRequest
+from citycover.job.request import EngineOptions, Imagery, Where
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import find_model, read_builtins
 from citycover.model.precision import Precision
@@ -31,10 +31,10 @@ _COLLAR_SHARE = 0.01
 class Job:
     """A request that was understood: nothing was read but metadata."""
 
-    request: MapRequest
     model: ModelFile
     scene: Scene
     area: Area | None
+    engine: EngineOptions
 
     def plan_in(self, window: int | None, batch: int, precision: Precision) -> Plan:
         """The plan in windows of a length; None: the card's.
@@ -42,7 +42,7 @@ class Job:
         Raises:
             PlanError: window, trim or feather contradict each other or the card.
         """
-        options = PlanOptions(window, self.request.trim, self.request.feather, self.request.block)
+        options = PlanOptions(window, self.engine.trim, self.engine.feather, self.engine.block)
         part = self.area.part if self.area else None
         return make_plan(self.scene, self.model.card, options, part, batch=batch, precision=precision)
 
@@ -52,10 +52,9 @@ class Job:
 
         What a run does is settled where the network is: `compute/choices.py`.
         """
-        precision = self.request.precision
-        return self.plan_in(
-            self.request.window, self.request.batch or 1, "fp32" if precision == "auto" else precision
-        )
+        asked = self.engine
+        precision = "fp32" if asked.precision == "auto" else asked.precision
+        return self.plan_in(asked.window, asked.batch or 1, precision)
 
     def totals(self, plan: Plan) -> PlanTotals:
         """Bytes to read, to write, to hold."""
@@ -80,49 +79,56 @@ class Job:
         }
 
 
-def prepare(request: MapRequest) -> Job:
+def prepare(
+    imagery: Imagery,
+    model: str | None = None,
+    where: Where | None = None,
+    engine: EngineOptions | None = None,
+) -> Job:
     """Understand a request: model, scene, area, windows. Reads metadata only.
+
+    Args:
+        imagery: files, and what of them is seen.
+        model: file or built-in name; None: the first built-in that fits.
+        where: the part to map; None: all.
+        engine: how it is computed; None: as citycover chooses.
 
     Raises:
         CitycoverError: anything the user can mend.
     """
-    if request.compress not in ("zstd", "deflate"):
-        raise ConfigError(f"--compress takes zstd or deflate, got {request.compress!r}")
-    if request.aoi is not None and request.bbox is not None:
-        raise ConfigError("got both --aoi and --bbox; give one of them")
-    if request.workers is not None and request.scheduler is not None:
-        raise ConfigError("got both --workers and --scheduler; give one of them")
+    engine = engine or EngineOptions()
     most = max(64, 4 * (os.cpu_count() or 1))
-    if request.threads is not None and not 1 <= request.threads <= most:
-        raise ConfigError(f"got --threads {request.threads}; this machine takes 1 to {most}; give one a core")
-    given = read_model_file(find_model(request.model)) if request.model else None
-    files = describe_files(request.scene, request.trust)
-    model = given or _fitting_builtin(request, files)
-    if model.card.untrained:
-        logger.warning("model %s has random weights: its map means nothing; give it weights", model.card.name)
+    if engine.threads is not None and engine.threads > most:
+        raise ConfigError(f"got --threads {engine.threads}; this machine takes 1 to {most}; give one a core")
+    given = read_model_file(find_model(model)) if model else None
+    files = describe_files(imagery.files, imagery.trust)
+    file = given or _fitting_builtin(imagery, files)
+    if file.card.untrained:
+        logger.warning("model %s has random weights: its map means nothing; give it weights", file.card.name)
     scene = assemble_scene(
-        files, model.card, bands=request.bands, nodata=request.nodata, resample=request.resample
+        files, file.card, bands=imagery.bands, nodata=imagery.nodata, resample=imagery.resample
     )
     if lost := lost_sources(files):
         logger.warning(lost)
-    area = None
-    if request.aoi is not None:
-        area = read_area(request.aoi, scene.grid)
-    elif request.bbox is not None:
-        area = area_of_box(request.bbox, scene.grid)
-    job = Job(request, model, scene, area)
+    job = Job(file, scene, _area(where, scene) if where else None, engine)
     _ = job.draft  # raises where windows contradict the card
     return job
 
 
-def _fitting_builtin(request: MapRequest, files: Sequence[FileInfo]) -> ModelFile:
+def _area(where: Where, scene: Scene) -> Area | None:
+    if where.aoi is not None:
+        return read_area(where.aoi, scene.grid)
+    return area_of_box(where.bbox, scene.grid) if where.bbox is not None else None
+
+
+def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo]) -> ModelFile:
     """The first built-in model that takes the scene as it is."""
     for info in files:
         if info.obstacle:
             raise SceneError(info.obstacle)
     reasons = []
     for model in read_builtins():
-        why = fits(model.card, files, bands=request.bands)
+        why = fits(model.card, files, bands=imagery.bands)
         if why is None:
             logger.info("no --model given: %s fits the bands of the scene", model.card.name)
             return model
@@ -133,11 +139,9 @@ def _fitting_builtin(request: MapRequest, files: Sequence[FileInfo]) -> ModelFil
     )
 
 
-def warn_of_collar(job: Job) -> str | None:
+def warn_of_collar(scene: Scene) -> str | None:
     """A warning where nodata seems to be hidden as an untagged constant, else None."""
-    if job.request.nodata is not None:
-        return None
-    value, share = constant_border(job.scene)
+    value, share = constant_border(scene)
     if value is None or share <= _COLLAR_SHARE:
         return None
     return (

@@ -1,81 +1,130 @@
-"""What a map is asked for."""
+"""What a map is asked for, in groups: of many scenes that are mapped alike, only the imagery differs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from citycover.errors import ConfigError
-from citycover.model.precision import Precision
+from citycover.model.precision import PRECISIONS, Precision
 from citycover.scene.trust import Trust
+
+COMPRESSIONS = ("zstd", "deflate")
 
 
 @dataclass(frozen=True, slots=True)
-class MapRequest:
-    """What the user asked for; None leaves the choice to citycover."""
+class Imagery:
+    """Files of one place, and what of them the network sees."""
 
-    scene: tuple[str, ...]
-    """Raster files of one place; their bands are chosen by name unless `bands` says otherwise."""
-    out: Path
-    model: str | None = None
+    files: tuple[str, ...]
+    """Raster files; their bands are chosen by name unless `bands` says otherwise."""
     bands: tuple[str, ...] | None = None
+    """Names, or numbers over all files from 1, in the order of the network; None: by name."""
     nodata: float | None = None
+    """Digital number of invalid pixels; None: as the files say."""
+    resample: bool = False
+    """Read at the model's ground sample distance where the files' own is outside its limits."""
+    trust: Trust = field(default_factory=Trust)
+    """Which files the files may name in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The part that is mapped: all of the scene, what lies inside polygons, or a box."""
+
     aoi: Path | None = None
+    """File of polygons."""
     bbox: tuple[float, ...] | None = None
+    """West, south, east, north: degrees, or in the scene's CRS where they are no degrees."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where there are two parts."""
+        if self.aoi is not None and self.bbox is not None:
+            raise ConfigError("got both --aoi and --bbox; give one of them")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a map is computed; None leaves the choice to citycover. Lengths are pixels of the finest band."""
+
     window: int | None = None
+    """Longest side of a window."""
     trim: int | None = None
     feather: int | None = None
+    block: tuple[int, int] | None = None
+    """(y, x) most output pixels of a block; None: as many as keep memory small."""
     batch: int | None = None
+    """Windows that go through the network together."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
     precision: Precision | Literal["auto"] = "auto"
+    """auto: the fastest that flips near-ties only."""
     threads: int | None = None
+    """To compute and to decode with, in a process."""
     memory: float | None = None
     """GiB that a process of the run may hold."""
     workers: int | None = None
     """Processes on this machine, one a device; None: this process alone."""
     scheduler: str | None = None
     """Address of a dask.distributed scheduler whose workers see the same files."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where no run can have such options."""
+        for name in ("window", "batch", "threads", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} must be at least 1, got {value}")
+        if self.precision not in ("auto", *PRECISIONS):
+            raise ConfigError(f"--precision takes auto, {', '.join(PRECISIONS)}; got {self.precision!r}")
+        if self.workers is not None and self.scheduler is not None:
+            raise ConfigError("got both --workers and --scheduler; give one of them")
+
+
+@dataclass(frozen=True, slots=True)
+class ProductOptions:
+    """How the product is written."""
+
     compress: str = "zstd"
-    block: tuple[int, int] | None = None
-    """(y, x) most output pixels of a block; None: as many as keep memory small."""
-    resample: bool = False
+    """Codec of the COGs: zstd, or deflate for old readers."""
     overwrite: bool = False
+    """Replace a finished product."""
     restart: bool = False
-    allow_remote: bool = False
-    """Files of the scene may name others across the network."""
-    allow_paths: tuple[str, ...] = ()
-    """Folders, beside their own, below which files of the scene may name others."""
+    """Drop an unfinished run instead of going on with it."""
     verify_seams: bool = False
     """Map some patches once more on a shifted grid, and say how much differs."""
 
-    @property
-    def trust(self) -> Trust:
-        """Which files the files of the scene may name in turn."""
-        return Trust(self.allow_remote, tuple(Path(folder) for folder in self.allow_paths))
+    def __post_init__(self) -> None:
+        """Raise ConfigError where no product is written so."""
+        if self.compress not in COMPRESSIONS:
+            raise ConfigError(f"--compress takes {', '.join(COMPRESSIONS)}; got {self.compress!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class MapRequest:
+    """A map of one scene into a product folder.
+
+    >>> MapRequest(Imagery(("city.tif",)), Path("product"), engine=EngineOptions(device="cpu")).where.bbox
+    """
+
+    imagery: Imagery
+    out: Path
+    """Folder of the product."""
+    model: str | None = None
+    """Model file or name of a built-in one; None: the built-in that fits the bands."""
+    where: Where = field(default_factory=Where)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    product: ProductOptions = field(default_factory=ProductOptions)
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""
-        return {
-            k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
-            for k, v in asdict(self).items()
-        }
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
 
-def split_bands(text: str | None) -> tuple[str, ...] | None:
-    """`B4,B3,B2` as a tuple; None stays None."""
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
-
-
-def parse_bbox(text: str | None) -> tuple[float, ...] | None:
-    """`west,south,east,north` as numbers.
-
-    Raises:
-        ConfigError: they are no numbers.
-    """
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--bbox takes west,south,east,north as numbers, got {text!r}") from None
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from citycover.errors import FinishedError, ProductError
@@ -11,14 +12,13 @@ from citycover.job.job import Job
 from citycover.product.record import Given, read_record
 
 
-def refuse_finished(job: Job) -> NoReturn:
-    """Say of the finished product in the folder of a job whether a run would give it once more.
+def refuse_finished(out: Path, job: Job) -> NoReturn:
+    """Say of the finished product in a folder whether a run of the job would give it once more.
 
     Raises:
         FinishedError: it would, pixel for pixel.
         ProductError: it would not, or the product does not say what it is.
     """
-    out = job.request.out
     record = read_record(out / "run.json")
     if different := differences(job, record.given):
         raise ProductError(
@@ -38,7 +38,7 @@ def differences(job: Job, given: Given) -> tuple[str, ...]:
     where the request leaves it open or asks for what that one was asked for.
     """
     names = [name for name, value in job.given.items() if given.identity.get(name) != value]
-    if given.identity.get("plan") not in _plans(job, given.plan, given.request):
+    if given.identity.get("plan") not in _plans(job, given.plan, given.request.get("engine", {})):
         names.append("plan")
     return tuple(names)
 
@@ -47,11 +47,11 @@ def _plans(job: Job, settled: Mapping[str, Any], asked: Mapping[str, Any]) -> se
     """Identities of the plans that the job might settle on, being what the earlier run settled on."""
 
     def kept(name: str, value: Any) -> Any:
-        wanted = getattr(job.request, name)
+        wanted = getattr(job.engine, name)
         return value if wanted in (None, "auto", asked.get(name)) else wanted
 
     batch, precision = kept("batch", settled["batch"]), kept("precision", settled["precision"])
-    block = tuple(settled["block_shape"]) if job.request.block is None else None
+    block = tuple(settled["block_shape"]) if job.engine.block is None else None
     # A window is cut where the scene is smaller; the plan shows what is left of it.
     windows = {kept("window", None), kept("window", max(settled["window"]))}
     plans = [job.plan_in(window, batch, precision) for window in windows]

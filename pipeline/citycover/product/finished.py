@@ -16,6 +16,7 @@ import rasterio
 
 from citycover.engine.agreement import Seams
 from citycover.job.job import Job
+from citycover.job.request import MapRequest
 from citycover.machine.memory import peak_rss
 from citycover.machine.stages import SIDE_STAGES, SWEEP_STAGES, Stages
 from citycover.plan.plan import Plan
@@ -38,6 +39,7 @@ from citycover.version import __version__
 class Finished:
     """A run whose blocks are all in the store."""
 
+    request: MapRequest
     job: Job
     plan: Plan
     store: WorkingStore
@@ -100,7 +102,7 @@ class Finished:
         job = self.job
         card = job.model.card
         return Given(
-            request=job.request.facts(),
+            request=self.request.facts(),
             model=RunModel(card.name, card.version, job.model.sha256),
             card=card.model_dump(mode="json"),
             inputs=tuple(RunInput(*fingerprint) for fingerprint in job.scene.fingerprints),

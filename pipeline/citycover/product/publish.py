@@ -84,7 +84,7 @@ def _band(layer: Layer, run: Finished) -> BandInfo:
 
 
 def _write_raster(run: Finished, staging: Path, layer: Layer, band: BandInfo) -> CogInfo:
-    compress: Compression = "deflate" if run.job.request.compress == "deflate" else "zstd"
+    compress: Compression = "deflate" if run.request.product.compress == "deflate" else "zstd"
     return write_cog(
         staging / layer.file,
         run.store.array(layer.name),
@@ -92,7 +92,7 @@ def _write_raster(run: Finished, staging: Path, layer: Layer, band: BandInfo) ->
         band,
         compress=compress,
         resampling=layer.overviews,
-        threads=run.job.request.threads or 2,
+        threads=run.job.engine.threads or 2,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,16 @@ from odc.geo.geobox import GeoBox
 from citycover.compute.choices import settle
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
-from citycover.errors import SceneError
+from citycover.errors import ConfigError, SceneError
 from citycover.geometry.grid import pixel_ground_size
 from citycover.geometry.window import Window
 from citycover.job.job import Job
-from citycover.job.request import MapRequest
+from citycover.job.request import EngineOptions
 from citycover.machine.device import choose_device
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import find_model
 from citycover.model.card import ModelCard
-from citycover.model.precision import Precision
 from citycover.model.predictor import ModelPredictor
-from citycover.plan.fit import PlanOptions
 from citycover.plan.layers import USUAL
 from citycover.plan.plan import Block, Plan
 from citycover.product.open import as_dataset, grid_of
@@ -57,10 +55,7 @@ def predict_array(
     *,
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
-    options: PlanOptions | None = None,
-    batch: int | None = None,
-    device: str = "auto",
-    precision: Precision = "fp32",
+    engine: EngineOptions | None = None,
 ) -> xr.Dataset:
     """Map an image lazily.
 
@@ -70,11 +65,9 @@ def predict_array(
         model: built-in name or model file, with one group of bands.
         bands: name or number (from 1) of the band for each band of the model; None: by name.
         nodata: digital number of invalid pixels; None: the image's own `rio.nodata`. NaN is always invalid.
-        options: windows, and the size of the blocks that become dask chunks (2048 x 2048 at most). `map` may
-            take longer windows for a very large scene; run.json of its product says which.
-        batch: windows that go through the network together; None: as many as the device takes.
-        device: auto, cpu, cuda.
-        precision: fp32, bf16 or fp16.
+        engine: as for `map`, with two differences, because nothing is computed here: where no window is asked
+            for it is the card's (`map` may take a longer one for a very large scene; run.json of its product
+            says which), and precision auto is fp32. Blocks become dask chunks, 2048 x 2048 unless asked for.
 
     Returns:
         `classes` and `confidence`, (y, x) uint8 on dask, on the model's output grid, with CF flags,
@@ -83,23 +76,14 @@ def predict_array(
     Raises:
         SceneError: bands, grid or type do not fit the model.
         PlanError: the windows asked for do not fit the model.
+        ConfigError: workers or a scheduler are asked for.
     """
     file = read_model_file(find_model(model))
     source = _source(image, file.card, bands, nodata)
-    scene = _scene(source, file.card)
-    options = options or PlanOptions()
-    request = MapRequest(
-        scene=("array",),
-        out=Path(),
-        window=options.window or file.card.window.size,  # a trial would cost, and nothing is computed here
-        trim=options.trim,
-        feather=options.feather,
-        batch=batch,
-        precision=precision,
-        block=options.block or (2048, 2048),
-    )
-    plan = settle(Job(request, file, scene, None), _predictor(str(file.path), device)).plan
-    task = delayed(_BlockTask(str(file.path), device, plan, source), pure=False)
+    engine = _for_blocks(engine or EngineOptions(), file.card)
+    predictor = _predictor(str(file.path), engine.device)
+    plan = settle(Job(file, _scene(source, file.card), None, engine), predictor).plan
+    task = delayed(_BlockTask(str(file.path), engine.device, plan, source), pure=False)
     rows = []
     for by in range(plan.block_counts[0]):
         row = []
@@ -110,6 +94,18 @@ def predict_array(
         rows.append(row)
     maps = da.block(rows)
     return as_dataset({layer.name: maps[i] for i, layer in enumerate(USUAL)}, plan.grid, file.card.legend)
+
+
+def _for_blocks(asked: EngineOptions, card: ModelCard) -> EngineOptions:
+    """Options that settle without a trial."""
+    if asked.workers or asked.scheduler:
+        raise ConfigError("an array is computed by dask's own scheduler; leave workers and scheduler to it")
+    return replace(
+        asked,
+        window=asked.window or card.window.size,
+        block=asked.block or (2048, 2048),
+        precision="fp32" if asked.precision == "auto" else asked.precision,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,15 @@ from citycover.model.predictor import ModelPredictor
 
 
 def forecast_job(job: Job) -> Forecast:
-    """What `map` would do with a job: here, or on the cluster that its request names.
+    """What `map` would do with a job: here, or on the cluster that it asks for.
 
     Raises:
         CitycoverError: anything the user can mend.
     """
-    if job.request.scheduler is not None:
+    if job.engine.scheduler is not None:
         from citycover.compute.cluster.compute import forecast_on_cluster  # dask, for those who ask for it
 
         return forecast_on_cluster(job)
-    device = choose_device(job.request.device)
+    device = choose_device(job.engine.device)
     found = forecast(in_one_process(job), ModelPredictor.load(job.model.path, device))
-    return replace(found, workers=job.request.workers or 1)
+    return replace(found, workers=job.engine.workers or 1)

@@ -10,6 +10,7 @@ from citycover.compute.sink import read_inputs
 from citycover.engine.agreement import Seams
 from citycover.engine.seams import verify_seams
 from citycover.job.job import Job
+from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
 from citycover.machine.memory import release_memory
@@ -25,18 +26,21 @@ from citycover.store.store import WorkingStore
 from citycover.store.work import WorkFolder
 
 
-def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float, warnings: Sequence[str]) -> Product:
+def run_job(
+    request: MapRequest, job: Job, folder: WorkFolder, watch: Watch, begin: float, warnings: Sequence[str]
+) -> Product:
     """Everything from loading the network to the renamed files.
 
     Args:
-        job: what to do.
+        request: what was asked for.
+        job: what was understood of it.
         folder: entered, so that nobody else writes there.
         watch: progress and stop.
         begin: `time.perf_counter()` when the run began.
         warnings: what was warned of so far; grows.
     """
     stages = Stages()
-    if job.request.workers or job.request.scheduler:
+    if job.engine.workers or job.engine.scheduler:
         from citycover.compute.cluster.compute import (
             compute_on_cluster,  # dask is imported by those who ask for it
         )
@@ -45,11 +49,12 @@ def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float, warnings: 
     else:
         done = compute_here(job, folder, watch, stages)
         release_memory()
-    with WorkingStore.open(folder.work, job.request.threads or 2) as store:
-        seams = _verify(job, done.plan, store, stages, watch.stop) if job.request.verify_seams else None
+    with WorkingStore.open(folder.work, job.engine.threads or 2) as store:
+        seams = _verify(job, done.plan, store, stages, watch.stop) if request.product.verify_seams else None
         read_inputs(folder.work).check()
         watch.publishing()
         finished = Finished(
+            request=request,
             job=job,
             plan=done.plan,
             store=store,
@@ -68,6 +73,6 @@ def run_job(job: Job, folder: WorkFolder, watch: Watch, begin: float, warnings: 
 def _verify(job: Job, plan: Plan, store: WorkingStore, stages: Stages, stop: threading.Event) -> Seams:
     """Compare patches of the finished map with the same ones on a shifted grid."""
     with stages.time("seams"):
-        predictor = ModelPredictor.load(job.model.path, choose_device(job.request.device), plan.precision)
-        readers = open_readers(job.scene, job.request.threads)
+        predictor = ModelPredictor.load(job.model.path, choose_device(job.engine.device), plan.precision)
+        readers = open_readers(job.scene, job.engine.threads)
         return verify_seams(plan, predictor, readers, store.array(CLASSES.name).read, stop)

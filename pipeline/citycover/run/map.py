@@ -32,18 +32,20 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
     """
     begin = time.perf_counter()
     watch = watch or Watch()
-    finished = not request.overwrite and holds_product(request.out)
-    check_folder(request.out, overwrite=request.overwrite or finished)
+    finished = not request.product.overwrite and holds_product(request.out)
+    check_folder(request.out, overwrite=request.product.overwrite or finished)
     with heard_warnings() as warnings:
-        job = prepare(request)
+        job = prepare(request.imagery, request.model, request.where, request.engine)
         if finished:
-            refuse_finished(job)
-        if warning := warn_of_collar(job):
+            refuse_finished(request.out, job)
+        if request.imagery.nodata is None and (warning := warn_of_collar(job.scene)):
             logger.warning(warning)
         from citycover.run.job import run_job  # torch is imported here, after everything cheap has passed
 
         with (
             machine_errors(request.out),
-            claim_folder(request.out, overwrite=request.overwrite, restart=request.restart) as folder,
+            claim_folder(
+                request.out, overwrite=request.product.overwrite, restart=request.product.restart
+            ) as folder,
         ):
-            return run_job(job, folder, watch, begin, warnings)
+            return run_job(request, job, folder, watch, begin, warnings)

@@ -9,7 +9,7 @@ import pytest
 from citycover.classes.legend import read_legend
 from citycover.classes.table import table_between
 from citycover.evaluate.rasters import compare_rasters
-from citycover.job.request import MapRequest
+from citycover.job.request import Imagery, MapRequest
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import FOLDER, TRAINED, builtin_path, read_builtins
 from citycover.run.map import map_scene
@@ -46,7 +46,7 @@ def test_it_maps_a_city_it_has_not_seen_better_than_the_rules(tmp_path: Path) ->
     scores = {}
     for name in ("urban-rgbn-1m", "spectral-rgbn"):
         out = tmp_path / name
-        map_scene(MapRequest((str(tmp_path / "city" / "image.tif"),), out, model=name))
+        map_scene(MapRequest(Imagery((str(tmp_path / "city" / "image.tif"),)), out, name))
         table = table_between(read_legend("city"), legend)
         found = compare_rasters(out / "landcover.tif", tmp_path / "city" / "truth.tif", legend, None, table)
         scores[name] = found.overall_accuracy

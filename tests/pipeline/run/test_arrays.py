@@ -10,7 +10,7 @@ import xarray as xr
 
 import citycover
 from citycover.errors import SceneError
-from citycover.plan.fit import PlanOptions
+from citycover.job.request import EngineOptions
 from citycover.run import arrays
 from citycover.synth.write import write_city
 
@@ -28,7 +28,8 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def product(city: Path) -> Path:
     out = city.parent / "out"
-    request = citycover.MapRequest((str(city),), out, model="spectral-rgbn", window=160, precision="fp32")
+    engine = citycover.EngineOptions(window=160, precision="fp32")
+    request = citycover.MapRequest(citycover.Imagery((str(city),)), out, "spectral-rgbn", engine=engine)
     citycover.map_scene(request)
     return out
 
@@ -36,8 +37,8 @@ def product(city: Path) -> Path:
 @pytest.mark.parametrize("chunks", [None, {"y": 100, "x": 150}, {"y": 33, "x": 400}])
 def test_a_lazy_map_has_the_pixels_of_the_product(city: Path, product: Path, chunks) -> None:
     image = rioxarray.open_rasterio(city, chunks=chunks)
-    options = PlanOptions(window=160, block=(120, 170))
-    mapped = citycover.predict_array(image, "spectral-rgbn", options=options)
+    engine = EngineOptions(window=160, block=(120, 170))
+    mapped = citycover.predict_array(image, "spectral-rgbn", engine=engine)
     assert mapped.classes.chunks is not None, "nothing is computed yet"
     assert max(mapped.classes.chunks[0]) == 120
     done = citycover.open_product(product)
@@ -52,7 +53,7 @@ def test_a_part_of_a_lazy_map_computes_the_blocks_it_needs(city: Path, monkeypat
 
     image = rioxarray.open_rasterio(city)
     mapped = citycover.predict_array(
-        image, "spectral-rgbn", options=PlanOptions(window=160, block=(100, 100))
+        image, "spectral-rgbn", engine=EngineOptions(window=160, block=(100, 100))
     )
     computed = []
     real = arrays.sweep

@@ -30,9 +30,9 @@ def test_a_new_row_goes_from_the_sweep_to_the_product(
         "citycover.product.folder.PRODUCT_FILES",
         {layer.file for layer in rows} | {"landcover.tif.aux.xml", "run.json", "preview.png", "item.json"},
     )
-    request = citycover.MapRequest(
-        (str(tmp_path / "image.tif"),), tmp_path / "out", model="spectral-rgbn", window=160, precision="fp32"
-    )
+    imagery = citycover.Imagery((str(tmp_path / "image.tif"),))
+    engine = citycover.EngineOptions(window=160, precision="fp32")
+    request = citycover.MapRequest(imagery, tmp_path / "out", "spectral-rgbn", engine=engine)
     citycover.map_scene(request)
     with citycover.open_product(tmp_path / "out") as product:
         assert list(product.data_vars) == ["classes", "confidence", "unsure"]

@@ -18,7 +18,7 @@ import rasterio
 from conftest import write_scene
 
 from citycover.errors import MachineError, SceneError, StoppedError
-from citycover.job.request import MapRequest
+from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.job.watch import Watch
 from citycover.model.builtin import builtin_path
 from citycover.plan import fit
@@ -32,9 +32,8 @@ def request_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MapReq
     monkeypatch.setattr(fit, "MAX_BLOCK_HEIGHT", fit.CHUNK)
     monkeypatch.setattr(fit, "MAX_BLOCK_WIDTH", fit.CHUNK)
     scene = write_scene(tmp_path / "scene.tif", (600, 1100))
-    return MapRequest(
-        (str(scene),), tmp_path / "out", "spectral-rgbn", window=256, batch=1, precision="fp32", threads=1
-    )
+    engine = EngineOptions(window=256, batch=1, precision="fp32", threads=1)
+    return MapRequest(Imagery((str(scene),)), tmp_path / "out", "spectral-rgbn", engine=engine)
 
 
 def test_a_run_whose_folder_is_removed_stops_and_publishes_nothing(request_of_blocks: MapRequest) -> None:
@@ -60,7 +59,7 @@ def test_a_run_whose_folder_is_removed_before_it_publishes_publishes_nothing(
 def test_the_record_tells_of_attempts_and_warnings(request_of_blocks: MapRequest) -> None:
     stop = threading.Event()
     with pytest.raises(StoppedError):
-        map_scene(request_of_blocks, Watch(advanced=lambda _block: stop.set(), stop=stop))
+        map_scene(request_of_blocks, Watch(predicted=lambda _windows: stop.set(), stop=stop))
     watch = Watch(publishing=lambda: logging.getLogger("citycover.test").warning("a warning of %s", "mine"))
     begin = datetime.now(UTC).replace(microsecond=0)
     run = map_scene(request_of_blocks, watch).run
@@ -92,7 +91,7 @@ def overwrite(scene: Path, keep_time: bool) -> None:
 def test_an_input_that_changes_underneath_ends_the_run_and_goes_on_when_it_is_back(
     request_of_blocks: MapRequest, tmp_path: Path, when: str, keep_time: bool
 ) -> None:
-    scene = Path(request_of_blocks.scene[0])
+    scene = Path(request_of_blocks.imagery.files[0])
     kept = shutil.copy2(scene, tmp_path / "kept.tif")
     straight = map_scene(replace(request_of_blocks, out=tmp_path / "straight"))
 
@@ -109,7 +108,7 @@ def test_an_input_that_changes_underneath_ends_the_run_and_goes_on_when_it_is_ba
     else:
         stop = threading.Event()
         with pytest.raises(StoppedError):
-            map_scene(request_of_blocks, Watch(advanced=lambda _: stop.set(), stop=stop))
+            map_scene(request_of_blocks, Watch(predicted=lambda _: stop.set(), stop=stop))
         change()
         with pytest.raises(SceneError, match=r"scene\.tif was changed"):
             map_scene(request_of_blocks)
@@ -123,9 +122,9 @@ def test_an_input_that_changes_underneath_ends_the_run_and_goes_on_when_it_is_ba
 
 
 def test_a_touched_input_is_no_other_one(request_of_blocks: MapRequest) -> None:
-    scene, stop = Path(request_of_blocks.scene[0]), threading.Event()
+    scene, stop = Path(request_of_blocks.imagery.files[0]), threading.Event()
     with pytest.raises(StoppedError):
-        map_scene(request_of_blocks, Watch(advanced=lambda _: (scene.touch(), stop.set())[1], stop=stop))
+        map_scene(request_of_blocks, Watch(predicted=lambda _: (scene.touch(), stop.set())[1], stop=stop))
     scene.touch()
     assert map_scene(request_of_blocks, Watch(advanced=lambda _: scene.touch())).run.resumed
 
@@ -139,6 +138,6 @@ def test_a_model_that_is_swapped_is_noticed(request_of_blocks: MapRequest, tmp_p
 
 
 def test_an_input_that_is_cut_short_is_no_map_full_of_holes(request_of_blocks: MapRequest) -> None:
-    scene = Path(request_of_blocks.scene[0])
+    scene = Path(request_of_blocks.imagery.files[0])
     with pytest.raises(SceneError, match=r"scene\.tif was changed"):
         map_scene(request_of_blocks, Watch(advanced=lambda _: os.truncate(scene, 10_000)))

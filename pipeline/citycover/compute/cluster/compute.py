@@ -56,17 +56,16 @@ def _new_terms() -> Terms:
 
 
 def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
-    """All unfinished blocks of a job, on the cluster that its request names.
+    """All unfinished blocks of a job, on the cluster that it asks for.
 
     Raises:
         CitycoverError: anything the user can mend.
         StoppedError: `watch.stop` was set.
     """
-    request = job.request
     far = _seen_from_afar(job)
     with lease(folder) as mark, contextlib.ExitStack() as stack:
         with stages.time("start"):
-            client = stack.enter_context(open_cluster(request.workers, request.scheduler))
+            client = stack.enter_context(open_cluster(far.engine.workers, far.engine.scheduler))
             terms = _about(far, mark)
             check_workers(client, terms)
             watch.connected(describe(client))
@@ -80,11 +79,11 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
             terms=terms,
             plan=plan,
             make_predictor=ModelFactory(far.model.path, far.model.sha256),
-            open_readers=open_readers(far.scene, request.threads),
+            open_readers=open_readers(far.scene, far.engine.threads),
             store=folder.work.absolute(),
             area=area_mask(job, plan),
-            device=request.device,
-            threads=far.request.threads,
+            device=far.engine.device,
+            threads=far.engine.threads,
         )
         begin = time.perf_counter()
         run = ClusterRun(client, work, watch, stages)
@@ -101,7 +100,7 @@ def forecast_on_cluster(job: Job) -> Forecast:
         CitycoverError: anything the user can mend.
     """
     far = _seen_from_afar(job)
-    with open_cluster(far.request.workers, far.request.scheduler) as client:
+    with open_cluster(far.engine.workers, far.engine.scheduler) as client:
         terms = _about(far, _new_terms())
         check_workers(client, terms)
         found: Forecast = _ask_one(client, forecast_job, far, terms)

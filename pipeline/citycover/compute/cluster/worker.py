@@ -166,14 +166,14 @@ def forecast_job(job: Job, terms: Terms) -> Forecast:
 
 def _as_offered(job: Job, worker: Worker) -> Job:
     """The job with the threads of this worker, unless it asks for others."""
-    threads = job.request.threads or worker.state.nthreads
-    return replace(job, request=replace(job.request, threads=threads))
+    threads = job.engine.threads or worker.state.nthreads
+    return replace(job, engine=replace(job.engine, threads=threads))
 
 
 def _network_of(job: Job, terms: Terms) -> Predictor:
     """The network of a job, on the device that it asks for."""
     _check(terms)
-    return _process.predictor(ModelFactory(job.model.path, job.model.sha256), job.request.device)
+    return _process.predictor(ModelFactory(job.model.path, job.model.sha256), job.engine.device)
 
 
 def compute(work: Work, blocks: Sequence[Block]) -> Report:

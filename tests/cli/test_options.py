@@ -1,0 +1,48 @@
+"""Groups of options are built once, for every verb that takes them."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from citycover.errors import ConfigError
+from citycover.job.request import EngineOptions, Imagery, ProductOptions, Where
+from citycover_cli import options
+from citycover_cli.verbs import map as map_verb
+from citycover_cli.verbs import plan as plan_verb
+
+NOT_FOR_PEOPLE = {"block"}
+RENAMED = {"scene": "files", "allow_remote": "trust", "allow_path": "trust"}
+
+
+@pytest.mark.parametrize("group", [Imagery, Where, EngineOptions, ProductOptions])
+def test_a_group_has_an_option_for_each_of_its_fields(group: type[Any]) -> None:
+    make = {Imagery: options.imagery, Where: options.where, EngineOptions: options.engine}
+    taken = inspect.signature(make.get(group, options.product)).parameters
+    defaults = {f.name: f.default for f in fields(group)}
+    assert {RENAMED.get(name, name) for name in taken} == set(defaults) - NOT_FOR_PEOPLE
+    for name in set(taken) - set(RENAMED):
+        assert taken[name].default == defaults[name]
+
+
+def test_plan_takes_every_option_of_map_that_can_change_the_run() -> None:
+    product = set(inspect.signature(options.product).parameters) | {"out", "skip_finished"}
+    mapped, planned = (set(inspect.signature(verb.run).parameters) for verb in (map_verb, plan_verb))
+    assert mapped - planned == product and planned - mapped == {"probe"}
+
+
+def test_options_become_their_group() -> None:
+    found: list[object] = []
+
+    @options.grouped
+    def verb(*, where: Where, engine: EngineOptions, other: int = 3) -> None:
+        found.extend([where, engine, other])
+
+    given = {name: p.default for name, p in inspect.signature(verb).parameters.items()}
+    verb(**(given | {"bbox": "1,2,3,4", "window": 64, "other": 5}))
+    assert found == [Where(bbox=(1, 2, 3, 4)), EngineOptions(window=64), 5]
+    with pytest.raises(ConfigError, match="as numbers"):
+        verb(**(given | {"bbox": "1,2,three,4"}))

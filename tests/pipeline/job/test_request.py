@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import citycover
+from citycover.errors import ConfigError
+from citycover.files.plain import to_json
+from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
+
+
+@pytest.mark.parametrize(
+    ("group", "options", "said"),
+    [
+        (Where, {"aoi": Path("a.geojson"), "bbox": (0.0, 0.0, 1.0, 1.0)}, "both --aoi and --bbox"),
+        (EngineOptions, {"workers": 2, "scheduler": "tcp://x:1"}, "give one of them"),
+        (EngineOptions, {"precision": "fp8"}, "--precision takes auto, fp32, bf16, fp16; got 'fp8'"),
+        (EngineOptions, {"batch": 0}, "--batch must be at least 1, got 0"),
+        (EngineOptions, {"threads": -1}, "--threads must be at least 1"),
+        (ProductOptions, {"compress": "lzw"}, "--compress takes zstd, deflate; got 'lzw'"),
+    ],
+)
+def test_a_group_of_options_checks_itself(group: type[Any], options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        group(**options)
+
+
+def test_a_request_is_written_down_as_plain_values() -> None:
+    where = Where(bbox=(1.0, 2.0, 3.0, 4.0))
+    request = MapRequest(Imagery(("a.tif", "b.tif")), Path("out"), where=where)
+    facts = request.facts()
+    assert json.loads(to_json(facts)) == facts, "no path, no tuple"
+    assert facts["imagery"]["files"] == ["a.tif", "b.tif"] and facts["out"] == "out"
+    assert facts["where"]["bbox"] == [1, 2, 3, 4] and facts["engine"]["precision"] == "auto"
+
+
+def test_the_public_door_has_every_name_that_it_says() -> None:
+    assert {"MapRequest", "Imagery", "map_scene", "__version__"} <= set(citycover.__all__)
+    for name in set(citycover.__all__) - {"predict_array", "open_product"}:  # those load xarray
+        assert getattr(citycover, name) is not None
