@@ -26,8 +26,8 @@ AreaMask = Callable[[Window], NDArray[np.bool_]]
 
 Evidence = Callable[["Tensor", Window], "Tensor"]
 """(class, y, x) float32 blended probabilities on the device, and the output pixels that they are of -> the
-same in the light of something else. May write into what it is given; every output pixel is asked for once a
-computation of it, and lies inside the raster."""
+same in the light of something else. May write into what it is given. What is asked for lies inside the raster
+and is final; each pixel is asked for at most once, and not at all where no window around it was run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ def memory_bound(plan: Plan, scene: Scene, channels: int) -> MemoryBound:
         strips += 2 * rows * width * pixel // group.ratio**2
         decoded += 2 * min(group.block[0], group.shape[0]) * width * pixel // group.ratio
     area = plan.scale * plan.scale
-    tile = plan.batch * plan.window_pixels * channels * 4
-    blend = int(area * (3 * tile + plan.y.feather * width * channels * 4))
+    votes = plan.batch * plan.window_pixels * channels * 4
+    blend = int(area * (3 * votes + plan.y.feather * width * channels * 4))
     pixel = bytes_per_pixel(USUAL, channels)
     blocks = 4 * plan.block_shape[0] * plan.block_shape[1] * pixel
     return MemoryBound(strips, decoded, blend, blocks)
