@@ -70,6 +70,8 @@ class StandIn:
     """A batch."""
     deadly: int | None = None
     """The process dies at a window whose first pixel has this number in its first band."""
+    value: float | None = None
+    """Given instead of every score."""
 
     def __call__(self, device: torch.device) -> SleepingNetwork:
         return SleepingNetwork(self.card, device, self)
@@ -92,6 +94,8 @@ class SleepingNetwork:
             time.sleep(self.standin.seconds)
         x = image[:, :3].float() / 64
         x = x + torch.nn.functional.avg_pool2d(x, 5, 1, 2)
+        if self.standin.value is not None:
+            x.fill_(self.standin.value)
         return torch.cat([x, x[:, :1] - x[:, 1:2], x[:, 2:] * x[:, 1:2] / 3], 1)
 
 

@@ -25,7 +25,7 @@ from citycover.engine.blocks import run_blocks
 from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
-from citycover.errors import MachineError, StoppedError
+from citycover.errors import MachineError, ModelError, StoppedError
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
 from citycover.plan.columns import open_columns, share_out
@@ -140,6 +140,11 @@ def test_a_stopped_run_keeps_its_blocks_and_goes_on(
     run_on(client, folder, PLAN, slow, Watch(advanced=lambda block: again.append(block.index)))
     assert not kept & set(again)
     assert_same(stored(folder), in_process)
+
+
+def test_a_network_that_fails_far_away_is_told_here(client: Client, folder: WorkFolder) -> None:
+    with pytest.raises(ModelError, match="not finite"):
+        run_on(client, folder, PLAN, StandIn(CARD, value=np.nan))
 
 
 def test_workers_that_cannot_take_part_are_named_with_the_reason(client: Client, folder: WorkFolder) -> None:
