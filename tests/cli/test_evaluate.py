@@ -248,7 +248,10 @@ def test_polygons_judge_by_the_name_of_their_class(
     said = json.loads(result.out)
     assert said["truth_kind"] == "polygons" and said["compared"] == 6 * 16 * 64
     assert said["overall_accuracy"] == pytest.approx(0.9, abs=0.01)
-    apart = citycover(*common)  # the numbers are metres: as degrees they lie nowhere
+    assert "names no CRS" not in result.err
+    unsaid = citycover(*common, "--json")  # the numbers are metres: no degrees, so those of the map
+    assert json.loads(unsaid.out)["compared"] == said["compared"] and "names no CRS" in unsaid.err
+    apart = citycover(*common, "--truth-crs", "EPSG:32635")
     assert apart.code == 2 and "--truth-crs" in apart.err
     other = citycover(*common, "--truth-crs", "EPSG:32633", "--elsewhere", "Lawn")
     assert other.code == 2 and "is no class of legend 'city'" in other.err

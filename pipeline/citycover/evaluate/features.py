@@ -107,7 +107,7 @@ def read_truth(path: Path, grid: GeoBox, given: str | None = None) -> Truth:
     """
     what = f"truth {path}"
     read = _read_csv(path, crs_of(grid)) if path.suffix.lower() == ".csv" else None
-    features = read or read_features(path, "truth", crs_of(grid))
+    features = read or read_features(path, "truth", None if given else crs_of(grid))
     source = crs_named(given, "give one such as EPSG:26986 with --truth-crs") if given else features.crs
     if source is None:
         raise ConfigError(f"{what} has no CRS; say which with --truth-crs")

@@ -41,13 +41,13 @@ class Features:
     """None: the file does not say."""
 
 
-def read_features(path: Path, what: str, metres: CRS) -> Features:
+def read_features(path: Path, what: str, metres: CRS | None) -> Features:
     """Read all features of a file.
 
     Args:
         path: GeoJSON, or what pyogrio reads.
         what: is read, for messages: `--aoi`.
-        metres: CRS of GeoJSON that names none and whose numbers cannot be degrees.
+        metres: CRS of GeoJSON that names none and whose numbers cannot be degrees; None: do not ask.
 
     Raises:
         ConfigError: not there, not readable, or too much.
@@ -71,7 +71,7 @@ def crs_named(text: str, remedy: str) -> CRS:
         raise ConfigError(f"{text!r} is no CRS; {remedy}") from None
 
 
-def _read_geojson(path: Path, what: str, metres: CRS) -> Features:
+def _read_geojson(path: Path, what: str, metres: CRS | None) -> Features:
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise ConfigError(
@@ -92,10 +92,11 @@ def _read_geojson(path: Path, what: str, metres: CRS) -> Features:
         raise ConfigError(f"{what} {path} is not GeoJSON with features: {error!r}; write it again") from None
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
+    crs: CRS | None
     if named:
         crs = crs_named(named, f"{what} {path} names it; write one such as EPSG:32633 into it")
     else:
-        crs = _unnamed(geometries, f"{what} {path}", metres)
+        crs = _unnamed(geometries, f"{what} {path}", metres) if metres else None
     return Features(geometries, columns, crs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -299,7 +300,7 @@ def _obstacle(path: str, dataset: Any) -> str | None:
             f"orthorectify it first: gdalwarp -rpc -t_srs EPSG:<code> in.tif out.tif"
         )
     rotated = abs(transform.b) * dataset.height + abs(transform.d) * dataset.width
-    if transform.determinant == 0:
+    if not (math.isfinite(sum(transform)) and transform.determinant != 0):
         return (
             f"{path} has a transform without area ({tuple(transform)[:6]}); mend it with gdal_edit.py -a_ullr"
         )

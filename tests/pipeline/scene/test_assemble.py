@@ -233,6 +233,9 @@ def test_what_has_no_place_on_the_map_is_refused(tmp_path):
         describe_scene([write(tmp_path / "b.tif", crs=None, transform=None)], None)
     with pytest.raises(SceneError, match="a CRS but no transform"):
         describe_scene([write(tmp_path / "c.tif", transform=None)], None)
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(SceneError, match="a transform without area"):
+            describe_scene([write(tmp_path / "f.tif", transform=Affine(number, 0, 5e5, 0, -1, 5e6))], None)
     with pytest.raises(SceneError, match="rotated or sheared"):
         describe_scene([write(tmp_path / "d.tif", transform=NORTH_UP * Affine.rotation(5))], None)
     points = [GroundControlPoint(r, c, 10 + c / 100, 50 - r / 100) for r in (0, 20) for c in (0, 30)]
