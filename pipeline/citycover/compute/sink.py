@@ -53,6 +53,12 @@ def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]
     if folder.resumable:
         store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)
         read_inputs(folder.work).check()
+        if damaged := store.drop_damaged():
+            logger.warning(
+                "%d finished blocks were damaged or lost on the disk, %s among them; they are computed anew",
+                len(damaged),
+                damaged[0],
+            )
         folder.note_attempt()
         logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))
         return store

@@ -50,6 +50,7 @@ def run_job(
         done = compute_here(job, folder, watch, stages)
         release_memory()
     with WorkingStore.open(folder.work, job.engine.threads or 2) as store:
+        store.check_whole()
         seams = _verify(job, done.plan, store, stages, watch.stop) if request.product.verify_seams else None
         read_inputs(folder.work).check()
         watch.publishing()

@@ -1,4 +1,4 @@
-"""The ledger: a line for each finished block."""
+"""The ledger: a small file for each finished block, with the seals of its shards."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
+from citycover.store.shard import ShardSeal
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,8 @@ class BlockRecord:
     """Time by stage."""
     holes: tuple[Hole, ...] = ()
     """What could not be read; pixels of the scene, not of the block."""
-    crc32: Mapping[str, int] = field(default_factory=dict)
-    """CRC-32 of the decoded pixels, by array: equal for the same map, however it was computed."""
+    shards: Mapping[str, ShardSeal] = field(default_factory=dict)
+    """By array; a block is finished only as long as its shards are those."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Whatever else adds up over blocks: windows run, windows skipped, ..."""
 
@@ -36,7 +37,7 @@ class BlockRecord:
                 "pixels": self.pixels,
                 "seconds": dict(self.seconds),
                 "holes": [hole_facts(hole) for hole in self.holes],
-                "crc32": dict(self.crc32),
+                "shards": {name: asdict(seal) for name, seal in self.shards.items()},
                 "counts": dict(self.counts),
             },
             indent=1,
@@ -47,13 +48,20 @@ class BlockRecord:
         """Read an entry back.
 
         Raises:
-            ValueError, KeyError, TypeError: the text is not an entry.
+            ValueError, KeyError, TypeError, AttributeError: the text is not an entry.
         """
         data = json.loads(text)
         row, col = data["index"]
-        holes = tuple(hole_of(hole) for hole in data["holes"])
         return cls(
-            (int(row), int(col)), int(data["pixels"]), data["seconds"], holes, data["crc32"], data["counts"]
+            index=(int(row), int(col)),
+            pixels=int(data["pixels"]),
+            seconds={str(name): float(value) for name, value in data["seconds"].items()},
+            holes=tuple(hole_of(hole) for hole in data["holes"]),
+            shards={
+                str(name): ShardSeal(int(seal["size"]), int(seal["crc32"]))
+                for name, seal in data["shards"].items()
+            },
+            counts={str(name): int(value) for name, value in data["counts"].items()},
         )
 
 

@@ -7,16 +7,19 @@ oracle of the tests; on two cores it writes such shards at a third of the speed.
 
     | cell | cell | cell | ... | cell | (offset, length) x cells | crc32c |
 
-A cell that holds nothing but the fill value is left out and marked so in the index.
+A cell that holds nothing but the fill value is left out and marked so in the index. A shard is written even
+where all of its cells are: one that is not there was lost, and is never taken for an empty one.
 Source: Zarr v3 specification, sharding-indexed codec 1.0.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -28,11 +31,14 @@ import numpy as np
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
+from citycover.errors import MachineError
 from citycover.geometry.window import Window
 
 _ABSENT = 2**64 - 1
 
 _LEVEL = 1
+
+_PIECE = 1 << 23
 
 _CODEC = Zstd(_LEVEL)
 
@@ -125,6 +131,28 @@ def array_metadata(spec: ArraySpec, layout: Layout) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class ShardSeal:
+    """By what a shard is known to be the one that was written."""
+
+    size: int
+    """Bytes."""
+    crc32: int
+    """Of all bytes."""
+
+    @classmethod
+    def of(cls, path: Path) -> ShardSeal | None:
+        """The seal of a file; None where there is none."""
+        size = crc = 0
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE):
+                    size, crc = size + len(piece), zlib.crc32(piece, crc)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        return cls(size, crc)
+
+
 def shard_path(array: Path, spec: ArraySpec, index: tuple[int, int]) -> Path:
     """Where Zarr looks for the shard of block (row, column)."""
     lead = ["0"] if spec.channels else []
@@ -133,7 +161,7 @@ def shard_path(array: Path, spec: ArraySpec, index: tuple[int, int]) -> Path:
 
 def write_shard(
     file: BinaryIO, values: NDArray[np.uint8], spec: ArraySpec, layout: Layout, pool: Executor
-) -> None:
+) -> ShardSeal:
     """Write a whole block; see the module for the layout.
 
     Args:
@@ -153,14 +181,15 @@ def write_shard(
         return _encode(planes[plane, rows, cols], spec.fill, layout.cell)
 
     places = list(itertools.product(range(layout.cells[0]), range(len(planes)), range(layout.cells[1])))
-    offset = 0
+    offset = crc = 0
     for (row, plane, col), data in zip(places, pool.map(encode, places), strict=True):
         if data is not None:
             file.write(data)
             index[plane, row, col] = offset, len(data)
-            offset += len(data)
-    file.write(index.tobytes())
-    file.write(struct.pack("<I", google_crc32c.value(index.tobytes())))
+            offset, crc = offset + len(data), zlib.crc32(data, crc)
+    end = index.tobytes() + struct.pack("<I", google_crc32c.value(index.tobytes()))
+    file.write(end)
+    return ShardSeal(offset + len(end), zlib.crc32(end, crc))
 
 
 def _encode(part: NDArray[np.uint8], fill: int, cell: tuple[int, int]) -> bytes | None:
@@ -182,7 +211,7 @@ class ShardedArray:
         self._array = array
         self._spec = spec
         self._layout = layout
-        self._indexes: dict[tuple[int, int], NDArray[np.uint64] | None] = {}
+        self._indexes: dict[tuple[int, int], NDArray[np.uint64]] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -226,26 +255,24 @@ class ShardedArray:
             for col in range(window.col // width, -(-window.col_end // width)):
                 block = row // tall, col // wide
                 cell = Window(row * height, col * width, height, width)
-                index = self._index(block)
-                offset, length = (
-                    (_ABSENT, 0) if index is None else map(int, index[channel, row % tall, col % wide])
-                )
+                offset, length = map(int, self._index(block)[channel, row % tall, col % wide])
                 yield cell, None if offset == _ABSENT else self._bytes(block, offset, length)
 
     def _bytes(self, block: tuple[int, int], offset: int, length: int) -> bytes:
-        with shard_path(self._array, self._spec, block).open("rb", buffering=0) as file:
+        path = shard_path(self._array, self._spec, block)
+        with path.open("rb", buffering=0) as file:
             data = os.pread(file.fileno(), length, offset)
         if len(data) != length:
-            raise OSError(f"shard of block {block} in {self._array} is cut short")
+            raise _damaged(path)
         return data
 
-    def _index(self, block: tuple[int, int]) -> NDArray[np.uint64] | None:
-        """Index of one shard, read once; None where there is no shard."""
+    def _index(self, block: tuple[int, int]) -> NDArray[np.uint64]:
+        """Index of one shard, read once."""
         if block not in self._indexes:
             self._indexes[block] = self._read_index(block)
         return self._indexes[block]
 
-    def _read_index(self, block: tuple[int, int]) -> NDArray[np.uint64] | None:
+    def _read_index(self, block: tuple[int, int]) -> NDArray[np.uint64]:
         path = shard_path(self._array, self._spec, block)
         shape = (max(self._spec.channels, 1), *self._layout.cells, 2)
         size = math.prod(shape) * 8
@@ -253,8 +280,17 @@ class ShardedArray:
             with path.open("rb") as file:
                 file.seek(-(size + 4), os.SEEK_END)
                 data, crc = file.read(size), file.read(4)
-        except FileNotFoundError:
-            return None
-        if struct.unpack("<I", crc)[0] != google_crc32c.value(data):
-            raise OSError(f"{path} is damaged: the checksum of its index does not match")
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.EINVAL}:  # EINVAL: shorter than its index
+                raise
+            raise _damaged(path) from None
+        if struct.pack("<I", google_crc32c.value(data)) != crc:
+            raise _damaged(path)
         return np.frombuffer(data, dtype="<u8").reshape(shape)
+
+
+def _damaged(path: Path) -> MachineError:
+    return MachineError(
+        f"{path} is missing or damaged, though its block was finished; run the same command again: such "
+        "blocks are computed anew"
+    )

@@ -7,13 +7,13 @@
 Strategy: a block belongs to one worker, a shard to one block, so workers never meet and need no locks.
 Shards and ledger entries are written under temporary names, synchronised to disk and renamed, shards
 first. A ledger entry, never the presence of a shard, is the proof that a block is finished: `kill -9` at
-any instant, or a power cut, loses the blocks in flight and nothing else.
+any instant, or a power cut, loses the blocks in flight and nothing else. The entry holds the seals of the
+shards (size and CRC): a shard that was damaged or lost since makes its block an unfinished one.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -24,14 +24,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from citycover.errors import ProductError
-from citycover.files.atomic import write_atomic
+from citycover.errors import MachineError, ProductError
+from citycover.files.atomic import atomic_path, sync_folder, write_atomic
 from citycover.read.reader import Hole
 from citycover.store.ledger import BlockRecord
-from citycover.store.shard import ArraySpec, Layout, ShardedArray, array_metadata, shard_path, write_shard
+from citycover.store.shard import (
+    ArraySpec,
+    Layout,
+    ShardedArray,
+    ShardSeal,
+    array_metadata,
+    shard_path,
+    write_shard,
+)
 
-FORMAT = 1
+FORMAT = 2
 """Version of what stands in `.work`; another version is never resumed."""
+
+_LAYOUT = ("shape", "block", "cell")
 
 
 class WorkingStore:
@@ -87,8 +97,7 @@ class WorkingStore:
             ProductError: there is none, or another version of citycover made it.
         """
         data = _read_description(folder)
-        layout = Layout(*(tuple(data["layout"][key]) for key in ("shape", "block", "cell")))
-        return cls(folder, layout, [ArraySpec(**spec) for spec in data["arrays"]], threads)
+        return cls(folder, _layout_of(data), _arrays_of(data), threads)
 
     @staticmethod
     def read_extra(folder: Path, identity: Mapping[str, str]) -> Mapping[str, Any]:
@@ -163,31 +172,78 @@ class WorkingStore:
         wanted = {name: (np.dtype(np.uint8), spec.shape(pixels)) for name, spec in self.arrays.items()}
         if found != wanted:
             raise ValueError(f"block {index} takes {wanted}, got {found}")
-        crc = {}
-        for name, values in arrays.items():
-            self._write_shard(name, index, values)
-            crc[name] = zlib.crc32(np.ascontiguousarray(values).data)
-        record = BlockRecord(index, window.pixels, dict(seconds or {}), tuple(holes), crc, dict(counts or {}))
-        write_atomic(self.folder / "ledger" / f"{index[0]}_{index[1]}.json", record.to_json())
+        seals = {name: self._write_shard(name, index, values) for name, values in arrays.items()}
+        record = BlockRecord(
+            index, window.pixels, dict(seconds or {}), tuple(holes), seals, dict(counts or {})
+        )
+        write_atomic(self._entry_path(index), record.to_json())
 
-    def _write_shard(self, name: str, index: tuple[int, int], values: NDArray[np.uint8]) -> None:
+    def _write_shard(self, name: str, index: tuple[int, int], values: NDArray[np.uint8]) -> ShardSeal:
         """One array of a block, wholly or not at all."""
         spec = self.arrays[name]
         path = shard_path(self.array_path(name), spec, index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda file: write_shard(file, values, spec, self.layout, self._pool))
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            return write_shard(file, values, spec, self.layout, self._pool)
 
     def finished(self) -> dict[tuple[int, int], BlockRecord]:
-        """Finished blocks by (row, column); files that are no whole entry count as nothing."""
+        """Finished blocks by (row, column); files that are no whole entry of a block count as nothing.
+
+        Shards are not looked at: see `drop_damaged`.
+        """
         records = {}
         for path in sorted((self.folder / "ledger").glob("*.json")):
             try:
                 record = BlockRecord.from_json(path.read_text(encoding="utf-8"))
-            except (ValueError, KeyError, TypeError):
+                pixels = self.layout.block_window(record.index).pixels
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
                 continue
-            if path.stem == f"{record.index[0]}_{record.index[1]}":
+            except (FileNotFoundError, IsADirectoryError):
+                continue
+            known = (self._entry_path(record.index), pixels, set(self.arrays))
+            if (path, record.pixels, set(record.shards)) == known:
                 records[record.index] = record
         return records
+
+    def drop_damaged(self) -> tuple[tuple[int, int], ...]:
+        """Strike blocks from the ledger whose shards are not those that were written; reads all of them.
+
+        Returns:
+            (row, column) of the blocks that are finished no more.
+        """
+        records = list(self.finished().values())
+        whole = self._pool.map(self._is_whole, records)
+        damaged = [record.index for record, good in zip(records, whole, strict=True) if not good]
+        for index in damaged:
+            self._entry_path(index).unlink(missing_ok=True)
+        if damaged:
+            sync_folder(self.folder / "ledger")
+        return tuple(damaged)
+
+    def check_whole(self) -> None:
+        """Raise unless every block is finished, and its shards are those that were written.
+
+        Raises:
+            MachineError: some are not; they are struck from the ledger.
+        """
+        damaged = self.drop_damaged()
+        wanted = self.layout.blocks[0] * self.layout.blocks[1]
+        if missing := wanted - len(self.finished()):
+            named = f" ({damaged[0]} among them)" if damaged else ""
+            raise MachineError(
+                f"{missing} of {wanted} blocks in {self.folder} were damaged or lost on the disk{named}; "
+                "nothing was published; look at the disk and run the same command again: they are computed "
+                "anew"
+            )
+
+    def _is_whole(self, record: BlockRecord) -> bool:
+        return all(
+            ShardSeal.of(shard_path(self.array_path(name), self.arrays[name], record.index)) == seal
+            for name, seal in record.shards.items()
+        )
+
+    def _entry_path(self, index: tuple[int, int]) -> Path:
+        return self.folder / "ledger" / f"{index[0]}_{index[1]}.json"
 
     def close(self) -> None:
         """End the compressing threads."""
@@ -211,7 +267,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data["format"]
-    except (OSError, ValueError, KeyError, TypeError):
+        if version == FORMAT:
+            _ = _layout_of(data), _arrays_of(data), data["identity"].keys(), data["extra"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ProductError(
             f"{folder.parent} holds no run that could be resumed ({path.name} is missing or not readable); "
             "give --restart to begin anew, or choose another --out"
@@ -223,6 +281,14 @@ def _read_description(folder: Path) -> dict[str, Any]:
         )
     assert isinstance(data, dict)
     return data
+
+
+def _layout_of(data: Mapping[str, Any]) -> Layout:
+    return Layout(*((int(height), int(width)) for height, width in map(data["layout"].get, _LAYOUT)))
+
+
+def _arrays_of(data: Mapping[str, Any]) -> list[ArraySpec]:
+    return [ArraySpec(str(s["name"]), int(s["fill"]), int(s["channels"])) for s in data["arrays"]]
 
 
 def _refuse_another(folder: Path, changed: Sequence[str]) -> None:

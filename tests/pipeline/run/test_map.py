@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import sys
-import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,23 +17,39 @@ import pytest
 import rasterio
 from conftest import write_scene
 
-from citycover.errors import MachineError, SceneError, StoppedError
+from citycover.errors import MachineError, SceneError
 from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.job.watch import Watch
 from citycover.model.builtin import builtin_path
 from citycover.plan import fit
+from citycover.plan.plan import Block
 from citycover.product.record import RunRecord
 from citycover.run.map import map_scene
 
 
 @pytest.fixture
 def request_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MapRequest:
-    """A map in six blocks: a stop at the first is heard, for the third waits until the first is written."""
+    """A map in six blocks."""
     monkeypatch.setattr(fit, "MAX_BLOCK_HEIGHT", fit.CHUNK)
     monkeypatch.setattr(fit, "MAX_BLOCK_WIDTH", fit.CHUNK)
     scene = write_scene(tmp_path / "scene.tif", (600, 1100))
     engine = EngineOptions(window=256, batch=1, precision="fp32", threads=1)
     return MapRequest(Imagery((str(scene),)), tmp_path / "out", "spectral-rgbn", engine=engine)
+
+
+class InterruptedRunError(Exception):
+    """Whatever ends a run from outside."""
+
+
+def interrupt(request: MapRequest, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Begin a run, and end it after its first block."""
+
+    def end(_block: Block) -> None:
+        meanwhile()
+        raise InterruptedRunError
+
+    with pytest.raises(InterruptedRunError):
+        map_scene(request, Watch(advanced=end))
 
 
 def test_a_run_whose_folder_is_removed_stops_and_publishes_nothing(request_of_blocks: MapRequest) -> None:
@@ -57,9 +73,7 @@ def test_a_run_whose_folder_is_removed_before_it_publishes_publishes_nothing(
 
 
 def test_the_record_tells_of_attempts_and_warnings(request_of_blocks: MapRequest) -> None:
-    stop = threading.Event()
-    with pytest.raises(StoppedError):
-        map_scene(request_of_blocks, Watch(predicted=lambda _windows: stop.set(), stop=stop))
+    interrupt(request_of_blocks)
     watch = Watch(publishing=lambda: logging.getLogger("citycover.test").warning("a warning of %s", "mine"))
     begin = datetime.now(UTC).replace(microsecond=0)
     run = map_scene(request_of_blocks, watch).run
@@ -106,9 +120,7 @@ def test_an_input_that_changes_underneath_ends_the_run_and_goes_on_when_it_is_ba
             map_scene(request_of_blocks, Watch(advanced=change))
         assert 1 <= len(list(begun.glob("*.json"))) < 4, "no block after the change is entered"
     else:
-        stop = threading.Event()
-        with pytest.raises(StoppedError):
-            map_scene(request_of_blocks, Watch(predicted=lambda _: stop.set(), stop=stop))
+        interrupt(request_of_blocks)
         change()
         with pytest.raises(SceneError, match=r"scene\.tif was changed"):
             map_scene(request_of_blocks)
@@ -122,9 +134,8 @@ def test_an_input_that_changes_underneath_ends_the_run_and_goes_on_when_it_is_ba
 
 
 def test_a_touched_input_is_no_other_one(request_of_blocks: MapRequest) -> None:
-    scene, stop = Path(request_of_blocks.imagery.files[0]), threading.Event()
-    with pytest.raises(StoppedError):
-        map_scene(request_of_blocks, Watch(predicted=lambda _: (scene.touch(), stop.set())[1], stop=stop))
+    scene = Path(request_of_blocks.imagery.files[0])
+    interrupt(request_of_blocks, scene.touch)
     scene.touch()
     assert map_scene(request_of_blocks, Watch(advanced=lambda _: scene.touch())).run.resumed
 
@@ -141,3 +152,29 @@ def test_an_input_that_is_cut_short_is_no_map_full_of_holes(request_of_blocks: M
     scene = Path(request_of_blocks.imagery.files[0])
     with pytest.raises(SceneError, match=r"scene\.tif was changed"):
         map_scene(request_of_blocks, Watch(advanced=lambda _: os.truncate(scene, 10_000)))
+
+
+def test_blocks_that_were_damaged_on_the_disk_are_computed_anew(
+    request_of_blocks: MapRequest, tmp_path: Path
+) -> None:
+    straight = map_scene(replace(request_of_blocks, out=tmp_path / "straight"))
+    shards = request_of_blocks.out / ".work" / "store.zarr"
+    done: list[Block] = []
+
+    def damage_the_first(block: Block) -> None:
+        done.append(block)
+        if len(done) == 6:
+            first, second = (shards / name / "c" / "0" / "0" for name in ("classes", "confidence"))
+            first.unlink()
+            second.write_bytes(second.read_bytes()[:-1])
+
+    with pytest.raises(MachineError, match=r"1 of 6 blocks .* \(\(0, 0\) among them\)"):
+        map_scene(request_of_blocks, Watch(advanced=damage_the_first))
+    assert not (request_of_blocks.out / "item.json").exists()
+    damaged = shards / "classes" / "c" / "1" / "1"
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    product = map_scene(request_of_blocks)
+    assert any("1 finished blocks were damaged" in warning for warning in product.run.warnings)
+    for name in ("landcover.tif", "confidence.tif"):
+        with rasterio.open(product.folder / name) as ours, rasterio.open(straight.folder / name) as theirs:
+            np.testing.assert_array_equal(ours.read(1), theirs.read(1))
