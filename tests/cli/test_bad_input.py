@@ -54,7 +54,7 @@ def test_missing_bands(citycover, tmp_path: Path) -> None:
 
 def test_bands_in_doubt(citycover, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "x.tif", descriptions=("w", "x", "y", "z"), photometric="minisblack")
-    expect(citycover("map", scene, "-o", tmp_path / "out"), 2, "--bands 1,2,3,4")
+    expect(citycover("map", scene, "-o", tmp_path / "out"), 2, "say which is which", "1 w of x.tif")
     assert citycover("map", scene, "-o", tmp_path / "out", "--bands", "1,2,3,4").code == 0
 
 

@@ -120,6 +120,9 @@ def assemble_scene(
         groups, resampling = _resample(groups, card)
         gsd = ground_sample_distance(groups[0].grid)
     used = list({band.info.path: band.info for band in chosen}.values())
+    for info in files:
+        if info not in used:
+            _refuse_unused(info, used[0], {name for band in chosen for name in band.names.names})
     return Scene(
         groups=groups,
         gsd=gsd,
@@ -129,6 +132,30 @@ def assemble_scene(
             dict.fromkeys(f for info in used for f in ((info.path, info.size, info.mtime_ns), *info.beside))
         ),
     )
+
+
+def _refuse_unused(info: FileInfo, used: FileInfo, names: set[str]) -> None:
+    """A file of other bands of the same place does no harm; anything else was meant to be mapped.
+
+    Raises:
+        SceneError: it is used for nothing, and lies elsewhere or nothing says that its bands are others.
+    """
+    assert info.grid is not None, "files with an obstacle were refused"
+    assert used.grid is not None, "the same"
+    own = {name for band in info.bands for name in band.names}
+    if own and not own & names and _same_place(info.grid, used.grid):
+        return
+    raise SceneError(
+        f"no band of {info.name} is used, only of {used.name}; files that are given together are bands of "
+        f"one place; leave it out, map it by itself, or join neighbouring sheets first (gdalbuildvrt)"
+    )
+
+
+def _same_place(one: GeoBox, other: GeoBox) -> bool:
+    """Whether the edges of two grids lie within a pixel of the coarser one."""
+    slack = max(abs(one.transform.a), abs(other.transform.a), abs(one.transform.e), abs(other.transform.e))
+    pairs = zip(one.boundingbox.bbox, other.boundingbox.bbox, strict=True)
+    return one.crs == other.crs and all(abs(a - b) <= slack for a, b in pairs)
 
 
 def _choose(everything: Sequence[_Band], card: ModelCard | None, bands: Sequence[str] | None) -> list[_Band]:

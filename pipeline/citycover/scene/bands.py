@@ -6,8 +6,10 @@ A band of a scene answers to names from four places, the most trustworthy first:
 2. the naming rules of a product that is recognised by its file name: Sentinel-2, Landsat, HLS, NAIP
    (`m_4709963_se_14_1_...`: four bands are red, green, blue, near infrared, whatever the tags say) and Planet
    (`..._AnalyticMS`: blue, green, red, near infrared, although the files are tagged red, green, blue);
-3. the colour interpretation: red, green, blue, near infrared, ...;
-4. for files of one band, the last word of the file name (`...-WV03-R.tif`, `..._B02_60m.jp2`).
+3. the colour interpretation: red, green, blue, near infrared, ... (not of bands described as B2 or SR_B2:
+   writers tag any three bands red, green, blue);
+4. for files of one band, the last or only word of the file name (`...-WV03-R.tif`, `..._B02_60m.jp2`,
+   `B02.tif`, `red.tif`).
 
 A bare `B4` means red to Sentinel-2 and to Landsat 8, near infrared to Landsat 7 and nothing certain
 elsewhere: it is translated only where the sensor is known. `landsat` with no number is read as Landsat 8/9.
@@ -89,6 +91,13 @@ class SceneBand:
     """What the file itself calls it; empty: nothing."""
 
     @property
+    def written(self) -> str:
+        """Where it stands and what is written on it, for messages."""
+        return (
+            self.file if self.index == 1 and not self.title else f"{self.title or self.label} of {self.file}"
+        )
+
+    @property
     def label(self) -> str:
         """A word for messages and listings."""
         return self.title or (self.names[0] if self.names else f"band {self.index}")
@@ -107,7 +116,7 @@ def fold(name: str) -> str:
 
 
 def name_bands(
-    file: str, descriptions: Sequence[str | None], colours: Sequence[str]
+    file: str, descriptions: Sequence[str | None], colours: Sequence[str], files: Sequence[str] = ()
 ) -> tuple[SceneBand, ...]:
     """Find the names of all bands of one file (see the module's text for the rules).
 
@@ -115,19 +124,21 @@ def name_bands(
         file: name of the file, without its folder.
         descriptions: one a band.
         colours: GDAL's colour interpretation of each band, lower case.
+        files: names of all files of the scene: `B11.tif` beside `B02.tif` is Sentinel-2's.
     """
-    stem = file.split(".", 1)[0] if file.count(".") == 1 else file.rsplit(".", 1)[0]
+    stem = _stem(file)
     ordered = _product_order(stem, len(colours))
     if ordered and not any(fold(d or "") in _WORDS for d in descriptions):
         return tuple(
             SceneBand(file, i, (name,), title=descriptions[i - 1] or name)
             for i, name in enumerate(ordered, 1)
         )
-    table = _sensor_table(stem, descriptions)
+    table = _sensor_table(stem, descriptions, [_stem(other) for other in files])
     bands = []
     for i, (description, colour) in enumerate(zip(descriptions, colours, strict=True), 1):
         words = [description or ""]
-        if not _is_known(words[0], table) and colour in _COLOURS:
+        numbered = re.search(r"b\d{1,2}a?$", fold(words[0]))  # GDAL tags any three bands red, green, blue
+        if not (_is_known(words[0], table) or numbered) and colour in _COLOURS:
             words.insert(0, colour)
         if len(colours) == 1:
             words.append(_last_word(stem))
@@ -162,7 +173,13 @@ def _product_order(stem: str, count: int) -> tuple[str, ...]:
     return ()
 
 
-def _sensor_table(stem: str, descriptions: Sequence[str | None]) -> dict[str, str] | None:
+def _stem(file: str) -> str:
+    return file.rsplit(".", 1)[0]
+
+
+def _sensor_table(
+    stem: str, descriptions: Sequence[str | None], beside: Sequence[str]
+) -> dict[str, str] | None:
     """What B1, B2, ... mean in this file; None where that is not certain."""
     if hls := _HLS.search(stem):
         return _OLI if hls[1].lower() == "l" else _SENTINEL2
@@ -170,14 +187,16 @@ def _sensor_table(stem: str, descriptions: Sequence[str | None]) -> dict[str, st
         return _OLI if (landsat[1] or "8") in "89" else _TM
     # Two digits and B8A are Sentinel-2's own way of writing; a bare B4 needs the file name to say so.
     written = [_last_word(stem), *(d or "" for d in descriptions)]
+    if NUMBERED.fullmatch(stem.lower()):
+        written += [other for other in beside if NUMBERED.fullmatch(other.lower())]
     if _S2_NAME.search(stem) or any(re.fullmatch(r"B0\d|B8A", w, re.IGNORECASE) for w in written):
         return _SENTINEL2
     return None
 
 
 def _last_word(stem: str) -> str:
-    """`T29UNU_20221005T115411_B02_60m` -> `B02`, `sr_b4_20200829` -> `b4`."""
+    """`T29UNU_20221005T115411_B02_60m` -> `B02`, `sr_b4_20200829` -> `b4`, `B02` -> `B02`."""
     words = [w for w in re.split(r"[_\-. ]+", stem) if w]
-    while len(words) > 1 and re.fullmatch(r"\d+m|\d{8}(T\d{6})?", words[-1]):
+    while len(words) > 1 and re.fullmatch(r"\d+m|\d{8}(t\d{6})?|\(?(raw|clip|clipped)\)?", words[-1].lower()):
         words.pop()
-    return words[-1] if len(words) > 1 else ""
+    return words[-1] if words else ""

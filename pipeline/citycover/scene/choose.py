@@ -30,9 +30,12 @@ def match_bands(model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[S
         best = [i for rank, i in ranked if rank == ranked[0][0]]
         if len(best) > 1:
             places = " and ".join(f"band {scene[i].index} of {scene[i].file} (number {i + 1})" for i in best)
+            sheets = len({scene[i].file for i in best}) > 1
             raise SceneError(
                 f"{places} both answer to '{entry[0]}', which model '{model}' needs once; "
                 f"choose with --bands, one name or number for each of {_list(wanted)}"
+                + ("; if the files are sheets of a map, map them one by one, or join them" * sheets)
+                + (" first (gdalbuildvrt)" * sheets)
             )
         found.append(best[0] if best else None)
     if None in found:
@@ -47,6 +50,8 @@ def _rank(entry: tuple[str, ...], band: SceneBand) -> int | None:
     exact = [k for k, name in enumerate(folded) if name in band.names or (not band.names and name in plain)]
     if exact:
         return exact[0]
+    if not band.names and f"band{band.index}" in folded:
+        return folded.index(f"band{band.index}")  # a card that learned from numbers
     spare = [k for k, name in enumerate(folded) if name in band.substitutes]
     return len(folded) + spare[0] if spare else None
 
@@ -60,15 +65,28 @@ def _missing(
         unnamed += [i for i, b in enumerate(scene) if b.alpha and i not in found]
     have = f"scene has {len(scene)} band{'s' * (len(scene) > 1)} ({', '.join(_words(scene))})"
     need = f"model '{model}' needs {_list(wanted)} and nothing answers to {', '.join(lacking)}"
-    if len(unnamed) >= len(lacking):
+    if any(_is_told(scene[i]) for i in unnamed) or len({b.file for b in scene}) > 1:
+        remedy = (
+            f"say which is which: pass --bands with one name or number for each of {_list(wanted)}, "
+            f"in that order; they are {', '.join(f'{i + 1} {b.written}' for i, b in enumerate(scene[:16]))}"
+            if len(unnamed) >= len(lacking)
+            else "give the files that hold them, or choose another model"
+        )
+    elif len(unnamed) >= len(lacking):
         spare = iter(unnamed)
         guess = ",".join(str((next(spare) if i is None else i) + 1) for i in found)
         remedy = (
-            f"if the bands do lie in that order, pass --bands {guess}; else give the numbers that are right"
+            f"if the bands do lie in the order {_list(wanted)}, pass --bands {guess}; "
+            f"else the numbers that are right (names come from descriptions, colours or file names)"
         )
     else:
         remedy = "give the files that hold them, or choose another model"
     return f"{have}; {need}; {remedy}"
+
+
+def _is_told(band: SceneBand) -> bool:
+    """True where something is written on a band, though its meaning is not known: an order is no guess."""
+    return bool(band.title or any(NUMBERED.search(name) for name in band.literals))
 
 
 def _words(scene: Sequence[SceneBand]) -> list[str]:

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,7 @@ from citycover.scene.sources import (
 )
 from citycover.scene.trust import REMOTE_DRIVERS, Trust
 from citycover.scene.vrt import parse_sources, read_sources
-
-_TAGS_OF_TIME = ("ACQUISITIONDATETIME", "NITF_IDATIM", "TIFFTAG_DATETIME")
-
-_DATE = re.compile(
-    r"(?<!\d)((?:19|20)\d{2})[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])"
-    r"(?:[T_]?([01]\d|2[0-3])[-_:]?([0-5]\d)[-_:]?([0-5]\d))?(?!\d)"
-)
-
-_LANDSAT_DATE = re.compile(r"(?:^|_)L[COTEM]\d{7,8}((?:19|20)\d{2})([0-3]\d{2})(?=[A-Z]{3})")
+from citycover.scene.when import acquisition_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +95,11 @@ def describe_files(paths: Sequence[str | Path], trust: Trust = Trust()) -> tuple
     """
     if not paths:
         raise SceneError("no scene was given; name at least one raster file")
-    return tuple(_describe_file(path, trust) for path in paths)
+    names = [Path(path).name for path in paths]
+    return tuple(_describe_file(path, trust, names) for path in paths)
 
 
-def _describe_file(path: str | Path, trust: Trust) -> FileInfo:
+def _describe_file(path: str | Path, trust: Trust, names: Sequence[str]) -> FileInfo:
     where = _absolute(path)
     local = Path(where)
     is_local = local.exists()
@@ -122,7 +114,7 @@ def _describe_file(path: str | Path, trust: Trust) -> FileInfo:
         with rasterio.Env(**READ_OPTIONS), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `obstacle` says it better
             with _open(where, trust) as dataset:
-                info = _read_info(where, dataset, local.stat() if is_local else None)
+                info = _read_info(where, dataset, local.stat() if is_local else None, names)
                 return _with_sources(info, dataset, trust)
     except (RasterioError, UnicodeDecodeError) as error:  # GDAL quotes a broken file byte by byte
         if local.is_dir():
@@ -193,7 +185,7 @@ def _is_connection(text: str) -> bool:
     return text.startswith("/vsi") or "://" in text or bool(re.match(r"[A-Za-z][A-Za-z0-9_]+:", text))
 
 
-def _read_info(path: str, dataset: Any, stat: Any) -> FileInfo:
+def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str]) -> FileInfo:
     if dataset.count == 0:
         inner = dataset.subdatasets
         remedy = f"name one of its {len(inner)} parts, such as {inner[0]}" if inner else "give another file"
@@ -203,7 +195,7 @@ def _read_info(path: str, dataset: Any, stat: Any) -> FileInfo:
     grid = None if obstacle else grid_of(dataset)
     name = Path(path).name
     colours = tuple(c.name.lower() for c in dataset.colorinterp)
-    bands = name_bands(name, dataset.descriptions, colours)
+    bands = name_bands(name, dataset.descriptions, colours, names)
     return FileInfo(
         path=path,
         driver=dataset.driver,
@@ -225,7 +217,7 @@ def _read_info(path: str, dataset: Any, stat: Any) -> FileInfo:
         grid=grid,
         obstacle=obstacle,
         gsd=ground_sample_distance(grid) if grid is not None else None,
-        time=_time(name, dataset.tags()),
+        time=acquisition_time(name, dataset.tags()),
         bands=bands,
         size=stat.st_size if stat else 0,
         mtime_ns=stat.st_mtime_ns if stat else 0,
@@ -328,18 +320,4 @@ def _obstacle(path: str, dataset: Any) -> str | None:
             f"{path} has a CRS that PROJ does not understand ({brief_reason(error)}); "
             f"write the right one into the file: gdal_edit.py -a_srs EPSG:<code> file"
         )
-    return None
-
-
-def _time(name: str, tags: dict[str, str]) -> str | None:
-    """When it was taken: the file name knows better than TIFFTAG_DATETIME, often the time of writing."""
-    if landsat := _LANDSAT_DATE.search(name):
-        day = f"{landsat[1]} {landsat[2]}"
-        return datetime.strptime(day, "%Y %j").date().isoformat()  # noqa: DTZ007 - a day, no hour
-    texts = [name, *(tags.get(tag, "").replace(":", "-", 2) for tag in _TAGS_OF_TIME)]
-    for text in texts:
-        if found := _DATE.search(text.replace(" ", "T")):
-            day = "-".join(found.group(1, 2, 3))
-            clock = found.group(4, 5, 6)
-            return f"{day}T{':'.join(clock)}Z" if clock[0] else day
     return None

@@ -118,9 +118,48 @@ def test_bands_in_separate_files_are_ordered_by_the_card(tmp_path):
 
 def test_files_that_no_band_is_taken_from_are_left_alone(tmp_path):
     rgb = write(tmp_path / "a.tif", photometric="rgb")
-    other = write(tmp_path / "x_B11_20m.tif", count=1, shape=(7, 7), descriptions=("B11",))
+    other = write(tmp_path / "S2_B11_20m.tif", count=1, descriptions=("B11",))
     scene = describe_scene([rgb, other], card())
     assert len(scene.fingerprints) == 1
+
+
+def test_a_second_scene_is_not_dropped_in_silence(tmp_path):
+    one = write(tmp_path / "a.tif", photometric="rgb")
+    for other in (
+        write(tmp_path / "b.tif", transform=Affine(1, 0, 500_100, 0, -1, 5_000_000), photometric="rgb"),
+        write(tmp_path / "c.tif"),
+    ):
+        with pytest.raises(SceneError, match=rf"no band of {other.name} is used.*gdalbuildvrt"):
+            describe_scene([one, other], card(), bands=("1", "2", "3"))
+
+
+@pytest.mark.parametrize("ending", ["tif", "TIF"])
+def test_files_called_by_their_band_alone_are_found(tmp_path, ending):
+    names = ("B02", "B03", "B04", "B8A", "B11")
+    files = [write(tmp_path / f"{name}.{ending}", count=1) for name in names]
+    scene = describe_scene(files, card((*RGB, "nir", "swir16")))
+    assert [Path(b.path).stem for b in scene.groups[0].bands] == ["B04", "B03", "B02", "B8A", "B11"]
+    named = describe_scene(files, card((*RGB, "nir", "swir16")), bands=("B04", "B03", "B02", "B8A", "B11"))
+    assert named.groups == scene.groups
+    words = [write(tmp_path / f"{name}.{ending}", count=1) for name in ("blue", "green", "red")]
+    assert [Path(b.path).stem for b in describe_scene(words, card()).groups[0].bands] == list(RGB)
+
+
+@pytest.mark.parametrize("names", [("B2", "B3", "B4"), ("SR_B1", "SR_B2", "SR_B3"), ("x_b1", "x_b2", "x_b3")])
+def test_no_order_is_proposed_where_something_is_written_on_the_bands(tmp_path, names):
+    files = [write(tmp_path / f"{name}.tif", count=1) for name in names]
+    stacked = [write(tmp_path / "stack.tif", descriptions=names)]
+    for scene in (files, stacked):
+        with pytest.raises(SceneError) as refused:
+            describe_scene(scene, card())
+        assert "1,2,3" not in str(refused.value)
+        assert all(name in str(refused.value) for name in (*names, "red, green, blue"))
+
+
+def test_a_card_that_learned_from_numbers_finds_them_again(tmp_path):
+    path = write(tmp_path / "a.tif", count=4)
+    learned = tuple(band.name for band in describe_scene([path], None, bands=("3", "2", "1")).groups[0].bands)
+    assert [b.index for b in describe_scene([path], card(learned)).groups[0].bands] == [3, 2, 1]
 
 
 def test_south_up_is_accepted(tmp_path):
@@ -410,7 +449,7 @@ def test_real_four_band_scenes_are_put_in_order(pattern, bands, expected):
 @real
 def test_naip_dates_one_pixel_apart_and_unordered_files_are_refused():
     four = card((*RGB, "nir"))
-    with pytest.raises(SceneError, match="pass --bands 1,2,3,4"):
+    with pytest.raises(SceneError, match=r"say which is which.* 1 NAIP-VA-b1.tiff"):
         describe_scene(sorted((Path(DATA) / "vhr/naip_va").glob("*.tiff")), four)
     with pytest.raises(SceneError, match="both answer to 'red'"):
         describe_scene(sorted((Path(DATA) / "vhr/chilliwack_tiles").glob("*.tif")), card())

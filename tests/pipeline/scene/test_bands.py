@@ -38,7 +38,14 @@ def names(file, count=1, descriptions=None, colours=None):
         ("NAIP-VA-b1.tiff", ()),
         ("sr_b4_20200829.tif", ()),
         ("red_river.tif", ()),
-        ("red.tif", ()),
+        ("red.tif", ("red",)),
+        ("B02.jp2", ("blue", "b02")),
+        ("B8A.tif", ("nir08", "b8a")),
+        ("nir.tif", ("nir",)),
+        ("B4.tif", ()),
+        ("B11.tif", ()),
+        ("2020-06-01-00_00_2020-06-01-23_59_Sentinel-2_L2A_B02_(Raw).tiff", ("blue", "b02")),
+        ("scene.tif", ()),
     ],
 )
 def test_file_name_tells_the_band_only_where_its_meaning_is_certain(file, expected):
