@@ -1,16 +1,22 @@
+import json
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import write_scene
 from making import make_card, make_scene, plan_of
 
 from citycover.compute import choices
-from citycover.compute.choices import choose_precision, default_batch, fastest_window
+from citycover.compute.choices import Settled, choose_precision, default_batch, fastest_window, settle
 from citycover.compute.trials import Speed, measure_speed
+from citycover.job.job import Job, prepare
+from citycover.job.request import EngineOptions, Imagery
 from citycover.model.builtin import builtin_path
 from citycover.model.predictor import ModelPredictor
-from citycover.plan.plan import Plan
+from citycover.plan.plan import CHUNK, Plan
 
 
 def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,3 +104,35 @@ def test_trials_stay_within_their_share_of_the_run(monkeypatch: pytest.MonkeyPat
         choices.fastest_window(plans, None)  # type: ignore[arg-type]
         assert sum(pushed) <= choices.PROBE_SHARE * windows * 32 * 32
         assert len(pushed) != 1
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    scene = write_scene(tmp_path / "scene.tif", (300, 700))
+    return prepare(Imagery((str(scene),)), "spectral-rgbn")
+
+
+def test_what_an_unfinished_run_had_settled_stays_unless_something_else_is_asked_for(job: Job) -> None:
+    predictor = ModelPredictor.load(job.model.path, torch.device("cpu"))
+
+    def settled(kept: dict[str, Any] | None = None, **asked: Any) -> Settled:
+        return settle(replace(job, engine=EngineOptions(**asked)), predictor, kept)
+
+    first = settled(window=128, batch=3, precision="bf16", block=(CHUNK, CHUNK))
+    assert (first.plan.batch, first.plan.precision, first.plan.block_shape) == (3, "bf16", (CHUNK, CHUNK))
+    kept = json.loads(json.dumps(first.kept))  # as the store holds it
+    assert settled(kept, batch=3) == first, "nothing is tried, nothing is chosen anew"
+    changed = settled(kept, window=256, batch=2, precision="fp32").plan
+    assert changed == replace(job.plan_in(256, 2, "fp32"), block_shape=first.plan.block_shape), (
+        "blocks alone are no choice of the one who asks"
+    )
+
+
+def test_a_request_that_leaves_nothing_open_is_settled_as_its_draft(job: Job) -> None:
+    asked = replace(job, engine=EngineOptions(window=128, batch=2, precision="fp32", threads=1))
+    before = torch.get_num_threads()
+    try:
+        found = settle(asked, ModelPredictor.load(job.model.path, torch.device("cpu")))
+    finally:
+        torch.set_num_threads(before)
+    assert found.plan == asked.draft and (found.device, found.threads) == ("cpu", 1)
