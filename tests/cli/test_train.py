@@ -55,7 +55,7 @@ def test_a_plan_is_printed_and_nothing_written(citycover, city: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("--legend", "worldcover", "--to", "base4"), "legends that hold all its codes"),
+        (("--legend", "worldcover", "--to", "base4"), "legends hold all its ids"),
         (("--legend", "atlantis"), "there is no legend"),
         (("--recipe", "atlantis"), "there is no recipe"),
         (("--set", "epoch=1"), "known are"),

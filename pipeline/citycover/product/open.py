@@ -59,12 +59,12 @@ def open_product(folder: str | Path) -> xr.Dataset:
         raster = rioxarray.open_rasterio(folder / layer.file, chunks={"y": 2048, "x": 2048})
         assert isinstance(raster, xr.DataArray), "a COG of one band is one array"
         maps[layer.name] = raster.squeeze("band", drop=True)
-    grid = grid_of(maps[CLASSES.name])
+    grid = grid_of_image(maps[CLASSES.name])
     dataset = as_dataset({name: raster.data for name, raster in maps.items()}, grid, record.legend)
     return dataset.assign_attrs(run=record.facts())
 
 
-def grid_of(image: xr.DataArray) -> GeoBox:
+def grid_of_image(image: xr.DataArray) -> GeoBox:
     """The grid of an image that rioxarray knows."""
     height, width = image.shape[-2:]
     return GeoBox((height, width), image.rio.transform(), image.rio.crs)

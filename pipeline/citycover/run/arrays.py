@@ -35,7 +35,7 @@ from citycover.model.card import ModelCard
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.layers import USUAL
 from citycover.plan.plan import Block, Plan
-from citycover.product.open import as_dataset, grid_of
+from citycover.product.open import as_dataset, grid_of_image
 from citycover.read.reader import Hole, Reader
 from citycover.scene.assemble import gsd_mismatch
 from citycover.scene.bands import name_bands
@@ -204,7 +204,7 @@ def _source(
     known = name_bands("array", _names(image), ["undefined"] * image.shape[0])
     wanted = list(group.bands)
     places = pick_bands(bands, wanted, known, card.name) if bands else match_bands(card.name, wanted, known)
-    grid = grid_of(image)
+    grid = grid_of_image(image)
     if why := gsd_mismatch(grid, card):
         raise SceneError(why)
     dtype = str(image.dtype)
