@@ -14,7 +14,7 @@ from conftest import write_scene
 from killing import map_until
 
 KILLS = 20
-WRITES = 60
+WRITES = 100
 """A run is killed after at most so many."""
 
 
