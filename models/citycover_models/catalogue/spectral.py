@@ -39,6 +39,7 @@ def _card(
     group = BandGroup(bands=bands, dtypes=dtypes, value_range=(0.0, high), fill=fill)
     fields: dict[str, object] = {
         "name": name,
+        "licence": "Apache-2.0",
         "description": description,
         "groups": (group,),
         "window": WindowRule(size=1024),

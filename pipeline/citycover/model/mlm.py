@@ -38,7 +38,7 @@ def card_to_item(card: ModelCard) -> dict[str, Any]:
             "mlm:framework": "pytorch",
             "mlm:input": _inputs(card),
             "mlm:output": [output],
-            "citycover:card": json.loads(card.model_dump_json()),
+            "citycover:card": json.loads(card.model_dump_json(exclude_none=True)),
         },
         "links": [],
         "assets": {},
