@@ -1,230 +1,346 @@
-"""Accuracy of every method against plain cross-entropy and against the coarse labels: docs/accuracy.md.
+"""How good maps are, as outputs of the product: docs/accuracy.md.
 
-    make accuracy                                        all cells: hours on two cores
+    make accuracy                                        all cells that are missing: hours on two cores
     python tests/benchmarks/accuracy.py --cases city --recipes l2hnet-light --seeds 100   one cell: minutes
 
-A cell is a case, a recipe, a method (the recipe's own, or plain cross-entropy on the same network with the
-same steps) and a seed, which draws first weights, chips and, in practice cities, the city itself. Cells that
-are done are kept in a file of JSON lines; the tables are made from whatever is there.
+A cell is a case, a variant of its labels, a recipe, a method and a seed, which draws first weights, chips
+and, in practice cities, the city itself. It runs the commands of a user (`train`, `map`, `map --labels`) and
+scores what stands in the product folders against the truth, which nothing else sees:
+
+| output | what it is |
+|---|---|
+| labels | the coarse labels themselves, nearest: the figure to beat |
+| bilinear | the coarse labels, each class interpolated: what costs nothing |
+| network | `map`: the image alone |
+| network + labels | `map --labels`: the product |
+| boosting + labels | gradient boosting on colours and their surroundings in place of the network |
+| bound, bound + labels | the same network trained on the fine truth of the other half of the area |
+
+Cells that are done are kept in a file of JSON lines; the tables are made from whatever is there.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
 import platform
+import statistics
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, astuple, dataclass, replace
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from accuracy_cases import CASES, Case, band_numbers
+import numpy as np
+import rasterio
+from accuracy_cases import CASES, VARIANTS, Case, variant_of
+from numpy.typing import NDArray
+from rasterio.warp import Resampling, reproject
+from scores import near_edges, score
 
-if TYPE_CHECKING:
-    from citycover_models.data.prepare import TrainingSet
-    from citycover_models.training.recipe import Recipe
-    from citycover_models.training.request import TrainRequest
+from citycover.classes.legend import Legend, read_legend
+from citycover.classes.table import ClassTable, table_between
 
 DOC = Path(__file__).parents[2] / "docs" / "accuracy.md"
 KEPT = Path(__file__).parents[2] / "docs" / "accuracy.jsonl"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 RECIPES = ("l2hnet-light", "paraformer-light", "vcnet-light", "c2fnet-light", "vhf-paranet-light")
-_STEPS = {"city": 180}
-"""Budget of a case: what the light recipes have; of real cases, of which there are many, half of it."""
-_REAL_STEPS = 90
-_WINDOW = 512
-"""Side of the windows of a map: twice what most cards say, for less overlap."""
-_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""Student's t, 97.5 %, by degrees of freedom."""
+STEPS = 180
+_BLOCKS = 8
+"""The area is cut into so many squares a side; an upper bound learns on every other one."""
+_BOOSTED = 40_000
+"""Pixels that gradient boosting learns from."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and what it is compared with."""
+    """One training, and what it is compared with."""
 
     case: str
+    variant: str
     recipe: str
     method: str
     """`own` or `ce`."""
     seed: int
+    steps: int = STEPS
 
 
-def run(cells: Sequence[Cell], case: Case, folder: Path, steps: int) -> list[dict[str, Any]]:
-    """Train, map, compare: cells that differ in their method alone."""
-    from citycover.machine.memory import tune_allocator
+@dataclass(frozen=True)
+class Ground:
+    """What a case is scored on: the grid of its truth."""
 
-    tune_allocator()  # before torch is imported
-    import torch
+    truth: NDArray[np.int16]
+    """(y, x) ranks in the legend that is compared in; negative: none."""
+    nearest: NDArray[np.int16]
+    """(y, x) rank of the coarse label over each pixel."""
+    bilinear: NDArray[np.float32]
+    """(class, y, x) the coarse label, each class interpolated between the centres of cells."""
+    near: NDArray[np.bool_]
+    """(y, x) within one cell of where the coarse label changes."""
+    profile: dict[str, Any]
+    legend: Legend
 
-    torch.set_num_threads(1)
-    from citycover.classes.legend import read_legend
-    from citycover.classes.table import table_between
-    from citycover.evaluate.rasters import compare_rasters
-    from citycover.job.request import EngineOptions, Imagery, MapRequest
-    from citycover.run.map import map_scene
-    from citycover_models.data.prepare import prepare_training_set
 
-    bands = band_numbers(case)
-    learned = prepare_training_set(case.learn, [case.codes], case.to, bands=bands)
-    table = table_between(read_legend(case.codes), learned.legend) if case.to else None
-    coarse = compare_rasters(Path(case.coarse), Path(case.truth), learned.legend, table, table)
+def ground_of(case: Case) -> Ground:
+    """Read truth and coarse labels of a case onto the grid of the truth."""
+    source = read_legend(case.codes)
+    legend = read_legend(case.to) if case.to else source
+    table = ClassTable.onto(legend, table_between(source, legend) if case.to else None)
+    with rasterio.open(case.truth) as file:
+        truth, profile = table.ranks_of(file.read(1)), dict(file.profile)
+    with rasterio.open(case.coarse) as file:
+        ranks, cells = table.ranks_of(file.read(1)), dict(file.profile)
+        cell = max(1, round(abs(cells["transform"].a / profile["transform"].a)))
+    nearest = warped(ranks, cells, profile, Resampling.nearest)
+    planes = [
+        warped((ranks == k).astype(np.float32), cells, profile, Resampling.bilinear)
+        for k in range(len(legend.classes))
+    ]
+    return Ground(truth, nearest, np.stack(planes), near_edges(nearest, cell), profile, legend)
+
+
+def warped(values: NDArray[Any], source: dict[str, Any], to: dict[str, Any], how: Resampling) -> NDArray[Any]:
+    """An array (y, x) on another grid; -1 where it does not reach."""
+    out = np.full((to["height"], to["width"]), -1, values.dtype)
+    reproject(
+        values, out, src_transform=source["transform"], src_crs=source["crs"], dst_transform=to["transform"],
+        dst_crs=to["crs"], resampling=how, init_dest_nodata=False,
+    )  # fmt: skip
+    return out
+
+
+def citycover(*words: object) -> None:
+    """A command, as a user gives it.
+
+    Raises:
+        RuntimeError: with what it said.
+    """
+    command = [sys.executable, "-m", "citycover_cli", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+def train(cell: Cell, case: Case, out: Path, labels: str | None = None) -> dict[str, Any]:
+    """Train as the cell says; what the training left in words."""
+    from citycover_models.training.recipe import read_recipe
+
+    changes = case.changes | {"epochs": 1, "chips_per_epoch": cell.steps * read_recipe(cell.recipe).batch}
+    if cell.method != "own":
+        changes = changes | {"method.name": cell.method}
+    begin = time.perf_counter()
+    citycover(
+        "train", "--recipe", cell.recipe, "--image", case.image, "--labels", labels or case.coarse,
+        "--legend", case.codes, "--seed", cell.seed, "--workers", 0, "-o", out, "--quiet",
+        *(("--to", case.to) if case.to else ()), *_bands(case),
+        *(word for key, value in changes.items() for word in ("--set", f"{key}={value}")),
+    )  # fmt: skip
+    return {"seconds": round(time.perf_counter() - begin, 1)}
+
+
+def map_case(case: Case, model: Path, out: Path, *, labels: bool) -> Path:
+    """Map the case, with its labels as evidence or without."""
+    with_labels = ("--labels", case.coarse, "--labels-legend", _meaning(case)) if labels else ()
+    citycover("map", case.image, "--model", model, "-o", out, "--quiet", *_bands(case), *with_labels)
+    return out
+
+
+def _bands(case: Case) -> tuple[str, ...]:
+    return ("--bands", ",".join(case.bands)) if case.bands else ()
+
+
+def _meaning(case: Case) -> str:
+    return case.codes
+
+
+def read_product(out: Path, ground: Ground) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """Ranks and confidence (y, x) of a product on the grid of the truth."""
+    with rasterio.open(out / "landcover.tif") as file:
+        ranks, profile = ClassTable.onto(ground.legend).ranks_of(file.read(1)), dict(file.profile)
+    with rasterio.open(out / "confidence.tif") as file:
+        sure = file.read(1).astype(np.float32) / 255
+    return warped(ranks, profile, ground.profile, Resampling.nearest), warped(
+        sure, profile, ground.profile, Resampling.nearest
+    )
+
+
+def run(cell: Cell, case: Case, work: Path, *, references: bool = False) -> list[dict[str, Any]]:
+    """Everything that is measured of one cell: a row an output."""
+    ground = ground_of(case)
     rows = []
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        recipes = {cell: recipe_of(cell, case, steps) for cell in cells}
-        for cell, (model, seconds) in train_methods(recipes, learned, Path(work)).items():
-            out = Path(work) / cell.method / "product"
-            numbers = tuple(bands) if bands else None
-            engine = EngineOptions(window=_WINDOW, threads=1)
-            map_scene(MapRequest(Imagery((case.image,), numbers), out, model, engine=engine))
-            mapped = compare_rasters(out / "landcover.tif", Path(case.truth), learned.legend, None, table)
-            found = {
-                "steps": steps,
-                "seconds": round(seconds, 1),
-                "miou": mapped.miou,
-                "accuracy": mapped.overall_accuracy,
-                "iou": [None if math.isnan(v) else round(float(v), 4) for v in mapped.iou],
-                "coarse_miou": coarse.miou,
-                "coarse_accuracy": coarse.overall_accuracy,
-            }
-            rows.append(asdict(cell) | found)
+
+    def note(
+        output: str, ranks: NDArray[Any], sure: NDArray[Any] | None, where: Any = None, **more: Any
+    ) -> None:
+        truth = ground.truth if where is None else np.where(where, ground.truth, -1).astype(np.int16)
+        found = score(ranks, truth, len(ground.legend.classes), near=ground.near, confidence=sure)
+        rows.append(asdict(cell) | {"output": output} | found.row() | more)
+
+    note("labels", ground.nearest, None)
+    note("bilinear", np.where(ground.bilinear.max(0) > 0, ground.bilinear.argmax(0), -1), None)
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        said = train(cell, case, Path(folder) / "run")
+        model = Path(folder) / "run" / "model.pt"
+        for output, labels in (("network", False), ("network + labels", True)):
+            product = map_case(case, model, Path(folder) / output.replace(" ", ""), labels=labels)
+            record = json.loads((product / "run.json").read_text())
+            note(output, *read_product(product, ground), **said, labels_record=record.get("labels"))
+    if references:
+        ranks, sure = boosted(case, ground, cell.seed)
+        note("boosting + labels", ranks, sure)
+        for name, (ranks, sure) in bound(cell, case, ground, work).items():
+            note(name, ranks, sure)
     return rows
 
 
-def recipe_of(cell: Cell, case: Case, steps: int) -> Recipe:
-    """The cell's recipe with the case's changes, in so many steps."""
-    from citycover_models.training.recipe import parse_recipe, read_recipe
+def boosted(case: Case, ground: Ground, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Gradient boosting on colours and their surroundings, with the labels as evidence by the same rule.
 
-    recipe = read_recipe(cell.recipe)
-    fields = recipe.model_dump(mode="json") | case.changes
-    fields |= {"epochs": 1, "chips_per_epoch": steps * recipe.batch}
-    if cell.method == "ce":
-        fields["method"] = {"name": "ce"}
-    return parse_recipe(fields)
-
-
-def train_methods(
-    recipes: dict[Cell, Recipe], learned: TrainingSet, work: Path
-) -> dict[Cell, tuple[str, float]]:
-    """Train each recipe: model file and seconds.
-
-    A method that begins with plain cross-entropy is, until then, the very training it is compared with. Those
-    steps are done once; both go on from the same checkpoint, with the same result as if each had begun anew.
+    Returns:
+        Ranks and the probability of the best class (y, x).
     """
-    from citycover_models.training.folder import CHECKPOINT
-    from citycover_models.training.request import TrainRequest
-    from citycover_models.training.start import train
+    from scipy.ndimage import uniform_filter
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
-    requests = {
-        cell: TrainRequest(learned, recipe, work / cell.method, seed=cell.seed, workers=0, measure=False)
-        for cell, recipe in recipes.items()
+    with rasterio.open(case.image) as file:
+        bands = np.nan_to_num(file.read().astype(np.float32))
+        profile = dict(file.profile)
+    planes = [
+        warped(plane, profile, ground.profile, Resampling.bilinear)
+        for band in bands
+        for plane in (band, *(uniform_filter(band, size) for size in (3, 9, 17)))
+    ]
+    features = np.stack(planes, -1).reshape(-1, len(planes))
+    ranks = ground.nearest.ravel()
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(ranks >= 0)
+    chosen = rng.choice(known, min(_BOOSTED, known.size), replace=False)
+    model = HistGradientBoostingClassifier(random_state=seed).fit(features[chosen], ranks[chosen])
+    given = model.predict_proba(features)
+    p = np.full((features.shape[0], len(ground.legend.classes)), 1e-9, np.float32)
+    p[:, model.classes_] = given
+    logs = 0.5 * (np.log(p + 1e-9) - np.log(p.mean(0) + 1e-9))
+    logs += np.log(ground.bilinear.reshape(p.shape[1], -1).T.clip(0) + 1e-5)
+    logs -= logs.max(1, keepdims=True)
+    posterior = np.exp(logs) / np.exp(logs).sum(1, keepdims=True)
+    shape = ground.truth.shape
+    return posterior.argmax(1).reshape(shape), posterior.max(1).astype(np.float32).reshape(shape)
+
+
+def bound(cell: Cell, case: Case, ground: Ground, work: Path) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """The network trained on the fine truth of every other square, judged on the rest, both ways round."""
+    with rasterio.open(case.truth) as file:
+        ids, profile = file.read(1), dict(file.profile)
+    height, width = ids.shape
+    rows = np.arange(height)[:, None] * _BLOCKS // height
+    cols = np.arange(width)[None] * _BLOCKS // width
+    nodata = profile["nodata"] if profile["nodata"] is not None else 255
+    found: dict[str, list[NDArray[Any]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        for half in (0, 1):
+            learn = (rows + cols) % 2 == half
+            path = Path(folder) / f"truth-{half}.tif"
+            with rasterio.open(path, "w", **profile | {"nodata": nodata}) as sink:
+                sink.write(np.where(learn, ids, nodata).astype(ids.dtype), 1)
+            train(cell, case, Path(folder) / f"run-{half}", labels=str(path))
+            model = Path(folder) / f"run-{half}" / "model.pt"
+            for name, labels in (("bound", False), ("bound + labels", True)):
+                out = map_case(case, model, Path(folder) / f"{name.replace(' ', '')}-{half}", labels=labels)
+                ranks, sure = read_product(out, ground)
+                found[name] += [np.where(learn, -1, ranks), np.where(learn, 0, sure)]
+    return {
+        name: (np.maximum(parts[0], parts[2]), np.maximum(parts[1], parts[3]))
+        for name, parts in found.items()
     }
-    seconds = 0.0
-    shared = min(map(plain_steps, recipes.values()))
-    if len(requests) > 1 and shared > 1:
-        begin = time.perf_counter()
-        first, *others = requests.values()
-        stop_after(first, shared)
-        for other in others:
-            stop_after(other, 1)  # for the identity that its checkpoint must have
-            hand_over(first.out / CHECKPOINT, other.out / CHECKPOINT)
-        seconds = time.perf_counter() - begin
-        requests = {cell: replace(request, resume=True) for cell, request in requests.items()}
-    done = {cell: train(request) for cell, request in requests.items()}
-    return {cell: (str(trained.model), seconds + trained.seconds) for cell, trained in done.items()}
-
-
-def plain_steps(recipe: Recipe) -> int:
-    """How many steps, from the first on, are plain cross-entropy on every head."""
-    from citycover_models.methods.method import Moment
-
-    steps = recipe.epochs * (recipe.chips_per_epoch or 0) // recipe.batch
-    begins = getattr(recipe.method, "begins", lambda _moment: recipe.method.name == "ce")
-    return sum(begins(Moment(step, steps, 0)) for step in range(steps))
-
-
-def stop_after(request: TrainRequest, steps: int) -> None:
-    """Train so many steps, and leave a checkpoint."""
-    from citycover.errors import StoppedError
-    from citycover_models.training.request import TrainWatch
-    from citycover_models.training.start import train
-
-    class Countdown(threading.Event):
-        left = steps
-
-        def is_set(self) -> bool:  # asked once a step, after it
-            self.left -= 1
-            return self.left <= 0
-
-    with contextlib.suppress(StoppedError):
-        train(request, TrainWatch(stop=Countdown()))
-
-
-def hand_over(source: Path, target: Path) -> None:
-    """Let the training of `target` go on from the state of `source`."""
-    import torch
-
-    state, identity = (torch.load(path, weights_only=True) for path in (source, target))
-    torch.save(state | {"identity": identity["identity"]}, target)
 
 
 def case_of(cell: Cell, folder: Path, data: str | None) -> Case:
     """The place of a cell; its files are made if they are missing."""
     place = folder / cell.case
     place.mkdir(parents=True, exist_ok=True)
-    return CASES[cell.case](place, Path(data or ""), cell.seed)
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean, and half of its 95 % interval (Student); NaN for a single value."""
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, float("nan")
-    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    return mean, _T95.get(len(values) - 1, 1.96) * math.sqrt(variance / len(values))
+    return variant_of(CASES[cell.case](place, Path(data or ""), cell.seed), cell.variant, place, cell.seed)
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
     """Markdown of everything that is known."""
-    by: dict[tuple[str, str, int, str], dict[int, dict[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        by[row["case"], row["recipe"], row["steps"], row["method"]][row["seed"]] = row
     lines: list[str] = []
-    for case in dict.fromkeys(row["case"] for row in rows):
-        head = ("recipe", "seeds", "steps", "coarse labels", "plain cross-entropy", "the method",
-                "method - coarse", "method - plain")  # fmt: skip
-        lines += ["", f"### {case}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        for recipe, steps in dict.fromkeys((r["recipe"], r["steps"]) for r in rows if r["case"] == case):
-            own, plain = by[case, recipe, steps, "own"], by[case, recipe, steps, "ce"]
-            seeds = sorted(own.keys() & plain.keys())
-            if not seeds:
-                continue
-            gain = [own[s]["miou"] - own[s]["coarse_miou"] for s in seeds]
-            over = [own[s]["miou"] - plain[s]["miou"] for s in seeds]
-            cells = [
-                _points([own[s]["coarse_miou"] for s in seeds]),
-                _points([plain[s]["miou"] for s in seeds]),
-                _points([own[s]["miou"] for s in seeds]),
-                _points(gain, sign=True),
-                _points(over, sign=True),
-            ]
-            text = ", ".join(map(str, seeds))
-            lines.append(f"| `{recipe}` | {text} | {steps} | {' | '.join(cells)} |")
+    by: dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        key = (row["recipe"], row["method"], row["steps"], row["case"], row["variant"])
+        by[key][row["output"]][row["seed"]] = row
+    head = ("case", "labels are", "seeds", "labels", "bilinear", "network", "network + labels",
+            "gain (worst seed)", "big classes", "accuracy", "near edges", "ECE: network",
+            "ECE: + labels")  # fmt: skip
+    for setting in dict.fromkeys(key[:3] for key in by):
+        recipe, method, steps = setting
+        how = "its own method" if method == "own" else "plain cross-entropy" if method == "ce" else method
+        lines += ["", f"### `{recipe}`, {how}, {steps} steps", "", _row(head), _row(["---"] * len(head))]
+        lines += [_case_row(key, outputs) for key, outputs in by.items() if key[:3] == setting]
+    bounds = {key: outputs for key, outputs in by.items() if "bound + labels" in outputs}
+    if bounds:
+        head = ("case", "recipe", "seeds", "labels", "network + labels", "boosting + labels",
+                "bound: image alone", "bound + labels", "share of the gap closed")  # fmt: skip
+        lines += ["", "### How far it is to the bound", "", _row(head), _row(["---"] * len(head))]
+        lines += [_bound_row(key, outputs) for key, outputs in bounds.items()]
     return "\n".join(lines).strip() + "\n"
 
 
-def _points(values: list[float], *, sign: bool = False) -> str:
-    mean, half = interval([100 * v for v in values])
-    spread = "" if math.isnan(half) else f" ± {half:.1f}"
-    return f"{mean:+.1f}{spread}" if sign else f"{mean:.1f}{spread}"
+_OUTPUTS = ("labels", "bilinear", "network", "network + labels")
+
+
+def _case_row(key: tuple[Any, ...], outputs: dict[str, dict[int, dict[str, Any]]]) -> str:
+    seeds = sorted(outputs["network + labels"])
+    gains = [outputs["network + labels"][s]["miou"] - outputs["labels"][s]["miou"] for s in seeds]
+
+    def both(column: str) -> str:
+        one, two = (_points(outputs[o], column, seeds, spread=False) for o in ("labels", "network + labels"))
+        return f"{one} -> {two}"
+
+    return _row(
+        [
+            key[3], key[4], ", ".join(map(str, seeds)),
+            *(_points(outputs[o], "miou", seeds) for o in _OUTPUTS),
+            f"{100 * statistics.mean(gains):+.1f} ({100 * min(gains):+.1f})",
+            both("big"), both("accuracy"), both("edge"),
+            _points(outputs["network"], "ece", seeds), _points(outputs["network + labels"], "ece", seeds),
+        ]
+    )  # fmt: skip
+
+
+def _bound_row(key: tuple[Any, ...], outputs: dict[str, dict[int, dict[str, Any]]]) -> str:
+    seeds = sorted(outputs["bound + labels"])
+    mean = {o: statistics.mean(outputs[o][s]["miou"] for s in seeds) for o in outputs}
+    gap = mean["bound + labels"] - mean["labels"]
+    share = (mean["network + labels"] - mean["labels"]) / gap if gap > 0 else math.nan
+    shown = ("labels", "network + labels", "boosting + labels", "bound", "bound + labels")
+    columns = [f"{100 * mean[o]:.1f}" for o in shown]
+    return _row([key[3], f"`{key[0]}`", ", ".join(map(str, seeds)), *columns, f"{share:.0%}"])
+
+
+def _row(cells: Sequence[object]) -> str:
+    return (
+        "| " + " | ".join(map(str, cells)) + " |"
+        if cells[0] != "---"
+        else "|" + "|".join(map(str, cells)) + "|"
+    )
+
+
+def _points(
+    rows: dict[int, dict[str, Any]], column: str, seeds: Sequence[int], *, spread: bool = True
+) -> str:
+    """Mean and standard deviation over seeds, in per cent."""
+    values = [100 * rows[s][column] for s in seeds if rows[s][column] is not None]
+    if not values:
+        return "-"
+    mean = statistics.mean(values)
+    return f"{mean:.1f} ± {statistics.stdev(values):.1f}" if spread and len(values) > 1 else f"{mean:.1f}"
 
 
 def write_doc(rows: list[dict[str, Any]]) -> None:
@@ -236,44 +352,58 @@ def write_doc(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Run the cells that are not done yet, then write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", nargs="*", default=["city", "zion", "s2", "buildings", "ontario"])
-    parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
-    parser.add_argument("--methods", nargs="*", default=["own", "ce"])
-    parser.add_argument("--seeds", nargs="*", type=int, default=[100, 101, 102, 103, 104])
-    parser.add_argument("--steps", type=int, help="budget of a training; otherwise that of the case")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--cases", nargs="*", default=list(CASES))
+    parser.add_argument("--variants", nargs="*", default=["clean"], choices=VARIANTS)
+    parser.add_argument("--recipes", nargs="*", default=["l2hnet-light"])
+    parser.add_argument("--methods", nargs="*", default=["ce"])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[100, 101, 102])
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument(
+        "--references", action="store_true", help="boosting and upper bounds, for the first seed"
+    )
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "citycover-accuracy")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2)))
     parser.add_argument("--kept", type=Path, default=KEPT)
     parser.add_argument("--no-doc", action="store_true")
     given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = [json.loads(line) for line in given.kept.read_text().splitlines()] if given.kept.is_file() else []
-    done = {(r["case"], r["recipe"], r["method"], r["seed"], r["steps"]) for r in rows}
-    tasks = [
-        [Cell(case, recipe, method, seed) for method in given.methods]
-        for number, seed in enumerate(given.seeds)  # outermost, so that half a table has every row
-        for case in given.cases
-        if case == "city" or number < 3
+    names = tuple(Cell.__dataclass_fields__)
+    done = {(*(r[n] for n in names), r["output"]) for r in rows}
+    cells = [
+        Cell(case, variant, recipe, method, seed, given.steps)
+        for seed in given.seeds  # outermost, so that half a table has every row
+        for variant in given.variants
         for recipe in given.recipes
+        for method in given.methods
+        for case in given.cases
     ]
-    budgets = {case: given.steps or _STEPS.get(case, _REAL_STEPS) for case in given.cases}
-    missing = [[cell for cell in task if (*astuple(cell), budgets[cell.case]) not in done] for task in tasks]
-    missing = [task for task in missing if task]
+    wanted = {cell: given.references and cell.seed == given.seeds[0] for cell in cells}
+    missing = [
+        c for c in cells if (*astuple(c), "bound + labels" if wanted[c] else "network + labels") not in done
+    ]
+    print(f"{len(missing)} cells on {platform.processor() or platform.machine()}", flush=True)
     data = os.environ.get("CITYCOVER_DATA")
-    print(f"{sum(map(len, missing))} cells on {platform.processor() or platform.machine()}", flush=True)
-    cases = [case_of(task[0], given.work, data) for task in missing]  # one after the other: some share files
-    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
-        futures = [
-            pool.submit(run, task, case, given.work, budgets[task[0].case])
-            for task, case in zip(missing, cases, strict=True)
-        ]
+    cases = {
+        cell: case_of(cell, given.work, data) for cell in missing
+    }  # one after the other: some share files
+    with ThreadPoolExecutor(given.jobs) as pool:  # the work is done by processes
+        futures = {
+            pool.submit(run, cell, cases[cell], given.work, references=wanted[cell]): cell for cell in missing
+        }
         for future in as_completed(futures):
-            for row in future.result():
-                rows.append(row)
-                with given.kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                what = f"{row['case']} {row['recipe']} {row['method']} {row['seed']}"
-                print(f"{what}: mIoU {row['miou']:.3f}, coarse {row['coarse_miou']:.3f}", flush=True)
+            cell = futures[future]
+            try:
+                new = [r for r in future.result() if tuple(r[n] for n in (*names, "output")) not in done]
+            except RuntimeError as error:
+                print(f"{cell}: {error}", flush=True)
+                continue
+            rows += new
+            with given.kept.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in new)
+            said = ", ".join(f"{row['output']} {100 * row['miou']:.1f}" for row in new)
+            print(f"{cell.case} {cell.variant} {cell.recipe} {cell.method} {cell.seed}: {said}", flush=True)
     if not given.no_doc:
         write_doc(rows)
 

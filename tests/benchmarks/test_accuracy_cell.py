@@ -1,40 +1,57 @@
-"""One tiny cell of docs/accuracy.md: train, map, compare; and the arithmetic of its tables."""
+"""One tiny cell of docs/accuracy.md: train, map, map with labels, score; and the arithmetic of its tables."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import accuracy
 import accuracy_cases
+import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 
-def test_a_cell_trains_maps_and_compares(tmp_path: Path) -> None:
+def test_a_cell_trains_maps_and_scores(tmp_path: Path) -> None:
     small = accuracy_cases.city(tmp_path, 3, 192)
-    cell = accuracy.Cell("city", "l2hnet-light", "own", 3)
-    (row,) = accuracy.run([cell], small, tmp_path, steps=2)
-    assert 0 < row["coarse_miou"] < 1 and 0 <= row["miou"] < 1
-    assert len(row["iou"]) == 6 and row["steps"] == 2
+    cell = accuracy.Cell("city", "clean", "l2hnet-light", "ce", 3, steps=2)
+    rows = {row["output"]: row for row in accuracy.run(cell, small, tmp_path)}
+    assert list(rows) == ["labels", "bilinear", "network", "network + labels"]
+    for row in rows.values():
+        assert 0 < row["accuracy"] < 1 and len(row["iou"]) == 6 and row["steps"] == 2
+    assert rows["labels"]["ece"] is None and 0 <= rows["network + labels"]["ece"] <= 1
 
 
-def test_steps_that_two_methods_share_are_done_once_with_the_same_result(tmp_path: Path) -> None:
+def test_boosting_and_labels_are_above_the_labels_in_a_city(tmp_path: Path) -> None:
     small = accuracy_cases.city(tmp_path, 3, 192)
-    own, plain = (accuracy.Cell("city", "l2hnet-light", method, 3) for method in ("own", "ce"))
-    assert accuracy.plain_steps(accuracy.recipe_of(own, small, 5)) == 4
-    assert accuracy.plain_steps(accuracy.recipe_of(plain, small, 5)) == 5
-    together = accuracy.run([own, plain], small, tmp_path, steps=5)
-    alone = [accuracy.run([cell], small, tmp_path, steps=5)[0] for cell in (own, plain)]
-    for row in (*together, *alone):
-        del row["seconds"]
-    assert together == alone
+    ground = accuracy.ground_of(small)
+    ranks, sure = accuracy.boosted(small, ground, 0)
+    assert sure.min() >= 1 / 6 - 1e-6 and sure.max() <= 1
+    known = ground.truth >= 0
+    assert (ranks == ground.truth)[known].mean() > (ground.nearest == ground.truth)[known].mean()
+
+
+def test_variants_change_labels_and_nothing_else(tmp_path: Path) -> None:
+    case = accuracy_cases.city(tmp_path, 3, 192)
+    assert accuracy_cases.variant_of(case, "clean", tmp_path, 1) is case
+    noisy, moved = (accuracy_cases.variant_of(case, v, tmp_path, 1) for v in ("noise", "shift"))
+    with rasterio.open(case.coarse) as clean, rasterio.open(noisy.coarse) as drawn:
+        changed = (clean.read(1) != drawn.read(1)).mean()
+        assert 0.03 < changed < 0.25 and clean.transform == drawn.transform
+    with rasterio.open(case.coarse) as clean, rasterio.open(moved.coarse) as shifted:
+        assert (clean.read(1) == shifted.read(1)).all()
+        assert ~clean.transform * (shifted.transform.c, shifted.transform.f) == pytest.approx((0.5, 0.5))
+
+
+def test_redrawn_cells_are_a_fifth_at_most_and_never_where_there_is_no_label() -> None:
+    rng = np.random.default_rng(0)
+    cells = rng.choice([0, 1, 2, 255], (200, 200), p=[0.6, 0.3, 0.05, 0.05]).astype(np.uint8)
+    new = accuracy_cases.redraw(cells, 255, np.random.default_rng(1))
+    assert ((new == 255) == (cells == 255)).all()
+    assert 0.08 < (new != cells).mean() < 0.2
 
 
 def test_majority_makes_labels_coarse(tmp_path: Path) -> None:
-    import numpy as np
-    from affine import Affine
-
     codes = np.array([[1, 1, 2, 2, 0], [1, 3, 2, 9, 0], [9, 9, 9, 9, 9]], np.uint8)
     source = accuracy_cases._write(tmp_path / "a.tif", codes[None], Affine(1, 0, 0, 0, -1, 0), nodata=9)
     accuracy_cases._coarsen(Path(source), tmp_path / "b.tif", 2)
@@ -43,18 +60,19 @@ def test_majority_makes_labels_coarse(tmp_path: Path) -> None:
         assert coarse.transform == Affine(2, 0, 0, 0, -2, 0)
 
 
-def test_intervals_are_students(tmp_path: Path) -> None:
-    mean, half = accuracy.interval([1.0, 2.0, 3.0])
-    assert mean == 2 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
-    assert math.isnan(accuracy.interval([1.0])[1])
+def test_tables_pair_outputs_over_the_same_seeds() -> None:
+    common = {"case": "city", "variant": "clean", "recipe": "x", "method": "ce", "steps": 9, "ece": 0.05}
 
+    def row(output: str, seed: int, miou: float) -> dict[str, object]:
+        same = dict.fromkeys(("miou", "big", "accuracy", "edge"), miou)
+        return {**common, **same, "output": output, "seed": seed}
 
-def test_tables_pair_methods_over_the_same_seeds() -> None:
-    common = {"case": "city", "recipe": "x", "steps": 9, "coarse_miou": 0.4}
     rows = [
-        {**common, "method": "own", "seed": 1, "miou": 0.6},
-        {**common, "method": "ce", "seed": 1, "miou": 0.5},
-        {**common, "method": "own", "seed": 2, "miou": 0.9},
+        row(output, seed, miou + seed / 100)
+        for seed in (1, 2)
+        for output, miou in (("labels", 0.4), ("bilinear", 0.42), ("network", 0.5), ("network + labels", 0.6))
     ]
-    (line,) = [text for text in accuracy.tables(rows).splitlines() if text.startswith("| `x`")]
-    assert line == "| `x` | 1 | 9 | 40.0 | 50.0 | 60.0 | +20.0 | +10.0 |"
+    rows[-1]["miou"] = 0.52
+    (line,) = [text for text in accuracy.tables(rows).splitlines() if text.startswith("| city")]
+    assert "| 1, 2 | 41.5 ± 0.7 | 43.5 ± 0.7 |" in line and "| +15.0 (+10.0) |" in line
+    assert "5.0 ± 0.0" in line
