@@ -9,6 +9,9 @@ import rasterio
 import rioxarray  # noqa: F401  (gives arrays the accessor `rio`)
 import xarray as xr
 from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from citycover.classes.table import NO_CLASS
 from citycover.errors import ConfigError
@@ -89,3 +92,25 @@ def test_another_number_of_bands_or_no_such_file_is_refused(tmp_path: Path) -> N
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(ConfigError, match="no Zarr with an array"):
         write_decided(tmp_path / "empty.zarr", tmp_path / "out.tif", RANKS, 2, "last")
+
+
+ranks_of_five = st.lists(st.integers(NO_CLASS, 2), min_size=5, max_size=5).map(
+    lambda r: np.array(r, np.int16)
+)
+scores = arrays(np.uint8, (5, 3, 4))
+
+
+@given(scores, ranks_of_five)
+def test_merging_keeps_what_is_not_dropped(p: np.ndarray, ranks: np.ndarray) -> None:
+    merged = merge_probabilities(p, ranks, 3)
+    np.testing.assert_array_equal(merged.sum(0), p[ranks >= 0].astype(int).sum(0))
+    wanted = [sum((p[k].astype(int) for k in np.flatnonzero(ranks == c)), np.zeros((3, 4))) for c in range(3)]
+    np.testing.assert_array_equal(merged, wanted)
+
+
+@given(scores, ranks_of_five)
+def test_deciding_last_is_the_class_of_the_largest(p: np.ndarray, ranks: np.ndarray) -> None:
+    decided = decide(p, ranks, 3, "last")
+    for place in np.ndindex(3, 4):
+        best = max(range(5), key=lambda k: (p[k][place], -k))
+        assert decided[place] == (ranks[best] if p[best][place] > 0 else NO_CLASS)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from making import make_card, make_scene, plan_of
+from strategies import axes, plans, scenes
 
 from citycover.errors import PlanError
 from citycover.geometry.window import Window
@@ -10,13 +11,8 @@ from citycover.model.card import WindowRule
 from citycover.plan.axis import Axis
 from citycover.plan.cost import PlanTotals
 from citycover.plan.fit import PlanOptions, make_plan
-
-
-@st.composite
-def axes(draw: st.DrawFn) -> Axis:
-    feather = draw(st.integers(0, 12))
-    step = draw(st.integers(max(1, feather), 40))
-    return Axis(draw(st.integers(1, 200)), step, draw(st.integers(0, 9)), feather)
+from citycover.plan.plan import Plan
+from citycover.scene.scene import Scene
 
 
 @given(axes())
@@ -38,15 +34,8 @@ def test_a_window_votes_where_its_weights_are_positive(axis: Axis) -> None:
         assert (inside[0], inside[-1] + 1) == (first, last)
 
 
-@given(
-    st.tuples(st.integers(1, 300), st.integers(1, 300)),
-    st.tuples(st.integers(9, 90), st.integers(9, 90)),
-    st.integers(0, 6),
-)
-def test_blocks_partition_the_output_and_name_the_windows_that_vote_inside(
-    shape: tuple[int, int], block: tuple[int, int], feather: int
-) -> None:
-    plan = plan_of(make_scene(shape), make_card(40, 3, feather), block=block)
+@given(plans())
+def test_blocks_partition_the_output_and_name_the_windows_that_vote_inside(plan: Plan) -> None:
     seen = np.zeros(plan.shape, int)
     for part in plan.blocks():
         seen[part.window.slices] += 1
@@ -57,6 +46,15 @@ def test_blocks_partition_the_output_and_name_the_windows_that_vote_inside(
             votes = [i for i in range(axis.count) if axis.votes(i)[0] < end and axis.votes(i)[1] > first]
             assert votes == list(range(*voters))
     assert (seen == 1).all()
+
+
+@given(scenes(), st.sampled_from([None, 24, 40]))
+def test_a_plan_maps_each_pixel_of_its_scene_where_it_lies(scene: Scene, window: int | None) -> None:
+    card = make_card(WindowRule(size=40, multiple=4, maximum=64), 3, 2)
+    plan = plan_of(scene, card, window=window)
+    assert (plan.shape, plan.grid) == (scene.shape, scene.grid)
+    assert (plan.y.count - 1) * plan.y.step < plan.y.size <= plan.y.count * plan.y.step
+    assert PlanTotals(plan, scene, 5).write_bytes >= plan.shape[0] * plan.shape[1]
 
 
 def test_windows_are_fitted_to_the_raster() -> None:

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import rasterio.features
 from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from shapely.geometry import Polygon, box, mapping
+from strategies import grids, windows
 
 from citycover.errors import ConfigError
 from citycover.geometry.window import Window
@@ -182,3 +185,22 @@ def test_other_vector_files_are_read_in_their_own_crs(tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame(geometry=[box(500_100, 5_799_000, 500_300, 5_799_100)], crs="EPSG:32633")
     frame.to_crs("EPSG:3857").to_file(tmp_path / "a.gpkg")
     assert abs(read_area(tmp_path / "a.gpkg", GRID).part.width - 20) <= 2
+
+
+@given(st.data(), grids())
+def test_the_box_of_a_window_is_that_window(data: st.DataObject, grid: GeoBox) -> None:
+    window = data.draw(windows(grid.shape))
+    west, north = grid.transform * (window.col, window.row)
+    east, south = grid.transform * (window.col_end, window.row_end)
+    area = area_of_box((west, south, east, north), grid)
+    assert area.part == window
+
+
+@given(st.data(), grids(30))
+def test_a_box_that_reaches_beyond_the_scene_is_cut(data: st.DataObject, grid: GeoBox) -> None:
+    inner = data.draw(windows(grid.shape))
+    outer = inner.grow(data.draw(st.integers(0, 50)))
+    west, north = grid.transform * (outer.col, outer.row)
+    east, south = grid.transform * (outer.col_end, outer.row_end)
+    height, width = grid.shape
+    assert area_of_box((west, south, east, north), grid).part == outer.clip(Window(0, 0, height, width))

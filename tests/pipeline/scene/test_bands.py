@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from citycover.errors import SceneError
 from citycover.scene.bands import fold, name_bands
@@ -145,3 +147,12 @@ def test_fold_ignores_case_punctuation_and_leading_zeros():
     assert fold("B04") == fold("b4") == fold("B-4")
     assert fold("Near-Infrared") == fold("NIR") == fold("N") == "nir"
     assert fold("B8A") != fold("B08")
+
+
+@given(st.permutations(["red", "green", "blue", "nir", "swir16", None, "height"]))
+def test_bands_are_found_wherever_they_lie(order):
+    scene = name_bands("x.tif", order, ("undefined",) * len(order))
+    found = match_bands("m", RGBN, scene)
+    assert [order[place] for place in found] == ["red", "green", "blue", "nir"]
+    numbers = [str(place + 1) for place in found]
+    assert pick_bands(numbers, RGBN, scene, "m") == found
