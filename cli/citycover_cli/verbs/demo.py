@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,11 @@ from citycover_cli.story import draw_story, print_accuracy
 from citycover_cli.verb import Talk, heavy, talking
 from citycover_cli.verbs.map import map_with_progress, print_summary
 from citycover_cli.verbs.train import train_with_progress
+
+if TYPE_CHECKING:
+    from citycover.classes.legend import Legend
+    from citycover.evaluate.confusion import Confusion
+    from citycover.product.record import Product
 
 HELP = """Draw a city, learn its land cover from 10 m labels, map it at 1 m, and compare map and truth.
 
@@ -37,6 +43,34 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
+    begin = time.perf_counter()
+    story = _live(folder, size, seed, recipe, set_ or [], overwrite=overwrite, silent=talk.silent)
+    seconds = time.perf_counter() - begin
+    if talk.as_json:
+        figures = {"coarse_labels": story.coarse, "map": story.mapped}
+        reports = {name: confusion.report(story.legend) for name, confusion in figures.items()}
+        print_json({**reports, "seconds": round(seconds, 1), "product": str(story.product.folder)})
+    elif not talk.quiet:
+        _print_story(story, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    """What came out."""
+
+    product: Product
+    legend: Legend
+    coarse: Confusion
+    """The labels that were learned from, against the truth."""
+    mapped: Confusion
+    """The map, against the truth."""
+    picture: Path
+
+
+def _live(
+    folder: Path, size: int, seed: int, recipe: str, changes: list[str], *, overwrite: bool, silent: bool
+) -> _Story:
+    """Draw, learn, map, compare."""
     from citycover.classes.legend import read_legend
     from citycover.evaluate.rasters import compare_rasters
     from citycover.job.request import Imagery, MapRequest, ProductOptions
@@ -46,44 +80,31 @@ def run(
     from citycover_models.training.recipe import read_recipe
     from citycover_models.training.request import TrainRequest
 
-    begin, silent = time.perf_counter(), talk.silent
     city, training, out = folder / "city", folder / "training", folder / "product"
     image, labels, truth = (city / name for name in ("image.tif", "labels_10m.tif", "truth.tif"))
     with show_progress("drawing a city", 1.0, silent) as progress:
         write_city(city, size, seed, progress=progress.update, overwrite=overwrite)
     training_set = prepare_training_set([ImageAndLabels(str(image), (str(labels),))], ["city"], None)
-    chosen = read_recipe(recipe, set_ or ())
-    request = TrainRequest(training_set, chosen, training, seed=seed, overwrite=overwrite)
-    trained = train_with_progress(request, silent, again="--overwrite")
-    product = map_with_progress(
-        MapRequest(
-            Imagery((str(image),)),
-            out,
-            str(trained.model),
-            product=ProductOptions(overwrite=overwrite),
-        ),
-        silent,
-        "--overwrite",
+    learned = TrainRequest(
+        training_set, read_recipe(recipe, changes), training, seed=seed, overwrite=overwrite
     )
-    legend = read_legend("city")
-    coarse, mapped = (compare_rasters(p, truth, legend) for p in (labels, out / "landcover.tif"))
-    draw_story(folder / "story.png", (image, labels, out / "landcover.tif", truth), legend, coarse, mapped)
-    seconds = time.perf_counter() - begin
-    if talk.as_json:
-        print_json(
-            {
-                "coarse_labels": coarse.report(legend),
-                "map": mapped.report(legend),
-                "seconds": round(seconds, 1),
-                "product": str(out),
-            }
-        )
-    elif not talk.quiet:
-        print_summary(product)
-        print_accuracy({"coarse labels (10 m)": coarse, "map (1 m)": mapped}, legend)
-        gain = 100 * (mapped.miou - coarse.miou)
-        say(
-            f"learned from the coarse labels alone, the map's mean IoU is {100 * mapped.miou:.1f} % against "
-            f"their {100 * coarse.miou:.1f} %: {gain:+.1f} points\n"
-            f"look at {folder / 'story.png'}; {duration(seconds)} in all"
-        )
+    trained = train_with_progress(learned, silent, again="--overwrite")
+    options = ProductOptions(overwrite=overwrite)
+    request = MapRequest(Imagery((str(image),)), out, str(trained.model), product=options)
+    product = map_with_progress(request, silent, "--overwrite")
+    legend, mapped = read_legend("city"), out / "landcover.tif"
+    coarse, fine = (compare_rasters(path, truth, legend) for path in (labels, mapped))
+    draw_story(folder / "story.png", (image, labels, mapped, truth), legend, coarse, fine)
+    return _Story(product, legend, coarse, fine, folder / "story.png")
+
+
+def _print_story(story: _Story, seconds: float) -> None:
+    coarse, mapped = story.coarse, story.mapped
+    print_summary(story.product)
+    print_accuracy({"coarse labels (10 m)": coarse, "map (1 m)": mapped}, story.legend)
+    gain = 100 * (mapped.miou - coarse.miou)
+    say(
+        f"learned from the coarse labels alone, the map's mean IoU is {100 * mapped.miou:.1f} % against "
+        f"their {100 * coarse.miou:.1f} %: {gain:+.1f} points\n"
+        f"look at {story.picture}; {duration(seconds)} in all"
+    )
