@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from citycover.errors import ConfigError
+from citycover.evidence.request import LabelRequest
 from citycover.job import request
 from citycover.scene.trust import Trust
 
@@ -68,6 +69,23 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="ADDR", help="Dask scheduler (tcp://HOST:8786); its workers see the same files."),
+]
+
+Labels = Annotated[
+    list[Path] | None,
+    typer.Option(help="Labels of the place, as evidence beside the network; again for each further sheet."),
+]
+
+LabelsLegend = Annotated[
+    str | None,
+    typer.Option(
+        help="Legend of --labels: NAME, NAME:TABLE or a .toml file; else that the model learned from."
+    ),
+]
+
+LabelsTrust = Annotated[
+    str,
+    typer.Option(help="How far --labels are trusted: 0 to 1, or auto: as far as the network bears them out."),
 ]
 
 Resample = Annotated[
@@ -180,11 +198,25 @@ def product(
     return request.ProductOptions(compress, overwrite, restart, verify_seams)
 
 
+def labels(
+    labels: Labels = None, labels_legend: LabelsLegend = None, trust: LabelsTrust = "auto"
+) -> LabelRequest | None:
+    """The options of LabelRequest; None where no labels are named."""
+    try:
+        number = None if trust == "auto" else float(trust)
+    except ValueError:
+        raise ConfigError(f"--trust takes auto or a number from 0 to 1, got {trust!r}") from None
+    if not labels and (labels_legend is not None or number is not None):
+        raise ConfigError("--labels-legend and --trust are about --labels; name label files with it")
+    return LabelRequest(tuple(labels), labels_legend, number) if labels else None
+
+
 _GROUPS: dict[object, Callable[..., Any]] = {
     request.Imagery: imagery,
     request.Where: where,
     request.EngineOptions: engine,
     request.ProductOptions: product,
+    LabelRequest | None: labels,
 }
 """What builds a group; its signature is the group's options."""
 

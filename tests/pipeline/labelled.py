@@ -14,6 +14,9 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.table import ClassTable
 from citycover.evidence.cells import Sheet, channel_table
+from citycover.model.archive import read_model_file
+from citycover.model.builtin import builtin_path
+from citycover.model.network import load_torchscript, write_torchscript
 
 UTM = "EPSG:32633"
 CLASSES = 4
@@ -29,7 +32,7 @@ def image_grid(shape: tuple[int, int], pixel: float = 1.0) -> GeoBox:
 
 def own_table() -> ClassTable:
     legend = make_legend(CLASSES)
-    return channel_table(legend, legend.ids, {id_: id_ for id_ in (0, *legend.ids)})
+    return channel_table(legend, legend.ids, {id_: id_ for id_ in (0, *legend.ids)}, "test")
 
 
 def write_sheet(path: Path, channels: NDArray[Any], grid: GeoBox, table: ClassTable | None = None) -> Sheet:
@@ -47,3 +50,12 @@ def write_sheet(path: Path, channels: NDArray[Any], grid: GeoBox, table: ClassTa
     with rasterio.open(path, "w", **profile) as out:
         out.write((channels + 1).astype(np.uint8), 1)
     return Sheet(path, grid, table or own_table())
+
+
+def write_knowing_model(path: Path, **fields: Any) -> Path:
+    """The built-in rules for red, green, blue, near infrared, with a card that knows what labels need."""
+    module = load_torchscript(builtin_path("spectral-rgbn"), "cpu")
+    known = {"trained_prior": (0.05, 0.25, 0.35, 0.1, 0.25), "label_legend": "city"} | fields
+    card = read_model_file(builtin_path("spectral-rgbn")).card.model_copy(update=known)
+    write_torchscript(module, card, path)
+    return path

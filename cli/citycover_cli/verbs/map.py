@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from citycover.errors import FinishedError, StoppedError
+from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
 from citycover_cli import options
 from citycover_cli.logs import logger
@@ -19,7 +20,7 @@ from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
     from citycover.plan.plan import Block, Plan
-    from citycover.product.record import Product
+    from citycover.product.record import Product, RunRecord
 
 HELP = """Map a scene: imagery in, a finished land-cover product out.
 
@@ -42,13 +43,14 @@ def run(
     where: Where,
     engine: EngineOptions,
     product: ProductOptions,
+    labels: LabelRequest | None,
     skip_finished: Annotated[
         bool, typer.Option("--skip-finished", help="Done at once where this very product is finished.")
     ] = False,
     talk: Talk,
 ) -> None:
     """See HELP."""
-    request = MapRequest(imagery, out, model, where, engine, product)
+    request = MapRequest(imagery, out, model, where, engine, product, labels)
     try:
         done = map_with_progress(request, talk.quiet)
     except FinishedError as error:
@@ -121,6 +123,15 @@ class _Follower:
         self.progress.update(0.99, "writing the product")
 
 
+def _evidence(record: RunRecord) -> str:
+    """What the map rests on beside the image."""
+    labels = record.labels
+    if labels is None:
+        return "extrapolating: the network alone; give --labels of the place where there are some"
+    source = {"asked": "asked for", "model": "as its training measured", "scene": "as measured here"}
+    return f"with labels, {labels.trust:.0%} trusted ({source[labels.noise_from]})"
+
+
 def print_summary(product: Product) -> None:
     """What came out, where the time went, and what is missing."""
     record = product.run
@@ -132,6 +143,7 @@ def print_summary(product: Product) -> None:
         ("product", str(product.folder)),
         ("files", "  ".join(sorted(path.name for path in product.files))),
         ("model", f"{record.given.model.name} on {machine.device}, {machine.precision}"),
+        ("evidence", _evidence(record)),
         ("classes", shares or "no valid pixel"),
         ("time", f"{duration(timing.wall_s)}; forward {timing.forward_share:.0%} of the sweep"),
         ("stages (s)", stages),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, Where
 from citycover_cli import options
 from citycover_cli.output import duration, mebibytes, print_json, print_table
@@ -31,6 +32,7 @@ def run(
     model: options.Model = None,
     where: Where,
     engine: EngineOptions,
+    labels: LabelRequest | None,
     probe: Annotated[
         bool, typer.Option(help="Load the network and try it: settles the run and estimates its time.")
     ] = True,
@@ -39,7 +41,7 @@ def run(
     """See HELP."""
     from citycover.job.job import prepare
 
-    job = prepare(imagery, model, where, engine)
+    job = prepare(imagery, model, where, engine, labels)
     facts = _settled(job) if probe else _draft(job)
     if talk.as_json:
         print_json(facts)

@@ -17,9 +17,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from citycover.compute.belief import believe
 from citycover.compute.trials import MOST_REPEATS, PROBE_SHARE, measure_speed, sample_windows
+from citycover.engine.input import SweepInput
 from citycover.errors import MachineError
-from citycover.job.job import Job
+from citycover.evidence.labels import LabelEvidence
+from citycover.evidence.noise import Belief
+from citycover.job.job import Job, area_mask
 from citycover.machine.memory import peak_rss, process_memory, release_memory
 from citycover.model.card import ModelCard
 from citycover.model.gate import fast_precision, passes_gate
@@ -175,6 +179,10 @@ class Settled:
     device: str
     threads: int
     """That a process of the run computes with."""
+    belief: Belief | None = None
+    """How far the labels of the place are believed; None: there are none."""
+    evidence: LabelEvidence | None = None
+    """Those labels, believed so far."""
 
 
 def kept_choices(job: Job, folder: WorkFolder) -> dict[str, Any]:
@@ -220,14 +228,28 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
     elif asked.memory is not None:
         plan = keep_memory(plan, job.scene, predictor, asked.memory)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
+    belief = _settle_belief(job, predictor, kept, plan)
     choices = {
         "window": window,
         "batch": plan.batch,
         "batch_asked": asked.batch,
         "precision": plan.precision,
         "block": list(plan.block_shape),
+        "labels": belief.facts() if belief else None,
     }
-    return Settled(plan, choices, str(predictor.device), torch.get_num_threads())
+    evidence = job.labels.believed(belief.share) if job.labels and belief else None
+    return Settled(plan, choices, str(predictor.device), torch.get_num_threads(), belief, evidence)
+
+
+def _settle_belief(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: Plan) -> Belief | None:
+    """As kept; else as asked for, as the model knows, or as the scene tells."""
+    if job.labels is None:
+        return None
+    if kept.get("labels"):
+        return Belief.of(kept["labels"])
+    readers = open_readers(job.scene, job.engine.threads)
+    given = SweepInput(plan, predictor.at(plan.precision), readers, area=area_mask(job, plan))
+    return believe(job.labels, given)
 
 
 def _choose_window(job: Job, predictor: Predictor, kept: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ from citycover.compute.choices import kept_choices, settle
 from citycover.compute.sink import Computed, StoreSink, open_store, read_inputs
 from citycover.engine.blocks import run_blocks
 from citycover.engine.input import SweepInput
+from citycover.evidence.field import open_field
 from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
@@ -34,6 +35,7 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
         predictor=predictor.at(plan.precision),
         open_readers=open_readers(job.scene, job.engine.threads),
         area=area_mask(job, plan),
+        evidence=open_field(settled.evidence, plan.grid, predictor.device),
         stages=stages,
         stop=watch.stop,
         layers=layers_named(store.arrays),
@@ -42,4 +44,4 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
     with store:
         run_blocks(given, sink, watch.advanced)
     stages.add("sweep", time.perf_counter() - swept)
-    return Computed(plan, settled.device)
+    return Computed(plan, settled.device, settled.belief, settled.evidence)

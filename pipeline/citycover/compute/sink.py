@@ -11,6 +11,8 @@ from typing import Any
 
 from citycover.engine.canvas import FinishedBlock
 from citycover.errors import MachineError
+from citycover.evidence.labels import LabelEvidence
+from citycover.evidence.noise import Belief
 from citycover.files.failures import machine_errors
 from citycover.job.inputs import Inputs
 from citycover.job.job import Job
@@ -29,6 +31,9 @@ class Computed:
 
     plan: Plan
     device: str
+    belief: Belief | None = None
+    """How far the labels of the place were believed; None: there were none."""
+    evidence: LabelEvidence | None = None
     workers: int = 1
     """Processes that computed."""
     peak_rss: int = 0

@@ -22,6 +22,8 @@ from odc.geo.geobox import GeoBox
 from citycover.engine.agreement import Seams
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
+from citycover.evidence.field import open_field
+from citycover.evidence.labels import LabelEvidence
 from citycover.geometry.window import Window
 from citycover.model.predictor import Predictor
 from citycover.plan.axis import Axis
@@ -42,6 +44,7 @@ def verify_seams(
     open_readers: Callable[[], Sequence[Reader]],
     read_classes: Callable[[Window], NDArray[np.uint8]],
     stop: threading.Event | None = None,
+    evidence: LabelEvidence | None = None,
 ) -> Seams:
     """Map patches on a shifted grid and compare them with the finished map.
 
@@ -51,6 +54,7 @@ def verify_seams(
         open_readers: one reader a band group.
         read_classes: output window -> (y, x) classes of the map.
         stop: set it, and the comparison ends.
+        evidence: labels beside the network, as for the map.
 
     Raises:
         StoppedError: `stop` was set.
@@ -65,7 +69,7 @@ def verify_seams(
     )
     given = SweepInput(plan, predictor, open_readers, stop=stop or threading.Event())
     for window in shifted_patches(plan, unit):
-        again = _map_patch(plan, window, given)
+        again = _map_patch(plan, window, given, evidence)
         place = _output(plan, window)
         before = read_classes(place)
         valid = (again != nodata) & (before != nodata)
@@ -105,7 +109,9 @@ def _spans(axis: Axis, unit: int) -> list[tuple[int, int]]:
     return [(s, e) for s, e in spans if e > s] or [(0, axis.size)]
 
 
-def _map_patch(plan: Plan, window: Window, given: SweepInput) -> NDArray[np.uint8]:
+def _map_patch(
+    plan: Plan, window: Window, given: SweepInput, evidence: LabelEvidence | None
+) -> NDArray[np.uint8]:
     """(y, x) classes of a patch, by windows anchored to its first pixel; they see the scene around it."""
     place = _output(plan, window)
     grid: GeoBox = plan.grid[place.slices]
@@ -117,7 +123,8 @@ def _map_patch(plan: Plan, window: Window, given: SweepInput) -> NDArray[np.uint
         x=replace(plan.x, size=window.width),
         block_shape=(place.height, place.width),
     )
-    again = replace(given, plan=shifted, layers=(CLASSES,))
+    field = open_field(evidence, grid, given.predictor.device)
+    again = replace(given, plan=shifted, layers=(CLASSES,), evidence=field)
     return next(iter(sweep(again, [shifted.block(0, 0)]))).layers[CLASSES.name]
 
 

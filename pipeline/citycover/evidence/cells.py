@@ -34,18 +34,19 @@ class Sheet:
     """Ids of the raster -> output channels of the network."""
 
 
-def channel_table(legend: Legend, channels: Sequence[int], table: Mapping[int, int]) -> ClassTable:
+def channel_table(legend: Legend, channels: Sequence[int], table: Mapping[int, int], name: str) -> ClassTable:
     """Ids of labels -> output channels; classes that the network has no channel for are no class.
 
     Args:
         legend: of the network.
         channels: legend id of each output channel.
         table: ids of the labels to ids of the legend.
+        name: of the labels' legend.
     """
     onto = ClassTable.onto(legend, table)
     place = {id_: channel for channel, id_ in enumerate(channels)}
     moved = np.array([*(place.get(id_, NO_CLASS) for id_ in legend.ids), NO_CLASS], np.int16)
-    return ClassTable(onto.ids, moved[onto.ranks], onto.title)  # NO_CLASS = -1 picks the last
+    return ClassTable(onto.ids, moved[onto.ranks], f"legend {name!r}")  # NO_CLASS = -1 picks the last
 
 
 class CellReader:
@@ -82,11 +83,11 @@ class CellReader:
         channels = self.sheet.table.ranks_of(labels)
         channels[~valid] = NO_CLASS
         if channels.min() == UNKNOWN:
-            refuse_unknown(self.sheet, labels[channels == UNKNOWN])
+            refuse_ids(self.sheet, labels[channels == UNKNOWN])
         return channels
 
 
-def refuse_unknown(sheet: Sheet, stray: NDArray[np.integer]) -> None:
+def refuse_ids(sheet: Sheet, stray: NDArray[np.integer]) -> None:
     """Say which ids the legend of a sheet does not have.
 
     Raises:
@@ -99,3 +100,21 @@ def refuse_unknown(sheet: Sheet, stray: NDArray[np.integer]) -> None:
         f"{name_legends(seen)}; say with --labels-legend which one their numbers are written in, in the "
         "version of that legend that they were published with"
     )
+
+
+def nearest_channels(sheets: Sequence[Sheet], grid: GeoBox, window: Window) -> NDArray[np.int16]:
+    """(y, x) channel of the cell that each pixel centre lies in, of the first sheet that has a label there.
+
+    Args:
+        sheets: rasters of labels.
+        grid: of the pixels.
+        window: of the grid.
+    """
+    found = np.full((window.height, window.width), NO_CLASS, np.int16)
+    for sheet in sheets:
+        with ClassRaster(sheet.path, "labels", onto=grid) as raster:
+            labels, valid = raster.read(window)
+        channels = sheet.table.ranks_of(labels)
+        channels[~valid | (channels == UNKNOWN)] = NO_CLASS
+        found = np.where(found == NO_CLASS, channels, found)
+    return found

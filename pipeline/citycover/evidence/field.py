@@ -110,6 +110,11 @@ def _total(planes: Tensor) -> Tensor:
     return total
 
 
+def open_field(labels: LabelEvidence | None, grid: GeoBox, device: torch.device) -> LabelField | None:
+    """The field of labels on an output grid; None where there are none."""
+    return None if labels is None else LabelField(labels, grid, device)
+
+
 class _PlacedSheet:
     """One sheet on an output grid."""
 

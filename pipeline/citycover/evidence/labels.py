@@ -20,13 +20,11 @@ from citycover.classes.legend import Legend, read_legend
 from citycover.classes.raster import ClassRaster
 from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable, table_between
 from citycover.errors import ConfigError, ModelError
-from citycover.evidence.cells import Sheet, channel_table, refuse_unknown
-from citycover.evidence.place import Placement
+from citycover.evidence.cells import Sheet, channel_table, refuse_ids
+from citycover.evidence.request import LabelRequest
 from citycover.evidence.rule import Rule
-from citycover.files.identity import FileStamp
 from citycover.geometry.footprint import degrees_text
 from citycover.geometry.grid import pixel_ground_size
-from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
 
 _STRIPS = 16
@@ -34,22 +32,6 @@ _STRIPS = 16
 
 _FINER = 0.95
 """Cells may be smaller than pixels of the map by this much: sizes in degrees are never quite alike."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelRequest:
-    """Which labels of the place are to be believed, and how far."""
-
-    files: tuple[Path, ...]
-    """Sheets; where several have a label, all of them vote."""
-    legend: str | None = None
-    """What their numbers mean, `NAME` or `NAME:TABLE`; None: the legend that the model learned from."""
-    trust: float | None = None
-    """1: every label is right, 0: none says anything; None: as was measured."""
-
-    def __post_init__(self) -> None:
-        if self.trust is not None and not 0 <= self.trust <= 1:
-            raise ConfigError(f"--trust takes auto or a number from 0 to 1, got {self.trust:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +63,10 @@ class PlaceLabels:
     trust: float | None
     """As asked for; None: as is measured."""
     identity: str
-    """Hash of files, meaning and trust."""
+    """Hash of files, meaning and trust; whether the files stay what they were is told by their content."""
 
     def believed(self, noise: float) -> LabelEvidence:
-        """As evidence; what was asked for goes before what was measured."""
-        noise = noise if self.trust is None else 1 - self.trust
+        """As evidence, a share of them reckoned wrong."""
         return LabelEvidence(self.sheets, self.prior, self.shares, Rule(noise))
 
 
@@ -147,7 +128,7 @@ def _meaning(wanted: str | None, card: ModelCard) -> tuple[str, ClassTable]:
         table = dict(card.legend.table_from(source))  # as it was learned; the legend need not be at hand
     else:
         table = _table_from(read_legend(source), card, variant)
-    return name, channel_table(card.legend, card.channels, table)
+    return name, channel_table(card.legend, card.channels, table, name)
 
 
 def _table_from(source: Legend, card: ModelCard, variant: str) -> dict[int, int]:
@@ -180,39 +161,32 @@ def _sheet(raster: ClassRaster, table: ClassTable, grid: GeoBox) -> Sheet:
 
 def _count(raster: ClassRaster, sheet: Sheet, grid: GeoBox, channels: int) -> NDArray[np.float64]:
     """(channel,) area of the labels over a grid, in square metres."""
-    part = _over(sheet, grid)
+    part = raster.part_under(grid)
+    if part is None:
+        raise ConfigError(
+            f"labels {sheet.path} cover {degrees_text(sheet.grid)}, the map {degrees_text(grid)}: they do "
+            "not overlap; check their CRS, or name labels of the place"
+        )
     total = np.zeros(channels, np.float64)
     strips = list(raster.strips(part))
     for strip in strips[:: -(-len(strips) // _STRIPS)]:
         labels, valid = raster.read(strip)
         ranks = sheet.table.ranks_of(labels)
         if (unknown := valid & (ranks == UNKNOWN)).any():
-            refuse_unknown(sheet, labels[unknown])
+            refuse_ids(sheet, labels[unknown])
         total += np.bincount(ranks[valid & (ranks != NO_CLASS)], minlength=channels)
     return total * float(np.prod(pixel_ground_size(sheet.grid)))
 
 
-def _over(sheet: Sheet, grid: GeoBox) -> Window:
-    """Cells around the border of a grid and all between them."""
-    seen = Placement(grid, sheet.grid).around()
-    if seen is None:
-        raise ConfigError(
-            f"labels {sheet.path} cover {degrees_text(sheet.grid)}, the map {degrees_text(grid)}: they do "
-            "not overlap; check their CRS, or name labels of the place"
-        )
-    return seen
-
-
 def _check_counts(request: LabelRequest, card: ModelCard, total: NDArray[np.float64]) -> None:
-    names = [card.legend.names[card.legend.ids.index(id_)] for id_ in card.channels]
-    held = {name: share for name, share in zip(names, total.tolist(), strict=True) if share}
+    held = {name: share for name, share in zip(card.channel_names, total.tolist(), strict=True) if share}
     files = ", ".join(str(path) for path in request.files)
     if not held:
         raise ConfigError(
             f"labels {files} have no label over the map that means a class of model {card.name!r}: they are "
             "nodata there; name labels of the place"
         )
-    if len(held) == 1 and len(names) > 1:
+    if len(held) == 1 and len(card.channels) > 1:
         raise ConfigError(
             f"labels {files} say {next(iter(held))!r} everywhere over the map, so they would draw it alone; "
             "check --labels-legend, name labels that tell classes apart, or leave out --labels"
@@ -221,6 +195,6 @@ def _check_counts(request: LabelRequest, card: ModelCard, total: NDArray[np.floa
 
 def _identity(sheets: Sequence[Sheet], trust: float | None) -> str:
     facts = [
-        [str(s.path), str(FileStamp.of(s.path)), s.table.ids.tolist(), s.table.ranks.tolist()] for s in sheets
+        [str(s.path), s.path.stat().st_size, s.table.ids.tolist(), s.table.ranks.tolist()] for s in sheets
     ]
     return hashlib.sha256(json.dumps([facts, trust]).encode()).hexdigest()

@@ -7,7 +7,9 @@ of the labels, is taken for the noise. It rather says too much than too little.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,36 @@ class LabelNoise:
             )
         return (
             f"labels: {100 * self.share:.0f} % contradicted where the network is surest; trusted accordingly"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """How far the labels of a map are believed, and why."""
+
+    noise: LabelNoise
+    source: Literal["asked", "model", "scene"]
+    """`asked`: by --trust; `model`: measured when it was trained; `scene`: measured on what is mapped."""
+
+    @property
+    def share(self) -> float:
+        """Noise that is reckoned with, 0 to 1."""
+        return self.noise.share if self.source == "asked" else self.noise.believed
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"contradicted": self.noise.share, "cells": self.noise.cells, "noise_from": self.source}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Belief:
+        """From plain values."""
+        return cls(LabelNoise(facts["contradicted"], facts["cells"]), facts["noise_from"])
+
+    def __str__(self) -> str:
+        return (
+            f"labels: trusted by {1 - self.share:.2g}, as asked for"
+            if self.source == "asked"
+            else str(self.noise)
         )
 
 

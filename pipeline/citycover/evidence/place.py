@@ -33,9 +33,6 @@ REACH = 2
 _MARGIN = REACH + 1
 """Cells beyond a raster at which nothing of it is heard any more."""
 
-_SIDE = 33
-"""Points along each side of the output's border: straight lines bend."""
-
 _SQUARE = 1e-9
 """Rotation, in cells per pixel, below which axes count as parallel: a cell over a billion pixels."""
 
@@ -87,19 +84,6 @@ class Placement:
             east, north = self._to_cells.transform(east, north)
         col, row = ~self.cells.transform * (np.asarray(east), np.asarray(north))
         return np.nan_to_num(np.stack([row, col]) - 0.5, nan=_FAR, posinf=_FAR, neginf=-_FAR)
-
-    def around(self) -> Window | None:
-        """Cells inside the raster that lie over the output; None: none. Looks along the border alone."""
-        height, width = self.output.shape
-        y, x = np.linspace(0, height, _SIDE), np.linspace(0, width, _SIDE)
-        border = [(0 * x, x), (0 * x + height, x), (y, 0 * y), (y, 0 * y + width)]
-        at = np.concatenate([self._project(*side) for side in border], axis=1)
-        low, high = np.floor(at.min(1) + 0.5), np.ceil(at.max(1) + 0.5)  # (row, column) of cells
-        if (np.abs(at) >= _FAR - 1).any():
-            low, high = np.zeros(2), np.array(self.cells.shape)
-        top, left = (max(0, int(v)) for v in low)
-        bottom, right = (min(size, int(v)) for v, size in zip(high, self.cells.shape, strict=True))
-        return Window(top, left, bottom - top, right - left) if bottom > top and right > left else None
 
     def seen(self, window: Window) -> Window | None:
         """Cells that can have a say about a window of output, two around included; None: none."""

@@ -20,7 +20,7 @@ _LEAST = 1 << 18
 
 @dataclass
 class Inputs:
-    """All files that decide the pixels of a run, as they were when it began: scene and model."""
+    """All files that decide the pixels of a run, as they were when it began: scene, labels and model."""
 
     marks: tuple[FileMark, ...]
     _seen: dict[str, FileStamp | None] = field(default_factory=dict)
@@ -40,6 +40,8 @@ class Inputs:
         for mark, (_, size, mtime_ns) in zip(marks, files, strict=True):
             if mark.stamp is not None and (mark.stamp.size, mark.stamp.mtime_ns) != (size, mtime_ns):
                 raise _changed(mark.path)
+        labels = [str(sheet.path) for sheet in job.labels.sheets] if job.labels else []
+        marks += [FileMark.of(path, budget) for path in labels]
         model = Path(job.model.path).absolute()
         stamp = FileStamp.of(model)
         whole = FileMark(str(model), stamp, 0 if stamp is None else stamp.size, job.model.sha256)

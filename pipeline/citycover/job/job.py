@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from citycover.errors import ConfigError, SceneError
+from citycover.evidence.labels import PlaceLabels, understand_labels
+from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, Where
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import find_model, read_builtins
@@ -35,6 +37,8 @@ class Job:
     scene: Scene
     area: Area | None
     engine: EngineOptions
+    labels: PlaceLabels | None = None
+    """None: the network maps alone."""
 
     def plan_in(self, window: int | None, batch: int, precision: Precision) -> Plan:
         """The plan in windows of a length; None: the card's.
@@ -75,6 +79,7 @@ class Job:
             "model": self.model.sha256,
             "scene": replace(self.scene, fingerprints=untimed).identity,
             "area": self.area.identity if self.area else "",
+            "labels": self.labels.identity if self.labels else "",
             "citycover": __version__,
         }
 
@@ -84,14 +89,16 @@ def prepare(
     model: str | None = None,
     where: Where | None = None,
     engine: EngineOptions | None = None,
+    labels: LabelRequest | None = None,
 ) -> Job:
-    """Understand a request: model, scene, area, windows. Reads metadata only.
+    """Understand a request: model, scene, area, windows, labels. Reads metadata, and counts the labels.
 
     Args:
         imagery: files, and what of them is seen.
         model: file or built-in name; None: the first built-in that fits.
         where: the part to map; None: all.
         engine: how it is computed; None: as citycover chooses.
+        labels: of the place, to be evidence beside the network; None: it maps alone.
 
     Raises:
         CitycoverError: anything the user can mend.
@@ -111,8 +118,8 @@ def prepare(
     if lost := lost_sources(files):
         logger.warning(lost)
     job = Job(file, scene, _area(where, scene) if where else None, engine)
-    _ = job.draft  # raises where windows contradict the card
-    return job
+    grid = job.draft.grid  # raises where windows contradict the card
+    return replace(job, labels=understand_labels(labels, file.card, grid)) if labels else job
 
 
 def _area(where: Where, scene: Scene) -> Area | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from citycover.errors import ConfigError
+from citycover.evidence.request import LabelRequest
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.scene.trust import Trust
 
@@ -116,6 +117,8 @@ class MapRequest:
     where: Where = field(default_factory=Where)
     engine: EngineOptions = field(default_factory=EngineOptions)
     product: ProductOptions = field(default_factory=ProductOptions)
+    labels: LabelRequest | None = None
+    """Labels of the place that are evidence beside the network; None: it maps alone."""
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""

@@ -222,6 +222,12 @@ class ModelCard(_Value):
             )
 
     @cached_property
+    def channel_names(self) -> tuple[str, ...]:
+        """Name of the class of each channel of probability."""
+        names = dict(zip(self.legend.ids, self.legend.names, strict=True))
+        return tuple(names[id_] for id_ in self.channels)
+
+    @cached_property
     def scores(self) -> int:
         """Channels that the network gives: those of the map, or one where the other is its absence."""
         return len(self.channels) if self.background is None else 1

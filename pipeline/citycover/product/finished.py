@@ -15,6 +15,8 @@ from importlib.metadata import version
 import rasterio
 
 from citycover.engine.agreement import Seams
+from citycover.evidence.noise import Belief
+from citycover.files.identity import FileStamp
 from citycover.job.job import Job
 from citycover.job.request import MapRequest
 from citycover.machine.memory import peak_rss
@@ -25,10 +27,12 @@ from citycover.product.record import (
     Given,
     Machinery,
     RunInput,
+    RunLabels,
     RunModel,
     RunRecord,
     SeamShares,
     Timing,
+    evidence_words,
 )
 from citycover.read.reader import Hole
 from citycover.store.store import WorkingStore
@@ -53,10 +57,17 @@ class Finished:
     """What was warned of so far; grows."""
     seams: Seams | None = None
     """None: not asked for."""
+    belief: Belief | None = None
+    """How far the labels of the place were believed; None: there were none."""
     workers: int = 1
     """Processes that computed."""
     worker_peak_rss: int = 0
     """Bytes of memory that one of them held at most, if they are other processes than this one."""
+
+    @property
+    def evidence(self) -> str:
+        """What the map rests on, in words."""
+        return evidence_words(self.job.labels is not None)
 
     @cached_property
     def holes(self) -> tuple[Hole, ...]:
@@ -94,6 +105,7 @@ class Finished:
             holes=self.holes,
             shares=shares,
             seams=None if self.seams is None else SeamShares(**self.seams.facts()),
+            labels=self._labels(),
             warnings=tuple(dict.fromkeys(self.warnings)),
             attempts=max(1, len(self.attempts)),
         )
@@ -112,6 +124,20 @@ class Finished:
             identity=job.identity(self.plan),
             versions=versions(),
             command=tuple(sys.argv),
+        )
+
+    def _labels(self) -> RunLabels | None:
+        """Which labels were evidence, and how far they were believed."""
+        labels = self.job.labels
+        if labels is None or self.belief is None:
+            return None
+        stamps = [(str(sheet.path), FileStamp.of(sheet.path)) for sheet in labels.sheets]
+        return RunLabels(
+            files=tuple(RunInput(path, s.size if s else 0, s.mtime_ns if s else 0) for path, s in stamps),
+            legend=labels.legend,
+            shares=dict(zip(self.job.model.card.channel_names, labels.shares, strict=True)),
+            trust=round(1 - self.belief.share, 6),
+            **self.belief.facts(),
         )
 
     def _timing(self) -> Timing:

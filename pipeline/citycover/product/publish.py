@@ -78,7 +78,12 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
 def _band(layer: Layer, run: Finished) -> BandInfo:
     """What the raster of a layer says about its band."""
     model = run.job.model
-    tags = {"model": model.card.name, "model_sha256": model.sha256, "citycover": __version__}
+    tags = {
+        "model": model.card.name,
+        "model_sha256": model.sha256,
+        "citycover": __version__,
+        "evidence": run.evidence,
+    }
     legend = model.card.legend if layer.categorical else None
     return BandInfo(layer.nodata_of(model.card.legend), layer.title, layer.scale, legend, tags)
 
@@ -118,7 +123,7 @@ def _write_preview(run: Finished, staging: Path, picture: Picture, counts: Mappi
         classes=classes,
         legend=run.job.model.card.legend,
         title=Path(scene.groups[0].bands[0].path).name,
-        subtitle=f"{run.job.model.card.name}{', the middle of the scene' if cropped else ''}",
+        subtitle=f"{run.job.model.card.name}, {run.evidence}{', the middle of the scene' if cropped else ''}",
         counts=None if cropped else counts,
         metres=scene.gsd * picture.part.width / picture.valid.shape[1],
     )
@@ -139,5 +144,8 @@ def _item(run: Finished, files: list[ProductFile]) -> ItemContent:
         model=ModelSource(card.name, card.version, str(run.job.model.path), run.job.model.sha256),
         files=tuple(files),
         software=versions(),
-        lineage=f"{card.name} {card.version} over windows of {run.plan.y.window} x {run.plan.x.window} px",
+        labels=tuple(str(sheet.path) for sheet in run.job.labels.sheets) if run.job.labels else (),
+        evidence=run.evidence,
+        lineage=f"{card.name} {card.version} over windows of {run.plan.y.window} x {run.plan.x.window} px, "
+        f"{run.evidence}",
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -115,6 +115,25 @@ class Amount:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLabels:
+    """Labels of the place that were evidence beside the network."""
+
+    files: tuple[RunInput, ...]
+    legend: str
+    """What their numbers mean."""
+    shares: Mapping[str, float]
+    """Of the labels over the map, by class."""
+    trust: float
+    """Share of them that was reckoned right, 0..1."""
+    contradicted: float
+    """Share that the network contradicts where it is surest, or 1 - the trust that was asked for."""
+    cells: float
+    """Labelled cells that this rests on."""
+    noise_from: Literal["asked", "model", "scene"]
+    """Who said so: the user, the model's training, or the scene that was mapped."""
+
+
+@dataclass(frozen=True, slots=True)
 class SeamShares:
     """How much of the map depends on where its windows lie: see `Seams`."""
 
@@ -137,6 +156,8 @@ class RunRecord:
     """Share of each class in the valid pixels, by name."""
     seams: SeamShares | None = None
     """None: not asked for."""
+    labels: RunLabels | None = None
+    """None: the network mapped alone."""
     warnings: tuple[str, ...] = ()
     """What the last attempt warned of."""
     attempts: int = 1
@@ -146,6 +167,11 @@ class RunRecord:
     def resumed(self) -> bool:
         """Whether it was ever interrupted."""
         return self.attempts > 1
+
+    @property
+    def evidence(self) -> str:
+        """What the map rests on, in words."""
+        return evidence_words(self.labels is not None)
 
     @property
     def legend(self) -> Legend:
@@ -167,6 +193,8 @@ class RunRecord:
             "holes": [hole_facts(hole) for hole in self.holes],
             "shares": dict(self.shares),
             "seams": None if self.seams is None else asdict(self.seams),
+            "labels": None if self.labels is None else asdict(self.labels),
+            "evidence": self.evidence,
             "warnings": list(self.warnings),
             "attempts": self.attempts,
             "resumed": self.resumed,
@@ -198,6 +226,7 @@ class RunRecord:
                 tuple(hole_of(hole) for hole in data["holes"]),
                 {str(name): float(share) for name, share in data["shares"].items()},
                 None if data["seams"] is None else _part(SeamShares, data["seams"]),
+                _part(RunLabels, data["labels"]) if data.get("labels") else None,
                 tuple(map(str, data.get("warnings", ()))),
                 int(data.get("attempts", 1)),
             )
@@ -210,6 +239,11 @@ class RunRecord:
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"it is no record of a run ({error}); map again") from None
         return record
+
+
+def evidence_words(labels: bool) -> str:
+    """Whether a map had labels of its place, or goes by what its network learned elsewhere or from rules."""
+    return "with labels" if labels else "extrapolating"
 
 
 def _part(kind: type[T], data: Mapping[str, Any]) -> T:

@@ -97,6 +97,10 @@ class ItemContent:
     files: tuple[ProductFile, ...]
     software: Mapping[str, str] = field(default_factory=dict)
     """Version by name; `citycover` must be among them: it marks a folder as ours."""
+    labels: tuple[str, ...] = ()
+    """Paths of labels that were evidence beside the network."""
+    evidence: str = "extrapolating"
+    """What the map rests on: `with labels`, or `extrapolating`."""
     lineage: str = ""
     """One sentence on how the product was made."""
 
@@ -131,6 +135,7 @@ def make_item(content: ItemContent) -> pystac.Item:
         "processing:software": dict(content.software),
         "processing:level": "L4",
         "citycover:datetime_source": "processing" if taken is None else "acquisition",
+        "citycover:evidence": content.evidence,
         "citycover:model": {"name": content.model.name, "version": content.model.version},
     }
     if content.lineage:
@@ -148,6 +153,8 @@ def make_item(content: ItemContent) -> pystac.Item:
         _add_asset(item, file, content)
     for href in content.inputs:
         item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, href, title="imagery"))
+    for href in content.labels:
+        item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, href, title="labels"))
     model = {"mlm:name": content.model.name, "citycover:sha256": content.model.sha256}
     item.add_link(
         pystac.Link(pystac.RelType.DERIVED_FROM, content.model.href, title="model", extra_fields=model)

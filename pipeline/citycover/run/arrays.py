@@ -20,10 +20,14 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from citycover.compute.belief import believe
 from citycover.compute.choices import settle
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import ConfigError, SceneError
+from citycover.evidence.field import open_field
+from citycover.evidence.labels import LabelEvidence, understand_labels
+from citycover.evidence.request import LabelRequest
 from citycover.geometry.grid import pixel_ground_size
 from citycover.geometry.window import Window
 from citycover.job.job import Job
@@ -56,6 +60,7 @@ def predict_array(
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     engine: EngineOptions | None = None,
+    labels: LabelRequest | None = None,
 ) -> xr.Dataset:
     """Map an image lazily.
 
@@ -68,6 +73,8 @@ def predict_array(
         engine: as for `map`, with two differences, because nothing is computed here: where no window is asked
             for it is the card's (`map` may take a longer one for a very large scene; run.json of its product
             says which), and precision auto is fp32. Blocks become dask chunks, 2048 x 2048 unless asked for.
+        labels: of the place, as evidence beside the network. How far they are believed is measured here, on a
+            few blocks of the image, unless their trust is given or the model knows the place.
 
     Returns:
         `classes` and `confidence`, (y, x) uint8 on dask, on the model's output grid, with CF flags,
@@ -76,14 +83,21 @@ def predict_array(
     Raises:
         SceneError: bands, grid or type do not fit the model.
         PlanError: the windows asked for do not fit the model.
-        ConfigError: workers or a scheduler are asked for.
+        ConfigError: workers or a scheduler are asked for, or labels cannot be evidence.
+        ModelError: the model does not know what labels need.
     """
     file = read_model_file(find_model(model))
     source = _source(image, file.card, bands, nodata)
     engine = _for_blocks(engine or EngineOptions(), file.card)
     predictor = _predictor(str(file.path), engine.device)
     plan = settle(Job(file, _scene(source, file.card), None, engine), predictor).plan
-    task = delayed(_BlockTask(str(file.path), engine.device, plan, source), pure=False)
+    evidence = None
+    if labels is not None:
+        understood = understand_labels(labels, file.card, plan.grid)
+        given = SweepInput(plan, predictor.at(plan.precision), lambda: [_SourceReader(source)])
+        with _LOCK:
+            evidence = understood.believed(believe(understood, given).share)
+    task = delayed(_BlockTask(str(file.path), engine.device, plan, source, evidence), pure=False)
     rows = []
     for by in range(plan.block_counts[0]):
         row = []
@@ -170,13 +184,17 @@ class _BlockTask:
     device: str
     plan: Plan
     source: _Source
+    evidence: LabelEvidence | None
 
     def __call__(self, block: Block) -> NDArray[np.uint8]:
         """(layer, y, x) of the usual layers."""
         with _LOCK:
             predictor = _predictor(self.model, self.device)
             given = SweepInput(
-                self.plan, predictor.at(self.plan.precision), lambda: [_SourceReader(self.source)]
+                self.plan,
+                predictor.at(self.plan.precision),
+                lambda: [_SourceReader(self.source)],
+                evidence=open_field(self.evidence, self.plan.grid, predictor.device),
             )
             finished = next(iter(sweep(given, [block])))
         return np.stack([finished.layers[layer.name] for layer in USUAL])

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from citycover.compute.here import compute_here
-from citycover.compute.sink import read_inputs
+from citycover.compute.sink import Computed, read_inputs
 from citycover.engine.agreement import Seams
 from citycover.engine.seams import verify_seams
 from citycover.job.job import Job
@@ -17,7 +17,6 @@ from citycover.machine.memory import release_memory
 from citycover.machine.stages import Stages
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.layers import CLASSES
-from citycover.plan.plan import Plan
 from citycover.product.finished import Finished
 from citycover.product.publish import publish
 from citycover.product.record import Product
@@ -51,7 +50,7 @@ def run_job(
         release_memory()
     with WorkingStore.open(folder.work, job.engine.threads or 2) as store:
         store.check_whole()
-        seams = _verify(job, done.plan, store, stages, watch.stop) if request.product.verify_seams else None
+        seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
         read_inputs(folder.work).check()
         watch.publishing()
         finished = Finished(
@@ -65,15 +64,19 @@ def run_job(
             attempts=folder.attempts,
             warnings=warnings,
             seams=seams,
+            belief=done.belief,
             workers=done.workers,
             worker_peak_rss=done.peak_rss,
         )
         return publish(finished, folder)
 
 
-def _verify(job: Job, plan: Plan, store: WorkingStore, stages: Stages, stop: threading.Event) -> Seams:
+def _verify(job: Job, done: Computed, store: WorkingStore, stages: Stages, stop: threading.Event) -> Seams:
     """Compare patches of the finished map with the same ones on a shifted grid."""
     with stages.time("seams"):
-        predictor = ModelPredictor.load(job.model.path, choose_device(job.engine.device), plan.precision)
+        plan, device = done.plan, choose_device(job.engine.device)
+        predictor = ModelPredictor.load(job.model.path, device, plan.precision)
         readers = open_readers(job.scene, job.engine.threads)
-        return verify_seams(plan, predictor, readers, store.array(CLASSES.name).read, stop)
+        return verify_seams(
+            plan, predictor, readers, store.array(CLASSES.name).read, stop, evidence=done.evidence
+        )

@@ -35,7 +35,7 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
     finished = not request.product.overwrite and holds_product(request.out)
     check_folder(request.out, overwrite=request.product.overwrite or finished)
     with heard_warnings() as warnings:
-        job = prepare(request.imagery, request.model, request.where, request.engine)
+        job = prepare(request.imagery, request.model, request.where, request.engine, request.labels)
         if finished:
             refuse_finished(request.out, job)
         if request.imagery.nodata is None and (warning := warn_of_collar(job.scene)):

@@ -12,7 +12,8 @@ from making import make_card, make_legend
 
 from citycover.classes.legend import Legend, LegendClass
 from citycover.errors import ConfigError, ModelError
-from citycover.evidence.labels import LabelRequest, PlaceLabels, understand_labels
+from citycover.evidence.labels import PlaceLabels, understand_labels
+from citycover.evidence.request import LabelRequest
 from citycover.model.card import ModelCard
 
 CORNER = Affine(10, 0, 500_000, 0, -10, 5_800_000)
@@ -68,12 +69,9 @@ def test_a_legend_that_is_not_at_hand_is_known_from_the_model(tmp_path: Path) ->
     assert understand(tmp_path / "labels.tif", learned).shares == pytest.approx((0.5, 0.5, 0, 0))
 
 
-def test_trust_that_was_asked_for_goes_before_the_measured_noise(tmp_path: Path) -> None:
-    write_sheet(tmp_path / "labels.tif", cells(0, 1), grid_of((8, 8), CORNER))
-    assert understand(tmp_path / "labels.tif").believed(0.3).rule.noise == 0.3
-    assert understand(tmp_path / "labels.tif", trust=0.95).believed(0.3).rule.noise == pytest.approx(0.05)
+def test_trust_is_a_share(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--trust takes auto or a number from 0 to 1, got 1\.5"):
-        LabelRequest((), None, 1.5)
+        LabelRequest((tmp_path,), None, 1.5)
 
 
 def test_identity_differs_with_files_meaning_and_trust(tmp_path: Path) -> None:
@@ -83,8 +81,9 @@ def test_identity_differs_with_files_meaning_and_trust(tmp_path: Path) -> None:
     assert understand(path).identity == first
     assert understand(path, trust=1.0).identity != first
     assert understand(path, card(channels=(4, 3, 2, 1))).identity != first
-    write_sheet(path, cells(0, 1, 2), grid_of((8, 8), CORNER))
-    assert understand(path).identity != first
+    other = tmp_path / "other.tif"
+    write_sheet(other, cells(0, 1), grid_of((8, 8), CORNER))
+    assert understand(other).identity != first
 
 
 def test_a_model_must_know_what_the_rule_needs(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from citycover.compute.cluster.worker import forecast_job, settle_job
 from citycover.compute.forecast import Forecast
 from citycover.compute.sink import Computed, open_store
 from citycover.errors import MachineError
+from citycover.evidence.labels import PlaceLabels
+from citycover.files.identity import FileStamp
 from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
@@ -82,6 +84,7 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
             open_readers=open_readers(far.scene, far.engine.threads),
             store=folder.work.absolute(),
             area=area_mask(job, plan),
+            evidence=settled.evidence,
             device=far.engine.device,
             threads=far.engine.threads,
         )
@@ -90,7 +93,7 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
         run.compute(set(earlier))
         # Stages are seconds of workers, so the sweep they are compared with is, too.
         stages.add("sweep", (time.perf_counter() - begin) * run.workers)
-        return Computed(plan, settled.device, run.workers, run.peak_rss)
+        return Computed(plan, settled.device, settled.belief, settled.evidence, run.workers, run.peak_rss)
 
 
 def forecast_on_cluster(job: Job) -> Forecast:
@@ -138,7 +141,14 @@ def _seen_from_afar(job: Job) -> Job:
         in_one_process(job),
         model=replace(job.model, path=Path(job.model.path).absolute()),
         scene=_absolute(job.scene),
+        labels=_absolute_labels(job.labels),
     )
+
+
+def _absolute_labels(labels: PlaceLabels | None) -> PlaceLabels | None:
+    if labels is None:
+        return None
+    return replace(labels, sheets=tuple(replace(s, path=s.path.absolute()) for s in labels.sheets))
 
 
 def _absolute(scene: Scene) -> Scene:
@@ -159,3 +169,6 @@ def _files(job: Job) -> Iterator[tuple[str, int]]:
     for path, size, _ in job.scene.fingerprints:
         if Path(path).is_file():
             yield _absolute_path(path), size
+    for sheet in job.labels.sheets if job.labels else ():
+        if stamp := FileStamp.of(sheet.path):
+            yield str(sheet.path.absolute()), stamp.size

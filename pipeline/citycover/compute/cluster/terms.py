@@ -15,6 +15,7 @@ from citycover.version import __version__
 if TYPE_CHECKING:
     import torch
 
+    from citycover.evidence.labels import LabelEvidence
     from citycover.model.predictor import Predictor
     from citycover.plan.plan import Block, Plan
     from citycover.read.reader import Reader
@@ -71,6 +72,7 @@ class Work:
     store: Path
     """Folder of the working store."""
     area: AreaMask | None = None
+    evidence: LabelEvidence | None = None
     device: str = "auto"
     threads: int | None = None
     """Threads to compute with; None: as many as the worker was given."""

@@ -193,6 +193,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
     from citycover.compute.sink import StoreSink, read_inputs
     from citycover.engine.blocks import run_blocks
     from citycover.engine.input import SweepInput
+    from citycover.evidence.field import open_field
     from citycover.machine.memory import peak_rss
     from citycover.machine.stages import Stages
     from citycover.plan.layers import layers_named
@@ -221,6 +222,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
             predictor=predictor.at(work.plan.precision),
             open_readers=work.open_readers,
             area=work.area,
+            evidence=open_field(work.evidence, work.plan.grid, predictor.device),
             stages=stages,
             stop=_process.stop_of(run),
             layers=layers_named(store.arrays),

@@ -1,0 +1,25 @@
+"""Which labels of the place are asked to be evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from citycover.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequest:
+    """Which labels of the place are to be believed, and how far."""
+
+    files: tuple[Path, ...]
+    """Sheets; where several have a label, all of them vote."""
+    legend: str | None = None
+    """What their numbers mean, `NAME` or `NAME:TABLE`; None: the legend that the model learned from."""
+    trust: float | None = None
+    """1: every label is right, 0: none says anything; None: as was measured."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where the trust is no share."""
+        if self.trust is not None and not 0 <= self.trust <= 1:
+            raise ConfigError(f"--trust takes auto or a number from 0 to 1, got {self.trust:g}")

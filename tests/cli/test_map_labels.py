@@ -1,0 +1,96 @@
+"""`citycover map --labels`: the same map by workers, and every bad input with its message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from labelled import write_knowing_model
+
+from citycover.synth.write import write_city
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("city")
+    write_city(folder, 300, 3)
+    write_knowing_model(folder / "model.pt")
+    return folder
+
+
+def read(out: Path) -> np.ndarray:
+    with rasterio.open(out / "landcover.tif") as product:
+        return product.read(1)
+
+
+def changed(city: Path, path: Path, **changes: Any) -> Path:
+    """The labels of the city with other values or metadata."""
+    with rasterio.open(city / "labels_10m.tif") as source:
+        values, profile = source.read(), source.profile
+    values = changes.pop("values", lambda v: v)(values)
+    profile |= {"count": len(values), "tiled": False} | changes
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(values)
+    return path
+
+
+def test_workers_make_the_same_map(citycover, city: Path, tmp_path: Path) -> None:
+    given = ("map", city / "image.tif", "--model", city / "model.pt", "--labels", city / "labels_10m.tif",
+             "--window", 128, "--precision", "fp32", "--batch", 1)  # fmt: skip
+    alone = citycover(*given, "-o", tmp_path / "alone")
+    assert alone.code == 0, alone.err
+    assert "with labels" in alone.out
+    by_two = citycover(*given, "-o", tmp_path / "two", "--workers", 2)
+    assert by_two.code == 0, by_two.err
+    np.testing.assert_array_equal(read(tmp_path / "two"), read(tmp_path / "alone"))
+
+
+def test_a_map_without_labels_says_so(citycover, city: Path, tmp_path: Path) -> None:
+    result = citycover("map", city / "image.tif", "-o", tmp_path / "out", "--window", 128)
+    assert "extrapolating: the network alone; give --labels" in result.out
+
+
+BAD = {
+    "elsewhere": ({"transform": Affine(10, 0, 9_000, 0, -10, 9_000)}, (), "they do not overlap"),
+    "another legend": ({}, ("--labels-legend", "nlcd"), "hold ids that legend 'nlcd' does not have: 1 ("),
+    "no such legend": ({}, ("--labels-legend", "moon"), "there is no legend 'moon'"),
+    "one class": ({"values": lambda v: np.full_like(v, 2)}, (), "everywhere over the map"),
+    "nothing": ({"values": np.zeros_like}, (), "have no label over the map"),
+    "old codes": ({"values": lambda v: v * 10}, (), "these built-in legends hold all its ids"),
+    "too fine": ({"transform": Affine(0.2, 0, 392_000, 0, -0.2, 6_000_000)}, (), "finer than the pixels"),
+    "a picture": (
+        {"values": lambda v: v.repeat(3, 0), "photometric": "RGB", "nodata": None},
+        (),
+        "needed is one band of class numbers",
+    ),
+    "trust": ({}, ("--trust", "much"), "--trust takes auto or a number from 0 to 1, got 'much'"),
+    "too much trust": ({}, ("--trust", "1.2"), "--trust takes auto or a number from 0 to 1, got 1.2"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_labels_end_with_a_message(citycover, city: Path, tmp_path: Path, name: str) -> None:
+    changes, more, message = BAD[name]
+    labels = changed(city, tmp_path / "labels.tif", **changes)
+    result = citycover("map", city / "image.tif", "--model", city / "model.pt", "-o", tmp_path / "out",
+                       "--labels", labels, *more)  # fmt: skip
+    assert result.code == 2
+    assert message in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_must_know_what_labels_need(citycover, city: Path, tmp_path: Path) -> None:
+    result = citycover("map", city / "image.tif", "--labels", city / "labels_10m.tif", "-o", tmp_path / "out",
+                       "--labels-legend", "city")  # fmt: skip
+    assert result.code == 2
+    assert "has no trained_prior" in result.err
+
+
+def test_trust_without_labels_is_refused(citycover, city: Path, tmp_path: Path) -> None:
+    result = citycover("map", city / "image.tif", "--trust", "0.9", "-o", tmp_path / "out")
+    assert result.code == 2
+    assert "name label files with it" in result.err
