@@ -48,6 +48,9 @@ class Schedule(_Value):
     """Learning rate never falls below this."""
     warm_up: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from near 0."""
+    hold: float = Field(default=0.0, ge=0, lt=1)
+    """poly, cosine: share of the training before the learning rate falls. Held for the `warm_up` of a
+    method that selects, it hands over at the full rate."""
 
     def rate(self, lr: float, step: int, steps: int, epoch: int) -> float:
         """Learning rate of a step.
@@ -55,12 +58,14 @@ class Schedule(_Value):
         >>> Schedule(name="steps", every=8, factor=0.1).rate(1.0, 0, 10, 17)
         0.010000000000000002
         """
+        held = self.hold * steps
+        fallen = max(0.0, step - held) / (steps - held)
         if self.name == "poly":
-            lr *= (1 - step / steps) ** self.power
+            lr *= (1 - fallen) ** self.power
         elif self.name == "steps":
             lr *= self.factor ** (epoch // self.every)
         elif self.name == "cosine":
-            lr *= 0.5 * (1 + math.cos(math.pi * step / steps))
+            lr *= 0.5 * (1 + math.cos(math.pi * fallen))
         rise = min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
         return max(self.floor, lr) * rise
 

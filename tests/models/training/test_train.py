@@ -382,7 +382,20 @@ def test_schedules() -> None:
     assert [round(poly.rate(1, s, 4, 0), 3) for s in range(4)] == [1, 0.772, 0.536, 0.287]
     assert Schedule(name="cosine").rate(2, 5, 10, 0) == pytest.approx(1)
     assert Schedule(name="constant", warm_up=4).rate(1, 0, 10, 0) == 0.25
+    held = Schedule(name="cosine", hold=0.2)
+    assert [held.rate(2, s, 10, 0) for s in (0, 2, 6)] == [2, 2, pytest.approx(1)]
     assert Schedule(name="steps", every=2, factor=0.5, floor=0.2).rate(1, 0, 1, 9) == 0.2
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if n.endswith("-light")])
+def test_a_held_schedule_hands_over_at_the_full_rate_with_most_of_the_learning_left(name: str) -> None:
+    recipe = read_recipe(name, ["method.warm_up=0.3", "schedule.hold=0.3"])
+    assert isinstance(recipe.method, (Plat, CasDva, C2F, Nlat))
+    steps = recipe.epochs * recipe.chips_per_epoch // recipe.batch
+    rates = [recipe.schedule.rate(recipe.optimiser.lr, step, steps, 0) for step in range(steps)]
+    first = next(s for s in range(steps) if Moment(s, steps, 0).progress >= recipe.method.warm_up)
+    assert rates[first] == recipe.optimiser.lr
+    assert sum(rates[first:]) > 0.5 * sum(rates)
 
 
 @pytest.mark.parametrize("network", METHODS)
