@@ -94,3 +94,11 @@ def test_trust_without_labels_is_refused(citycover, city: Path, tmp_path: Path) 
     result = citycover("map", city / "image.tif", "--trust", "0.9", "-o", tmp_path / "out")
     assert result.code == 2
     assert "name label files with it" in result.err
+
+
+def test_plan_says_how_far_labels_are_trusted(citycover, city: Path) -> None:
+    given = ("plan", city / "image.tif", "--model", city / "model.pt", "--labels", city / "labels_10m.tif",
+             "--trust", 0.9, "--window", 128)  # fmt: skip
+    assert "with labels, 90% trusted" in citycover(*given).out
+    assert "with labels" in citycover(*given, "--no-probe").out
+    assert "extrapolating" in citycover(*given[:4], "--no-probe").out

@@ -74,6 +74,7 @@ def _settled(job: Job) -> dict[str, Any]:
         **_facts(job, found.settled.plan),
         "engine_memory_bytes": found.engine_memory,
         "unsettled": [],
+        "label_noise": found.settled.belief.share if found.settled.belief else None,
         "device": found.settled.device,
         "threads": found.settled.threads,
         "workers": found.workers,
@@ -84,11 +85,14 @@ def _settled(job: Job) -> dict[str, Any]:
 
 def _facts(job: Job, plan: Plan) -> dict[str, Any]:
     """A plan as plain values."""
+    from citycover.evidence.noise import evidence_words
+
     totals = job.totals(plan)
     return {
         "model": job.model.card.name,
         "gsd_m": round(job.scene.gsd, 4),
         **plan.facts(),
+        "evidence": evidence_words(job.labels is not None),
         "read_bytes": totals.read_bytes,
         "write_bytes": totals.write_bytes,
         "disk_bytes": 2 * totals.write_bytes,
@@ -104,6 +108,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("windows", f"{facts['windows']} of {window} px, trim {facts['trim']}, feather {facts['feather']}"),
         ("redundancy", f"{facts['redundancy']:.2f}"),
         ("blocks", "{} x {}, each up to {} x {} px".format(*facts["blocks"], *facts["block_shape"])),
+        ("evidence", _evidence(facts)),
         ("to read", mebibytes(facts["read_bytes"]) + " of decoded pixels"),
         ("to write", mebibytes(facts["write_bytes"]) + " before compression"),
     ]
@@ -117,3 +122,9 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("memory", mebibytes(facts["engine_memory_bytes"]) + " beside program and network"))
         rows.append(("not settled", ", ".join(facts["unsettled"]) or "nothing"))
     return rows
+
+
+def _evidence(facts: dict[str, Any]) -> str:
+    """Whether labels of the place are beside the network, and how far they are trusted."""
+    noise = facts.get("label_noise")
+    return facts["evidence"] if noise is None else f"{facts['evidence']}, {1 - noise:.0%} trusted"

@@ -25,6 +25,11 @@ _BINS = 1024
 _TOP = 16.7
 
 
+def evidence_words(labels: bool) -> str:
+    """Whether a map has labels of its place, or goes by what its network learned elsewhere or from rules."""
+    return "with labels" if labels else "extrapolating"
+
+
 @dataclass(frozen=True, slots=True)
 class LabelNoise:
     """Noise of labels, and how many of them it rests on."""

@@ -15,7 +15,7 @@ from importlib.metadata import version
 import rasterio
 
 from citycover.engine.agreement import Seams
-from citycover.evidence.noise import Belief
+from citycover.evidence.noise import Belief, evidence_words
 from citycover.files.identity import FileStamp
 from citycover.job.job import Job
 from citycover.job.request import MapRequest
@@ -32,7 +32,6 @@ from citycover.product.record import (
     RunRecord,
     SeamShares,
     Timing,
-    evidence_words,
 )
 from citycover.read.reader import Hole
 from citycover.store.store import WorkingStore

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError
+from citycover.evidence.noise import evidence_words
 from citycover.files.plain import to_json
 from citycover.read.reader import Hole
 from citycover.store.ledger import hole_facts, hole_of
@@ -239,11 +240,6 @@ class RunRecord:
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"it is no record of a run ({error}); map again") from None
         return record
-
-
-def evidence_words(labels: bool) -> str:
-    """Whether a map had labels of its place, or goes by what its network learned elsewhere or from rules."""
-    return "with labels" if labels else "extrapolating"
 
 
 def _part(kind: type[T], data: Mapping[str, Any]) -> T:
