@@ -18,6 +18,7 @@ from citycover.plan.cost import PlanTotals
 from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.plan import Plan
 from citycover.read.collar import constant_border
+from citycover.read.numbers import check_numbers
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
 from citycover.scene.assemble import assemble_scene, fits
 from citycover.scene.file import FileInfo, describe_files, lost_sources
@@ -91,7 +92,9 @@ def prepare(
     engine: EngineOptions | None = None,
     labels: LabelRequest | None = None,
 ) -> Job:
-    """Understand a request: model, scene, area, windows, labels. Reads metadata, and counts the labels.
+    """Understand a request: model, scene, area, windows, labels.
+
+    Reads metadata, looks at a few numbers, and counts the labels.
 
     Args:
         imagery: files, and what of them is seen.
@@ -117,6 +120,8 @@ def prepare(
     )
     if lost := lost_sources(files):
         logger.warning(lost)
+    if other_scale := check_numbers(scene, file.card):
+        logger.warning(other_scale)
     job = Job(file, scene, _area(where, scene) if where else None, engine)
     grid = job.draft.grid  # raises where windows contradict the card
     return replace(job, labels=understand_labels(labels, file.card, grid)) if labels else job

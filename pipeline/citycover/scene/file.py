@@ -103,6 +103,17 @@ def _describe_file(path: str | Path, trust: Trust, names: Sequence[str]) -> File
     where = _absolute(path)
     local = Path(where)
     is_local = local.exists()
+    try:
+        where.encode()
+    except UnicodeEncodeError:
+        raise SceneError(
+            f"{where!a} has a name that is not UTF-8, which a product cannot write down; rename it"
+        ) from None
+    if any(not letter.isprintable() for letter in local.name):
+        raise SceneError(
+            f"{where!a} has characters in its name that cannot be printed; names stand in logs, XML and "
+            f"pictures; rename it"
+        )
     if is_local and not (local.is_file() or local.is_dir()):
         raise SceneError(f"{path} is a pipe, socket or device; a scene is read more than once; give a file")
     if not is_local and not _is_connection(where):

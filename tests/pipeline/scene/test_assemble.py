@@ -453,3 +453,22 @@ def test_naip_dates_one_pixel_apart_and_unordered_files_are_refused():
         describe_scene(sorted((Path(DATA) / "vhr/naip_va").glob("*.tiff")), four)
     with pytest.raises(SceneError, match="both answer to 'red'"):
         describe_scene(sorted((Path(DATA) / "vhr/chilliwack_tiles").glob("*.tif")), card())
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.tif", "a\x1b[31m.tif", b"caf\xe9.tif".decode("utf8", "surrogateescape")]
+)
+def test_names_that_cannot_be_written_down_are_refused_at_once(tmp_path, name):
+    path = write(tmp_path / "a.tif", photometric="rgb").rename(tmp_path / name)
+    with pytest.raises(SceneError, match="rename it"):
+        describe_scene([path], card())
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", range(6))
+def test_a_transform_that_is_no_number_is_refused(tmp_path, number, place):
+    numbers = [1, 0, 500_000, 0, -1, 5_000_000]
+    numbers[place] = number
+    path = write(tmp_path / "a.tif", photometric="rgb", transform=Affine(*numbers))
+    with pytest.raises(SceneError, match="transform"):
+        describe_scene([path], card())

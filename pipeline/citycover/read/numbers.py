@@ -1,0 +1,99 @@
+"""A look at the numbers of a scene before a model is given them: are they on the scale that it learned?
+
+A network cannot tell: reflectance of 0 to 1 looks like night to a model of 0 to 10000, and it maps it without
+a word. The look is the small version of `small.py`, where that is cheap.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.errors import NodataShadowWarning, RasterioError
+
+from citycover.errors import SceneError
+from citycover.model.card import BandGroup, ModelCard
+from citycover.read.small import HINT_BYTES, read_small
+from citycover.scene.scene import Scene, SceneGroup
+
+_SIDE = 500
+"""Pixels of the look along the longer side."""
+
+_REFLECTANCE = 1000.0
+"""A card whose largest number is above this means reflectance times 10000, or the counts of a sensor."""
+
+_OUTSIDE = 0.02
+"""Share of numbers outside the card's range that is another scale: a few are glint or cloud."""
+
+_LANDSAT_C2 = re.compile(r"(?:^|_)L[COTE]\d{2}_L2S[PR]_", re.IGNORECASE)
+
+_LANDSAT_ZERO = 6500.0
+"""Collection 2 writes reflectance 0 as 7273; what is this bright everywhere is that, or snow."""
+
+
+def check_numbers(scene: Scene, card: ModelCard) -> str | None:
+    """A warning where numbers seem to be of another scale than the model's; None where they do not.
+
+    Raises:
+        SceneError: they are of another scale for certain.
+    """
+    for group, wanted in zip(scene.groups, card.groups, strict=True):
+        if wanted.value_range is None:
+            continue
+        numbers = _look(group)
+        if numbers is not None and numbers.size and (warning := _judge(numbers, group, wanted, card.name)):
+            return warning
+    return None
+
+
+def _look(group: SceneGroup) -> NDArray[Any] | None:
+    """Valid numbers of a small version, all bands together."""
+    places: dict[str, list[int]] = {}
+    for band in group.bands:
+        places.setdefault(band.path, []).append(band.index)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NodataShadowWarning)  # numbers are looked at, not their validity
+            small = read_small(places, _SIDE, HINT_BYTES)
+    except RasterioError:
+        return None  # reading for the map reports what is wrong, with its place
+    if small is None:
+        return None
+    numbers = np.ma.compressed(small).astype(np.float64)
+    given = [band.nodata for band in group.bands if band.nodata is not None]
+    return numbers[np.isfinite(numbers) & ~np.isin(numbers, given)]
+
+
+def _judge(numbers: NDArray[Any], group: SceneGroup, wanted: BandGroup, model: str) -> str | None:
+    assert wanted.value_range is not None, "asked only where the card has a range"
+    low, high = wanted.value_range
+    first, middle, last = np.quantile(numbers, (0.01, 0.5, 0.99))
+    name = Path(group.bands[0].path).name
+    found = f"numbers of {name} are {first:.4g} to {last:.4g} (1 % to 99 %)"
+    needed = f"model '{model}' was made for {low:g} to {high:g}"
+    if high >= _REFLECTANCE and _LANDSAT_C2.search(name) and first >= 0 and middle > 1:
+        raise SceneError(
+            f"{found}, reflectance as Landsat Collection 2 writes it (0.0000275 x - 0.2); {needed}, "
+            f"reflectance x 10000; convert them first: gdal_calc.py -A in.tif --type=UInt16 "
+            f'--calc="maximum(0, A * 0.275 - 2000)" --outfile=out.tif'
+        )
+    if high >= _REFLECTANCE and last <= 2 and np.any(numbers != np.rint(numbers)):
+        raise SceneError(
+            f"{found}, which is reflectance of 0 to 1; {needed}; multiply it first: "
+            f"gdal_translate -ot UInt16 -scale 0 1 0 10000 in.tif out.tif"
+        )
+    if high >= _REFLECTANCE and last <= 255:
+        return f"{found}, as of 8 bits; {needed}; if they were stretched to 8 bits, give the unstretched file"
+    if high >= _REFLECTANCE and first >= _LANDSAT_ZERO:
+        return (
+            f"{found}, as Landsat Collection 2 writes reflectance (0.0000275 x - 0.2), or all is snow or "
+            f"cloud; {needed}; convert them, or choose another model"
+        )
+    outside = float(np.mean((numbers < low) | (numbers > high)))
+    if outside > _OUTSIDE:
+        return f"{found}, {outside:.0%} of them outside; {needed}; convert them, or choose another model"
+    return None
