@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from citycover.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from citycover.evidence.request import LabelRequest as LabelRequest
     from citycover.job.request import EngineOptions as EngineOptions
     from citycover.job.request import Imagery as Imagery
     from citycover.job.request import MapRequest as MapRequest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "EngineOptions": "job.request",
     "Imagery": "job.request",
+    "LabelRequest": "evidence.request",
     "MapRequest": "job.request",
     "ProductOptions": "job.request",
     "Where": "job.request",

@@ -129,7 +129,10 @@ def _evidence(record: RunRecord) -> str:
     if labels is None:
         return "extrapolating: the network alone; give --labels of the place where there are some"
     source = {"asked": "asked for", "model": "as its training measured", "scene": "as measured here"}
-    return f"with labels, {labels.trust:.0%} trusted ({source[labels.noise_from]})"
+    why = source[labels.noise_from]
+    if labels.noise_from != "asked" and labels.trust == 1 and labels.contradicted > 0:
+        why = f"{labels.cells:.0f} labelled cells are too few to measure their noise"
+    return f"with labels, {labels.trust:.0%} trusted ({why})"
 
 
 def print_summary(product: Product) -> None:
