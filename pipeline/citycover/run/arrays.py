@@ -209,13 +209,22 @@ def _source(
     image: xr.DataArray, card: ModelCard, bands: Sequence[str] | None, nodata: float | None
 ) -> _Source:
     """Choose bands, find grid, nodata and type."""
+    if not isinstance(image, xr.DataArray):
+        raise SceneError(
+            f"got {type(image).__name__}; a DataArray (band, y, x) is needed; "
+            'make one of a Dataset with data.to_array("band").rio.write_crs(data.rio.crs)'
+        )
     if len(card.groups) != 1:
         raise SceneError(
             f"model {card.name!r} takes {len(card.groups)} groups of bands, each on its own grid; an array "
             "has one grid: use `citycover map`"
         )
     if image.ndim != 3 or image.dims[0] != "band":
-        raise SceneError(f"got an image of dimensions {image.dims}; (band, y, x) is needed")
+        raise SceneError(
+            f"got an image of dimensions {image.dims}; (band, y, x) is needed; "
+            "take one time with image.isel(time=0), drop what is one long with image.squeeze(), "
+            'and put the bands first with image.transpose("band", "y", "x")'
+        )
     if image.rio.crs is None:
         raise SceneError("the image has no CRS; set it with image.rio.write_crs(...)")
     group = card.groups[0]
@@ -230,7 +239,8 @@ def _source(
         dtype = "float32"
     if dtype not in _TYPES or dtype not in group.dtypes:
         raise SceneError(
-            f"the image holds {image.dtype}; model {card.name!r} needs {' or '.join(group.dtypes)}"
+            f"the image holds {image.dtype}; model {card.name!r} needs {' or '.join(group.dtypes)}; "
+            "open it without masked=True, or image.fillna(nodata).astype(...) if its values fit"
         )
     nodata = image.rio.nodata if nodata is None else nodata
     value = float(nodata) if nodata is not None and can_occur(float(nodata), str(image.dtype)) else None

@@ -166,8 +166,17 @@ def _choose(everything: Sequence[_Band], card: ModelCard | None, bands: Sequence
             return [b for b in everything if not b.names.alpha] or list(everything)
         return [everything[i] for i in pick_bands(bands, (), names, "")]
     wanted = [entry for group in card.groups for entry in group.bands]
+    if len(wanted) > 1 and (palette := next((b.info for b in everything if _is_palette(b)), None)):
+        raise SceneError(
+            f"{palette.path} is a palette image: its numbers stand for colours; model '{card.name}' needs "
+            f"bands; expand it first: gdal_translate -expand rgb in.tif out.tif"
+        )
     places = pick_bands(bands, wanted, names, card.name) if bands else match_bands(card.name, wanted, names)
     return [everything[i] for i in places]
+
+
+def _is_palette(band: _Band) -> bool:
+    return band.info.colours[band.names.index - 1] == "palette"
 
 
 def _card_groups(chosen: Sequence[_Band], card: ModelCard, nodata: float | None) -> tuple[SceneGroup, ...]:

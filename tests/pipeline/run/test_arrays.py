@@ -91,3 +91,17 @@ def test_importing_citycover_imports_neither_torch_nor_xarray() -> None:
     code = "import citycover, sys; print([m for m in ('torch', 'xarray', 'dask') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        (lambda image: xr.Dataset({"red": image[0]}), "to_array"),
+        (lambda image: image.expand_dims(time=[0]), "isel"),
+        (lambda image: image[0], "squeeze"),
+        (lambda image: image.astype("float64").where(image > 0).astype("complex64"), "astype"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused_with_the_way_on(city: Path, change, remedy: str) -> None:
+    with pytest.raises(SceneError, match=remedy):
+        citycover.predict_array(change(rioxarray.open_rasterio(city)), "spectral-rgbn")

@@ -472,3 +472,12 @@ def test_a_transform_that_is_no_number_is_refused(tmp_path, number, place):
     path = write(tmp_path / "a.tif", photometric="rgb", transform=Affine(*numbers))
     with pytest.raises(SceneError, match="transform"):
         describe_scene([path], card())
+
+
+def test_a_palette_image_is_called_one(tmp_path):
+    path = write(tmp_path / "a.tif", count=1, photometric="palette")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {1: (10, 20, 30, 255)})
+    with pytest.raises(SceneError, match="-expand rgb"):
+        describe_scene([path], card())
+    assert describe_scene([path], None).groups
