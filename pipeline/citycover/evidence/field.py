@@ -9,6 +9,8 @@ A class that training never had has no evidence of the network for or against it
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,6 +33,9 @@ _LABELLED = 1e-3
 
 _FINER = 8
 """Points per cell at which a Gaussian is computed where grids are not aligned; in between it is bilinear."""
+
+_LINES = 64
+"""Rows and columns of windows whose weights are kept: half a megabyte each at most, mostly far less."""
 
 _STEPS = 1024
 """Positions between points are rounded to: the last bits of a projection must not depend on the tile."""
@@ -121,6 +126,10 @@ class _PlacedSheet:
     def __init__(self, sheet: Sheet, grid: GeoBox, classes: int, sigma: float, device: torch.device) -> None:
         self.reader, self.place = CellReader(sheet), Placement(grid, sheet.grid)
         self.classes, self.sigma, self.device = classes, sigma, device
+        # Windows of one row lie at the same rows of cells, and those of one column at the same columns.
+        self._rows, self._cols = (
+            lru_cache(maxsize=_LINES)(make) for make in (self._row_weights, self._col_weights)
+        )
 
     def add_to(self, total: Tensor, window: Window) -> None:
         """Add what the cells say to (c, y, x) weights."""
@@ -132,9 +141,9 @@ class _PlacedSheet:
             return
         cells = self._one_hot(channels)
         if self.place.aligned:
-            down = self.place.rows(window.row, window.height)
-            right = self.place.cols(window.col, window.width)
-            total += self._at(cells, seen, down, right)
+            y = self._rows(window.row, window.height, seen.row, seen.height)
+            x = self._cols(window.col, window.width, seen.col, seen.width)
+            total += y @ (cells @ x.T)
         else:
             total += self._between(cells, seen, window)
 
@@ -142,20 +151,25 @@ class _PlacedSheet:
         every = torch.arange(self.classes, dtype=torch.int16, device=self.device)[:, None, None]
         return (torch.from_numpy(channels).to(self.device) == every).float()  # (c, cell row, cell column)
 
-    def _at(
-        self, cells: Tensor, seen: Window, down: NDArray[np.float64], right: NDArray[np.float64]
-    ) -> Tensor:
-        """(c, y, x) at positions that are the product of rows and columns."""
-        y = cell_weights(down, seen.row, seen.height, self.sigma).to(self.device)
-        x = cell_weights(right, seen.col, seen.width, self.sigma).to(self.device)
-        return y @ (cells @ x.T)
+    def _row_weights(self, first: int, count: int, cell: int, cells: int) -> Tensor:
+        """(y, cell row) of rows of pixels."""
+        return self._weights(self.place.rows(first, count), cell, cells)
+
+    def _col_weights(self, first: int, count: int, cell: int, cells: int) -> Tensor:
+        """(x, cell column) of columns of pixels."""
+        return self._weights(self.place.cols(first, count), cell, cells)
+
+    def _weights(self, at: NDArray[np.float64], cell: int, cells: int) -> Tensor:
+        return cell_weights(at, cell, cells, self.sigma).to(self.device)
 
     def _between(self, cells: Tensor, seen: Window, window: Window) -> Tensor:
         """(c, y, x) at positions that follow the other grid: by way of points among the cells."""
         finer = _FINER if self.sigma else 1
         shape = [(n - 1) * finer + 1 for n in (seen.height, seen.width)]
         points = [np.arange(n) / finer + first for n, first in zip(shape, (seen.row, seen.col), strict=True)]
-        field = self._at(cells, seen, points[0], points[1])
+        y = self._weights(points[0], seen.row, seen.height)
+        x = self._weights(points[1], seen.col, seen.width)
+        field = y @ (cells @ x.T)  # (c, point row, point column)
         corner, share = [], []
         for nodes, first, count in zip(self.place.nodes(window), (seen.row, seen.col), shape, strict=True):
             at = ((self._positions(nodes, window) - first) * (finer * _STEPS)).round_().div_(_STEPS)
