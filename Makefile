@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts fuzz bench bench-start gpu-city forward-share memory models-table accuracy urban clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -40,6 +40,10 @@ gpu-city: $(STAMP)
 # Readers of files against inputs that are almost right: FUZZ="--inputs 10000" and the like.
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/fuzz.py $(FUZZ)
+
+# Every state that a power cut may leave of a run, a restart, a replacement: some minutes.
+crash: $(STAMP)
+	$(BIN)/python tests/crash/crash.py $(CRASH)
 
 memory: $(STAMP)
 	$(BIN)/python tests/benchmarks/memory.py

@@ -26,6 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from disk import State, record, states
 from scenarios import ANSWERS, Scenario, copy_tree, scenarios
 
+BLOCK = 512
+"""Pixels: of the scenes here, which makes two blocks."""
+
 
 def judge(scenario: Scenario, state: State, place: Path, before: str | None, after: str) -> str:
     """What becomes of one state, in a word.
@@ -79,6 +82,9 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="*")
     parser.add_argument("--share", type=float, default=1.0)
     given = parser.parse_args()
+    from citycover.plan import fit
+
+    fit.MAX_BLOCK_HEIGHT = fit.MAX_BLOCK_WIDTH = BLOCK
     faults = 0
     with tempfile.TemporaryDirectory() as folder:
         for scenario in scenarios(Path(folder)):

@@ -82,11 +82,8 @@ def product_of(out: Path) -> str | None:
     return pixels.hexdigest()[:16]
 
 
-def scenarios(place: Path, *, blocks: int = 512) -> list[Scenario]:
-    """All of them; inputs are made in `place`, and blocks are small so that there are two."""
-    from citycover.plan import fit
-
-    fit.MAX_BLOCK_HEIGHT = fit.MAX_BLOCK_WIDTH = blocks
+def scenarios(place: Path) -> list[Scenario]:
+    """All of them; inputs are made in `place`. That blocks are small, so that there are two, is the caller's."""
     scene = make_scene(place / "scene.tif")
     quick = ("--model", "spectral-rgb", "--window", 64, "--batch", 4, "--precision", "fp32", "--threads", 1)
 
