@@ -83,7 +83,7 @@ def product_of(out: Path) -> str | None:
 
 
 def scenarios(place: Path) -> list[Scenario]:
-    """All of them; inputs are made in `place`. That blocks are small, so that there are two, is the caller's."""
+    """All of them; inputs are made in `place`. That blocks are small is the caller's business."""
     scene = make_scene(place / "scene.tif")
     quick = ("--model", "spectral-rgb", "--window", 64, "--batch", 4, "--precision", "fp32", "--threads", 1)
 

