@@ -28,10 +28,10 @@ from citycover_models.data.prepare import prepare_training_set
 from citycover_models.data.statistics import measure_statistics
 from citycover_models.methods.learner import Learner
 from citycover_models.methods.method import Moment
+from citycover_models.training.coarse import plan_of
 from citycover_models.training.recipe import read_recipe
 from citycover_models.training.request import TrainRequest
 from citycover_models.training.setup import build_network, make_optimiser
-from citycover_models.training.start import plan_of
 
 _ROW, _AHEAD = 7, 3
 """Steps of a row, and those at its start that are not timed."""
@@ -58,7 +58,7 @@ def measure(city: Path, rows: int) -> dict[str, float]:
     recipe = read_recipe("l2hnet-light")
     item = ImageAndLabels(str(city / "image.tif"), (str(city / "labels_10m.tif"),))
     request = TrainRequest(prepare_training_set([item], ["city"], None), recipe, city / "run")
-    plan = plan_of(request)
+    plan = plan_of(request, request.training_set)
     found = measure_statistics(request.training_set.pairs, plan)
     network = build_network(find_aerial(recipe.network), recipe, len(request.training_set.legend.ids), found)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -68,8 +68,7 @@ def measure(city: Path, rows: int) -> dict[str, float]:
     moment = Moment(90, 100, 0)  # past the warm-up: the published method
 
     def learn(batch: LabelledBatch) -> None:
-        varied = recipe.augment(batch, mean, std, generator)
-        lesson(varied.images, varied.labels, moment).backward()
+        lesson(recipe.augment(batch, mean, std, generator), moment).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 

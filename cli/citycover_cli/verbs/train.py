@@ -18,7 +18,6 @@ from citycover_cli.verb import Talk, heavy, talking
 if TYPE_CHECKING:
     from citycover_models.data.pairs import ImageAndLabels
     from citycover_models.data.prepare import TrainingSet
-    from citycover_models.data.sampling import SamplePlan
     from citycover_models.training.request import Trained, TrainRequest
 
 HELP = """Train a network on imagery and coarse labels, and leave a model file that maps.
@@ -135,8 +134,7 @@ def train_with_progress(request: TrainRequest, quiet: bool, again: str = "--resu
     from citycover_models.training.request import TrainWatch
     from citycover_models.training.start import train
 
-    def planned(plan: SamplePlan, done: int) -> None:
-        facts = plan.describe()
+    def planned(facts: dict[str, Any], done: int) -> None:
         logger.info(
             "%d chips of %d px an epoch, %d held out%s", facts["chips_per_epoch"], facts["chip"],
             facts["validation_chips"], f"; going on after step {done}" if done else "",
@@ -182,9 +180,9 @@ def _labels_facts(trained: Trained) -> dict[str, object]:
 
 
 def _print_plan(request: TrainRequest, as_json: bool) -> None:
-    from citycover_models.training.start import plan_of
+    from citycover_models.training.coarse import plan_of
 
-    plan = plan_of(request)
+    plan = plan_of(request, request.training_set)
     facts: dict[str, Any] = plan.describe()
     chips = [
         {"image": request.training_set.pairs[c.pair].name, "row": c.window.row, "col": c.window.col}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,21 @@ ATTEMPTS = 8
 """Chips drawn before one with too few labelled pixels is taken as it is."""
 
 
+class Batch(Protocol):
+    """What is learned from together in one step, of any kind of data."""
+
+    @property
+    def pixels(self) -> int:
+        """How much it is: pixels of the finest band."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything in it, by name; images first."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledBatch:
     """Chips that are learned from together."""
@@ -33,7 +48,17 @@ class LabelledBatch:
     class_weights: Tensor | None = None
     """(channel,), mean 1; None: all classes weigh the same."""
 
-    def to(self, device: torch.device) -> LabelledBatch:
+    @property
+    def pixels(self) -> int:
+        """Labelled or not."""
+        return self.labels.numel()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Images and labels."""
+        return {"images": self.images, "labels": self.labels}
+
+    def to(self, device: torch.device) -> Self:
         """The same chips on a device."""
         images = self.images.to(device, non_blocking=True)
         return replace(self, images=images, labels=self.labels.to(device, non_blocking=True))
@@ -67,11 +92,11 @@ def _tensors(pixels: NDArray[Any], channels: NDArray[np.uint8]) -> tuple[Tensor,
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(channels)
 
 
-class _Steps(Sampler[list[tuple[int, int]]]):
-    """Keys of the chips of each step from `first` on; the share of one process of several."""
+class Steps(Sampler[list[tuple[int, int]]]):
+    """Keys (epoch, index) of the chips of each step from `first` on; the share of one process of several."""
 
-    def __init__(self, plan: SamplePlan, batch: int, first: int, last: int, rank: int, world: int) -> None:
-        self._per_epoch = plan.chips_per_epoch
+    def __init__(self, per_epoch: int, batch: int, first: int, last: int, rank: int, world: int) -> None:
+        self._per_epoch = per_epoch
         self._batch, self._first, self._last = batch, first, last
         self._rank, self._world = rank, world
 
@@ -113,18 +138,35 @@ def training_batches(
         CitycoverError: what went wrong with a chip, wherever it was decoded.
         MachineError: a process that decodes was killed.
     """
+    steps = Steps(plan.chips_per_epoch, batch, first, last, rank, world)
+    for images, labels in decoded(_Chips(reader, plan, least), steps, workers):
+        yield LabelledBatch(images, labels.long())
+
+
+def decoded(chips: Dataset[Any], steps: Steps, workers: int) -> Iterator[Any]:
+    """Chips of each step, collated, from processes that decode.
+
+    Args:
+        chips: (epoch, index) -> tensors of a chip, or a CitycoverError as a value.
+        steps: which.
+        workers: processes; 0: this one.
+
+    Raises:
+        CitycoverError: what went wrong with a chip, wherever it was decoded.
+        MachineError: a process that decodes was killed.
+    """
     loader = DataLoader(
-        _Chips(reader, plan, least),
-        batch_sampler=_Steps(plan, batch, first, last, rank, world),
+        chips,
+        batch_sampler=steps,
         num_workers=workers,
         worker_init_fn=_begin_worker,
         collate_fn=_collate,
     )
     try:
-        for chips in loader:
-            if isinstance(chips, CitycoverError):
-                raise chips
-            yield LabelledBatch(chips[0], chips[1].long())
+        for together in loader:
+            if isinstance(together, CitycoverError):
+                raise together
+            yield together
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -134,8 +176,8 @@ def training_batches(
         ) from None
 
 
-def _collate(chips: list[tuple[Tensor, Tensor] | CitycoverError]) -> Any:
-    """Stacked images and labels, or the first error among the chips."""
+def _collate(chips: list[tuple[Tensor, ...] | CitycoverError]) -> Any:
+    """Stacked tensors, or the first error among the chips."""
     wrong = next((chip for chip in chips if isinstance(chip, CitycoverError)), None)
     return wrong or default_collate(chips)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from citycover_models.blocks.learnable import Learnable
-from citycover_models.data.batches import LabelledBatch
+from citycover_models.data.batches import Batch, LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods.coarse import Method
 from citycover_models.methods.method import Moment
@@ -25,19 +25,23 @@ class Learner(nn.Module):
     """
 
     def __init__(
-        self, network: Learnable, method: Method, class_weights: Sequence[float] | None = None
+        self, network: nn.Module, method: Method, class_weights: Sequence[float] | None = None
     ) -> None:
         super().__init__()
         self.network = network
         self.method = method
-        self.first_class = network.first_class
+        self.first_class: int = getattr(network, "first_class", 0)
         self.class_weights: Tensor | None
         weights = [0.0] * self.first_class + list(class_weights) if class_weights else None
         self.register_buffer("class_weights", torch.tensor(weights) if weights else None, persistent=False)
 
-    def forward(self, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
-        """Raw (n, b, y, x) and (n, y, x) channels -> loss."""
-        if self.first_class:
-            labels = labels.where(labels == IGNORE, labels + self.first_class)
-        network: Any = self.network  # `build_network` has seen that it gives what the method needs
-        return self.method(network, LabelledBatch(images, labels, self.class_weights), moment)
+    def forward(self, batch: Batch, moment: Moment) -> Tensor:
+        """A batch on the device of the network -> loss."""
+        if isinstance(batch, LabelledBatch):
+            labels = batch.labels
+            if self.first_class:
+                labels = labels.where(labels == IGNORE, labels + self.first_class)
+            batch = replace(batch, labels=labels, class_weights=self.class_weights)
+        # That the network gives, and the batch holds, what the method needs was seen when both were made.
+        method: Any = self.method
+        return method(self.network, batch, moment)

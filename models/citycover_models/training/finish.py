@@ -7,27 +7,25 @@ import json
 import torch
 
 from citycover.files.atomic import write_atomic
-from citycover_models.catalogue.preset import AerialPreset
 from citycover_models.export.margins import measurable, measure_margins
 from citycover_models.export.proof import safe_precision
 from citycover_models.export.write import export_torchscript
 from citycover_models.training.folder import BEST, CHECKPOINT, RESULT
-from citycover_models.training.knowledge import Knowledge, measure_knowledge
 from citycover_models.training.loop import Run
-from citycover_models.training.record import card_of
+from citycover_models.training.material import Conclusion
 from citycover_models.weights.weights import load_weights, write_weights
 
 
-def finish(run: Run, preset: AerialPreset) -> Knowledge:
+def finish(run: Run) -> Conclusion:
     """Write weights and model file, and put the result in the place of the checkpoint."""
-    request, trainee, state = run.request, run.trainee, run.state
+    request, trainee, state, preset = run.request, run.trainee, run.state, run.material.preset
     out = request.out
     if request.recipe.patience and (out / BEST).is_file():
         load_weights(trainee.kept, out / BEST)
-    knowledge = measure_knowledge(trainee.score, run.reader, run.plan, request.training_set.pairs)
+    conclusion = run.material.conclude(trainee, state.step)
     network = trainee.kept.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     write_weights(network, out / "weights.safetensors")
-    card = card_of(request, preset, network, state.step, knowledge)
+    card = conclusion.card
     if preset.fold is not None:
         network = preset.fold(network)
     if request.measure:
@@ -41,8 +39,9 @@ def finish(run: Run, preset: AerialPreset) -> Knowledge:
         "steps": state.step,
         "sha256": report.sha256,
         "kept": state.kept,
-        "labels": str(knowledge),
+        **({"labels": str(conclusion.knowledge)} if conclusion.knowledge else {}),
+        **({"test": conclusion.test} if conclusion.test else {}),
     }
     write_atomic(out / RESULT, json.dumps(result, indent=1))
     (out / CHECKPOINT).unlink(missing_ok=True)
-    return knowledge
+    return conclusion

@@ -31,10 +31,11 @@ class Journal:
     Args:
         folder: of the run.
         step: steps that are kept; 0 begins anew.
+        criterion: name in the rows of what is drawn beside the loss, and its title.
     """
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, step: int, criterion: tuple[str, str]) -> None:
+        self._folder, self._criterion = folder, criterion
         self._path = folder / "metrics.jsonl"
         self.rows = [row for row in _read(self._path) if row["step"] <= step] if step else []
         write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
@@ -78,7 +79,7 @@ class Journal:
             axes,
             (
                 ("loss", "loss"),
-                ("validation_miou", "mIoU with held-out coarse labels"),
+                self._criterion,
                 ("lr", "learning rate"),
             ),
             strict=True,

@@ -1,6 +1,6 @@
 """Training, as one visible loop: samples -> augmentation -> loss -> step -> journal -> checkpoint.
 
-    images, labels ──▶ TrainingSet ──▶ SamplePlan ──▶ worker processes ──▶ batches
+    images, labels ──▶ TrainingSet ──▶ Material ────▶ worker processes ──▶ batches
                                                                              │ augment, on the device
                                                                              ▼
                      model.pt ◀── export ◀── weights ◀── optimiser ◀── method(network)
@@ -14,25 +14,21 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
 import torch
 
 from citycover.errors import StoppedError, TrainingError
-from citycover_models.data.batches import LabelledBatch, training_batches
-from citycover_models.data.chips import ChipReader
-from citycover_models.data.sampling import SamplePlan
-from citycover_models.imagery.aerial import AerialStatistics
+from citycover_models.data.batches import Batch
 from citycover_models.methods.method import Moment
 from citycover_models.training.checkpoint import Checkpoint, write_checkpoint
 from citycover_models.training.folder import BEST, CHECKPOINT
 from citycover_models.training.journal import Journal, Pace
+from citycover_models.training.material import Material
 from citycover_models.training.processes import Processes
 from citycover_models.training.request import TrainRequest, TrainWatch
 from citycover_models.training.trainee import Trainee
-from citycover_models.training.validation import validate
 from citycover_models.weights.weights import write_tensors, write_weights
 
 logger = logging.getLogger(__name__)
@@ -47,22 +43,18 @@ class Run:
     def __init__(
         self,
         request: TrainRequest,
-        plan: SamplePlan,
-        statistics: AerialStatistics,
+        material: Material,
         trainee: Trainee,
         state: Checkpoint,
         processes: Processes,
     ) -> None:
-        self.request, self.recipe, self.plan = request, request.recipe, plan
+        self.request, self.recipe, self.material = request, request.recipe, material
         self.trainee, self.state, self.processes = trainee, state, processes
-        self.reader = ChipReader(request.training_set.pairs, statistics.mean)
-        self.steps_per_epoch = plan.chips_per_epoch // self.recipe.batch
+        self.steps_per_epoch = material.steps_per_epoch
         self.steps = self.recipe.epochs * self.steps_per_epoch
-        shape = (1, len(statistics.mean), 1, 1)
-        self.band_mean = torch.tensor(statistics.mean, device=processes.device).view(shape)
-        self.band_std = torch.tensor(statistics.std, device=processes.device).view(shape)
         self.pace = Pace()
-        self.journal = Journal(request.out, state.step) if processes.rank == 0 else None
+        told = (material.criterion, material.title)
+        self.journal = Journal(request.out, state.step, told) if processes.rank == 0 else None
         self._saved = time.perf_counter()
 
     def learn(self, watch: TrainWatch) -> None:
@@ -72,9 +64,10 @@ class Run:
             StoppedError: `watch.stop` was set; a checkpoint was written.
             TrainingError: the loss is no number any more.
         """
-        state = self.state
+        state, processes = self.state, self.processes
         self.trainee.network.train()
-        for batch in () if state.enough else self._batches():
+        first = self.steps if state.enough else state.step
+        for batch in self.material.batches(first, self.steps, processes.rank, processes.world):
             moment = Moment(state.step, self.steps, state.step // self.steps_per_epoch)
             loss = self._learn_from(batch, moment)
             state.step += 1
@@ -82,7 +75,7 @@ class Run:
             self._note(batch, loss, watch, ended=ended)
             if ended:
                 state.enough = self._end_epoch(moment.epoch)
-            stopped = self.processes.anyone(watch.stop.is_set())
+            stopped = processes.anyone(watch.stop.is_set())
             if stopped or ended or time.perf_counter() - self._saved > _SAVE_EVERY:
                 self._save()
             if stopped:
@@ -93,29 +86,13 @@ class Run:
         if self.journal is not None:
             self.journal.close()
 
-    def _batches(self) -> Iterator[LabelledBatch]:
-        return training_batches(
-            self.reader,
-            self.plan,
-            batch=self.recipe.batch,
-            first=self.state.step,
-            last=self.steps,
-            workers=self.request.workers,
-            rank=self.processes.rank,
-            world=self.processes.world,
-        )
-
-    def _learn_from(self, batch: LabelledBatch, moment: Moment) -> float:
+    def _learn_from(self, batch: Batch, moment: Moment) -> float:
         """Loss of a batch; its gradient is gathered, and moves the weights where enough are together."""
         recipe, step = self.recipe, moment.step
         seed = _mix(self.request.seed, step, self.processes.rank)
         torch.manual_seed(seed)
-        varied = recipe.augment(
-            batch.to(self.processes.device),
-            self.band_mean,
-            self.band_std,
-            torch.Generator().manual_seed(seed),
-        )
+        here = batch.to(self.processes.device)
+        varied = self.material.vary(here, torch.Generator().manual_seed(seed))
         loss = self.trainee.loss(varied, moment)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -129,28 +106,26 @@ class Run:
     def _end_epoch(self, epoch: int) -> bool:
         """Judge the weights, write journal and figures; True where training has gone on long enough."""
         state, patience = self.state, self.recipe.patience
-        scores = self.processes.agreed(self._validate(epoch) if self.processes.rank == 0 else {})
+        figure = self.request.out / f"predictions-{epoch + 1:04d}.png"
+        judged = self.material.judge(self.trainee, figure) if self.processes.rank == 0 else {}
+        self.trainee.network.train()
+        scores = self.processes.agreed(judged)
         if self.journal is not None:
             self.journal.add({"step": state.step, "epoch": epoch, **scores})
             self.journal.draw_now_and_then()
         if not scores:
             return False
-        if scores["validation_miou"] > state.best:
-            state.best, state.best_epoch = scores["validation_miou"], epoch
+        if scores[self.material.criterion] > state.best:
+            state.best, state.best_epoch = scores[self.material.criterion], epoch
             if patience and self.processes.rank == 0:
                 write_weights(self.trainee.kept, self.request.out / BEST)
         if not patience or state.best_epoch == epoch:
             state.kept = scores
         return bool(patience and epoch - state.best_epoch >= patience)
 
-    def _validate(self, epoch: int) -> dict[str, float]:
-        figure = self.request.out / f"predictions-{epoch + 1:04d}.png"
-        legend = self.request.training_set.legend
-        return validate(self.trainee, self.reader, self.plan, legend, self.recipe.batch, figure)
-
-    def _note(self, batch: LabelledBatch, loss: float, watch: TrainWatch, *, ended: bool) -> None:
+    def _note(self, batch: Batch, loss: float, watch: TrainWatch, *, ended: bool) -> None:
         """Say how it goes: to the journal also at the end of an epoch, to the watch once a second."""
-        self.pace.add(loss, batch.labels.numel() * self.processes.world)
+        self.pace.add(loss, batch.pixels * self.processes.world)
         spoken = self.pace.is_second or self.state.step == self.steps
         if not (spoken or ended):
             return
@@ -170,12 +145,12 @@ class Run:
             self.trainee.store(self.state, gathering=step % self.recipe.accumulate > 0 and step < self.steps)
             write_checkpoint(self.state, self.request.out / CHECKPOINT)
 
-    def _refuse(self, batch: LabelledBatch, value: float) -> NoReturn:
+    def _refuse(self, batch: Batch, value: float) -> NoReturn:
         path = self.request.out / "broken-batch.safetensors"
-        write_tensors({"images": batch.images, "labels": batch.labels}, path)
+        write_tensors(batch.tensors, path)
         reason = (
             "its images hold numbers that are not finite (say which with --nodata)"
-            if not bool(batch.images.float().isfinite().all())
+            if not all(bool(tensor.float().isfinite().all()) for tensor in batch.tensors.values())
             else "the batch is sound, so the step before was too long (lower optimiser.lr, or set clip)"
             if self.trainee.sound
             else "weights were lost in an earlier step (lower optimiser.lr, or set clip)"

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from citycover_models.data.prepare import TrainingSet
-from citycover_models.data.sampling import SamplePlan
 from citycover_models.training.knowledge import Knowledge
 from citycover_models.training.recipe import Recipe
 
@@ -36,8 +36,8 @@ class TrainRequest:
 class TrainWatch:
     """How a training talks to whoever started it."""
 
-    planned: Callable[[SamplePlan, int], None] = lambda _plan, _done: None
-    """Called before the first step, with the steps done by an earlier run."""
+    planned: Callable[[dict[str, Any], int], None] = lambda _plan, _done: None
+    """Called before the first step, with the plan and the steps done by an earlier run."""
     advanced: Callable[[int, int, str], None] = lambda _step, _steps, _note: None
     """Called after each step: steps done, all steps, loss and speed as text."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -56,4 +56,6 @@ class Trained:
     validation: dict[str, float]
     """Criterion of the weights that were kept, against coarse labels that were held out; empty: none were."""
     knowledge: Knowledge | None
-    """What it knows of its labels; None: another process measured it."""
+    """What it knows of its coarse labels; None: it had none, or another process measured it."""
+    test: dict[str, Any] = field(default_factory=dict)
+    """Figures on a part that was set aside for this; empty: there is none, or another process judged."""

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, ModelError
 from citycover.files.identity import FileStamp, sha256_of
 from citycover_models.blocks.learnable import Learnable
@@ -97,15 +96,6 @@ def stamp_of(path: str) -> tuple[int, int] | None:
     """(bytes, modification time in ns) of a file; None of what is no file here."""
     stamp = FileStamp.of(path)
     return None if stamp is None else (stamp.size, stamp.mtime_ns)
-
-
-def warn_of(plan: SamplePlan, recipe: Recipe, legend: Legend) -> None:
-    """Say what the plan lacks: classes, or anything to stop early by."""
-    if recipe.patience and not plan.validation:
-        logger.warning("no image has room for chips that are held out: training will not stop early")
-    empty = [name for name, count in zip(legend.names, plan.label_counts, strict=True) if count == 0]
-    if empty:
-        logger.warning("no label means %s: the map will not hold them", ", ".join(empty))
 
 
 def running_mean(network: nn.Module, decay: float | None) -> AveragedModel | None:

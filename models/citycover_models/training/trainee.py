@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from citycover_models.blocks.learnable import Learnable
-from citycover_models.data.batches import LabelledBatch
+from citycover_models.data.batches import Batch
 from citycover_models.methods.learner import Learner
 from citycover_models.methods.method import Moment
 from citycover_models.training.checkpoint import Checkpoint
@@ -32,7 +31,7 @@ class Trainee:
 
     def __init__(
         self,
-        network: Learnable,
+        network: nn.Module,
         recipe: Recipe,
         class_weights: Sequence[float] | None,
         processes: Processes,
@@ -69,16 +68,16 @@ class Trainee:
             return torch.autocast(self._device.type, dtype=torch.bfloat16)
         return nullcontext()
 
-    def loss(self, batch: LabelledBatch, moment: Moment) -> Tensor:
+    def loss(self, batch: Batch, moment: Moment) -> Tensor:
         """What the method says of a batch on the device."""
         with self.precision():
-            loss: Tensor = self._learner(batch.images, batch.labels, moment)
+            loss: Tensor = self._learner(batch, moment)
         return loss
 
-    def score(self, images: Tensor) -> Tensor:
-        """Raw (n, band, y, x) -> scores by the weights that count, as the network that maps gives them."""
+    def score(self, *groups: Tensor) -> Tensor:
+        """Raw (n, band, y, x) a band group -> scores by the weights that count, as the map will be made."""
         with self.precision():
-            scores: Tensor = self.kept.eval()(images.to(self._device))
+            scores: Tensor = self.kept.eval()(*(group.to(self._device) for group in groups))
         return scores
 
     def move(self, rate: float) -> None:

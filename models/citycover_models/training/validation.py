@@ -40,7 +40,6 @@ def validate(
             rows = enumerate(zip(images, labels, predicted, strict=True), seen)
             shown += [row for number, row in rows if number % every == 0]
             seen += len(images)
-    trainee.network.train()
     columns = [np.stack(column) for column in zip(*shown, strict=True)]
     draw_predictions(figure, columns[0], columns[1], columns[2], legend)
     if not total.counts.any():

@@ -22,6 +22,7 @@ from citycover.errors import ConfigError, MachineError, ModelError, ProductError
 from citycover.model.archive import read_model_file
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.catalogue.registry import find_aerial
+from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
 from citycover_models.methods.learner import Learner
@@ -240,7 +241,7 @@ def test_class_without_labels_is_pointed_out(
 def test_a_run_killed_after_its_early_stop_learns_no_more(
     city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from citycover_models.training import loop, start
+    from citycover_models.training import coarse, start
 
     wild = {"patience": 1, "epochs": 9}
 
@@ -248,7 +249,7 @@ def test_a_run_killed_after_its_early_stop_learns_no_more(
         raise KeyboardInterrupt
 
     scores = {"validation_miou": 0.5, "validation_accuracy": 0.5}
-    monkeypatch.setattr(loop, "validate", lambda *_arguments: scores)
+    monkeypatch.setattr(coarse, "validate", lambda *_arguments: scores)
     with monkeypatch.context() as dying:
         dying.setattr(start, "finish", die)
         with pytest.raises(KeyboardInterrupt):
@@ -408,7 +409,7 @@ def test_a_batch_without_labels_teaches_nothing(network: str) -> None:
     images = torch.randint(0, 255, (2, 4, 64, 64), dtype=torch.uint8)
     nothing = torch.full((2, 64, 64), IGNORE)
     for method in (kinds[METHODS[network]["name"]].model_validate(METHODS[network]), CrossEntropy()):
-        loss = Learner(module, method)(images, nothing, Moment(9, 10, 0))
+        loss = Learner(module, method)(LabelledBatch(images, nothing), Moment(9, 10, 0))
         loss.backward()
         assert float(loss.detach()) < 0.1
         assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in module.parameters())
@@ -421,7 +422,8 @@ def test_heads_with_a_void_channel_learn_the_same_classes() -> None:
 
     network, labels = Void(), torch.randint(0, 4, (1, 8, 8))
     network.first_class = 1
-    assert float(Learner(network, CrossEntropy())(labels[:, None], labels, Moment(0, 1, 0))) < 1e-6
+    batch = LabelledBatch(labels[:, None], labels)
+    assert float(Learner(network, CrossEntropy())(batch, Moment(0, 1, 0))) < 1e-6
 
 
 def test_a_recipe_is_a_value() -> None:
