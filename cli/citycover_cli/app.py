@@ -27,6 +27,7 @@ from citycover_cli.verbs import (
     sample,
     synth,
     train,
+    vectorize,
 )
 from citycover_cli.verbs import map as map_
 from citycover_cli.verbs.models import app as models
@@ -72,6 +73,8 @@ app.command("import-weights", help=import_weights.HELP)(import_weights.run)
 app.command("evaluate", help=evaluate.HELP)(evaluate.run)
 
 app.command("sample", help=sample.HELP)(sample.run)
+
+app.command("vectorize", help=vectorize.HELP)(vectorize.run)
 
 app.command("train", help=train.HELP)(train.run)
 

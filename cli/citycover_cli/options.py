@@ -19,6 +19,10 @@ Scene = Annotated[
     list[str], typer.Argument(metavar="SCENE...", help="Raster files of one place; bands are found by name.")
 ]
 
+Map = Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a raster of classes.")]
+
+MapLegend = Annotated[str | None, typer.Option(help="Of a map that is no product: name or .toml file.")]
+
 Model = Annotated[
     str | None,
     typer.Option(help="Model file, or a built-in name; without it, the built-in that fits the bands."),

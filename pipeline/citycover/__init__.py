@@ -1,7 +1,8 @@
 """citycover: from imagery of a city to a finished, georeferenced land-cover product.
 
 `map_scene` maps files into a product folder, as the command line does; `predict_array` maps an xarray lazily;
-`open_product` opens a product folder as a dataset.
+`open_product` opens a product folder as a dataset; `vectorize` makes polygons of it; `Legend` says what its
+numbers mean.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from citycover.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from citycover.classes.legend import Legend as Legend
+    from citycover.derive.vectorize import vectorize as vectorize
     from citycover.evidence.request import LabelRequest as LabelRequest
     from citycover.job.request import EngineOptions as EngineOptions
     from citycover.job.request import Imagery as Imagery
@@ -26,12 +29,14 @@ _PLACES = {
     "EngineOptions": "job.request",
     "Imagery": "job.request",
     "LabelRequest": "evidence.request",
+    "Legend": "classes.legend",
     "MapRequest": "job.request",
     "ProductOptions": "job.request",
     "Where": "job.request",
     "map_scene": "run.map",
     "open_product": "product.open",
     "predict_array": "run.arrays",
+    "vectorize": "derive.vectorize",
 }
 
 __all__ = ["__version__", *_PLACES]  # noqa: PLE0604 - the table's keys are names

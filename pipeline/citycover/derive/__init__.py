@@ -1,0 +1,1 @@
+"""What people make of a map: polygons, areas, change, a tidier map."""

@@ -1,0 +1,177 @@
+"""The map that something is derived from: a product folder that is whole, or a class raster with a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from citycover.classes.legend import Legend, read_legend
+from citycover.classes.raster import ClassRaster, Progress, count_ids, name_legends
+from citycover.classes.table import NO_CLASS, ClassTable
+from citycover.errors import ConfigError
+from citycover.files.gdal import brief_reason
+from citycover.geometry.areas import row_areas
+from citycover.geometry.grid import pixel_ground_size
+from citycover.geometry.window import Window
+from citycover.plan.layers import CLASSES, CONFIDENCE, USUAL
+from citycover.product.open import find_raster
+from citycover.product.record import RunRecord, read_record
+
+UNIT = 2**28
+"""Units of area in the largest pixel of a map. Whole numbers add up to the same sum in any order, so what is
+derived does not depend on how the map was cut into strips."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Whole rows of a map."""
+
+    window: Window
+    ranks: NDArray[np.int16]
+    """(y, x) place of each pixel's class in the legend, or NO_CLASS."""
+    confidence: NDArray[np.uint8] | None
+    """(y, x) in steps of 1/255, 0: none; None: the map has no such layer."""
+
+
+@dataclass(frozen=True)
+class SourceMap:
+    """A map on disk and what its numbers mean."""
+
+    path: Path
+    """Of the class raster."""
+    legend: Legend
+    confidence: Path | None
+    record: RunRecord | None
+    """None: a raster of unknown making."""
+    grid: GeoBox
+
+    @property
+    def row_areas(self) -> NDArray[np.float64]:
+        """(y,) square metres of a pixel in each row."""
+        return row_areas(self.grid)
+
+    @property
+    def row_units(self) -> NDArray[np.int64]:
+        """(y,) area of a pixel in each row, in `UNIT`ths of the largest."""
+        areas = self.row_areas
+        units: NDArray[np.int64] = np.round(areas / areas.max() * UNIT).astype(np.int64)
+        return units
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Length of a pixel's vertical and horizontal side, 1000 being the shorter."""
+        down, right = pixel_ground_size(self.grid)
+        shorter = min(down, right)
+        return round(1000 * down / shorter), round(1000 * right / shorter)
+
+    @property
+    def unit(self) -> float:
+        """Square metres of one unit."""
+        return float(self.row_areas.max()) / UNIT
+
+    def strips(self, rows: int | None = None, progress: Progress | None = None) -> Iterator[Strip]:
+        """The map from top to bottom.
+
+        Args:
+            rows: of a strip; None: about four million pixels.
+            progress: is told the share that is done.
+
+        Raises:
+            ConfigError: a layer cannot be read, or holds ids that the legend does not have.
+        """
+        table = ClassTable.onto(self.legend)
+        with ExitStack() as stack:
+            raster = stack.enter_context(ClassRaster(self.path))
+            confidence = None if self.confidence is None else self._open_confidence(stack)
+            for window in _windows(raster, rows, progress):
+                sure = None if confidence is None else confidence(window)
+                yield Strip(window, raster.read_ranks(window, table), sure)
+
+    def _open_confidence(self, stack: ExitStack) -> Callable[[Window], NDArray[np.uint8]]:
+        try:
+            dataset = stack.enter_context(rasterio.open(self.confidence))
+        except RasterioError as error:
+            raise ConfigError(f"{self.confidence} cannot be read: {brief_reason(error)}") from None
+        if dataset.shape != tuple(self.grid.shape):
+            raise ConfigError(
+                f"{self.confidence} has {dataset.shape} pixels, {self.path} {tuple(self.grid.shape)}: they "
+                "are not of one product; map again"
+            )
+
+        def read(window: Window) -> NDArray[np.uint8]:
+            where = RasterioWindow(window.col, window.row, window.width, window.height)
+            try:
+                values: NDArray[np.uint8] = dataset.read(1, window=where)
+            except RasterioError as error:
+                raise ConfigError(f"{self.confidence} cannot be read: {brief_reason(error)}") from None
+            return values
+
+        return read
+
+
+def _windows(raster: ClassRaster, rows: int | None, progress: Progress | None) -> Iterator[Window]:
+    if rows is None:
+        yield from raster.strips(progress=progress)
+        return
+    height, width = (int(n) for n in raster.grid.shape)
+    for row in range(0, height, rows):
+        yield Window(row, 0, min(rows, height - row), width)
+
+
+def open_source(path: Path, legend: str | None = None) -> SourceMap:
+    """A map by its product folder, or by a class raster.
+
+    Args:
+        path: folder, or raster.
+        legend: of a map that is no product: a name or file.
+
+    Raises:
+        ConfigError: there is none, a product lacks files, or nothing says what its numbers mean.
+    """
+    if path.is_dir() and (path / "run.json").is_file() | (path / CLASSES.file).is_file():
+        needed = [*(layer.file for layer in USUAL), "run.json"]
+        if missing := [name for name in needed if not (path / name).is_file()]:
+            raise ConfigError(
+                f"{path} holds no {' and no '.join(missing)}: it is a part of a product; give the folder as "
+                "`citycover map` wrote it, or map again"
+            )
+    raster, said = find_raster(path)
+    if said is None and legend is None:
+        raise ConfigError(
+            f"{path} does not say what its numbers mean; {name_legends(count_ids(raster))}; name one, or a "
+            "legend file, with --map-legend"
+        )
+    folder = raster.parent if said is not None else None
+    known = read_legend(legend) if legend is not None else said
+    assert known is not None, "one of the two was given"
+    with ClassRaster(raster) as opened:
+        grid = opened.grid
+    if grid.crs is None:
+        raise ConfigError(
+            f"{raster} has no CRS, so it has no areas; write it into the file (gdal_edit.py -a_srs EPSG:...)"
+        )
+    confidence = folder / CONFIDENCE.file if folder is not None else None
+    return SourceMap(
+        raster,
+        known,
+        confidence if confidence is not None and confidence.is_file() else None,
+        read_record(folder / "run.json") if folder is not None else None,
+        grid,
+    )
+
+
+def on_legend(ranks: NDArray[np.int16], legend: Legend) -> NDArray[np.uint8]:
+    """(y, x) ranks as numbers of a product."""
+    table = np.array([*legend.ids, legend.product_nodata], np.uint8)
+    assert NO_CLASS == -1, "the last entry is nodata's"
+    ids: NDArray[np.uint8] = table[ranks]
+    return ids
