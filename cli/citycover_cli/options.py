@@ -76,8 +76,12 @@ Scheduler = Annotated[
 ]
 
 Labels = Annotated[
-    list[Path] | None,
-    typer.Option(help="Labels of the place, as evidence beside the network; again for each further sheet."),
+    list[str] | None,
+    typer.Option(
+        metavar="FILE|NAME",
+        help="Labels of the place, as evidence beside the network: a raster, or a product by name "
+        "(worldcover, esri:2021, glc_fcs30); again for each further one.",
+    ),
 ]
 
 LabelsLegend = Annotated[

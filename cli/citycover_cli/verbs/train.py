@@ -36,10 +36,17 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the training.")],
     recipe: Annotated[str, typer.Option(help="Built-in recipe (vcnet, l2hnet-light, ...) or a .toml file.")],
     image: Annotated[list[str] | None, typer.Option(help="Image to learn from; give several.")] = None,
-    labels: Annotated[list[str] | None, typer.Option(help="Coarse label raster; give several.")] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|NAME", help="Coarse label raster, or a product by name (worldcover); give several."
+        ),
+    ] = None,
     legend: Annotated[
         list[str] | None,
-        typer.Option(help="Legend of the labels: one for all, or one for each --labels in order."),
+        typer.Option(
+            help="Legend of the labels: one for all, or one each in order; products by name know it."
+        ),
     ] = None,
     to: Annotated[str | None, typer.Option(help="Legend to learn; without it, that of the labels.")] = None,
     agree: Annotated[int, typer.Option(min=1, help="Label rasters that must agree on a pixel.")] = 1,

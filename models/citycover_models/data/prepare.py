@@ -10,12 +10,13 @@ from datetime import datetime
 
 from citycover.classes.legend import Legend, read_legend
 from citycover.errors import ConfigError, SceneError
+from citycover.evidence.catalogue import Credit
 from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.assemble import describe_scene
-from citycover.scene.file import describe_files
 from citycover.scene.scene import Scene
 from citycover_models.data.label_checks import check_labels
 from citycover_models.data.labels import LabelRaster
+from citycover_models.data.named import FoundLabels, found_labels, legends_by_name
 from citycover_models.data.pairs import ImageAndLabels, Pair
 from citycover_models.data.placing import place
 from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB
@@ -38,6 +39,8 @@ class TrainingSet:
     """Bands of all images, as the card of the trained model will name them."""
     gsd: tuple[float, float]
     """Smallest and largest ground sample distance of the images, metres."""
+    credits: tuple[Credit, ...] = ()
+    """Of labels that were asked for by name."""
 
     @property
     def native_gsd(self) -> float:
@@ -57,8 +60,9 @@ def prepare_training_set(
     """Describe images, join their labels to the legend that is learned, and look at every code first.
 
     Args:
-        items: images and labels.
-        legends: legend of each label raster of an item, in order, or one for all.
+        items: images and labels; a label raster may be a product by name (`worldcover`).
+        legends: legend of each label raster of an item, in order, or one for all; empty: products by name
+            know theirs.
         to: legend to learn; None: that of the labels.
         agree: label rasters that must agree on a pixel.
         bands: names or numbers; None: red, green, blue and, where all images have it, near infrared.
@@ -67,32 +71,27 @@ def prepare_training_set(
     Raises:
         ConfigError: labels and legends do not fit each other or the images.
         SceneError: an image cannot be used.
+        MachineError: a product cannot be fetched.
     """
     if not items:
         raise ConfigError("there is nothing to learn from; give --image and --labels, --list or --folder")
-    if not legends:
-        raise ConfigError("labels need --legend: the name of a built-in legend, or a .toml file")
-    codes = [read_legend(name) for name in legends]
-    learned = read_legend(to) if to else codes[0]
+    named = legends or legends_by_name(items[0].labels)
+    learned = read_legend(to or named[0])
     learned.check_product()
     items = place(items)
     scenes = _describe(items, bands, nodata)
-    pairs = []
+    pairs, credited = [], dict[Credit, None]()
     for item, scene in zip(items, scenes, strict=True):
-        if len(codes) not in {1, len(item.labels)}:
-            raise ConfigError(
-                f"{item.image} has {len(item.labels)} label rasters for {len(codes)} legends; give one "
-                "--legend for all, or one for each --labels in the same order"
-            )
-        named = codes * len(item.labels) if len(codes) == 1 else codes
-        rasters = [LabelRaster.of(p, c, learned) for p, c in zip(item.labels, named, strict=True)]
+        sheets = found_labels(item, legends, scene.grid)
+        credited.update((s.credit, None) for s in sheets if s.credit is not None)
+        rasters = [LabelRaster.of(s.path, read_legend(s.legend), learned) for s in sheets]
         if agree > len(rasters):
             raise ConfigError(f"--agree {agree} needs as many label rasters; {item.image} has {len(rasters)}")
-        for warning in check_labels(rasters, scene.grid, item.image) + _dates(scene, item):
+        for warning in check_labels(rasters, scene.grid, item.image) + _dates(scene, item.image, sheets):
             logger.warning("%s", warning)
         pairs.append(Pair(scene, tuple(rasters), agree))
     gsds = [scene.gsd for scene in scenes]
-    return TrainingSet(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)))
+    return TrainingSet(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)), tuple(credited))
 
 
 def _describe(
@@ -153,19 +152,17 @@ def _group(scenes: Sequence[Scene]) -> BandGroup:
     return BandGroup(bands=bands, dtypes=tuple(types))
 
 
-def _dates(scene: Scene, item: ImageAndLabels) -> list[str]:
+def _dates(scene: Scene, image: str, sheets: Sequence[FoundLabels]) -> list[str]:
     """A warning for each label raster that says it is years older or younger than its image."""
     if scene.time is None:
         return []
-    seen = datetime.fromisoformat(scene.time)
+    seen = datetime.fromisoformat(scene.time).date()
     warnings = []
-    for path in item.labels:
-        (info,) = describe_files([path])
-        if info.time is None:
-            continue
-        years = abs((datetime.fromisoformat(info.time).date() - seen.date()).days) / 365.25
+    for sheet in sheets:
+        time = sheet.time
+        years = 0 if time is None else abs((time - seen).days) / 365.25
         if years >= _YEARS_APART:
             warnings.append(
-                f"labels {path} are {years:.0f} years away from {item.image}; what changed is noise"
+                f"labels {sheet.path} are {years:.0f} years away from {image}; what changed is noise"
             )
     return warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class CoarseMaterial:
         return {
             "images": [pair.name for pair in self._set.pairs],
             "labels": [[raster.path for raster in pair.labels] for pair in self._set.pairs],
+            "credits": [asdict(credit) for credit in self._set.credits],
             "band_mean": self.statistics.mean,
             "band_std": self.statistics.std,
         }
@@ -148,6 +150,7 @@ class CoarseMaterial:
             f"recipe {recipe.name} ({recipe.network}, {recipe.method.name}), {steps} steps of {recipe.batch} "
             f"chips of {recipe.chip} px from {len(training_set.pairs)} image(s) with {', '.join(labels)} "
             f"labels, seed {self._request.seed}, citycover {__version__}"
+            + "".join(f"; {credit.attribution} ({credit.licence})" for credit in training_set.credits)
         )
         fields = dict(template) | {
             "name": recipe.name,

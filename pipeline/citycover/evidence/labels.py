@@ -20,7 +20,9 @@ from citycover.classes.legend import Legend, read_legend
 from citycover.classes.raster import ClassRaster
 from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable, table_between
 from citycover.errors import ConfigError, ModelError
+from citycover.evidence.catalogue import Credit
 from citycover.evidence.cells import Sheet, channel_table, refuse_ids
+from citycover.evidence.fetch import LabelFile, find_labels
 from citycover.evidence.request import LabelRequest
 from citycover.evidence.rule import Rule
 from citycover.geometry.footprint import degrees_text
@@ -62,6 +64,8 @@ class PlaceLabels:
     """Pixels of output that a cell covers, of the finest sheet."""
     trust: float | None
     """As asked for; None: as is measured."""
+    credits: tuple[Credit, ...]
+    """Of sheets that were asked for by name."""
     identity: str
     """Hash of files, meaning and trust; whether the files stay what they were is told by their content."""
 
@@ -81,25 +85,30 @@ def understand_labels(request: LabelRequest, card: ModelCard, grid: GeoBox) -> P
     Raises:
         ModelError: the network does not know what the rule needs.
         ConfigError: the labels cannot be read, lie elsewhere, mean something else or say nothing.
+        MachineError: labels that were asked for by name cannot be fetched.
     """
     _check_model(card)
-    legend, table = _meaning(request.legend, card)
+    files = [file for named in request.files for file in find_labels(named, grid)]
+    legends: dict[str, None] = {}
     sheets, total = [], np.zeros(len(card.channels))
-    for path in request.files:
-        with ClassRaster(path, "labels") as raster:
+    for file in files:
+        legend, table = _meaning(request.legend or _legend_of(file, card), card)
+        legends[legend] = None
+        with ClassRaster(file.path, "labels") as raster:
             sheet = _sheet(raster, table, grid)
-            total += _count(raster, sheet, grid, len(card.channels))
+            total += _count(raster, sheet, grid, len(card.channels), by_name=file.credit is not None)
         sheets.append(sheet)
     _check_counts(request, card, total)
     pixel = np.prod(pixel_ground_size(grid))
     finest = min(float(np.prod(pixel_ground_size(sheet.grid))) for sheet in sheets)
     return PlaceLabels(
         sheets=tuple(sheets),
-        legend=legend,
+        legend=", ".join(legends),
         prior=card.trained_prior,
         shares=tuple((total / total.sum()).tolist()),
         pixels_per_cell=finest / float(pixel),
         trust=request.trust,
+        credits=tuple(file.credit for file in files if file.credit is not None),
         identity=_identity(sheets, request.trust),
     )
 
@@ -116,6 +125,12 @@ def _check_model(card: ModelCard) -> None:
             "without it labels cannot be weighed against the network; train the model with this version of "
             "citycover, or leave out --labels"
         )
+
+
+def _legend_of(file: LabelFile, card: ModelCard) -> str | None:
+    """Legend that a product by name is written in; None: as the model learned it, or a file of the user."""
+    learned = card.label_legend or card.legend.name
+    return None if file.legend == learned.partition(":")[0] else file.legend
 
 
 def _meaning(wanted: str | None, card: ModelCard) -> tuple[str, ClassTable]:
@@ -159,9 +174,13 @@ def _sheet(raster: ClassRaster, table: ClassTable, grid: GeoBox) -> Sheet:
     return Sheet(path, raster.grid, table)
 
 
-def _count(raster: ClassRaster, sheet: Sheet, grid: GeoBox, channels: int) -> NDArray[np.float64]:
-    """(channel,) area of the labels over a grid, in square metres."""
+def _count(
+    raster: ClassRaster, sheet: Sheet, grid: GeoBox, channels: int, *, by_name: bool
+) -> NDArray[np.float64]:
+    """(channel,) area of the labels over a grid, in square metres; a tile by name may lie beside it."""
     part = raster.part_under(grid)
+    if part is None and by_name:
+        return np.zeros(channels, np.float64)
     if part is None:
         raise ConfigError(
             f"labels {sheet.path} cover {degrees_text(sheet.grid)}, the map {degrees_text(grid)}: they do "

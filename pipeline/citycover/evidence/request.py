@@ -12,10 +12,11 @@ from citycover.errors import ConfigError
 class LabelRequest:
     """Which labels of the place are to be believed, and how far."""
 
-    files: tuple[Path, ...]
-    """Sheets; where several have a label, all of them vote."""
+    files: tuple[Path | str, ...]
+    """Sheets, or products by name (`worldcover`, `esri:2021`); where several have a label, all vote."""
     legend: str | None = None
-    """What their numbers mean, `NAME` or `NAME:TABLE`; None: the legend that the model learned from."""
+    """What their numbers mean, `NAME` or `NAME:TABLE`; None: the legend that the model learned from, and of a
+    product by name its own."""
     trust: float | None = None
     """1: every label is right, 0: none says anything; None: as was measured."""
 

@@ -14,6 +14,18 @@ READ_OPTIONS: dict[str, Any] = {
 }
 """GDAL settings under which every scene is described and read."""
 
+REMOTE_OPTIONS: dict[str, Any] = {
+    **READ_OPTIONS,
+    # Nothing is looked for beside a file at an address: every name would be a request.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "5",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",  # seconds, twice as long each time
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",  # seconds at less than 1 byte/s, after which a server counts as gone
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+}
+"""GDAL settings under which files of known products are read at their addresses."""
+
 
 def brief_reason(error: BaseException) -> str:
     """What an exception says, on one line."""

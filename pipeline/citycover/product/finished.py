@@ -136,6 +136,7 @@ class Finished:
             legend=labels.legend,
             shares=dict(zip(self.job.model.card.channel_names, labels.shares, strict=True)),
             trust=round(1 - self.belief.share, 6),
+            credits=labels.credits,
             **self.belief.facts(),
         )
 

@@ -145,6 +145,7 @@ def _item(run: Finished, files: list[ProductFile]) -> ItemContent:
         files=tuple(files),
         software=versions(),
         labels=tuple(str(sheet.path) for sheet in run.job.labels.sheets) if run.job.labels else (),
+        credits=run.job.labels.credits if run.job.labels else (),
         evidence=run.evidence,
         lineage=f"{card.name} {card.version} over windows of {run.plan.y.window} x {run.plan.x.window} px, "
         f"{run.evidence}",

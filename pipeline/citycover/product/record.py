@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError
+from citycover.evidence.catalogue import Credit
 from citycover.evidence.noise import evidence_words
 from citycover.files.plain import to_json
 from citycover.read.reader import Hole
@@ -132,6 +133,8 @@ class RunLabels:
     """Labelled cells that this rests on."""
     noise_from: Literal["asked", "model", "scene"]
     """Who said so: the user, the model's training, or the scene that was mapped."""
+    credits: tuple[Credit, ...] = ()
+    """Of products that were asked for by name."""
 
 
 @dataclass(frozen=True, slots=True)

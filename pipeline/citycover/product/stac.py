@@ -27,6 +27,7 @@ from pystac.extensions.raster import DataType, RasterBand, RasterExtension
 from pystac.extensions.raster import Statistics as RasterStatistics
 
 from citycover.classes.legend import Legend
+from citycover.evidence.catalogue import Credit
 from citycover.files.atomic import write_atomic
 from citycover.files.identity import sha256_of
 from citycover.geometry.crs import to_degrees
@@ -99,6 +100,8 @@ class ItemContent:
     """Version by name; `citycover` must be among them: it marks a folder as ours."""
     labels: tuple[str, ...] = ()
     """Paths of labels that were evidence beside the network."""
+    credits: tuple[Credit, ...] = ()
+    """Of labels that were asked for by name."""
     evidence: str = "extrapolating"
     """What the map rests on: `with labels`, or `extrapolating`."""
     lineage: str = ""
@@ -155,11 +158,20 @@ def make_item(content: ItemContent) -> pystac.Item:
         item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, href, title="imagery"))
     for href in content.labels:
         item.add_link(pystac.Link(pystac.RelType.DERIVED_FROM, href, title="labels"))
+    for credit in content.credits:
+        item.add_link(_credit_link(credit))
     model = {"mlm:name": content.model.name, "citycover:sha256": content.model.sha256}
     item.add_link(
         pystac.Link(pystac.RelType.DERIVED_FROM, content.model.href, title="model", extra_fields=model)
     )
     return item
+
+
+def _credit_link(credit: Credit) -> pystac.Link:
+    """The product that labels are of, with what its licence asks for."""
+    said = {"license": credit.licence, "attribution": credit.attribution}
+    title = f"{credit.title} {credit.year}"
+    return pystac.Link(pystac.RelType.DERIVED_FROM, credit.source, title=title, extra_fields=said)
 
 
 def _add_projection(item: pystac.Item, grid: GeoBox) -> None:
