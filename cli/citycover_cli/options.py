@@ -28,6 +28,11 @@ Model = Annotated[
     typer.Option(help="Model file, or a built-in name; without it, the built-in that fits the bands."),
 ]
 
+RequireHash = Annotated[
+    str | None,
+    typer.Option(metavar="SHA256", help="Run the model only if its file has this sha256 (8 digits or more)."),
+]
+
 Bands = Annotated[
     str | None,
     typer.Option(

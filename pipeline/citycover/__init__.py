@@ -42,6 +42,11 @@ _PLACES = {
 __all__ = ["__version__", *_PLACES]  # noqa: PLE0604 - the table's keys are names
 
 
+def __dir__() -> list[str]:
+    """What can be asked for, for those who look or complete."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: `import citycover` stays quick."""
     if name in _PLACES:

@@ -40,6 +40,7 @@ def run(
     imagery: Imagery,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the product.")],
     model: options.Model = None,
+    require_hash: options.RequireHash = None,
     where: Where,
     engine: EngineOptions,
     product: ProductOptions,
@@ -50,7 +51,7 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
-    request = MapRequest(imagery, out, model, where, engine, product, labels)
+    request = MapRequest(imagery, out, model, where, engine, product, labels, require_hash)
     try:
         done = map_with_progress(request, talk.quiet)
     except FinishedError as error:

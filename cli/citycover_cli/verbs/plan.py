@@ -30,6 +30,7 @@ def run(
     *,
     imagery: Imagery,
     model: options.Model = None,
+    require_hash: options.RequireHash = None,
     where: Where,
     engine: EngineOptions,
     labels: LabelRequest | None,
@@ -41,7 +42,7 @@ def run(
     """See HELP."""
     from citycover.job.job import prepare
 
-    job = prepare(imagery, model, where, engine, labels)
+    job = prepare(imagery, model, where, engine, labels, require_hash)
     facts = _settled(job) if probe else _draft(job)
     if talk.as_json:
         print_json(facts)

@@ -22,7 +22,9 @@ from citycover.store.work import WorkFolder
 def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
     """All unfinished blocks, in this process."""
     with stages.time("start"):
-        predictor = ModelPredictor.load(job.model.path, choose_device(job.engine.device))
+        predictor = ModelPredictor.load(
+            job.model.path, choose_device(job.engine.device), sha256=job.model.sha256
+        )
         settled = settle(job, predictor, kept_choices(job, folder))
         plan = settled.plan
         store = open_store(job, folder, plan, settled.kept)

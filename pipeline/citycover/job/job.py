@@ -14,6 +14,7 @@ from citycover.job.request import EngineOptions, Imagery, Where
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import find_model, read_builtins
 from citycover.model.precision import Precision
+from citycover.model.trust import check_trusted
 from citycover.plan.cost import PlanTotals
 from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.plan import Plan
@@ -91,6 +92,7 @@ def prepare(
     where: Where | None = None,
     engine: EngineOptions | None = None,
     labels: LabelRequest | None = None,
+    require_hash: str | None = None,
 ) -> Job:
     """Understand a request: model, scene, area, windows, labels.
 
@@ -102,6 +104,7 @@ def prepare(
         where: the part to map; None: all.
         engine: how it is computed; None: as citycover chooses.
         labels: of the place, to be evidence beside the network; None: it maps alone.
+        require_hash: sha256 that the model file must have, or its first 8 digits or more; None: any.
 
     Raises:
         CitycoverError: anything the user can mend.
@@ -113,6 +116,7 @@ def prepare(
     given = read_model_file(find_model(model)) if model else None
     files = describe_files(imagery.files, imagery.trust)
     file = given or _fitting_builtin(imagery, files)
+    check_trusted(file.path, file.sha256, require_hash)
     if file.card.untrained:
         logger.warning("model %s has random weights: its map means nothing; give it weights", file.card.name)
     scene = assemble_scene(

@@ -119,6 +119,8 @@ class MapRequest:
     product: ProductOptions = field(default_factory=ProductOptions)
     labels: LabelRequest | None = None
     """Labels of the place that are evidence beside the network; None: it maps alone."""
+    require_hash: str | None = None
+    """sha256 that the model file must have, or its first 8 digits or more; None: any."""
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""

@@ -59,7 +59,7 @@ def bench_model(
     windows = probe_windows(card, side, device, eight_bit=eight_bit, count=batch)
     fast = [w.contiguous(memory_format=torch.channels_last) for w in windows]
     forms: dict[tuple[str, str], tuple[Form, Sequence[Tensor], str]] = {}
-    predictor = ModelPredictor.load(file.path, device)
+    predictor = ModelPredictor.load(file.path, device, sha256=file.sha256)
     for precision in PRECISIONS if device.type == "cuda" else PRECISIONS[:2]:
         if file.format == "torchscript":
             forms["as loaded", precision] = (_as_loaded(file, device, precision), windows, "")

@@ -16,22 +16,30 @@ from citycover.files.atomic import atomic_path
 from citycover.model.archive import CARD, Format, check_format, read_model_file
 from citycover.model.card import ModelCard
 from citycover.model.mlm import card_to_json
-from citycover.model.trust import check_exported, check_torchscript
+from citycover.model.trust import check_exported, check_torchscript, check_trusted
 
 _CHUNK = 1 << 20
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def load_model(path: str | Path, device: torch.device | str) -> tuple[Callable[..., Tensor], ModelCard]:
+def load_model(
+    path: str | Path, device: torch.device | str, sha256: str | None = None
+) -> tuple[Callable[..., Tensor], ModelCard]:
     """Load a network of either format, in evaluation mode, with its card.
 
     TorchScript comes frozen and in channels_last memory format, the fastest form of a loaded file.
 
+    Args:
+        path: of the file.
+        device: that it is loaded onto.
+        sha256: that the file must have; None: any.
+
     Raises:
-        ModelError: the file cannot be read, is no model, or has no valid card.
+        ModelError: the file cannot be read, is no model, has no valid card, or is not trusted.
     """
     model = read_model_file(path)
+    check_trusted(model.path, model.sha256, sha256)
     return _FORMATS[model.format](model.path, device), model.card
 
 

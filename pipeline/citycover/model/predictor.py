@@ -86,17 +86,25 @@ class ModelPredictor:
     precision: Precision = "fp32"
 
     @classmethod
-    def load(cls, path: Path, device: torch.device, precision: Precision = "fp32") -> ModelPredictor:
+    def load(
+        cls, path: Path, device: torch.device, precision: Precision = "fp32", sha256: str | None = None
+    ) -> ModelPredictor:
         """Load the network onto the device.
 
+        Args:
+            path: of the model file.
+            device: that it is loaded onto.
+            precision: that it computes in.
+            sha256: that the file must have; None: any.
+
         Raises:
-            ModelError: the file is no model, or has no card.
+            ModelError: the file is no model, has no card, or is not trusted.
             MachineError: the network does not fit into the memory of the device.
         """
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # else torch's convolutions call 10 bits of mantissa fp32
         try:
-            network, card = load_model(path, device)
+            network, card = load_model(path, device, sha256)
         except torch.OutOfMemoryError:
             raise MachineError(f"model {path} does not fit into the memory of {device}") from None
         return cls(card, device, network, precision)

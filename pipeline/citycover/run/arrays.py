@@ -37,14 +37,15 @@ from citycover.model.archive import read_model_file
 from citycover.model.builtin import find_model
 from citycover.model.card import ModelCard
 from citycover.model.predictor import ModelPredictor
+from citycover.model.trust import check_trusted
 from citycover.plan.layers import USUAL
 from citycover.plan.plan import Block, Plan
 from citycover.product.open import as_dataset, grid_of_image
 from citycover.read.reader import Hole, Reader
 from citycover.scene.assemble import gsd_mismatch
-from citycover.scene.bands import name_bands
+from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.choose import match_bands, pick_bands
-from citycover.scene.file import can_occur
+from citycover.scene.file import can_occur, describe_files
 from citycover.scene.scene import BandSource, Scene, SceneGroup
 
 _LOCK = threading.Lock()
@@ -61,12 +62,14 @@ def predict_array(
     nodata: float | None = None,
     engine: EngineOptions | None = None,
     labels: LabelRequest | None = None,
+    require_hash: str | None = None,
 ) -> xr.Dataset:
     """Map an image lazily.
 
     Args:
         image: (band, y, x) raw digital numbers with a CRS and transform as rioxarray keeps them, in memory or
-            on dask. Band names are those of its `band` coordinate or of its `long_name`.
+            on dask. Bands are named by its `band` coordinate or its `long_name`, else as in the file that it
+            was opened from.
         model: built-in name or model file, with one group of bands.
         bands: name or number (from 1) of the band for each band of the model; None: by name.
         nodata: digital number of invalid pixels; None: the image's own `rio.nodata`. NaN is always invalid.
@@ -75,6 +78,7 @@ def predict_array(
             says which), and precision auto is fp32. Blocks become dask chunks, 2048 x 2048 unless asked for.
         labels: of the place, as evidence beside the network. How far they are believed is measured here, on a
             few blocks of the image, unless their trust is given or the model knows the place.
+        require_hash: sha256 that the model file must have, or its first 8 digits or more; None: any.
 
     Returns:
         `classes` and `confidence`, (y, x) uint8 on dask, on the model's output grid, with CF flags,
@@ -84,12 +88,13 @@ def predict_array(
         SceneError: bands, grid or type do not fit the model.
         PlanError: the windows asked for do not fit the model.
         ConfigError: workers or a scheduler are asked for, or labels cannot be evidence.
-        ModelError: the model does not know what labels need.
+        ModelError: the model does not know what labels need, or is not the one that is required.
     """
     file = read_model_file(find_model(model))
+    check_trusted(file.path, file.sha256, require_hash)
     source = _source(image, file.card, bands, nodata)
     engine = _for_blocks(engine or EngineOptions(), file.card)
-    predictor = _predictor(str(file.path), engine.device)
+    predictor = _predictor(str(file.path), file.sha256, engine.device)
     plan = settle(Job(file, _scene(source, file.card), None, engine), predictor).plan
     evidence = None
     if labels is not None:
@@ -97,7 +102,7 @@ def predict_array(
         given = SweepInput(plan, predictor.at(plan.precision), lambda: [_SourceReader(source)])
         with _LOCK:
             evidence = understood.believed(believe(understood, given).share)
-    task = delayed(_BlockTask(str(file.path), engine.device, plan, source, evidence), pure=False)
+    task = delayed(_BlockTask(str(file.path), file.sha256, engine.device, plan, source, evidence), pure=False)
     rows = []
     for by in range(plan.block_counts[0]):
         row = []
@@ -181,6 +186,7 @@ class _BlockTask:
     """Computes one block; small, but for an image in memory, which travels with it."""
 
     model: str
+    sha256: str
     device: str
     plan: Plan
     source: _Source
@@ -189,7 +195,7 @@ class _BlockTask:
     def __call__(self, block: Block) -> NDArray[np.uint8]:
         """(layer, y, x) of the usual layers."""
         with _LOCK:
-            predictor = _predictor(self.model, self.device)
+            predictor = _predictor(self.model, self.sha256, self.device)
             given = SweepInput(
                 self.plan,
                 predictor.at(self.plan.precision),
@@ -201,8 +207,8 @@ class _BlockTask:
 
 
 @lru_cache(maxsize=4)
-def _predictor(model: str, device: str) -> ModelPredictor:
-    return ModelPredictor.load(Path(model), choose_device(device))
+def _predictor(model: str, sha256: str, device: str) -> ModelPredictor:
+    return ModelPredictor.load(Path(model), choose_device(device), sha256=sha256)
 
 
 def _source(
@@ -228,9 +234,13 @@ def _source(
     if image.rio.crs is None:
         raise SceneError("the image has no CRS; set it with image.rio.write_crs(...)")
     group = card.groups[0]
-    known = name_bands("array", _names(image), ["undefined"] * image.shape[0])
-    wanted = list(group.bands)
-    places = pick_bands(bands, wanted, known, card.name) if bands else match_bands(card.name, wanted, known)
+    known, wanted = _named_bands(image), list(group.bands)
+    try:
+        places = (
+            pick_bands(bands, wanted, known, card.name) if bands else match_bands(card.name, wanted, known)
+        )
+    except SceneError as error:
+        raise SceneError(str(error).replace("--bands", "bands=")) from None
     grid = grid_of_image(image)
     if why := gsd_mismatch(grid, card):
         raise SceneError(why)
@@ -245,6 +255,34 @@ def _source(
     nodata = image.rio.nodata if nodata is None else nodata
     value = float(nodata) if nodata is not None and can_occur(float(nodata), str(image.dtype)) else None
     return _Source(image[list(places)], grid, value, dtype)
+
+
+def _named_bands(image: xr.DataArray) -> tuple[SceneBand, ...]:
+    """Names that the bands answer to: those of the array, else those of the file that it was opened from.
+
+    rioxarray keeps no colour interpretation, but the name of the file, as long as pixels are as they were.
+    """
+    said = _names(image)
+    if not any(said) and (found := _bands_of_source(image)):
+        return found
+    return name_bands("array", said, ["undefined"] * image.shape[0])
+
+
+def _bands_of_source(image: xr.DataArray) -> tuple[SceneBand, ...]:
+    """Bands of the array in the file that it was opened from; empty: it is not known."""
+    source = image.encoding.get("source")
+    if not isinstance(source, str) or "band" not in image.coords or image["band"].dtype.kind not in "iu":
+        return ()
+    try:
+        (info,) = describe_files([source])
+    except SceneError:
+        return ()
+    numbers = image["band"].values.tolist()
+    return (
+        tuple(info.bands[n - 1] for n in numbers)
+        if set(numbers) <= set(range(1, len(info.bands) + 1))
+        else ()
+    )
 
 
 def _names(image: xr.DataArray) -> list[str | None]:

@@ -22,5 +22,6 @@ def forecast_job(job: Job) -> Forecast:
 
         return forecast_on_cluster(job)
     device = choose_device(job.engine.device)
-    found = forecast(in_one_process(job), ModelPredictor.load(job.model.path, device))
+    predictor = ModelPredictor.load(job.model.path, device, sha256=job.model.sha256)
+    found = forecast(in_one_process(job), predictor)
     return replace(found, workers=job.engine.workers or 1)

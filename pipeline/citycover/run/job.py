@@ -75,7 +75,7 @@ def _verify(job: Job, done: Computed, store: WorkingStore, stages: Stages, stop:
     """Compare patches of the finished map with the same ones on a shifted grid."""
     with stages.time("seams"):
         plan, device = done.plan, choose_device(job.engine.device)
-        predictor = ModelPredictor.load(job.model.path, device, plan.precision)
+        predictor = ModelPredictor.load(job.model.path, device, plan.precision, job.model.sha256)
         readers = open_readers(job.scene, job.engine.threads)
         return verify_seams(
             plan, predictor, readers, store.array(CLASSES.name).read, stop, evidence=done.evidence

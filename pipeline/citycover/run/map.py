@@ -35,7 +35,14 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
     finished = not request.product.overwrite and holds_product(request.out)
     check_folder(request.out, overwrite=request.product.overwrite or finished)
     with heard_warnings() as warnings:
-        job = prepare(request.imagery, request.model, request.where, request.engine, request.labels)
+        job = prepare(
+            request.imagery,
+            request.model,
+            request.where,
+            request.engine,
+            request.labels,
+            request.require_hash,
+        )
         if finished:
             refuse_finished(request.out, job)
         if request.imagery.nodata is None and (warning := warn_of_collar(job.scene)):

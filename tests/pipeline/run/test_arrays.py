@@ -9,8 +9,9 @@ import rioxarray
 import xarray as xr
 
 import citycover
-from citycover.errors import SceneError
+from citycover.errors import ModelError, SceneError
 from citycover.job.request import EngineOptions
+from citycover.model.trust import TRUSTED
 from citycover.run import arrays
 from citycover.synth.write import write_city
 
@@ -105,3 +106,39 @@ def test_importing_citycover_imports_neither_torch_nor_xarray() -> None:
 def test_arrays_of_another_kind_are_refused_with_the_way_on(city: Path, change, remedy: str) -> None:
     with pytest.raises(SceneError, match=remedy):
         citycover.predict_array(change(rioxarray.open_rasterio(city)), "spectral-rgbn")
+
+
+@pytest.mark.parametrize("chunks", [None, {}])
+def test_colours_of_an_ordinary_photo_are_found_in_the_file_it_came_from(
+    city: Path, tmp_path: Path, chunks
+) -> None:
+    with rasterio.open(city) as image:
+        values, profile = image.read(), image.profile
+    profile |= {"count": 3, "photometric": "rgb", "nodata": None}
+    with rasterio.open(tmp_path / "rgb.tif", "w", **profile) as photo:
+        photo.write(values[:3])
+    image = rioxarray.open_rasterio(tmp_path / "rgb.tif", chunks=chunks)
+    found = citycover.predict_array(image, "spectral-rgb")
+    named = citycover.predict_array(image, "spectral-rgb", bands=("1", "2", "3"))
+    xr.testing.assert_identical(found.compute(), named.compute())
+    turned = citycover.predict_array(image[::-1], "spectral-rgb")
+    xr.testing.assert_identical(found.compute(), turned.compute())
+    with pytest.raises(SceneError, match=r"pass bands= "):
+        citycover.predict_array(image + np.uint8(1), "spectral-rgb")
+
+
+def test_the_public_door_shows_what_stands_behind_it() -> None:
+    assert {"map_scene", "predict_array", "open_product", "MapRequest"} <= set(dir(citycover))
+    assert all(hasattr(citycover, name) for name in dir(citycover))
+
+
+def test_an_array_is_mapped_by_a_model_that_is_trusted(
+    city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = rioxarray.open_rasterio(city)
+    with pytest.raises(ModelError, match="is required"):
+        citycover.predict_array(image, "spectral-rgbn", require_hash="0" * 64)
+    (tmp_path / "trusted.txt").write_text("0" * 64)
+    monkeypatch.setenv(TRUSTED, str(tmp_path / "trusted.txt"))
+    with pytest.raises(ModelError, match="is not trusted"):
+        citycover.predict_array(image, "spectral-rgbn")

@@ -15,6 +15,7 @@ from citycover_cli.verb import Talk, heavy, talking
 @heavy
 def run(
     model: Annotated[str, typer.Argument(help="Built-in name or model file.")],
+    require_hash: options.RequireHash = None,
     window: options.Window = None,
     batch: Annotated[int, typer.Option(min=1, help="Windows together.")] = 1,
     device: options.Device = "auto",
@@ -29,8 +30,10 @@ def run(
     from citycover.model.archive import read_model_file
     from citycover.model.bench import bench_model
     from citycover.model.builtin import find_model
+    from citycover.model.trust import check_trusted
 
     file = read_model_file(find_model(model))
+    check_trusted(file.path, file.sha256, require_hash)
     rows = bench_model(file, choose_device(device), window=window, batch=batch, repeats=repeats)
     if talk.as_json:
         print_json([asdict(row) for row in rows])

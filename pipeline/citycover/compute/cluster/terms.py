@@ -57,7 +57,7 @@ class ModelFactory:
         """Load it, in fp32; the plan says which precision computes."""
         from citycover.model.predictor import ModelPredictor
 
-        return ModelPredictor.load(self.path, device)
+        return ModelPredictor.load(self.path, device, sha256=self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
