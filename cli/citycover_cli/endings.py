@@ -65,6 +65,8 @@ def failure_of(error: BaseException) -> Failure | None:
         return _unprinted(error.__cause__)
     if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
         return _unprinted(error.__context__)  # typer heard of it first, in --help
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return Failure("ConfigError", f"{str(error.filename)[:80]}...: no file has so long a name", 2)
     if isinstance(error, OSError) and error.errno in _FULL:
         return _unprinted(error)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):

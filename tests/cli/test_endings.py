@@ -148,6 +148,35 @@ def test_names_that_are_not_utf8(citycover, tmp_path: Path) -> None:
         assert result.code == 2 and "UTF-8" in json.loads(result.out)["error"]["message"]
 
 
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("map", LONG, "-o", "x"),
+        ("map", "SCENE", "-o", "x", "--model", LONG),
+        ("plan", "SCENE", "--aoi", LONG, "--no-probe"),
+        ("inspect", LONG),
+        ("models", "show", LONG),
+        ("evaluate", LONG, "--truth", LONG),
+        ("sample", LONG, "-o", "x.csv"),
+        ("train", "-o", "x", "--recipe", LONG, "--image", "a", "--labels", "b"),
+        ("train", "-o", "x", "--recipe", f"{LONG}.toml", "--image", "a", "--labels", "b"),
+        ("train", "-o", "x", "--recipe", "vcnet", "--image", LONG, "--labels", "b", "--legend", "base4"),
+        ("train", "-o", "x", "--recipe", "vcnet", "--image", "SCENE", "--labels", "SCENE", "--legend", LONG),
+        ("train", "-o", "x", "--recipe", "vcnet", "--folder", LONG),
+    ],
+    ids=lambda words: "-".join(word[:9] for word in words),
+)
+def test_a_name_that_no_file_can_have(
+    citycover, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = citycover(*(scene if word == "SCENE" else word for word in words))
+    assert result.code == 2 and "999" in result.err and len(result.err) < 1500
+
+
 def test_a_product_that_is_finished_and_identical(citycover, scene: Path, tmp_path: Path) -> None:
     words = ("map", scene, "-o", tmp_path / "out")
     assert citycover(*words).code == 0

@@ -11,7 +11,7 @@ import pytest
 from citycover.errors import ModelError
 from citycover.model.builtin import builtin_path
 from citycover.model.network import load_model
-from citycover.model.trust import TRUSTED
+from citycover.model.trusted import TRUSTED
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,12 +125,12 @@ def read_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
         ConfigError: no such recipe, or a key or value that makes no sense.
     """
     path = Path(name_or_file)
-    if path.suffix != ".toml":
+    if str(name_or_file) in recipe_names():
         path = config_path("recipes", f"{name_or_file}.toml")
-    if not path.is_file():
+    elif path.suffix != ".toml" or not os.path.isfile(path):  # noqa: PTH113 - False for names that cannot be
         raise ConfigError(
-            f"there is no recipe {str(name_or_file)!r}; built in: {', '.join(recipe_names())}; give one of "
-            "these or the path of a .toml file"
+            f"there is no recipe {str(name_or_file)[:200]!r}; built in: {', '.join(recipe_names())}; "
+            "give one of these or the path of a .toml file"
         )
     data: dict[str, Any] = {"name": path.stem, **read_toml(path, "recipe")}
     for override in sorted(overrides, key=lambda o: not o.startswith(_METHOD)):  # it clears the others

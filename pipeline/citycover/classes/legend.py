@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -174,14 +175,23 @@ def read_legend(name_or_file: str | Path) -> Legend:
         ConfigError: no such legend, or the file is not a valid one.
     """
     path = Path(name_or_file)
-    if path.suffix != ".toml":
-        path = config_path("legends", f"{name_or_file}.toml")
-    if not path.is_file():
+    if path.suffix == ".toml" and os.path.isfile(path):  # noqa: PTH113 - False for names that cannot be
+        return parse_legend(read_toml(path, "legend file"), path.stem)
+    return builtin_legend(str(name_or_file))
+
+
+def builtin_legend(name: str) -> Legend:
+    """A legend that ships with citycover.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in legend_names():
         raise ConfigError(
-            f"there is no legend {str(name_or_file)!r}; built in: {', '.join(legend_names())}; "
+            f"there is no legend {name[:200]!r}; built in: {', '.join(legend_names())}; "
             "give one of these or the path of a .toml file"
         )
-    return parse_legend(read_toml(path, "legend file"), path.stem)
+    return parse_legend(read_toml(config_path("legends", f"{name}.toml"), "legend file"), name)
 
 
 def legend_names() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from citycover.job.request import EngineOptions, Imagery, Where
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import find_model, read_builtins
 from citycover.model.precision import Precision
-from citycover.model.trust import check_trusted
+from citycover.model.trusted import check_trusted
 from citycover.plan.cost import PlanTotals
 from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.plan import Plan

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from citycover.classes.legend import Legend, check_line, read_legend
+from citycover.classes.legend import Legend, builtin_legend, check_line
 
 UNTRAINED = "none: random weights"
 """How `training` begins where nothing was learned."""
@@ -146,8 +146,8 @@ class ModelCard(_Value):
     background: int | None = None
     """Id of the class that is the absence of the only other one: the network gives one channel p (or its
     logit), and the background gets 1 - p, so it is mapped where p < 0.5."""
-    legend: Annotated[Legend, BeforeValidator(lambda v: read_legend(v) if isinstance(v, str) else v)]
-    """Classes; a card.toml may name a built-in legend instead."""
+    legend: Annotated[Legend, BeforeValidator(lambda v: builtin_legend(v) if isinstance(v, str) else v)]
+    """Classes; a card may name a built-in legend instead: never a file, for cards come from strangers."""
     receptive_field: int | None = None
     """Side of the square of input that one output pixel sees; None: unknown or everything."""
     precision: Literal["any", "fp32"] = "any"

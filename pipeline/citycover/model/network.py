@@ -16,7 +16,8 @@ from citycover.files.atomic import atomic_path
 from citycover.model.archive import CARD, Format, check_format, read_model_file
 from citycover.model.card import ModelCard
 from citycover.model.mlm import card_to_json
-from citycover.model.trust import check_exported, check_torchscript, check_trusted
+from citycover.model.trust import check_exported, check_torchscript
+from citycover.model.trusted import check_trusted
 
 _CHUNK = 1 << 20
 

@@ -3,15 +3,14 @@
 A model file is close to a program. Two kinds of content are worse than the network itself, and neither is
 needed by one: pickles, which run any code while they are read, and operators that reach the file system. Both
 are refused by looking at the archive. This is no sandbox: a network still computes whatever it likes, for as
-long as it likes, and operators that a library has registered are its own. `check_trusted` is the answer to
-that: only files whose sha256 is known are run.
+long as it likes, and operators that a library has registered are its own. `model/trusted.py` is the
+answer to that: only files whose sha256 is known are run.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -19,9 +18,6 @@ from typing import Any
 
 from citycover.errors import ModelError
 
-TRUSTED = "CITYCOVER_TRUSTED_MODELS"
-"""Environment variable that names a list of trusted model files: one sha256 at the beginning of each line."""
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PT2_PLACES = ("models", "data/weights", "data/constants", "data/sample_inputs", "extra", ".data")
 _PT2_FILES = ("archive_format", "archive_version", "byteorder", "version")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -29,43 +25,6 @@ _REACHES_OUT = re.compile(r"\b(?:torch|ops\.aten)\.(?:save|from_file|load)\s*\(|
 """Operators of TorchScript that read or write files."""
 _MOST_CODE = 64 << 20
 """Bytes of source in one file of an archive."""
-
-
-def check_trusted(path: Path, sha256: str, required: str | None) -> None:
-    """Raise unless a model file is the one that was asked for, and on the list of trusted ones, if any.
-
-    Args:
-        path: for the message.
-        sha256: of the file, hexadecimal.
-        required: the sha256 that the user gave, or the beginning of one (8 digits or more); None: any.
-
-    Raises:
-        ModelError: it is another file, or not on the list, or the list cannot be read.
-    """
-    if required is not None:
-        wanted = required.strip().lower().removeprefix("sha256:")
-        if len(wanted) < 8 or not re.fullmatch(r"[0-9a-f]{8,64}", wanted):
-            raise ModelError(f"--require-hash takes 8 to 64 hexadecimal digits of a sha256, got {required!r}")
-        if not sha256.startswith(wanted):
-            raise ModelError(
-                f"model {path} has sha256 {sha256}, and {wanted} is required; it was changed, or is another"
-            )
-    listed = os.environ.get(TRUSTED)
-    if listed and sha256 not in _read_list(Path(listed)):
-        raise ModelError(
-            f"model {path} is not trusted: its sha256 {sha256} is not in {listed} ({TRUSTED}); add a line "
-            "with it if you know where the file comes from"
-        )
-
-
-def _read_list(path: Path) -> frozenset[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ModelError(f"the list of trusted models {path} ({TRUSTED}) cannot be read: {reason}") from None
-    words = (line.split() for line in lines)
-    return frozenset(w[0].lower() for w in words if w and _SHA256.fullmatch(w[0].lower()))
 
 
 def check_exported(path: Path) -> None:

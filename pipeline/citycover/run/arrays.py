@@ -37,7 +37,7 @@ from citycover.model.archive import read_model_file
 from citycover.model.builtin import find_model
 from citycover.model.card import ModelCard
 from citycover.model.predictor import ModelPredictor
-from citycover.model.trust import check_trusted
+from citycover.model.trusted import check_trusted
 from citycover.plan.layers import USUAL
 from citycover.plan.plan import Block, Plan
 from citycover.product.open import as_dataset, grid_of_image

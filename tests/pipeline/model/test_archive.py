@@ -10,7 +10,7 @@ from making import make_card, make_legend
 from torch import Tensor, nn
 
 from citycover.classes.legend import Legend, LegendClass
-from citycover.errors import ModelError
+from citycover.errors import ConfigError, ModelError
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import NAMES, builtin_path, find_model, read_builtins
 from citycover.model.card import ModelCard
@@ -192,3 +192,14 @@ def test_class_names_can_be_written_and_told_apart() -> None:
     twice = [{"id": k, "name": "Water", "color": "#000000"} for k in (1, 2)]
     with pytest.raises(ValueError, match="class names must differ"):
         Legend.model_validate({"name": "x", "nodata": 0, "classes": twice})
+
+
+def test_a_card_names_built_in_legends_and_no_files(tmp_path: Path) -> None:
+    legend = tmp_path / "mine.toml"
+    legend.write_text('nodata = 0\nclasses = [{id = 1, name = "a", color = "#000000"}]\n')
+    for name in (str(legend), "9" * 5000, "nothing"):
+        with pytest.raises(ConfigError, match="there is no legend"):
+            ModelCard.model_validate(
+                {"name": "m", "groups": [{"bands": ["red"], "dtypes": ["uint8"]}], "window": {"size": 64},
+                 "trim": 0, "feather": 0, "legend": name}
+            )  # fmt: skip

@@ -11,7 +11,7 @@ import xarray as xr
 import citycover
 from citycover.errors import ModelError, SceneError
 from citycover.job.request import EngineOptions
-from citycover.model.trust import TRUSTED
+from citycover.model.trusted import TRUSTED
 from citycover.run import arrays
 from citycover.synth.write import write_city
 

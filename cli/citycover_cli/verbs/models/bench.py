@@ -30,7 +30,7 @@ def run(
     from citycover.model.archive import read_model_file
     from citycover.model.bench import bench_model
     from citycover.model.builtin import find_model
-    from citycover.model.trust import check_trusted
+    from citycover.model.trusted import check_trusted
 
     file = read_model_file(find_model(model))
     check_trusted(file.path, file.sha256, require_hash)
