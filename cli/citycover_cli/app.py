@@ -25,6 +25,7 @@ from citycover_cli.verbs import (
     inspect,
     plan,
     sample,
+    stats,
     synth,
     train,
     vectorize,
@@ -73,6 +74,8 @@ app.command("import-weights", help=import_weights.HELP)(import_weights.run)
 app.command("evaluate", help=evaluate.HELP)(evaluate.run)
 
 app.command("sample", help=sample.HELP)(sample.run)
+
+app.command("stats", help=stats.HELP)(stats.run)
 
 app.command("vectorize", help=vectorize.HELP)(vectorize.run)
 

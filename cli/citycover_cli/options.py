@@ -23,6 +23,12 @@ Map = Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a r
 
 MapLegend = Annotated[str | None, typer.Option(help="Of a map that is no product: name or .toml file.")]
 
+Zones = Annotated[
+    Path | None, typer.Option(help="Polygons (GeoJSON, GPKG, ...) to reckon in, too, in any CRS.")
+]
+
+ZonesBy = Annotated[str | None, typer.Option("--by", help="Column that names the zones; else numbers.")]
+
 Model = Annotated[
     str | None,
     typer.Option(help="Model file, or a built-in name; without it, the built-in that fits the bands."),

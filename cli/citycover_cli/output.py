@@ -102,6 +102,15 @@ def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     say("\n".join(lines))
 
 
+def print_columns(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], texts: int = 1) -> None:
+    """Print rows under a head; the first columns, `texts` of them, are text, the others numbers."""
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+    for row in [head, *rows]:
+        cells = [f"{t:<{w}}" for t, w in zip(row[:texts], widths[:texts], strict=True)]
+        cells += [f"{t:>{w}}" for t, w in zip(row[texts:], widths[texts:], strict=True)]
+        say("  " + "  ".join(cells))
+
+
 def mebibytes(count: float) -> str:
     """Bytes for people.
 

@@ -1,8 +1,8 @@
 """citycover: from imagery of a city to a finished, georeferenced land-cover product.
 
 `map_scene` maps files into a product folder, as the command line does; `predict_array` maps an xarray lazily;
-`open_product` opens a product folder as a dataset; `vectorize` makes polygons of it; `Legend` says what its
-numbers mean.
+`open_product` opens a product folder as a dataset; `vectorize` makes polygons of it and
+`zonal_areas` areas; `Legend` says what its numbers mean.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from citycover.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from citycover.classes.legend import Legend as Legend
+    from citycover.derive.areas import zonal_areas as zonal_areas
     from citycover.derive.vectorize import vectorize as vectorize
     from citycover.evidence.request import LabelRequest as LabelRequest
     from citycover.job.request import EngineOptions as EngineOptions
@@ -37,6 +38,7 @@ _PLACES = {
     "open_product": "product.open",
     "predict_array": "run.arrays",
     "vectorize": "derive.vectorize",
+    "zonal_areas": "derive.areas",
 }
 
 __all__ = ["__version__", *_PLACES]  # noqa: PLE0604 - the table's keys are names

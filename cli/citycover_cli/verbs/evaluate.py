@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from citycover_cli import options
-from citycover_cli.output import print_json, print_table, say
+from citycover_cli.output import print_columns, print_json, print_table
 from citycover_cli.progress import show_progress
 from citycover_cli.verb import Talk, talking
 
@@ -102,7 +102,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         ("kappa", f"{confusion.kappa:.3f}"),
     ]
     print_table(f"compared with {evaluation.kind}", rows)
-    _print_columns(
+    print_columns(
         ("class", "IoU", "F1", "user's", "producer's", unit),
         [
             (c.name, _percent(i), _percent(f), _percent(u), _percent(p), f"{n:,}")
@@ -127,7 +127,7 @@ def _print_adjusted(evaluation: Evaluation) -> None:
     assert sample is not None, "the caller looked"
     overall = _pm(sample.overall_accuracy)
     print_table("adjusted by area, with 95 % confidence intervals", [("overall accuracy", overall)])
-    _print_columns(
+    print_columns(
         ("class", "user's", "producer's", "area in ha", "mapped in ha"),
         [
             (c.name, _pm(u), _pm(p), _hectares(a * evaluation.hectares), f"{m * evaluation.hectares:,.2f}")
@@ -141,13 +141,6 @@ def _print_adjusted(evaluation: Evaluation) -> None:
             )
         ],
     )
-
-
-def _print_columns(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
-    for row in [head, *rows]:
-        cells = [f"{row[0]:<{widths[0]}}"] + [f"{t:>{w}}" for t, w in zip(row[1:], widths[1:], strict=True)]
-        say("  " + "  ".join(cells))
 
 
 def _percent(value: float) -> str:

@@ -1,0 +1,67 @@
+"""Areas corrected by a sample: what `citycover evaluate` found out about a map, taken to its areas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from citycover.classes.legend import Legend
+from citycover.errors import ConfigError
+
+_HECTARE = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """Estimated share of a class in the area, with half the width of its 95 % confidence interval."""
+
+    share: float
+    margin: float | None
+    """None where it is not known: a stratum with one point."""
+
+    NONE: ClassVar[Mapping[str, None]] = {"adjusted_ha": None, "margin95_ha": None}
+
+    def facts(self, square_metres: float) -> dict[str, float | None]:
+        """In hectares of a map of so many square metres."""
+        area = square_metres / _HECTARE
+        return {
+            "adjusted_ha": self.share * area,
+            "margin95_ha": None if self.margin is None else self.margin * area,
+        }
+
+
+def read_assessment(path: Path, legend: Legend) -> tuple[Adjusted, ...]:
+    """Estimates for each class of a legend, in its order.
+
+    Raises:
+        ConfigError: no report, one without a stratified sample, or one in other classes.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        found = report["area_adjusted"]
+        shares = {int(c["id"]): c["area_share"] for c in found["classes"]} if found else None
+    except OSError as error:
+        raise ConfigError(f"--assessment {path} cannot be read: {error.strerror}; check the path") from None
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"--assessment {path} is no report of citycover evaluate; make one: citycover evaluate MAP "
+            f"--truth points.csv -o {path.name}"
+        ) from None
+    if shares is None:
+        raise ConfigError(
+            f"--assessment {path} holds no adjusted areas: they need a stratified sample of points; draw one "
+            "with citycover sample, and judge the map by it"
+        )
+    if set(shares) != set(legend.ids) or report.get("legend") != legend.name:
+        raise ConfigError(
+            f"--assessment {path} is in legend {report.get('legend')!r}, the map in {legend.name!r}; "
+            "evaluate the map in its own legend (--to)"
+        )
+    return tuple(_adjusted(shares[id_]) for id_ in legend.ids)
+
+
+def _adjusted(estimate: Mapping[str, Any]) -> Adjusted:
+    return Adjusted(float(estimate["value"] or 0.0), estimate["margin95"])
