@@ -132,6 +132,21 @@ VerifySeams = Annotated[
 ]
 
 
+Probabilities = Annotated[
+    bool, typer.Option("--probabilities", help="Write the probability of each class: probabilities.tif.")
+]
+
+Entropy = Annotated[
+    bool, typer.Option("--entropy", help="Write how undecided the network was over all classes: entropy.tif.")
+]
+
+Second = Annotated[bool, typer.Option("--second", help="Write the second best class: second.tif.")]
+
+Margin = Annotated[
+    bool, typer.Option("--margin", help="Write the lead of the best class over the second: margin.tif.")
+]
+
+
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> str:
     """The value, if it is a known one.
 
@@ -230,12 +245,24 @@ def labels(
     return LabelRequest(tuple(labels), labels_legend, number) if labels else None
 
 
+def layers(
+    probabilities: Probabilities = False,
+    entropy: Entropy = False,
+    second: Second = False,
+    margin: Margin = False,
+) -> tuple[str, ...]:
+    """Names of layers beside the usual ones."""
+    asked = {"probabilities": probabilities, "entropy": entropy, "second": second, "margin": margin}
+    return tuple(name for name, wanted in asked.items() if wanted)
+
+
 _GROUPS: dict[object, Callable[..., Any]] = {
     request.Imagery: imagery,
     request.Where: where,
     request.EngineOptions: engine,
     request.ProductOptions: product,
     LabelRequest | None: labels,
+    tuple[str, ...]: layers,
 }
 """What builds a group; its signature is the group's options."""
 

@@ -23,6 +23,7 @@ def run(write: int | None, scene: Path, out: Path) -> int:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["citycover.run.map"])  # torch, loaded once for all runs
     arguments = [str(scene), "-o", str(out), "--window", "256", "--precision", "fp32", "--threads", "1"]
+    arguments += ["--probabilities", "--entropy", "--second", "--margin"]
     process = processes.Process(target=map_until, args=(write, arguments))
     process.start()
     process.join()
@@ -32,9 +33,9 @@ def run(write: int | None, scene: Path, out: Path) -> int:
 
 def pixels(out: Path) -> list[np.ndarray]:
     found = []
-    for name in ("landcover.tif", "confidence.tif"):
-        with rasterio.open(out / name) as dataset:
-            found.append(dataset.read(1))
+    for name in ("landcover", "confidence", "probabilities", "entropy", "second", "margin"):
+        with rasterio.open(out / f"{name}.tif") as dataset:
+            found.append(dataset.read())
     return found
 
 

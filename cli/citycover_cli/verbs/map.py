@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 HELP = """Map a scene: imagery in, a finished land-cover product out.
 
 Writes landcover.tif and confidence.tif (COG), item.json (STAC), run.json (provenance and figures) and
-preview.png into DIR. Started again on the folder of an unfinished run, it goes on where that one stopped.
+preview.png into DIR, and further layers where they are asked for. Started again on the folder of an
+unfinished run, it goes on where that one stopped.
 
 Exit codes: 0 done; 2 input or options; 3 done, but unreadable parts became nodata; 4 no space, memory or
 device; 5 finished before, and identical; 6 another run holds DIR; 130 / 143 stopped by a signal.
@@ -45,13 +46,14 @@ def run(
     engine: EngineOptions,
     product: ProductOptions,
     labels: LabelRequest | None,
+    layers: tuple[str, ...],
     skip_finished: Annotated[
         bool, typer.Option("--skip-finished", help="Done at once where this very product is finished.")
     ] = False,
     talk: Talk,
 ) -> None:
     """See HELP."""
-    request = MapRequest(imagery, out, model, where, engine, product, labels, require_hash)
+    request = MapRequest(imagery, out, model, where, engine, product, labels, require_hash, layers)
     try:
         done = map_with_progress(request, talk.quiet)
     except FinishedError as error:

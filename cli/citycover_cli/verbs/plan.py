@@ -34,6 +34,7 @@ def run(
     where: Where,
     engine: EngineOptions,
     labels: LabelRequest | None,
+    layers: tuple[str, ...],
     probe: Annotated[
         bool, typer.Option(help="Load the network and try it: settles the run and estimates its time.")
     ] = True,
@@ -42,7 +43,7 @@ def run(
     """See HELP."""
     from citycover.job.job import prepare
 
-    job = prepare(imagery, model, where, engine, labels, require_hash)
+    job = prepare(imagery, model, where, engine, labels, require_hash, layers)
     facts = _settled(job) if probe else _draft(job)
     if talk.as_json:
         print_json(facts)
@@ -93,6 +94,7 @@ def _facts(job: Job, plan: Plan) -> dict[str, Any]:
         "model": job.model.card.name,
         "gsd_m": round(job.scene.gsd, 4),
         **plan.facts(),
+        "layers": [layer.name for layer in job.layers],
         "evidence": evidence_words(job.labels is not None),
         "read_bytes": totals.read_bytes,
         "write_bytes": totals.write_bytes,
@@ -110,6 +112,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("redundancy", f"{facts['redundancy']:.2f}"),
         ("blocks", "{} x {}, each up to {} x {} px".format(*facts["blocks"], *facts["block_shape"])),
         ("evidence", _evidence(facts)),
+        ("layers", ", ".join(facts["layers"])),
         ("to read", mebibytes(facts["read_bytes"]) + " of decoded pixels"),
         ("to write", mebibytes(facts["write_bytes"]) + " before compression"),
     ]

@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from citycover.model.gate import fast_precision, passes_gate
 from citycover.model.precision import Precision
 from citycover.model.predictor import Predictor, to_probabilities
 from citycover.plan.cost import memory_bound
+from citycover.plan.layers import USUAL, Layer
 from citycover.plan.plan import CHUNK, Plan
 from citycover.read.open import open_readers
 from citycover.scene.scene import Scene
@@ -90,7 +91,9 @@ def choose_precision(
     return fast
 
 
-def keep_memory(plan: Plan, scene: Scene, predictor: Predictor, bound: float) -> Plan:
+def keep_memory(
+    plan: Plan, scene: Scene, predictor: Predictor, bound: float, layers: Sequence[Layer] = USUAL
+) -> Plan:
     """The plan with its batch and then its blocks made smaller, until a process holds at most `bound` GiB.
 
     A window is tried, and a batch taken to need as many times what that one needed.
@@ -106,7 +109,7 @@ def keep_memory(plan: Plan, scene: Scene, predictor: Predictor, bound: float) ->
     shrinks = predictor.device.type == "cpu"  # elsewhere a batch lies in the memory of the device
     while True:
         batches = plan.batch if shrinks else 1
-        needed = held + batches * window + memory_bound(plan, scene, channels).total
+        needed = held + batches * window + memory_bound(plan, scene, channels, layers).total
         if needed <= bound * _GIB:
             return plan
         height, width = plan.block_shape
@@ -226,7 +229,7 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
     if "block" in kept:
         plan = replace(plan, block_shape=tuple(kept["block"]))
     elif asked.memory is not None:
-        plan = keep_memory(plan, job.scene, predictor, asked.memory)
+        plan = keep_memory(plan, job.scene, predictor, asked.memory, job.layers)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
     belief = _settle_belief(job, predictor, kept, plan)
     choices = {

@@ -16,7 +16,6 @@ from citycover.evidence.noise import Belief
 from citycover.files.failures import machine_errors
 from citycover.job.inputs import Inputs
 from citycover.job.job import Job
-from citycover.plan.layers import USUAL
 from citycover.plan.plan import CHUNK, Plan
 from citycover.store.shard import ArraySpec, Layout
 from citycover.store.store import WorkingStore
@@ -51,7 +50,7 @@ def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]
     card = job.model.card
     arrays = [
         ArraySpec(layer.name, layer.nodata_of(card.legend), layer.bands(len(card.channels)))
-        for layer in USUAL
+        for layer in job.layers
     ]
     threads = job.engine.threads or 2
     identity = job.identity(plan)

@@ -13,23 +13,11 @@ windows above. A row of windows is blended along x, then along y; after it, S ro
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from citycover.plan.axis import rise
-
-
-class Best(NamedTuple):
-    """The best class of each pixel, on the device."""
-
-    classes: Tensor
-    """(y, x) uint8 legend ids."""
-    confidence: Tensor
-    """(y, x) uint8, round(255 p) of that class, at least 1."""
 
 
 @lru_cache(maxsize=8)
@@ -106,42 +94,3 @@ class RowBlender:
             vote[:, :fy] += above
         if kept is not None:
             self._below[column] = kept
-
-
-class BestClass:
-    """Id and confidence of the best class of each pixel from its probabilities, in one pass over the classes.
-
-    The class number is packed into the low bits of the probability's float32 pattern, which orders like the
-    number itself because probabilities are not negative; one integer maximum then gives both. Probabilities
-    closer than 2**(b - 23), b the bits of a class number, count as equal, and of equals the first class wins.
-    """
-
-    def __init__(self, ids: NDArray[np.uint8], device: torch.device) -> None:
-        """`ids`: (class,) what each class is called in the map; at most 256."""
-        channels = len(ids)
-        self.mask = (1 << max(1, (channels - 1).bit_length())) - 1
-        # Reversed, so that the first of equals has the largest key.
-        self.codes = torch.arange(channels, dtype=torch.int32, device=device).neg_().add_(self.mask)
-        table = np.zeros(self.mask + 1, np.uint8)
-        table[self.mask - np.arange(channels)] = ids
-        self.ids = torch.from_numpy(table).to(device)  # (code,)
-
-    def __call__(self, probabilities: Tensor) -> Best:
-        """Find the best class of each pixel.
-
-        Args:
-            probabilities: (class, y, x) float32, at least 0. Overwritten.
-
-        Returns:
-            (y, x) uint8 ids, and (y, x) uint8 confidence: round(255 p), at least 1 since 0 is nodata.
-        """
-        keys = probabilities.view(torch.int32)  # (class, y, x)
-        keys.bitwise_and_(~self.mask).bitwise_or_(self.codes[:, None, None])
-        best = keys[0]  # (y, x)
-        for key in keys[1:].unbind(0):
-            torch.maximum(best, key, out=best)
-        codes = best & self.mask  # (y, x)
-        ids = self.ids.index_select(0, codes.flatten()).view(codes.shape)
-        # Rounding to even, as numpy does: the same on every device.
-        confidence = best.view(torch.float32).mul(255).round_().clamp_(1, 255).to(torch.uint8)
-        return Best(ids, confidence)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from citycover.classes.legend import lookup_table
-from citycover.engine.blend import BestClass, RowBlender
+from citycover.engine.blend import RowBlender
 from citycover.engine.canvas import Piece
 from citycover.engine.input import SweepInput
+from citycover.engine.ranking import Ranker
 from citycover.geometry.window import Window
 from citycover.machine.memory import pages
 from citycover.model.checks import PROBABILITIES, refuse_numbers
@@ -39,9 +40,8 @@ class Votes:
         self.feather = (int(self.plan.y.feather * scale), int(self.plan.x.feather * scale))
         self.side = (self.step[0] + self.feather[0], self.step[1] + self.feather[1])
         self.blender = RowBlender(self.feather)
-        self.best = BestClass(lookup_table(given.card.channels), given.predictor.device)
-        # The best class overwrites the probabilities: what is made of them comes first.
-        self.layers = sorted(given.layers, key=lambda layer: layer.of_best is not None)
+        card = given.card
+        self.rank = Ranker(lookup_table(card.channels), given.predictor.device, card.task == "classes")
         shape = (self.plan.batch, len(given.card.channels), *self.side)  # (slot, class, S + f, S + f)
         self.kept = _static(shape, given.predictor.device)
 
@@ -87,16 +87,8 @@ class Votes:
         """([band,] y, x) of every layer from (class, y, x) probabilities, which are used up."""
         if self.given.evidence is not None:
             probabilities = self.given.evidence(probabilities, window)
-        made, best = {}, None
-        for layer in self.layers:
-            if layer.of_probabilities is not None:
-                found = layer.of_probabilities(probabilities)
-            else:
-                assert layer.of_best is not None
-                best = best or self.best(probabilities)
-                found = layer.of_best(best)
-            made[layer.name] = found.cpu().numpy()
-        return made
+        ranking = self.rank(probabilities)
+        return {layer.name: layer.of(ranking).cpu().numpy() for layer in self.given.layers}
 
     def _refuse(self, votes: Tensor, index: int, columns: list[int], seen: Seen) -> None:
         """Raise for numbers on valid pixels that are no probabilities; zero on others, which nobody sees.

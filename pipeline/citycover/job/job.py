@@ -17,6 +17,7 @@ from citycover.model.precision import Precision
 from citycover.model.trusted import check_trusted
 from citycover.plan.cost import PlanTotals
 from citycover.plan.fit import PlanOptions, make_plan
+from citycover.plan.layers import USUAL, Layer, layers_of
 from citycover.plan.plan import Plan
 from citycover.read.collar import constant_border
 from citycover.read.numbers import check_numbers
@@ -41,6 +42,8 @@ class Job:
     engine: EngineOptions
     labels: PlaceLabels | None = None
     """None: the network maps alone."""
+    layers: tuple[Layer, ...] = USUAL
+    """What is said of each pixel."""
 
     def plan_in(self, window: int | None, batch: int, precision: Precision) -> Plan:
         """The plan in windows of a length; None: the card's.
@@ -64,7 +67,7 @@ class Job:
 
     def totals(self, plan: Plan) -> PlanTotals:
         """Bytes to read, to write, to hold."""
-        return PlanTotals(plan, self.scene, len(self.model.card.channels))
+        return PlanTotals(plan, self.scene, len(self.model.card.channels), self.layers)
 
     def identity(self, plan: Plan) -> dict[str, str]:
         """Named parts that decide every pixel of the product."""
@@ -82,6 +85,7 @@ class Job:
             "scene": replace(self.scene, fingerprints=untimed).identity,
             "area": self.area.identity if self.area else "",
             "labels": self.labels.identity if self.labels else "",
+            "layers": " ".join(layer.name for layer in self.layers),
             "citycover": __version__,
         }
 
@@ -93,6 +97,7 @@ def prepare(
     engine: EngineOptions | None = None,
     labels: LabelRequest | None = None,
     require_hash: str | None = None,
+    layers: Sequence[str] = (),
 ) -> Job:
     """Understand a request: model, scene, area, windows, labels.
 
@@ -105,6 +110,7 @@ def prepare(
         engine: how it is computed; None: as citycover chooses.
         labels: of the place, to be evidence beside the network; None: it maps alone.
         require_hash: sha256 that the model file must have, or its first 8 digits or more; None: any.
+        layers: names of layers beside the usual ones.
 
     Raises:
         CitycoverError: anything the user can mend.
@@ -126,7 +132,8 @@ def prepare(
         logger.warning(lost)
     if other_scale := check_numbers(scene, file.card):
         logger.warning(other_scale)
-    job = Job(file, scene, _area(where, scene) if where else None, engine)
+    area = _area(where, scene) if where else None
+    job = Job(file, scene, area, engine, layers=layers_of(file.card.task, layers))
     grid = job.draft.grid  # raises where windows contradict the card
     return replace(job, labels=understand_labels(labels, file.card, grid)) if labels else job
 

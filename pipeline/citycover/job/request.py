@@ -121,6 +121,8 @@ class MapRequest:
     """Labels of the place that are evidence beside the network; None: it maps alone."""
     require_hash: str | None = None
     """sha256 that the model file must have, or its first 8 digits or more; None: any."""
+    layers: tuple[str, ...] = ()
+    """Layers beside the usual ones: probabilities, entropy, second, margin."""
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""

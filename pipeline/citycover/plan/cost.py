@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from citycover.plan.layers import USUAL, bytes_per_pixel
+from citycover.plan.layers import Layer, bytes_per_pixel
 from citycover.plan.plan import Plan
 from citycover.scene.scene import Scene
 
@@ -27,8 +28,8 @@ class MemoryBound:
         return self.strips + self.decoded + self.blend + self.blocks
 
 
-def memory_bound(plan: Plan, scene: Scene, channels: int) -> MemoryBound:
-    """What a sweep of this plan holds, in bytes."""
+def memory_bound(plan: Plan, scene: Scene, channels: int, layers: Sequence[Layer]) -> MemoryBound:
+    """What a sweep of this plan holds while it makes layers, in bytes."""
     width = _strip_width(plan, 0)
     strips = decoded = 0
     for group in scene.groups:
@@ -39,7 +40,7 @@ def memory_bound(plan: Plan, scene: Scene, channels: int) -> MemoryBound:
     area = plan.scale * plan.scale
     votes = plan.batch * plan.window_pixels * channels * 4
     blend = int(area * (3 * votes + plan.y.feather * width * channels * 4))
-    pixel = bytes_per_pixel(USUAL, channels)
+    pixel = bytes_per_pixel(layers, channels)
     blocks = 4 * plan.block_shape[0] * plan.block_shape[1] * pixel
     return MemoryBound(strips, decoded, blend, blocks)
 
@@ -53,8 +54,8 @@ def _strip_width(plan: Plan, bx: int) -> int:
 class PlanTotals:
     """Totals of a plan that need the scene: what `citycover plan` prints."""
 
-    def __init__(self, plan: Plan, scene: Scene, channels: int) -> None:
-        self.plan, self.scene, self.channels = plan, scene, channels
+    def __init__(self, plan: Plan, scene: Scene, channels: int, layers: Sequence[Layer]) -> None:
+        self.plan, self.scene, self.channels, self.layers = plan, scene, channels, layers
 
     @cached_property
     def read_bytes(self) -> int:
@@ -70,9 +71,9 @@ class PlanTotals:
     @property
     def write_bytes(self) -> int:
         """Bytes of output before compression."""
-        return bytes_per_pixel(USUAL, self.channels) * self.plan.shape[0] * self.plan.shape[1]
+        return bytes_per_pixel(self.layers, self.channels) * self.plan.shape[0] * self.plan.shape[1]
 
     @property
     def memory(self) -> MemoryBound:
         """What the engine holds at once."""
-        return memory_bound(self.plan, self.scene, self.channels)
+        return memory_bound(self.plan, self.scene, self.channels, self.layers)

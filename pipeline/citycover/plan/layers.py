@@ -1,7 +1,8 @@
 """What a map says of each pixel: its layers, a row of one table each.
 
 Everything between the sweep and the product carries arrays by the name of their layer and knows nothing of
-what stands in them; a new layer is a new row here. torch is not imported: it is handed in.
+what stands in them; a new layer is a new row here, and what it says of ranked classes stands in
+`engine/ranking.py`. torch is not imported: it is handed in.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from citycover.classes.legend import Legend
+from citycover.errors import ConfigError
 
 Tensor = Any
 """Of torch, which planning does not know."""
@@ -19,38 +21,28 @@ Tensor = Any
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One raster of a map, uint8: (y, x), or (band, y, x) with a band for each class of the network.
-
-    It is made of one of two things: of the blended probabilities, or of the best class, which overwrites them
-    and is therefore looked for last, and only where a layer asks for it.
-    """
+    """One raster of a map, uint8: (y, x), or (band, y, x) with a band for each class of the network."""
 
     name: str
-    """Of its array in the working store and in xarray."""
+    """Of its array in the working store and in xarray, and of the option that asks for it."""
     file: str
     """Of its raster in the product."""
     title: str
-    of_best: Callable[[Any], Tensor] | None = None
-    """`engine.blend.Best` -> uint8 (y, x)."""
-    of_probabilities: Callable[[Tensor], Tensor] | None = None
-    """(class, y, x) float32 from 0 to 1, not to be written to -> uint8 (y, x) or (band, y, x)."""
-    nodata: int | None = 0
-    """Number of pixels without a value, which `of_*` never gives; None: the nodata of the legend."""
+    of: Callable[[Any], Tensor]
+    """`engine.ranking.Ranking` -> uint8 (y, x), or (band, y, x)."""
+    nodata: int | None = None
+    """Number of pixels without a value, which `of` never gives; None: the nodata of the legend."""
     scale: float = 1.0
     """What one step of the numbers stands for."""
     overviews: Literal["mode", "average"] = "average"
-    """How a pixel of an overview comes from those under it; mode: the numbers are classes of the legend."""
+    """How a pixel of an overview comes from those under it."""
     per_class: bool = False
     """A band for each class of the network, in its order."""
-
-    def __post_init__(self) -> None:
-        if (self.of_best is None) == (self.of_probabilities is None):
-            raise ValueError(f"layer {self.name!r} must be made of the best class or of the probabilities")
 
     @property
     def categorical(self) -> bool:
         """Whether the numbers are ids of the legend."""
-        return self.overviews == "mode"
+        return self.nodata is None
 
     def bands(self, channels: int) -> int:
         """Bands for a network of so many channels; 0: the array is (y, x)."""
@@ -65,19 +57,62 @@ class Layer:
         return legend.product_nodata if self.nodata is None else self.nodata
 
 
-CLASSES = Layer(
-    "classes", "landcover.tif", "land cover", of_best=attrgetter("classes"), nodata=None, overviews="mode"
+CLASSES = Layer("classes", "landcover.tif", "land cover", attrgetter("classes"), overviews="mode")
+
+PRESENT = Layer(
+    "present", "labels.tif", "classes that are there", attrgetter("present"), 255, 1, "mode", per_class=True
+)
+"""Of maps whose pixels may be of several classes."""
+
+CONFIDENCE = Layer("confidence", "confidence.tif", "confidence", attrgetter("confidence"), 0, 1 / 255)
+
+PROBABILITIES = Layer(
+    "probabilities",
+    "probabilities.tif",
+    "probability of each class",
+    attrgetter("probabilities"),
+    255,
+    1 / 255,
+    per_class=True,
 )
 
-CONFIDENCE = Layer(
-    "confidence", "confidence.tif", "confidence", of_best=attrgetter("confidence"), scale=1 / 255
-)
+ENTROPY = Layer("entropy", "entropy.tif", "entropy of the classes", attrgetter("entropy"), 255, 1 / 254)
 
-LAYERS = (CLASSES, CONFIDENCE)
+SECOND = Layer("second", "second.tif", "second best class", attrgetter("second"), overviews="mode")
+
+MARGIN = Layer("margin", "margin.tif", "lead over the second class", attrgetter("margin"), 255, 1 / 254)
+
+LAYERS = (CLASSES, PRESENT, CONFIDENCE, PROBABILITIES, ENTROPY, SECOND, MARGIN)
 """Every layer that there is."""
 
 USUAL = (CLASSES, CONFIDENCE)
-"""Those of a map that was not asked for others."""
+"""Those of every map."""
+
+ON_REQUEST = (PROBABILITIES, ENTROPY, SECOND, MARGIN)
+"""Those of a map that was asked for them."""
+
+
+def layers_of(task: Literal["classes", "labels"], asked: Iterable[str] = ()) -> tuple[Layer, ...]:
+    """Layers of a map.
+
+    Args:
+        task: of the network; `labels`: a pixel may be of several classes.
+        asked: names of layers on request.
+
+    Raises:
+        ConfigError: there is no such layer on request.
+
+    >>> [layer.name for layer in layers_of("labels", ["entropy"])]
+    ['classes', 'present', 'confidence', 'entropy']
+    """
+    known = {layer.name for layer in ON_REQUEST}
+    if unknown := sorted(set(asked) - known):
+        raise ConfigError(
+            f"there is no layer {', '.join(map(repr, unknown))} to ask for; a map can have "
+            f"{', '.join(layer.name for layer in ON_REQUEST)}"
+        )
+    own = (*USUAL, PRESENT) if task == "labels" else USUAL
+    return layers_named({*(layer.name for layer in own), *asked})
 
 
 def layers_named(names: Iterable[str]) -> tuple[Layer, ...]:

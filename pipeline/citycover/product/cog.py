@@ -1,4 +1,4 @@
-"""Cloud Optimized GeoTIFFs of one uint8 band, written in one pass.
+"""Cloud Optimized GeoTIFFs of uint8 bands, written in one pass.
 
 GDAL's COG driver copies: it wants a finished GeoTIFF, builds overviews from it, and writes on one core.
 Here the tiles go straight from the working store into the file. Strategy:
@@ -10,7 +10,7 @@ Here the tiles go straight from the working store into the file. Strategy:
 2.  Now every length is known: write the directories, then append the spill files, smallest overview first.
 
 Each overview is made from the level above it (`pyramid`). Pixels beyond the raster's edge are nodata and
-do not vote.
+do not vote. Bands are planes of their own, one after the other: whoever wants one reads no other.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, Literal, Protocol
@@ -103,14 +104,15 @@ class CogInfo:
     """Bytes."""
     sha256: str
     """Hexadecimal."""
-    statistics: Statistics
+    statistics: tuple[Statistics, ...]
+    """Of each band."""
 
 
 def write_cog(
     path: Path,
-    source: TileSource,
+    sources: Sequence[TileSource],
     grid: GeoBox,
-    band: BandInfo,
+    bands: Sequence[BandInfo],
     *,
     compress: Compression = "zstd",
     resampling: Resampling = "mode",
@@ -120,35 +122,45 @@ def write_cog(
 
     Args:
         path: the file; its folder is also where the spill files go (as much space again, for a while).
-        source: the pixels; of the same shape as `grid`.
+        sources: the pixels of each band; of the same shape as `grid`.
         grid: crs and transform. South-up and rotated ones are stored as they are.
-        band: nodata, colours, names, tags.
+        bands: nodata, colours, names, tags of each; the nodata and the tags of the dataset are those of the
+            first.
         compress: codec of the tiles.
         resampling: how overviews are made: `mode` for classes, `average` or `nearest` for quantities.
         threads: how many encode.
     """
-    if source.shape != tuple(grid.shape):
-        raise ValueError(f"source of shape {source.shape} on a grid of shape {tuple(grid.shape)}")
+    for source in sources:
+        if source.shape != tuple(grid.shape):
+            raise ValueError(f"source of shape {source.shape} on a grid of shape {tuple(grid.shape)}")
+    shapes = level_shapes(sources[0].shape)
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="cog"))
         spills = [
-            stack.enter_context(TemporaryFile(dir=path.parent, prefix=f".{path.name}."))
-            for _ in level_shapes(source.shape)
+            stack.enter_context(TemporaryFile(dir=path.parent, prefix=f".{path.name}.")) for _ in shapes
         ]
-        pyramid = _Pyramid(source, band, compress, resampling, pool, spills)
-        pyramid.build()
-        statistics = pyramid.statistics
-        tags, whole_crs = gdal_tags(grid, with_statistics(band, statistics))
-        head = compose_head(pyramid.levels, tags, _CODE[compress])
+        pyramids = []
+        for source, band in zip(sources, bands, strict=True):
+            pyramids.append(_Pyramid(source, band, compress, resampling, pool, spills))
+            pyramids[-1].build()
+        statistics = tuple(pyramid.statistics for pyramid in pyramids)
+        told = [with_statistics(band, seen) for band, seen in zip(bands, statistics, strict=True)]
+        tags, whole_crs = gdal_tags(grid, told)
+        lengths = zip(*(pyramid.lengths for pyramid in pyramids), strict=True)
+        levels = [
+            Level(shape, np.array(list(chain(*own)), dtype=np.uint32), len(bands))
+            for shape, own in zip(shapes, lengths, strict=True)
+        ]
+        head = compose_head(levels, tags, _CODE[compress])
         size, sha256 = _assemble(path, head, reversed(spills))
     wkt = None if whole_crs or grid.crs is None else grid.crs.to_wkt()
-    if band.legend is not None or wkt is not None:
-        write_pam(path.with_name(path.name + ".aux.xml"), band.legend, wkt)
+    if bands[0].legend is not None or wkt is not None:
+        write_pam(path.with_name(path.name + ".aux.xml"), bands[0].legend, wkt)
     return CogInfo(size, sha256, statistics)
 
 
 class _Pyramid:
-    """Step 1: every level's encoded tiles, in spill files."""
+    """Step 1 for one band: every level's encoded tiles, at the end of spill files."""
 
     def __init__(
         self,
@@ -173,17 +185,10 @@ class _Pyramid:
             np.full((TILE, across * TILE if level else 0), band.nodata, dtype=np.uint8)
             for level, (_, across) in enumerate(self._tiles)
         ]
-        self._lengths: list[list[int]] = [[] for _ in self._shapes]
+        self.lengths: list[list[int]] = [[] for _ in self._shapes]
+        """Bytes of each tile, by level: the full raster, then its overviews."""
         self._blank = _compress(np.full((TILE, TILE), band.nodata, dtype=np.uint8), compress)
         self.statistics = Statistics()
-
-    @property
-    def levels(self) -> list[Level]:
-        """The full raster, then its overviews."""
-        return [
-            Level(shape, np.array(lengths, dtype=np.uint32))
-            for shape, lengths in zip(self._shapes, self._lengths, strict=True)
-        ]
 
     def build(self) -> None:
         """Write all tiles of all levels."""
@@ -196,7 +201,7 @@ class _Pyramid:
         for tiles, statistics in self._pool.map(self._run, runs):
             for data in tiles:
                 self._spills[level].write(frame_tile(data))
-                self._lengths[level].append(len(data))
+                self.lengths[level].append(len(data))
             self.statistics += statistics
         last = rows.stop == self._tiles[level][0]
         if level + 1 < len(self._shapes) and (rows.stop % 2 == 0 or last):

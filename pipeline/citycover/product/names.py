@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from citycover.plan.layers import LAYERS
 
-_RASTERS = (*(layer.file for layer in LAYERS), "entropy.tif", "labels.tif")
+_RASTERS = tuple(layer.file for layer in LAYERS)
 
 PRODUCT_FILES = frozenset(
     {

@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
+from citycover.model.card import ModelCard
 from citycover.plan.layers import CLASSES, LAYERS, USUAL, Layer, layers_named
 from citycover.product.record import read_record
 
@@ -57,10 +58,10 @@ def open_product(folder: str | Path) -> xr.Dataset:
     maps = {}
     for layer in (layer for layer in LAYERS if (folder / layer.file).is_file()):
         raster = rioxarray.open_rasterio(folder / layer.file, chunks={"y": 2048, "x": 2048})
-        assert isinstance(raster, xr.DataArray), "a COG of one band is one array"
-        maps[layer.name] = raster.squeeze("band", drop=True)
+        assert isinstance(raster, xr.DataArray), "a COG of bands of one type is one array"
+        maps[layer.name] = raster if layer.per_class else raster.squeeze("band", drop=True)
     grid = grid_of_image(maps[CLASSES.name])
-    dataset = as_dataset({name: raster.data for name, raster in maps.items()}, grid, record.legend)
+    dataset = as_dataset({name: raster.data for name, raster in maps.items()}, grid, record.card)
     return dataset.assign_attrs(run=record.facts())
 
 
@@ -70,18 +71,24 @@ def grid_of_image(image: xr.DataArray) -> GeoBox:
     return GeoBox((height, width), image.rio.transform(), image.rio.crs)
 
 
-def as_dataset(maps: Mapping[str, da.Array], grid: GeoBox, legend: Legend) -> xr.Dataset:
-    """Layers of a map, (y, x) by name, with what they mean and where they lie."""
+def as_dataset(maps: Mapping[str, da.Array], grid: GeoBox, card: ModelCard) -> xr.Dataset:
+    """Layers of a map, ([class,] y, x) by name, with what they mean and where they lie."""
     import xarray as xr
     from odc.geo.xr import xr_coords
 
-    dims = grid.dimensions
-    layers = {layer.name: layer for layer in layers_named(maps)}
-    dataset = xr.Dataset(
-        {name: (dims, maps[name], _attributes(layer, legend)) for name, layer in layers.items()},
-        coords=xr_coords(grid),
-    )
-    return dataset.rename(dict(zip(dims, ("y", "x"), strict=True)))
+    legend, layers = card.legend, layers_named(maps)
+    plane = grid.dimensions
+    found = {
+        layer.name: (
+            ("class", *plane) if layer.per_class else plane, maps[layer.name], _attributes(layer, legend)
+        )
+        for layer in layers
+    }  # fmt: skip
+    dataset = xr.Dataset(found, coords=xr_coords(grid))
+    if any(layer.per_class for layer in layers):
+        ids = np.array(card.channels, dtype=np.uint8)
+        dataset = dataset.assign_coords({"class": ("class", ids, _flags(legend))})
+    return dataset.rename(dict(zip(plane, ("y", "x"), strict=True)))
 
 
 def _attributes(layer: Layer, legend: Legend) -> dict[str, Any]:
@@ -89,8 +96,12 @@ def _attributes(layer: Layer, legend: Legend) -> dict[str, Any]:
     found = {"_FillValue": layer.nodata_of(legend), "grid_mapping": "spatial_ref"}
     if not layer.categorical:
         return found | {"scale_factor": layer.scale, "long_name": layer.title}
-    return found | {
+    return found | _flags(legend) | {"long_name": legend.title or legend.name}
+
+
+def _flags(legend: Legend) -> dict[str, Any]:
+    """CF attributes of numbers that are ids of a legend."""
+    return {
         "flag_values": np.array(legend.ids, dtype=np.uint8),
         "flag_meanings": " ".join(name.lower().replace(" ", "_") for name in legend.names),
-        "long_name": legend.title or legend.name,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +61,7 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
     wider than a block, because each holds two rows of tiles, and memory must not grow with the raster.
     """
     layers = layers_named(run.store.arrays)
-    bands = {layer.name: _band(layer, run) for layer in layers}
+    bands = {layer.name: _bands(layer, run) for layer in layers}
     workers = 2 if run.plan.shape[1] <= MAX_BLOCK_WIDTH else 1
     with ThreadPoolExecutor(workers, thread_name_prefix="publish") as pool:
         writing = [pool.submit(_write_raster, run, staging, layer, bands[layer.name]) for layer in layers]
@@ -69,32 +69,34 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
     files = []
     for layer in layers:
         path = staging / layer.file
-        files.append(describe_cog(path, bands[layer.name], written[layer.name]))
+        files.append(describe_cog(path, bands[layer.name], written[layer.name], layer.title))
         if layer.categorical:
             files.append(describe_file(path.with_name(f"{path.name}.aux.xml"), "Names of the classes"))
-    return files, written[CLASSES.name].statistics
+    return files, written[CLASSES.name].statistics[0]
 
 
-def _band(layer: Layer, run: Finished) -> BandInfo:
-    """What the raster of a layer says about its band."""
+def _bands(layer: Layer, run: Finished) -> list[BandInfo]:
+    """What the raster of a layer says about its bands."""
     model = run.job.model
+    card = model.card
     tags = {
-        "model": model.card.name,
+        "model": card.name,
         "model_sha256": model.sha256,
         "citycover": __version__,
         "evidence": run.evidence,
     }
-    legend = model.card.legend if layer.categorical else None
-    return BandInfo(layer.nodata_of(model.card.legend), layer.title, layer.scale, legend, tags)
+    legend = card.legend if layer.categorical else None
+    names = card.channel_names if layer.per_class else (layer.title,)
+    return [BandInfo(layer.nodata_of(card.legend), name, layer.scale, legend, tags) for name in names]
 
 
-def _write_raster(run: Finished, staging: Path, layer: Layer, band: BandInfo) -> CogInfo:
+def _write_raster(run: Finished, staging: Path, layer: Layer, bands: Sequence[BandInfo]) -> CogInfo:
     compress: Compression = "deflate" if run.request.product.compress == "deflate" else "zstd"
     return write_cog(
         staging / layer.file,
-        run.store.array(layer.name),
+        [run.store.array(layer.name, channel) for channel in range(len(bands))],
         run.plan.grid,
-        band,
+        bands,
         compress=compress,
         resampling=layer.overviews,
         threads=run.job.engine.threads or 2,

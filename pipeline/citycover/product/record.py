@@ -19,6 +19,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.catalogue import Credit
 from citycover.evidence.noise import evidence_words
 from citycover.files.plain import to_json
+from citycover.model.card import ModelCard
 from citycover.read.reader import Hole
 from citycover.store.ledger import hole_facts, hole_of
 
@@ -181,6 +182,11 @@ class RunRecord:
     def legend(self) -> Legend:
         """Of the map."""
         return Legend.model_validate(self.given.card["legend"])
+
+    @property
+    def card(self) -> ModelCard:
+        """Of the network."""
+        return ModelCard.model_validate(dict(self.given.card))
 
     def facts(self) -> dict[str, Any]:
         """As plain values, the way they stand in run.json."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,10 +62,10 @@ class ProductFile:
     """Bytes; None for a folder."""
     sha256: str | None = None
     """Hexadecimal; None for a folder."""
-    band: BandInfo | None = None
-    """For rasters."""
-    statistics: Statistics | None = None
-    """For rasters."""
+    bands: tuple[BandInfo, ...] = ()
+    """Of rasters."""
+    statistics: tuple[Statistics, ...] = ()
+    """Of each band."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,9 @@ def describe_file(path: Path, title: str = "") -> ProductFile:
     return ProductFile(path.name, title, path.stat().st_size, sha256_of(path))
 
 
-def describe_cog(path: Path, band: BandInfo, info: CogInfo, title: str = "") -> ProductFile:
+def describe_cog(path: Path, bands: Sequence[BandInfo], info: CogInfo, title: str) -> ProductFile:
     """The same for a file that `write_cog` made, whose checksum is known already."""
-    return ProductFile(path.name, title or band.description, info.size, info.sha256, band, info.statistics)
+    return ProductFile(path.name, title, info.size, info.sha256, tuple(bands), info.statistics)
 
 
 def write_item(path: Path, content: ItemContent) -> None:
@@ -216,14 +216,17 @@ def _add_asset(item: pystac.Item, file: ProductFile, content: ItemContent) -> No
     if file.sha256 is not None:
         # A multihash: 0x12 says SHA-256, 0x20 says 32 bytes.
         FileExtension.ext(asset, add_if_missing=True).apply(checksum="1220" + file.sha256, size=file.size)
-    if file.band is None:
+    if not file.bands:
         return
-    RasterExtension.ext(asset, add_if_missing=True).apply(
-        [_raster_band(file.band, file.statistics, content.gsd)]
-    )
+    seen = file.statistics or (None,) * len(file.bands)
+    described = [_raster_band(band, one, content.gsd) for band, one in zip(file.bands, seen, strict=True)]
+    RasterExtension.ext(asset, add_if_missing=True).apply(described)
+    if len(file.bands) > 1:
+        asset.extra_fields["bands"] = [{"name": band.description} for band in file.bands]
     asset.extra_fields["processing:expression"] = {"format": "stac-mlm", "expression": content.model.href}
-    if file.band.legend is not None:
-        classes = _classes(file.band.legend, file.band.nodata, file.statistics)
+    first = file.bands[0]
+    if first.legend is not None:
+        classes = _classes(first.legend, first.nodata, seen[0])
         ClassificationExtension.ext(asset, add_if_missing=True).apply(classes=classes)
 
 

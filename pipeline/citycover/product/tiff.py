@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
@@ -42,7 +43,7 @@ _TYPE_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 # What describes how pixels are stored is ours to say; everything else is copied from GDAL's file.
 _STRUCTURE = {254, 256, 257, 258, 259, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 339}
 
-_PHOTOMETRIC, _COLOR_MAP, _NODATA = 262, 320, 42113
+_PHOTOMETRIC, _COLOR_MAP, _EXTRA_SAMPLES, _NODATA = 262, 320, 338, 42113
 
 _LIMIT = 2**32 - 2**16
 """Up to this size a file is a classic TIFF, whose offsets have 32 bits."""
@@ -61,7 +62,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class BandInfo:
-    """What a file says about its one band."""
+    """What a file says about a band."""
 
     nodata: int
     description: str
@@ -81,7 +82,8 @@ class Level:
     shape: tuple[int, int]
     """(y, x) in pixels."""
     lengths: NDArray[np.uint32]
-    """Bytes of each tile without leader and trailer, row-major."""
+    """Bytes of each tile without leader and trailer, row-major, one band after the other."""
+    bands: int = 1
 
     @property
     def size(self) -> int:
@@ -111,7 +113,7 @@ def frame_tile(data: bytes) -> bytes:
     return struct.pack("<I", len(data)) + data + data[-4:]
 
 
-def gdal_tags(grid: GeoBox, band: BandInfo) -> tuple[list[Tag], bool]:
+def gdal_tags(grid: GeoBox, bands: Sequence[BandInfo]) -> tuple[list[Tag], bool]:
     """The tags in which GDAL stores georeferencing, nodata, colours and metadata.
 
     Returns:
@@ -123,29 +125,37 @@ def gdal_tags(grid: GeoBox, band: BandInfo) -> tuple[list[Tag], bool]:
             driver="GTiff",
             width=1,
             height=1,
-            count=1,
+            count=len(bands),
             dtype="uint8",
-            nodata=band.nodata,
+            nodata=bands[0].nodata,
             crs=grid.crs.to_wkt() if grid.crs else None,
             transform=grid.transform,
+            photometric="MINISBLACK",
             ENDIANNESS="LITTLE",
         ) as dataset:
-            if band.legend is not None:
-                colors = {c.id: (*c.rgb, 255) for c in band.legend.classes}
-                dataset.write_colormap(1, colors | {band.nodata: (0, 0, 0, 0)})
-            else:
-                dataset.colorinterp = [ColorInterp.gray]
-            dataset.set_band_description(1, band.description)
-            if band.scale != 1.0:
-                dataset.scales = [band.scale]
-            dataset.update_tags(**(band.tags or {}))
-            dataset.update_tags(1, **(band.band_tags or {}))
+            _describe(dataset, bands)
             wanted = dataset.crs
         content = memory.read()
     # Under another name, so that no side file of the first is found.
     with MemoryFile(content) as memory, memory.open() as dataset:
         whole = dataset.crs == wanted
     return [tag for tag in read_tags(content) if tag.code not in _STRUCTURE], whole
+
+
+def _describe(dataset: rasterio.io.DatasetWriter, bands: Sequence[BandInfo]) -> None:
+    """Colours, names, scales and metadata."""
+    legend = bands[0].legend
+    if legend is not None:
+        colors = {c.id: (*c.rgb, 255) for c in legend.classes}
+        dataset.write_colormap(1, colors | {bands[0].nodata: (0, 0, 0, 0)})
+    else:
+        dataset.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (len(bands) - 1)
+    if any(band.scale != 1.0 for band in bands):
+        dataset.scales = [band.scale for band in bands]
+    dataset.update_tags(**(bands[0].tags or {}))
+    for index, band in enumerate(bands, start=1):
+        dataset.set_band_description(index, band.description)
+        dataset.update_tags(index, **(band.band_tags or {}))
 
 
 def read_tags(content: bytes) -> list[Tag]:
@@ -188,7 +198,11 @@ def _compose(
     head = struct.pack("<2sHHHQ", b"II", 43, 8, 0, first) if big else struct.pack("<2sHI", b"II", 42, first)
     out = bytearray((head + _GHOST).ljust(first, b"\0"))
     for k, level in enumerate(levels):
-        kept = tags if k == 0 else [t for t in tags if t.code in {_PHOTOMETRIC, _COLOR_MAP, _NODATA}]
+        kept = (
+            tags
+            if k == 0
+            else [t for t in tags if t.code in {_PHOTOMETRIC, _COLOR_MAP, _EXTRA_SAMPLES, _NODATA}]
+        )
         own = _structure(level, starts[k], compression, big, overview=k > 0)
         entries = sorted([*own, *kept], key=lambda tag: tag.code)
         out += _directory(entries, len(out), big, last=k == len(levels) - 1)
@@ -201,21 +215,25 @@ def _structure(level: Level, start: int, compression: int, big: bool, overview: 
     def number(code: int, value: int, kind: int = _LONG) -> Tag:
         return Tag(code, kind, 1, struct.pack("<H" if kind == _SHORT else "<I", value))
 
+    def each(code: int, value: int) -> Tag:
+        """The same for every band."""
+        return Tag(code, _SHORT, level.bands, struct.pack(f"<{level.bands}H", *[value] * level.bands))
+
     count = level.lengths.size
     offsets = level.offsets(start)
     return [
         *([number(254, 1)] if overview else []),  # NewSubfileType: a reduced image
         number(256, level.shape[1]),
         number(257, level.shape[0]),
-        number(258, 8, _SHORT),  # bits per sample
+        each(258, 8),  # bits per sample
         number(259, compression, _SHORT),
-        number(277, 1, _SHORT),  # samples per pixel
-        number(284, 1, _SHORT),  # planar configuration
+        number(277, level.bands, _SHORT),  # samples per pixel
+        number(284, 1 if level.bands == 1 else 2, _SHORT),  # planar configuration: bands lie apart
         number(322, TILE, _SHORT),
         number(323, TILE, _SHORT),
         Tag(324, _LONG8 if big else _LONG, count, offsets.astype("<u8" if big else "<u4").tobytes()),
         Tag(325, _LONG, count, level.lengths.astype("<u4").tobytes()),
-        number(339, 1, _SHORT),  # unsigned integers
+        each(339, 1),  # unsigned integers
     ]
 
 

@@ -6,8 +6,9 @@ same windows, weights and batches as `citycover map`, hence the same pixels.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -38,7 +39,7 @@ from citycover.model.builtin import find_model
 from citycover.model.card import ModelCard
 from citycover.model.predictor import ModelPredictor
 from citycover.model.trusted import check_trusted
-from citycover.plan.layers import USUAL
+from citycover.plan.layers import Layer, layers_of
 from citycover.plan.plan import Block, Plan
 from citycover.product.open import as_dataset, grid_of_image
 from citycover.read.reader import Hole, Reader
@@ -63,6 +64,7 @@ def predict_array(
     engine: EngineOptions | None = None,
     labels: LabelRequest | None = None,
     require_hash: str | None = None,
+    layers: Sequence[str] = (),
 ) -> xr.Dataset:
     """Map an image lazily.
 
@@ -79,15 +81,16 @@ def predict_array(
         labels: of the place, as evidence beside the network. How far they are believed is measured here, on a
             few blocks of the image, unless their trust is given or the model knows the place.
         require_hash: sha256 that the model file must have, or its first 8 digits or more; None: any.
+        layers: names of further layers: probabilities, entropy, second, margin.
 
     Returns:
-        `classes` and `confidence`, (y, x) uint8 on dask, on the model's output grid, with CF flags,
-        `_FillValue` and `spatial_ref`.
+        `classes`, `confidence` and what was asked for beside them, ([class,] y, x) uint8 on dask, on the
+        model's output grid, with CF flags, `_FillValue` and `spatial_ref`.
 
     Raises:
         SceneError: bands, grid or type do not fit the model.
         PlanError: the windows asked for do not fit the model.
-        ConfigError: workers or a scheduler are asked for, or labels cannot be evidence.
+        ConfigError: workers, a scheduler or an unknown layer are asked for, or labels cannot be evidence.
         ModelError: the model does not know what labels need, or is not the one that is required.
     """
     file = read_model_file(find_model(model))
@@ -102,17 +105,36 @@ def predict_array(
         given = SweepInput(plan, predictor.at(plan.precision), lambda: [_SourceReader(source)])
         with _LOCK:
             evidence = understood.believed(believe(understood, given).share)
-    task = delayed(_BlockTask(str(file.path), file.sha256, engine.device, plan, source, evidence), pure=False)
+    made = layers_of(file.card.task, layers)
+    of_block = _BlockTask(str(file.path), file.sha256, engine.device, plan, source, evidence, made)
+    of = _planes(made, file.card)
+    every = _all_blocks(delayed(of_block, pure=False), plan, sum(map(len, of.values())))
+    maps = {
+        layer.name: every[of[layer.name].start :][: len(of[layer.name])] if layer.per_class
+        else every[of[layer.name].start]
+        for layer in made
+    }  # fmt: skip
+    return as_dataset(maps, plan.grid, file.card)
+
+
+def _planes(layers: Sequence[Layer], card: ModelCard) -> dict[str, range]:
+    """Which planes of a block are those of a layer, by name."""
+    counts = [layer.bands(len(card.channels)) or 1 for layer in layers]
+    ends = list(itertools.accumulate(counts))
+    return {layer.name: range(end - n, end) for layer, n, end in zip(layers, counts, ends, strict=True)}
+
+
+def _all_blocks(task: Callable[[Block], Any], plan: Plan, planes: int) -> da.Array:
+    """(plane, y, x) of the whole map, a dask chunk a block."""
     rows = []
     for by in range(plan.block_counts[0]):
         row = []
         for bx in range(plan.block_counts[1]):
             block = plan.block(by, bx)
-            shape = (len(USUAL), block.window.height, block.window.width)
+            shape = (planes, block.window.height, block.window.width)
             row.append(da.from_delayed(task(block), shape, np.uint8))
         rows.append(row)
-    maps = da.block(rows)
-    return as_dataset({layer.name: maps[i] for i, layer in enumerate(USUAL)}, plan.grid, file.card.legend)
+    return da.block(rows)
 
 
 def _for_blocks(asked: EngineOptions, card: ModelCard) -> EngineOptions:
@@ -191,9 +213,10 @@ class _BlockTask:
     plan: Plan
     source: _Source
     evidence: LabelEvidence | None
+    layers: tuple[Layer, ...]
 
     def __call__(self, block: Block) -> NDArray[np.uint8]:
-        """(layer, y, x) of the usual layers."""
+        """(plane, y, x) of all layers, one after the other."""
         with _LOCK:
             predictor = _predictor(self.model, self.sha256, self.device)
             given = SweepInput(
@@ -201,9 +224,11 @@ class _BlockTask:
                 predictor.at(self.plan.precision),
                 lambda: [_SourceReader(self.source)],
                 evidence=open_field(self.evidence, self.plan.grid, predictor.device),
+                layers=self.layers,
             )
             finished = next(iter(sweep(given, [block])))
-        return np.stack([finished.layers[layer.name] for layer in USUAL])
+        shape = (-1, block.window.height, block.window.width)
+        return np.concatenate([finished.layers[layer.name].reshape(shape) for layer in self.layers])
 
 
 @lru_cache(maxsize=4)

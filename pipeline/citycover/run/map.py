@@ -42,6 +42,7 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
             request.engine,
             request.labels,
             request.require_hash,
+            request.layers,
         )
         if finished:
             refuse_finished(request.out, job)

@@ -205,12 +205,13 @@ def _encode(part: NDArray[np.uint8], fill: int, cell: tuple[int, int]) -> bytes 
 
 
 class ShardedArray:
-    """Reads windows of one array of the store. Safe to use from several threads."""
+    """Reads windows of one array of the store, or of one channel of it. Safe to use from several threads."""
 
-    def __init__(self, array: Path, spec: ArraySpec, layout: Layout):
+    def __init__(self, array: Path, spec: ArraySpec, layout: Layout, channel: int = 0):
         self._array = array
         self._spec = spec
         self._layout = layout
+        self._channel = channel
         self._indexes: dict[tuple[int, int], NDArray[np.uint64]] = {}
 
     @property
@@ -223,10 +224,10 @@ class ShardedArray:
         """Value of pixels that nobody wrote."""
         return self._spec.fill
 
-    def read(self, window: Window, channel: int = 0) -> NDArray[np.uint8]:
+    def read(self, window: Window) -> NDArray[np.uint8]:
         """(y, x) pixels of a window that lies inside the raster."""
         out = np.full((window.height, window.width), self._spec.fill, dtype=np.uint8)
-        for cell, frame in self._frames(window, channel):
+        for cell, frame in self._frames(window):
             if frame is None:
                 continue
             pixels = np.frombuffer(_CODEC.decode(frame), dtype=np.uint8).reshape(self._layout.cell)
@@ -235,7 +236,7 @@ class ShardedArray:
             out[part.shift(-window.row, -window.col).slices] = pixels[part.shift(-cell.row, -cell.col).slices]
         return out
 
-    def zstd_frame(self, tile: Window, channel: int = 0) -> bytes | None:
+    def zstd_frame(self, tile: Window) -> bytes | None:
         """The pixels of `tile`, padded with nodata beyond the edge, as one zstd frame.
 
         Returns:
@@ -245,9 +246,9 @@ class ShardedArray:
             return None
         inside = tile.clip(self._layout.window)
         assert inside is not None
-        return next(frame for _, frame in self._frames(inside, channel))
+        return next(frame for _, frame in self._frames(inside))
 
-    def _frames(self, window: Window, channel: int) -> Iterator[tuple[Window, bytes | None]]:
+    def _frames(self, window: Window) -> Iterator[tuple[Window, bytes | None]]:
         """The cells that a window touches, each with its compressed bytes, or None where it is all fill."""
         height, width = self._layout.cell
         tall, wide = self._layout.cells
@@ -255,7 +256,7 @@ class ShardedArray:
             for col in range(window.col // width, -(-window.col_end // width)):
                 block = row // tall, col // wide
                 cell = Window(row * height, col * width, height, width)
-                offset, length = map(int, self._index(block)[channel, row % tall, col % wide])
+                offset, length = map(int, self._index(block)[self._channel, row % tall, col % wide])
                 yield cell, None if offset == _ABSENT else self._bytes(block, offset, length)
 
     def _bytes(self, block: tuple[int, int], offset: int, length: int) -> bytes:

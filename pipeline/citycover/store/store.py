@@ -142,9 +142,9 @@ class WorkingStore:
         """Folder of one array."""
         return self.folder / "store.zarr" / name
 
-    def array(self, name: str) -> ShardedArray:
-        """Reader of one array: windows, or the compressed cells as they are."""
-        return ShardedArray(self.array_path(name), self.arrays[name], self.layout)
+    def array(self, name: str, channel: int = 0) -> ShardedArray:
+        """Reader of one channel of an array: windows, or the compressed cells as they are."""
+        return ShardedArray(self.array_path(name), self.arrays[name], self.layout, channel)
 
     def write_block(
         self,

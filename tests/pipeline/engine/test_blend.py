@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from citycover.engine.blend import BestClass, RowBlender
+from citycover.engine.blend import RowBlender
 from citycover.plan.axis import Axis, rise
 
 
@@ -38,23 +38,3 @@ def test_stripes_equal_the_plain_weighted_sum(batch: int, feather: int) -> None:
                 blended[:, r : r + final.shape[1], c : c + final.shape[2]] = final.numpy()
     inside = (slice(None), slice(20, 20 + y.size), slice(20, 20 + x.size))
     np.testing.assert_allclose(blended[inside], plain[inside], atol=1e-6)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 5, 8, 19, 256])
-def test_best_class_equals_argmax_where_the_winner_is_clear(channels: int) -> None:
-    torch.manual_seed(channels)
-    probabilities = torch.softmax(5 * torch.randn(channels, 40, 30), 0)
-    best = probabilities.max(0)
-    names = np.random.default_rng(0).permutation(256)[:channels].astype(np.uint8)
-    ids, confidence = BestClass(names, torch.device("cpu"))(probabilities.clone())
-    ordered = probabilities.sort(0, descending=True).values
-    clear = (ordered[0] / ordered[min(1, channels - 1)] > 1 + 2**-14) | torch.tensor(channels == 1)
-    assert (ids == torch.from_numpy(names)[best.indices])[clear].all()
-    wanted = (best.values * 255).round().clamp(1, 255)
-    assert (confidence.float() - wanted).abs().max() <= (0 if channels < 9 else 1)
-
-
-def test_of_equal_probabilities_the_first_class_wins() -> None:
-    probabilities = torch.full((4, 2, 2), 0.25)
-    ids, confidence = BestClass(np.array([7, 1, 2, 3], np.uint8), torch.device("cpu"))(probabilities)
-    assert (ids == 7).all() and (confidence == 64).all()

@@ -16,16 +16,18 @@ from citycover.errors import ModelError
 from citycover.geometry.window import Window
 from citycover.model.predictor import FunctionPredictor
 from citycover.plan import layers
-from citycover.plan.layers import CONFIDENCE, USUAL, Layer
+from citycover.plan.layers import CONFIDENCE, SECOND, USUAL, Layer
 from citycover.read.reader import ArrayReader
 
 SHAPE = (50, 44)
 IMAGE = np.random.default_rng(0).integers(1, 255, (*SHAPE, 3), np.uint8)
-SECOND = Layer(
-    "second", "second.tif", "second class", of_probabilities=lambda p: p.topk(2, dim=0).indices[1].byte() + 1
-)
 EACH = Layer(
-    "each", "each.tif", "each", of_probabilities=lambda p: p.mul(254).round().byte() + 1, per_class=True
+    "each",
+    "each.tif",
+    "each",
+    lambda ranking: ranking.keys.view(torch.float32).mul(254).round().byte() + 1,
+    nodata=0,
+    per_class=True,
 )
 
 
@@ -50,7 +52,7 @@ def swept(function: Callable[[Tensor], Tensor] = pointwise, **given: Any) -> dic
     return made
 
 
-def test_layers_of_the_probabilities_stand_beside_the_best_class() -> None:
+def test_layers_stand_beside_the_best_class() -> None:
     made = swept(layers=(*USUAL, SECOND, EACH))
     probabilities = torch.softmax(pointwise(torch.from_numpy(IMAGE).permute(2, 0, 1)[None]), 1)[0]
     usual = swept()

@@ -4,7 +4,17 @@ import sys
 import pytest
 from making import make_card
 
-from citycover.plan.layers import CLASSES, CONFIDENCE, LAYERS, Layer, bytes_per_pixel, layers_named
+from citycover.errors import ConfigError
+from citycover.plan.layers import (
+    CLASSES,
+    CONFIDENCE,
+    LAYERS,
+    PRESENT,
+    PROBABILITIES,
+    bytes_per_pixel,
+    layers_named,
+    layers_of,
+)
 from citycover.product.names import PRODUCT_FILES
 
 
@@ -25,9 +35,8 @@ def test_the_legend_says_what_is_nodata_of_classes_alone() -> None:
 
 
 def test_a_layer_a_class_has_a_band_each() -> None:
-    layer = Layer("probabilities", "p.tif", "p", of_probabilities=lambda p: p, per_class=True)
-    assert (layer.shape(5, (3, 4)), CLASSES.shape(5, (3, 4))) == ((5, 3, 4), (3, 4))
-    assert bytes_per_pixel((CLASSES, layer), 5) == 6
+    assert (PROBABILITIES.shape(5, (3, 4)), CLASSES.shape(5, (3, 4))) == ((5, 3, 4), (3, 4))
+    assert bytes_per_pixel((CLASSES, PROBABILITIES), 5) == 6
 
 
 def test_an_unknown_layer_is_named() -> None:
@@ -35,6 +44,9 @@ def test_an_unknown_layer_is_named() -> None:
         layers_named(["classes", "nothing"])
 
 
-def test_a_layer_is_made_of_one_thing() -> None:
-    with pytest.raises(ValueError, match="must be made of"):
-        Layer("x", "x.tif", "x")
+def test_layers_are_asked_for_by_name_and_come_in_the_order_of_the_table() -> None:
+    named = [layer.name for layer in layers_of("classes", ["margin", "probabilities"])]
+    assert named == ["classes", "confidence", "probabilities", "margin"]
+    assert PRESENT in layers_of("labels") and PRESENT not in layers_of("classes")
+    with pytest.raises(ConfigError, match=r"no layer 'present' .* probabilities, entropy, second, margin"):
+        layers_of("classes", ["present"])

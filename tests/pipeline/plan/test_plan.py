@@ -11,6 +11,7 @@ from citycover.model.card import WindowRule
 from citycover.plan.axis import Axis
 from citycover.plan.cost import PlanTotals
 from citycover.plan.fit import PlanOptions, make_plan
+from citycover.plan.layers import USUAL
 from citycover.plan.plan import Plan
 from citycover.scene.scene import Scene
 
@@ -54,7 +55,7 @@ def test_a_plan_maps_each_pixel_of_its_scene_where_it_lies(scene: Scene, window:
     plan = plan_of(scene, card, window=window)
     assert (plan.shape, plan.grid) == (scene.shape, scene.grid)
     assert (plan.y.count - 1) * plan.y.step < plan.y.size <= plan.y.count * plan.y.step
-    assert PlanTotals(plan, scene, 5).write_bytes >= plan.shape[0] * plan.shape[1]
+    assert PlanTotals(plan, scene, 5, USUAL).write_bytes >= plan.shape[0] * plan.shape[1]
 
 
 def test_windows_are_fitted_to_the_raster() -> None:
@@ -116,5 +117,5 @@ def test_the_memory_bound_does_not_grow_with_the_raster() -> None:
     bounds = []
     for side in (8192, 40_960, 100_000):
         scene = make_scene((side, side))
-        bounds.append(PlanTotals(plan_of(scene, card), scene, 5).memory.total)
+        bounds.append(PlanTotals(plan_of(scene, card), scene, 5, USUAL).memory.total)
     assert max(bounds) < 1.15 * bounds[0]

@@ -57,7 +57,7 @@ def make_grid(shape: tuple[int, int], step: float = -2.0, crs: str = "EPSG:32633
 
 
 def write(path: Path, pixels: NDArray[np.uint8], band: BandInfo = CLASSES, **options: Any) -> CogInfo:
-    return write_cog(path, ArraySource(pixels), make_grid(pixels.shape), band, **options)
+    return write_cog(path, [ArraySource(pixels)], make_grid(pixels.shape), [band], **options)
 
 
 def brute(pixels: NDArray[np.uint8], nodata: int, how: str) -> NDArray[np.uint8]:
@@ -142,7 +142,7 @@ def test_gdal_reads_colours_names_nodata_and_tags_back(tmp_path: Path) -> None:
 def test_confidence_is_scaled_and_averaged_over_valid_pixels(tmp_path: Path) -> None:
     path = tmp_path / "confidence.tif"
     pixels = np.random.default_rng(0).integers(0, 256, (530, 600), dtype=np.uint8)
-    statistics = write(path, pixels, CONFIDENCE, resampling="average").statistics
+    statistics = write(path, pixels, CONFIDENCE, resampling="average").statistics[0]
     valid = pixels[pixels > 0]
     with rasterio.open(path) as dataset:
         assert (dataset.scales, dataset.nodata) == ((1 / 255,), 0)
@@ -158,11 +158,40 @@ def test_confidence_is_scaled_and_averaged_over_valid_pixels(tmp_path: Path) -> 
 
 def test_pixels_of_each_class_are_counted(tmp_path: Path) -> None:
     pixels = make_classes((700, 1300))
-    statistics = write(tmp_path / "landcover.tif", pixels).statistics
+    statistics = write(tmp_path / "landcover.tif", pixels).statistics[0]
     assert statistics.counts == {i: int((pixels == i).sum()) for i in (1, 2, 5)}
     assert statistics.valid == sum(statistics.counts.values())
     empty = np.full((600, 600), 255, np.uint8)
-    assert write(tmp_path / "empty.tif", empty).statistics.counts == {1: 0, 2: 0, 5: 0}
+    assert write(tmp_path / "empty.tif", empty).statistics[0].counts == {1: 0, 2: 0, 5: 0}
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (700, 1300)])
+@pytest.mark.parametrize("compress", ["zstd", "deflate"])
+def test_bands_are_planes_of_a_valid_cog(tmp_path: Path, shape: tuple[int, int], compress: Any) -> None:
+    rng = np.random.default_rng(1)
+    planes = rng.integers(0, 255, (3, *shape), dtype=np.uint8)
+    planes[:, : shape[0] // 3] = 255
+    bands = [BandInfo(255, name, 1 / 255) for name in ("water", "forêt", "built-up")]
+    path = tmp_path / "probabilities.tif"
+    sources = [ArraySource(plane) for plane in planes]
+    info = write_cog(path, sources, make_grid(shape), bands, compress=compress, resampling="average")
+    assert cog_validate(path, strict=True) == (True, [], [])
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal(dataset.read(), planes)
+        assert dataset.descriptions == ("water", "forêt", "built-up")
+        assert dataset.scales == (1 / 255,) * 3 and dataset.nodatavals == (255,) * 3
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["INTERLEAVE"] == "BAND"
+        assert dataset.colorinterp[0].name == "gray" and "alpha" not in {c.name for c in dataset.colorinterp}
+        seen = [float(dataset.tags(k)["STATISTICS_MEAN"]) for k in (1, 2, 3)]
+        overviews = len(dataset.overviews(3))
+    assert seen == pytest.approx([plane[plane < 255].mean() for plane in planes])
+    assert [one.valid for one in info.statistics] == [int((plane < 255).sum()) for plane in planes]
+    for level in range(overviews):
+        planes = np.stack([overview(plane, 255, halve_average) for plane in planes])
+        with rasterio.open(path, overview_level=level) as dataset:
+            np.testing.assert_array_equal(dataset.read(), planes)
+    assert max(planes.shape) <= 512
+    assert info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("cell", [(512, 512), (256, 512)])
@@ -172,14 +201,14 @@ def test_the_store_gives_the_same_raster_as_an_array(tmp_path: Path, cell: tuple
     with WorkingStore.create(tmp_path, layout, [ArraySpec("classes", 255)], {}) as store:
         for index in itertools.product(range(2), range(2)):
             store.write_block(index, {"classes": pixels[layout.block_window(index).slices]})
-        info = write_cog(tmp_path / "a.tif", store.array("classes"), make_grid(pixels.shape), CLASSES)
+        info = write_cog(tmp_path / "a.tif", [store.array("classes")], make_grid(pixels.shape), [CLASSES])
     assert info == write(tmp_path / "b.tif", pixels)
 
 
 @pytest.mark.parametrize("step", [-2.0, 2.0])
 def test_north_up_and_south_up_grids_are_kept(tmp_path: Path, step: float) -> None:
     grid = make_grid((20, 30), step)
-    write_cog(tmp_path / "a.tif", ArraySource(make_classes((20, 30))), grid, CLASSES)
+    write_cog(tmp_path / "a.tif", [ArraySource(make_classes((20, 30)))], grid, [CLASSES])
     with rasterio.open(tmp_path / "a.tif") as dataset:
         assert dataset.transform == grid.transform
 
@@ -189,7 +218,7 @@ def test_a_crs_that_geotiff_cannot_express_is_kept_beside_it(tmp_path: Path) -> 
     crs = CRS.from_proj4("+proj=adams_ws2 +lon_0=0 +datum=WGS84 +units=m")
     path = tmp_path / "a.tif"
     grid = GeoBox((20, 30), Affine(2, 0, 0, 0, -2, 0), crs.to_wkt())
-    write_cog(path, ArraySource(make_classes((20, 30))), grid, CONFIDENCE)
+    write_cog(path, [ArraySource(make_classes((20, 30)))], grid, [CONFIDENCE])
     with rasterio.open(path) as dataset:
         assert dataset.crs == crs
 
@@ -227,7 +256,7 @@ def test_files_beyond_4_gib_are_bigtiff(tmp_path: Path) -> None:
         if size <= 512:
             break
         size = (size + 1) // 2
-    tags, _ = gdal_tags(make_grid((51_200, 51_200)), CLASSES)
+    tags, _ = gdal_tags(make_grid((51_200, 51_200)), [CLASSES])
     head = compose_head(levels, tags, 8)
     big = tmp_path / "big.tif"
     with big.open("wb") as file:
@@ -250,4 +279,4 @@ def test_statistics_add_up() -> None:
 
 def test_a_source_of_another_shape_is_a_bug(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shape"):
-        write_cog(tmp_path / "a.tif", ArraySource(make_classes((4, 5))), make_grid((5, 4)), CLASSES)
+        write_cog(tmp_path / "a.tif", [ArraySource(make_classes((4, 5)))], make_grid((5, 4)), [CLASSES])

@@ -51,14 +51,14 @@ CONTENT = ItemContent(
     inputs=("/data/scene.tif", "https://example.org/b.tif"),
     model=ModelSource("spectral-rgb", "1", "models/spectral-rgb.pt", "ab" * 32),
     files=(
-        ProductFile("landcover.tif", "Land cover", 10, "cd" * 32, BAND, STATISTICS),
+        ProductFile("landcover.tif", "Land cover", 10, "cd" * 32, (BAND,), (STATISTICS,)),
         ProductFile(
             "confidence.tif",
             "",
             9,
             "ef" * 32,
-            BandInfo(0, "confidence", 1 / 255),
-            Statistics(9, 4, 1, 9, 20, 150),
+            (BandInfo(0, "confidence", 1 / 255),),
+            (Statistics(9, 4, 1, 9, 20, 150),),
         ),
         ProductFile("landcover.zarr"),
         ProductFile("run.json", size=2, sha256="01" * 32),
@@ -125,7 +125,7 @@ def test_a_map_of_the_world_gives_a_valid_item(validator: JsonSchemaSTACValidato
 
 
 def test_a_raster_without_a_valid_pixel_gives_a_valid_item(validator: JsonSchemaSTACValidator) -> None:
-    files = tuple(replace(f, statistics=Statistics(9, counts={1: 0, 2: 0})) for f in CONTENT.files[:2])
+    files = tuple(replace(f, statistics=(Statistics(9, counts={1: 0, 2: 0}),)) for f in CONTENT.files[:2])
     validate(make_item(replace(CONTENT, files=files)), validator)
 
 
@@ -148,9 +148,13 @@ def test_the_outline_follows_curved_edges_and_is_cut_at_the_antimeridian(
 
 def test_written_files_are_described_as_they_are(tmp_path: Path, validator: JsonSchemaSTACValidator) -> None:
     path = tmp_path / "landcover.tif"
-    info = write_cog(path, ArraySource(np.full((30, 40), 2, np.uint8)), GRID, BAND)
+    info = write_cog(path, [ArraySource(np.full((30, 40), 2, np.uint8))], GRID, [BAND])
     (tmp_path / "run.json").write_text("{}")
-    files = (describe_cog(path, BAND, info), describe_file(tmp_path / "run.json"), describe_file(tmp_path))
+    files = (
+        describe_cog(path, [BAND], info, "Land cover"),
+        describe_file(tmp_path / "run.json"),
+        describe_file(tmp_path),
+    )
     write_item(tmp_path / "item.json", replace(CONTENT, files=files))
     item = pystac.Item.from_file(str(tmp_path / "item.json"))
     assert item.assets["landcover"].extra_fields["file:size"] == path.stat().st_size

@@ -67,7 +67,7 @@ def test_zarr_reads_what_was_written(tmp_path_factory: pytest.TempPathFactory, d
         window = Window(row, col, height, width)
         np.testing.assert_array_equal(store.array("classes").read(window), pixels["classes"][window.slices])
         np.testing.assert_array_equal(
-            store.array("probabilities").read(window, channel=2), pixels["probabilities"][2][window.slices]
+            store.array("probabilities", 2).read(window), pixels["probabilities"][2][window.slices]
         )
 
 

@@ -1,0 +1,214 @@
+"""Classes of each pixel in the order of their probability, and what layers say of it.
+
+The number of a class is packed into the low bits of its probability's float32 pattern, which orders like the
+number itself because probabilities are not negative. So one integer maximum gives class and probability, no
+two classes of a pixel are equal, and what is packed is still the probability, to within 2**(b - 23) of it, b
+the bits of a class number: nothing is copied, however many layers are made.
+
+Every number is made of single operations on whole planes, rounded as IEEE 754 says, and of tables: it is the
+same on every device, and whatever the shape of the piece that is looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_BITS = 13
+"""Low bits of the pattern that an entropy does not depend on: ten of the mantissa are left."""
+
+_LEAST = (127 - 24) << (23 - _BITS)
+"""Upper bits of 2**-24, below which a probability counts as that."""
+
+_HALF = 0x3F000000
+"""Pattern of 0.5."""
+
+_TOTAL = 255
+"""What the shares of the classes in a pixel sum to."""
+
+_MOST = 254
+"""Largest number of a layer whose nodata is 255."""
+
+
+class Ranker:
+    """Ranks classes by their probability."""
+
+    def __init__(self, ids: NDArray[np.uint8], device: torch.device, exclusive: bool = True) -> None:
+        """Prepare for the classes of a map.
+
+        Args:
+            ids: (class,) what each class is called in the map; at most 256.
+            device: of the probabilities.
+            exclusive: a pixel is of one class, and probabilities sum to one; else of any number of them.
+        """
+        channels = len(ids)
+        self.exclusive = exclusive
+        self.mask = (1 << max(1, (channels - 1).bit_length())) - 1
+        # Reversed, so that the first of equals has the largest key.
+        self.codes = torch.arange(channels, dtype=torch.int32, device=device).neg_().add_(self.mask)
+        table = np.zeros(self.mask + 1, np.uint8)
+        table[self.mask - np.arange(channels)] = ids
+        self.ids = torch.from_numpy(table).to(device)  # (code,)
+
+    def __call__(self, probabilities: Tensor) -> Ranking:
+        """Rank the classes of each pixel.
+
+        Probabilities closer than 2**(b - 23) count as equal, and of equals the first class wins.
+
+        Args:
+            probabilities: (class, y, x) float32, at least 0. Taken over by the ranking.
+        """
+        keys = probabilities.view(torch.int32)  # (class, y, x)
+        keys.bitwise_and_(~self.mask).bitwise_or_(self.codes[:, None, None])
+        return Ranking(self, keys)
+
+
+class Ranking:
+    """The classes of each pixel, ranked; what is not asked for is not computed."""
+
+    def __init__(self, ranker: Ranker, keys: Tensor) -> None:
+        """`keys`: (class, y, x) int32 patterns of probabilities with the number of the class in them."""
+        self.ranker, self.keys = ranker, keys
+
+    @cached_property
+    def _first(self) -> Tensor:
+        """(y, x) key of the best class."""
+        best = self.keys[0].clone()
+        for key in self.keys[1:].unbind(0):
+            torch.maximum(best, key, out=best)
+        return best
+
+    @cached_property
+    def _second(self) -> Tensor:
+        """(y, x) key of the class after the best one."""
+        best, second = self.keys[0].clone(), torch.zeros_like(self.keys[0])
+        for key in self.keys[1:].unbind(0):
+            torch.maximum(second, torch.minimum(best, key), out=second)
+            torch.maximum(best, key, out=best)
+        return second
+
+    def _named(self, keys: Tensor) -> Tensor:
+        """(y, x) ids of the classes in (y, x) keys."""
+        codes = keys & self.ranker.mask
+        return self.ranker.ids.index_select(0, codes.flatten()).view(codes.shape)
+
+    @property
+    def classes(self) -> Tensor:
+        """(y, x) uint8 ids of the best class."""
+        return self._named(self._first)
+
+    @property
+    def second(self) -> Tensor:
+        """(y, x) uint8 ids of the class after the best one."""
+        return self._named(self._second)
+
+    @property
+    def confidence(self) -> Tensor:
+        """(y, x) uint8 probability of the best class, round(255 p), at least 1."""
+        # Rounding to even, as numpy does: the same on every device.
+        return (self._first.view(torch.float32) * _TOTAL).round_().clamp_(1, _TOTAL).to(torch.uint8)
+
+    @cached_property
+    def _lead(self) -> Tensor:
+        """(y, x) probability of the best class less that of the second."""
+        return self._first.view(torch.float32) - self._second.view(torch.float32)
+
+    @property
+    def margin(self) -> Tensor:
+        """(y, x) uint8 lead of the best class over the second, round(254 (p1 - p2))."""
+        return (self._lead * _MOST).round_().clamp_(0, _MOST).to(torch.uint8)
+
+    @property
+    def entropy(self) -> Tensor:
+        """(y, x) uint8 entropy, round(254 h): 0 where one class is certain, 254 where all are alike.
+
+        Where a pixel may be of several classes, it is the mean of each class's own.
+        """
+        table = _entropies(len(self.keys), self.ranker.exclusive, str(self.keys.device))
+        total = torch.zeros(self.keys.shape[1:], device=self.keys.device)
+        for key in self.keys.unbind(0):
+            index = (key >> _BITS).sub_(_LEAST).clamp_(0, len(table) - 1)
+            total += table.index_select(0, index.flatten()).view(total.shape)
+        return total.mul_(_MOST).round_().clamp_(0, _MOST).to(torch.uint8)
+
+    @property
+    def present(self) -> Tensor:
+        """(class, y, x) uint8: 1 where a class has a probability of a half or more, else 0."""
+        return (self.keys >= _HALF).to(torch.uint8)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(class, y, x) uint8 of which no one is 255, in steps of 1/255.
+
+        Where a pixel is of one class they sum to 255, and the first of the largest is the best class; each is
+        less than 3 from the exact number. Where it may be of several they are round(255 p).
+        """
+        exact = self.keys.view(torch.float32)
+        if not self.ranker.exclusive:
+            return (exact * _TOTAL).round_().clamp_(0, _MOST).to(torch.uint8)
+        total = torch.zeros_like(exact[0])
+        for probability in exact.unbind(0):  # torch's own sum has no fixed order
+            total += probability
+        scale = _TOTAL / total.clamp_min_(1e-30)  # (y, x)
+        shares = self._shares(exact, scale)
+        self._put_in_order(shares, scale)
+        # 255 is nodata: a class that is certain leaves one step to the second.
+        full = torch.zeros_like(shares[0])
+        for share in shares.unbind(0):
+            full |= share == _TOTAL
+        second = self._second & self.ranker.mask
+        for share, code in zip(shares.unbind(0), self.ranker.codes.tolist(), strict=True):
+            share.clamp_(max=_MOST).add_(full & (second == code))
+        return shares
+
+    @staticmethod
+    def _shares(exact: Tensor, scale: Tensor) -> Tensor:
+        """(class, y, x) uint8 that sum to 255: differences of the rounded running sum, each within 1."""
+        shares = torch.empty(exact.shape, dtype=torch.uint8, device=exact.device)
+        total, before = torch.zeros_like(scale), torch.zeros_like(scale)
+        for index, probability in enumerate(exact[:-1].unbind(0)):
+            total += probability * scale
+            now = (total + 0.5).floor_().clamp_(max=_TOTAL)  # halves upward: to even would add to the error
+            shares[index] = now - before
+            before = now
+        shares[-1] = _TOTAL - before
+        return shares
+
+    def _put_in_order(self, shares: Tensor, scale: Tensor) -> None:
+        """Give the best class the first of the largest shares, where rounding left them in another order."""
+        rows, cols = torch.nonzero(self._lead * scale < 2.01, as_tuple=True)
+        close = shares[:, rows, cols].to(torch.int16)  # (class, pixel)
+        best = (self.ranker.mask - (self._first[rows, cols] & self.ranker.mask)).long()[None]
+        number = torch.arange(len(shares), device=shares.device)[:, None]
+        # Twice the share, and one more for those before the best: they must have less than it has.
+        earlier = (number < best).to(torch.int16)
+        for _ in range(3):  # each is less than 1 off, so at most two steps are lacking; one for float32
+            claims = (2 * close + earlier).scatter_(0, best, -1)
+            claim, rival = claims.max(0, keepdim=True)
+            step = (claim > 2 * close.gather(0, best)).to(torch.int16)
+            close.scatter_add_(0, best, step).scatter_add_(0, rival, -step)
+        shares[:, rows, cols] = close.to(torch.uint8)
+
+
+@lru_cache(maxsize=8)
+def _entropies(channels: int, exclusive: bool, device: str) -> Tensor:
+    """What a class adds to the entropy of a pixel, by the upper bits of its probability.
+
+    A logarithm rounds differently on every device, and in the last numbers of a row; a table does not.
+    """
+    last = 127 << (23 - _BITS)
+    patterns = (np.arange(_LEAST, last + 1, dtype=np.int32) << _BITS) + (1 << (_BITS - 1))
+    patterns[-1] = last << _BITS  # 1 itself
+    p = patterns.view(np.float32).astype(np.float64)
+    own = -p * np.log(p)
+    if exclusive:
+        found = own / math.log(max(channels, 2))
+    else:
+        q = 1 - p
+        found = (own - q * np.log(np.where(q > 0, q, 1))) / math.log(2) / channels
+    return torch.from_numpy(found.astype(np.float32)).to(device)
