@@ -390,7 +390,7 @@ def test_schedules() -> None:
 
 @pytest.mark.parametrize("name", [n for n in recipe_names() if n.endswith("-light")])
 def test_a_held_schedule_hands_over_at_the_full_rate_with_most_of_the_learning_left(name: str) -> None:
-    recipe = read_recipe(name, ["method.warm_up=0.3", "schedule.hold=0.3"])
+    recipe = read_recipe(name)
     assert isinstance(recipe.method, (Plat, CasDva, C2F, Nlat))
     steps = recipe.epochs * recipe.chips_per_epoch // recipe.batch
     rates = [recipe.schedule.rate(recipe.optimiser.lr, step, steps, 0) for step in range(steps)]
