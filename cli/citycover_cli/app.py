@@ -25,6 +25,7 @@ from citycover_cli.verbs import (
     inspect,
     plan,
     sample,
+    sharpen,
     stats,
     synth,
     train,
@@ -60,6 +61,8 @@ def root(
 
 
 app.command("map", help=map_.HELP)(map_.run)
+
+app.command("sharpen", help=sharpen.HELP)(sharpen.run)
 
 app.command("plan", help=plan.HELP)(plan.run)
 

@@ -22,6 +22,23 @@ class Progress(Protocol):
         ...
 
 
+class Part:
+    """A part of something longer, told as if it were all.
+
+    Args:
+        whole: shows how far all of it is.
+        first: `done` of the whole where the part begins.
+        last: likewise, where it ends.
+    """
+
+    def __init__(self, whole: Progress, first: float, last: float) -> None:
+        self.whole, self.first, self.last = whole, first, last
+
+    def update(self, done: float, note: str = "") -> None:
+        """`done` from 0 to 1."""
+        self.whole.update(self.first + done * (self.last - self.first), note)
+
+
 @contextmanager
 def show_progress(label: str, total: float, quiet: bool) -> Iterator[Progress]:
     """A bar on a terminal, plain lines in a log, nothing when quiet."""

@@ -13,18 +13,17 @@ from citycover_cli.output import duration, print_json, say
 from citycover_cli.progress import show_progress
 from citycover_cli.story import draw_story, print_accuracy
 from citycover_cli.verb import Talk, heavy, talking
-from citycover_cli.verbs.map import map_with_progress, print_summary
-from citycover_cli.verbs.train import train_with_progress
+from citycover_cli.verbs.sharpen import print_sharpened, sharpen_with_progress, sharpened_facts
 
 if TYPE_CHECKING:
     from citycover.classes.legend import Legend
     from citycover.evaluate.confusion import Confusion
-    from citycover.product.record import Product
+    from citycover_models.sharpen.request import Sharpened
 
-HELP = """Draw a city, learn its land cover from 10 m labels, map it at 1 m, and compare map and truth.
+HELP = """Draw a city, sharpen its 10 m labels to a map of 1 m, and compare labels and map with the truth.
 
-DIR gets the city, the training with its model file, the product, and story.png: image, coarse labels, map
-and truth side by side.
+DIR gets the city, the product as `citycover sharpen` leaves it, and story.png: image, coarse labels, map and
+truth side by side.
 """
 
 
@@ -49,7 +48,7 @@ def run(
     if talk.as_json:
         figures = {"coarse_labels": story.coarse, "map": story.mapped}
         reports = {name: confusion.report(story.legend) for name, confusion in figures.items()}
-        print_json({**reports, "seconds": round(seconds, 1), "product": str(story.product.folder)})
+        print_json({**reports, "seconds": round(seconds, 1), **sharpened_facts(story.sharpened)})
     elif not talk.quiet:
         _print_story(story, seconds)
 
@@ -58,10 +57,10 @@ def run(
 class _Story:
     """What came out."""
 
-    product: Product
+    sharpened: Sharpened
     legend: Legend
     coarse: Confusion
-    """The labels that were learned from, against the truth."""
+    """The labels that were sharpened, against the truth."""
     mapped: Confusion
     """The map, against the truth."""
     picture: Path
@@ -70,41 +69,36 @@ class _Story:
 def _live(
     folder: Path, size: int, seed: int, recipe: str, changes: list[str], *, overwrite: bool, silent: bool
 ) -> _Story:
-    """Draw, learn, map, compare."""
+    """Draw, sharpen, compare."""
     from citycover.classes.legend import read_legend
     from citycover.evaluate.rasters import compare_rasters
-    from citycover.job.request import Imagery, MapRequest, ProductOptions
+    from citycover.evidence.request import LabelRequest
+    from citycover.job.request import Imagery, ProductOptions
     from citycover.synth.write import write_city
-    from citycover_models.data.pairs import ImageAndLabels
-    from citycover_models.data.prepare import prepare_training_set
-    from citycover_models.training.recipe import read_recipe
-    from citycover_models.training.request import TrainRequest
+    from citycover_models.sharpen.request import SharpenRequest
 
-    city, training, out = folder / "city", folder / "training", folder / "product"
+    city, out = folder / "city", folder / "product"
     image, labels, truth = (city / name for name in ("image.tif", "labels_10m.tif", "truth.tif"))
     with show_progress("drawing a city", 1.0, silent) as progress:
         write_city(city, size, seed, progress=progress.update, overwrite=overwrite)
-    training_set = prepare_training_set([ImageAndLabels(str(image), (str(labels),))], ["city"], None)
-    learned = TrainRequest(
-        training_set, read_recipe(recipe, changes), training, seed=seed, overwrite=overwrite
-    )
-    trained = train_with_progress(learned, silent, again="--overwrite")
-    options = ProductOptions(overwrite=overwrite)
-    request = MapRequest(Imagery((str(image),)), out, str(trained.model), product=options)
-    product = map_with_progress(request, silent, "--overwrite")
+    request = SharpenRequest(
+        Imagery((str(image),)), LabelRequest((labels,), "city"), out, recipe=recipe, changes=tuple(changes),
+        seed=seed, product=ProductOptions(overwrite=overwrite),
+    )  # fmt: skip
+    sharpened = sharpen_with_progress(request, silent)
     legend, mapped = read_legend("city"), out / "landcover.tif"
     coarse, fine = (compare_rasters(path, truth, legend) for path in (labels, mapped))
     draw_story(folder / "story.png", (image, labels, mapped, truth), legend, coarse, fine)
-    return _Story(product, legend, coarse, fine, folder / "story.png")
+    return _Story(sharpened, legend, coarse, fine, folder / "story.png")
 
 
 def _print_story(story: _Story, seconds: float) -> None:
     coarse, mapped = story.coarse, story.mapped
-    print_summary(story.product)
+    print_sharpened(story.sharpened)
     print_accuracy({"coarse labels (10 m)": coarse, "map (1 m)": mapped}, story.legend)
     gain = 100 * (mapped.miou - coarse.miou)
     say(
-        f"learned from the coarse labels alone, the map's mean IoU is {100 * mapped.miou:.1f} % against "
+        f"from coarse labels and the image alone, the map's mean IoU is {100 * mapped.miou:.1f} % against "
         f"their {100 * coarse.miou:.1f} %: {gain:+.1f} points\n"
         f"look at {story.picture}; {duration(seconds)} in all"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
+    from citycover.job.watch import Watch
     from citycover.plan.plan import Block, Plan
     from citycover.product.record import Product, RunRecord
 
@@ -55,7 +57,7 @@ def run(
     """See HELP."""
     request = MapRequest(imagery, out, model, where, engine, product, labels, require_hash, layers)
     try:
-        done = map_with_progress(request, talk.quiet)
+        done = _map_with_progress(request, talk.quiet)
     except FinishedError as error:
         if not skip_finished:
             raise
@@ -71,26 +73,31 @@ def run(
         raise typer.Exit(3)
 
 
-def map_with_progress(request: MapRequest, quiet: bool, *again: str) -> Product:
-    """Map, show progress, and turn a signal into its exit code and the way to go on (options `again`)."""
-    from citycover.job.watch import Watch
+def _map_with_progress(request: MapRequest, quiet: bool) -> Product:
+    """Map, show progress, and turn a signal into its exit code and the way to go on."""
     from citycover.run.map import map_scene
 
     with catch_signals() as (stop, caught), show_progress("mapping", 1.0, quiet) as progress:
-        follow = _Follower(progress)
-        watch = Watch(
-            started=follow.started,
-            predicted=follow.predicted,
-            advanced=follow.advanced,
-            publishing=follow.publishing,
-            connected=lambda line: None if quiet else note(f"citycover: {line}"),
-            stop=stop,
-        )
         try:
-            return map_scene(request, watch)
+            return map_scene(request, watch_map(progress, stop, quiet))
         except StoppedError:
             pass
-    raise stopped(caught, "finished blocks are kept", *again)
+    raise stopped(caught, "finished blocks are kept")
+
+
+def watch_map(progress: Progress, stop: threading.Event, quiet: bool) -> Watch:
+    """Show how far a map is."""
+    from citycover.job.watch import Watch
+
+    follow = _Follower(progress)
+    return Watch(
+        started=follow.started,
+        predicted=follow.predicted,
+        advanced=follow.advanced,
+        publishing=follow.publishing,
+        connected=lambda line: None if quiet else note(f"citycover: {line}"),
+        stop=stop,
+    )
 
 
 class _Follower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,14 @@ from citycover.errors import StoppedError
 from citycover_cli import options
 from citycover_cli.logs import logger
 from citycover_cli.output import duration, print_json, print_table
-from citycover_cli.progress import show_progress
+from citycover_cli.progress import Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
     from citycover_models.data.pairs import ImageAndLabels
     from citycover_models.data.prepare import TrainingSet
-    from citycover_models.training.request import Trained, TrainRequest
+    from citycover_models.training.request import Trained, TrainRequest, TrainWatch
 
 HELP = """Train a network on imagery and coarse labels, and leave a model file that maps.
 
@@ -96,7 +97,7 @@ def run(
     if plan:
         _print_plan(request, talk.as_json)
         return
-    trained = train_with_progress(request, talk.quiet)
+    trained = _train_with_progress(request, talk.quiet)
     if talk.as_json:
         print_json(
             {
@@ -108,7 +109,7 @@ def run(
             }
         )
     elif not talk.quiet:
-        print_trained(trained, training_set)
+        _print_trained(trained, training_set)
 
 
 def _items(
@@ -136,10 +137,21 @@ def _items(
     return list(found.items), found.legend
 
 
-def train_with_progress(request: TrainRequest, quiet: bool, again: str = "--resume") -> Trained:
-    """Train, show progress, and turn a signal into its exit code and the way to go on (option `again`)."""
-    from citycover_models.training.request import TrainWatch
+def _train_with_progress(request: TrainRequest, quiet: bool) -> Trained:
+    """Train, show progress, and turn a signal into its exit code and the way to go on."""
     from citycover_models.training.start import train
+
+    with catch_signals() as (stop, caught), show_progress("training", 1.0, quiet) as progress:
+        try:
+            return train(request, watch_training(progress, stop))
+        except StoppedError:
+            pass
+    raise stopped(caught, "a checkpoint is kept", "--resume", without=("--overwrite",))
+
+
+def watch_training(progress: Progress, stop: threading.Event) -> TrainWatch:
+    """Show how far a training is."""
+    from citycover_models.training.request import TrainWatch
 
     def planned(facts: dict[str, Any], done: int) -> None:
         logger.info(
@@ -147,20 +159,14 @@ def train_with_progress(request: TrainRequest, quiet: bool, again: str = "--resu
             facts["validation_chips"], f"; going on after step {done}" if done else "",
         )  # fmt: skip
 
-    with catch_signals() as (stop, caught), show_progress("training", 1.0, quiet) as progress:
-        watch = TrainWatch(
-            planned=planned,
-            advanced=lambda step, steps, note: progress.update(step / steps, note),
-            stop=stop,
-        )
-        try:
-            return train(request, watch)
-        except StoppedError:
-            pass
-    raise stopped(caught, "a checkpoint is kept", again, without=("--overwrite",))
+    return TrainWatch(
+        planned=planned,
+        advanced=lambda step, steps, note: progress.update(step / steps, note),
+        stop=stop,
+    )
 
 
-def print_trained(trained: Trained, training_set: TrainingSet) -> None:
+def _print_trained(trained: Trained, training_set: TrainingSet) -> None:
     """What came out and where to look."""
     rows = [
         ("model", str(trained.model)),

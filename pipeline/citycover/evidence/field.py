@@ -9,6 +9,7 @@ A class that training never had has no evidence of the network for or against it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -44,17 +45,25 @@ _STEPS = 1024
 class LabelField:
     """The labels around an output grid, window by window; never holds more of them than a window sees."""
 
-    def __init__(self, labels: LabelEvidence, grid: GeoBox, device: torch.device) -> None:
+    def __init__(
+        self,
+        labels: LabelEvidence,
+        grid: GeoBox,
+        device: torch.device,
+        reader: Callable[[Sheet], CellReader] = CellReader,
+    ) -> None:
         """Open the sheets.
 
         Args:
             labels: what to believe.
             grid: of the output; windows are pixels of it.
             device: of the probabilities.
+            reader: opens a sheet.
         """
         self.labels, self.device = labels, device
         self._sheets = [
-            _PlacedSheet(sheet, grid, len(labels.prior), labels.rule.sigma, device) for sheet in labels.sheets
+            _PlacedSheet(reader(sheet), grid, len(labels.prior), labels.rule.sigma, device)
+            for sheet in labels.sheets
         ]
         column = (len(labels.prior), 1, 1)
         self._shares = torch.tensor(labels.shares, device=device).view(column)
@@ -123,8 +132,10 @@ def open_field(labels: LabelEvidence | None, grid: GeoBox, device: torch.device)
 class _PlacedSheet:
     """One sheet on an output grid."""
 
-    def __init__(self, sheet: Sheet, grid: GeoBox, classes: int, sigma: float, device: torch.device) -> None:
-        self.reader, self.place = CellReader(sheet), Placement(grid, sheet.grid)
+    def __init__(
+        self, reader: CellReader, grid: GeoBox, classes: int, sigma: float, device: torch.device
+    ) -> None:
+        self.reader, self.place = reader, Placement(grid, reader.sheet.grid)
         self.classes, self.sigma, self.device = classes, sigma, device
         # Windows of one row lie at the same rows of cells, and those of one column at the same columns.
         self._rows, self._cols = (

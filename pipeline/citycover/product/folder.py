@@ -27,7 +27,7 @@ from pathlib import Path
 from citycover.errors import ProductError
 from citycover.files.atomic import sync_file, sync_folder
 from citycover.files.failures import machine_errors
-from citycover.product.names import PRODUCT_FILES, SIGN
+from citycover.product.names import BESIDE, PRODUCT_FILES, SHARPENING, SIGN
 from citycover.store.work import WORK, WorkFolder, check_work, is_store, remove
 
 
@@ -66,6 +66,7 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
             raise PermissionError(errno.EACCES, "not writable", str(out))
         check_work(out)
     names.discard(WORK)
+    names -= BESIDE if (out / SHARPENING).is_file() else {SHARPENING.parent.name}
     if _listed(WorkFolder(out).replaced) is not None:  # an earlier run had begun to replace a product
         return
     if _listed(out / SIGN) is not None:

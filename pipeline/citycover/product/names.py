@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from citycover.plan.layers import LAYERS
 
 _RASTERS = tuple(layer.file for layer in LAYERS)
@@ -20,3 +22,9 @@ PRODUCT_FILES = frozenset(
 """Every name that a product may hold; nothing else in a folder is ever touched."""
 
 SIGN = "item.json"
+
+SHARPENING = Path(".sharpen") / "begun.json"
+"""There where a product is made from labels of its place, with the training and a report beside it."""
+
+BESIDE = frozenset({".sharpen", "training", "training-selecting", "sharpen.json", "sharpen.png"})
+"""What then may lie in the folder too."""

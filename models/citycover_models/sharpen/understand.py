@@ -1,0 +1,110 @@
+"""From a request to what is learned from: every mistake in image and labels is found before a step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from citycover.classes.legend import Legend, read_legend
+from citycover.errors import ConfigError
+from citycover.evidence.catalogue import product_asked_for
+from citycover.evidence.labels import understand_labels
+from citycover.files.identity import FileMark
+from citycover.model.card import ModelCard
+from citycover.scene.assemble import describe_scene
+from citycover.version import __version__
+from citycover_models.data.named import legends_by_name
+from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.prepare import TrainingSet, prepare_training_set
+from citycover_models.imagery.aerial import CHESAPEAKE_RGBN
+from citycover_models.sharpen.method import first_look
+from citycover_models.sharpen.request import SharpenRequest
+from citycover_models.training.recipe import Recipe
+
+_MARKED = 16 << 20
+"""Bytes of an image that are compared to know it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A request that was understood: labels were counted, nothing was learned."""
+
+    training_set: TrainingSet
+    recipe: Recipe
+    """Of the first look."""
+    identity: Mapping[str, str]
+    """Named parts that decide the weights; one of another value is another sharpening."""
+
+
+def understand(request: SharpenRequest) -> Understood:
+    """Look at image and labels.
+
+    Raises:
+        CitycoverError: they cannot be learned from, or labels cannot be evidence.
+    """
+    recipe = first_look(request.recipe, request.method, request.changes)
+    image, labels = request.imagery, request.labels
+    named = tuple(str(file) for file in labels.files)
+    written = labels.legend or _legend_by_name(named)
+    legend = read_legend(request.to or written)
+    scene = describe_scene(image.files, None, bands=image.bands, nodata=image.nodata, trust=image.trust)
+    understand_labels(labels, _draft(recipe, legend, written), scene.grid)
+    training_set = prepare_training_set(
+        [ImageAndLabels(image.files[0], named)],
+        [labels.legend] if labels.legend else (),
+        request.to,
+        bands=image.bands,
+        nodata=image.nodata,
+    )
+    return Understood(training_set, recipe, _identity(request, recipe, training_set))
+
+
+def _legend_by_name(named: Sequence[str]) -> str:
+    """Legend of a product by name.
+
+    Raises:
+        ConfigError: one is a file, which does not say what its numbers mean.
+    """
+    if any(product_asked_for(name) is None for name in named):
+        raise ConfigError(
+            "labels need --labels-legend: the name of a built-in legend, or a .toml file; `citycover "
+            "inspect` names those that fit their numbers"
+        )
+    return legends_by_name(named)[0]
+
+
+def _draft(recipe: Recipe, legend: Legend, learned: str) -> ModelCard:
+    """The card that the network will have, as far as labels ask for it."""
+    return ModelCard(
+        name=recipe.network,
+        groups=(CHESAPEAKE_RGBN.group,),
+        window={"size": 64},
+        trim=0,
+        feather=0,
+        legend=legend,
+        trained_prior=(1 / len(legend.ids),) * len(legend.ids),
+        label_legend=read_legend(learned).name,
+    )
+
+
+def _identity(request: SharpenRequest, recipe: Recipe, known: TrainingSet) -> dict[str, str]:
+    sheets = known.pairs[0].labels
+    marks = [
+        FileMark.of(path, _MARKED) for path in (*request.imagery.files, *(sheet.path for sheet in sheets))
+    ]
+    contents = [[m.path, None if m.stamp is None else m.stamp.size, m.digest] for m in marks]
+    return {
+        "recipe": _hash([recipe.model_dump(mode="json"), request.method]),
+        "image": _hash([contents[:1], request.imagery.bands, request.imagery.nodata]),
+        "labels": _hash([contents[1:], [sheet.legend for sheet in sheets]]),
+        "legend": _hash(known.legend.model_dump(mode="json")),
+        "seed": str(request.seed),
+        "citycover": __version__,
+    }
+
+
+def _hash(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -1,0 +1,181 @@
+"""`citycover sharpen`: from labels and an image to a product, from any kill to the same one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from sharpening import MOMENTS, sharpen_until
+
+from citycover.product.open import open_product
+from citycover.synth.write import write_city
+
+QUICK = ("--set", "epochs=2", "--set", "chips_per_epoch=8", "--set", "chip=32", "--set", "batch=4",
+         "--precision", "fp32", "--threads", 1)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("city")
+    write_city(folder, 192, 3)
+    return folder
+
+
+def given(city: Path, out: Path, *more: object) -> list[str]:
+    words = [city / "image.tif", "--labels", city / "labels_10m.tif", "--labels-legend", "city", "-o", out]
+    return [str(word) for word in (*words, *QUICK, *more)]
+
+
+def pixels(out: Path) -> np.ndarray:
+    with rasterio.open(out / "landcover.tif") as product:
+        return product.read(1)
+
+
+@pytest.fixture(scope="module")
+def straight(city: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an undisturbed run leaves."""
+    out = tmp_path_factory.mktemp("straight") / "out"
+    from citycover_cli.app import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["sharpen", *given(city, out), "--quiet"])
+    assert end.value.code == 0
+    return out
+
+
+def test_it_leaves_a_product_a_model_a_report_and_a_picture(straight: Path) -> None:
+    for name in ("landcover.tif", "item.json", "training/model.pt", "sharpen.png"):
+        assert (straight / name).is_file()
+    report = json.loads((straight / "sharpen.json").read_text())
+    assert report["method"] == "ce" and "count as clean" in report["why"]
+    assert 0 <= report["trust"] <= 1
+    held_out = report["held_out"]
+    assert held_out["cells"] > 0 and set(held_out["gain"]) == set(report["shares"])
+    assert sum(share["labels"] for share in report["shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert json.loads((straight / "run.json").read_text())["evidence"] == "with labels"
+    assert set(open_product(straight).data_vars) == {"classes", "confidence"}
+
+
+def test_the_same_command_again_finds_it_finished(citycover, city: Path, straight: Path) -> None:
+    again = citycover("sharpen", *given(city, straight))
+    assert again.code == 5
+    assert "finished and identical" in again.err
+    skipped = citycover("sharpen", *given(city, straight), "--skip-finished", "--json")
+    assert skipped.code == 0 and json.loads(skipped.out)["skipped"]
+
+
+def test_another_training_or_trust_is_refused_without_overwrite(citycover, city, straight) -> None:
+    other = citycover("sharpen", *given(city, straight), "--seed", 1)
+    assert other.code == 2 and "differs from this one in: seed; give --overwrite" in other.err
+    less = citycover("sharpen", *given(city, straight), "--trust", 0.5)
+    assert less.code == 2 and "differs from this one in: labels; give --overwrite" in less.err
+
+
+def test_overwrite_replaces_it_by_another(citycover, city: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert citycover("sharpen", *given(city, out)).code == 0
+    done = citycover("sharpen", *given(city, out), "--trust", 0, "--overwrite", "--json")
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert said["sharpened"]["trust"] == 0 and said["labels"]["noise_from"] == "asked"
+    assert said["model_file"] == str(out / "training" / "model.pt")
+
+
+def killed(moment: str, arguments: list[str]) -> int:
+    """Exit code of a run in a process of its own that ends at a moment."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["citycover_models.sharpen.sharpen"])
+    process = processes.Process(target=sharpen_until, args=(moment, arguments))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_stage_it_goes_on_to_the_same_map(
+    citycover, city: Path, straight: Path, tmp_path: Path, moment: str
+) -> None:
+    out = tmp_path / "out"
+    assert killed(moment, given(city, out)) == -signal.SIGKILL
+    assert not (out / "sharpen.json").exists()
+    learned = out / "training" / "model.pt"
+    assert learned.is_file() == (moment in ("mapping", "publishing", "judging"))
+    assert (out / "training" / "checkpoint.pt").is_file() == (moment == "training")
+    assert (out / "item.json").is_file() == (moment == "judging")
+    before = learned.stat().st_mtime_ns if learned.is_file() else None
+    done = citycover("sharpen", *given(city, out))
+    assert done.code == 0, done.err
+    np.testing.assert_array_equal(pixels(out), pixels(straight))
+    assert before in (None, learned.stat().st_mtime_ns), "it learned once more"
+    again = citycover("sharpen", *given(city, out), "--skip-finished")
+    assert again.code == 0
+
+
+def changed(city: Path, path: Path, **changes: Any) -> Path:
+    """The labels of the city with other values or metadata."""
+    with rasterio.open(city / "labels_10m.tif") as source:
+        values, profile = source.read(), source.profile
+    values = changes.pop("values", lambda v: v)(values)
+    profile |= {"count": len(values), "tiled": False} | changes
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(values)
+    return path
+
+
+BAD = {
+    "elsewhere": ({"transform": Affine(10, 0, 9_000, 0, -10, 9_000)}, (), "they do not overlap"),
+    "another legend": ({}, ("--labels-legend", "nlcd"), "hold ids that legend 'nlcd' does not have: 1 ("),
+    "no such legend": ({}, ("--labels-legend", "moon"), "there is no legend 'moon'"),
+    "one class": ({"values": lambda v: np.full_like(v, 2)}, (), "everywhere over the map"),
+    "nothing": ({"values": np.zeros_like}, (), "have no label over the map"),
+    "old codes": ({"values": lambda v: v * 10}, (), "these built-in legends hold all its ids"),
+    "too fine": ({"transform": Affine(0.2, 0, 392_000, 0, -0.2, 5_820_000)}, (), "finer than the pixels"),
+    "a picture": (
+        {"values": lambda v: v.repeat(3, 0), "photometric": "RGB", "nodata": None},
+        (),
+        "needed is one band of class numbers",
+    ),
+    "trust": ({}, ("--trust", "1.2"), "--trust takes auto or a number from 0 to 1, got 1.2"),
+    "no such method": ({}, ("--method", "magic"), "--method takes auto, recipe, ce"),
+    "a method that does not fit": ({}, ("--method", "plat"), "plat"),
+    "a table": ({}, ("--labels-legend", "worldcover:wet"), "give the legend alone"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_with_a_message_before_anything_is_written(
+    citycover, city: Path, tmp_path: Path, name: str
+) -> None:
+    changes, more, message = BAD[name]
+    labels = changed(city, tmp_path / "labels.tif", **changes)
+    legend = () if "--labels-legend" in more else ("--labels-legend", "city")
+    out = tmp_path / "out"
+    result = citycover("sharpen", city / "image.tif", "--labels", labels, *legend, "-o", out, *QUICK, *more)
+    assert result.code == 2, result.err
+    assert message in result.err
+    assert not out.exists()
+
+
+def test_labels_and_their_legend_must_be_named(citycover, city: Path, tmp_path: Path) -> None:
+    image, out = city / "image.tif", tmp_path / "out"
+    assert "give --labels of the place" in citycover("sharpen", image, "-o", out).err
+    unnamed = citycover("sharpen", image, "--labels", city / "labels_10m.tif", "-o", out)
+    assert unnamed.code == 2 and "labels need --labels-legend" in unnamed.err
+    two = citycover("sharpen", image, image, "--labels", city / "labels_10m.tif", "--labels-legend", "city",
+                    "-o", out)  # fmt: skip
+    assert two.code == 2 and "gdalbuildvrt" in two.err
+
+
+def test_other_content_is_left_alone(citycover, city: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    result = citycover("sharpen", *given(city, tmp_path))
+    assert result.code == 2 and "holds other content: notes.txt" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
