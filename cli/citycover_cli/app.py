@@ -18,6 +18,7 @@ from citycover_cli.logs import close_logging, log_only
 from citycover_cli.output import say, settle_stdout
 from citycover_cli.signals import Stopped, hear_signals
 from citycover_cli.verbs import (
+    compare,
     demo,
     evaluate,
     export,
@@ -77,6 +78,8 @@ app.command("import-weights", help=import_weights.HELP)(import_weights.run)
 app.command("evaluate", help=evaluate.HELP)(evaluate.run)
 
 app.command("sample", help=sample.HELP)(sample.run)
+
+app.command("compare", help=compare.HELP)(compare.run)
 
 app.command("stats", help=stats.HELP)(stats.run)
 

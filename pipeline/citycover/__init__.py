@@ -1,8 +1,8 @@
 """citycover: from imagery of a city to a finished, georeferenced land-cover product.
 
 `map_scene` maps files into a product folder, as the command line does; `predict_array` maps an xarray lazily;
-`open_product` opens a product folder as a dataset; `vectorize` makes polygons of it and
-`zonal_areas` areas; `Legend` says what its numbers mean.
+`open_product` opens a product folder as a dataset; `vectorize` makes polygons of it and `zonal_areas` areas;
+`compare` says what changed between two; `Legend` says what its numbers mean.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from citycover.version import __version__ as __version__
 if TYPE_CHECKING:
     from citycover.classes.legend import Legend as Legend
     from citycover.derive.areas import zonal_areas as zonal_areas
+    from citycover.derive.compare import compare as compare
     from citycover.derive.vectorize import vectorize as vectorize
     from citycover.evidence.request import LabelRequest as LabelRequest
     from citycover.job.request import EngineOptions as EngineOptions
@@ -34,6 +35,7 @@ _PLACES = {
     "MapRequest": "job.request",
     "ProductOptions": "job.request",
     "Where": "job.request",
+    "compare": "derive.compare",
     "map_scene": "run.map",
     "open_product": "product.open",
     "predict_array": "run.arrays",

@@ -82,3 +82,29 @@ def test_zones_elsewhere_are_refused(citycover: Run, product: Path, tmp_path: Pa
     assert result.code == 2 and "do not overlap" in result.err
     result = citycover("stats", product, "--by", "name")
     assert result.code == 2 and "--zones" in result.err
+
+
+def test_change_is_written_drawn_and_told(citycover: Run, product: Path, tmp_path: Path) -> None:
+    later = write_product(tmp_path / "later", patchy((60, 80), seed=5))
+    files = (
+        "-o",
+        tmp_path / "c/change.tif",
+        "--table",
+        tmp_path / "c/change.csv",
+        "--figure",
+        tmp_path / "c/c.svg",
+    )
+    result = citycover("compare", product, later, *files, "--json")
+    assert result.code == 0, result.err
+    said = json.loads(result.out)
+    assert sum(map(sum, said["matrix_m2"])) == pytest.approx(said["compared_m2"])
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {
+        "change.tif",
+        "change.tif.aux.xml",
+        "change.csv",
+        "c.svg",
+    }
+    shown = citycover("compare", product, later).out
+    assert "changed" in shown and "class 1" in shown
+    result = citycover("compare", product, tmp_path)
+    assert result.code == 2 and "holds no landcover.tif" in result.err

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
+import shapely
 from affine import Affine
 from making import make_legend, make_record
 from numpy.typing import NDArray
@@ -50,3 +53,22 @@ def patchy(shape: tuple[int, int], classes: int = 5, seed: int = 0, scale: int =
     ids[speckle] = rng.integers(1, classes + 1, int(speckle.sum()))
     ids[: shape[0] // 5, : shape[1] // 5] = 0
     return ids
+
+
+def on_map(pixels: shapely.Geometry) -> shapely.Geometry:
+    """Pixel coordinates of the grid `UTM` as coordinates of its CRS."""
+    return shapely.transform(pixels, lambda xy: np.column_stack(UTM * (xy[:, 0], xy[:, 1])))
+
+
+def write_zones(
+    path: Path, zones: dict[str, Any], crs: str | None = "EPSG:32633", column: str = "name"
+) -> Path:
+    features = [
+        {"type": "Feature", "properties": {column: name}, "geometry": shapely.geometry.mapping(zone)}
+        for name, zone in zones.items()
+    ]
+    document: dict[str, Any] = {"type": "FeatureCollection", "features": features}
+    if crs:
+        document["crs"] = {"type": "name", "properties": {"name": crs}}
+    path.write_text(json.dumps(document))
+    return path

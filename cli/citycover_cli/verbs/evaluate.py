@@ -73,7 +73,8 @@ def run(
         merge=cast("Merge", merge),
     )
     if figure is not None:
-        from citycover.evaluate.figure import check_figure, write_matrix_figure
+        from citycover.draw.figure import check_figure
+        from citycover.evaluate.figure import write_matrix_figure
 
         check_figure(figure)
     with show_progress("comparing", 1.0, talk.silent) as progress:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterioWindow
 
 from citycover.classes.legend import Legend, read_legend
 from citycover.classes.raster import ClassRaster, Progress, count_ids, name_legends
 from citycover.classes.table import NO_CLASS, ClassTable
 from citycover.errors import ConfigError
-from citycover.files.gdal import brief_reason
 from citycover.geometry.areas import row_areas
 from citycover.geometry.grid import pixel_ground_size
 from citycover.geometry.window import Window
@@ -79,52 +75,67 @@ class SourceMap:
         return float(self.row_areas.max()) / UNIT
 
     def strips(self, rows: int | None = None, progress: Progress | None = None) -> Iterator[Strip]:
-        """The map from top to bottom.
-
-        Args:
-            rows: of a strip; None: about four million pixels.
-            progress: is told the share that is done.
+        """The map from top to bottom, in strips of so many rows (None: of about four million pixels).
 
         Raises:
-            ConfigError: a layer cannot be read, or holds ids that the legend does not have.
+            ConfigError: as `read`.
         """
-        table = ClassTable.onto(self.legend)
+        with self.opened() as opened:
+            for window in opened.windows(rows, progress):
+                yield opened.read(window)
+
+    @contextmanager
+    def opened(self, onto: GeoBox | None = None, table: ClassTable | None = None) -> Iterator[OpenMap]:
+        """The map, to be read.
+
+        Args:
+            onto: grid to see it on, by the nearest pixel; None: its own.
+            table: from its numbers to ranks; None: those of its legend.
+
+        Raises:
+            ConfigError: a layer cannot be opened, or is not of the same pixels.
+        """
         with ExitStack() as stack:
-            raster = stack.enter_context(ClassRaster(self.path))
-            confidence = None if self.confidence is None else self._open_confidence(stack)
-            for window in _windows(raster, rows, progress):
-                sure = None if confidence is None else confidence(window)
-                yield Strip(window, raster.read_ranks(window, table), sure)
-
-    def _open_confidence(self, stack: ExitStack) -> Callable[[Window], NDArray[np.uint8]]:
-        try:
-            dataset = stack.enter_context(rasterio.open(self.confidence))
-        except RasterioError as error:
-            raise ConfigError(f"{self.confidence} cannot be read: {brief_reason(error)}") from None
-        if dataset.shape != tuple(self.grid.shape):
-            raise ConfigError(
-                f"{self.confidence} has {dataset.shape} pixels, {self.path} {tuple(self.grid.shape)}: they "
-                "are not of one product; map again"
-            )
-
-        def read(window: Window) -> NDArray[np.uint8]:
-            where = RasterioWindow(window.col, window.row, window.width, window.height)
-            try:
-                values: NDArray[np.uint8] = dataset.read(1, window=where)
-            except RasterioError as error:
-                raise ConfigError(f"{self.confidence} cannot be read: {brief_reason(error)}") from None
-            return values
-
-        return read
+            classes = stack.enter_context(ClassRaster(self.path, onto=onto))
+            confidence = None
+            if self.confidence is not None:
+                confidence = stack.enter_context(ClassRaster(self.confidence, "layer", onto=onto))
+                if onto is None and confidence.grid.shape != classes.grid.shape:
+                    raise ConfigError(
+                        f"{self.confidence} and {self.path} have not the same pixels: they are not of one "
+                        "product; map again"
+                    )
+            yield OpenMap(classes, confidence, table or ClassTable.onto(self.legend))
 
 
-def _windows(raster: ClassRaster, rows: int | None, progress: Progress | None) -> Iterator[Window]:
-    if rows is None:
-        yield from raster.strips(progress=progress)
-        return
-    height, width = (int(n) for n in raster.grid.shape)
-    for row in range(0, height, rows):
-        yield Window(row, 0, min(rows, height - row), width)
+@dataclass(frozen=True)
+class OpenMap:
+    """A map whose files are open."""
+
+    classes: ClassRaster
+    confidence: ClassRaster | None
+    table: ClassTable
+
+    def windows(self, rows: int | None = None, progress: Progress | None = None) -> Iterator[Window]:
+        """Whole rows from top to bottom; see `SourceMap.strips`."""
+        if rows is None:
+            yield from self.classes.strips(progress=progress)
+            return
+        whole = self.classes.whole
+        for row in range(0, whole.height, rows):
+            yield Window(row, 0, min(rows, whole.height - row), whole.width)
+
+    def read(self, window: Window) -> Strip:
+        """What the map says there.
+
+        Raises:
+            ConfigError: a layer cannot be read, or holds ids that the table does not have.
+        """
+        sure = None
+        if self.confidence is not None:
+            steps, known = self.confidence.read(window)
+            sure = np.where(known, steps, 0).astype(np.uint8)
+        return Strip(window, self.classes.read_ranks(window, self.table), sure)
 
 
 def open_source(path: Path, legend: str | None = None) -> SourceMap:

@@ -9,23 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citycover.classes.legend import Legend
-from citycover.errors import ConfigError
+from citycover.draw.figure import check_figure, write_figure
 from citycover.evaluate.confusion import Confusion
-from citycover.files.atomic import write_atomic
-from citycover.files.failures import machine_errors
 
 _MOST_NUMBERS = 24
 """Classes up to which cells hold their number; more would not be legible."""
-
-
-def check_figure(path: Path) -> None:
-    """Raise ConfigError unless a figure can be written into such a file: before the work, not after it."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError:
-        raise ConfigError("a figure needs the plots extra: pip install 'citycover[plots]'") from None
-    if path.suffix.lower().lstrip(".") not in FigureCanvasAgg.get_supported_filetypes():
-        raise ConfigError(f"a figure is written as .png, .svg or .pdf; {path} ends in {path.suffix!r}")
 
 
 def write_matrix_figure(confusion: Confusion, legend: Legend, path: Path, title: str = "") -> None:
@@ -55,9 +43,7 @@ def write_matrix_figure(confusion: Confusion, legend: Legend, path: Path, title:
     _paint_edges(axes, [legend.classes[k].color for k in present])
     axes.set_title(title or _summary(confusion), fontsize=10, loc="left")
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
-    with machine_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda file: figure.savefig(file, format=path.suffix.lower().lstrip(".")))
+    write_figure(path, figure)
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from mapped import UTM, patchy, write_product
+from mapped import on_map, patchy, write_product, write_zones
 from pyproj import Transformer
 
 from citycover.derive.areas import zonal_areas
@@ -22,24 +22,6 @@ CLASSES = patchy((60, 80))
 def product(tmp_path: Path) -> Path:
     confidence = np.where(CLASSES > 0, 50 * CLASSES, 0).astype(np.uint8)
     return write_product(tmp_path / "product", CLASSES, confidence)
-
-
-def on_map(pixels: shapely.Geometry) -> shapely.Geometry:
-    return shapely.transform(pixels, lambda xy: np.column_stack(UTM * (xy[:, 0], xy[:, 1])))
-
-
-def write_zones(
-    path: Path, zones: dict[str, Any], crs: str | None = "EPSG:32633", column: str = "name"
-) -> Path:
-    features = [
-        {"type": "Feature", "properties": {column: name}, "geometry": shapely.geometry.mapping(zone)}
-        for name, zone in zones.items()
-    ]
-    document: dict[str, Any] = {"type": "FeatureCollection", "features": features}
-    if crs:
-        document["crs"] = {"type": "name", "properties": {"name": crs}}
-    path.write_text(json.dumps(document))
-    return path
 
 
 def test_the_whole_map_is_counted(product: Path) -> None:

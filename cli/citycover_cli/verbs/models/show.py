@@ -70,7 +70,7 @@ def _draw(name: str, figure: Path | None, text: bool) -> None:
     from citycover_models.catalogue.registry import find_preset
 
     if figure is not None:
-        from citycover.evaluate.figure import check_figure
+        from citycover.draw.figure import check_figure
 
         check_figure(figure)
     parts = parts_of(find_preset(name))
