@@ -67,7 +67,7 @@ def write_whole(path: Path, source: TileSource, grid: GeoBox, band: BandInfo) ->
     """Write a COG, and the names of its classes beside it, so that it is there wholly or not at all."""
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         draft = Path(folder) / path.name
-        write_cog(draft, source, grid, band)
+        write_cog(draft, [source], grid, [band])
         for name in (f"{path.name}.aux.xml", path.name):
             if (draft.parent / name).exists():
                 put_in_place(draft.parent / name, path.parent / name)
