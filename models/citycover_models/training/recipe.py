@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from citycover.errors import ConfigError
-from citycover.files.configs import config_names, config_path
+from citycover.files.configs import config_names, find_config
 from citycover.files.toml import read_toml
 from citycover_models.data.augment import Augment
 from citycover_models.data.sampling import Balance
@@ -124,14 +123,7 @@ def read_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     Raises:
         ConfigError: no such recipe, or a key or value that makes no sense.
     """
-    path = Path(name_or_file)
-    if str(name_or_file) in recipe_names():
-        path = config_path("recipes", f"{name_or_file}.toml")
-    elif path.suffix != ".toml" or not os.path.isfile(path):  # noqa: PTH113 - False for names that cannot be
-        raise ConfigError(
-            f"there is no recipe {str(name_or_file)[:200]!r}; built in: {', '.join(recipe_names())}; "
-            "give one of these or the path of a .toml file"
-        )
+    path = find_config("recipes", "recipe", name_or_file)
     data: dict[str, Any] = {"name": path.stem, **read_toml(path, "recipe")}
     for override in sorted(overrides, key=lambda o: not o.startswith(_METHOD)):  # it clears the others
         _set(data, override)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pydantic import (
 )
 
 from citycover.errors import ConfigError
-from citycover.files.configs import config_names, config_path
+from citycover.files.configs import config_names, find_builtin, find_config
 from citycover.files.toml import read_toml
 
 
@@ -174,10 +173,8 @@ def read_legend(name_or_file: str | Path) -> Legend:
     Raises:
         ConfigError: no such legend, or the file is not a valid one.
     """
-    path = Path(name_or_file)
-    if path.suffix == ".toml" and os.path.isfile(path):  # noqa: PTH113 - False for names that cannot be
-        return parse_legend(read_toml(path, "legend file"), path.stem)
-    return builtin_legend(str(name_or_file))
+    path = find_config("legends", "legend", name_or_file)
+    return parse_legend(read_toml(path, "legend file"), path.stem)
 
 
 def builtin_legend(name: str) -> Legend:
@@ -186,12 +183,7 @@ def builtin_legend(name: str) -> Legend:
     Raises:
         ConfigError: there is none of this name.
     """
-    if name not in legend_names():
-        raise ConfigError(
-            f"there is no legend {name[:200]!r}; built in: {', '.join(legend_names())}; "
-            "give one of these or the path of a .toml file"
-        )
-    return parse_legend(read_toml(config_path("legends", f"{name}.toml"), "legend file"), name)
+    return parse_legend(read_toml(find_builtin("legends", "legend", name), "legend file"), name)
 
 
 def legend_names() -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from citycover.product.finished import Finished
 from citycover.product.publish import publish
 from citycover.product.record import Product
 from citycover.read.open import open_readers
-from citycover.store.store import WorkingStore
+from citycover.store.store import WorkingStore, check_whole
 from citycover.store.work import WorkFolder
 
 
@@ -49,7 +49,7 @@ def run_job(
         done = compute_here(job, folder, watch, stages)
         release_memory()
     with WorkingStore.open(folder.work, job.engine.threads or 2) as store:
-        store.check_whole()
+        check_whole(store)
         seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
         read_inputs(folder.work).check()
         watch.publishing()

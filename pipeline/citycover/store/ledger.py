@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from citycover.files.atomic import sync_folder, write_atomic
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
-from citycover.store.shard import ShardSeal
+from citycover.store.shard import Layout, ShardSeal
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,48 @@ class BlockRecord:
             },
             counts={str(name): int(value) for name, value in data["counts"].items()},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The folder of entries; a file that is no whole entry of a block of the layout counts as nothing."""
+
+    folder: Path
+    layout: Layout
+    arrays: frozenset[str]
+    """Names of the arrays that an entry must have seals of."""
+
+    def path(self, index: tuple[int, int]) -> Path:
+        """The entry of a block (row, column)."""
+        return self.folder / f"{index[0]}_{index[1]}.json"
+
+    def add(self, record: BlockRecord) -> None:
+        """Enter a block, once its shards are on the disk."""
+        write_atomic(self.path(record.index), record.to_json())
+
+    def read(self) -> dict[tuple[int, int], BlockRecord]:
+        """All entries by (row, column)."""
+        records = {}
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                record = BlockRecord.from_json(path.read_text(encoding="utf-8"))
+                pixels = self.layout.block_window(record.index).pixels
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
+                continue
+            except (FileNotFoundError, IsADirectoryError):
+                continue
+            known = (self.path(record.index), pixels, self.arrays)
+            if (path, record.pixels, frozenset(record.shards)) == known:
+                records[record.index] = record
+        return records
+
+    def strike(self, indices: Iterable[tuple[int, int]]) -> None:
+        """Take blocks out again."""
+        struck = [self.path(index) for index in indices]
+        for path in struck:
+            path.unlink(missing_ok=True)
+        if struck:
+            sync_folder(self.folder)
 
 
 def hole_facts(hole: Hole) -> dict[str, Any]:

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citycover.errors import MachineError, ProductError
-from citycover.files.atomic import atomic_path, sync_folder, write_atomic
+from citycover.files.atomic import atomic_path, write_atomic
 from citycover.read.reader import Hole
-from citycover.store.ledger import BlockRecord
+from citycover.store.ledger import BlockRecord, Ledger
 from citycover.store.shard import (
     ArraySpec,
     Layout,
@@ -54,6 +54,7 @@ class WorkingStore:
         self.folder = folder
         self.layout = layout
         self.arrays = {spec.name: spec for spec in arrays}
+        self.ledger = Ledger(folder / "ledger", layout, frozenset(self.arrays))
         self._pool = ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="compress")
 
     @classmethod
@@ -83,7 +84,7 @@ class WorkingStore:
             write_atomic(path / "zarr.json", json.dumps(array_metadata(spec, layout), indent=1))
         group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
         write_atomic(folder / "store.zarr" / "zarr.json", json.dumps(group, indent=1))
-        (folder / "ledger").mkdir()
+        store.ledger.folder.mkdir()
         description = _describe(layout, arrays) | {"identity": dict(identity), "extra": dict(extra or {})}
         # Last, because it is what makes a folder a store.
         write_atomic(folder / "identity.json", json.dumps(description, indent=1))
@@ -167,16 +168,13 @@ class WorkingStore:
             ValueError: arrays, shapes or types are not those of the store; nothing was written.
         """
         window = self.layout.block_window(index)
-        found = {name: (values.dtype, values.shape) for name, values in arrays.items()}
-        pixels = (window.height, window.width)
-        wanted = {name: (np.dtype(np.uint8), spec.shape(pixels)) for name, spec in self.arrays.items()}
-        if found != wanted:
-            raise ValueError(f"block {index} takes {wanted}, got {found}")
-        seals = {name: self._write_shard(name, index, values) for name, values in arrays.items()}
-        record = BlockRecord(
-            index, window.pixels, dict(seconds or {}), tuple(holes), seals, dict(counts or {})
+        _check_arrays(
+            index, arrays, {n: a.shape((window.height, window.width)) for n, a in self.arrays.items()}
         )
-        write_atomic(self._entry_path(index), record.to_json())
+        seals = {name: self._write_shard(name, index, values) for name, values in arrays.items()}
+        self.ledger.add(
+            BlockRecord(index, window.pixels, dict(seconds or {}), tuple(holes), seals, dict(counts or {}))
+        )
 
     def _write_shard(self, name: str, index: tuple[int, int], values: NDArray[np.uint8]) -> ShardSeal:
         """One array of a block, wholly or not at all."""
@@ -187,23 +185,8 @@ class WorkingStore:
             return write_shard(file, values, spec, self.layout, self._pool)
 
     def finished(self) -> dict[tuple[int, int], BlockRecord]:
-        """Finished blocks by (row, column); files that are no whole entry of a block count as nothing.
-
-        Shards are not looked at: see `drop_damaged`.
-        """
-        records = {}
-        for path in sorted((self.folder / "ledger").glob("*.json")):
-            try:
-                record = BlockRecord.from_json(path.read_text(encoding="utf-8"))
-                pixels = self.layout.block_window(record.index).pixels
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
-                continue
-            except (FileNotFoundError, IsADirectoryError):
-                continue
-            known = (self._entry_path(record.index), pixels, set(self.arrays))
-            if (path, record.pixels, set(record.shards)) == known:
-                records[record.index] = record
-        return records
+        """Finished blocks by (row, column). Shards are not looked at: see `drop_damaged`."""
+        return self.ledger.read()
 
     def drop_damaged(self) -> tuple[tuple[int, int], ...]:
         """Strike blocks from the ledger whose shards are not those that were written; reads all of them.
@@ -213,37 +196,15 @@ class WorkingStore:
         """
         records = list(self.finished().values())
         whole = self._pool.map(self._is_whole, records)
-        damaged = [record.index for record, good in zip(records, whole, strict=True) if not good]
-        for index in damaged:
-            self._entry_path(index).unlink(missing_ok=True)
-        if damaged:
-            sync_folder(self.folder / "ledger")
-        return tuple(damaged)
-
-    def check_whole(self) -> None:
-        """Raise unless every block is finished, and its shards are those that were written.
-
-        Raises:
-            MachineError: some are not; they are struck from the ledger.
-        """
-        damaged = self.drop_damaged()
-        wanted = self.layout.blocks[0] * self.layout.blocks[1]
-        if missing := wanted - len(self.finished()):
-            named = f" ({damaged[0]} among them)" if damaged else ""
-            raise MachineError(
-                f"{missing} of {wanted} blocks in {self.folder} were damaged or lost on the disk{named}; "
-                "nothing was published; look at the disk and run the same command again: they are computed "
-                "anew"
-            )
+        damaged = tuple(record.index for record, good in zip(records, whole, strict=True) if not good)
+        self.ledger.strike(damaged)
+        return damaged
 
     def _is_whole(self, record: BlockRecord) -> bool:
         return all(
             ShardSeal.of(shard_path(self.array_path(name), self.arrays[name], record.index)) == seal
             for name, seal in record.shards.items()
         )
-
-    def _entry_path(self, index: tuple[int, int]) -> Path:
-        return self.folder / "ledger" / f"{index[0]}_{index[1]}.json"
 
     def close(self) -> None:
         """End the compressing threads."""
@@ -256,6 +217,31 @@ class WorkingStore:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_whole(store: WorkingStore) -> None:
+    """Raise unless every block is finished, and its shards are those that were written.
+
+    Raises:
+        MachineError: some are not; they are struck from the ledger.
+    """
+    damaged = store.drop_damaged()
+    wanted = store.layout.blocks[0] * store.layout.blocks[1]
+    if missing := wanted - len(store.finished()):
+        named = f" ({damaged[0]} among them)" if damaged else ""
+        raise MachineError(
+            f"{missing} of {wanted} blocks in {store.folder} were damaged or lost on the disk{named}; "
+            "nothing was published; look at the disk and run the same command again: they are computed anew"
+        )
+
+
+def _check_arrays(
+    index: tuple[int, int], arrays: Mapping[str, NDArray[np.uint8]], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    found = {name: (values.dtype, values.shape) for name, values in arrays.items()}
+    wanted = {name: (np.dtype(np.uint8), shape) for name, shape in shapes.items()}
+    if found != wanted:
+        raise ValueError(f"block {index} takes {wanted}, got {found}")
 
 
 def _describe(layout: Layout, arrays: Sequence[ArraySpec]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from strategies import holes
 
 from citycover.store.ledger import BlockRecord
+from citycover.store.shard import ShardSeal
 
 counts = st.dictionaries(st.text(), st.integers(0, 2**32 - 1), max_size=3)
 places = st.integers(0, 10**6)
@@ -17,7 +18,7 @@ records = st.builds(
     places,
     seconds=st.dictionaries(st.text(), st.floats(0, 1e9), max_size=3),
     holes=st.lists(holes(), max_size=3).map(tuple),
-    crc32=counts,
+    shards=st.dictionaries(st.text(), st.builds(ShardSeal, places, st.integers(0, 2**32 - 1)), max_size=3),
     counts=counts,
 )
 
