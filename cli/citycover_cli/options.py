@@ -125,6 +125,11 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished
 
 Compress = Annotated[str, typer.Option(help="Codec of the COGs: zstd, or deflate for old readers.")]
 
+Format = Annotated[
+    str,
+    typer.Option("--format", help="cog, or cog,zarr: one landcover.zarr of all layers beside the COGs."),
+]
+
 Restart = Annotated[bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")]
 
 VerifySeams = Annotated[
@@ -224,12 +229,14 @@ def engine(
 
 def product(
     compress: Compress = "zstd",
+    format_: Format = "cog",
     overwrite: Overwrite = False,
     restart: Restart = False,
     verify_seams: VerifySeams = False,
 ) -> request.ProductOptions:
     """The options of ProductOptions."""
-    return request.ProductOptions(compress, overwrite, restart, verify_seams)
+    formats = tuple(part.strip() for part in format_.split(","))
+    return request.ProductOptions(compress, formats, overwrite, restart, verify_seams)
 
 
 def labels(

@@ -14,6 +14,8 @@ from citycover.scene.trust import Trust
 
 COMPRESSIONS = ("zstd", "deflate")
 
+FORMATS = ("cog", "zarr")
+
 
 @dataclass(frozen=True, slots=True)
 class Imagery:
@@ -89,6 +91,8 @@ class ProductOptions:
 
     compress: str = "zstd"
     """Codec of the COGs: zstd, or deflate for old readers."""
+    formats: tuple[str, ...] = ("cog",)
+    """cog, and zarr for one `landcover.zarr` of all layers beside the COGs."""
     overwrite: bool = False
     """Replace a finished product."""
     restart: bool = False
@@ -100,6 +104,8 @@ class ProductOptions:
         """Raise ConfigError where no product is written so."""
         if self.compress not in COMPRESSIONS:
             raise ConfigError(f"--compress takes {', '.join(COMPRESSIONS)}; got {self.compress!r}")
+        if "cog" not in self.formats or not set(self.formats) <= set(FORMATS):
+            raise ConfigError(f"--format takes cog, or cog,zarr; got {','.join(self.formats)!r}")
 
 
 @dataclass(frozen=True, slots=True)

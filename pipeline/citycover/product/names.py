@@ -6,13 +6,16 @@ from pathlib import Path
 
 from citycover.plan.layers import LAYERS
 
+ZARR = "landcover.zarr"
+"""All layers in one store."""
+
 _RASTERS = tuple(layer.file for layer in LAYERS)
 
 PRODUCT_FILES = frozenset(
     {
         *_RASTERS,
         *(f"{name}.aux.xml" for name in _RASTERS),
-        "landcover.zarr",
+        ZARR,
         "run.json",
         "preview.png",
         "report.html",

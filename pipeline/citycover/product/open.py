@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
-from citycover.model.card import ModelCard
-from citycover.plan.layers import CLASSES, LAYERS, USUAL, Layer, layers_named
+from citycover.plan.layers import CLASSES, LAYERS, USUAL
+from citycover.product.dataset import as_dataset, grid_of_image
+from citycover.product.names import ZARR
 from citycover.product.record import read_record
 
 if TYPE_CHECKING:
@@ -37,17 +36,14 @@ def find_raster(path: Path) -> tuple[Path, Legend | None]:
 
 
 def open_product(folder: str | Path) -> xr.Dataset:
-    """Open the rasters of a product folder lazily, as `predict_array` gives them.
+    """Open the layers of a product folder lazily, as `predict_array` gives them: of its Zarr, or of its COGs.
 
-    Attributes: `run`, the content of run.json.
+    Attributes: `run`, the content of run.json as text.
 
     Raises:
         SceneError: the folder holds no finished product.
         ConfigError: its run.json cannot be read.
     """
-    import rioxarray
-    import xarray as xr
-
     folder = Path(folder)
     needed = (*(layer.file for layer in USUAL), "run.json")
     if missing := [name for name in needed if not (folder / name).is_file()]:
@@ -55,53 +51,28 @@ def open_product(folder: str | Path) -> xr.Dataset:
             f"{folder} holds no {' and no '.join(missing)}; give the folder that `citycover map` wrote, whole"
         )
     record = read_record(folder / "run.json")
+    maps, grid = _of_zarr(folder / ZARR) if (folder / ZARR).is_dir() else _of_cogs(folder)
+    return as_dataset(maps, grid, record.card).assign_attrs(run=record.to_json())
+
+
+def _of_cogs(folder: Path) -> tuple[dict[str, da.Array], GeoBox]:
+    """Layers by name, and their grid."""
+    import rioxarray
+    import xarray as xr
+
     maps = {}
     for layer in (layer for layer in LAYERS if (folder / layer.file).is_file()):
         raster = rioxarray.open_rasterio(folder / layer.file, chunks={"y": 2048, "x": 2048})
         assert isinstance(raster, xr.DataArray), "a COG of bands of one type is one array"
         maps[layer.name] = raster if layer.per_class else raster.squeeze("band", drop=True)
     grid = grid_of_image(maps[CLASSES.name])
-    dataset = as_dataset({name: raster.data for name, raster in maps.items()}, grid, record.card)
-    return dataset.assign_attrs(run=record.facts())
+    return {name: raster.data for name, raster in maps.items()}, grid
 
 
-def grid_of_image(image: xr.DataArray) -> GeoBox:
-    """The grid of an image that rioxarray knows."""
-    height, width = image.shape[-2:]
-    return GeoBox((height, width), image.rio.transform(), image.rio.crs)
-
-
-def as_dataset(maps: Mapping[str, da.Array], grid: GeoBox, card: ModelCard) -> xr.Dataset:
-    """Layers of a map, ([class,] y, x) by name, with what they mean and where they lie."""
+def _of_zarr(path: Path) -> tuple[dict[str, da.Array], GeoBox]:
+    """Layers by name, and their grid; a dask chunk is a shard."""
     import xarray as xr
-    from odc.geo.xr import xr_coords
 
-    legend, layers = card.legend, layers_named(maps)
-    plane = grid.dimensions
-    found = {
-        layer.name: (
-            ("class", *plane) if layer.per_class else plane, maps[layer.name], _attributes(layer, legend)
-        )
-        for layer in layers
-    }  # fmt: skip
-    dataset = xr.Dataset(found, coords=xr_coords(grid))
-    if any(layer.per_class for layer in layers):
-        ids = np.array(card.channels, dtype=np.uint8)
-        dataset = dataset.assign_coords({"class": ("class", ids, _flags(legend))})
-    return dataset.rename(dict(zip(plane, ("y", "x"), strict=True)))
-
-
-def _attributes(layer: Layer, legend: Legend) -> dict[str, Any]:
-    """CF attributes of a layer."""
-    found = {"_FillValue": layer.nodata_of(legend), "grid_mapping": "spatial_ref"}
-    if not layer.categorical:
-        return found | {"scale_factor": layer.scale, "long_name": layer.title}
-    return found | _flags(legend) | {"long_name": legend.title or legend.name}
-
-
-def _flags(legend: Legend) -> dict[str, Any]:
-    """CF attributes of numbers that are ids of a legend."""
-    return {
-        "flag_values": np.array(legend.ids, dtype=np.uint8),
-        "flag_meanings": " ".join(name.lower().replace(" ", "_") for name in legend.names),
-    }
+    found = xr.open_zarr(path, mask_and_scale=False, decode_coords="all")
+    grid = grid_of_image(found[CLASSES.name])
+    return {layer.name: found[layer.name].data for layer in LAYERS if layer.name in found}, grid

@@ -17,6 +17,8 @@ from citycover.plan.layers import CLASSES, Layer, layers_named
 from citycover.product.cog import CogInfo, Compression, write_cog
 from citycover.product.finished import Finished, versions
 from citycover.product.folder import publish_files
+from citycover.product.geozarr import write_zarr
+from citycover.product.names import ZARR
 from citycover.product.record import Product
 from citycover.product.stac import (
     ItemContent,
@@ -44,6 +46,7 @@ def publish(run: Finished, folder: WorkFolder) -> Product:
         legend = run.job.model.card.legend
         counts = {c.id: statistics.counts.get(c.id, 0) for c in legend.classes}
         shares = {c.name: counts[c.id] / statistics.valid for c in legend.classes if counts[c.id]}
+        files += _write_zarr(run, folder.staging)
         _write_preview(run, folder.staging, picture.result(), counts)
         files = [*files, describe_file(folder.staging / "preview.png", "Image beside map")]
         record = run.record(shares)
@@ -73,6 +76,15 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
         if layer.categorical:
             files.append(describe_file(path.with_name(f"{path.name}.aux.xml"), "Names of the classes"))
     return files, written[CLASSES.name].statistics[0]
+
+
+def _write_zarr(run: Finished, staging: Path) -> list[ProductFile]:
+    """All layers in one store, where that was asked for."""
+    if "zarr" not in run.request.product.formats:
+        return []
+    path = staging / ZARR
+    write_zarr(path, run.store, layers_named(run.store.arrays), run.plan.grid, run.job.model.card)
+    return [describe_file(path, "All layers")]
 
 
 def _bands(layer: Layer, run: Finished) -> list[BandInfo]:

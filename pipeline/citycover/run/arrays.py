@@ -41,7 +41,7 @@ from citycover.model.predictor import ModelPredictor
 from citycover.model.trusted import check_trusted
 from citycover.plan.layers import Layer, layers_of
 from citycover.plan.plan import Block, Plan
-from citycover.product.open import as_dataset, grid_of_image
+from citycover.product.dataset import as_dataset, grid_of_image
 from citycover.read.reader import Hole, Reader
 from citycover.scene.assemble import gsd_mismatch
 from citycover.scene.bands import SceneBand, name_bands

@@ -1,0 +1,73 @@
+"""Layers of a map as an xarray Dataset. xarray is imported by what gives datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from citycover.classes.legend import Legend
+from citycover.model.card import ModelCard
+from citycover.plan.layers import Layer, layers_named
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import xarray as xr
+
+
+def grid_of_image(image: xr.DataArray) -> GeoBox:
+    """The grid of an image that rioxarray knows."""
+    height, width = image.shape[-2:]
+    return GeoBox((height, width), image.rio.transform(), image.rio.crs)
+
+
+def as_dataset(maps: Mapping[str, da.Array], grid: GeoBox, card: ModelCard) -> xr.Dataset:
+    """Layers of a map, ([class,] y, x) by name, with what they mean and where they lie."""
+    layers = layers_named(maps)
+    found = coordinates_of(grid, card, banded=any(layer.per_class for layer in layers))
+    return found.assign(
+        {
+            layer.name: (
+                ("class", "y", "x") if layer.per_class else ("y", "x"),
+                maps[layer.name],
+                attributes_of(layer, card.legend),
+            )
+            for layer in layers
+        }
+    )
+
+
+def coordinates_of(grid: GeoBox, card: ModelCard, *, banded: bool) -> xr.Dataset:
+    """The coordinates of a map, at the centres of its pixels, without a layer yet.
+
+    Args:
+        grid: of the map.
+        card: of the network.
+        banded: whether there is a layer with a band for each class.
+    """
+    import xarray as xr
+    from odc.geo.xr import xr_coords
+
+    dataset = xr.Dataset(coords=xr_coords(grid)).rename(dict(zip(grid.dimensions, ("y", "x"), strict=True)))
+    if banded:
+        ids = np.array(card.channels, dtype=np.uint8)
+        dataset = dataset.assign_coords({"class": ("class", ids, _flags(card.legend))})
+    return dataset
+
+
+def attributes_of(layer: Layer, legend: Legend) -> dict[str, Any]:
+    """CF attributes of a layer."""
+    found = {"_FillValue": layer.nodata_of(legend), "grid_mapping": "spatial_ref"}
+    if not layer.categorical:
+        return found | {"scale_factor": layer.scale, "long_name": layer.title}
+    return found | _flags(legend) | {"long_name": legend.title or legend.name}
+
+
+def _flags(legend: Legend) -> dict[str, Any]:
+    """CF attributes of numbers that are ids of a legend."""
+    return {
+        "flag_values": np.array(legend.ids, dtype=np.uint8),
+        "flag_meanings": " ".join(name.lower().replace(" ", "_") for name in legend.names),
+    }
