@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 HELP = (
-    "", "map", "plan", "inspect", "models list", "models show", "models bench", "export", "import-weights",
-    "evaluate", "sample", "train", "synth", "demo",
+    "", "map", "sharpen", "plan", "inspect", "models list", "models show", "models bench", "export",
+    "import-weights", "evaluate", "sample", "train", "synth", "demo",
 )  # fmt: skip
 
 

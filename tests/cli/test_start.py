@@ -18,7 +18,7 @@ finally:
 """
 
 VERBS = (
-    (), ("map",), ("plan",), ("inspect",), ("models",), ("models", "list"), ("models", "show"),
+    (), ("map",), ("sharpen",), ("plan",), ("inspect",), ("models",), ("models", "list"), ("models", "show"),
     ("models", "bench"), ("export",), ("import-weights",), ("evaluate",), ("sample",), ("train",),
     ("synth",), ("demo",),
 )  # fmt: skip

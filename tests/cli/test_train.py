@@ -99,7 +99,13 @@ def test_the_demo_tells_the_whole_story(citycover, tmp_path: Path) -> None:
     assert result.code == 0, result.err
     story = json.loads(result.out)
     assert story["coarse_labels"]["miou"] > 0 and len(story["map"]["classes"]) == 6
-    for name in ("story.png", "training/model.pt", "product/landcover.tif", "city/truth.tif"):
+    for name in (
+        "story.png",
+        "product/training/model.pt",
+        "product/landcover.tif",
+        "product/sharpen.json",
+        "city/truth.tif",
+    ):
         assert (tmp_path / "demo" / name).is_file()
     again = citycover("demo", tmp_path / "demo", "--size", 256, *QUICK)
     assert again.code == 2 and "already holds" in again.err

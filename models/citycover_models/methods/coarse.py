@@ -14,6 +14,7 @@ from torch import Tensor
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
+from citycover_models.methods.beliefs import BlockConsistency, Em, ImplicitPosterior, Soft
 from citycover_models.methods.method import (
     BaseMethod,
     Branches,
@@ -143,9 +144,14 @@ class Nlat(_Selecting):
         )  # fmt: skip
 
 
-Method = Annotated[CrossEntropy | Plat | CasDva | C2F | Nlat, Field(discriminator="name")]
+Method = Annotated[
+    CrossEntropy | Plat | CasDva | C2F | Nlat | Soft | BlockConsistency | Em | ImplicitPosterior,
+    Field(discriminator="name"),
+]
 
-METHODS: tuple[type[BaseMethod], ...] = (CrossEntropy, Plat, CasDva, C2F, Nlat)
+METHODS: tuple[type[BaseMethod], ...] = (
+    CrossEntropy, Plat, CasDva, C2F, Nlat, Soft, BlockConsistency, Em, ImplicitPosterior,
+)  # fmt: skip
 
 # The type checker holds the networks to what the methods need.
 _branches: tuple[type[Branches], type[Branches], type[Branches]] = (Paraformer, VCNet, VHFParaNet)

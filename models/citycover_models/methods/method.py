@@ -79,9 +79,12 @@ class CrossEntropy(BaseMethod):
 
     def __call__(self, network: Learnable, batch: LabelledBatch, _moment: Moment) -> Tensor:
         """The loss of one batch."""
-        images = batch.images
-        heads = network.branches(images) if isinstance(network, Branches) else [network(images)]
-        return plain_loss(heads, batch)
+        return plain_loss(heads_of(network, batch.images), batch)
+
+
+def heads_of(network: Learnable, images: Tensor) -> Sequence[Tensor]:
+    """Logits of every head, each (n, channel, y, x)."""
+    return network.branches(images) if isinstance(network, Branches) else [network(images)]
 
 
 def plain_loss(heads: Sequence[Tensor], batch: LabelledBatch) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.data.batches import Batch
 from citycover_models.methods.learner import Learner
 from citycover_models.methods.method import Moment
@@ -41,7 +42,7 @@ class Trainee:
         network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._learner: nn.Module = Learner(network, recipe.method, class_weights).to(processes.device)
         if processes.world > 1:
-            idle = recipe.method.name == "ce"  # leaves alone what only another method uses: coarse heads
+            idle = recipe.method.needs is Learnable  # leaves alone what only other methods use: coarse heads
             self._learner = DistributedDataParallel(self._learner, find_unused_parameters=idle)
         self._optimiser = make_optimiser(recipe.optimiser, network)
         self._mean = running_mean(network, recipe.ema)
