@@ -229,14 +229,14 @@ def engine(
 
 def product(
     compress: Compress = "zstd",
-    format_: Format = "cog",
+    formats: Format = "cog",
     overwrite: Overwrite = False,
     restart: Restart = False,
     verify_seams: VerifySeams = False,
 ) -> request.ProductOptions:
     """The options of ProductOptions."""
-    formats = tuple(part.strip() for part in format_.split(","))
-    return request.ProductOptions(compress, formats, overwrite, restart, verify_seams)
+    kinds = tuple(part.strip() for part in formats.split(","))
+    return request.ProductOptions(compress, kinds, overwrite, restart, verify_seams)
 
 
 def labels(

@@ -25,9 +25,10 @@ def test_a_scene_becomes_a_product_on_its_own_grid(citycover, scene: Path, tmp_p
     out = tmp_path / "out"
     result = citycover("map", scene, "--out", out)
     assert result.code == 0, result.err
-    assert str(out / "preview.png") in result.out
+    assert str(out / "report.html") in result.out
     assert {p.name for p in out.iterdir()} == {
-        "landcover.tif", "landcover.tif.aux.xml", "confidence.tif", "item.json", "run.json", "preview.png",
+        "landcover.tif", "landcover.tif.aux.xml", "landcover.qml", "confidence.tif", "confidence.qml",
+        "item.json", "run.json", "preview.png", "report.html",
     }  # fmt: skip
     with rasterio.open(scene) as source, rasterio.open(out / "landcover.tif") as product:
         assert (product.crs, product.transform, product.shape) == (source.crs, source.transform, source.shape)

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 HELP = """Map a scene: imagery in, a finished land-cover product out.
 
-Writes landcover.tif and confidence.tif (COG), item.json (STAC), run.json (provenance and figures) and
-preview.png into DIR, and further layers where they are asked for. Started again on the folder of an
-unfinished run, it goes on where that one stopped.
+Writes landcover.tif and confidence.tif (COG), report.html (to look at), item.json (STAC), run.json
+(provenance and figures) and preview.png into DIR, and further layers where they are asked for. Started
+again on the folder of an unfinished run, it goes on where that one stopped.
 
 Exit codes: 0 done; 2 input or options; 3 done, but unreadable parts became nodata; 4 no space, memory or
 device; 5 finished before, and identical; 6 another run holds DIR; 130 / 143 stopped by a signal.
@@ -156,7 +156,7 @@ def print_summary(product: Product) -> None:
         ("product", str(product.folder)),
         ("files", "  ".join(sorted(path.name for path in product.files))),
         ("model", f"{record.given.model.name} on {machine.device}, {machine.precision}"),
-        ("evidence", _evidence(record)),
+        ("evidence", f"{record.standing}; {_evidence(record)}"),
         ("classes", shares or "no valid pixel"),
         ("time", f"{duration(timing.wall_s)}; forward {timing.forward_share:.0%} of the sweep"),
         ("stages (s)", stages),
@@ -173,5 +173,5 @@ def print_summary(product: Product) -> None:
         rows.append(("seams", f"{said} ({seams.pixels:,} px compared)"))
     if record.holes:
         rows.append(("holes", f"{len(record.holes)} unreadable parts are nodata; run.json lists them"))
-    rows.append(("look at", str(product.folder / "preview.png")))
+    rows.append(("look at", str(product.folder / "report.html")))
     print_table("done", rows)

@@ -40,6 +40,11 @@ class Layer:
     """A band for each class of the network, in its order."""
 
     @property
+    def style(self) -> str:
+        """Of the style in which QGIS shows its raster."""
+        return self.file.replace(".tif", ".qml")
+
+    @property
     def categorical(self) -> bool:
         """Whether the numbers are ids of the legend."""
         return self.nodata is None

@@ -15,6 +15,7 @@ PRODUCT_FILES = frozenset(
     {
         *_RASTERS,
         *(f"{name}.aux.xml" for name in _RASTERS),
+        *(layer.style for layer in LAYERS),
         ZARR,
         "run.json",
         "preview.png",

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from citycover.draw.preview import PreviewInput, write_preview
 from citycover.files.atomic import write_atomic
+from citycover.geometry.grid import crs_of, pixel_ground_size
 from citycover.geometry.window import Window
 from citycover.plan.fit import MAX_BLOCK_WIDTH
-from citycover.plan.layers import CLASSES, Layer, layers_named
+from citycover.plan.layers import CLASSES, CONFIDENCE, Layer, layers_named
 from citycover.product.cog import CogInfo, Compression, write_cog
 from citycover.product.finished import Finished, versions
 from citycover.product.folder import publish_files
 from citycover.product.geozarr import write_zarr
 from citycover.product.names import ZARR
-from citycover.product.record import Product
+from citycover.product.qml import write_style
+from citycover.product.record import Product, RunRecord
+from citycover.product.shown import Shown
 from citycover.product.stac import (
     ItemContent,
     ModelSource,
@@ -37,8 +42,14 @@ from citycover.version import __version__
 _PREVIEW_SIDE = 1000
 
 
-def publish(run: Finished, folder: WorkFolder) -> Product:
-    """Write every file of the product beside the store, then rename them into the folder."""
+def publish(run: Finished, folder: WorkFolder, write_report: Callable[[Path, Shown], None]) -> Product:
+    """Write every file of the product beside the store, then rename them into the folder.
+
+    Args:
+        run: every block is in the store.
+        folder: held.
+        write_report: writes the page that shows the product.
+    """
     folder.check_held()
     with run.stages.time("publish"), ThreadPoolExecutor(1, thread_name_prefix="picture") as pool:
         picture = pool.submit(_read_picture, run)  # while the rasters are written
@@ -47,9 +58,12 @@ def publish(run: Finished, folder: WorkFolder) -> Product:
         counts = {c.id: statistics.counts.get(c.id, 0) for c in legend.classes}
         shares = {c.name: counts[c.id] / statistics.valid for c in legend.classes if counts[c.id]}
         files += _write_zarr(run, folder.staging)
-        _write_preview(run, folder.staging, picture.result(), counts)
-        files = [*files, describe_file(folder.staging / "preview.png", "Image beside map")]
         record = run.record(shares)
+        shown = _shown(run, folder.staging, picture.result(), counts, record)
+        _write_preview(folder.staging / "preview.png", shown)
+        files.append(describe_file(folder.staging / "preview.png", "Image beside map"))
+        write_report(folder.staging / "report.html", shown)
+        files.append(describe_file(folder.staging / "report.html", "The product to look at"))
         write_atomic(folder.staging / "run.json", record.to_json())
         files.append(describe_file(folder.staging / "run.json", "Provenance and figures of the run"))
         write_item(folder.staging / "item.json", _item(run, files))
@@ -73,6 +87,8 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
     for layer in layers:
         path = staging / layer.file
         files.append(describe_cog(path, bands[layer.name], written[layer.name], layer.title))
+        write_style(staging / layer.style, layer, run.job.model.card.legend)
+        files.append(describe_file(staging / layer.style, "Style for QGIS"))
         if layer.categorical:
             files.append(describe_file(path.with_name(f"{path.name}.aux.xml"), "Names of the classes"))
     return files, written[CLASSES.name].statistics[0]
@@ -121,27 +137,54 @@ def _read_picture(run: Finished) -> Picture:
     return read_picture(run.job.scene, part, _PREVIEW_SIDE)
 
 
-def _write_preview(run: Finished, staging: Path, picture: Picture, counts: Mapping[int, int]) -> None:
-    """The image beside the map."""
+def _shown(
+    run: Finished, staging: Path, picture: Picture, counts: Mapping[int, int], record: RunRecord
+) -> Shown:
+    """What picture and page show: the image, and the rasters of the same place as small."""
     plan, scene = run.plan, run.job.scene
     part = Window(*plan.origin, plan.y.size, plan.x.size)
-    shown = picture.part.shift(-plan.origin[0], -plan.origin[1])
+    place = picture.part.shift(-plan.origin[0], -plan.origin[1])
     scale = float(plan.scale)
-    window = rasterio.windows.Window(*(v * scale for v in (shown.col, shown.row, shown.width, shown.height)))
-    with rasterio.open(staging / CLASSES.file) as dataset:
-        classes = dataset.read(1, window=window, out_shape=picture.valid.shape)
-    cropped = shown.pixels < part.pixels
-    given = PreviewInput(
+    window = rasterio.windows.Window(*(v * scale for v in (place.col, place.row, place.width, place.height)))
+
+    def small(layer: Layer) -> NDArray[np.uint8]:
+        with rasterio.open(staging / layer.file) as dataset:
+            pixels: NDArray[np.uint8] = dataset.read(1, window=window, out_shape=picture.valid.shape)
+        return pixels
+
+    height, width = pixel_ground_size(plan.grid)
+    crs = crs_of(plan.grid)
+    return Shown(
+        title=Path(scene.groups[0].bands[0].path).name,
+        record=record,
         image=picture.values,
         valid=picture.valid,
-        classes=classes,
-        legend=run.job.model.card.legend,
-        title=Path(scene.groups[0].bands[0].path).name,
-        subtitle=f"{run.job.model.card.name}, {run.evidence}{', the middle of the scene' if cropped else ''}",
-        counts=None if cropped else counts,
+        classes=small(CLASSES),
+        confidence=small(CONFIDENCE),
         metres=scene.gsd * picture.part.width / picture.valid.shape[1],
+        cropped=place.pixels < part.pixels,
+        counts=counts,
+        pixel_area=height * width,
+        shape=plan.shape,
+        crs=":".join(crs.to_authority() or (crs.name,)),
     )
-    write_preview(staging / "preview.png", given)
+
+
+def _write_preview(path: Path, shown: Shown) -> None:
+    """The image beside the map."""
+    record = shown.record
+    cropped = ", the middle of the scene" if shown.cropped else ""
+    given = PreviewInput(
+        image=shown.image,
+        valid=shown.valid,
+        classes=shown.classes,
+        legend=record.legend,
+        title=shown.title,
+        subtitle=f"{record.given.model.name}, {record.standing}, {record.evidence}{cropped}",
+        counts=None if shown.cropped else shown.counts,
+        metres=shown.metres,
+    )
+    write_preview(path, given)
 
 
 def _item(run: Finished, files: list[ProductFile]) -> ItemContent:

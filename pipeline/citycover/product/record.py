@@ -179,6 +179,13 @@ class RunRecord:
         return evidence_words(self.labels is not None)
 
     @property
+    def standing(self) -> Literal["random weights", "built-in colour rules", "trained model"]:
+        """What kind of model made the map."""
+        if self.card.untrained:
+            return "random weights"
+        return "built-in colour rules" if self.card.name.startswith("spectral-") else "trained model"
+
+    @property
     def legend(self) -> Legend:
         """Of the map."""
         return Legend.model_validate(self.given.card["legend"])

@@ -21,6 +21,7 @@ from citycover.product.finished import Finished
 from citycover.product.publish import publish
 from citycover.product.record import Product
 from citycover.read.open import open_readers
+from citycover.show.report import write_report
 from citycover.store.store import WorkingStore, check_whole
 from citycover.store.work import WorkFolder
 
@@ -68,7 +69,7 @@ def run_job(
             workers=done.workers,
             worker_peak_rss=done.peak_rss,
         )
-        return publish(finished, folder)
+        return publish(finished, folder, write_report)
 
 
 def _verify(job: Job, done: Computed, store: WorkingStore, stages: Stages, stop: threading.Event) -> Seams:

@@ -45,7 +45,8 @@ def test_a_new_row_goes_from_the_sweep_to_the_product(
         monkeypatch.setattr(f"citycover.{place}", rows)
     monkeypatch.setattr(
         "citycover.product.folder.PRODUCT_FILES",
-        {layer.file for layer in rows} | {"landcover.tif.aux.xml", "run.json", "preview.png", "item.json"},
+        {name for layer in rows for name in (layer.file, layer.style)}
+        | {"landcover.tif.aux.xml", "run.json", "preview.png", "report.html", "item.json"},
     )
     imagery = citycover.Imagery((str(tmp_path / "image.tif"),))
     engine = citycover.EngineOptions(window=160, precision="fp32")
