@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from citycover.errors import FinishedError, ProductError
 from citycover.job.job import Job
+from citycover.product.names import ZARR
 from citycover.product.record import Given, read_record
 
 
-def refuse_finished(out: Path, job: Job) -> NoReturn:
-    """Say of the finished product in a folder whether a run of the job would give it once more.
+def refuse_finished(out: Path, job: Job, formats: Collection[str] = ("cog",)) -> NoReturn:
+    """Say of the finished product in a folder whether a run of the job would give it once more, in `formats`.
 
     Raises:
         FinishedError: it would, pixel for pixel.
         ProductError: it would not, or the product does not say what it is.
     """
     record = read_record(out / "run.json")
-    if different := differences(job, record.given):
+    lacking = ("format",) if "zarr" in formats and not (out / ZARR).exists() else ()
+    if different := (*differences(job, record.given), *lacking):
         raise ProductError(
             f"{out} holds a finished product that differs from this one in: {', '.join(different)}; give "
             "--overwrite to replace it, or choose another --out"

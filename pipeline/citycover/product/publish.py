@@ -66,7 +66,7 @@ def publish(run: Finished, folder: WorkFolder, write_report: Callable[[Path, Sho
         files.append(describe_file(folder.staging / "report.html", "The product to look at"))
         write_atomic(folder.staging / "run.json", record.to_json())
         files.append(describe_file(folder.staging / "run.json", "Provenance and figures of the run"))
-        write_item(folder.staging / "item.json", _item(run, files))
+        write_item(folder.staging / "item.json", _item(run, files, record.standing))
         paths = publish_files(folder)
     return Product(folder.out, paths, record)
 
@@ -187,7 +187,7 @@ def _write_preview(path: Path, shown: Shown) -> None:
     write_preview(path, given)
 
 
-def _item(run: Finished, files: list[ProductFile]) -> ItemContent:
+def _item(run: Finished, files: list[ProductFile], kind: str) -> ItemContent:
     card = run.job.model.card
     scene = run.job.scene
     name = Path(scene.groups[0].bands[0].path).stem
@@ -198,7 +198,7 @@ def _item(run: Finished, files: list[ProductFile]) -> ItemContent:
         created=datetime.now(UTC),
         scene_time=scene.time,
         inputs=tuple(dict.fromkeys(band.path for group in scene.groups for band in group.bands)),
-        model=ModelSource(card.name, card.version, str(run.job.model.path), run.job.model.sha256),
+        model=ModelSource(card.name, card.version, str(run.job.model.path), run.job.model.sha256, kind),
         files=tuple(files),
         software=versions(),
         labels=tuple(str(sheet.path) for sheet in run.job.labels.sheets) if run.job.labels else (),

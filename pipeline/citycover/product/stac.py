@@ -78,6 +78,8 @@ class ModelSource:
     """Where its file is, or another URI that names it."""
     sha256: str
     """Of the model file."""
+    kind: str = "trained model"
+    """What it is: a trained model, built-in colour rules, random weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,11 @@ def make_item(content: ItemContent) -> pystac.Item:
         "processing:level": "L4",
         "citycover:datetime_source": "processing" if taken is None else "acquisition",
         "citycover:evidence": content.evidence,
-        "citycover:model": {"name": content.model.name, "version": content.model.version},
+        "citycover:model": {
+            "name": content.model.name,
+            "version": content.model.version,
+            "kind": content.model.kind,
+        },
     }
     if content.lineage:
         properties["processing:lineage"] = content.lineage

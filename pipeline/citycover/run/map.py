@@ -45,7 +45,7 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
             request.layers,
         )
         if finished:
-            refuse_finished(request.out, job)
+            refuse_finished(request.out, job, request.product.formats)
         if request.imagery.nodata is None and (warning := warn_of_collar(job.scene)):
             logger.warning(warning)
         from citycover.run.job import run_job  # torch is imported here, after everything cheap has passed

@@ -127,7 +127,7 @@ def _pictures(shown: Shown) -> str:
     chart = _png(colorize(shown.classes, legend), seen)
     width = shown.classes.shape[1]
     length = round_length(0.3 * width * shown.metres)
-    share = 100 * length / (width * shown.metres)
+    share = length / (width * shown.metres)
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     cropped = "; the middle of the scene is shown" if shown.cropped else ""
     chips = _key((one.color, one.name) for one in legend.classes if shown.counts.get(one.id))
@@ -139,7 +139,7 @@ def _pictures(shown: Shown) -> str:
         '<span class="tag right">map</span></div>'
         '<input type="range" min="0" max="100" value="50" data-of="swipe" '
         'aria-label="How much of the image is shown"/>'
-        f'<div class="scale" style="width:{share:.3g}%"></div><figcaption>{text}{cropped}</figcaption>'
+        f'<div class="scale" style="--share:{share:.3g}"></div><figcaption>{text}{cropped}</figcaption>'
         f"</figure><p>{chips}</p></section>"
     )
 

@@ -49,7 +49,7 @@ CONTENT = ItemContent(
     created=datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC),
     scene_time="2025-07-01T10:20:30Z",
     inputs=("/data/scene.tif", "https://example.org/b.tif"),
-    model=ModelSource("spectral-rgb", "1", "models/spectral-rgb.pt", "ab" * 32),
+    model=ModelSource("spectral-rgb", "1", "models/spectral-rgb.pt", "ab" * 32, "built-in colour rules"),
     files=(
         ProductFile("landcover.tif", "Land cover", 10, "cd" * 32, (BAND,), (STATISTICS,)),
         ProductFile(
@@ -80,6 +80,7 @@ def test_a_product_is_a_valid_item_that_says_everything(validator: JsonSchemaSTA
     assert (properties["proj:code"], properties["proj:shape"]) == ("EPSG:32633", [30, 40])
     assert properties["proj:bbox"] == [500_000, 5_799_940, 500_080, 5_800_000]
     assert properties["proj:transform"] == [2, 0, 500_000, 0, -2, 5_800_000]
+    assert properties["citycover:model"]["kind"] == "built-in colour rules"
     landcover = data["assets"]["landcover"]
     assert landcover["file:checksum"] == "1220" + "cd" * 32
     water, wood, nothing = landcover["classification:classes"]

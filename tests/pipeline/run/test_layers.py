@@ -144,6 +144,9 @@ def test_a_finished_product_of_other_layers_is_another_product(mapped: Path) -> 
         map_scene(ask(mapped, "out"))
     with pytest.raises(ProductError, match="differs from this one in: layers"):
         map_scene(dataclasses.replace(ask(mapped, "out"), layers=()))
+    both = citycover.ProductOptions(formats=("cog", "zarr"))
+    with pytest.raises(ProductError, match="differs from this one in: format"):
+        map_scene(dataclasses.replace(ask(mapped, "out"), product=both))
 
 
 def test_a_lazy_map_has_all_layers(mapped: Path) -> None:
