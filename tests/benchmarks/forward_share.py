@@ -22,7 +22,7 @@ from citycover.machine.memory import tune_allocator
 HERE = Path(__file__).resolve().parent
 
 
-def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
+def pure_forward(scene: str, model: str, precision: str, _layers: str) -> dict[str, float]:
     """Seconds for as many windows as the plan has, on real pixels that lie in memory."""
     import time
 
@@ -52,14 +52,18 @@ def pure_forward(scene: str, model: str, precision: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - begin, "windows": plan.windows}
 
 
-def whole_map(scene: str, model: str, precision: str) -> dict[str, float]:
+def whole_map(scene: str, model: str, precision: str, layers: str) -> dict[str, float]:
     """Figures of a real run."""
     from citycover.job.request import EngineOptions, Imagery, MapRequest
     from citycover.run.map import map_scene
 
     with tempfile.TemporaryDirectory() as folder:
         request = MapRequest(
-            Imagery((scene,)), Path(folder) / "out", model, engine=EngineOptions(precision=precision)
+            Imagery((scene,)),
+            Path(folder) / "out",
+            model,
+            engine=EngineOptions(precision=precision),
+            layers=tuple(filter(None, layers.split(","))),
         )
         run = map_scene(request).run.facts()
     keys = ("sweep_s", "wall_s", "forward_share", "redundancy", "peak_rss_bytes", "pixels")
@@ -80,13 +84,14 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "citycover-bench")
-    parser.add_argument("--inner", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--layers", default="", help="layers on request, e.g. probabilities,entropy")
+    parser.add_argument("--inner", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
     tune_allocator()
     if given.inner:
-        mode, scene, model, precision = given.inner
+        mode, scene, model, precision, layers = given.inner
         run = pure_forward if mode == "forward" else whole_map
-        print(json.dumps(run(scene, model, precision)))
+        print(json.dumps(run(scene, model, precision, layers)))
         return
     sys.path.insert(0, str(HERE))
     from material import write_network, write_scene
@@ -104,8 +109,8 @@ def main() -> None:
     model, scene = str(path), str(write_scene(given.folder, given.size, bands))
     alone, sweeps = [], []
     for _ in range(given.runs):
-        alone.append(in_a_process("forward", scene, model, given.precision))
-        sweeps.append(in_a_process("map", scene, model, given.precision))
+        alone.append(in_a_process("forward", scene, model, given.precision, given.layers))
+        sweeps.append(in_a_process("map", scene, model, given.precision, given.layers))
     pure = statistics.median(a["seconds"] for a in alone)
     sweep = statistics.median(s["sweep_s"] for s in sweeps)
     middle = sorted(sweeps, key=lambda s: s["sweep_s"])[len(sweeps) // 2]
@@ -118,6 +123,7 @@ def main() -> None:
     print(f"| start and publish / wall | {1 - middle['sweep_s'] / middle['wall_s']:.3f} |")
     print(f"| redundancy | {middle['redundancy']:.3f} |")
     print(f"| peak resident memory | {middle['peak_rss_bytes'] / 2**20:.0f} MiB |")
+    print(f"| wall | {middle['wall_s']:.1f} s |")
     print(f"| unique Mpx/s | {middle['pixels'] / 1e6 / middle['wall_s']:.2f} |")
     print("stages:", middle["stages"], "beside:", middle["beside"])
 
