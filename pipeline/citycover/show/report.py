@@ -21,11 +21,15 @@ from PIL import Image
 
 from citycover.draw.colours import colorize, stretch
 from citycover.draw.parts import round_length
+from citycover.draw.preview import decimation
 from citycover.files.atomic import write_atomic
 from citycover.product.record import RunRecord
 from citycover.product.shown import Shown
 
 _BINS = 20
+
+_SMALL_SIDE = 500
+"""Most pixels of a picture that takes half of the page."""
 
 _LOW = 0.5
 """Probability below which a pixel counts as not confident."""
@@ -174,7 +178,8 @@ def _confidence(shown: Shown) -> str:
     """Where the map is unsure, and how often."""
     seen = shown.confidence > 0
     values = shown.confidence[seen] / 255
-    picture = _png(_ramped(shown.confidence), seen)
+    step = decimation(seen.shape, _SMALL_SIDE)
+    picture = _png(_ramped(shown.confidence[::step, ::step]), seen[::step, ::step])
     low = f"{(values < _LOW).mean():.1%}" if values.size else "None"
     said = f"{low} of the pixels shown have a probability below {_LOW:.0%}."
     return (
