@@ -28,6 +28,9 @@ from citycover.product.shown import Shown
 
 _BINS = 20
 
+_LINES = 40
+"""Most holes and warnings that are spelled out."""
+
 _SMALL_SIDE = 500
 """Most pixels of a picture that takes half of the page."""
 
@@ -253,7 +256,9 @@ def _gaps(record: RunRecord) -> str:
         f"{hole.window.col} of {hole.path}: {hole.reason}"
         for hole in record.holes
     ]
-    lines += record.warnings
+    lines = [*record.warnings, *lines]
+    if len(lines) > _LINES:
+        lines = [*lines[:_LINES], f"and {len(lines) - _LINES:,} more: run.json lists them"]
     if not lines:
         return "<section><h2>Holes and warnings</h2><p>None.</p></section>"
     return f"<section><h2>Holes and warnings</h2>{_listed(lines)}</section>"

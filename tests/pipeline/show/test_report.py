@@ -83,6 +83,12 @@ def test_names_of_files_classes_and_words_of_others_are_text() -> None:
     assert text_of(page).count("alert('x')") >= 7 and "<script>alert" not in page
 
 
+def test_a_thousand_holes_do_not_fill_the_page() -> None:
+    holes = tuple(Hole(Window(row, 0, 1, 1), "scene.tif", "broken") for row in range(1000))
+    text = text_of(report_page(show(make_record(LEGEND, holes=holes, warnings=("mind the gap",)))))
+    assert text.count("Unreadable") == 39 and "and 961 more" in text and "mind the gap" in text
+
+
 def test_areas_are_those_of_the_counts() -> None:
     rows = [" ".join("".join(row.itertext()) for row in tr) for tr in parse(report_page(show())).iter("tr")]
     assert rows[1].split() == ["water", "&", "ice", "75.0", "%", "0.12", "1,200"]
