@@ -152,6 +152,12 @@ def map_case(case: Case, model: Path, out: Path, *, labels: bool) -> Path:
     return out
 
 
+def _trust(record: dict[str, Any]) -> dict[str, Any]:
+    """How noisy the labels were taken for; nothing of a map without them."""
+    labels = record.get("labels") or {}
+    return {"eta": round(1 - labels["trust"], 4)} if "trust" in labels else {}
+
+
 def _bands(case: Case) -> tuple[str, ...]:
     return ("--bands", ",".join(case.bands)) if case.bands else ()
 
@@ -191,7 +197,7 @@ def run(cell: Cell, case: Case, work: Path, *, references: bool = False) -> list
         for output, labels in (("network", False), ("network + labels", True)):
             product = map_case(case, model, Path(folder) / output.replace(" ", ""), labels=labels)
             record = json.loads((product / "run.json").read_text())
-            note(output, *read_product(product, ground), **said, labels_record=record.get("labels"))
+            note(output, *read_product(product, ground), **said, **_trust(record))
     if references:
         ranks, sure = boosted(case, ground, cell.seed)
         note("boosting + labels", ranks, sure)
@@ -277,7 +283,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
         by[key][row["output"]][row["seed"]] = row
     head = ("case", "labels are", "seeds", "labels", "bilinear", "network", "network + labels",
             "gain (worst seed)", "big classes", "accuracy", "near edges", "ECE: network",
-            "ECE: + labels")  # fmt: skip
+            "ECE: + labels", "labels contradicted")  # fmt: skip
     for setting in dict.fromkeys(key[:3] for key in by):
         recipe, method, steps = setting
         how = "its own method" if method == "own" else "plain cross-entropy" if method == "ce" else method
@@ -310,6 +316,7 @@ def _case_row(key: tuple[Any, ...], outputs: dict[str, dict[int, dict[str, Any]]
             f"{100 * statistics.mean(gains):+.1f} ({100 * min(gains):+.1f})",
             both("big"), both("accuracy"), both("edge"),
             _points(outputs["network"], "ece", seeds), _points(outputs["network + labels"], "ece", seeds),
+            _points(outputs["network + labels"], "eta", seeds),
         ]
     )  # fmt: skip
 
@@ -336,7 +343,7 @@ def _points(
     rows: dict[int, dict[str, Any]], column: str, seeds: Sequence[int], *, spread: bool = True
 ) -> str:
     """Mean and standard deviation over seeds, in per cent."""
-    values = [100 * rows[s][column] for s in seeds if rows[s][column] is not None]
+    values = [100 * rows[s][column] for s in seeds if rows[s].get(column) is not None]
     if not values:
         return "-"
     mean = statistics.mean(values)
