@@ -59,6 +59,7 @@ def run(
     options.check_choice("--merge", merge, ("first", "last"))
     from citycover.evaluate.evaluate import evaluate
     from citycover.evaluate.request import EvaluationRequest
+    from citycover.files.output import write_output
 
     request = EvaluationRequest(
         mapped=map_,
@@ -81,7 +82,7 @@ def run(
         evaluation = evaluate(request, progress.update)
     report = {"map": str(map_), "truth": str(truth)} | evaluation.report()
     if output is not None:
-        _write(output, report)
+        write_output(output, json.dumps(report, indent=1, allow_nan=False) + "\n")
     if figure is not None:
         write_matrix_figure(evaluation.confusion, evaluation.legend, figure)
     if talk.as_json:
@@ -154,12 +155,3 @@ def _pm(estimate: Any) -> str:
 
 def _hectares(estimate: Any) -> str:
     return " ± ".join("-" if math.isnan(n) else f"{n:,.2f}" for n in (estimate.value, estimate.margin))
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
-    from citycover.files.atomic import write_atomic
-    from citycover.files.failures import machine_errors
-
-    with machine_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(report, indent=1, allow_nan=False) + "\n")

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from citycover_cli import options
-from citycover_cli.logs import logger
 from citycover_cli.output import print_json, print_table
 from citycover_cli.progress import show_progress
 from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
-    from citycover.classes.legend import Legend
     from citycover.evaluate.sample import Allocation
 
 HELP = """Draw a stratified random sample of a map's pixels, for `evaluate` to judge it by."""
@@ -48,61 +46,31 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
-    from citycover.errors import ConfigError
-    from citycover.evaluate.estimate import sample_size
-    from citycover.evaluate.points import check_ending, write_sample
-    from citycover.evaluate.request import resolve_map
-    from citycover.evaluate.sample import ALLOCATIONS, count_strata, draw_sample, limits
+    from citycover.evaluate.sample import ALLOCATIONS
+    from citycover.evaluate.sampling import SampleRequest, sample_map
 
-    options.check_choice("--allocation", allocation, ALLOCATIONS)
     options.check_choice("--strata", strata, ("class",))
-    check_ending(output)
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output} exists, and may hold someone's work; choose another -o, or --overwrite")
-    side = resolve_map(map_, map_legend)
-    expected = _expected(expect, side.legend)
-    with show_progress("counting pixels", 1.0, talk.silent) as progress:
-        pixels = count_strata(side.path, side.legend, progress.update)
-    how = cast("Allocation", allocation)
-    if points is None:
-        total = sum(pixels.values())
-        shares, accuracies = [n / total for n in pixels.values()], [expected[id_] for id_ in pixels]
-        computed = sample_size(shares, accuracies, standard_error)
-        least, most = limits(pixels, how)
-        points = max(least, min(most, computed))
-        if points != computed:
-            logger.warning(
-                "that standard error takes %d points; strata take %d to %d, so %d are drawn",
-                computed, least, most, points,
-            )  # fmt: skip
-    with show_progress("drawing points", 1.0, talk.silent) as progress:
-        sample = draw_sample(side.path, side.legend, pixels, points, how, seed, progress.update)
-    write_sample(sample, output)
-    names = dict(zip(side.legend.ids, side.legend.names, strict=True))
+    request = SampleRequest(
+        mapped=map_,
+        output=output,
+        points=points,
+        allocation=cast("Allocation", options.check_choice("--allocation", allocation, ALLOCATIONS)),
+        standard_error=standard_error,
+        expected=expect,
+        map_legend=map_legend,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    with show_progress("sampling", 1.0, talk.silent) as progress:
+        sample = sample_map(request, lambda what, share: progress.update(share, what))
+    names = dict(zip(sample.legend.ids, sample.legend.names, strict=True))
     facts = [
-        {"id": id_, "name": names[id_], "points": n, "pixels": pixels[id_]}
+        {"id": id_, "name": names[id_], "points": n, "pixels": sample.pixels[id_]}
         for id_, n in sample.allocation.items()
     ]
+    drawn = len(sample.strata)
     if talk.as_json:
-        print_json({"points": points, "seed": seed, "output": str(output), "strata": facts})
+        print_json({"points": drawn, "seed": seed, "output": str(output), "strata": facts})
     elif not talk.quiet:
         rows = [(str(f["name"]), f"{f['points']} points of {f['pixels']:,} pixels") for f in facts]
-        print_table(f"{points} points in {output}; fill in `class`, then: citycover evaluate", rows)
-
-
-def _expected(text: str, legend: Legend) -> dict[int, float]:
-    """Class id -> user's accuracy."""
-    from citycover.errors import ConfigError
-
-    expected = dict.fromkeys(legend.ids, 0.8)
-    parts = [part.rpartition("=") for part in text.split(",")]
-    try:
-        for _, _, value in (part for part in parts if not part[1]):
-            expected = dict.fromkeys(legend.ids, float(value))
-        for id_, _, value in (part for part in parts if part[1]):
-            if int(id_) not in expected:
-                raise ConfigError(f"--expect names class {id_}, legend {legend.name!r} has {legend.ids}")
-            expected[int(id_)] = float(value)
-    except ValueError:
-        raise ConfigError(f"--expect takes a share, or shares by class id: 0.8,3=0.6; got {text!r}") from None
-    return expected
+        print_table(f"{drawn} points in {output}; fill in `class`, then: citycover evaluate", rows)

@@ -10,8 +10,7 @@ from typing import Any
 
 from citycover.errors import ConfigError
 from citycover.evaluate.sample import PointSample
-from citycover.files.atomic import write_atomic
-from citycover.files.failures import machine_errors
+from citycover.files.output import write_output
 
 
 def check_ending(path: Path) -> None:
@@ -28,9 +27,7 @@ def write_sample(sample: PointSample, path: Path) -> None:
         MachineError: it cannot be written.
     """
     check_ending(path)
-    with machine_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, _WRITERS[path.suffix.lower()](sample.rows()))
+    write_output(path, _WRITERS[path.suffix.lower()](sample.rows()))
 
 
 def _geojson(rows: list[dict[str, Any]]) -> str:
