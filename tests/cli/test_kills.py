@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import signal
 from pathlib import Path
@@ -13,7 +14,7 @@ import rasterio
 from conftest import write_scene
 from killing import map_until
 
-KILLS = 20
+KILLS = int(os.environ.get("CITYCOVER_KILLS", "20"))
 WRITES = 100
 """A run is killed after at most so many."""
 

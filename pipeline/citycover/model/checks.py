@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,6 +16,23 @@ from citycover.model.network import last_line
 
 if TYPE_CHECKING:
     import torch
+
+_DEVICE_WRITTEN = (
+    "a device is written into the network (cuda:0?); let it make its tensors where its input lies "
+    "(`device=x.device`), and script it again"
+)
+_OTHER_NUMBERS = (
+    "its weights are no float32 numbers, as windows are; call `network.float()` before it is scripted"
+)
+_REMEDIES = {
+    r"from the '\w+' backend|not compiled with CUDA|no NVIDIA driver|on the same device": _DEVICE_WRITTEN,
+    r"\((c10::)?\w+\) and (weight|bias) type|expected scalar type|mixed dtype": _OTHER_NUMBERS,
+}
+"""What to do about errors of torch that do not say it."""
+_MEND_CARD = (
+    "mend groups, dtypes or window in the card (`fixed = true` where only one size works), or the network"
+)
+_MEND_NETWORK = "mend the network, or the sizes of windows that its card allows"
 
 PROBABILITIES = (-1e-3, 1.001)
 """From where to where rounding may take a probability."""
@@ -49,8 +67,7 @@ def check_against_card(
         except Exception as error:
             raise ModelError(
                 f"the network does not take the windows that the card of {card.name!r} promises, {said}: "
-                f"{last_line(error)}; mend groups, dtypes or window in the card (`fixed = true` where only "
-                "one size works), or the network"
+                f"{last_line(error)}; {_remedy(error, _MEND_CARD)}"
             ) from error
         _check_scores(scores, card, len(windows[0]), side)
 
@@ -112,9 +129,14 @@ def run_network(network: Callable[..., object], windows: Sequence[Tensor], card:
         count, _, height, width = windows[0].shape
         raise ModelError(
             f"the network of {card.name!r} fails on a batch of {count} windows of {height} x {width} px: "
-            f"{last_line(error)}; mend the network, or the sizes of windows that its card allows"
+            f"{last_line(error)}; {_remedy(error, _MEND_NETWORK)}"
         ) from error
     return _one_tensor(scores, card)
+
+
+def _remedy(error: Exception, usual: str) -> str:
+    """What to do about a failure inside a network; `usual` where torch's words tell nothing more."""
+    return next((remedy for words, remedy in _REMEDIES.items() if re.search(words, str(error))), usual)
 
 
 def check_scores(scores: Tensor, card: ModelCard, windows: int, side: tuple[int, int]) -> None:

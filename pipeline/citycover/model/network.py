@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -155,6 +156,11 @@ def _repack(path: Path) -> None:
 
 
 def last_line(error: Exception) -> str:
-    """The line of a long error that says what happened."""
+    r"""The sentence of a long error that says what happened.
+
+    >>> last_line(RuntimeError("Traceback:\n f(x)\nRuntimeError: Cannot run. Perhaps\nCPU: at x.cpp"))
+    'RuntimeError: Cannot run'
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    named = [line for line in lines if re.match(r"\w+Error: ", line)] or lines
+    return named[-1].split(". ")[0] if named else type(error).__name__

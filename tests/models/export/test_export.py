@@ -100,15 +100,59 @@ class OneSize(nn.Module):
         return torch.cat([-z, z], 1)
 
 
-def test_a_network_that_takes_one_size_is_found_at_export(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.trace(OneSize(), torch.rand(2, 3, 64, 64)), tmp_path / "raw.pt")
-    card = tmp_path / "card.toml"
-    card.write_text(
+@pytest.fixture
+def two_classes(tmp_path: Path) -> Path:
+    """Of a network of two classes for windows of colours."""
+    path = tmp_path / "card.toml"
+    path.write_text(
         'name = "b"\ntrim = 0\nfeather = 8\n[[groups]]\nbands = ["red", "green", "blue"]\n'
         'dtypes = ["uint8"]\n[window]\nsize = 256\n[legend]\nname = "b"\nnodata = 0\n'
         'classes = [{id = 1, name = "a", '
         'color = "#000000"}, {id = 2, name = "b", color = "#ff0000"}]\n'
     )
+    return path
+
+
+def test_a_network_that_takes_one_size_is_found_at_export(tmp_path: Path, two_classes: Path) -> None:
+    torch.jit.save(torch.jit.trace(OneSize(), torch.rand(2, 3, 64, 64)), tmp_path / "raw.pt")
     with pytest.raises(ModelError, match=r"does not take the windows that the card .* promises"):
-        adopt_torchscript(tmp_path / "raw.pt", card, tmp_path / "m.pt")
+        adopt_torchscript(tmp_path / "raw.pt", two_classes, tmp_path / "m.pt")
+    assert not (tmp_path / "m.pt").exists()
+
+
+class OnOneDevice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float().mean(1, keepdim=True)
+        return torch.cat([torch.zeros(y.shape, device="cuda:0"), y], 1)
+
+
+class Weighs(nn.Module):
+    """A convolution, or the same as a product."""
+
+    def __init__(self, convolve: bool) -> None:
+        super().__init__()
+        self.conv, self.convolve = nn.Conv2d(3, 2, 1), convolve
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float()
+        if self.convolve:
+            return self.conv(x)
+        return torch.einsum("ocij,ncyx->noyx", self.conv.weight, x)
+
+
+@pytest.mark.parametrize(
+    ("network", "remedy"),
+    [
+        (OnOneDevice(), "device=x.device"),
+        *((Weighs(form).to(kind), r"network\.float\(\)") for form in (True, False)
+          for kind in (torch.float16, torch.bfloat16, torch.float64)),
+    ],
+)  # fmt: skip
+def test_a_network_that_is_tied_to_a_device_or_a_type_is_refused_with_the_way_on(
+    tmp_path: Path, two_classes: Path, network: nn.Module, remedy: str
+) -> None:
+    torch.jit.save(torch.jit.script(network), tmp_path / "raw.pt")
+    with pytest.raises(ModelError, match=remedy) as refused:
+        adopt_torchscript(tmp_path / "raw.pt", two_classes, tmp_path / "m.pt")
+    assert "registered at" not in str(refused.value) and "Error: " in str(refused.value)
     assert not (tmp_path / "m.pt").exists()

@@ -15,7 +15,8 @@ from citycover.errors import ModelError
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import builtin_path
 from citycover.model.network import load_exported, load_torchscript, write_exported
-from citycover.model.trusted import TRUSTED, check_exported, check_torchscript, check_trusted
+from citycover.model.trust import check_exported, check_torchscript
+from citycover.model.trusted import TRUSTED, check_trusted
 
 
 class Net(torch.nn.Module):
