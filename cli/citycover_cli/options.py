@@ -191,8 +191,13 @@ def imagery(
     allow_path: AllowPath = None,
 ) -> request.Imagery:
     """The options of Imagery."""
-    trust = Trust(allow_remote, tuple(Path(folder) for folder in allow_path or ()))
+    trust = trust_of(allow_remote, allow_path)
     return request.Imagery(tuple(scene), split_bands(bands), nodata, resample, trust)
+
+
+def trust_of(allow_remote: bool, allow_path: list[str] | None) -> Trust:
+    """Which files files may name, as two options say it."""
+    return Trust(allow_remote, tuple(Path(folder) for folder in allow_path or ()))
 
 
 def where(aoi: Aoi = None, bbox: Bbox = None) -> request.Where:

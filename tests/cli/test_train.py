@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import rasterio
+import rasterio.shutil
 
 from citycover.synth.write import write_city
 
@@ -42,6 +44,60 @@ def test_train_then_map(citycover, city: Path, tmp_path: Path) -> None:
     assert again.code == 2 and "--overwrite" in again.err
     shown = citycover("models", "show", said["model"])
     assert "recipe l2hnet-light" in shown.out
+
+
+def map_command(printed: str) -> list[str]:
+    """The words of the command that a training prints at its end."""
+    (line,) = [line for line in printed.splitlines() if "citycover map" in line]
+    return shlex.split(line[line.index("citycover map") :])[1:]
+
+
+FILES = {"named": ["the image.tif"], "unnamed": ["x.tif"]}
+BANDS = ["B04.tif", "B03.tif", "B02.tif", "B08.tif"]
+
+
+@pytest.mark.parametrize("kind", ["named", "unnamed", "separate", "listed"])
+def test_the_command_that_a_training_prints_maps_its_image(
+    citycover, city: Path, tmp_path: Path, kind: str
+) -> None:
+    with rasterio.open(city / "image.tif") as source:
+        values, profile = source.read(), source.profile
+    names = FILES.get(kind, BANDS)
+    for first, name in enumerate(names):
+        own = values if len(names) == 1 else values[first : first + 1]
+        profile |= {"photometric": "minisblack", "count": len(own)}
+        with rasterio.open(tmp_path / name, "w", **profile) as sink:
+            sink.write(own)
+            if kind == "named":
+                sink.descriptions = ("red", "green", "blue", "nir")
+    named = ",".join(str(tmp_path / name) for name in names)
+    given = [named if a == city / "image.tif" else a for a in arguments(city, tmp_path / "run")]
+    if kind == "listed":
+        (tmp_path / "list.csv").write_text(
+            f"image_fn,label_fn\n{';'.join(names)},{city / 'labels_10m.tif'}\n"
+        )
+        at = given.index("--image")
+        given[at : at + 4] = ["--list", tmp_path / "list.csv"]
+    trained = citycover(*given, *QUICK, *(("--bands", "1,2,3") if kind == "unnamed" else ()))
+    assert trained.code == 0, trained.err
+    printed = trained.out + trained.err
+    assert "IoU" in printed
+    out = str(tmp_path / "product")
+    mapped = citycover(*(out if word == "DIR" else word for word in map_command(printed)))
+    assert mapped.code == 0, mapped.err
+    assert (tmp_path / "product" / "landcover.tif").is_file()
+
+
+@pytest.mark.parametrize("name", ["image.tif", "labels_10m.tif"])
+def test_images_and_labels_of_a_training_name_files_only_where_they_may(
+    citycover, city: Path, tmp_path: Path, name: str
+) -> None:
+    mosaic = tmp_path / "in.vrt"
+    rasterio.shutil.copy(city / name, mosaic, driver="VRT")
+    given = [mosaic if a == city / name else a for a in arguments(city, tmp_path / "run")]
+    refused = citycover(*given, *QUICK, "--plan")
+    assert refused.code == 2 and "--allow-path" in refused.err, refused.err
+    assert citycover(*given, *QUICK, "--plan", "--allow-path", city).code == 0
 
 
 def test_a_plan_is_printed_and_nothing_written(citycover, city: Path, tmp_path: Path) -> None:

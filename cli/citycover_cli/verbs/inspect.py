@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,10 +44,8 @@ def run(
         else:
             print_model(model)
         return
-    from citycover.scene.trust import Trust
 
-    trust = Trust(allow_remote, tuple(Path(folder) for folder in allow_path or ()))
-    _inspect_scene(what, statistics, talk.as_json, trust)
+    _inspect_scene(what, statistics, talk.as_json, options.trust_of(allow_remote, allow_path))
 
 
 def _inspect_scene(paths: list[str], statistics: bool, as_json: bool, trust: Trust) -> None:

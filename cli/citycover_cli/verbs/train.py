@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +37,10 @@ Exit codes: 0 done; 2 input or options; 4 no space, memory or device; 130 / 143 
 def run(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the training.")],
     recipe: Annotated[str, typer.Option(help="Built-in recipe (vcnet, l2hnet-light, ...) or a .toml file.")],
-    image: Annotated[list[str] | None, typer.Option(help="Image to learn from; give several.")] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(help="Image to learn from; give several. A file a band: a.tif,b.tif,c.tif."),
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,6 +64,8 @@ def run(
     ] = None,
     bands: options.Bands = None,
     nodata: options.Nodata = None,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     weights: Annotated[
         Path | None, typer.Option(help="Begin with these weights (.safetensors): fine-tuning.")
     ] = None,
@@ -89,6 +95,7 @@ def run(
         agree=agree,
         bands=options.split_bands(bands),
         nodata=nodata,
+        trust=options.trust_of(allow_remote, allow_path),
     )
     request = TrainRequest(
         training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
@@ -122,7 +129,7 @@ def _items(
     """What the user named, and the legend that a layout fixes."""
     from citycover.errors import ConfigError
     from citycover_models.data.layouts import LAYOUTS, read_folder, read_list
-    from citycover_models.data.pairs import ImageAndLabels
+    from citycover_models.data.pairs import ImageAndLabels, files_of
 
     if sum((bool(images or labels), listing is not None, folder is not None)) != 1:
         raise ConfigError("give --image with --labels, or --list, or --folder: exactly one of the three")
@@ -131,7 +138,8 @@ def _items(
     elif folder is not None:
         found = read_folder(folder, options.check_choice("--layout", layout, LAYOUTS) if layout else None)
     elif images and labels:
-        return [ImageAndLabels(name, tuple(labels)) for name in images], None
+        split = [files_of(name, ",") for name in images]
+        return [ImageAndLabels(first, tuple(labels), None, tuple(rest)) for first, *rest in split], None
     else:
         raise ConfigError("training needs both --image and --labels; give the one that is missing")
     return list(found.items), found.legend
@@ -176,11 +184,12 @@ def _print_trained(trained: Trained, training_set: TrainingSet) -> None:
     if trained.validation:
         miou, accuracy = trained.validation["validation_miou"], trained.validation["validation_accuracy"]
         rows.append(("held out", f"mIoU {miou:.1%}, accuracy {accuracy:.1%}, against coarse labels"))
+        rows += _by_class(trained.validation)
     if trained.knowledge is not None:
         rows.append(("evidence", str(trained.knowledge)))
     rows += [
         ("look at", f"{trained.folder / 'curves.png'} and predictions-*.png"),
-        ("map with", f"citycover map IMAGE --model {trained.model} --out DIR"),
+        ("map with", _map_command(training_set, trained.model)),
     ]
     print_table("trained", rows)
 
@@ -190,6 +199,25 @@ def _labels_facts(trained: Trained) -> dict[str, object]:
     if trained.knowledge is None:
         return {}
     return {name: trained.knowledge.fields[name] for name in ("label_noise", "label_cells")}
+
+
+def _by_class(validation: dict[str, float]) -> list[tuple[str, str]]:
+    """How well each class of the held-out labels is met, and which the network does not know."""
+    prefix = "validation_iou/"
+    ious = {name.removeprefix(prefix): v for name, v in validation.items() if name.startswith(prefix)}
+    never = ", ".join(name for name, iou in ious.items() if not iou)
+    rows = [("IoU", ", ".join(f"{name} {iou:.0%}" for name, iou in ious.items()))] if ious else []
+    return rows + ([("never right", f"{never}: of these no labelled pixel was found")] if never else [])
+
+
+def _map_command(training_set: TrainingSet, model: Path) -> str:
+    """The command that maps the first image."""
+    from citycover_models.data.pairs import PLACED
+
+    bands = training_set.pairs[0].scene.groups[0].bands
+    files = tuple(dict.fromkeys(band.path for band in bands))
+    named = ["IMAGE"] if any(file.startswith(PLACED) for file in files) else files
+    return f"citycover map {shlex.join(named)} --model {shlex.quote(str(model))} --out DIR"
 
 
 def _print_plan(request: TrainRequest, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citycover.errors import ConfigError
-from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.pairs import ImageAndLabels, files_of
 
 LAYOUTS = ("chesapeake", "paraformer", "skwanda", "folders")
 
@@ -57,11 +57,13 @@ def read_list(path: Path) -> Listing:
             raise ConfigError(f"--list {path}: row {number} needs both image_fn and label_fn; fill it in")
     items = [
         ImageAndLabels(
-            _found(path, row["image_fn"]),
+            image,
             tuple(_found(path, name) for name in row["label_fn"].split(";")),
             _found(path, row["gt_label_fn"]) if row.get("gt_label_fn") else None,
+            tuple(further),
         )
         for row in rows
+        for image, *further in [[_found(path, name) for name in files_of(row["image_fn"], ";")]]
     ]
     return Listing(tuple(items), None)
 

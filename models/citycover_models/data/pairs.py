@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 from affine import Affine
@@ -24,9 +25,17 @@ class ImageAndLabels:
     """One line of a list: an image, and label rasters of the same place."""
 
     image: str
+    """Its first file."""
     labels: tuple[str, ...]
     truth: str | None = None
     """High-resolution reference; never learned from, kept for `citycover evaluate`."""
+    further: tuple[str, ...] = ()
+    """Other files of the image: a band each, or some."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of the image, in the order of their bands."""
+        return (self.image, *self.further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,17 @@ class Pair:
             shape = (math.ceil(self.shape[0] / step), math.ceil(self.shape[1] / step))
             grid = GeoBox(shape, grid.transform * Affine.scale(step), grid.crs)
         return LabelReader(self.labels, grid, agree=self.agree)
+
+
+def files_of(named: str, separator: str) -> tuple[str, ...]:
+    """The files of an image that is named by one word; one file where a file is called so, separator and all.
+
+    >>> files_of("B04.tif,B03.tif", ",")
+    ('B04.tif', 'B03.tif')
+    """
+    if separator not in named or os.path.isfile(named):  # noqa: PTH113 - False for names that cannot be
+        return (named,)
+    return tuple(name for part in named.split(separator) if (name := part.strip()))
 
 
 def plain_path(path: str) -> str:

@@ -42,16 +42,18 @@ def place(items: Sequence[ImageAndLabels]) -> list[ImageAndLabels]:
         if size is None:
             placed.append(item)
             continue
-        for label in item.labels:
+        others = [*(("file", f) for f in item.further), *(("label raster", f) for f in item.labels)]
+        for kind, label in others:
             if (other := bare_size(label)) != size:
                 raise ConfigError(
-                    f"{item.image} has no georeference and {size[1]} x {size[0]} px; label raster "
+                    f"{item.image} has no georeference and {size[1]} x {size[0]} px; {kind} "
                     f"{label} has {'one' if other is None else f'{other[1]} x {other[0]} px'}; needed are "
                     "labels of the same pixels, or an image with a CRS"
                 )
         corner = spacing * (number % _ROW - _ROW // 2), spacing * (number // _ROW)
-        here = [_named(path, size, corner) for path in (item.image, *item.labels)]
-        placed.append(replace(item, image=here[0], labels=tuple(here[1:])))
+        image, *further = (_named(path, size, corner) for path in item.files)
+        labels = tuple(_named(path, size, corner) for path in item.labels)
+        placed.append(replace(item, image=image, further=tuple(further), labels=labels))
     return placed
 
 

@@ -14,6 +14,8 @@ from citycover.evidence.catalogue import Credit
 from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.assemble import describe_scene
 from citycover.scene.scene import Scene
+from citycover.scene.sources import check_sources
+from citycover.scene.trust import Trust
 from citycover_models.data.label_checks import check_labels
 from citycover_models.data.labels import LabelRaster
 from citycover_models.data.named import FoundLabels, found_labels, legends_by_name
@@ -56,6 +58,7 @@ def prepare_training_set(
     agree: int = 1,
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    trust: Trust = Trust(),  # noqa: B008 - a value
 ) -> TrainingSet:
     """Describe images, join their labels to the legend that is learned, and look at every code first.
 
@@ -67,6 +70,7 @@ def prepare_training_set(
         agree: label rasters that must agree on a pixel.
         bands: names or numbers; None: red, green, blue and, where all images have it, near infrared.
         nodata: digital number of invalid pixels in every image.
+        trust: which files the images and labels may name in turn.
 
     Raises:
         ConfigError: labels and legends do not fit each other or the images.
@@ -79,10 +83,12 @@ def prepare_training_set(
     learned = read_legend(to or named[0])
     learned.check_product()
     items = place(items)
-    scenes = _describe(items, bands, nodata)
+    scenes = _describe(items, bands, nodata, trust)
     pairs, credited = [], dict[Credit, None]()
     for item, scene in zip(items, scenes, strict=True):
         sheets = found_labels(item, legends, scene.grid)
+        for sheet in sheets:
+            check_sources(sheet.path, trust)
         credited.update((s.credit, None) for s in sheets if s.credit is not None)
         rasters = [LabelRaster.of(s.path, read_legend(s.legend), learned) for s in sheets]
         if agree > len(rasters):
@@ -95,24 +101,24 @@ def prepare_training_set(
 
 
 def _describe(
-    items: Sequence[ImageAndLabels], bands: Sequence[str] | None, nodata: float | None
+    items: Sequence[ImageAndLabels], bands: Sequence[str] | None, nodata: float | None, trust: Trust
 ) -> list[Scene]:
     """Scenes of the same bands: as named, or else all of RGBN, or else all of RGB."""
     if bands is not None:
-        scenes = [describe_scene([item.image], None, bands=bands, nodata=nodata) for item in items]
+        scenes = [describe_scene(item.files, None, bands=bands, nodata=nodata, trust=trust) for item in items]
     else:
         scenes = []
         for statistics in (CHESAPEAKE_RGBN, POLAND_RGB):
             card = _any_card(statistics.group)
             try:
-                scenes = [describe_scene([item.image], card, nodata=nodata) for item in items]
+                scenes = [describe_scene(item.files, card, nodata=nodata, trust=trust) for item in items]
                 break
             except SceneError as error:
                 if statistics is POLAND_RGB:
                     for (
                         item
                     ) in items:  # a file that cannot be used at all says so, not that bands are missing
-                        describe_scene([item.image], None, nodata=nodata)
+                        describe_scene(item.files, None, nodata=nodata, trust=trust)
                     raise SceneError(f"{error}; or name the bands to learn from with --bands") from None
     for scene, item in zip(scenes, items, strict=True):
         if len(scene.groups) != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,4 +45,9 @@ def validate(
     draw_predictions(figure, columns[0], columns[1], columns[2], legend)
     if not total.counts.any():
         return {}
-    return {"validation_miou": total.miou, "validation_accuracy": total.overall_accuracy}
+    by_class = zip(legend.names, total.iou.tolist(), strict=True)
+    return {
+        "validation_miou": total.miou,
+        "validation_accuracy": total.overall_accuracy,
+        **{f"validation_iou/{name}": iou for name, iou in by_class if not math.isnan(iou)},
+    }
