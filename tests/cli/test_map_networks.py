@@ -94,3 +94,24 @@ def corner(files: list[Path]) -> tuple[float, float, float]:
             finest[source.transform.a] = source.transform
     transform = finest[min(finest)]
     return transform.c, transform.f, transform.a
+
+
+class Guess(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :2].float()
+
+
+def test_random_weights_are_told_when_they_map_and_in_the_record(
+    citycover, scene: Path, tmp_path: Path
+) -> None:
+    card = ModelCard(
+        name="guess", groups=({"bands": ["red", "green", "blue", "nir"], "dtypes": ["uint8"]},),
+        window={"size": 64}, trim=0, feather=0, training="none: random weights",
+        legend={"name": "two", "nodata": 0, "classes": [
+            {"id": 1, "name": "a", "color": "#000000"}, {"id": 2, "name": "b", "color": "#ffffff"}]},
+    )  # fmt: skip
+    write_torchscript(torch.jit.script(Guess()), card, tmp_path / "model.pt")
+    mapped = citycover("map", scene, "--model", tmp_path / "model.pt", "-o", tmp_path / "out")
+    assert mapped.code == 0 and "random weights" in mapped.err
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert any("random weights" in warning for warning in record["warnings"])
