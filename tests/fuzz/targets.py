@@ -6,6 +6,7 @@ of citycover's own family. Any other exception is a finding, as is a process tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -111,6 +112,9 @@ def targets(folder: Path) -> dict[str, Target]:
         Target("vrt", ".vrt", edited_bytes([_vrt(scene).encode()]), command(*_PLAN)),
         Target("archive", ".pt", edited_bytes([builtin_path("spectral-rgb").read_bytes()]),
                command("inspect", "FILE")),
+        Target("ledger", ".json", _either([b"{}"], [_entry()], json.dumps), _read_entry),
+        Target("item", ".json", _either([b"{}"], [_ITEM], json.dumps), _check_product),
+        Target("list", ".csv", edited_bytes([_LIST.encode("utf-8-sig")]), allowed(_read_list)),
         Target("run", ".json", _either([b"{}"], [_run_record()], json.dumps), _open_product),
     ]  # fmt: skip
     return {target.name: target for target in found}
@@ -164,6 +168,50 @@ def _open_product(path: Path) -> None:
     if not raster.exists():
         write_seed(raster, compress="deflate", bands=1)
     open_product(folder)
+
+
+def _entry() -> Any:
+    from citycover.store.ledger import BlockRecord
+    from citycover.store.shard import ShardSeal
+
+    record = BlockRecord((0, 1), 512 * 88, {"forward": 1.5}, (), {"classes": ShardSeal(9, 7)}, {"run": 3})
+    return json.loads(record.to_json())
+
+
+def _read_entry(path: Path) -> None:
+    """A damaged entry counts as nothing."""
+    from citycover.store.ledger import Ledger
+    from citycover.store.shard import Layout
+
+    shutil.copy(path, path.with_name("0_1.json"))
+    Ledger(path.parent, Layout((512, 600), (512, 512)), frozenset({"classes"})).read()
+
+
+@allowed
+def _check_product(path: Path) -> None:
+    from citycover.product.folder import check_folder, holds_product
+
+    folder = path.parent / "product"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(path, folder / "item.json")
+    holds_product(folder)
+    for overwrite in (True, False):
+        with contextlib.suppress(CitycoverError):
+            check_folder(folder, overwrite=overwrite)
+
+
+def _read_list(path: Path) -> Any:
+    from citycover_models.data.layouts import read_list
+
+    return read_list(path)
+
+
+_LIST = "image_fn,label_fn,gt_label_fn\nimage.tif,a.tif;b.tif,\nB04.tif;B03.tif,c.tif,truth.tif\n"
+_ITEM = {
+    "type": "Feature",
+    "properties": {"processing:software": {"citycover": "0.1.0"}},
+    "assets": {"landcover": {"href": "./landcover.tif"}, "run": {"href": "./run.json"}},
+}
 
 
 def write_seed(path: Path, *, compress: str | None, bands: int = 3) -> str:

@@ -23,7 +23,9 @@ def test_what_was_found_once_ends_in_an_answer(path: Path, known: dict[str, obje
     known[path.parent.name].run(file)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["card", "legend", "recipe", "aoi", "vrt", "archive"])
+@pytest.mark.parametrize(
+    "name", ["card", "legend", "recipe", "aoi", "vrt", "archive", "ledger", "item", "list"]
+)
 def test_targets_tell_an_answer_from_a_fault(name: str, known: dict[str, object], tmp_path: Path) -> None:
     file = tmp_path / f"input{known[name].ending}"  # type: ignore[attr-defined]
     file.write_bytes(b"neither this nor that \x00\xff")

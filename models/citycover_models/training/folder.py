@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from citycover.errors import ConfigError, ProductError
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
+from citycover.files.plain import parse_json
 
 CHECKPOINT = "checkpoint.pt"
 """There while a training is unfinished."""
@@ -88,7 +88,7 @@ def _look_at(out: Path, *, resume: bool, overwrite: bool) -> None:
 def _is_training(out: Path) -> bool:
     """Whether a plan of ours lies there: the first thing that a training writes."""
     try:
-        plan = json.loads((out / "plan.json").read_text(encoding="utf-8"))
+        plan = parse_json((out / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(plan, dict) and {"citycover", "recipe", "samples"} <= plan.keys()

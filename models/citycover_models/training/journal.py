@@ -16,6 +16,7 @@ from PIL import Image
 from citycover.classes.legend import Legend
 from citycover.draw.colours import colorize, stretch
 from citycover.files.atomic import write_atomic
+from citycover.files.plain import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except json.JSONDecodeError:
             break
     return rows

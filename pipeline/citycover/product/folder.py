@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from pathlib import Path
 from citycover.errors import ProductError
 from citycover.files.atomic import sync_file, sync_folder
 from citycover.files.failures import machine_errors
+from citycover.files.plain import parse_json
 from citycover.product.names import BESIDE, PRODUCT_FILES, SHARPENING, SIGN
 from citycover.store.work import WORK, WorkFolder, check_work, is_store, remove
 
@@ -154,7 +154,7 @@ def _check_parent(out: Path) -> None:
 def _listed(sign: Path) -> frozenset[str] | None:
     """Files of the product that an `item.json` lists, itself and GDAL's side files too; None: not ours."""
     try:
-        item = json.loads(sign.read_text(encoding="utf-8"))
+        item = parse_json(sign.read_text(encoding="utf-8"))
         if "citycover" not in item["properties"]["processing:software"]:
             return None
         files = {str(asset["href"]).removeprefix("./") for asset in item.get("assets", {}).values()}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from citycover.classes.legend import Legend
 from citycover.errors import ConfigError
 from citycover.evidence.catalogue import Credit
 from citycover.evidence.noise import evidence_words
-from citycover.files.plain import to_json
+from citycover.files.plain import parse_json, to_json
 from citycover.model.card import ModelCard
 from citycover.read.reader import Hole
 from citycover.store.ledger import hole_facts, hole_of
@@ -229,7 +228,7 @@ class RunRecord:
             ConfigError: the text is no record, or of a later version.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             version = int(data.get("format", 0))
             if version > FORMAT:
                 raise ConfigError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from citycover.files.atomic import sync_folder, write_atomic
+from citycover.files.plain import parse_json
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
 from citycover.store.shard import Layout, ShardSeal
@@ -52,7 +53,7 @@ class BlockRecord:
         Raises:
             ValueError, KeyError, TypeError, AttributeError: the text is not an entry.
         """
-        data = json.loads(text)
+        data = parse_json(text)
         row, col = data["index"]
         return cls(
             index=(int(row), int(col)),

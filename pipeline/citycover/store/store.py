@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from citycover.errors import MachineError, ProductError
 from citycover.files.atomic import atomic_path, write_atomic
+from citycover.files.plain import parse_json
 from citycover.read.reader import Hole
 from citycover.store.ledger import BlockRecord, Ledger
 from citycover.store.shard import (
@@ -251,7 +252,7 @@ def _describe(layout: Layout, arrays: Sequence[ArraySpec]) -> dict[str, Any]:
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "identity.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         version = data["format"]
         if version == FORMAT:
             _ = _layout_of(data), _arrays_of(data), data["identity"].keys(), data["extra"].keys()

@@ -14,6 +14,7 @@ from citycover.errors import MachineError, ProductError
 from citycover.files.atomic import sync_folder, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
+from citycover.files.plain import parse_json
 
 WORK = ".work"
 
@@ -109,7 +110,7 @@ class WorkFolder:
     def attempts(self) -> tuple[datetime, ...]:
         """When the run was begun and gone on with, UTC, as far as `note_attempt` was told."""
         try:
-            times = json.loads((self.work / _ATTEMPTS).read_text(encoding="utf-8"))
+            times = parse_json((self.work / _ATTEMPTS).read_text(encoding="utf-8"))
             return tuple(datetime.fromisoformat(time) for time in times)
         except (OSError, ValueError, TypeError):  # a kill may come before the first; nothing depends on it
             return ()
