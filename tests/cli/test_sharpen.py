@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +135,7 @@ def changed(city: Path, path: Path, **changes: Any) -> Path:
 
 BAD = {
     "elsewhere": ({"transform": Affine(10, 0, 9_000, 0, -10, 9_000)}, (), "they do not overlap"),
-    "another legend": ({}, ("--labels-legend", "nlcd"), "hold ids that legend 'nlcd' does not have: 1 ("),
+    "another legend": ({}, ("--labels-legend", "nlcd"), "hold ids that legend 'nlcd' does not have: "),
     "no such legend": ({}, ("--labels-legend", "moon"), "there is no legend 'moon'"),
     "one class": ({"values": lambda v: np.full_like(v, 2)}, (), "everywhere over the map"),
     "nothing": ({"values": np.zeros_like}, (), "have no label over the map"),
@@ -145,7 +148,7 @@ BAD = {
     ),
     "trust": ({}, ("--trust", "1.2"), "--trust takes auto or a number from 0 to 1, got 1.2"),
     "no such method": ({}, ("--method", "magic"), "--method takes auto, recipe, ce"),
-    "a method that does not fit": ({}, ("--method", "plat"), "plat"),
+    "a method that does not fit": ({}, ("--method", "plat"), "give one of these by --set method.name"),
     "a table": ({}, ("--labels-legend", "worldcover:wet"), "give the legend alone"),
 }
 
@@ -179,3 +182,20 @@ def test_other_content_is_left_alone(citycover, city: Path, tmp_path: Path) -> N
     result = citycover("sharpen", *given(city, tmp_path))
     assert result.code == 2 and "holds other content: notes.txt" in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_sigterm_keeps_what_was_learned_and_says_how_to_go_on(city: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["chips_per_epoch=4000" if word == "chips_per_epoch=8" else word for word in given(city, run)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "citycover_cli", "sharpen", *words], stderr=subprocess.PIPE, text=True
+    )
+    metrics, deadline = run / "training" / "metrics.jsonl", time.monotonic() + 200
+    while not metrics.is_file() or not metrics.read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "what was learned and mapped is kept" in said and "citycover sharpen" in said
+    assert (run / "training" / "checkpoint.pt").is_file()

@@ -16,6 +16,7 @@ from citycover.files.identity import FileMark
 from citycover.model.card import ModelCard
 from citycover.scene.assemble import describe_scene
 from citycover.version import __version__
+from citycover_models.catalogue.registry import find_aerial
 from citycover_models.data.named import legends_by_name
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import TrainingSet, prepare_training_set
@@ -23,6 +24,7 @@ from citycover_models.imagery.aerial import CHESAPEAKE_RGBN
 from citycover_models.sharpen.method import first_look
 from citycover_models.sharpen.request import SharpenRequest
 from citycover_models.training.recipe import Recipe
+from citycover_models.training.setup import build_network
 
 _MARKED = 16 << 20
 """Bytes of an image that are compared to know it again."""
@@ -46,6 +48,8 @@ def understand(request: SharpenRequest) -> Understood:
         CitycoverError: they cannot be learned from, or labels cannot be evidence.
     """
     recipe = first_look(request.recipe, request.method, request.changes)
+    # Bands and classes do not matter here: whether the method finds in the network what it needs.
+    build_network(find_aerial(recipe.network), recipe, 2, CHESAPEAKE_RGBN)
     image, labels = request.imagery, request.labels
     named = tuple(str(file) for file in labels.files)
     written = labels.legend or _legend_by_name(named)
