@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy urban clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -29,6 +29,10 @@ test-slow: $(STAMP)
 
 test-hosts: $(STAMP)
 	$(BIN)/pytest -m root tests/hosts
+
+# Power cuts for real, on a disk of its own: needs root and loop devices.
+power: $(STAMP)
+	$(BIN)/pytest -s -m root tests/power
 
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu tests/gpu
