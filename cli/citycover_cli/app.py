@@ -25,6 +25,7 @@ from citycover_cli.verbs import (
     import_weights,
     inspect,
     plan,
+    refine,
     sample,
     sharpen,
     stats,
@@ -78,6 +79,8 @@ app.command("import-weights", help=import_weights.HELP)(import_weights.run)
 app.command("evaluate", help=evaluate.HELP)(evaluate.run)
 
 app.command("sample", help=sample.HELP)(sample.run)
+
+app.command("refine", help=refine.HELP)(refine.run)
 
 app.command("compare", help=compare.HELP)(compare.run)
 

@@ -108,3 +108,16 @@ def test_change_is_written_drawn_and_told(citycover: Run, product: Path, tmp_pat
     assert "changed" in shown and "class 1" in shown
     result = citycover("compare", product, tmp_path)
     assert result.code == 2 and "holds no landcover.tif" in result.err
+
+
+def test_a_map_is_refined(citycover: Run, product: Path, tmp_path: Path) -> None:
+    zones = write_zones(tmp_path / "zones.geojson")
+    arguments = ("refine", product, "-o", tmp_path / "tidy", "--majority", "3", "--burn", f"{zones}=class 2")
+    result = citycover(*arguments, "--json")
+    assert result.code == 0, result.err
+    said = json.loads(result.out)
+    assert said["pixels"] == (CLASSES > 0).sum() and list(said["steps"]) == ["majority", "burn"]
+    assert "changed" in citycover(*arguments, "--overwrite").out
+    result = citycover("refine", product, "-o", tmp_path / "x", "--burn", "water.gpkg")
+    assert result.code == 2 and "FILE=CLASS" in result.err
+    assert citycover("refine", product, "-o", tmp_path / "x").code == 2

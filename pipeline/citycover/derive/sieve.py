@@ -12,7 +12,7 @@ patches (about 150 bytes each), not with that of pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,7 +47,7 @@ class PatchGraph:
 
 def sieved_strips(
     strips: Callable[[], Iterable[Strip]], units: NDArray[np.int64], sides: tuple[int, int], least: int
-) -> Iterator[Strip]:
+) -> Generator[Strip]:
     """A map without patches below `least` units of area, in the strips that it came in.
 
     Args:

@@ -166,6 +166,8 @@ class RunRecord:
     """What the last attempt warned of."""
     attempts: int = 1
     """How often the run was begun or gone on with."""
+    refined: tuple[Mapping[str, Any], ...] = ()
+    """What was done to the map afterwards, the first time first: `from`, `steps`, `legend`, ..."""
 
     @property
     def resumed(self) -> bool:
@@ -187,7 +189,7 @@ class RunRecord:
     @property
     def legend(self) -> Legend:
         """Of the map."""
-        return Legend.model_validate(self.given.card["legend"])
+        return Legend.model_validate((self.refined[-1] if self.refined else self.given.card)["legend"])
 
     @property
     def card(self) -> ModelCard:
@@ -214,6 +216,7 @@ class RunRecord:
             "warnings": list(self.warnings),
             "attempts": self.attempts,
             "resumed": self.resumed,
+            **({"refined": [dict(done) for done in self.refined]} if self.refined else {}),
         }
 
     def to_json(self) -> str:
@@ -245,8 +248,10 @@ class RunRecord:
                 _part(RunLabels, data["labels"]) if data.get("labels") else None,
                 tuple(map(str, data.get("warnings", ()))),
                 int(data.get("attempts", 1)),
+                tuple(dict(done) for done in data.get("refined", ())),
             )
-            Legend.model_validate(record.given.card["legend"])
+            for holder in (record.given.card, *record.refined):
+                Legend.model_validate(holder["legend"])
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             raise ConfigError(f"it has no usable {where or 'content'}; map again") from None

@@ -1,0 +1,266 @@
+"""A tidier map: classes merged, speckle voted down, small patches gone, trusted vectors burnt in.
+
+The steps come in this order, each on what the one before it left, so that what is trusted has the last word.
+The product that it is made from stays as it is; the new one says in its run.json what was done to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from citycover.classes.legend import Legend, read_legend
+from citycover.classes.raster import Progress
+from citycover.classes.table import NO_CLASS, ClassTable, table_between
+from citycover.derive.burn import Burn, read_burn
+from citycover.derive.canvas import canvas
+from citycover.derive.majority import majority
+from citycover.derive.sieve import sieved_strips
+from citycover.derive.source import SourceMap, Strip, on_legend, open_source
+from citycover.errors import ConfigError, ProductError
+from citycover.files.atomic import write_atomic
+from citycover.files.failures import machine_errors
+from citycover.geometry.grid import ground_sample_distance
+from citycover.plan.layers import CLASSES, CONFIDENCE, Layer
+from citycover.product.cog import ArraySource, write_cog
+from citycover.product.folder import claim_folder, publish_files
+from citycover.product.record import RunRecord
+from citycover.product.stac import (
+    ItemContent,
+    ModelSource,
+    ProductFile,
+    describe_cog,
+    describe_file,
+    write_item,
+)
+from citycover.product.tiff import BandInfo
+from citycover.store.work import WorkFolder
+from citycover.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What is to be done; at least one thing.
+
+    Raises:
+        ConfigError: nothing, or a number that makes no sense.
+    """
+
+    to: str | None = None
+    """Legend whose table merges the map's classes: name, or file."""
+    majority: int | None = None
+    """Side in pixels of the square that votes; odd."""
+    min_area: float = 0.0
+    """Square metres of the smallest patch."""
+    burn: tuple[tuple[Path, str], ...] = ()
+    """Files of polygons and the class that they are, later ones over earlier ones."""
+
+    def __post_init__(self) -> None:
+        if not (self.to or self.majority or self.min_area or self.burn):
+            raise ConfigError("nothing is to be done; give --to, --majority, --min-area or --burn")
+        if self.majority is not None and (self.majority < 3 or self.majority % 2 == 0 or self.majority > 99):
+            raise ConfigError(f"--majority takes an odd number of pixels from 3 to 99, got {self.majority}")
+        if not (math.isfinite(self.min_area) and self.min_area >= 0):
+            raise ConfigError(f"--min-area takes a number that is not negative, got {self.min_area}")
+
+    def facts(self) -> dict[str, Any]:
+        """Those that are done, as plain values in their order."""
+        facts: dict[str, Any] = {
+            "to": self.to,
+            "majority": self.majority,
+            "min_area_m2": self.min_area,
+            "burn": [{"file": str(path), "class": name} for path, name in self.burn],
+        }
+        return {name: value for name, value in facts.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """What was written."""
+
+    folder: Path
+    pixels: int
+    """That have a class."""
+    changed: int
+    """Of these, how many have another one than before, merging aside."""
+
+
+def refine(
+    product: Path, out: Path, steps: Steps, *, overwrite: bool = False, progress: Progress | None = None
+) -> Refined:
+    """Write a tidier product beside the one that it is made from.
+
+    Nodata stays nodata. Confidence stays that of the network's best class, and is 1 where vectors were burnt in.
+
+    Raises:
+        ConfigError: no product, or a step that cannot be done.
+        ProductError: `out` holds something else.
+        MachineError: it cannot be written.
+    """
+    source = open_source(product)
+    if source.record is None:
+        raise ConfigError(f"{product} is no product folder, which refine needs; give one that `map` wrote")
+    if out.resolve() == source.path.parent.resolve():
+        raise ConfigError(f"{out} is the product itself, which is never changed; choose another --output")
+    legend = read_legend(steps.to) if steps.to else source.legend
+    legend.check_product()
+    burns = [read_burn(path, name, legend, source.grid) for path, name in steps.burn]
+    with machine_errors(out), claim_folder(out, overwrite=overwrite) as work:
+        if work.resumable:
+            raise ProductError(
+                f"{out} holds an unfinished run of `map`; finish it, or choose another --output"
+            )
+        with (
+            canvas(work.staging.parent, source.grid, np.uint8) as classes,
+            canvas(work.staging.parent, source.grid, np.uint8) as confidence,
+        ):
+            counts = _fill(classes, confidence, _steps(source, legend, steps, burns, progress), legend)
+            _write(work, source, legend, steps, (classes, confidence), counts)
+        publish_files(work)
+    return Refined(out, int(counts[:-1].sum()), int(counts[-1]))
+
+
+def _steps(
+    source: SourceMap, legend: Legend, steps: Steps, burns: list[Burn], progress: Progress | None
+) -> Iterator[tuple[Strip, NDArray[np.bool_]]]:
+    """The new map strip by strip, and where it is another one than the merged old one."""
+    table = ClassTable.onto(legend, table_between(source.legend, legend))
+    halo = 0 if steps.majority is None else steps.majority // 2
+
+    def voted() -> Generator[Strip]:
+        with source.opened(table=table) as opened:
+            for window in opened.windows():
+                whole = opened.classes.whole
+                seen = replace(window, row=window.row - halo, height=window.height + 2 * halo).clip(whole)
+                assert seen is not None, "it holds the window"
+                strip = opened.read(seen)
+                inner = slice(window.row - seen.row, window.row_end - seen.row)
+                ranks = majority(strip.ranks, steps.majority) if steps.majority else strip.ranks
+                sure = None if strip.confidence is None else strip.confidence[inner]
+                yield Strip(window, ranks[inner], sure)
+
+    strips: Generator[Strip] = voted()
+    if steps.min_area:
+        least = math.ceil(steps.min_area / source.unit - 1e-6)
+        strips = sieved_strips(voted, source.row_units, source.sides, least)
+    with source.opened(table=table) as before, closing(strips):
+        for strip in strips:
+            ranks, sure = strip.ranks.copy(), strip.confidence
+            for burn in burns:
+                inside = burn.covered(strip.window) & (ranks != NO_CLASS)
+                ranks[inside] = burn.rank
+                sure = sure if sure is None else np.where(inside, 255, sure).astype(np.uint8)
+            yield Strip(strip.window, ranks, sure), ranks != before.read(strip.window).ranks
+            if progress is not None:
+                progress(strip.window.row_end / int(source.grid.shape[0]))
+
+
+def _fill(
+    classes: NDArray[np.uint8],
+    confidence: NDArray[np.uint8],
+    strips: Iterator[tuple[Strip, NDArray[np.bool_]]],
+    legend: Legend,
+) -> NDArray[np.int64]:
+    """Put the map on canvases; (class + 1,) pixels of each class, and last how many changed."""
+    counts = np.zeros(len(legend.ids) + 1, np.int64)
+    for strip, changed in strips:
+        classes[strip.window.slices] = on_legend(strip.ranks, legend)
+        if strip.confidence is not None:
+            confidence[strip.window.slices] = np.where(strip.ranks == NO_CLASS, 0, strip.confidence)
+        counts[:-1] += np.bincount((strip.ranks + 1).ravel(), minlength=len(counts))[1:]
+        counts[-1] += np.count_nonzero(changed)
+    return counts
+
+
+def _write(
+    work: WorkFolder,
+    source: SourceMap,
+    legend: Legend,
+    steps: Steps,
+    pixels: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    counts: NDArray[np.int64],
+) -> None:
+    """Every file of the product, to be published."""
+    assert source.record is not None, "the caller looked"
+    files: list[ProductFile] = []
+    for layer, values in zip((CLASSES, CONFIDENCE), pixels, strict=True):
+        files += _write_layer(work.staging / layer.file, layer, values, source, legend)
+    record = _record(source.record, source, legend, steps, counts)
+    write_atomic(work.staging / "run.json", record.to_json())
+    files.append(describe_file(work.staging / "run.json", "Provenance and figures of the run"))
+    write_item(work.staging / "item.json", _item(record, source, steps, files, work.out.name))
+
+
+def _write_layer(
+    path: Path, layer: Layer, values: NDArray[np.uint8], source: SourceMap, legend: Legend
+) -> list[ProductFile]:
+    assert source.record is not None, "the caller looked"
+    model = source.record.given.model
+    tags = {
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "citycover": __version__,
+        "refined_from": str(source.path.parent),
+        "evidence": source.record.evidence,
+    }
+    band = BandInfo(
+        layer.nodata_of(legend), layer.title, layer.scale, legend if layer.categorical else None, tags
+    )
+    info = write_cog(path, [ArraySource(values)], source.grid, [band], resampling=layer.overviews)
+    files = [describe_cog(path, [band], info, layer.title)]
+    if layer.categorical:
+        files.append(describe_file(path.with_name(f"{path.name}.aux.xml"), "Names of the classes"))
+    return files
+
+
+def _record(
+    record: RunRecord, source: SourceMap, legend: Legend, steps: Steps, counts: NDArray[np.int64]
+) -> RunRecord:
+    """What run.json says: the run, and what was done to its map since."""
+    total = max(1, int(counts[:-1].sum()))
+    done = {
+        "from": str(source.path.parent),
+        "steps": steps.facts(),
+        "changed_pixels": int(counts[-1]),
+        "legend": legend.model_dump(mode="json"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "citycover": __version__,
+    }
+    shares = {n: int(c) / total for n, c in zip(legend.names, counts[:-1].tolist(), strict=True) if c}
+    # No run of `map` gives these pixels, so none may take the folder for its own finished product.
+    given = replace(record.given, identity={})
+    return replace(record, given=given, shares=shares, refined=(*record.refined, done))
+
+
+def _item(
+    record: RunRecord, source: SourceMap, steps: Steps, files: list[ProductFile], name: str
+) -> ItemContent:
+    given = record.given
+    return ItemContent(
+        id=f"{name}-{given.model.name}",
+        grid=source.grid,
+        gsd=ground_sample_distance(source.grid),
+        created=datetime.now(UTC),
+        scene_time=given.time,
+        inputs=tuple(file.path for file in given.inputs),
+        model=ModelSource(
+            given.model.name,
+            given.model.version,
+            str(given.request.get("model") or given.model.name),
+            given.model.sha256,
+        ),
+        files=tuple(files),
+        software={**given.versions, "citycover": __version__},
+        labels=tuple(file.path for file in record.labels.files) if record.labels else (),
+        evidence=record.evidence,
+        lineage=f"{given.model.name} {given.model.version}, {record.evidence}; refined from "
+        f"{source.path.parent} by {', '.join(steps.facts())}",
+    )
