@@ -98,7 +98,7 @@ def refine(
 ) -> Refined:
     """Write a tidier product beside the one that it is made from.
 
-    Nodata stays nodata. Confidence stays that of the network's best class, and is 1 where vectors were burnt in.
+    Nodata stays nodata. Confidence stays that of the network's best class, 1 where vectors were burnt in.
 
     Raises:
         ConfigError: no product, or a step that cannot be done.
