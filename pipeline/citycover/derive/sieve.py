@@ -7,7 +7,7 @@ patch among nodata alone stays.
 
 It is decided on patches, not on pixels: a first pass over the map collects patches and the borders between
 them, and what it finds does not depend on how the map was cut into strips. Memory grows with the number of
-patches (about 150 bytes each), not with that of pixels.
+patches (some 450 bytes each at most), not with that of pixels.
 """
 
 from __future__ import annotations
