@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy urban clean
+.PHONY: demo test lint types unit test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy domains urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -68,6 +68,9 @@ urban: $(STAMP)
 
 accuracy: $(STAMP)
 	$(BIN)/python tests/benchmarks/accuracy.py
+
+domains: $(STAMP)
+	$(BIN)/python tests/benchmarks/domains.py
 
 models-table: $(STAMP)
 	$(BIN)/python -m citycover_models.catalogue.document docs

@@ -18,6 +18,7 @@ from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
+    from citycover_models.data.layouts import Listing
     from citycover_models.data.pairs import ImageAndLabels
     from citycover_models.data.prepare import TrainingSet
     from citycover_models.training.request import Trained, TrainRequest, TrainWatch
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 HELP = """Train a network on imagery and coarse labels, and leave a model file that maps.
 
 Labels may lie on any grid, in any CRS and resolution. Several --labels are taken in order, the first that
-has a label gives it, or with --agree K those that K of them share. DIR gets model.pt, weights.safetensors,
-metrics.jsonl, TensorBoard events, curves.png and predictions of every epoch.
+has a label gives it, or with --agree K those that K of them share. A recipe that adapts (lovecs, daspm) also
+takes images without labels, --target: another sensor or city, which is what the model will map. DIR gets
+model.pt, weights.safetensors, metrics.jsonl, TensorBoard events, curves.png and predictions of every epoch.
 
 Exit codes: 0 done; 2 input or options; 4 no space, memory or device; 130 / 143 stopped by a signal.
 """
@@ -60,7 +62,18 @@ def run(
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="Folder in a published layout.")] = None,
     layout: Annotated[
-        str | None, typer.Option(help="chesapeake, paraformer, skwanda or folders; found out without it.")
+        str | None,
+        typer.Option(
+            help="chesapeake, paraformer, skwanda, folders; two domains: cross-sensor, gaofen-sentinel, "
+            "loveda-to-urban, loveda-to-rural; found out without it."
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Image without labels that is to be mapped; give several.")
+    ] = None,
+    target_labels: Annotated[
+        list[str] | None,
+        typer.Option(help="Labels of the targets: maps are judged by them, nothing is learned from them."),
     ] = None,
     bands: options.Bands = None,
     nodata: options.Nodata = None,
@@ -82,21 +95,22 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
-    from citycover_models.data.prepare import prepare_training_set
+    from citycover_models.data.prepare import prepare_targets, prepare_training_set
     from citycover_models.training.recipe import read_recipe
     from citycover_models.training.request import TrainRequest
 
     chosen = read_recipe(recipe, set_ or ())
-    items, named = _items(image, labels, listing, folder, layout)
+    found = _listed(image, labels, listing, folder, layout)
+    targets = _targets(found, target, target_labels)
+    legends, numbers = legend or ([found.legend] if found.legend else []), options.split_bands(bands)
+    trust = options.trust_of(allow_remote, allow_path)
     training_set = prepare_training_set(
-        items,
-        legend or ([named] if named else []),
-        to,
-        agree=agree,
-        bands=options.split_bands(bands),
-        nodata=nodata,
-        trust=options.trust_of(allow_remote, allow_path),
+        found.items, legends, to, agree=agree, bands=numbers, nodata=nodata, trust=trust
     )
+    if targets:
+        training_set = prepare_targets(
+            training_set, targets, legends, bands=numbers, nodata=nodata, trust=trust
+        )
     request = TrainRequest(
         training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
         overwrite=overwrite,
@@ -119,30 +133,47 @@ def run(
         _print_trained(trained, training_set)
 
 
-def _items(
+def _listed(
     images: list[str] | None,
     labels: list[str] | None,
     listing: Path | None,
     folder: Path | None,
     layout: str | None,
-) -> tuple[list[ImageAndLabels], str | None]:
-    """What the user named, and the legend that a layout fixes."""
+) -> Listing:
+    """What the user named."""
     from citycover.errors import ConfigError
-    from citycover_models.data.layouts import LAYOUTS, read_folder, read_list
-    from citycover_models.data.pairs import ImageAndLabels, files_of
+    from citycover_models.data.layouts import LAYOUTS, Listing, read_folder, read_list
 
     if sum((bool(images or labels), listing is not None, folder is not None)) != 1:
         raise ConfigError("give --image with --labels, or --list, or --folder: exactly one of the three")
     if listing is not None:
-        found = read_list(listing)
-    elif folder is not None:
-        found = read_folder(folder, options.check_choice("--layout", layout, LAYOUTS) if layout else None)
-    elif images and labels:
-        split = [files_of(name, ",") for name in images]
-        return [ImageAndLabels(first, tuple(labels), None, tuple(rest)) for first, *rest in split], None
-    else:
-        raise ConfigError("training needs both --image and --labels; give the one that is missing")
-    return list(found.items), found.legend
+        return read_list(listing)
+    if folder is not None:
+        return read_folder(folder, options.check_choice("--layout", layout, LAYOUTS) if layout else None)
+    if images and labels:
+        return Listing(tuple(_named(name, labels) for name in images), None)
+    raise ConfigError("training needs both --image and --labels; give the one that is missing")
+
+
+def _targets(
+    found: Listing, targets: list[str] | None, labels: list[str] | None
+) -> tuple[ImageAndLabels, ...]:
+    """Images of the target domain, named or found beside the source."""
+    from citycover.errors import ConfigError
+
+    if found.targets and (targets or labels):
+        raise ConfigError("the --folder holds both domains; leave --target and --target-labels out")
+    if labels and not targets:
+        raise ConfigError("got --target-labels without --target; give the images that they are of")
+    return found.targets or tuple(_named(name, labels or []) for name in targets or ())
+
+
+def _named(image: str, labels: list[str]) -> ImageAndLabels:
+    """An image, whose bands may lie in several files."""
+    from citycover_models.data.pairs import ImageAndLabels, files_of
+
+    first, *rest = files_of(image, ",")
+    return ImageAndLabels(first, tuple(labels), None, tuple(rest))
 
 
 def _train_with_progress(request: TrainRequest, quiet: bool) -> Trained:
@@ -181,10 +212,13 @@ def _print_trained(trained: Trained, training_set: TrainingSet) -> None:
         ("classes", ", ".join(training_set.legend.names)),
         ("steps", f"{trained.steps} in {duration(trained.seconds)}"),
     ]
-    if trained.validation:
+    if "validation_miou" in trained.validation:
         miou, accuracy = trained.validation["validation_miou"], trained.validation["validation_accuracy"]
         rows.append(("held out", f"mIoU {miou:.1%}, accuracy {accuracy:.1%}, against coarse labels"))
         rows += _by_class(trained.validation)
+    if "target_miou" in trained.test:
+        miou, accuracy = trained.test["target_miou"], trained.test["target_accuracy"]
+        rows.append(("target", f"mIoU {miou:.1%}, accuracy {accuracy:.1%}, against its labels"))
     if trained.knowledge is not None:
         rows.append(("evidence", str(trained.knowledge)))
     rows += [
@@ -221,9 +255,9 @@ def _map_command(training_set: TrainingSet, model: Path) -> str:
 
 
 def _print_plan(request: TrainRequest, as_json: bool) -> None:
-    from citycover_models.training.coarse import plan_of
+    from citycover_models.training.start import coarse_material_of
 
-    plan = plan_of(request, request.training_set)
+    plan = coarse_material_of(request).plan
     facts: dict[str, Any] = plan.describe()
     chips = [
         {"image": request.training_set.pairs[c.pair].name, "row": c.window.row, "col": c.window.col}

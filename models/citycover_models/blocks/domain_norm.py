@@ -69,6 +69,16 @@ def copy_domain(network: nn.Module, source: int = SOURCE, target: int = TARGET) 
             module.norms[target].load_state_dict(module.norms[source].state_dict())
 
 
+def reset_domain(network: nn.Module, domain: int) -> None:
+    """Forget the statistics of a domain; from now on they are the plain mean over what is seen of it."""
+    for module in network.modules():
+        if isinstance(module, DomainBatchNorm2d):
+            norm = module.norms[domain]
+            assert isinstance(norm, nn.BatchNorm2d), "domains are copies of one"
+            norm.reset_running_stats()
+            norm.momentum = None
+
+
 def fold_domain(network: _Module, domain: int = TARGET) -> _Module:
     """A copy of the network for one domain, with plain batch normalisation."""
     folded = copy.deepcopy(network)

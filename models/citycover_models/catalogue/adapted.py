@@ -7,10 +7,11 @@ from functools import partial
 from citycover.classes.legend import read_legend
 from citycover.model.card import BandGroup, ModelCard, WindowRule
 from citycover_models.blocks.domain_norm import TARGET, fold_domain
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.mit import MIT_WIDTHS, MitVariant
 from citycover_models.catalogue.aerial import Family
-from citycover_models.catalogue.preset import Preset
-from citycover_models.imagery.aerial import IMAGENET_RGB
+from citycover_models.catalogue.preset import AerialPreset
+from citycover_models.imagery.aerial import IMAGENET_RGB, AerialStatistics
 from citycover_models.imagery.sentinel2 import BIGEARTHNET_V1, OFFSET_TAG, card_bands
 from citycover_models.nets.daformer import RGB_BANDS, SUBPIXEL, DAFormer, daspm
 from citycover_models.nets.semantic_fpn import SemanticFPN
@@ -94,14 +95,34 @@ def _daspm_card(variant: MitVariant) -> ModelCard:
     )
 
 
-def _daformer(v: MitVariant) -> Preset:
-    build, card = partial(DAFormer, v), partial(_daformer_card, v)
-    return Preset(f"daformer-{v}", "daformer", build, card, _PAPER, _LICENCE)
+def _build_for(
+    variant: MitVariant, upscale: int, num_classes: int, *, statistics: AerialStatistics
+) -> Learnable:
+    return DAFormer(variant, num_classes, upscale=upscale, mean=statistics.mean, std=statistics.std)
 
 
-def _daspm(v: MitVariant) -> Preset:
-    build, card = partial(daspm, v), partial(_daspm_card, v)
-    return Preset(f"daspm-{v}", "daformer", build, card, _PAPER_DASPM, _LICENCE)
+def _daformer(v: MitVariant) -> AerialPreset:
+    return AerialPreset(
+        name=f"daformer-{v}",
+        network="daformer",
+        build=partial(DAFormer, v),
+        build_for=partial(_build_for, v, 1),
+        card=partial(_daformer_card, v),
+        paper=_PAPER,
+        licence_note=_LICENCE,
+    )
+
+
+def _daspm(v: MitVariant) -> AerialPreset:
+    return AerialPreset(
+        name=f"daspm-{v}",
+        network="daformer",
+        build=partial(daspm, v),
+        build_for=partial(_build_for, v, SUBPIXEL),
+        card=partial(_daspm_card, v),
+        paper=_PAPER_DASPM,
+        licence_note=_LICENCE,
+    )
 
 
 PRESETS = (

@@ -18,6 +18,11 @@ from citycover_models.data.chips import ChipReader
 from citycover_models.data.labels import IGNORE
 from citycover_models.data.sampling import SamplePlan
 
+_RARE = 0.003
+"""Share of a chip that is worth drawing it for the sake of a rare class; half of it must be met."""
+
+_RARE_ATTEMPTS = 10
+
 ATTEMPTS = 8
 """Chips drawn before one with too few labelled pixels is taken as it is."""
 
@@ -47,6 +52,9 @@ class LabelledBatch:
     """(n, y, x) int64 channels; `IGNORE` where there is none or the image is invalid."""
     class_weights: Tensor | None = None
     """(channel,), mean 1; None: all classes weigh the same."""
+    target: LabelledBatch | None = None
+    """Chips of the other domain beside them, where a method asks for some. Their labels are pseudo-labels, or
+    0 wherever the image is valid while there are none."""
 
     @property
     def pixels(self) -> int:
@@ -56,12 +64,17 @@ class LabelledBatch:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Images and labels."""
-        return {"images": self.images, "labels": self.labels}
+        own = {"images": self.images, "labels": self.labels}
+        if self.target is None:
+            return own
+        return own | {f"target_{name}": tensor for name, tensor in self.target.tensors.items()}
 
     def to(self, device: torch.device) -> Self:
         """The same chips on a device."""
         images = self.images.to(device, non_blocking=True)
-        return replace(self, images=images, labels=self.labels.to(device, non_blocking=True))
+        labels = self.labels.to(device, non_blocking=True)
+        target = None if self.target is None else self.target.to(device)
+        return replace(self, images=images, labels=labels, target=target)
 
 
 class _Chips(Dataset[tuple[Tensor, Tensor] | CitycoverError]):
@@ -81,9 +94,12 @@ class _Chips(Dataset[tuple[Tensor, Tensor] | CitycoverError]):
         """Pixels and channels of one chip."""
         if epoch < 0:
             return _tensors(*self._reader.read(self._plan.validation[index]))
-        for attempt in range(ATTEMPTS):
-            pixels, channels = self._reader.read(self._plan.draw(epoch, index, attempt))
-            if (channels != IGNORE).mean() >= self._least:
+        attempts = _RARE_ATTEMPTS if self._plan.balance == "rare" else ATTEMPTS
+        for attempt in range(attempts):
+            chip = self._plan.draw(epoch, index, attempt)
+            pixels, channels = self._reader.read(chip)
+            wanted = max(50, _RARE * channels.size) / 2 if chip.wanted >= 0 else 0
+            if (channels != IGNORE).mean() >= self._least and (channels == chip.wanted).sum() >= wanted:
                 break
         return _tensors(pixels, channels)
 

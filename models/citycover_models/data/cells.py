@@ -77,10 +77,15 @@ def taken_blocks(cells: Cells, elsewhere: Sequence[Window]) -> NDArray[np.bool_]
     return taken
 
 
+def cell_side(shape: tuple[int, int], chip: int, most: int) -> int:
+    """Side of a cell in pixels: an eighth of a chip, or what keeps an image of `shape` to `most` cells."""
+    return max(8, chip // 8, int(np.ceil(np.sqrt(shape[0] * shape[1] / most))))
+
+
 def count_cells(pair: Pair, num_classes: int, chip: int, most: int) -> Cells:
     """Labels of one image on cells; nothing held out yet."""
     height, width = pair.shape
-    side = max(8, chip // 8, int(np.ceil(np.sqrt(height * width / most))))
+    side = cell_side((height, width), chip, most)
     step = max(1, side // 8)
     side = step * max(1, side // step)
     rows, cols = -(-height // side), -(-width // side)

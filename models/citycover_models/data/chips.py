@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from citycover.geometry.window import Window
@@ -13,20 +14,34 @@ from citycover.read.raster import RasterReader
 from citycover_models.data.labels import IGNORE, LabelReader
 from citycover_models.data.pairs import Pair
 from citycover_models.data.sampling import Chip
+from citycover_models.imagery.aerial import AerialStatistics
 
 _OPEN = 64
 """Images kept open at once by a process: thousands would use up its file handles."""
 
 
 class ChipReader:
-    """Reads chips of several pairs; files are opened at the first read, in the process that reads."""
+    """Reads chips of several pairs; files are opened at the first read, in the process that reads.
 
-    def __init__(self, pairs: Sequence[Pair], fill: Sequence[float]) -> None:
+    Args:
+        pairs: what chips are of.
+        fill: one digital number a band, for pixels that are invalid.
+        brought: statistics of these images and of others: numbers are brought from the one to the other, band
+            by band, and come out as float32; None: raw numbers.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        fill: Sequence[float],
+        brought: tuple[AerialStatistics, AerialStatistics] | None = None,
+    ) -> None:
         self._pairs = tuple(pairs)
         self._fill = tuple(fill)
+        self._brought = brought
         # One type for all images: chips of several stand in one batch.
         eight_bit = all(pair.scene.groups[0].dtype == "uint8" for pair in self._pairs)
-        self._kind = np.uint8 if eight_bit else np.float32
+        self._kind = np.uint8 if eight_bit and brought is None else np.float32
         self._open: dict[int, tuple[RasterReader, LabelReader]] = {}
 
     def read(self, chip: Chip) -> tuple[NDArray[Any], NDArray[np.uint8]]:
@@ -34,6 +49,7 @@ class ChipReader:
         image, labels = self._readers(chip.pair)
         height, width = image.shape
         side = chip.window.height
+        kept = chip.side or side
         pixels = np.empty((side, side, image.bands), self._kind)
         pixels[...] = np.nan_to_num(np.asarray(self._fill)).astype(self._kind)
         channels = np.full((side, side), IGNORE, np.uint8)
@@ -43,9 +59,16 @@ class ChipReader:
         valid = np.empty((inside.height, inside.width), np.bool_)
         image.read_into(inside, values, valid)
         here = inside.shift(-chip.window.row, -chip.window.col).slices
-        pixels[here][valid] = values[valid]
+        pixels[here][valid] = self._brought_over(values[valid])
         channels[here] = np.where(valid, labels.read(inside), IGNORE)
-        return pixels, channels
+        return (pixels, channels) if kept == side else resized(pixels, channels, kept)
+
+    def _brought_over(self, values: NDArray[Any]) -> NDArray[Any]:
+        """(pixel, band) numbers of these images as the other sensor would have given them."""
+        if self._brought is None:
+            return values
+        (mean, std), (to_mean, to_std) = (np.array((s.mean, s.std), np.float32) for s in self._brought)
+        return (values - mean) / std * to_std + to_mean
 
     def _readers(self, number: int) -> tuple[RasterReader, LabelReader]:
         """Readers of a pair; those used longest ago are closed when there are many."""
@@ -59,3 +82,22 @@ class ChipReader:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
+
+
+def resized(
+    pixels: NDArray[Any], channels: NDArray[np.uint8], side: int
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """A square chip brought to another side: pixels bilinear (averaged where they shrink), labels nearest.
+
+    Args:
+        pixels: (y, x, band).
+        channels: (y, x).
+        side: in pixels.
+    """
+    planes = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))[None]
+    fitted = torch.nn.functional.interpolate(planes, size=[side, side], mode="bilinear", antialias=True)
+    values = fitted[0].numpy().transpose(1, 2, 0)
+    if pixels.dtype == np.uint8:
+        values = values.round().clip(0, 255)
+    nearest = ((np.arange(side) + 0.5) * len(channels) / side).astype(np.intp)
+    return values.astype(pixels.dtype), channels[np.ix_(nearest, nearest)]

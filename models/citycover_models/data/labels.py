@@ -59,7 +59,8 @@ class LabelReader:
     """Labels of one or several rasters on one grid; opens them at the first read.
 
     With `agree` 1 the first raster that has a label gives it, so neighbouring sheets make one. With more, a
-    pixel keeps a label that at least `agree` rasters share, and that no other label equals in votes.
+    pixel keeps a label that at least `agree` rasters share, and that no other label equals in votes. Without
+    a raster every pixel has rank 0: what is seen is then told apart from what is not, and nothing else.
     """
 
     def __init__(self, rasters: Sequence[LabelRaster], grid: GeoBox, *, agree: int = 1) -> None:
@@ -79,6 +80,8 @@ class LabelReader:
         """
         if not self._open:
             self._open = [ClassRaster(raster.path, "labels", onto=self._grid) for raster in self._rasters]
+        if not self._rasters:
+            return np.zeros((window.height, window.width), np.uint8)
         votes = []
         for opened, raster in zip(self._open, self._rasters, strict=True):
             ids, valid = opened.read(window)

@@ -7,6 +7,12 @@
 | `paraformer` | `HR_image`, `LR_label` (`LR_label_4class`, `..._label`), `CCLC` or `HR_ground_truth` |
 | `skwanda` | `train/images`, `train/labels` (`val` and `test` are left to `citycover evaluate`) |
 | `folders` | `images`, `labels` |
+| `cross-sensor` | `src_domain` and `tgt_domain`, each with `images` and `masks` (LoveCS) |
+| `gaofen-sentinel` | `gaofen` and `sentinel`, each with `image` and `label` (DASPM) |
+| `loveda-to-urban` | LoveDA: source `Train/Rural`, target `Val/Urban`, in `images_png` and `masks_png` |
+| `loveda-to-rural` | the mirror: source `Train/Urban`, target `Val/Rural` |
+
+The last four hold two domains. Labels of the target may be missing; maps are judged by those that are there.
 
 Files belong together whose names begin alike: the label of `a_1.tif` is `a_1.tif`, or `a_1_*.tif`.
 """
@@ -21,7 +27,26 @@ from pathlib import Path
 from citycover.errors import ConfigError
 from citycover_models.data.pairs import ImageAndLabels, files_of
 
-LAYOUTS = ("chesapeake", "paraformer", "skwanda", "folders")
+
+@dataclass(frozen=True, slots=True)
+class _Domains:
+    """Where a layout keeps its two domains."""
+
+    source: str
+    target: str
+    images: str
+    labels: str
+    legend: str | None
+
+
+_TWO_DOMAINS = {
+    "cross-sensor": _Domains("src_domain", "tgt_domain", "images", "masks", "loveda7"),
+    "gaofen-sentinel": _Domains("gaofen", "sentinel", "image", "label", "daspm5"),
+    "loveda-to-urban": _Domains("Train/Rural", "Val/Urban", "images_png", "masks_png", "loveda7"),
+    "loveda-to-rural": _Domains("Train/Urban", "Val/Rural", "images_png", "masks_png", "loveda7"),
+}
+
+LAYOUTS = ("chesapeake", "paraformer", "skwanda", "folders", *_TWO_DOMAINS)
 
 _SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"}
 
@@ -33,6 +58,8 @@ class Listing:
     items: tuple[ImageAndLabels, ...]
     legend: str | None
     """Legend of the labels, where the layout fixes it."""
+    targets: tuple[ImageAndLabels, ...] = ()
+    """Of the target domain; labels where there are some."""
 
 
 def read_list(path: Path) -> Listing:
@@ -77,6 +104,8 @@ def read_folder(path: Path, layout: str | None = None) -> Listing:
     if not path.is_dir():
         raise ConfigError(f"--folder {path} is no folder")
     layout = layout or _layout_of(path)
+    if layout in _TWO_DOMAINS:
+        return _read_domains(path, _TWO_DOMAINS[layout])
     if layout == "chesapeake":
         pairs = [
             ImageAndLabels(str(image), (str(_twin(image, "_nlcd")),), _optional(_twin(image, "_lc")))
@@ -93,6 +122,31 @@ def read_folder(path: Path, layout: str | None = None) -> Listing:
     if layout == "skwanda":
         return Listing(_match(path / "train" / "images", path / "train" / "labels", None), "skwanda8")
     return Listing(_match(path / "images", path / "labels", None), None)
+
+
+def _read_domains(path: Path, names: _Domains) -> Listing:
+    """Source and target.
+
+    Raises:
+        ConfigError: a folder is missing or empty, or the source has no labels.
+    """
+    source, target = path / names.source, path / names.target
+    if not _holds_rasters(source / names.labels) and _holds_rasters(target / names.labels):
+        raise ConfigError(
+            f"{target / names.labels} holds labels and {source / names.labels} none; the source is the "
+            "domain with labels: if the two folders were swapped, change their names"
+        )
+    labels = target / names.labels
+    items = (
+        _match(target / names.images, labels, None)
+        if _holds_rasters(labels)
+        else tuple(ImageAndLabels(str(image), ()) for image in _rasters(target / names.images))
+    )
+    return Listing(_match(source / names.images, source / names.labels, None), names.legend, items)
+
+
+def _holds_rasters(folder: Path) -> bool:
+    return folder.is_dir() and any(p.suffix.lower() in _SUFFIXES for p in folder.iterdir())
 
 
 _TRUTHS = ("CCLC", "HR_ground_truth", "HR_label")
@@ -114,6 +168,14 @@ def _label_folder(path: Path) -> Path:
 
 def _layout_of(path: Path) -> str:
     names = {p.name for p in path.iterdir()}
+    for layout, two in _TWO_DOMAINS.items():
+        if {two.source, two.target} <= names:
+            return layout
+    if {"Train", "Val"} <= names:
+        raise ConfigError(
+            f"--folder {path} looks like LoveDA, which can be learned from in two directions; give --layout "
+            "loveda-to-urban or loveda-to-rural"
+        )
     if "HR_image" in names and any("label" in n.lower() for n in names):
         return "paraformer"
     if (path / "train" / "images").is_dir():

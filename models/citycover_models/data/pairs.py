@@ -44,6 +44,7 @@ class Pair:
 
     scene: Scene
     labels: tuple[LabelRaster, ...]
+    """Empty for an image of the target domain that nothing has labelled yet."""
     agree: int = 1
     """Label rasters that must agree on a pixel; 1: the first that has a label gives it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from citycover.classes.legend import Legend, read_legend
@@ -43,11 +43,37 @@ class TrainingSet:
     """Smallest and largest ground sample distance of the images, metres."""
     credits: tuple[Credit, ...] = ()
     """Of labels that were asked for by name."""
+    target: TargetDomain | None = None
+    """What will be mapped, where that is another sensor or place than what was labelled."""
 
     @property
     def native_gsd(self) -> float:
         """Middle of the images' ground sample distances, metres."""
-        return math.sqrt(self.gsd[0] * self.gsd[1])
+        return middle(self.gsd)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetDomain:
+    """Images of another sensor or place. Nothing is learned from labels of theirs."""
+
+    pairs: tuple[Pair, ...]
+    """Without labels."""
+    group: BandGroup
+    """Their bands: those of the source, by the same names."""
+    gsd: tuple[float, float]
+    """Smallest and largest, metres."""
+    judged: tuple[Pair, ...] = ()
+    """Those of which there are labels, with them: the maps are judged by these, and by nothing else."""
+
+    @property
+    def native_gsd(self) -> float:
+        """Middle of the ground sample distances, metres."""
+        return middle(self.gsd)
+
+
+def middle(gsd: tuple[float, float]) -> float:
+    """Geometric mean of two distances."""
+    return math.sqrt(gsd[0] * gsd[1])
 
 
 def prepare_training_set(
@@ -98,6 +124,84 @@ def prepare_training_set(
         pairs.append(Pair(scene, tuple(rasters), agree))
     gsds = [scene.gsd for scene in scenes]
     return TrainingSet(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)), tuple(credited))
+
+
+def prepare_targets(
+    training_set: TrainingSet,
+    targets: Sequence[ImageAndLabels],
+    legends: Sequence[str] = (),
+    *,
+    bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    trust: Trust = Trust(),  # noqa: B008 - a value
+) -> TrainingSet:
+    """Join images of the target domain to a training set.
+
+    Args:
+        training_set: of the source.
+        targets: images; labels that some of them have are for judging alone.
+        legends: of these labels, as in `prepare_training_set`.
+        bands: names or numbers, in the order of the source's bands; None: the source's names.
+        nodata: digital number of invalid pixels in every target.
+        trust: which files the targets and their labels may name in turn.
+
+    Raises:
+        ConfigError: labels do not fit.
+        SceneError: a target cannot be used, or lacks bands of the source.
+    """
+    if not targets:
+        raise ConfigError("there is nothing to adapt to; give --target, or a --folder with two domains")
+    items = place(targets)
+    wanted = training_set.group.names
+    card = None if bands is not None else _any_card(training_set.group)
+    scenes = [_target_scene(item, card, bands, nodata, trust, wanted) for item in items]
+    pairs = tuple(Pair(scene, ()) for scene in scenes)
+    judged: list[Pair] = []
+    for item, scene in zip(items, scenes, strict=True):
+        if item.labels:
+            codes = [read_legend(name) for name in legends]
+            named = codes * len(item.labels) if len(codes) == 1 else codes
+            rasters = tuple(
+                LabelRaster.of(p, c, training_set.legend) for p, c in zip(item.labels, named, strict=True)
+            )
+            for sheet in rasters:
+                check_sources(sheet.path, trust)
+            for warning in check_labels(rasters, scene.grid, item.image):
+                logger.warning("%s", warning)
+            judged.append(Pair(scene, rasters))
+    if judged:
+        logger.warning(
+            "labels of %d target images are given: maps are judged by them, and nothing is learned from them",
+            len(judged),
+        )
+    gsds = [scene.gsd for scene in scenes]
+    domain = TargetDomain(pairs, _group(scenes), (min(gsds), max(gsds)), tuple(judged))
+    return replace(training_set, target=domain)
+
+
+def _target_scene(
+    item: ImageAndLabels,
+    card: ModelCard | None,
+    bands: Sequence[str] | None,
+    nodata: float | None,
+    trust: Trust,
+    wanted: Sequence[str],
+) -> Scene:
+    """A target as a scene of the source's bands."""
+    try:
+        scene = describe_scene(item.files, card, bands=bands, nodata=nodata, trust=trust)
+    except SceneError as error:
+        raise SceneError(
+            f"target {item.image}: {error}; both domains need the same bands, here {', '.join(wanted)}; name "
+            "bands that both have with --bands"
+        ) from None
+    if len(scene.groups) != 1 or len(scene.groups[0].bands) != len(wanted):
+        raise SceneError(
+            f"target {item.image} has {sum(len(g.bands) for g in scene.groups)} bands on {len(scene.groups)} "
+            f"grid(s); the source has {len(wanted)}: {', '.join(wanted)}; name the same ones for both with "
+            "--bands"
+        )
+    return scene
 
 
 def _describe(

@@ -30,7 +30,8 @@ from citycover.geometry.window import Window
 from citycover_models.data.cells import CELLS, Cells, count_cells, held_elsewhere, hold_out, taken_blocks
 from citycover_models.data.pairs import Pair
 
-Balance = Literal["uniform", "classes"]
+Balance = Literal["uniform", "classes", "rare"]
+"""Draw any labelled pixel; or each class as often; or the rarest nearly always (`rare_class_odds`)."""
 
 _PLACES = 32
 """Places tried for a chip before another cell is drawn."""
@@ -45,6 +46,10 @@ class Chip:
     pair: int
     window: Window
     """May reach beyond an image that is smaller than a chip."""
+    side: int = 0
+    """Pixels to which its sides are brought; 0: it is read as it is."""
+    wanted: int = -1
+    """Rank of the class for whose sake it was drawn; -1: for none."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ class SamplePlan:
     chips_per_epoch: int
     balance: Balance
     seed: int
+    scales: tuple[float, ...] = (1.0,)
+    """Enlargements, one of which is drawn for each chip: enlarged by s, it covers chip / s pixels."""
+    temperature: float = 0.01
+    """Of balance `rare`; see `rare_class_odds`."""
 
     @cached_property
     def label_counts(self) -> NDArray[np.float64]:
@@ -71,10 +80,23 @@ class SamplePlan:
     def _cumulative(self) -> NDArray[np.float64]:
         """(class or 1, cell of all images): running sums to draw cells from."""
         flat = np.concatenate([c.counts.reshape(-1, c.counts.shape[2]) for c in self.cells]).T
-        weights = flat if self.balance == "classes" else flat.sum(0, keepdims=True)
+        weights = flat.sum(0, keepdims=True) if self.balance == "uniform" else flat
         weights = weights[weights.sum(1) > 0].astype(np.float64)
         running: NDArray[np.float64] = weights.cumsum(1) / weights.sum(1, keepdims=True)
         return running
+
+    @cached_property
+    def _odds(self) -> NDArray[np.float64]:
+        """(class that occurs,) running sums to draw classes from."""
+        odds = rare_class_odds(self.label_counts, self.temperature)
+        return odds[self.label_counts > 0].cumsum()
+
+    def _draw_row(self, rng: np.random.Generator) -> tuple[int, int]:
+        """A row of the running sums, and the rank of the class that was drawn for its own sake, or -1."""
+        if self.balance != "rare":
+            return int(rng.integers(len(self._cumulative))), -1
+        row = min(int(np.searchsorted(self._odds, rng.random(), side="right")), len(self._odds) - 1)
+        return row, int(np.flatnonzero(self.label_counts > 0)[row])
 
     @cached_property
     def _first_cells(self) -> NDArray[np.int64]:
@@ -89,27 +111,30 @@ class SamplePlan:
             ConfigError: there is no room for a chip beside the blocks that are held out.
         """
         rng = np.random.default_rng([self.seed, epoch, index, attempt])
+        scale = self.scales[rng.integers(len(self.scales))] if len(self.scales) > 1 else self.scales[0]
+        side = max(1, round(self.chip / scale))
         for _ in range(_PLACES):
-            row = self._cumulative[rng.integers(len(self._cumulative))]
+            number, wanted = self._draw_row(rng)
+            row = self._cumulative[number]
             cell = min(int(np.searchsorted(row, rng.random(), side="right")), len(row) - 1)
             pair = int(np.searchsorted(self._first_cells, cell, side="right")) - 1
-            found = self._place(rng, pair, cell - int(self._first_cells[pair]))
+            found = self._place(rng, pair, cell - int(self._first_cells[pair]), side)
             if found:
-                return Chip(pair, found)
+                return Chip(pair, found, self.chip, wanted)
         raise ConfigError(
             f"no chip of {self.chip} px fits beside the blocks that are held out; take smaller chips, or "
             "--set validation=0"
         )
 
-    def _place(self, rng: np.random.Generator, pair: int, cell: int) -> Window | None:
+    def _place(self, rng: np.random.Generator, pair: int, cell: int, side: int) -> Window | None:
         cells = self.cells[pair]
         row, col = (int(n) * cells.side for n in divmod(cell, cells.counts.shape[1]))
         for _ in range(_PLACES):
             top, left = (
-                _start(rng, at, cells.side, self.chip, size)
+                _start(rng, at, cells.side, side, size)
                 for at, size in zip((row, col), cells.shape, strict=True)
             )
-            window = Window(top, left, self.chip, self.chip)
+            window = Window(top, left, side, side)
             if not cells.touches_held_out(window):
                 return window
         return None
@@ -152,6 +177,19 @@ class SamplePlan:
         }
 
 
+def rare_class_odds(counts: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Rare-class sampling of DAFormer (section 3.3): P(c) = softmax((1 - f_c) / T), f_c the share of class c.
+
+    At T = 0.01 a class that covers 5 % less is drawn e^5 times as often. Classes without labels are left out.
+
+    >>> rare_class_odds(np.array([90.0, 10.0, 0.0]), 1.0).round(4)
+    array([0.31  , 0.69  , 0.    ])
+    """
+    rarity = np.where(counts > 0, 1 - counts / counts.sum(), -np.inf) / temperature
+    odds: NDArray[np.float64] = np.exp(rarity - rarity.max())
+    return odds / odds.sum()
+
+
 def _start(rng: np.random.Generator, cell: int, side: int, chip: int, size: int) -> int:
     """Where a chip begins that holds a cell, lies in it, or holds as much of it as the image allows."""
     first, last = sorted((min(cell + side, size) - chip, cell))
@@ -168,6 +206,8 @@ def plan_samples(
     balance: Balance,
     validation: float,
     seed: int,
+    scales: tuple[float, ...] = (1.0,),
+    temperature: float = 0.01,
 ) -> SamplePlan:
     """Count the labels of all pairs and choose what is held out.
 
@@ -179,6 +219,8 @@ def plan_samples(
         balance: draw labelled pixels, or classes first.
         validation: share of blocks that are held out, 0 for none; blocks are two chips wide.
         seed: another seed, other chips.
+        scales: enlargements to draw from.
+        temperature: of balance `rare`.
 
     Raises:
         ConfigError: no pixel has a label.
@@ -196,7 +238,7 @@ def plan_samples(
         later = [other for other in overlaps[number] if other > number]
         more = held_elsewhere(pairs, cells, number, later)
         cells[number] = replace(counted, elsewhere=counted.elsewhere + more)
-    plan = SamplePlan(tuple(cells), chip, chips_per_epoch, balance, seed)
+    plan = SamplePlan(tuple(cells), chip, chips_per_epoch, balance, seed, scales, temperature)
     if not plan.label_counts.sum() > 0:
         raise ConfigError("no pixel of the images has a label that means a class; nothing can be learned")
     return plan

@@ -6,19 +6,16 @@ what a paper's training needs beside the loss: a warm-up, a schedule of its own,
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from citycover_models.blocks.learnable import Learnable
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
-from citycover_models.methods.beliefs import BlockConsistency, Em, ImplicitPosterior, Soft
 from citycover_models.methods.method import (
     BaseMethod,
     Branches,
-    CrossEntropy,
     Embeddings,
     Features,
     Moment,
@@ -144,21 +141,7 @@ class Nlat(_Selecting):
         )  # fmt: skip
 
 
-Method = Annotated[
-    CrossEntropy | Plat | CasDva | C2F | Nlat | Soft | BlockConsistency | Em | ImplicitPosterior,
-    Field(discriminator="name"),
-]
-
-METHODS: tuple[type[BaseMethod], ...] = (
-    CrossEntropy, Plat, CasDva, C2F, Nlat, Soft, BlockConsistency, Em, ImplicitPosterior,
-)  # fmt: skip
-
 # The type checker holds the networks to what the methods need.
 _branches: tuple[type[Branches], type[Branches], type[Branches]] = (Paraformer, VCNet, VHFParaNet)
 _features: type[Features] = L2HNet
 _embeddings: type[Embeddings] = C2FNet
-
-
-def methods_for(network: Learnable) -> list[str]:
-    """Names of the methods that find in a network what they need."""
-    return [kind.model_fields["name"].default for kind in METHODS if isinstance(network, kind.needs)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
+from citycover.model.card import ModelCard
 from citycover_models.blocks.cross_entropy import cross_entropy
+from citycover_models.blocks.domain_norm import copy_domain
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
@@ -63,6 +65,54 @@ class Embeddings(Protocol):
         """Directions of the classes, (channel, d)."""
 
 
+@runtime_checkable
+class Sensors(Protocol):
+    """Batch statistics of its own for each of several sensors (`blocks/domain_norm.py`)."""
+
+    def look_as(self, domain: int) -> None:
+        """Choose the sensor of what comes next."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Raw (n, band, y, x) of that sensor -> logits (n, channel, y, x)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Steps that see the same labels."""
+
+    first: int
+    last: int
+    """One past the last step."""
+    target: bool = False
+    """Chips of the target stand beside those of the source."""
+    labelled: bool = False
+    """Before its first step the network labels the target anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a network becomes where it maps."""
+
+    network: nn.Module
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Of its card, that differ from the preset's."""
+
+
+class Company(nn.Module):
+    """Networks that no gradient reaches, beside the one that learns.
+
+    Args:
+        teacher: follows the network that learns.
+        reference: the encoder's first weights, frozen; None: they mean nothing.
+        maps: whether it is the teacher's weights that count in the end.
+    """
+
+    def __init__(self, teacher: nn.Module, reference: nn.Module | None, *, maps: bool) -> None:
+        super().__init__()
+        self.teacher, self.reference, self.maps = teacher, reference, maps
+        self.requires_grad_(requires_grad=False)
+
+
 class BaseMethod(BaseModel):
     """A method with its settings, as a recipe names them."""
 
@@ -70,6 +120,63 @@ class BaseMethod(BaseModel):
 
     needs: ClassVar[type] = Learnable
     """What a network must be or have: `Learnable`, or a Protocol of this file."""
+    adapts: ClassVar[bool] = False
+    """Whether it takes a target domain beside the source."""
+
+    matches: ClassVar[bool] = False
+    """Whether the source's numbers are brought to the mean and deviation of the target's, band by band."""
+
+    def source_scale(self, _ratio: float, _upscale: int) -> float:
+        """How much source chips are enlarged.
+
+        Args:
+            _ratio: target's ground sample distance over the source's.
+            _upscale: output pixels along the side of an input pixel of the network.
+        """
+        return 1.0
+
+    def target_scale(self, _ratio: float) -> float:
+        """How much target chips are enlarged."""
+        return 1.0
+
+    def target_chip(self, chip: int, _upscale: int) -> int:
+        """Side of target chips beside source chips of side `chip`, in pixels."""
+        return chip
+
+    def company(self, _network: nn.Module, *, pretrained: bool) -> Company | None:  # noqa: ARG002 - for others
+        """Networks beside the one that learns, made of its first weights; None: it learns alone.
+
+        Args:
+            _network: with the weights that it begins with, on its device.
+            pretrained: whether these were given.
+        """
+        return None
+
+    def see(self, network: nn.Module, *groups: Tensor) -> Tensor:
+        """Raw (n, band, y, x) a band group, of the source -> scores on the grid of its labels."""
+        scores: Tensor = network(*groups)
+        return scores
+
+    def stages(self, steps: int) -> tuple[Stage, ...]:
+        """The training in parts, in order and without gaps."""
+        return (Stage(0, steps, target=self.adapts),)
+
+    def enter(self, network: nn.Module, stage: Stage, steps: int) -> None:
+        """Make a network ready for the first step of a stage, of a training of so many steps."""
+
+    def settle(self, network: nn.Module, _chips: Iterator[Tensor], _ratio: float) -> None:
+        """Do what is left once all steps are done.
+
+        Args:
+            network: whose weights count.
+            _chips: of the target, raw, on the network's device; none where there is no target.
+            _ratio: target's ground sample distance over the source's.
+        """
+        copy_domain(network)  # a sensor that was never seen: its statistics are those of the other
+
+    def form(self, network: nn.Module, _card: ModelCard, _ratio: float) -> Form:
+        """The network as it maps, before the preset folds it; the card is what it would have as it is."""
+        return Form(network)
 
 
 class CrossEntropy(BaseMethod):

@@ -39,6 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.mit import MitVariant, MixTransformer
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.sep_aspp import SeparableASPP
@@ -92,7 +93,7 @@ class DAFormerHead(nn.Module):
         return self.conv_seg(self.dropout(x))
 
 
-class DAFormer(nn.Module):
+class DAFormer(Learnable):
     """Raw digital numbers -> logits, on a grid that is `upscale` times finer than the input's.
 
     `upscale` 1 is DAFormer, 5 is DASPM.
@@ -127,14 +128,23 @@ class DAFormer(nn.Module):
         check_sides("DAFormer", x.shape[2], x.shape[3], self.multiple)
         return self.backbone(self.to_fine_grid(self.normalise(x)))
 
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Raw (n, c, y, x) that lie on the fine grid already -> F1..F4."""
+        maps: list[Tensor] = self.backbone(self.normalise(x))
+        return maps
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """F1..F4 -> logits (n, k, y, x) on the fine grid."""
+        logits = self.decode_head(maps)  # (n, k, y/4, x/4)
+        return F.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
+
     def forward(self, x: Tensor) -> Tensor:
         """Raw (n, c, y, x) -> logits (n, k, u y, u x).
 
         Raises:
             ModelError: a side is no multiple of 32.
         """
-        logits = self.decode_head(self.features(x))  # (n, k, u y / 4, u x / 4)
-        return F.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
+        return self.decode(self.features(x))
 
 
 def feature_distance(

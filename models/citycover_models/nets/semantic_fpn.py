@@ -27,7 +27,7 @@ The encoder's parameters (`encoder.*`) take torchvision's ImageNet weights as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -35,8 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from citycover_models.blocks.conv import ConvBnRelu
-from citycover_models.blocks.cross_entropy import cross_entropy
-from citycover_models.blocks.domain_norm import with_domains
+from citycover_models.blocks.domain_norm import set_domain, with_domains
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.blocks.resnet import ResNet, ResNetVariant
@@ -170,6 +169,10 @@ class SemanticFPN(Learnable):
         if domains > 1:
             with_domains(self, domains)
 
+    def look_as(self, domain: int) -> None:
+        """Choose the sensor of what comes next."""
+        set_domain(self, domain)
+
     def forward(self, x: Tensor) -> Tensor:
         """Raw (n, b, y, x) -> logits (n, k, y, x)."""
         check_sides("Semantic FPN", x.shape[2], x.shape[3], self.multiple)
@@ -178,83 +181,55 @@ class SemanticFPN(Learnable):
         return _enlarge(logits, x.shape[2], x.shape[3])
 
 
-def multi_scale_scores(
-    network: Callable[[Tensor], Tensor],
-    x: Tensor,
-    scales: Sequence[float] = SCALES,
-    score: Literal["probability", "logit"] = "probability",
-) -> Tensor:
-    """Mean scores of an image seen at several enlargements, on its own grid.
+Score = Literal["probability", "logit"]
+
+
+def scales_between(ratio: float) -> tuple[float, ...]:
+    """Enlargements of a target whose pixels are `ratio` times as large as those of the source.
+
+    They bracket the ratio, as the published ones do that of 1.0 m to 0.3 m; where the target is as fine as
+    the source, or finer, they bracket 1.
+
+    >>> scales_between(10 / 3), scales_between(1.0)
+    ((2.0, 2.5, 3.0, 3.5), (0.75, 1.0, 1.25))
+    """
+    if ratio <= 1:
+        return (0.75, 1.0, 1.25)
+    return tuple(round(ratio * share, 2) for share in (0.6, 0.75, 0.9, 1.05))
+
+
+class MultiScale(nn.Module):
+    """Mean scores of a window that a network sees at several enlargements, on the window's own grid.
 
     Args:
-        network: raw (n, b, y, x) in, logits out; sides are brought to multiples of 32.
-        x: raw (n, b, y, x).
-        scales: enlargements, as rounded to sides that the network takes.
+        network: raw (n, b, y, x) in, logits out; sides are brought to the nearest multiples of 32.
+        scales: enlargements, 0.5 or more, to hundredths.
         score: what is averaged.
     """
-    height, width = x.shape[2], x.shape[3]
-    total = torch.zeros((), device=x.device)
-    for scale in scales:
-        sides = [max(32, round(side * scale / 32) * 32) for side in (height, width)]
-        logits = network(_enlarge(x.float(), *sides))
-        scores = logits.softmax(dim=1) if score == "probability" else logits
-        total = total + _enlarge(scores, height, width)
-    return total / len(scales)
+
+    def __init__(
+        self, network: nn.Module, scales: Sequence[float] = SCALES, score: Score = "probability"
+    ) -> None:
+        super().__init__()
+        if min(scales) < 0.5:
+            raise ValueError(f"enlargements are 0.5 or more, got {scales}")
+        self.network = network
+        self.hundredths = [round(100 * scale) for scale in scales]
+        self.logits = score == "logit"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw (n, b, y, x), sides at least 32 -> (n, k, y, x) mean probabilities or logits."""
+        height, width = x.shape[2], x.shape[3]
+        scores: list[Tensor] = []
+        for scale in self.hundredths:
+            # Whole numbers: torch.export keeps them open.
+            enlarged = _enlarge(x.float(), _side(height, scale), _side(width, scale))
+            logits = self.network(enlarged)
+            score = logits if self.logits else logits.softmax(dim=1)
+            scores.append(_enlarge(score, height, width))
+        return torch.stack(scores).mean(dim=0)
 
 
-def class_thresholds(scores: Tensor, portion: float = 0.1, every: int = 16) -> Tensor:
-    """Class-balanced thresholds: of pixels that look like class c, the best `portion` pass.
-
-    tau_c is the score at rank floor(portion N_c) among every 16th pixel that is best as c, and 1 where there
-    is none.
-
-    Args:
-        scores: (n, k, y, x).
-        portion: p, share of each class that is kept.
-        every: subsampling of pixels, row-major.
-
-    Returns:
-        (k,).
-    """
-    best, predicted = scores.max(dim=1)
-    best, predicted = best.flatten()[::every], predicted.flatten()[::every]
-    thresholds = torch.ones(scores.shape[1], dtype=scores.dtype, device=scores.device)
-    for c in range(scores.shape[1]):
-        found = best[predicted == c].sort(descending=True).values
-        if len(found):
-            thresholds[c] = found[min(int(portion * len(found)), len(found) - 1)]
-    return thresholds
-
-
-def pseudo_labels(scores: Tensor, thresholds: Tensor, ignore: int = 255) -> Tensor:
-    """Labels of confident pixels: argmax of score over threshold, `ignore` where none reaches its own.
-
-    Args:
-        scores: (n, k, y, x).
-        thresholds: (k,) of `class_thresholds`.
-        ignore: label of the others.
-
-    Returns:
-        (n, y, x) int64.
-    """
-    relative, labels = (scores / thresholds[:, None, None]).max(dim=1)
-    return labels.where(relative >= 1, ignore)
-
-
-def self_training_loss(
-    source_logits: Tensor, labels: Tensor, target_logits: Tensor, pseudo: Tensor, *, ignore: int = 255,
-    weight: float = 0.5,
-) -> Tensor:  # fmt: skip
-    """L = CE(source) + 0.5 CE(target, pseudo-labels); a batch without a label adds 0.
-
-    Args:
-        source_logits: (n, k, y, x), normalised as the source.
-        labels: (n, y, x).
-        target_logits: (n, k, y, x), normalised as the target.
-        pseudo: (n, y, x) of `pseudo_labels`.
-        ignore: label of pixels without one.
-        weight: of the target.
-    """
-    return cross_entropy(source_logits, labels, ignore=ignore) + weight * cross_entropy(
-        target_logits, pseudo, ignore=ignore
-    )
+def _side(side: int, hundredths: int) -> int:
+    """The multiple of 32 next to an enlarged side."""
+    return (side * hundredths + 1600) // 3200 * 32

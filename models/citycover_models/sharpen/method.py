@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from citycover.errors import ConfigError
 from citycover.evidence.noise import LabelNoise
 from citycover.evidence.rule import ENOUGH_CELLS
-from citycover_models.methods.coarse import METHODS
+from citycover_models.methods.table import METHODS
 from citycover_models.training.recipe import Recipe, read_recipe
 
 NOISY = 0.2
@@ -47,7 +47,7 @@ def first_look(recipe: str, method: str, changes: tuple[str, ...]) -> Recipe:
     Raises:
         ConfigError: there is no such recipe or method, or a change makes no sense.
     """
-    known = [kind.model_fields["name"].default for kind in METHODS]
+    known = [kind.model_fields["name"].default for kind in METHODS if not kind.adapts]
     if method not in ("auto", "recipe", *known):
         raise ConfigError(f"--method takes auto, recipe, {', '.join(known)}; got {method!r}")
     if method == "recipe":

@@ -28,6 +28,8 @@ class Checkpoint:
     optimiser: dict[str, Any] = field(default_factory=dict)
     mean: dict[str, Tensor] | None = None
     """Running mean of the weights, where the recipe keeps one."""
+    teacher: dict[str, Tensor] | None = None
+    """Weights of the network that labels the target, where a method has one."""
     best: float = -1.0
     """Best criterion so far."""
     best_epoch: int = -1

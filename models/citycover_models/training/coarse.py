@@ -52,12 +52,16 @@ class CoarseMaterial:
     @cached_property
     def plan(self) -> SamplePlan:
         """Which chips a training sees."""
-        return plan_of(self._request, self._set)
+        return plan_of(self._request, self._set, self.chip_scale())
 
     @cached_property
     def statistics(self) -> AerialStatistics:
         """Of the bands."""
         return measure_statistics(self._set.pairs, self.plan)
+
+    def chip_scale(self) -> float:
+        """How much chips are enlarged, beside what the recipe varies."""
+        return 1.0
 
     @cached_property
     def reader(self) -> ChipReader:
@@ -138,10 +142,15 @@ class CoarseMaterial:
 
     def conclude(self, trainee: Trainee, steps: int) -> Conclusion:
         """What it knows of its labels, and its card."""
-        knowledge = measure_knowledge(trainee.score, self.reader, self.plan, self._set.pairs)
+        self._recipe.method.settle(trainee.kept, iter(()), 1.0)
+        knowledge = self.know(trainee)
         return Conclusion(self._card(steps, knowledge), knowledge)
 
-    def _card(self, steps: int, knowledge: Knowledge) -> ModelCard:
+    def know(self, trainee: Trainee) -> Knowledge:
+        """What a network must know of itself before labels can be weighed against it."""
+        return measure_knowledge(trainee.score, self.reader, self.plan, self._set.pairs)
+
+    def _card(self, steps: int, knowledge: Knowledge | None) -> ModelCard:
         """The preset's card with the bands, classes and history of this training."""
         training_set, recipe, template = self._set, self._recipe, self.preset.card()
         low, high = training_set.gsd
@@ -155,19 +164,19 @@ class CoarseMaterial:
         fields = dict(template) | {
             "name": recipe.name,
             "description": recipe.title or template.description,
-            "groups": (BandGroup(**(dict(training_set.group) | {"fill": self.statistics.mean})),),
+            "groups": (BandGroup(**(training_set.group.model_dump() | {"fill": self.statistics.mean})),),
             "gsd": (low / 2, high * 2),
             "native_gsd": training_set.native_gsd,
             "channels": training_set.legend.ids,
             "legend": training_set.legend,
             "training": history,
-            **knowledge.fields,
+            **(knowledge.fields if knowledge else {}),
         }
         return ModelCard(**fields)
 
 
-def plan_of(request: TrainRequest, training_set: TrainingSet) -> SamplePlan:
-    """Which chips a training would see."""
+def plan_of(request: TrainRequest, training_set: TrainingSet, scale: float = 1.0) -> SamplePlan:
+    """Which chips a training would see, enlarged by `scale` and by what the recipe draws."""
     recipe = request.recipe
     return plan_samples(
         training_set.pairs,
@@ -177,6 +186,8 @@ def plan_of(request: TrainRequest, training_set: TrainingSet) -> SamplePlan:
         balance=recipe.balance,
         validation=recipe.validation,
         seed=request.seed,
+        scales=tuple(scale * factor for factor in recipe.rescale),
+        temperature=recipe.rare_temperature,
     )
 
 

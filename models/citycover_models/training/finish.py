@@ -25,7 +25,7 @@ def finish(run: Run) -> Conclusion:
     conclusion = run.material.conclude(trainee, state.step)
     network = trainee.kept.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     write_weights(network, out / "weights.safetensors")
-    card = conclusion.card
+    card, network = conclusion.card, conclusion.form(network)
     if preset.fold is not None:
         network = preset.fold(network)
     if request.measure:

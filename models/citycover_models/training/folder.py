@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +21,9 @@ RESULT = "result.json"
 
 BEST = "best.safetensors"
 """The weights to keep, of a training that may end early."""
+
+TARGET_LABELS = "target-labels"
+"""Folder of what the network itself said of the target, of the last round."""
 
 _LOCK = ".lock"
 
@@ -99,5 +103,6 @@ def _clear(out: Path) -> None:
     for pattern in _OURS:
         for path in out.glob(pattern):
             path.unlink()
+    shutil.rmtree(out / TARGET_LABELS, ignore_errors=True)
     with suppress(OSError):  # is missing, or holds what is not ours
         (out / "events").rmdir()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
@@ -25,7 +26,7 @@ from citycover_models.methods.method import Moment
 from citycover_models.training.checkpoint import Checkpoint, write_checkpoint
 from citycover_models.training.folder import BEST, CHECKPOINT
 from citycover_models.training.journal import Journal, Pace
-from citycover_models.training.material import Material
+from citycover_models.training.material import Material, Staged
 from citycover_models.training.processes import Processes
 from citycover_models.training.request import TrainRequest, TrainWatch
 from citycover_models.training.trainee import Trainee
@@ -66,8 +67,7 @@ class Run:
         """
         state, processes = self.state, self.processes
         self.trainee.network.train()
-        first = self.steps if state.enough else state.step
-        for batch in self.material.batches(first, self.steps, processes.rank, processes.world):
+        for batch in () if state.enough else self._batches():
             moment = Moment(state.step, self.steps, state.step // self.steps_per_epoch)
             loss = self._learn_from(batch, moment)
             state.step += 1
@@ -85,6 +85,17 @@ class Run:
                 break
         if self.journal is not None:
             self.journal.close()
+
+    def _batches(self) -> Iterator[Batch]:
+        """Every batch from the checkpoint on, stage by stage."""
+        processes = self.processes
+        for stage in self.recipe.method.stages(self.steps):
+            if self.state.step == stage.first and isinstance(self.material, Staged):
+                if stage.first:
+                    self._save()  # what comes may take hours
+                self.material.enter(stage, self.trainee, processes)
+            if self.state.step < stage.last:
+                yield from self.material.batches(self.state.step, stage.last, processes.rank, processes.world)
 
     def _learn_from(self, batch: Batch, moment: Moment) -> float:
         """Loss of a batch; its gradient is gathered, and moves the weights where enough are together."""

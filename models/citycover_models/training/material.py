@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -13,7 +13,9 @@ from torch import nn
 from citycover.model.card import ModelCard
 from citycover_models.catalogue.preset import Preset
 from citycover_models.data.batches import Batch
+from citycover_models.methods.method import Stage
 from citycover_models.training.knowledge import Knowledge
+from citycover_models.training.processes import Processes
 from citycover_models.training.trainee import Trainee
 
 
@@ -26,6 +28,8 @@ class Conclusion:
     """What it knows of coarse labels; None: it had none."""
     test: dict[str, Any] = field(default_factory=dict)
     """Figures on a part that was set aside for this; empty: there is none."""
+    form: Callable[[nn.Module], nn.Module] = lambda network: network
+    """Makes the network that maps out of the one whose weights are kept."""
 
 
 class Material(Protocol):
@@ -82,3 +86,11 @@ class Material(Protocol):
 
     def conclude(self, trainee: Trainee, steps: int) -> Conclusion:
         """Look at the network whose weights are kept once more, and describe it."""
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """Material that changes between stages of a training (`BaseMethod.stages`)."""
+
+    def enter(self, stage: Stage, trainee: Trainee, processes: Processes) -> None:
+        """Make everything ready for the first step of a stage."""

@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 
 from citycover.errors import ConfigError
 from citycover.machine.device import choose_device
 from citycover_models.training.recipe import Recipe
+
+_PATIENCE = timedelta(days=2)
+"""How long processes wait while one of them labels a target as large as a city."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,11 @@ class Processes:
         said = torch.tensor(int(flag), device=self.device)
         torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
         return bool(said)
+
+    def wait(self) -> None:
+        """Go on once all have come here."""
+        if self.world > 1:
+            torch.distributed.barrier()
 
     def agreed(self, scores: dict[str, float]) -> dict[str, float]:
         """Scores of the first process, in all: statistics of BatchNorm differ a little between them."""
@@ -67,7 +76,7 @@ def join_processes(device: str) -> Iterator[Processes]:
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Processes(rank, world, chosen)
     finally:

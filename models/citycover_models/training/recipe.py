@@ -15,7 +15,7 @@ from citycover.files.configs import config_names, find_config
 from citycover.files.toml import read_toml
 from citycover_models.data.augment import Augment
 from citycover_models.data.sampling import Balance
-from citycover_models.methods.coarse import Method
+from citycover_models.methods.table import Method
 
 
 class _Value(BaseModel):
@@ -32,6 +32,10 @@ class Optimiser(_Value):
     """Of sgd."""
     weight_decay: float = Field(default=0.01, ge=0)
     amsgrad: bool = False
+    head_times: float = Field(default=1.0, gt=0)
+    """Learning rate of everything behind the encoder, in learning rates of the encoder."""
+    no_decay: tuple[str, ...] = ()
+    """Parameters whose names hold one of these are not decayed: `norm`, `pos_block`."""
 
 
 class Schedule(_Value):
@@ -48,6 +52,8 @@ class Schedule(_Value):
     """Learning rate never falls below this."""
     warm_up: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from near 0."""
+    warm_up_from: float | None = Field(default=None, ge=0, le=1)
+    """Share of the learning rate at which it begins to rise; None: one step's share."""
     hold: float = Field(default=0.0, ge=0, lt=1)
     """poly, cosine: share of the training before the learning rate falls. Held for the `warm_up` of a
     method that selects, it hands over at the full rate."""
@@ -66,8 +72,14 @@ class Schedule(_Value):
             lr *= self.factor ** (epoch // self.every)
         elif self.name == "cosine":
             lr *= 0.5 * (1 + math.cos(math.pi * fallen))
-        rise = min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
-        return max(self.floor, lr) * rise
+        return max(self.floor, lr) * self._rise(step)
+
+    def _rise(self, step: int) -> float:
+        if step >= self.warm_up:
+            return 1.0
+        if self.warm_up_from is None:
+            return (step + 1) / self.warm_up
+        return 1 - (1 - step / self.warm_up) * (1 - self.warm_up_from)
 
 
 class Recipe(_Value):
@@ -92,6 +104,10 @@ class Recipe(_Value):
     """Chips drawn in an epoch; 0: `chips_per_image` of every image."""
     chips_per_image: int = Field(default=50, ge=1)
     balance: Balance = "uniform"
+    rare_temperature: float = Field(default=0.01, gt=0)
+    """T of balance `rare`: the smaller, the more the rarest class is drawn."""
+    rescale: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    """Enlargements, one of which is drawn for each chip."""
     augment: Augment = Augment(symmetries=False)
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: pixels weigh by the inverse square root of their class's share, in every term that is a

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +18,14 @@ from citycover_models.blocks.learnable import Learnable
 from citycover_models.catalogue.preset import AerialPreset
 from citycover_models.data.sampling import SamplePlan
 from citycover_models.imagery.aerial import AerialStatistics
-from citycover_models.methods.coarse import methods_for
+from citycover_models.methods.table import methods_for
 from citycover_models.training.recipe import Optimiser, Recipe
 from citycover_models.weights.weights import load_weights
 
 logger = logging.getLogger(__name__)
+
+_ENCODERS = ("backbone.", "encoder.")
+"""How the names of an encoder's parameters begin."""
 
 
 def build_network(
@@ -50,13 +55,29 @@ def build_network(
 
 def make_optimiser(options: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of a recipe over all parameters."""
-    parameters = list(network.parameters())
+    parameters = list(_groups(options, network))
     if options.name == "sgd":
         return torch.optim.SGD(
             parameters, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
         )
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
     return kind(parameters, options.lr, weight_decay=options.weight_decay, amsgrad=options.amsgrad)
+
+
+def _groups(options: Optimiser, network: nn.Module) -> Iterator[dict[str, Any]]:
+    """Encoder and head, each decayed and not: those of them that have parameters.
+
+    `times` is by what the learning rate is multiplied.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        head = options.head_times != 1 and not name.startswith(_ENCODERS)
+        kept = any(part in name for part in options.no_decay)
+        groups.setdefault((head, kept), []).append(parameter)
+    for (head, kept), parameters in groups.items():
+        decay = 0.0 if kept else options.weight_decay
+        times = options.head_times if head else 1.0
+        yield {"params": parameters, "weight_decay": decay, "times": times}
 
 
 def class_weights_of(plan: SamplePlan, recipe: Recipe) -> list[float] | None:

@@ -8,6 +8,7 @@ import torch
 
 from citycover_models.training.checkpoint import Checkpoint, identity_of, read_checkpoint
 from citycover_models.training.coarse import CoarseMaterial
+from citycover_models.training.domains import DomainsMaterial, check_domains
 from citycover_models.training.finish import finish
 from citycover_models.training.folder import CHECKPOINT, training_folder
 from citycover_models.training.loop import Run
@@ -64,6 +65,14 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
 
 def material_of(request: TrainRequest) -> Material:
     """What the request learns from."""
+    return coarse_material_of(request)
+
+
+def coarse_material_of(request: TrainRequest) -> CoarseMaterial:
+    """Images with coarse labels, and a target domain if there is one."""
+    check_domains(request)
+    if request.training_set.target is not None:
+        return DomainsMaterial(request, request.training_set, request.training_set.target)
     return CoarseMaterial(request, request.training_set)
 
 
@@ -87,4 +96,5 @@ def _trainee(request: TrainRequest, material: Material, processes: Processes) ->
         measured = material.measured(network)
         begin_with(network, request.weights)
         network.load_state_dict(measured, strict=False)  # of these images, not of those before
-    return Trainee(network, request.recipe, material.class_weights, processes)
+    given = request.weights is not None
+    return Trainee(network, request.recipe, material.class_weights, processes, pretrained=given)

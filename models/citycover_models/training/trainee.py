@@ -28,6 +28,7 @@ class Trainee:
         recipe: method, optimiser, and whether a running mean is kept.
         class_weights: see `Learner`.
         processes: that learn together.
+        pretrained: whether the weights were given.
     """
 
     def __init__(
@@ -36,11 +37,15 @@ class Trainee:
         recipe: Recipe,
         class_weights: Sequence[float] | None,
         processes: Processes,
+        *,
+        pretrained: bool = False,
     ) -> None:
         self._recipe, self._device = recipe, processes.device
         self.network = network
         network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._learner: nn.Module = Learner(network, recipe.method, class_weights).to(processes.device)
+        self._company = recipe.method.company(network, pretrained=pretrained)
+        learner = Learner(network, recipe.method, class_weights, self._company)
+        self._learner: nn.Module = learner.to(processes.device)
         if processes.world > 1:
             idle = recipe.method.needs is Learnable  # leaves alone what only other methods use: coarse heads
             self._learner = DistributedDataParallel(self._learner, find_unused_parameters=idle)
@@ -49,7 +54,9 @@ class Trainee:
 
     @property
     def kept(self) -> nn.Module:
-        """The network whose weights count: the running mean, where there is one."""
+        """The network whose weights count: the teacher if it maps, or the running mean if there is one."""
+        if self._company is not None and self._company.maps:
+            return self._company.teacher
         return self._mean.module if self._mean is not None else self.network
 
     @property
@@ -76,15 +83,16 @@ class Trainee:
         return loss
 
     def score(self, *groups: Tensor) -> Tensor:
-        """Raw (n, band, y, x) a band group -> scores by the weights that count, as the map will be made."""
+        """Raw (n, band, y, x) a band group -> scores by the weights that count, on the grid of its labels."""
         with self.precision():
-            scores: Tensor = self.kept.eval()(*(group.to(self._device) for group in groups))
+            here = (group.to(self._device) for group in groups)
+            scores: Tensor = self._recipe.method.see(self.kept.eval(), *here)
         return scores
 
     def move(self, rate: float) -> None:
         """One step of the optimiser with the gradients that were gathered."""
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("times", 1.0)
         if self._recipe.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip)
         self._optimiser.step()
@@ -98,6 +106,8 @@ class Trainee:
         self._optimiser.load_state_dict(state.optimiser)
         if self._mean is not None and state.mean is not None:
             self._mean.load_state_dict(state.mean)
+        if self._company is not None and state.teacher is not None:
+            self._company.teacher.load_state_dict(state.teacher)
         for name, weight in self.network.named_parameters():
             if name in state.gradients:
                 weight.grad = torch.empty_like(weight).copy_(state.gradients[name])
@@ -107,5 +117,6 @@ class Trainee:
         state.network = self.network.state_dict()
         state.optimiser = self._optimiser.state_dict()
         state.mean = self._mean.state_dict() if self._mean is not None else None
+        state.teacher = self._company.teacher.state_dict() if self._company is not None else None
         weights = self.network.named_parameters() if gathering else ()
         state.gradients = {name: w.grad for name, w in weights if w.grad is not None}

@@ -12,13 +12,7 @@ from citycover_models.blocks.domain_norm import (
     set_domain,
 )
 from citycover_models.blocks.resnet import ResNet
-from citycover_models.nets.semantic_fpn import (
-    SemanticFPN,
-    class_thresholds,
-    multi_scale_scores,
-    pseudo_labels,
-    self_training_loss,
-)
+from citycover_models.nets.semantic_fpn import MultiScale, SemanticFPN, scales_between
 
 
 @pytest.fixture(scope="module")
@@ -86,39 +80,40 @@ def test_both_decoders_give_the_published_shapes(decoder) -> None:
         assert network(torch.rand(2, 3, 64, 128)).shape == (2, 4, 64, 128)
 
 
-def test_the_best_tenth_of_each_class_is_labelled() -> None:
-    torch.manual_seed(3)
-    scores = torch.randn(1, 3, 64, 64).softmax(dim=1)
-    thresholds = class_thresholds(scores, portion=0.1, every=1)
-    labels = pseudo_labels(scores, thresholds)
-    predicted = scores.argmax(1)
-    for c in range(3):
-        kept = ((labels == c) & (predicted == c)).sum() / (predicted == c).sum()
-        assert kept == pytest.approx(0.1, abs=0.01)
-    assert (labels == 255).any()
-    never = torch.tensor([[0.9, 0.1]]).view(1, 2, 1, 1)
-    assert class_thresholds(never, every=1)[1] == 1, "a class that is never best lets nothing pass"
+class Echo(torch.nn.Module):
+    """Gives back what it is given, and remembers how large it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sides: list[tuple[int, int]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sides.append((x.shape[2], x.shape[3]))
+        return x
 
 
 def test_scores_of_several_scales_are_averaged_on_the_grid_of_the_image() -> None:
-    sides = []
-
-    def network(x: torch.Tensor) -> torch.Tensor:
-        sides.append(tuple(x.shape[2:]))
-        return x
-
+    echo = Echo()
     x = torch.full((1, 3, 32, 48), 7.0)
-    scores = multi_scale_scores(network, x, (2.0, 3.0), score="logit")
-    assert sides == [(64, 96), (96, 128)], "sides are multiples of 32, the nearest"
+    scores = MultiScale(echo, (2.0, 3.0), "logit")(x)
+    assert echo.sides == [(64, 96), (96, 160)], "sides are multiples of 32, the nearest, half of one upwards"
     torch.testing.assert_close(scores, x)
+    mean = MultiScale(echo, (1.0, 2.0))(torch.zeros(1, 4, 32, 32))
+    torch.testing.assert_close(mean, torch.full((1, 4, 32, 32), 0.25))
 
 
-def test_a_batch_without_pseudo_labels_teaches_nothing_and_stays_finite() -> None:
-    logits = torch.randn(1, 4, 8, 8, requires_grad=True)
-    labels = torch.zeros(1, 8, 8)
-    nothing = torch.full((1, 8, 8), 255)
-    alone = self_training_loss(logits, labels, logits, nothing)
-    torch.testing.assert_close(alone, torch.nn.functional.cross_entropy(logits, labels.long()))
-    empty = self_training_loss(logits, nothing, logits, nothing)
-    empty.backward()
-    assert float(empty.detach()) == 0 and logits.grad is not None and (logits.grad == 0).all()
+def test_enlargements_bracket_the_ratio_of_the_two_ground_sample_distances() -> None:
+    assert scales_between(10 / 3) == (2.0, 2.5, 3.0, 3.5), "the published ones, for 1.0 m and 0.3 m"
+    assert scales_between(2.0) == (1.2, 1.5, 1.8, 2.1)
+    assert scales_between(0.5) == (0.75, 1.0, 1.25)
+
+
+def test_several_scales_export_in_both_formats(network: SemanticFPN) -> None:
+    several = MultiScale(fold_domain(network), (0.75, 1.25)).eval()
+    x = torch.rand(2, 3, 128, 64) * 255
+    scripted = torch.jit.script(several)
+    shapes = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
+    with torch.no_grad():
+        program = torch.export.export(several, (torch.rand(2, 3, 96, 64) * 255,), dynamic_shapes=shapes)
+        torch.testing.assert_close(scripted(x), several(x), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(program.module()(x), several(x), rtol=1e-5, atol=1e-6)

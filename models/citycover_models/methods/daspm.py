@@ -1,0 +1,285 @@
+"""DAFormer's adaptation, and DASPM's: a teacher labels the target, a student learns from mixtures.
+
+Hoyer et al. 2022 (`nets/daformer.py`), section 3; ClassMix and the weight q: Tranheden et al. 2021, "DACS",
+https://arxiv.org/abs/2007.08702. All images meet on the fine grid, the one of the output:
+
+    source chip (fine) ──────────────┬──▶ student ──▶ CE with its labels, and how far F4 left its start
+                                     │
+                                     ├─ half of its classes, laid over ──▶ jitter, blur ──▶ student ──▶ CE x q
+                                     │
+    target chip (coarse) ─▶ bicubic ─┴──▶ teacher ──▶ pseudo-labels, q = share of confident pixels
+
+Where this is citycover's and not the public code's, the field says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from citycover.errors import ConfigError
+from citycover_models.blocks.drop_path import DropPath
+from citycover_models.blocks.normalise import Normalise
+from citycover_models.data.batches import LabelledBatch
+from citycover_models.data.labels import IGNORE
+from citycover_models.methods.method import BaseMethod, Company, Moment
+from citycover_models.nets.daformer import DAFormer, feature_distance
+
+logger = logging.getLogger(__name__)
+
+_NEAR = 1.1
+"""Ratio of pixel sizes up to which source chips are taken as they are."""
+
+_FAR = 2.0
+"""The same, beyond which the two domains have too little in common."""
+
+_PSF = 0.42
+"""Deviation of a coarse sensor's point spread, in its own pixels."""
+
+
+@runtime_checkable
+class FineGrid(Protocol):
+    """A network whose output may be finer than its input, in parts."""
+
+    upscale: int
+    normalise: Normalise
+
+    def to_fine_grid(self, x: Tensor) -> Tensor:
+        """(n, band, y, x) -> (n, band, u y, u x)."""
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Raw images on the fine grid -> maps, the deepest last."""
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """Maps -> logits (n, channel, y, x) on the fine grid."""
+
+
+_fine_grid: type[FineGrid] = DAFormer
+
+
+class DAFormerAdaptation(BaseMethod):
+    """Teacher and student, mixtures of both domains, feature distance."""
+
+    needs: ClassVar[type] = FineGrid
+    adapts: ClassVar[bool] = True
+    matches: ClassVar[bool] = True
+
+    name: Literal["daformer"] = "daformer"
+    mix: bool = True
+    """Learn from mixtures; False: from the source alone, the baseline."""
+    alpha: float = Field(default=0.999, ge=0, lt=1)
+    """Largest decay of the teacher."""
+    threshold: float = Field(default=0.968, ge=0, le=1)
+    """Probability from which the teacher counts as confident."""
+    border: int = Field(default=0, ge=0)
+    """Pixels at the edges of a target chip whose pseudo-labels do not count; the public code has none at the
+    sides, and hides rows of driving scenes."""
+    feature_weight: float = Field(default=0.005, ge=0)
+    """Of the feature distance; needs weights to begin with."""
+    things: tuple[int, ...] | None = None
+    """Ranks, from 0, of the classes whose features are worth keeping; None: all positions, as DASPM."""
+    jitter: float = Field(default=0.2, ge=0, lt=1)
+    """Largest change of each band's gain, and of its level in deviations; the public code jitters the
+    brightness, contrast, saturation and hue of RGB."""
+    degrade: float = Field(default=0.0, ge=0, le=1)
+    """Share of steps in which the source is seen as the target's sensor would have seen it: citycover's."""
+    eval_with: Literal["student", "teacher"] = "student"
+    """Whose weights map; the student's as published."""
+
+    def source_scale(self, ratio: float, upscale: int) -> float:
+        """How much source chips are enlarged to lie on the fine grid.
+
+        Raises:
+            ConfigError: the pixels of the source are too large or too small for it.
+        """
+        scale = upscale / ratio
+        if not 1 / _FAR <= scale <= _FAR:
+            swapped = "; were source and target swapped?" if ratio < 1 else ""
+            raise ConfigError(
+                f"pixels of the target are {ratio:.3g} times as large as those of the source; a network of "
+                f"scale {upscale} takes {upscale / _FAR:g} to {upscale * _FAR:g} times; resample one of the "
+                f"two, or choose a network of another scale{swapped}"
+            )
+        return 1.0 if 1 / _NEAR <= scale <= _NEAR else scale
+
+    def target_chip(self, chip: int, upscale: int) -> int:
+        """The same ground in the target's pixels.
+
+        Raises:
+            ConfigError: they are no whole number.
+        """
+        if chip % upscale:
+            raise ConfigError(
+                f"chips of {chip} px are no multiple of the network's scale, {upscale}; the nearest is "
+                f"chip = {max(1, round(chip / (32 * upscale))) * 32 * upscale}"
+            )
+        return chip // upscale
+
+    def see(self, network: nn.Module, *groups: Tensor) -> Tensor:
+        """The source lies on the fine grid already."""
+        fine: Any = network
+        scores: Tensor = fine.decode(fine.encode(groups[0]))
+        return scores
+
+    def company(self, network: nn.Module, *, pretrained: bool) -> Company | None:
+        """A teacher, and the first encoder where it knows something."""
+        if self.feature_weight and not pretrained:
+            logger.warning("no --weights are given: features are not held near those of a pre-training")
+        held = pretrained and self.feature_weight > 0
+        teacher = copy.deepcopy(network)
+        return Company(teacher, copy.deepcopy(network) if held else None, maps=self.eval_with == "teacher")
+
+    def __call__(
+        self, network: FineGrid, batch: LabelledBatch, moment: Moment, company: Company | None = None
+    ) -> Tensor:
+        """L = CE(source) + 0.005 L_FD + CE(mixture, q)."""
+        assert company is not None and batch.target is not None, "the method adapts"  # noqa: PT018
+        follow(company.teacher, network, moment.step, self.alpha)
+        images = self._degraded(network, batch.images.float())
+        maps = network.encode(images)
+        loss = _mean_entropy(network.decode(maps), batch.labels, None, batch.class_weights)
+        if company.reference is not None:
+            loss = loss + self.feature_weight * self._distance(company.reference, images, maps, batch)
+        if not self.mix:
+            return loss
+        target = network.to_fine_grid(batch.target.images.float())
+        valid = _finer(batch.target.labels != IGNORE, network.upscale)
+        pseudo, weight = self._teach(company.teacher, target, valid)
+        mask = class_mix_mask(batch.labels)
+        mixed = torch.where(mask[:, None], images, target)
+        labels = torch.where(mask, batch.labels, pseudo)
+        weights = torch.where(mask, torch.ones_like(weight), weight)
+        varied = strong_augment(mixed, network.normalise.std, network.normalise.mean, self.jitter)
+        return loss + _mean_entropy(network.decode(network.encode(varied)), labels, weights)
+
+    def _degraded(self, network: FineGrid, images: Tensor) -> Tensor:
+        """The source through the target's optics, in a share of the steps."""
+        upscale = network.upscale
+        if not self.degrade or upscale == 1 or float(torch.rand(())) >= self.degrade:
+            return images
+        coarse = F.avg_pool2d(blur(images, _PSF * upscale), upscale)
+        return network.to_fine_grid(coarse)
+
+    def _distance(
+        self,
+        reference: nn.Module,
+        images: Tensor,
+        maps: list[Tensor],
+        batch: LabelledBatch,
+    ) -> Tensor:
+        frozen: Any = reference.eval()
+        with torch.no_grad():
+            first = frozen.encode(images)[-1]
+        classes = int(batch.labels.where(batch.labels != IGNORE, 0).max()) + 1
+        return feature_distance(maps[-1], first, batch.labels, classes, self.things)
+
+    def _teach(self, teacher: nn.Module, images: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Pseudo-labels (n, y, x) and the weight of each pixel."""
+        fine: Any = teaching(teacher)
+        with torch.no_grad():
+            best, pseudo = fine.decode(fine.encode(images)).softmax(1).max(1)
+        seen = valid.clone()
+        if self.border:
+            inner = torch.zeros_like(seen)
+            inner[:, self.border : -self.border, self.border : -self.border] = True
+            seen &= inner
+        return pseudo, confidence(best, valid, self.threshold)[:, None, None] * seen
+
+
+def follow(teacher: nn.Module, student: Any, step: int, alpha: float) -> None:
+    """Exponential mean of the parameters: a = min(1 - 1 / (t + 1), alpha); at step 0 a copy.
+
+    Buffers are not averaged: the teacher's batch normalisation has its own statistics, of the target.
+    """
+    decay = min(1 - 1 / (step + 1), alpha)
+    with torch.no_grad():
+        for own, other in zip(teacher.parameters(), student.parameters(), strict=True):
+            own.mul_(decay).add_(other, alpha=1 - decay)
+
+
+def teaching(teacher: nn.Module) -> nn.Module:
+    """The teacher in training mode, but for what drops at random."""
+    teacher.train()
+    for module in teacher.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d | DropPath):
+            module.eval()
+    return teacher
+
+
+def confidence(best: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """q: share of the pixels of each image of which the teacher is confident.
+
+    The public code takes the share over the batch: an image without a confident pixel weighs as others then.
+
+    Args:
+        best: (n, y, x) probability of the best class.
+        valid: (n, y, x) bool.
+        threshold: from which it is confident.
+
+    Returns:
+        (n,).
+    """
+    sure = ((best >= threshold) & valid).flatten(1).sum(1)
+    return sure / valid.flatten(1).sum(1).clamp(min=1)
+
+
+def class_mix_mask(labels: Tensor) -> Tensor:
+    """(n, y, x) True where the label is in the half of an image's classes that was drawn.
+
+    "No label" counts as one of them. Of an odd number the larger half is drawn. The public code draws from
+    the classes of the whole batch, which leaves some images unmixed.
+    """
+    masks = []
+    for image in labels:
+        present = image.unique().cpu()
+        chosen = present[torch.randperm(len(present))[: (len(present) + 1) // 2]]
+        masks.append(torch.isin(image, chosen.to(image.device)))
+    return torch.stack(masks)
+
+
+def strong_augment(images: Tensor, std: Tensor, mean: Tensor, jitter: float) -> Tensor:
+    """Jitter of each band in four of five steps, blur in every other; one draw for the batch.
+
+    Args:
+        images: (n, band, y, x) raw.
+        std: (1, band, 1, 1) of the network.
+        mean: (1, band, 1, 1) of the network.
+        jitter: see `DAFormerAdaptation`.
+    """
+    jitters, blurs = torch.rand(2).tolist()
+    gain, level = (2 * torch.rand(2, 1, images.shape[1], 1, 1) - 1).to(images.device) * jitter
+    sigma = 0.15 + float(torch.rand(()))
+    if jitters > 0.2:
+        images = mean + (images - mean) * (1 + gain) + level * std
+    return blur(images, sigma) if blurs > 0.5 else images
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of each band of (n, band, y, x), reflected at the edges."""
+    radius = min(math.ceil(3 * sigma), min(images.shape[2:]) - 1)
+    line = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-0.5 * (line / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
+    along_x = F.conv2d(padded, kernel, groups=images.shape[1])
+    return F.conv2d(along_x, kernel.transpose(2, 3), groups=images.shape[1])
+
+
+def _finer(mask: Tensor, factor: int) -> Tensor:
+    """(n, y, x) -> (n, u y, u x)."""
+    return mask.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+
+
+def _mean_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy by weights, over all pixels: those without a label count in the mean, as published."""
+    entropy = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="none")
+    return (entropy if weights is None else entropy * weights).mean()

@@ -1,0 +1,193 @@
+"""LoveCS: from a labelled sensor to another one, with the baselines that it must beat.
+
+What the methods do stands in `nets/semantic_fpn.py` and `blocks/domain_norm.py`; here is when they do it.
+
+    method        steps                                            statistics that it maps by
+    source-only   source batches                                   the source's
+    adabn         source batches                                   the target's, measured at the end
+    csn           source batches, then target batches beside them  the target's, kept while training
+    lovecs        the same, target batches with pseudo-labels      the same
+
+Pseudo-labels are made of whole targets by `training/target_labels.py`, before the stages that `stages` names.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from citycover.errors import ConfigError
+from citycover.model.card import ModelCard
+from citycover_models.blocks.cross_entropy import cross_entropy
+from citycover_models.blocks.domain_norm import (
+    SOURCE,
+    TARGET,
+    copy_domain,
+    reset_domain,
+    set_domain,
+)
+from citycover_models.data.batches import LabelledBatch
+from citycover_models.data.labels import IGNORE
+from citycover_models.methods.method import BaseMethod, Form, Moment, Sensors, Stage, plain_loss
+from citycover_models.nets.semantic_fpn import MultiScale, Score, SemanticFPN, scales_between
+
+FARTHEST = 8.0
+"""Ratio of ground sample distances, either way, beyond which no enlargement bridges two sensors."""
+
+_ENLARGED_WINDOW = 256
+"""Side of the windows of a map whose network enlarges them."""
+
+
+class _CrossSensor(BaseMethod):
+    """What the four have in common: the target is looked at enlarged, as its pixels are larger."""
+
+    needs: ClassVar[type] = Sensors
+    adapts: ClassVar[bool] = True
+    scales: tuple[float, ...] = ()
+    """Enlargements at which the target is labelled and mapped; none: from the two ground sample distances."""
+    score: Score = "probability"
+    """What is averaged over the enlargements; `logit` as the public code does."""
+
+    def scales_for(self, ratio: float) -> tuple[float, ...]:
+        """Enlargements for targets whose pixels are `ratio` times as large.
+
+        Raises:
+            ConfigError: the ratio is more than can be bridged.
+        """
+        if not 1 / FARTHEST <= ratio <= FARTHEST:
+            raise ConfigError(
+                f"pixels of the target are {ratio:.3g} times as large as those of the source; {self.name} "  # type: ignore[attr-defined]
+                f"bridges 1/{FARTHEST:g} to {FARTHEST:g} times; resample one of the two, or train daspm"
+            )
+        return self.scales or scales_between(ratio)
+
+    def target_scale(self, ratio: float) -> float:
+        """As they are, if the ratio can be bridged at all."""
+        self.scales_for(ratio)
+        return 1.0
+
+    def stages(self, steps: int) -> tuple[Stage, ...]:
+        """The source alone, from beginning to end."""
+        return (Stage(0, steps),)
+
+    def __call__(self, network: Sensors, batch: LabelledBatch, _moment: Moment) -> Tensor:
+        """The loss of one batch."""
+        return plain_loss([network(batch.images)], batch)
+
+    def form(self, network: nn.Module, card: ModelCard, ratio: float) -> Form:
+        """Windows seen at several enlargements."""
+        scales = self.scales_for(ratio)
+        if scales == (1.0,):
+            return Form(network)
+        fields: dict[str, Any] = {}
+        if self.score == "probability":
+            fields["activation"] = "probabilities"
+        if max(scales) > 1.5 and card.window.size > _ENLARGED_WINDOW:
+            fields["window"] = card.window.model_copy(update={"size": _ENLARGED_WINDOW})
+        return Form(MultiScale(network, scales, self.score), fields)
+
+
+class SourceOnly(_CrossSensor):
+    """The source's weights and statistics, as if the target were the source."""
+
+    name: Literal["source-only"] = "source-only"
+
+
+class AdaBN(_CrossSensor):
+    """The source's weights with batch statistics of the target (Li et al. 2016, arXiv:1603.04779)."""
+
+    name: Literal["adabn"] = "adabn"
+
+    def settle(self, network: nn.Module, chips: Iterator[Tensor], ratio: float) -> None:
+        """Mean over chips of the target's batch statistics, at every enlargement at which it is mapped."""
+        reset_domain(network, TARGET)
+        set_domain(network, TARGET)
+        seen = MultiScale(network.train(), self.scales_for(ratio), self.score)
+        with torch.no_grad():
+            for images in chips:
+                seen(images)
+        set_domain(network.eval(), SOURCE)
+
+
+class _TwoSensors(_CrossSensor):
+    """Both sensors in one step, each with its own statistics, once the source is known."""
+
+    warm_up: float = Field(default=2 / 3, ge=0, lt=1)
+    """Share of the training with the source alone (10,000 of 15,000 steps)."""
+    enlarge: bool = True
+    """While training too, target chips are seen as they are mapped: enlarged by the middle of the
+    enlargements. False as published."""
+
+    def first(self, steps: int) -> int:
+        """The first step with the target."""
+        return round(self.warm_up * steps)
+
+    def target_scale(self, ratio: float) -> float:
+        """The middle of the enlargements, where chips are enlarged at all."""
+        scales = sorted(self.scales_for(ratio))
+        return scales[len(scales) // 2] if self.enlarge else 1.0
+
+    def enter(self, network: nn.Module, stage: Stage, steps: int) -> None:
+        """The target begins with the source's statistics."""
+        if stage.first == self.first(steps):
+            copy_domain(network)
+
+    def settle(self, network: nn.Module, _chips: Iterator[Tensor], _ratio: float) -> None:
+        """Nothing: the target's statistics were kept on the way."""
+
+
+class CSN(_TwoSensors):
+    """Cross-Sensor Normalisation without labels of the target: chips of it move its statistics, no weight."""
+
+    name: Literal["csn"] = "csn"
+
+    def stages(self, steps: int) -> tuple[Stage, ...]:
+        """The source alone, then both."""
+        first = self.first(steps)
+        return (*((Stage(0, first),) if first else ()), Stage(first, steps, target=True))
+
+    def __call__(self, network: Sensors, batch: LabelledBatch, moment: Moment) -> Tensor:
+        """The loss of one batch."""
+        if batch.target is not None:
+            network.look_as(TARGET)
+            with torch.no_grad():
+                network(batch.target.images)
+            network.look_as(SOURCE)
+        return super().__call__(network, batch, moment)
+
+
+class LoveCS(_TwoSensors):
+    """CSN and self-training with pseudo-labels of the whole target, made anew now and then."""
+
+    name: Literal["lovecs"] = "lovecs"
+    relabel: float = Field(default=2 / 15, gt=0, le=1)
+    """Share of the training between two labellings (2,000 of 15,000 steps)."""
+    portion: float = Field(default=0.1, gt=0, le=1)
+    """p: share of each class of the target that is believed."""
+    weight: float = Field(default=0.5, ge=0)
+    """Of the target's cross-entropy."""
+
+    def stages(self, steps: int) -> tuple[Stage, ...]:
+        """The source alone, then parts that each begin with new labels of the target."""
+        first = self.first(steps)
+        starts = [*range(first, steps, max(1, round(self.relabel * steps))), steps]
+        parts = (Stage(a, b, target=True, labelled=True) for a, b in itertools.pairwise(starts))
+        return (*((Stage(0, first),) if first else ()), *parts)
+
+    def __call__(self, network: Sensors, batch: LabelledBatch, moment: Moment) -> Tensor:
+        """The loss of one batch: L = CE(source) + 0.5 CE(target, pseudo-labels)."""
+        loss = super().__call__(network, batch, moment)
+        if batch.target is None:
+            return loss
+        network.look_as(TARGET)
+        logits = network(batch.target.images)
+        network.look_as(SOURCE)
+        return loss + self.weight * cross_entropy(logits, batch.target.labels, ignore=IGNORE)
+
+
+_sensors: type[Sensors] = SemanticFPN

@@ -1,0 +1,37 @@
+"""Every method, as a recipe names it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from citycover_models.blocks.learnable import Learnable
+from citycover_models.methods.beliefs import BlockConsistency, Em, ImplicitPosterior, Soft
+from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
+from citycover_models.methods.daspm import DAFormerAdaptation
+from citycover_models.methods.lovecs import CSN, AdaBN, LoveCS, SourceOnly
+from citycover_models.methods.method import BaseMethod, CrossEntropy
+
+Method = Annotated[
+    CrossEntropy | Plat | CasDva | C2F | Nlat
+    | Soft | BlockConsistency | Em | ImplicitPosterior
+    | SourceOnly | AdaBN | CSN | LoveCS | DAFormerAdaptation,
+    Field(discriminator="name"),
+]  # fmt: skip
+
+METHODS: tuple[type[BaseMethod], ...] = (
+    CrossEntropy, Plat, CasDva, C2F, Nlat,
+    Soft, BlockConsistency, Em, ImplicitPosterior,
+    SourceOnly, AdaBN, CSN, LoveCS, DAFormerAdaptation,
+)  # fmt: skip
+
+
+def methods_for(network: Learnable) -> list[str]:
+    """Names of the methods that find in a network what they need."""
+    return [kind.model_fields["name"].default for kind in METHODS if isinstance(network, kind.needs)]
+
+
+def methods_that_adapt() -> list[str]:
+    """Names of the methods that take a target domain."""
+    return [kind.model_fields["name"].default for kind in METHODS if kind.adapts]

@@ -1,0 +1,225 @@
+"""Material of two domains: a source with labels, and a target without, which is what will be mapped.
+
+source ─▶ CoarseMaterial ─▶ chips, labels ──────────────────────────┐
+├─▶ one batch with both
+target ─▶ plan of its valid pixels ─▶ chips ─┬─ nothing known ───────┤
+└─ pseudo-labels ──────┘  made anew between stages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from citycover.errors import ConfigError
+from citycover.model.card import BandGroup, ModelCard
+from citycover_models.data.batches import Batch, LabelledBatch, training_batches
+from citycover_models.data.chips import ChipReader
+from citycover_models.data.pairs import Pair
+from citycover_models.data.prepare import TargetDomain, TrainingSet
+from citycover_models.data.sampling import SamplePlan
+from citycover_models.data.statistics import measure_statistics
+from citycover_models.data.targets import plan_targets
+from citycover_models.imagery.aerial import AerialStatistics
+from citycover_models.methods.lovecs import LoveCS
+from citycover_models.methods.method import Stage
+from citycover_models.methods.table import methods_that_adapt
+from citycover_models.training.coarse import CoarseMaterial
+from citycover_models.training.judging import judge
+from citycover_models.training.knowledge import Knowledge
+from citycover_models.training.material import Conclusion, Material, Staged
+from citycover_models.training.processes import Processes
+from citycover_models.training.request import TrainRequest
+from citycover_models.training.setup import stamp_of
+from citycover_models.training.target_labels import label_targets, labelled_targets
+from citycover_models.training.trainee import Trainee
+
+_SETTLING = 64
+"""Chips at most by which a network is settled on the target once its steps are done."""
+
+_LAST_EPOCH = 1 << 20
+"""An epoch that no training reaches."""
+
+
+class DomainsMaterial(CoarseMaterial):
+    """Source and target, as the loop sees them.
+
+    Args:
+        request: whose domains are learned from.
+        training_set: the source.
+        target: the other.
+
+    Raises:
+        ConfigError: a target holds nothing, or the domains differ more than the method can bridge.
+    """
+
+    def __init__(self, request: TrainRequest, training_set: TrainingSet, target: TargetDomain) -> None:
+        self._target, self._method = target, request.recipe.method
+        self._ratio = target.native_gsd / training_set.native_gsd
+        super().__init__(request, training_set)
+        _ = self.target_plan  # says what is wrong before anything is written
+
+    @property
+    def _upscale(self) -> int:
+        """Output pixels along the side of an input pixel of the network."""
+        return int(self.preset.card().output_scale)
+
+    def chip_scale(self) -> float:
+        """How much source chips are enlarged."""
+        return self._method.source_scale(self._ratio, self._upscale)
+
+    @cached_property
+    def target_plan(self) -> SamplePlan:
+        """Which chips of the target stand beside those of the source."""
+        scale = self._method.target_scale(self._ratio)
+        return plan_targets(
+            self._target.pairs,
+            chip=self._method.target_chip(self._recipe.chip, self._upscale),
+            chips_per_epoch=self.plan.chips_per_epoch,
+            seed=self._request.seed,
+            scales=tuple(scale * factor for factor in self._recipe.rescale),
+        )
+
+    @cached_property
+    def own_statistics(self) -> AerialStatistics:
+        """Of the source's own numbers."""
+        return measure_statistics(self._set.pairs, self.plan)
+
+    @cached_property
+    def statistics(self) -> AerialStatistics:
+        """Of the numbers that the network is given: the target's where the source's are brought to them."""
+        if not self._method.matches:
+            return self.own_statistics
+        return measure_statistics(self._target.pairs, self.target_plan)
+
+    @cached_property
+    def reader(self) -> ChipReader:
+        """Of chips of the source, in the numbers that the network is given."""
+        brought = (self.own_statistics, self.statistics) if self._method.matches else None
+        return ChipReader(self._set.pairs, self.statistics.mean, brought)
+
+    def _target_reader(self, pairs: tuple[Pair, ...]) -> ChipReader:
+        return ChipReader(pairs, self.statistics.mean)
+
+    @property
+    def identity(self) -> list[object]:
+        """Both domains."""
+        pairs = self._target.pairs
+        targets = [(p.scene.identity, [stamp_of(path) for path in p.paths]) for p in pairs]
+        return [*super().identity, targets]
+
+    def record(self) -> dict[str, Any]:
+        """Both domains."""
+        return super().record() | {"targets": [pair.name for pair in self._target.pairs]}
+
+    def enter(self, stage: Stage, trainee: Trainee, processes: Processes) -> None:
+        """Let the method prepare the network, and label the target where the stage needs it."""
+        steps = self._recipe.epochs * self.steps_per_epoch
+        for network in {id(n): n for n in (trainee.network, trainee.kept)}.values():
+            self._method.enter(network, stage, steps)
+        if stage.labelled and processes.rank == 0:
+            self._label(trainee, processes.device, stage.first)
+        processes.wait()
+
+    def _label(self, trainee: Trainee, device: torch.device, step: int) -> None:
+        assert isinstance(self._method, LoveCS), "stages of no other method are labelled"
+        network, card = self._mapping_form(trainee.kept.eval(), self._card(step, None))
+        with torch.inference_mode():
+            label_targets(
+                self._target.pairs, network, card, self._method, self._request.out, device=device, step=step
+            )
+        trainee.network.train()
+
+    def batches(self, first: int, last: int, rank: int, world: int) -> Iterator[Batch]:
+        """Chips of each step; all of one stage."""
+        source = super().batches(first, last, rank, world)
+        steps = self._recipe.epochs * self.steps_per_epoch
+        stage = next(s for s in self._method.stages(steps) if s.first <= first < s.last)
+        if not stage.target:
+            yield from source
+            return
+        pairs = self._target.pairs
+        if stage.labelled:
+            pairs = labelled_targets(pairs, self._set.legend, self._request.out, stage.first)
+        target = training_batches(
+            self._target_reader(pairs), self.target_plan, batch=self._recipe.batch, first=first, last=last,
+            workers=self._request.workers, least=0.0, rank=rank, world=world,
+        )  # fmt: skip
+        for own, other in zip(source, target, strict=True):
+            assert isinstance(own, LabelledBatch), "these are the batches of coarse labels"
+            yield replace(own, target=other)
+
+    def vary(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Symmetries and light, of either domain on its own."""
+        varied = super().vary(batch, generator)
+        assert isinstance(varied, LabelledBatch), "these are the batches of this material"
+        if varied.target is None:
+            return varied
+        other = super().vary(varied.target, generator)
+        assert isinstance(other, LabelledBatch), "as above"
+        return replace(varied, target=other)
+
+    def conclude(self, trainee: Trainee, steps: int) -> Conclusion:
+        """Settle the network on the target, say what it knows of the source's labels, and judge it."""
+        chips = self._settling_chips(next(trainee.kept.parameters()).device)
+        self._method.settle(trainee.kept, chips, self._ratio)
+        knowledge = self.know(trainee)
+        card = self._card(steps, knowledge)
+        network, card = self._mapping_form(trainee.kept.eval(), card)
+        classes = len(self._set.legend.ids)
+        test = judge(network, self._target.judged, self.statistics.mean, self.target_plan.chip, classes)
+        ratio = self._ratio
+        return Conclusion(
+            card, knowledge, dict(test), lambda kept: self._method.form(kept, card, ratio).network
+        )
+
+    def _mapping_form(self, network: nn.Module, card: ModelCard) -> tuple[nn.Module, ModelCard]:
+        """The network as it maps, with the card of that form."""
+        form = self._method.form(network, card, self._ratio)
+        fold = self.preset.fold
+        return fold(form.network) if fold else form.network, ModelCard(**(dict(card) | form.fields))
+
+    def _settling_chips(self, device: torch.device) -> Iterator[Tensor]:
+        """Raw (n, band, y, x) chips of the target that no step saw, in batches."""
+        reader, batch = self._target_reader(self._target.pairs), self._recipe.batch
+        for first in range(0, min(_SETTLING, self.target_plan.chips_per_epoch), batch):
+            chips = [reader.read(self.target_plan.draw(_LAST_EPOCH, first + i))[0] for i in range(batch)]
+            yield torch.stack([torch.from_numpy(c.transpose(2, 0, 1).copy()) for c in chips]).to(device)
+
+    def _card(self, steps: int, knowledge: Knowledge | None) -> ModelCard:
+        """With the target's bands and ground sample distance: it is what is mapped."""
+        card, (low, high) = super()._card(steps, knowledge), self._target.gsd
+        fields = {
+            "groups": (BandGroup(**(self._target.group.model_dump() | {"fill": self.statistics.mean})),),
+            "gsd": (low / 2, high * 2),
+            "native_gsd": self._target.native_gsd,
+            "training": f"{card.training}; adapted to {len(self._target.pairs)} target image(s)",
+        }
+        return ModelCard(**(dict(card) | fields))
+
+
+def check_domains(request: TrainRequest) -> None:
+    """A method gets the domains that it takes.
+
+    Raises:
+        ConfigError: a target is missing, or of no use.
+    """
+    method, target = request.recipe.method, request.training_set.target
+    if method.adapts and target is None:
+        raise ConfigError(
+            f"method {method.name!r} adapts to a target, and none is given; give --target, or a --folder "
+            "with two domains"
+        )
+    if not method.adapts and target is not None:
+        raise ConfigError(
+            f"method {method.name!r} learns from one domain and a target is given; leave it out, or take a "
+            f"method that adapts: {', '.join(methods_that_adapt())} (--set method.name=)"
+        )
+
+
+_: tuple[type[Material], type[Staged]] = (DomainsMaterial, DomainsMaterial)

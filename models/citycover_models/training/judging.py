@@ -1,0 +1,63 @@
+"""What labels of the target say of the network as it maps. Nothing was learned from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from citycover.classes.table import NO_CLASS
+from citycover.evaluate.confusion import Confusion, count_pairs
+from citycover.geometry.window import Window
+from citycover_models.data.chips import ChipReader
+from citycover_models.data.labels import IGNORE
+from citycover_models.data.pairs import Pair
+from citycover_models.data.sampling import Chip
+
+_CHIPS = 64
+"""Chips at most that are looked at, evenly over all images."""
+
+
+def judge(
+    network: nn.Module, pairs: Sequence[Pair], fill: Sequence[float], chip: int, classes: int
+) -> dict[str, float]:
+    """MIoU and accuracy on the target; {} where it has no labels.
+
+    Where the network is finer than its input, the class in the middle of each pixel is looked at: the labels
+    are seen on the image's grid. A finer truth is compared with by `citycover evaluate`.
+
+    Args:
+        network: as it maps.
+        pairs: targets with labels.
+        fill: of invalid pixels.
+        chip: side of what is looked at, in pixels.
+        classes: of the legend.
+    """
+    total, reader = Confusion.empty(classes), ChipReader(pairs, fill)
+    tiles = list(_tiles(pairs, chip))
+    for tile in tiles[:: -(-len(tiles) // _CHIPS) or 1]:
+        pixels, channels = reader.read(tile)
+        predicted = _predict(network, torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None], chip)
+        truth = torch.from_numpy(channels).to(torch.int16)
+        truth[truth == IGNORE] = NO_CLASS
+        total += count_pairs(truth.numpy(), predicted.numpy(), classes)
+    if not total.compared:
+        return {}
+    return {"target_miou": total.miou, "target_accuracy": total.overall_accuracy}
+
+
+def _tiles(pairs: Sequence[Pair], side: int) -> Iterator[Chip]:
+    for number, pair in enumerate(pairs):
+        for row in range(0, pair.shape[0], side):
+            for col in range(0, pair.shape[1], side):
+                yield Chip(number, Window(row, col, side, side))
+
+
+def _predict(network: nn.Module, images: Tensor, side: int) -> Tensor:
+    """(y, x) best classes at the middles of the input's pixels."""
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        scores: Tensor = network(images.to(device)).cpu()
+    finer = scores.shape[-1] // side
+    return scores[0].argmax(0)[finer // 2 :: finer, finer // 2 :: finer].to(torch.int16)

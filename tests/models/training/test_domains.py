@@ -1,0 +1,321 @@
+"""Two domains in the one loop: what it leaves, going on, both formats, a map of several blocks, bad input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.transform import Affine
+from safetensors.torch import load_file
+from training_sets import make_city, small_recipe
+
+from citycover.errors import ConfigError, SceneError, StoppedError
+from citycover.job.request import EngineOptions, Imagery, MapRequest
+from citycover.model.archive import read_model_file
+from citycover.run.map import map_scene
+from citycover_models.catalogue.registry import find_preset
+from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.prepare import TrainingSet, prepare_targets, prepare_training_set
+from citycover_models.export.write import ExportReport
+from citycover_models.training.recipe import read_recipe
+from citycover_models.training.request import TrainRequest, TrainWatch
+from citycover_models.training.start import train
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_city(tmp_path_factory.mktemp("city"), size=160)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory, city: Path) -> Path:
+    """The same place, darker, in pixels twice as large: another sensor."""
+    with rasterio.open(city / "image.tif") as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    coarse = pixels[:, :160, :160].reshape(4, 80, 2, 80, 2).mean((2, 4)) * 0.5
+    return write(tmp_path_factory.mktemp("other") / "b.tif", coarse.astype(np.uint8), profile, names, 2.0)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured of a finished network is measured on few chips."""
+    from citycover_models.export import write as export
+    from citycover_models.training import judging, knowledge
+
+    monkeypatch.setattr(export, "probe_sides", lambda card: (2 * card.window.multiple,))
+    monkeypatch.setattr(knowledge, "_CHIPS", 3)
+    monkeypatch.setattr(judging, "_CHIPS", 3)
+
+
+@pytest.fixture
+def unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model file: the weights are what is looked at."""
+    from citycover_models.training import finish
+
+    report = ExportReport(Path(), find_preset("semantic-fpn-resnet18").card(), "", "torchscript", (), 0.0)
+    monkeypatch.setattr(finish, "export_torchscript", lambda *_: report)
+
+
+def write(path: Path, pixels: np.ndarray, profile: dict[str, Any], names: Any, gsd: float) -> Path:
+    place = profile["transform"]
+    here = Affine(gsd, 0, place.c, 0, -gsd, place.f)
+    height, width = pixels.shape[1:]
+    given = profile | {"height": height, "width": width, "count": len(pixels), "transform": here}
+    given |= {"dtype": str(pixels.dtype), "blockxsize": 64, "blockysize": 64}
+    with rasterio.open(path, "w", **given) as sink:
+        sink.write(pixels)
+        sink.descriptions = names
+    return path
+
+
+def domains(city: Path, *targets: ImageAndLabels, **changes: Any) -> TrainingSet:
+    source = ImageAndLabels(str(city / "image.tif"), (str(city / "truth.tif"),))
+    return prepare_targets(prepare_training_set([source], ["city"], None), targets, ["city"], **changes)
+
+
+LOVECS = {
+    "network": "semantic-fpn-resnet18",
+    "method": {"name": "lovecs", "warm_up": 0.34, "relabel": 0.4, "portion": 0.5, "scales": [1.0, 2.0]},
+    "chip": 32,
+    "epochs": 2,
+    "chips_per_epoch": 6,
+    "ema": None,
+}
+
+
+def request(
+    city: Path, other: Path, out: Path, recipe: dict[str, Any], labels: Path | None = None, **changes: Any
+) -> TrainRequest:
+    target = ImageAndLabels(str(other), (str(labels),) if labels else ())
+    given = {"workers": 0, "measure": False} | changes
+    return TrainRequest(domains(city, target), small_recipe(**recipe), out, **given)
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, step: int) -> TrainWatch:
+    """A watch that stops a training after a step."""
+    from citycover_models.training import loop as module
+
+    watch, note = TrainWatch(), module.Run._note
+
+    def noting(self: Any, *arguments: Any, **named: Any) -> None:
+        note(self, *arguments, **named)
+        if self.state.step == step:
+            watch.stop.set()
+
+    monkeypatch.setattr(module.Run, "_note", noting)
+    return watch
+
+
+def test_lovecs_labels_the_target_adapts_and_maps_it(city: Path, other: Path, tmp_path: Path) -> None:
+    trained = train(request(city, other, tmp_path / "run", LOVECS, labels=city / "truth.tif"))
+    card = read_model_file(trained.model).card
+    assert card.native_gsd == pytest.approx(2.0, rel=1e-3), "of the target, which is what it maps"
+    assert card.activation == "probabilities" and "adapted to 1 target" in card.training
+    assert 0 <= trained.test["target_miou"] <= 1
+    (folder,) = (tmp_path / "run" / "target-labels").iterdir()
+    facts = json.loads((folder / "round.json").read_text())
+    assert folder.name == "00000004" and facts["step"] == 4, "labelled before steps 2 and 4; the last is kept"
+    assert sum(facts["predicted"]) == 80 * 80, "every pixel of the target was predicted"
+    assert {p.name for p in folder.iterdir()} == {"round.json", "labels-000000.tif"}
+    with rasterio.open(folder / "labels-000000.tif") as labels:
+        kept = labels.read(1)
+        assert labels.transform.a == 2 and (kept != 255).sum() == sum(facts["labelled"]) > 0
+    weights = load_file(tmp_path / "run" / "weights.safetensors")
+    one, two = (weights[f"encoder.bn1.norms.{d}.running_mean"] for d in (0, 1))
+    assert not torch.allclose(one, two), "either sensor has statistics of its own"
+    maps = {}
+    for workers in (None, 2):
+        out = tmp_path / f"product-{workers}"
+        engine = EngineOptions(
+            window=128, trim=0, feather=32, block=(512, 512), workers=workers, device="cpu", precision="fp32"
+        )  # fmt: skip
+        map_scene(
+            MapRequest(Imagery((str(tile(other, tmp_path, 7)),)), out, str(trained.model), engine=engine)
+        )
+        with rasterio.open(out / "landcover.tif") as product:
+            maps[workers] = product.read(1)
+    assert maps[None].shape == (560, 560) and (maps[None] == maps[2]).all()
+
+
+def tile(image: Path, folder: Path, times: int) -> Path:
+    """The image again and again: several blocks."""
+    with rasterio.open(image) as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    return write(
+        folder / "large.tif", np.tile(pixels, (1, times, times)), profile, names, profile["transform"].a
+    )
+
+
+@pytest.mark.usefixtures("unwritten")
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    city: Path, other: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = LOVECS | {"epochs": 1, "chips_per_epoch": 6}  # labelled before steps 1 and 2
+    train(request(city, other, tmp_path / "straight", recipe))
+    watch = stopping(monkeypatch, step)
+    with pytest.raises(StoppedError):
+        train(request(city, other, tmp_path / "broken", recipe), watch)
+    monkeypatch.undo()
+    train(request(city, other, tmp_path / "broken", recipe, resume=True))
+    one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+
+
+@pytest.mark.usefixtures("unwritten")
+@pytest.mark.parametrize("name", ["source-only", "adabn", "csn"])
+def test_the_baselines_train_in_the_same_loop(city: Path, other: Path, tmp_path: Path, name: str) -> None:
+    method = {"name": name, "scales": [1.0]}
+    train(request(city, other, tmp_path / name, LOVECS | {"method": method, "epochs": 1}))
+    weights = load_file(tmp_path / name / "weights.safetensors")
+    one, two = (weights[f"encoder.bn1.norms.{d}.running_mean"] for d in (0, 1))
+    assert torch.equal(one, two) == (name == "source-only")
+    assert not (tmp_path / name / "target-labels").exists()
+
+
+@pytest.mark.usefixtures("unwritten")
+def test_a_sensor_that_was_never_seen_maps_by_the_statistics_of_the_other(city: Path, tmp_path: Path) -> None:
+    recipe = LOVECS | {"method": {"name": "ce"}, "epochs": 1}
+    source = ImageAndLabels(str(city / "image.tif"), (str(city / "truth.tif"),))
+    alone = prepare_training_set([source], ["city"], None)
+    train(TrainRequest(alone, small_recipe(**recipe), tmp_path / "run", workers=0, measure=False))
+    weights = load_file(tmp_path / "run" / "weights.safetensors")
+    assert torch.equal(*(weights[f"encoder.bn1.norms.{d}.running_var"] for d in (0, 1)))
+
+
+def test_one_domain_too_few_or_too_many_is_said(city: Path, other: Path, tmp_path: Path) -> None:
+    given = request(city, other, tmp_path / "run", LOVECS)
+    with pytest.raises(ConfigError, match=r"'lovecs' adapts to a target, and none is given; give --target"):
+        train(replace(given, training_set=replace(given.training_set, target=None)))
+    with pytest.raises(ConfigError, match=r"'ce' learns from one domain.*leave it out, or take.*lovecs"):
+        train(request(city, other, tmp_path / "run", LOVECS | {"method": {"name": "ce"}}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_target_that_is_all_nodata_is_refused(city: Path, other: Path, tmp_path: Path) -> None:
+    with rasterio.open(other) as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    empty = write(tmp_path / "empty.tif", np.zeros_like(pixels), profile | {"nodata": 0}, names, 2.0)
+    with pytest.raises(ConfigError, match=r"target .*empty.tif has no valid pixel: all of it is nodata"):
+        train(request(city, empty, tmp_path / "run", LOVECS))
+
+
+def test_domains_of_different_bands_are_refused(city: Path, other: Path, tmp_path: Path) -> None:
+    with rasterio.open(other) as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    three = write(tmp_path / "rgb.tif", pixels[:3], profile, names[:3], 2.0)
+    with pytest.raises(SceneError, match=r"rgb.tif: .*both domains need the same bands, here red.*nir"):
+        domains(city, ImageAndLabels(str(three), ()))
+    with pytest.raises(SceneError, match=r"target .*b.tif has 2 bands.*the source has 4: red"):
+        domains(city, ImageAndLabels(str(other), ()), bands=("1", "2"))
+
+
+def test_pixels_thirty_times_as_large_are_refused(city: Path, other: Path, tmp_path: Path) -> None:
+    with rasterio.open(other) as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    coarse = write(tmp_path / "coarse.tif", pixels, profile, names, 30.0)
+    with pytest.raises(ConfigError, match=r"30 times as large.*bridges 1/8 to 8"):
+        train(request(city, coarse, tmp_path / "run", LOVECS))
+
+
+def test_labels_of_the_target_are_said_to_be_for_judging_alone(
+    city: Path, other: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    judged = domains(city, ImageAndLabels(str(other), (str(city / "truth.tif"),)))
+    assert judged.target is not None and not judged.target.pairs[0].labels and judged.target.judged
+    assert "judged by them, and nothing is learned from them" in caplog.text
+
+
+def test_the_published_recipe_is_the_published_schedule() -> None:
+    recipe = read_recipe("lovecs")
+    assert recipe.epochs * recipe.chips_per_epoch // recipe.batch == 15_000
+    assert (recipe.optimiser.lr, recipe.clip, recipe.chip, recipe.batch) == (0.01, 35.0, 512, 8)
+    assert recipe.method.stages(15_000)[1].first == 10_000
+
+
+DASPM = {
+    "network": "daspm-b0",
+    "method": {"name": "daformer", "alpha": 0.9, "border": 1},
+    "chip": 160,
+    "batch": 1,
+    "epochs": 1,
+    "chips_per_epoch": 2,
+    "balance": "rare",
+    "validation": 0.0,
+    "ema": None,
+    "optimiser": {"name": "adamw", "lr": 0.001, "head_times": 10, "no_decay": ["norm"]},
+    "schedule": {"name": "poly", "power": 1.0, "warm_up": 2, "warm_up_from": 1e-6},
+}
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory: pytest.TempPathFactory, city: Path) -> Path:
+    """The same place in pixels of 5 m, in other digital numbers."""
+    with rasterio.open(city / "image.tif") as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    mean = pixels.reshape(4, 32, 5, 32, 5).mean((2, 4)) * 10 + 1000
+    profile.update(photometric="minisblack", predictor=1)
+    return write(tmp_path_factory.mktemp("coarse") / "s2.tif", mean.astype(np.uint16), profile, names, 5.0)
+
+
+def test_daspm_maps_five_times_finer_than_it_sees(city: Path, coarse: Path, tmp_path: Path) -> None:
+    trained = train(request(city, coarse, tmp_path / "run", DASPM, labels=city / "truth.tif"))
+    card = read_model_file(trained.model).card
+    assert card.output_scale == 5 and card.native_gsd == pytest.approx(5.0, rel=1e-3)
+    assert "uint16" in card.groups[0].dtypes and card.groups[0].fills[0] > 1000, "numbers of the target"
+    assert 0 <= trained.test["target_miou"] <= 1
+    maps = {}
+    for workers in (None, 2):
+        out = tmp_path / f"product-{workers}"
+        engine = EngineOptions(
+            window=128, trim=0, feather=32, block=(512, 512), workers=workers, device="cpu", precision="fp32"
+        )  # fmt: skip
+        map_scene(
+            MapRequest(Imagery((str(tile(coarse, tmp_path, 4)),)), out, str(trained.model), engine=engine)
+        )
+        with rasterio.open(out / "landcover.tif") as product:
+            maps[workers] = product.read(1)
+            assert product.transform.a == 1.0
+    assert maps[None].shape == (640, 640) and (maps[None] == maps[2]).all()
+
+
+@pytest.mark.usefixtures("unwritten")
+def test_a_stopped_teacher_goes_on_as_it_was(
+    city: Path, coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = DASPM | {"method": {"name": "daformer", "alpha": 0.9, "eval_with": "teacher"}}
+    train(request(city, coarse, tmp_path / "straight", recipe))
+    watch = stopping(monkeypatch, 1)
+    with pytest.raises(StoppedError):
+        train(request(city, coarse, tmp_path / "broken", recipe), watch)
+    monkeypatch.undo()
+    train(request(city, coarse, tmp_path / "broken", recipe, resume=True))
+    one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+
+
+def test_encoder_head_and_norms_have_rates_and_decays_of_their_own() -> None:
+    from citycover_models.nets.daformer import DAFormer
+    from citycover_models.training.setup import make_optimiser
+
+    recipe = read_recipe("daspm")
+    network = DAFormer("b0")
+    groups = make_optimiser(recipe.optimiser, network).param_groups
+    found = {(g["times"], g["weight_decay"]): len(g["params"]) for g in groups}
+    norms = sum("norm" in name for name, _ in network.backbone.named_parameters())
+    assert found == {
+        (1.0, 0.0): norms,
+        (1.0, 0.01): len(list(network.backbone.parameters())) - norms,
+        (10.0, 0.01): len(list(network.decode_head.parameters())),
+    }
+    rates = [recipe.schedule.rate(6e-5, step, 60_000, 0) for step in (0, 750, 1500, 30_000, 59_999)]
+    assert rates[0] == pytest.approx(6e-11) and rates[3] == pytest.approx(3e-5) and rates[4] < 2e-9
+    assert rates[1] == pytest.approx(6e-5 * (1 - 750 / 60_000) * 0.5, rel=1e-4)
