@@ -245,10 +245,10 @@ def _by_class(validation: dict[str, float]) -> list[tuple[str, str]]:
 
 
 def _map_command(training_set: TrainingSet, model: Path) -> str:
-    """The command that maps the first image."""
+    """The command that maps the first image, of the target where there is one."""
     from citycover_models.data.pairs import PLACED
 
-    bands = training_set.pairs[0].scene.groups[0].bands
+    bands = (training_set.target or training_set).pairs[0].scene.groups[0].bands
     files = tuple(dict.fromkeys(band.path for band in bands))
     named = ["IMAGE"] if any(file.startswith(PLACED) for file in files) else files
     return f"citycover map {shlex.join(named)} --model {shlex.quote(str(model))} --out DIR"
