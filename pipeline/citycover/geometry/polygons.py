@@ -57,6 +57,8 @@ def repaired(geometries: NDArray[np.object_], what: str) -> NDArray[np.object_]:
     valid = shapely.is_valid(geometries) | (shapely.get_type_id(geometries) != _POLYGON)
     if valid.all():
         return geometries
+    if not np.isfinite(shapely.get_coordinates(geometries)).all():
+        raise ConfigError(f"{what} holds coordinates that are no numbers (NaN or infinite); draw it anew")
     mended = geometries.copy()
     for place in np.flatnonzero(~valid):
         if _crosses_too_often(geometries[place]):
