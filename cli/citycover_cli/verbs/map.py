@@ -142,7 +142,9 @@ def _evidence(record: RunRecord) -> str:
     why = source[labels.noise_from]
     if labels.noise_from != "asked" and labels.trust == 1 and labels.contradicted > 0:
         why = f"{labels.cells:.0f} labelled cells are too few to measure their noise"
-    return f"with labels, {labels.trust:.0%} trusted ({why})"
+    down, right = labels.offset.cells
+    moved = f", read {down:+.2f} cells down and {right:+.2f} right" if labels.offset.sure else ""
+    return f"with labels, {labels.trust:.0%} trusted ({why}){moved}"
 
 
 def print_summary(product: Product) -> None:

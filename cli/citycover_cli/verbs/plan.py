@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,6 +78,7 @@ def _settled(job: Job) -> dict[str, Any]:
         "engine_memory_bytes": found.engine_memory,
         "unsettled": [],
         "label_noise": found.settled.belief.share if found.settled.belief else None,
+        "label_offset": asdict(found.settled.belief.offset) if found.settled.belief else None,
         "device": found.settled.device,
         "threads": found.settled.threads,
         "workers": found.workers,
@@ -130,5 +132,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _evidence(facts: dict[str, Any]) -> str:
     """Whether labels of the place are beside the network, and how far they are trusted."""
-    noise = facts.get("label_noise")
-    return facts["evidence"] if noise is None else f"{facts['evidence']}, {1 - noise:.0%} trusted"
+    noise, offset = facts.get("label_noise"), facts.get("label_offset")
+    if noise is None or offset is None:
+        return str(facts["evidence"])
+    return f"{facts['evidence']}, {1 - noise:.0%} trusted, {'moved' if offset['sure'] else 'where they are'}"

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from citycover.errors import FinishedError, StoppedError
 from citycover.evidence.labels import understand_labels
-from citycover.evidence.noise import Belief, LabelNoise
 from citycover.files.identity import sha256_of
 from citycover.job.job import prepare
 from citycover.job.request import MapRequest
@@ -109,7 +108,7 @@ def _report(request: SharpenRequest, known: Understood, learned: Learned, produc
         method=learned.choice.method,
         why=learned.choice.why,
         trust=labels.trust,
-        noise=str(Belief(LabelNoise(labels.contradicted, labels.cells), labels.noise_from)),
+        noise=str(labels.belief),
         labels=labels.shares,
         mapped=product.run.shares,
         judgement=_judge(request, known, learned, labels),
@@ -122,4 +121,4 @@ def _judge(
     pair = known.training_set.pairs[0]
     predictor = ModelPredictor.load(learned.model, choose_device(request.engine.device))
     understood = understand_labels(replace(request.labels, legend=None), predictor.card, pair.scene.grid)
-    return judge(predictor, understood.believed(1 - labels.trust), pair, learned.plan)
+    return judge(predictor, understood.believed(labels.belief), pair, learned.plan)

@@ -1,52 +1,65 @@
-"""How far the labels of a map are believed: as asked for, as its model knows, or as its own scene tells."""
+"""How far the labels of a map are believed, and where they are read.
+
+Their noise is as asked for, as the model knows, or as the scene tells; their offset the scene always tells.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 from citycover.classes.table import NO_CLASS
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.evidence.cells import nearest_channels
-from citycover.evidence.labels import PlaceLabels
+from citycover.evidence.labels import PlaceLabels, moved
 from citycover.evidence.noise import Belief, Contradictions, LabelNoise
+from citycover.evidence.offset import ShiftScores
 from citycover.evidence.rule import ENOUGH_CELLS
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
 from citycover.plan.layers import CLASSES
-from citycover.plan.plan import CHUNK, Plan
+from citycover.plan.plan import CHUNK, Block, Plan
 
 logger = logging.getLogger(__name__)
 
 _CELLS = 8 * ENOUGH_CELLS
 """Labelled cells that a measure on the scene should rest on."""
 
-_LEAST, _MOST = 4, 64
-"""Blocks of the scene that are computed for it."""
+_LEAST, _FEW, _MOST = 4, 8, 64
+"""Blocks of the scene that are computed for it: at least, for the offset alone, and at most."""
 
 
 def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
-    """How far labels are believed.
+    """How far labels are believed, and where they are read.
 
     Args:
         labels: of the place that is mapped.
         given: the sweep to come, still without evidence.
     """
     card = given.card
+    asked = labels.trust is not None
+    known = not asked and _knows(card, labels, given.plan)
+    look = _look(labels, given, few=asked or known)
+    offset = look.shifts.offset()
+    logger.info("%s", offset)
     if labels.trust is not None:
-        belief = Belief(LabelNoise(1 - labels.trust, 0), "asked")
-    elif _knows(card, labels, given.plan):
+        belief = Belief(LabelNoise(1 - labels.trust, 0), "asked", offset)
+    elif known:
         assert card.label_noise is not None, "it was measured"
-        belief = Belief(LabelNoise(card.label_noise, card.label_cells), "model")
+        belief = Belief(LabelNoise(card.label_noise, card.label_cells), "model", offset)
     else:
-        belief = Belief(measure_noise(labels, given), "scene")
+        again = _look(labels, given, offset=offset.applied) if offset.sure else look
+        belief = Belief(again.counts.noise(labels.pixels_per_cell), "scene", offset)
     logger.info("%s", belief)
     return belief
 
@@ -66,36 +79,71 @@ def _knows(card: ModelCard, labels: PlaceLabels, plan: Plan) -> bool:
     )
 
 
-def measure_noise(labels: PlaceLabels, given: SweepInput) -> LabelNoise:
-    """Map a few blocks from all over the scene by the network alone, and compare them with their labels."""
+@dataclass
+class _Look:
+    """What a few blocks of a scene, mapped by the network alone, tell of its labels."""
+
+    counts: Contradictions
+    shifts: ShiftScores
+
+
+def _look(
+    labels: PlaceLabels, given: SweepInput, offset: tuple[float, float] = (0.0, 0.0), *, few: bool = False
+) -> _Look:
+    """Map blocks from all over the scene, and compare them with their labels.
+
+    Args:
+        labels: of the place that is mapped.
+        given: the sweep to come, still without evidence.
+        offset: rows and columns by which labels are read elsewhere.
+        few: their noise is known, so that blocks for the offset alone will do.
+    """
     plan = replace(given.plan, block_shape=(CHUNK, CHUNK))
-    rows, cols = plan.block_counts
-    wanted = math.ceil(_CELLS * labels.pixels_per_cell / CHUNK**2)
-    places = np.linspace(0, rows * cols - 1, min(rows * cols, max(_LEAST, min(wanted, _MOST))))
-    heard = _Listener(len(labels.prior))
+    classes = len(labels.prior)
+    look = _Look(Contradictions(classes), ShiftScores(math.sqrt(max(1.0, labels.pixels_per_cell))))
+    heard = _Listener()
     again = replace(
         given, plan=plan, evidence=heard, layers=(CLASSES,), on_windows=lambda _run, _skipped: None
     )
-    counts = Contradictions(len(labels.prior))
     nodata = given.card.legend.product_nodata
-    # Along the diagonals of the table of blocks, so that neither a row nor a column is left out.
-    for place in dict.fromkeys(places.round().astype(int).tolist()):
+    margin = look.shifts.margin
+    for block in _sample(plan, labels.pixels_per_cell, few=few):
+        seen = next(iter(sweep(again, [block]))).layers[CLASSES.name] != nodata
+        probabilities = np.zeros((classes, *seen.shape), np.float32)
+        for window, part in heard.take():
+            probabilities[:, *window.shift(-block.window.row, -block.window.col).slices] = part
+        probabilities[:, ~seen] = 0
+        near = _labels_around(labels, plan.grid, block.window, margin, offset)
+        look.shifts.add(probabilities, near)
+        here = near[margin : margin + seen.shape[0], margin : margin + seen.shape[1]]
+        look.counts.add(probabilities, np.where(seen, here, NO_CLASS))
+    return look
+
+
+def _sample(plan: Plan, pixels_per_cell: float, *, few: bool) -> Iterator[Block]:
+    """Blocks along the diagonals of the table of blocks, so that neither a row nor a column is left out."""
+    rows, cols = plan.block_counts
+    wanted = max(_LEAST, min(math.ceil(_CELLS * pixels_per_cell / CHUNK**2), _FEW if few else _MOST))
+    places = np.linspace(0, rows * cols - 1, min(rows * cols, wanted))
+    for place in np.unique(places.round().astype(int)).tolist():
         row, col = divmod(place, cols)
-        block = plan.block(row, (col + row) % cols)
-        classes = next(iter(sweep(again, [block]))).layers[CLASSES.name]
-        for window, probabilities in heard.take():
-            channels = nearest_channels(labels.sheets, plan.grid, window)
-            inside = window.shift(-block.window.row, -block.window.col).slices
-            channels[classes[inside] == nodata] = NO_CLASS
-            counts.add(probabilities, channels)
-    return counts.noise(labels.pixels_per_cell)
+        yield plan.block(row, (col + row) % cols)
+
+
+def _labels_around(
+    labels: PlaceLabels, grid: GeoBox, window: Window, margin: int, offset: tuple[float, float]
+) -> NDArray[np.int16]:
+    """(y, x) channels of the labels at the pixels of a window and `margin` more on every side."""
+    corner = Affine.translation(window.col - margin, window.row - margin)
+    shape = (window.height + 2 * margin, window.width + 2 * margin)
+    around = moved(GeoBox(shape, grid.transform * corner, grid.crs), offset)
+    return nearest_channels(labels.sheets, around, Window(0, 0, *shape))
 
 
 @dataclass
 class _Listener:
     """Evidence that changes nothing and keeps what it saw."""
 
-    classes: int
     seen: list[tuple[Window, NDArray[np.float32]]] = field(default_factory=list)
 
     def __call__(self, probabilities: Any, window: Window) -> Any:

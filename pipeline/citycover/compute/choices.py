@@ -240,7 +240,7 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
         "block": list(plan.block_shape),
         "labels": belief.facts() if belief else None,
     }
-    evidence = job.labels.believed(belief.share) if job.labels and belief else None
+    evidence = job.labels.believed(belief) if job.labels and belief else None
     return Settled(plan, choices, str(predictor.device), torch.get_num_threads(), belief, evidence)
 
 

@@ -61,6 +61,7 @@ class LabelField:
             reader: opens a sheet.
         """
         self.labels, self.device = labels, device
+        grid = labels.seen_from(grid)
         self._sheets = [
             _PlacedSheet(reader(sheet), grid, len(labels.prior), labels.rule.sigma, device)
             for sheet in labels.sheets

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -23,6 +24,7 @@ from citycover.errors import ConfigError, ModelError
 from citycover.evidence.catalogue import Credit
 from citycover.evidence.cells import Sheet, channel_table, refuse_ids
 from citycover.evidence.fetch import LabelFile, find_labels
+from citycover.evidence.noise import Belief
 from citycover.evidence.request import LabelRequest
 from citycover.evidence.rule import Rule
 from citycover.geometry.footprint import degrees_text
@@ -47,6 +49,12 @@ class LabelEvidence:
     shares: tuple[float, ...]
     """(channel,) of the labels in the area that is mapped."""
     rule: Rule
+    offset: tuple[float, float] = (0.0, 0.0)
+    """Rows and columns of the map by which what a pixel shows is said elsewhere in the labels."""
+
+    def seen_from(self, grid: GeoBox) -> GeoBox:
+        """A grid of the map, moved to where the labels say what it shows."""
+        return moved(grid, self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +77,16 @@ class PlaceLabels:
     identity: str
     """Hash of files, meaning and trust; whether the files stay what they were is told by their content."""
 
-    def believed(self, noise: float) -> LabelEvidence:
-        """As evidence, a share of them reckoned wrong."""
-        return LabelEvidence(self.sheets, self.prior, self.shares, Rule(noise))
+    def believed(self, belief: Belief) -> LabelEvidence:
+        """As evidence: a share of them reckoned wrong, and read where they say what the image shows."""
+        rule = Rule(belief.share)
+        return LabelEvidence(self.sheets, self.prior, self.shares, rule, belief.offset.applied)
+
+
+def moved(grid: GeoBox, offset: tuple[float, float]) -> GeoBox:
+    """A grid some rows further down and columns further right."""
+    rows, cols = offset
+    return GeoBox(grid.shape, grid.transform * Affine.translation(cols, rows), grid.crs)
 
 
 def understand_labels(request: LabelRequest, card: ModelCard, grid: GeoBox) -> PlaceLabels:

@@ -8,13 +8,14 @@ of the labels, is taken for the noise. It rather says too much than too little.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from citycover.classes.table import NO_CLASS
+from citycover.evidence.offset import NO_OFFSET, LabelOffset
 from citycover.evidence.rule import ENOUGH_CELLS
 
 _SUREST = 0.05
@@ -62,6 +63,8 @@ class Belief:
     noise: LabelNoise
     source: Literal["asked", "model", "scene"]
     """`asked`: by --trust; `model`: measured when it was trained; `scene`: measured on what is mapped."""
+    offset: LabelOffset = NO_OFFSET
+    """Against the image, always measured on what is mapped."""
 
     @property
     def share(self) -> float:
@@ -70,12 +73,18 @@ class Belief:
 
     def facts(self) -> dict[str, Any]:
         """As plain values."""
-        return {"contradicted": self.noise.share, "cells": self.noise.cells, "noise_from": self.source}
+        return {
+            "contradicted": self.noise.share,
+            "cells": self.noise.cells,
+            "noise_from": self.source,
+            "offset": asdict(self.offset),
+        }
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Belief:
         """From plain values."""
-        return cls(LabelNoise(facts["contradicted"], facts["cells"]), facts["noise_from"])
+        noise = LabelNoise(facts["contradicted"], facts["cells"])
+        return cls(noise, facts["noise_from"], LabelOffset(**facts["offset"]))
 
     def __str__(self) -> str:
         return (

@@ -137,7 +137,7 @@ class Finished:
             shares=dict(zip(self.job.model.card.channel_names, labels.shares, strict=True)),
             trust=round(1 - self.belief.share, 6),
             credits=labels.credits,
-            **self.belief.facts(),
+            **(self.belief.facts() | {"offset": self.belief.offset}),
         )
 
     def _timing(self) -> Timing:

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError
 from citycover.evidence.catalogue import Credit
-from citycover.evidence.noise import evidence_words
+from citycover.evidence.noise import Belief, LabelNoise, evidence_words
+from citycover.evidence.offset import NO_OFFSET, LabelOffset
 from citycover.files.plain import parse_json, to_json
 from citycover.model.card import ModelCard
 from citycover.read.reader import Hole
@@ -135,6 +136,13 @@ class RunLabels:
     """Who said so: the user, the model's training, or the scene that was mapped."""
     credits: tuple[Credit, ...] = ()
     """Of products that were asked for by name."""
+    offset: LabelOffset = NO_OFFSET
+    """How far they lie beside the image; corrected where that is sure."""
+
+    @property
+    def belief(self) -> Belief:
+        """How far they were believed, and where they were read."""
+        return Belief(LabelNoise(self.contradicted, self.cells), self.noise_from, self.offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def predict_array(
         understood = understand_labels(labels, file.card, plan.grid)
         given = SweepInput(plan, predictor.at(plan.precision), lambda: [_SourceReader(source)])
         with _LOCK:
-            evidence = understood.believed(believe(understood, given).share)
+            evidence = understood.believed(believe(understood, given))
     made = layers_of(file.card.task, layers)
     of_block = _BlockTask(str(file.path), file.sha256, engine.device, plan, source, evidence, made)
     of = _planes(made, file.card)

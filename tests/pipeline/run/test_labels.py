@@ -137,6 +137,9 @@ def test_the_product_says_what_it_rests_on(city: Path, mapped: Path) -> None:
     assert [file.path for file in record.labels.files] == [labels]
     assert (record.labels.trust, record.labels.noise_from) == (0.85, "asked")
     assert sum(record.labels.shares.values()) == pytest.approx(1)
+    assert record.labels.offset.sure
+    # Labels of practice cities are drawn 4 m down and 3 m left of the place that they are written at.
+    assert (record.labels.offset.rows, record.labels.offset.cols) == pytest.approx((-4, 3), abs=2.5)
     item = json.loads((mapped / "item.json").read_text())
     derived = [link["href"] for link in item["links"] if link["rel"] == "derived_from"]
     assert labels in derived
@@ -189,8 +192,10 @@ def test_noise_comes_from_the_model_where_it_was_trained_and_from_the_scene_else
 def test_a_run_goes_on_with_the_belief_that_it_had(city: Path, tmp_path: Path) -> None:
     job = understood(request(city, tmp_path / "p", labels=LabelRequest((city / "labels_10m.tif",))))
     predictor = ModelPredictor.load(job.model.path, torch.device("cpu"))
-    kept = {"labels": {"contradicted": 0.123, "cells": 4000.0, "noise_from": "scene"}}
+    offset = {"rows": 3.0, "cols": -4.0, "cell": 10.0, "error": 0.01, "sure": True}
+    kept = {"labels": {"contradicted": 0.123, "cells": 4000.0, "noise_from": "scene", "offset": offset}}
     settled = settle(job, predictor, kept)
     assert settled.evidence is not None
     assert settled.evidence.rule.noise == 0.123
+    assert settled.evidence.offset == (3, -4)
     assert settled.kept["labels"] == kept["labels"]
