@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from accuracy import interval
 from affine import Affine
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -43,6 +43,8 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Changes of the light recipe, row by row."""
+_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+"""Student's t, 97.5 %, by degrees of freedom."""
 _SIZES = {"lovecs": 512, "daspm": 1280}
 _OTHER = 1000
 """Added to a seed: the target is another city."""
@@ -159,8 +161,12 @@ def table(system: str, rows: Sequence[dict[str, Any]]) -> str:
 def _text(values: list[float], *, sign: bool = False) -> str:
     if not values:
         return ""
-    mean, half = interval(values)
-    return (f"{mean:+.1f}" if sign else f"{mean:.1f}") + ("" if math.isnan(half) else f" ± {half:.1f}")
+    mean, freedom = statistics.mean(values), len(values) - 1
+    text = f"{mean:+.1f}" if sign else f"{mean:.1f}"
+    if not freedom:
+        return text
+    half = _T95.get(freedom, 1.96) * statistics.stdev(values) / math.sqrt(freedom + 1)
+    return f"{text} ± {half:.1f}"
 
 
 def write_docs(rows: Sequence[dict[str, Any]]) -> None:

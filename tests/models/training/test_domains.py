@@ -140,16 +140,14 @@ def test_lovecs_labels_the_target_adapts_and_maps_it(city: Path, other: Path, tm
         )
         with rasterio.open(out / "landcover.tif") as product:
             maps[workers] = product.read(1)
-    assert maps[None].shape == (560, 560) and (maps[None] == maps[2]).all()
+    assert maps[None].shape == (80, 560) and (maps[None] == maps[2]).all()
 
 
 def tile(image: Path, folder: Path, times: int) -> Path:
-    """The image again and again: several blocks."""
+    """The image again and again, side by side: two blocks."""
     with rasterio.open(image) as source:
         pixels, profile, names = source.read(), dict(source.profile), source.descriptions
-    return write(
-        folder / "large.tif", np.tile(pixels, (1, times, times)), profile, names, profile["transform"].a
-    )
+    return write(folder / "large.tif", np.tile(pixels, (1, 1, times)), profile, names, profile["transform"].a)
 
 
 @pytest.mark.usefixtures("unwritten")
@@ -283,7 +281,7 @@ def test_daspm_maps_five_times_finer_than_it_sees(city: Path, coarse: Path, tmp_
         with rasterio.open(out / "landcover.tif") as product:
             maps[workers] = product.read(1)
             assert product.transform.a == 1.0
-    assert maps[None].shape == (640, 640) and (maps[None] == maps[2]).all()
+    assert maps[None].shape == (160, 640) and (maps[None] == maps[2]).all()
 
 
 @pytest.mark.usefixtures("unwritten")
