@@ -55,7 +55,7 @@ def run(
     ] = "l2hnet-light",
     method: Annotated[
         str,
-        typer.Option(help="auto: by how noisy the labels are; recipe: its own; or ce, plat, cas-dva, ..."),
+        typer.Option(help="auto: plain cross-entropy; recipe: its own; or ce, plat, cas-dva, ..."),
     ] = "auto",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: epochs=5.")

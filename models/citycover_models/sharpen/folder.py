@@ -24,9 +24,6 @@ from citycover_models.training.folder import CHECKPOINT, RESULT
 
 TRAINING, REPORT, PICTURE = "training", "sharpen.json", "sharpen.png"
 
-SELECTING = "training-selecting"
-"""The second training, where a first look asks for one."""
-
 
 @contextmanager
 def claim_sharpening(
@@ -65,9 +62,8 @@ def _begin(out: Path, identity: Mapping[str, str]) -> None:
     """What says that something is finished goes first, so that a kill never leaves old for new."""
     for sign in (REPORT, PICTURE):
         (out / sign).unlink(missing_ok=True)
-    for training in (TRAINING, SELECTING):
-        for sign in (RESULT, CHECKPOINT):
-            (out / training / sign).unlink(missing_ok=True)
+    for sign in (RESULT, CHECKPOINT):
+        (out / TRAINING / sign).unlink(missing_ok=True)
     write_atomic(out / SHARPENING, json.dumps(dict(identity), indent=1))
 
 

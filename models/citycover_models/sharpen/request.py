@@ -31,7 +31,7 @@ class SharpenRequest:
     """Legend of the map; None: that of the labels."""
     recipe: str = RECIPE
     method: str = "auto"
-    """Name of a training method, `recipe` for the recipe's own, or `auto`: by how noisy the labels are."""
+    """Name of a training method, `recipe` for the recipe's own, or `auto`: plain cross-entropy."""
     changes: tuple[str, ...] = ()
     """`key=value` overrides of the recipe."""
     seed: int = 0

@@ -51,7 +51,7 @@ def sharpen(request: SharpenRequest, watch: SharpenWatch | None = None) -> Sharp
             raise StoppedError
         product = _map(request, learned.model, watch, finished=finished)
         report = _report(request, known, learned, product)
-        words = f"{Path(request.imagery.files[0]).name}: labels sharpened by {learned.choice.recipe.network}"
+        words = f"{Path(request.imagery.files[0]).name}: labels sharpened by {learned.recipe.network}"
         picture = request.out / PICTURE
         draw_sharpening(picture, known.training_set.pairs[0], request.out, known.training_set.legend, words)
         report.write(request.out / REPORT)
@@ -104,9 +104,9 @@ def _report(request: SharpenRequest, known: Understood, learned: Learned, produc
     assert labels is not None, "it was mapped with labels"
     return Report(
         classes=known.training_set.legend.names,
-        recipe=learned.choice.recipe.name,
-        method=learned.choice.method,
-        why=learned.choice.why,
+        recipe=learned.recipe.name,
+        method=learned.recipe.method.name,
+        why=learned.why,
         trust=labels.trust,
         noise=str(labels.belief),
         labels=labels.shares,

@@ -21,7 +21,7 @@ from citycover_models.data.named import legends_by_name
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import TrainingSet, prepare_training_set
 from citycover_models.imagery.aerial import CHESAPEAKE_RGBN
-from citycover_models.sharpen.method import first_look
+from citycover_models.sharpen.method import recipe_of
 from citycover_models.sharpen.request import SharpenRequest
 from citycover_models.training.recipe import Recipe
 from citycover_models.training.setup import build_network
@@ -36,7 +36,7 @@ class Understood:
 
     training_set: TrainingSet
     recipe: Recipe
-    """Of the first look."""
+    """Of the training."""
     identity: Mapping[str, str]
     """Named parts that decide the weights; one of another value is another sharpening."""
 
@@ -47,7 +47,7 @@ def understand(request: SharpenRequest) -> Understood:
     Raises:
         CitycoverError: they cannot be learned from, or labels cannot be evidence.
     """
-    recipe = first_look(request.recipe, request.method, request.changes)
+    recipe = recipe_of(request.recipe, request.method, request.changes)
     # Bands and classes do not matter here: whether the method finds in the network what it needs.
     build_network(find_aerial(recipe.network), recipe, 2, CHESAPEAKE_RGBN)
     image, labels = request.imagery, request.labels
