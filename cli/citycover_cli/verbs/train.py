@@ -18,17 +18,23 @@ from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
+    from citycover.scene.trust import Trust
     from citycover_models.data.layouts import Listing
     from citycover_models.data.pairs import ImageAndLabels
+    from citycover_models.data.patch_set import PatchSet
     from citycover_models.data.prepare import TrainingSet
     from citycover_models.training.request import Trained, TrainRequest, TrainWatch
 
-HELP = """Train a network on imagery and coarse labels, and leave a model file that maps.
+HELP = """Train a network on imagery and coarse labels, or on BigEarthNet, and leave a model file that maps.
 
 Labels may lie on any grid, in any CRS and resolution. Several --labels are taken in order, the first that
 has a label gives it, or with --agree K those that K of them share. A recipe that adapts (lovecs, daspm) also
 takes images without labels, --target: another sensor or city, which is what the model will map. DIR gets
 model.pt, weights.safetensors, metrics.jsonl, TensorBoard events, curves.png and predictions of every epoch.
+
+The band-fusion recipes learn from --folder BIGEARTHNET, v1 or v2: --region trains on some of its regions, and
+--test-region tests on others, at the end; --share of the training patches, --weights and --set learn=head
+carry a network from one region to another.
 
 Exit codes: 0 done; 2 input or options; 4 no space, memory or device; 130 / 143 stopped by a signal.
 """
@@ -64,8 +70,8 @@ def run(
     layout: Annotated[
         str | None,
         typer.Option(
-            help="chesapeake, paraformer, skwanda, folders; two domains: cross-sensor, gaofen-sentinel, "
-            "loveda-to-urban, loveda-to-rural; found out without it."
+            help="bigearthnet, chesapeake, paraformer, skwanda, folders; two domains: cross-sensor, "
+            "gaofen-sentinel, loveda-to-urban, loveda-to-rural; found out without it."
         ),
     ] = None,
     target: Annotated[
@@ -74,6 +80,19 @@ def run(
     target_labels: Annotated[
         list[str] | None,
         typer.Option(help="Labels of the targets: maps are judged by them, nothing is learned from them."),
+    ] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="BigEarthNet: region to train on; give several. All without it.")
+    ] = None,
+    test_region: Annotated[
+        list[str] | None, typer.Option(help="BigEarthNet: region to test on; those of --region without it.")
+    ] = None,
+    share: Annotated[float, typer.Option(help="BigEarthNet: share of the training patches.")] = 1.0,
+    shards: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="BigEarthNet: decode patches once into this folder, and read there."
+        ),
     ] = None,
     bands: options.Bands = None,
     nodata: options.Nodata = None,
@@ -95,22 +114,23 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
-    from citycover_models.data.prepare import prepare_targets, prepare_training_set
+    from citycover_models.catalogue.registry import is_fusion
+    from citycover_models.data.layouts import BIGEARTHNET
     from citycover_models.training.recipe import read_recipe
     from citycover_models.training.request import TrainRequest
 
     chosen = read_recipe(recipe, set_ or ())
-    found = _listed(image, labels, listing, folder, layout)
-    targets = _targets(found, target, target_labels)
-    legends, numbers = legend or ([found.legend] if found.legend else []), options.split_bands(bands)
-    trust = options.trust_of(allow_remote, allow_path)
-    training_set = prepare_training_set(
-        found.items, legends, to, agree=agree, bands=numbers, nodata=nodata, trust=trust
-    )
-    if targets:
-        training_set = prepare_targets(
-            training_set, targets, legends, bands=numbers, nodata=nodata, trust=trust
-        )
+    if layout == BIGEARTHNET or is_fusion(chosen.network):
+        _refuse_for_patches(image=image, labels=labels, list=listing, legend=legend, bands=bands)
+        training_set: TrainingSet | PatchSet = _patches(
+            folder, to=to, regions=region or (), test_regions=test_region or (), share=share, seed=seed,
+            shards=shards,
+        )  # fmt: skip
+    else:
+        training_set = _coarse(
+            _listed(image, labels, listing, folder, layout), target, target_labels, legend, to, agree=agree,
+            bands=options.split_bands(bands), nodata=nodata, trust=options.trust_of(allow_remote, allow_path),
+        )  # fmt: skip
     request = TrainRequest(
         training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
         overwrite=overwrite,
@@ -120,17 +140,67 @@ def run(
         return
     trained = _train_with_progress(request, talk.quiet)
     if talk.as_json:
-        print_json(
-            {
-                "model": str(trained.model),
-                "steps": trained.steps,
-                "seconds": round(trained.seconds, 1),
-                **trained.validation,
-                **_labels_facts(trained),
-            }
-        )
+        print_json(_facts(trained))
     elif not talk.quiet:
         _print_trained(trained, training_set)
+
+
+def _refuse_for_patches(**given: object) -> None:
+    """Options of coarse labels mean nothing where patches bring their own."""
+    from citycover.errors import ConfigError
+
+    if named := [f"--{name}" for name, value in given.items() if value]:
+        raise ConfigError(
+            f"{', '.join(named)} {'are' if len(named) > 1 else 'is'} for coarse labels; band-fusion networks "
+            "learn from --folder BIGEARTHNET, which has bands and labels of its own"
+        )
+
+
+def _patches(folder: Path | None, **chosen: Any) -> PatchSet:
+    """Patches of a folder, as `prepare_patches` chooses them."""
+    from citycover.errors import ConfigError
+    from citycover_models.data.patch_set import prepare_patches
+
+    if folder is None:
+        raise ConfigError("band-fusion networks learn from BigEarthNet; give its folder by --folder DIR")
+    return prepare_patches(folder, **chosen)
+
+
+def _facts(trained: Trained) -> dict[str, Any]:
+    """What came out, as plain values."""
+    return {
+        "model": str(trained.model),
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        **trained.validation,
+        **_labels_facts(trained),
+        **({"test": trained.test} if trained.test else {}),
+    }
+
+
+def _coarse(
+    found: Listing,
+    target: list[str] | None,
+    target_labels: list[str] | None,
+    legend: list[str] | None,
+    to: str | None,
+    *,
+    agree: int,
+    bands: tuple[str, ...] | None,
+    nodata: float | None,
+    trust: Trust,
+) -> TrainingSet:
+    """Images with coarse labels, and the domain that is mapped where there is one."""
+    from citycover_models.data.prepare import prepare_targets, prepare_training_set
+
+    targets = _targets(found, target, target_labels)
+    legends = legend or ([found.legend] if found.legend else [])
+    training_set = prepare_training_set(
+        found.items, legends, to, agree=agree, bands=bands, nodata=nodata, trust=trust
+    )
+    if not targets:
+        return training_set
+    return prepare_targets(training_set, targets, legends, bands=bands, nodata=nodata, trust=trust)
 
 
 def _listed(
@@ -205,13 +275,20 @@ def watch_training(progress: Progress, stop: threading.Event) -> TrainWatch:
     )
 
 
-def _print_trained(trained: Trained, training_set: TrainingSet) -> None:
+def _print_trained(trained: Trained, training_set: TrainingSet | PatchSet) -> None:
     """What came out and where to look."""
     rows = [
         ("model", str(trained.model)),
         ("classes", ", ".join(training_set.legend.names)),
         ("steps", f"{trained.steps} in {duration(trained.seconds)}"),
     ]
+    if "validation_map" in trained.validation:
+        held = trained.validation
+        rows.append(
+            ("held out", f"mAP {held['validation_map']:.1%}, micro F2 {held['validation_micro_f2']:.1%}")
+        )
+    if "micro_f2" in trained.test:
+        rows.append(("tested", _tested(trained.test)))
     if "validation_miou" in trained.validation:
         miou, accuracy = trained.validation["validation_miou"], trained.validation["validation_accuracy"]
         rows.append(("held out", f"mIoU {miou:.1%}, accuracy {accuracy:.1%}, against coarse labels"))
@@ -226,6 +303,13 @@ def _print_trained(trained: Trained, training_set: TrainingSet) -> None:
         ("map with", _map_command(training_set, trained.model)),
     ]
     print_table("trained", rows)
+
+
+def _tested(test: dict[str, Any]) -> str:
+    return (
+        f"{test['patches']} patches: mAP {test['macro_ap']:.1%}, micro F2 {test['micro_f2']:.1%}; labels lie "
+        f"{test['label_distance']:.2f} (chi-square, 0 to 1) from those of training"
+    )
 
 
 def _labels_facts(trained: Trained) -> dict[str, object]:
@@ -244,10 +328,13 @@ def _by_class(validation: dict[str, float]) -> list[tuple[str, str]]:
     return rows + ([("never right", f"{never}: of these no labelled pixel was found")] if never else [])
 
 
-def _map_command(training_set: TrainingSet, model: Path) -> str:
+def _map_command(training_set: TrainingSet | PatchSet, model: Path) -> str:
     """The command that maps the first image, of the target where there is one."""
     from citycover_models.data.pairs import PLACED
+    from citycover_models.data.patch_set import PatchSet
 
+    if isinstance(training_set, PatchSet):
+        return f"citycover map SENTINEL2 --model {shlex.quote(str(model))} --out DIR"
     bands = (training_set.target or training_set).pairs[0].scene.groups[0].bands
     files = tuple(dict.fromkeys(band.path for band in bands))
     named = ["IMAGE"] if any(file.startswith(PLACED) for file in files) else files
@@ -255,18 +342,30 @@ def _map_command(training_set: TrainingSet, model: Path) -> str:
 
 
 def _print_plan(request: TrainRequest, as_json: bool) -> None:
+    from citycover_models.data.patch_set import PatchSet
+    from citycover_models.training.patches import describe_patches
     from citycover_models.training.start import coarse_material_of
 
-    plan = coarse_material_of(request).plan
-    facts: dict[str, Any] = plan.describe()
+    training_set = request.training_set
+    if isinstance(training_set, PatchSet):
+        facts = describe_patches(training_set, request.recipe)
+        if as_json:
+            print_json(facts)
+            return
+        counts = ", ".join(f"{name} {count}" for name, count in facts.pop("labels").items())
+        rows = [("labels", counts), *((key.replace("_", " "), str(value)) for key, value in facts.items())]
+        print_table("patches", rows)
+        return
+    plan = coarse_material_of(request, training_set).plan
+    facts = plan.describe()
     chips = [
-        {"image": request.training_set.pairs[c.pair].name, "row": c.window.row, "col": c.window.col}
+        {"image": training_set.pairs[c.pair].name, "row": c.window.row, "col": c.window.col}
         for c in plan.epoch(0)
     ]
     if as_json:
         print_json({**facts, "first_epoch": chips})
         return
-    names = request.training_set.legend.names
+    names = training_set.legend.names
     shares = ", ".join(f"{n} {s:.1%}" for n, s in zip(names, facts.pop("label_shares"), strict=True))
     rows = [("labels", shares), *((key.replace("_", " "), str(value)) for key, value in facts.items())]
     first = "\n".join(f"{c['image']} at row {c['row']}, column {c['col']}" for c in chips[:5])

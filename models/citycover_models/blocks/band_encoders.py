@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from citycover_models.blocks.cbam import CBAM
-from citycover_models.blocks.efficientnet import EfficientNet
+from citycover_models.blocks.efficientnet import EfficientNet, EfficientNetVariant
 from citycover_models.blocks.resnet import ResNet
 
 Mode = Literal["early", "intermediate", "late"]
@@ -69,9 +69,10 @@ class Reducer(nn.Module):
 class EfficientNetLevels(nn.Module):
     """Five maps at strides 2 to 32: r1..r4 and the head's r6."""
 
-    def __init__(self, name: Backbone, in_channels: int) -> None:
+    def __init__(self, name: Backbone, in_channels: int, faithful: bool = False) -> None:
         super().__init__()
-        self.net = EfficientNet("b5" if name == "efficientnet-b5" else "b0", in_channels)
+        variant: EfficientNetVariant = "b5" if name == "efficientnet-b5" else "b0"
+        self.net = EfficientNet(variant, in_channels, static=faithful)
         c = self.net.channels
         self.channels = [c[0], c[1], c[2], c[3], c[5]]
 
@@ -113,11 +114,11 @@ class IntermediateResNet(nn.Module):
     The convolution that takes the latter halves the map once more: six maps, at strides 2 to 64.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, faithful: bool = False) -> None:
         super().__init__()
         self.net = ResNet("resnet18", len(B10))
         self.net.conv1 = nn.Conv2d(len(B10), 64 - len(B20), 7, stride=2, padding=3, bias=False)
-        self.join = nn.Conv2d(64 + len(B60), 64, 7, stride=2, padding=3)
+        self.join = nn.Conv2d(64 + len(B60), 64, 7, stride=2, padding=3, bias=not faithful)
         self.channels = [64, 64 + len(B60), 64, 128, 256, 512]
 
     def forward(self, b10: Tensor, b20: Tensor, b60: Tensor) -> list[Tensor]:
@@ -135,16 +136,17 @@ class IntermediateResNet(nn.Module):
 class JoinedEfficientNet(nn.Module):
     """Early and intermediate fusion with an EfficientNet; the last of its five maps has passed CBAM."""
 
-    def __init__(self, mode: Mode, name: Backbone) -> None:
+    def __init__(self, mode: Mode, name: Backbone, faithful: bool = False) -> None:
         super().__init__()
         self.early = mode == "early"
-        self.levels = EfficientNetLevels(name, len(B10 + B20 + B60) if self.early else len(B10))
+        bands = len(B10 + B20 + B60) if self.early else len(B10)
+        self.levels = EfficientNetLevels(name, bands, faithful)
         r1, r2, r3, r4, r6 = self.levels.channels
         c1, c2 = (r1, r2 + 64) if self.early else (r1 + len(B20), r2 + 64 + len(B60))
         self.down = nn.Conv2d(c1, 64, 2, stride=2)
         self.down_bn = nn.BatchNorm2d(64)
         self.reducer = Reducer(c2)
-        self.cbam = CBAM(r6 + _REDUCED)
+        self.cbam = CBAM(r6 + _REDUCED, spatial_bias=faithful)
         self.channels = [c1, c2, r3, r4, r6 + _REDUCED]
 
     def forward(self, b10: Tensor, b20: Tensor, b60: Tensor) -> list[Tensor]:
@@ -165,15 +167,15 @@ class JoinedEfficientNet(nn.Module):
 class LateBranches(nn.Module):
     """Backbones side by side: five maps of the 10 m branch, five of the 20 m branch, the 60 m bands."""
 
-    def __init__(self, name: Backbone) -> None:
+    def __init__(self, name: Backbone, faithful: bool = False) -> None:
         super().__init__()
         self.fine: EfficientNetLevels | ResNetLevels
         self.coarse: EfficientNetLevels | ResNetLevels
         if name == "resnet18":
             self.fine, self.coarse = ResNetLevels(len(B10)), ResNetLevels(len(B20))
         else:
-            self.fine = EfficientNetLevels(name, len(B10))
-            self.coarse = EfficientNetLevels("efficientnet-b0", len(B20))
+            self.fine = EfficientNetLevels(name, len(B10), faithful)
+            self.coarse = EfficientNetLevels("efficientnet-b0", len(B20), faithful)
 
     def forward(self, b10: Tensor, b20: Tensor, b60: Tensor) -> list[Tensor]:
         """Normalised groups -> eleven maps; map 5 + i covers the ground like map i + 1."""
@@ -195,14 +197,14 @@ class LastPooled(nn.Module):
 class LatePooled(nn.Module):
     """Scene vector of late fusion with EfficientNets: three pooled branches behind CBAM."""
 
-    def __init__(self, branches: LateBranches) -> None:
+    def __init__(self, branches: LateBranches, faithful: bool = False) -> None:
         super().__init__()
         fine, coarse = branches.fine.channels[-1], branches.coarse.channels[-1]
         self.squeeze = nn.Conv2d(fine, fine, 4, stride=2)
         self.squeeze_bn = nn.BatchNorm2d(fine)
         self.reducer = Reducer(len(B60))
         self.channels = fine + coarse + _REDUCED
-        self.cbam = CBAM(self.channels)
+        self.cbam = CBAM(self.channels, spatial_bias=faithful)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps of `LateBranches` -> (n, channels)."""
@@ -263,20 +265,20 @@ class AsTheyAre(nn.Module):
 Encoder = EarlyResNet | IntermediateResNet | JoinedEfficientNet | LateBranches
 
 
-def make_encoder(mode: Mode, backbone: Backbone) -> Encoder:
-    """The encoder of one of the nine combinations."""
+def make_encoder(mode: Mode, backbone: Backbone, faithful: bool = False) -> Encoder:
+    """The encoder of one of the nine combinations, in the form of the public code where it is faithful."""
     if mode == "late":
-        return LateBranches(backbone)
+        return LateBranches(backbone, faithful)
     if backbone == "resnet18":
-        return EarlyResNet() if mode == "early" else IntermediateResNet()
-    return JoinedEfficientNet(mode, backbone)
+        return EarlyResNet() if mode == "early" else IntermediateResNet(faithful)
+    return JoinedEfficientNet(mode, backbone, faithful)
 
 
-def make_pool(encoder: Encoder) -> LastPooled | LatePooled | LateLogits:
+def make_pool(encoder: Encoder, faithful: bool = False) -> LastPooled | LatePooled | LateLogits:
     """What makes the vector of a scene out of the maps of `encoder`."""
     if not isinstance(encoder, LateBranches):
         return LastPooled(encoder.channels[-1])
-    return LateLogits() if isinstance(encoder.fine, ResNetLevels) else LatePooled(encoder)
+    return LateLogits() if isinstance(encoder.fine, ResNetLevels) else LatePooled(encoder, faithful)
 
 
 def make_pyramid(encoder: Encoder) -> AsTheyAre | LatePyramid:

@@ -33,9 +33,9 @@ class ChannelGate(nn.Module):
 class SpatialGate(nn.Module):
     """sigma(conv7x7([max over channels, mean over channels])): one number a pixel (eq. 3)."""
 
-    def __init__(self, kernel: int) -> None:
+    def __init__(self, kernel: int, bias: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
+        self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, y, x) -> (n, 1, y, x)."""
@@ -50,10 +50,17 @@ class CBAM(nn.Module):
     The channel gate pools over the whole map, so what comes out at a pixel depends on all of the window.
     """
 
-    def __init__(self, channels: int, reduction: int = 16, kernel: int = 7, residual: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        kernel: int = 7,
+        residual: bool = True,
+        spatial_bias: bool = False,
+    ) -> None:
         super().__init__()
         self.channel = ChannelGate(channels, reduction)
-        self.spatial = SpatialGate(kernel)
+        self.spatial = SpatialGate(kernel, spatial_bias)
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:

@@ -69,6 +69,8 @@ class Scaling:
     width: float
     depth: float
     dropout: float
+    side: int
+    """Of the images that it was tuned for, pixels."""
 
     def channels(self, base: int) -> int:
         """Scaled channels, rounded to a multiple of 8 that is not more than 10 % too small."""
@@ -82,23 +84,35 @@ class Scaling:
 
 
 SCALINGS: dict[EfficientNetVariant, Scaling] = {
-    "b0": Scaling(width=1.0, depth=1.0, dropout=0.2),
-    "b5": Scaling(width=1.6, depth=2.2, dropout=0.4),
+    "b0": Scaling(width=1.0, depth=1.0, dropout=0.2, side=224),
+    "b5": Scaling(width=1.6, depth=2.2, dropout=0.4, side=456),
 }
 
 
 class SameConv2d(nn.Conv2d):
-    """A bias-free convolution of stride 2 with TensorFlow's SAME padding: n -> ceil(n / 2)."""
+    """A bias-free convolution of stride 2 with TensorFlow's SAME padding: n -> ceil(n / 2).
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, groups: int = 1) -> None:
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: side.
+        groups: of channels.
+        built_for: pad as for this many pixels, whatever comes ("static" padding); None: as for what comes.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, groups: int = 1, built_for: int | None = None
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel, stride=2, groups=groups, bias=False)
+        self.parity = -1 if built_for is None else built_for % 2
+        """1: pad as for an odd number of pixels; 0: as for an even one; -1: as for what comes."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gives it
         """(n, c, y, x) -> (n, c', ceil(y / 2), ceil(x / 2))."""
         kernel_y, kernel_x = self.kernel_size
         # ceil(n / 2) outputs see 2 (ceil(n / 2) - 1) + k pixels: k - 2 more than n if n is even, else k - 1.
-        down = kernel_y - 2 + input.shape[2] % 2
-        right = kernel_x - 2 + input.shape[3] % 2
+        down = kernel_y - 2 + (input.shape[2] % 2 if self.parity < 0 else self.parity)
+        right = kernel_x - 2 + (input.shape[3] % 2 if self.parity < 0 else self.parity)
         x = F.pad(input, [right // 2, right - right // 2, down // 2, down - down // 2])
         return F.conv2d(x, self.weight, None, self.stride, 0, self.dilation, self.groups)
 
@@ -110,7 +124,15 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 class MBConv(nn.Module):
     """Inverted bottleneck with squeeze-and-excitation."""
 
-    def __init__(self, in_channels: int, stage: Stage, stride: int, out_channels: int, drop: float) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        stage: Stage,
+        stride: int,
+        out_channels: int,
+        drop: float,
+        built_for: int | None = None,
+    ) -> None:
         super().__init__()
         hidden = in_channels * stage.expand
         squeezed = max(1, int(in_channels * _SE_RATIO))
@@ -121,7 +143,7 @@ class MBConv(nn.Module):
         self._expand_conv = nn.Conv2d(in_channels, hidden, 1, bias=False) if self.expands else nn.Identity()
         self._bn0 = _batch_norm(hidden) if self.expands else nn.Identity()
         self._depthwise_conv = (
-            SameConv2d(hidden, hidden, stage.kernel, groups=hidden)
+            SameConv2d(hidden, hidden, stage.kernel, groups=hidden, built_for=built_for)
             if self.strided
             else nn.Conv2d(hidden, hidden, stage.kernel, padding=stage.kernel // 2, groups=hidden, bias=False)
         )
@@ -155,13 +177,30 @@ class EfficientNet(nn.Module):
 
     strides = (2, 4, 8, 16, 32, 32)
 
-    def __init__(self, variant: EfficientNetVariant, in_channels: int = 3, num_classes: int = 0) -> None:
+    def __init__(
+        self,
+        variant: EfficientNetVariant,
+        in_channels: int = 3,
+        num_classes: int = 0,
+        *,
+        static: bool = False,
+    ) -> None:
+        """Set up.
+
+        Args:
+            variant: which size.
+            in_channels: bands.
+            num_classes: 0: no classifier.
+            static: pad as for the side that the variant was tuned for, as the `efficientnet-pytorch` package
+                does; False: as for the size at hand.
+        """
         super().__init__()
         scaling = SCALINGS[variant]
         stem, head = scaling.channels(_STEM), scaling.channels(_HEAD)
-        self._conv_stem = SameConv2d(in_channels, stem, 3)
+        sizes: list[int | None] = static_sizes(scaling.side) if static else [None] * 5
+        self._conv_stem = SameConv2d(in_channels, stem, 3, built_for=sizes[0])
         self._bn0 = _batch_norm(stem)
-        blocks, last = _make_blocks(scaling, stem)
+        blocks, last = _make_blocks(scaling, stem, sizes[1:])
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = nn.Conv2d(last, head, 1, bias=False)
         self._bn1 = _batch_norm(head)
@@ -191,16 +230,30 @@ class EfficientNet(nn.Module):
         return self._fc(self._dropout(self.forward(x)[5].mean(dim=(2, 3))))
 
 
-def _make_blocks(scaling: Scaling, stem: int) -> tuple[list[MBConv], int]:
+def static_sizes(side: int) -> list[int | None]:
+    """Sides of what the five strided convolutions see of an image of `side` pixels.
+
+    >>> static_sizes(456)
+    [456, 228, 114, 57, 29]
+    """
+    sizes: list[int | None] = []
+    for _ in range(5):
+        sizes.append(side)
+        side = -(-side // 2)
+    return sizes
+
+
+def _make_blocks(scaling: Scaling, stem: int, sizes: list[int | None]) -> tuple[list[MBConv], int]:
     """All blocks of all stages, and the channels of the last one."""
     total = sum(scaling.repeats(s.repeats) for s in _STAGES)
     blocks: list[MBConv] = []
-    channels = stem
+    channels, strided = stem, iter(sizes)
     for stage in _STAGES:
         out = scaling.channels(stage.channels)
+        size = next(strided) if stage.stride == 2 else None
         for i in range(scaling.repeats(stage.repeats)):
             drop = _DROP_CONNECT * len(blocks) / total
-            blocks.append(MBConv(channels, stage, stage.stride if i == 0 else 1, out, drop))
+            blocks.append(MBConv(channels, stage, stage.stride if i == 0 else 1, out, drop, size))
             channels = out
     return blocks, channels
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from typing import get_args
 
+from torch import Tensor
+
 from citycover.classes.legend import read_legend
 from citycover.model.card import BandGroup, ModelCard, WindowRule
 from citycover_models.blocks.band_encoders import B10, B20, B60, Backbone, Mode
-from citycover_models.catalogue.preset import Preset
+from citycover_models.catalogue.preset import FusionPreset
 from citycover_models.imagery.sentinel2 import (
     BIGEARTHNET_V1,
     BIGEARTHNET_V2,
@@ -17,7 +20,7 @@ from citycover_models.imagery.sentinel2 import (
     BandStatistics,
     card_bands,
 )
-from citycover_models.nets.band_fusion import CELL, DenseFusion, SceneFusion
+from citycover_models.nets.band_fusion import CELL, NUM_CLASSES, DenseFusion, SceneFusion
 
 _PAPER = "Siddamsetty et al. 2023, Inter-region transfer learning, ISPRS Annals X-1/W1-2023, 881-888"
 
@@ -86,17 +89,73 @@ def _dense_card(mode: Mode, backbone: Backbone) -> ModelCard:
     )
 
 
-def _pair(mode: Mode, backbone: Backbone) -> tuple[Preset, Preset]:
-    """The network for scenes, and its twin for pixels."""
-    name = f"band-fusion-{mode}-{backbone}"
-    scene, its_card = partial(SceneFusion, mode, backbone), partial(_scene_card, mode, backbone)
-    dense, dense_card = partial(DenseFusion, mode, backbone), partial(_dense_card, mode, backbone)
-    return (
-        Preset(name, "band_fusion", scene, its_card, _PAPER, _LICENCE),
-        Preset(f"{name}-dense", "band_fusion", dense, dense_card, _PAPER, _LICENCE),
+def _scene(
+    mode: Mode,
+    backbone: Backbone,
+    faithful: bool,
+    num_classes: int = NUM_CLASSES,
+    *,
+    statistics: BandStatistics = BIGEARTHNET_V1,
+    correlation: Tensor | None = None,
+) -> SceneFusion:
+    return SceneFusion(
+        mode, backbone, num_classes, statistics=statistics, correlation=correlation, faithful=faithful
     )
 
 
-_KINDS = product(get_args(Mode), get_args(Backbone))
+def _dense(
+    mode: Mode,
+    backbone: Backbone,
+    num_classes: int = NUM_CLASSES,
+    *,
+    statistics: BandStatistics = BIGEARTHNET_V2,
+    correlation: Tensor | None = None,  # noqa: ARG001 - labels of one pixel exclude each other
+) -> DenseFusion:
+    return DenseFusion(mode, backbone, num_classes, statistics=statistics)
 
-PRESETS = tuple(preset for mode, backbone in _KINDS for preset in _pair(mode, backbone))
+
+def _preset(
+    name: str,
+    build: Callable[..., SceneFusion | DenseFusion],
+    card: Callable[[], ModelCard],
+    published: int | None = None,
+) -> FusionPreset:
+    return FusionPreset(
+        name=name,
+        network="band_fusion",
+        build=build,
+        build_for=build,
+        card=lambda: card().model_copy(update={"name": name}),
+        paper=_PAPER,
+        licence_note=_LICENCE,
+        published_parameters=published,
+    )
+
+
+def _pair(mode: Mode, backbone: Backbone) -> tuple[FusionPreset, FusionPreset]:
+    """The network for scenes, and its twin for pixels."""
+    name = f"band-fusion-{mode}-{backbone}"
+    return (
+        _preset(name, partial(_scene, mode, backbone, False), partial(_scene_card, mode, backbone)),
+        _preset(f"{name}-dense", partial(_dense, mode, backbone), partial(_dense_card, mode, backbone)),
+    )
+
+
+def _faithful(mode: Mode, backbone: Backbone, published: int) -> FusionPreset:
+    """The network for scenes as the public code has it."""
+    name = f"band-fusion-{mode}-{backbone}-faithful"
+    return _preset(
+        name, partial(_scene, mode, backbone, True), partial(_scene_card, mode, backbone), published
+    )
+
+
+_KINDS = tuple(product(get_args(Mode), get_args(Backbone)))
+
+PRESETS = (
+    *(preset for mode, backbone in _KINDS for preset in _pair(mode, backbone)),
+    # Published networks that differ from ours; the other ResNet twins are the published ones.
+    _faithful("early", "efficientnet-b5", 29_282_152),
+    _faithful("intermediate", "efficientnet-b5", 29_281_256),
+    _faithful("late", "efficientnet-b5", 101_353_476),  # without two classifiers that it never uses
+    _faithful("intermediate", "resnet18", 11_395_195),
+)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from citycover.model.card import ModelCard
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.imagery.aerial import AerialStatistics
+from citycover_models.imagery.sentinel2 import BandStatistics
+from citycover_models.nets.band_fusion import DenseFusion, SceneFusion
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +49,19 @@ class AerialPreset(Preset):
     """A preset that can be trained: its network is built for any classes and any aerial bands."""
 
     build_for: AerialBuild
+
+
+class FusionBuild(Protocol):
+    """Makes a network for Sentinel-2's three groups of bands, with random weights."""
+
+    def __call__(
+        self, num_classes: int, *, statistics: BandStatistics, correlation: Tensor | None
+    ) -> SceneFusion | DenseFusion:
+        """`correlation` is (k, k), of the labels in hand; of no use where a pixel has one class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionPreset(Preset):
+    """A preset that learns from patches of scenes: built for their labels, statistics and correlations."""
+
+    build_for: FusionBuild

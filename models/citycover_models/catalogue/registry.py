@@ -6,7 +6,7 @@ import difflib
 from functools import cache
 
 from citycover.errors import ModelError
-from citycover_models.catalogue.preset import AerialPreset, Preset
+from citycover_models.catalogue.preset import AerialPreset, FusionPreset, Preset
 
 NETWORKS = (
     "spectral",
@@ -68,6 +68,27 @@ def find_aerial(name: str) -> AerialPreset:
         networks = dict.fromkeys(p.network.replace("_", "-") for p in able)
         raise ModelError(
             f"network {name!r} cannot be built for other classes and bands; networks that learn from coarse "
-            f"labels are {', '.join(networks)} in all their sizes; `citycover models list` names them"
+            f"labels are {', '.join(networks)} in all their sizes; `citycover models list` names them; the "
+            "band-fusion ones learn from BigEarthNet: --layout bigearthnet --folder DIR"
         )
     return preset
+
+
+def find_fusion(name: str) -> FusionPreset:
+    """The preset of a name, which can be built for labels and statistics of patches.
+
+    Raises:
+        ModelError: there is none, or it does not take Sentinel-2's three groups of bands.
+    """
+    preset = find_preset(name)
+    if not isinstance(preset, FusionPreset):
+        raise ModelError(
+            f"network {name!r} does not take Sentinel-2's bands of 10, 20 and 60 m; those that do begin with "
+            "band-fusion-, see `citycover models list`"
+        )
+    return preset
+
+
+def is_fusion(name: str) -> bool:
+    """Whether a network takes Sentinel-2's three groups of bands, and learns from patches."""
+    return isinstance(find_preset(name), FusionPreset)

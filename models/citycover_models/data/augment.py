@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -43,6 +44,34 @@ class Augment(BaseModel):
             images = self._relight(images.float(), mean, std, generator)
         return replace(batch, images=images, labels=labels)
 
+    def vary_groups(
+        self,
+        groups: Sequence[Tensor],
+        maps: Tensor | None,
+        statistics: Sequence[tuple[Sequence[float], Sequence[float]]],
+        generator: torch.Generator,
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Vary every scene on its own, alike in bands of all resolutions.
+
+        Args:
+            groups: (n, band, y, x) raw numbers each, of the same ground.
+            maps: (n, y, x) classes of the pixels, or None.
+            statistics: means and deviations of each group's bands.
+            generator: on the CPU.
+        """
+        varied = list(groups)
+        if self.symmetries:
+            codes = torch.randint(8, (len(groups[0]),), generator=generator).tolist()
+            varied = [_turned(group, codes) for group in varied]
+            maps = None if maps is None else _turned(maps, codes)
+        if self.brightness or self.contrast or self.noise:
+            state = generator.get_state()
+            for number, (group, rows) in enumerate(zip(varied, statistics, strict=True)):
+                generator.set_state(state)  # the same light falls on all bands
+                mean, std = (torch.tensor(row, device=group.device).view(1, -1, 1, 1) for row in rows)
+                varied[number] = self._relight(group, mean, std, generator)
+        return varied, maps
+
     def _relight(self, images: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
         shape = (len(images), 1, 1, 1)
         stretch = 1 + self.contrast * _uniform(shape, generator).to(images.device)
@@ -56,10 +85,12 @@ class Augment(BaseModel):
 
 def _turn(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     codes = torch.randint(8, (len(images),), generator=generator).tolist()
-    turned = [
-        (_symmetry(i, code), _symmetry(y, code)) for i, y, code in zip(images, labels, codes, strict=True)
-    ]
-    return torch.stack([i for i, _ in turned]), torch.stack([y for _, y in turned])
+    return _turned(images, codes), _turned(labels, codes)
+
+
+def _turned(x: Tensor, codes: Sequence[int]) -> Tensor:
+    """(n, ..., y, x) with each of n turned by its own symmetry."""
+    return torch.stack([_symmetry(one, code) for one, code in zip(x, codes, strict=True)])
 
 
 def _symmetry(x: Tensor, code: int) -> Tensor:

@@ -48,6 +48,9 @@ _TWO_DOMAINS = {
 
 LAYOUTS = ("chesapeake", "paraformer", "skwanda", "folders", *_TWO_DOMAINS)
 
+BIGEARTHNET = "bigearthnet"
+"""Patches with their own bands and labels: see `bigearthnet.py`."""
+
 _SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".png"}
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field
+from torch import nn
 
-from citycover_models.blocks.learnable import Learnable
 from citycover_models.methods.beliefs import BlockConsistency, Em, ImplicitPosterior, Soft
 from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
 from citycover_models.methods.daspm import DAFormerAdaptation
 from citycover_models.methods.lovecs import CSN, AdaBN, LoveCS, SourceOnly
 from citycover_models.methods.method import BaseMethod, CrossEntropy
+from citycover_models.methods.scenes import BinaryCrossEntropy, Focal, Reference
 
 Method = Annotated[
     CrossEntropy | Plat | CasDva | C2F | Nlat
     | Soft | BlockConsistency | Em | ImplicitPosterior
-    | SourceOnly | AdaBN | CSN | LoveCS | DAFormerAdaptation,
+    | SourceOnly | AdaBN | CSN | LoveCS | DAFormerAdaptation
+    | BinaryCrossEntropy | Focal | Reference,
     Field(discriminator="name"),
 ]  # fmt: skip
 
@@ -24,10 +26,11 @@ METHODS: tuple[type[BaseMethod], ...] = (
     CrossEntropy, Plat, CasDva, C2F, Nlat,
     Soft, BlockConsistency, Em, ImplicitPosterior,
     SourceOnly, AdaBN, CSN, LoveCS, DAFormerAdaptation,
+    BinaryCrossEntropy, Focal, Reference,
 )  # fmt: skip
 
 
-def methods_for(network: Learnable) -> list[str]:
+def methods_for(network: nn.Module) -> list[str]:
     """Names of the methods that find in a network what they need."""
     return [kind.model_fields["name"].default for kind in METHODS if isinstance(network, kind.needs)]
 

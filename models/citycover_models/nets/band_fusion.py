@@ -29,7 +29,9 @@ citycover's interpretation:
   blended by the engine. The window is that of the training patches;
 - sizes other than 120 px: every group is cut where the 10 m group ends (n : ceil(n/2) : ceil(n/6)), coarse
   pixels are laid out from the first corner, a half-covered last one included;
-- a ReLU between the two linear layers of the label branch, where the code has none;
+- a ReLU between the two linear layers of the label branch, SAME padding for the size at hand, no bias in
+  CBAM's spatial gate and one where 60 m bands join the ResNet twin. `faithful` takes all four as the public
+  code has them: no ReLU, padding as for 456 px (B0: 224), a bias, none;
 - the dense head, a feature pyramid over the same levels with classes of 10 m, for the pixel-level reference
   maps of BigEarthNet v2. It leaves the label branch out: labels of one pixel exclude each other.
 """
@@ -71,21 +73,29 @@ class CorrelationHead(nn.Module):
     u = [v, L] -> BatchNorm -> 64 -> 128; logits = Linear([v, u]).
     """
 
-    def __init__(self, channels: int, dropout: float, correlation: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        dropout: float,
+        correlation: Tensor | None = None,
+        num_classes: int = NUM_CLASSES,
+        faithful: bool = False,
+    ) -> None:
         super().__init__()
-        table = torch.eye(NUM_CLASSES) if correlation is None else correlation
-        self.register_buffer("correlation", table.float().reshape(1, NUM_CLASSES**2))
+        table = torch.eye(num_classes) if correlation is None else correlation
+        self.register_buffer("correlation", table.float().reshape(1, num_classes**2))
         self.correlation: Tensor
-        self.norm = nn.BatchNorm1d(channels + NUM_CLASSES**2)
-        self.linear1 = nn.Linear(channels + NUM_CLASSES**2, 64)
+        self.norm = nn.BatchNorm1d(channels + num_classes**2)
+        self.linear1 = nn.Linear(channels + num_classes**2, 64)
+        self.between: nn.Module = nn.Identity() if faithful else nn.ReLU()
         self.linear2 = nn.Linear(64, 128)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels + 128, NUM_CLASSES)
+        self.fc = nn.Linear(channels + 128, num_classes)
 
     def forward(self, v: Tensor) -> Tensor:
-        """(n, channels) -> logits (n, 19)."""
+        """(n, channels) -> logits (n, k)."""
         u = torch.cat([v, self.correlation.expand(v.shape[0], -1)], dim=1)
-        u = F.relu(self.linear2(F.relu(self.linear1(self.norm(u)))))  # (n, 128)
+        u = F.relu(self.linear2(self.between(self.linear1(self.norm(u)))))  # (n, 128)
         return self.fc(self.dropout(torch.cat([v, u], dim=1)))
 
 
@@ -135,57 +145,77 @@ class BandGroups(nn.Module):
 
 
 class SceneFusion(nn.Module):
-    """Which of 19 labels a scene has, as a map of cells."""
+    """Which labels a scene has, as a map of cells."""
 
     def __init__(
         self,
         mode: Mode = "early",
         backbone: Backbone = "efficientnet-b5",
+        num_classes: int = NUM_CLASSES,
         *,
         statistics: BandStatistics = BIGEARTHNET_V1,
         boa_offset: float = 0.0,
         correlation: Tensor | None = None,
+        faithful: bool = False,
     ) -> None:
         """Set up.
 
         Args:
             mode: where bands of different size meet.
             backbone: of the 10 m bands.
+            num_classes: labels.
             statistics: of the training data, in digital numbers.
             boa_offset: what digital numbers carry on top (1000 since processing baseline 04.00).
-            correlation: (19, 19) `label_correlation` of the training labels; None: labels never meet.
+            correlation: (k, k) `label_correlation` of the training labels; None: labels never meet.
+            faithful: as in the public code, see the notes at the head of this file.
         """
         super().__init__()
         self.multiple = CELL
         self.least = 97
         """Least side in pixels of 10 m: late fusion needs 4 x 4 at stride 32."""
         self.groups = BandGroups(statistics, boa_offset)
-        self.encoder = make_encoder(mode, backbone)
-        self.pool = make_pool(self.encoder)
+        self.frozen = False
+        """Whether the head alone learns."""
+        self.encoder = make_encoder(mode, backbone, faithful)
+        self.pool = make_pool(self.encoder, faithful)
         self.head: nn.Module
         if backbone == "resnet18":
-            self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(self.pool.channels, NUM_CLASSES))
+            self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(self.pool.channels, num_classes))
         else:
             # The record gives B5's dropout to early and intermediate fusion, 0.2 to late.
             dropout = 0.4 if backbone == "efficientnet-b5" and mode != "late" else 0.2
-            self.head = CorrelationHead(self.pool.channels, dropout, correlation)
+            self.head = CorrelationHead(self.pool.channels, dropout, correlation, num_classes, faithful)
+
+    def freeze(self) -> None:
+        """From now on classifier and label branch alone learn: the record's way from region to region."""
+        self.frozen = True
+        for part in (self.encoder, self.pool):
+            part.requires_grad_(requires_grad=False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> SceneFusion:
+        """Switch; what is frozen keeps its running statistics too."""
+        super().train(mode)
+        for part in (self.encoder, self.pool):
+            part.train(mode and not self.frozen)
+        return self
 
     @torch.jit.export
     def scene_logits(self, b10: Tensor, b20: Tensor, b60: Tensor) -> Tensor:
-        """Raw groups of a scene, at least 97 px of 10 m -> logits (n, 19). What training looks at."""
+        """Raw groups of a scene, at least 97 px of 10 m -> logits (n, k). What training looks at."""
         check_sides("band fusion", b10.shape[2], b10.shape[3], 1, self.least)
         b10, b20, b60 = self.groups(b10, b20, b60)
         return self.head(self.pool(self.encoder(b10, b20, b60)))
 
     def forward(self, b10: Tensor, b20: Tensor, b60: Tensor) -> Tensor:
-        """Raw groups of a window -> logits (n, 19, y/60, x/60), the same in all cells of the window.
+        """Raw groups of a window -> logits (n, k, y/60, x/60), the same in all cells of the window.
 
         Raises:
             ModelError: a side is no multiple of 60, or groups do not cover the same ground.
         """
         height, width = b10.shape[2], b10.shape[3]
         check_sides("band fusion", height, width, self.multiple, self.least)
-        logits = self.scene_logits(b10, b20, b60)  # (n, 19)
+        logits = self.scene_logits(b10, b20, b60)  # (n, k)
         return logits[:, :, None, None].repeat(1, 1, height // self.multiple, width // self.multiple)
 
 
@@ -227,10 +257,10 @@ def label_correlation(labels: Tensor) -> Tensor:
     """Which labels meet: L[i, j] = n(i and j) / sum over k of n(i and k), the diagonal counted.
 
     Args:
-        labels: (n, 19) multi-hot labels of the training scenes.
+        labels: (n, k) multi-hot labels of the training scenes.
 
     Returns:
-        (19, 19) float32; rows sum to one, those of labels that never occur are zero.
+        (k, k) float32; rows sum to one, those of labels that never occur are zero.
     """
     hot = labels.float()
     together = hot.T @ hot
@@ -241,23 +271,9 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
     """Binary cross-entropy that looks away from what is already right; the record's option beside plain BCE.
 
     Args:
-        logits: (n, 19).
-        labels: (n, 19) multi-hot.
+        logits: (n, k).
+        labels: (n, k) multi-hot.
         gamma: 0 gives binary cross-entropy.
     """
     loss = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
     return ((1.0 - torch.exp(-loss)) ** gamma * loss).mean()  # exp(-loss) is the probability of the truth
-
-
-def region_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Chi-square distance of two regions' labels, which tells how badly a model will transfer.
-
-    chi2 = 1/2 sum_c (p_a(c) - p_b(c))^2 / (p_a(c) + p_b(c)), 0 / 0 being 0. The paper names the distance;
-    this form, with frequencies that sum to one over labels, is citycover's interpretation.
-
-    Args:
-        a: (n, 19) multi-hot labels of one region.
-        b: (m, 19) of the other.
-    """
-    p, q = (x.double().sum(dim=0) / x.double().sum().clamp(min=1.0) for x in (a, b))
-    return 0.5 * ((p - q) ** 2 / (p + q).clamp(min=1e-300)).sum()

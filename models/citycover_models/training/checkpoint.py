@@ -33,6 +33,10 @@ class Checkpoint:
     best: float = -1.0
     """Best criterion so far."""
     best_epoch: int = -1
+    falls: int = 0
+    """How often the learning rate fell because the criterion stood still."""
+    fell_epoch: int = -1
+    """When it did so last."""
     kept: dict[str, float] = field(default_factory=dict)
     """Criterion of the weights that would be kept."""
     enough: bool = False

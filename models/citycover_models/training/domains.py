@@ -203,13 +203,13 @@ class DomainsMaterial(CoarseMaterial):
         return ModelCard(**(dict(card) | fields))
 
 
-def check_domains(request: TrainRequest) -> None:
+def check_domains(request: TrainRequest, training_set: TrainingSet) -> None:
     """A method gets the domains that it takes.
 
     Raises:
         ConfigError: a target is missing, or of no use.
     """
-    method, target = request.recipe.method, request.training_set.target
+    method, target = request.recipe.method, training_set.target
     if method.adapts and target is None:
         raise ConfigError(
             f"method {method.name!r} adapts to a target, and none is given; give --target, or a --folder "

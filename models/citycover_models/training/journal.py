@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,33 @@ def draw_predictions(
         for x, picture in enumerate(row):
             panel = Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
             sheet.paste(panel, (x * (_SIDE + _GAP), y * (_SIDE + _GAP)))
+    write_atomic(path, lambda file: sheet.save(file, "PNG"))
+
+
+def draw_labels(
+    path: Path,
+    rows: Sequence[tuple[NDArray[Any], NDArray[np.floating], NDArray[np.floating]]],
+    legend: Legend,
+) -> None:
+    """Scenes in rows: image, its labels as full stripes, and beside them how probable each is said to be.
+
+    Args:
+        path: of the PNG.
+        rows: (3, y, x) raw red, green, blue; (class,) 1 where a scene has a label; (class,) probabilities.
+        legend: its order is that of the classes.
+    """
+    stripes = np.arange(_SIDE) * len(legend.ids) // _SIDE  # (y,) class of each row of pixels
+    colours = np.array([c.rgb for c in legend.classes], np.uint8)[stripes]  # (y, 3)
+    sheet = Image.new("RGB", (3 * (_SIDE + _GAP) - _GAP, len(rows) * (_SIDE + _GAP) - _GAP), "white")
+    for y, (image, labels, scores) in enumerate(rows):
+        picture = Image.fromarray(_image(image)).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
+        panels = [picture]
+        for shares in (labels, scores):
+            filled = np.arange(_SIDE)[None] < np.round(shares[stripes] * _SIDE)[:, None]
+            panel = np.where(filled[..., None], colours[:, None], np.uint8(245)).astype(np.uint8)
+            panels.append(Image.fromarray(panel))
+        for x, panel_ in enumerate(panels):
+            sheet.paste(panel_, (x * (_SIDE + _GAP), y * (_SIDE + _GAP)))
     write_atomic(path, lambda file: sheet.save(file, "PNG"))
 
 

@@ -111,7 +111,8 @@ class Run:
         first = step - step % recipe.accumulate
         (loss / min(recipe.accumulate, self.steps - first)).backward()  # the last may be fewer
         if (step + 1) % recipe.accumulate == 0 or step + 1 == self.steps:
-            self.trainee.move(recipe.schedule.rate(recipe.optimiser.lr, step, self.steps, moment.epoch))
+            lr, falls = recipe.optimiser.lr, self.state.falls
+            self.trainee.move(recipe.schedule.rate(lr, step, self.steps, moment.epoch, falls))
         return value
 
     def _end_epoch(self, epoch: int) -> bool:
@@ -132,6 +133,8 @@ class Run:
                 write_weights(self.trainee.kept, self.request.out / BEST)
         if not patience or state.best_epoch == epoch:
             state.kept = scores
+        if epoch - max(state.best_epoch, state.fell_epoch) >= self.recipe.schedule.every:
+            state.falls, state.fell_epoch = state.falls + 1, epoch
         return bool(patience and epoch - state.best_epoch >= patience)
 
     def _note(self, batch: Batch, loss: float, watch: TrainWatch, *, ended: bool) -> None:

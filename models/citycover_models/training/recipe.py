@@ -41,13 +41,13 @@ class Optimiser(_Value):
 class Schedule(_Value):
     """How the learning rate falls, step by step."""
 
-    name: Literal["constant", "poly", "steps", "cosine"] = "constant"
+    name: Literal["constant", "poly", "steps", "cosine", "plateau"] = "constant"
     power: float = Field(default=0.9, ge=0)
     """poly: lr (1 - step / steps) ** power, zero after the last step."""
     every: int = Field(default=1, ge=1)
-    """steps: epochs between falls."""
+    """steps: epochs between falls. plateau: epochs without a better criterion before each."""
     factor: float = Field(default=0.1, gt=0, le=1)
-    """steps: what is left after each."""
+    """steps, plateau: what is left after each."""
     floor: float = Field(default=0.0, ge=0)
     """Learning rate never falls below this."""
     warm_up: int = Field(default=0, ge=0)
@@ -58,8 +58,8 @@ class Schedule(_Value):
     """poly, cosine: share of the training before the learning rate falls. Held for the `warm_up` of a
     method that selects, it hands over at the full rate."""
 
-    def rate(self, lr: float, step: int, steps: int, epoch: int) -> float:
-        """Learning rate of a step.
+    def rate(self, lr: float, step: int, steps: int, epoch: int, falls: int = 0) -> float:
+        """Learning rate of a step; `falls` is how often the criterion stood still for `every` epochs.
 
         >>> Schedule(name="steps", every=8, factor=0.1).rate(1.0, 0, 10, 17)
         0.010000000000000002
@@ -72,6 +72,8 @@ class Schedule(_Value):
             lr *= self.factor ** (epoch // self.every)
         elif self.name == "cosine":
             lr *= 0.5 * (1 + math.cos(math.pi * fallen))
+        elif self.name == "plateau":
+            lr *= self.factor**falls
         return max(self.floor, lr) * self._rise(step)
 
     def _rise(self, step: int) -> float:
@@ -109,6 +111,8 @@ class Recipe(_Value):
     rescale: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     """Enlargements, one of which is drawn for each chip."""
     augment: Augment = Augment(symmetries=False)
+    learn: Literal["all", "head"] = "all"
+    """head: classifier and label branch of a fusion network alone; the rest stays as its weights are."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: pixels weigh by the inverse square root of their class's share, in every term that is a
     cross-entropy with the coarse label."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from citycover_models.data.patch_set import PatchSet
 from citycover_models.data.prepare import TrainingSet
 from citycover_models.training.knowledge import Knowledge
 from citycover_models.training.recipe import Recipe
@@ -17,7 +18,7 @@ from citycover_models.training.recipe import Recipe
 class TrainRequest:
     """What to train, and how."""
 
-    training_set: TrainingSet
+    training_set: TrainingSet | PatchSet
     recipe: Recipe
     out: Path
     seed: int = 0

@@ -36,13 +36,12 @@ def build_network(
     Raises:
         ConfigError: the method needs what the network does not have.
     """
-    network = preset.build_for(num_classes, statistics=statistics)
-    need = recipe.method.needs
-    if not isinstance(network, need):
+    if recipe.learn == "head":
         raise ConfigError(
-            f"method {recipe.method.name!r} needs a network with {need.__name__.lower()}; {preset.name} "
-            f"takes {', '.join(methods_for(network))}; give one of these by --set method.name="
+            f"learn = head is for fusion networks; {preset.name} learns as a whole: --set learn=all"
         )
+    network = preset.build_for(num_classes, statistics=statistics)
+    check_method(network, preset.name, recipe)
     multiple = network.multiple
     if recipe.chip % multiple:
         near = max(multiple, round(recipe.chip / multiple) * multiple)
@@ -53,8 +52,18 @@ def build_network(
     return network
 
 
+def check_method(network: nn.Module, name: str, recipe: Recipe) -> None:
+    """Raise ConfigError unless the network has what the recipe's method needs."""
+    need = recipe.method.needs
+    if not isinstance(network, need):
+        raise ConfigError(
+            f"method {recipe.method.name!r} needs a network with {need.__name__.lower()}; {name} "
+            f"takes {', '.join(methods_for(network))}; give one of these by --set method.name="
+        )
+
+
 def make_optimiser(options: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over all parameters."""
+    """The optimiser of a recipe over all parameters that learn."""
     parameters = list(_groups(options, network))
     if options.name == "sgd":
         return torch.optim.SGD(
@@ -71,6 +80,8 @@ def _groups(options: Optimiser, network: nn.Module) -> Iterator[dict[str, Any]]:
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         head = options.head_times != 1 and not name.startswith(_ENCODERS)
         kept = any(part in name for part in options.no_decay)
         groups.setdefault((head, kept), []).append(parameter)

@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from citycover_models.data.patch_set import PatchSet
+from citycover_models.data.prepare import TrainingSet
 from citycover_models.training.checkpoint import Checkpoint, identity_of, read_checkpoint
 from citycover_models.training.coarse import CoarseMaterial
 from citycover_models.training.domains import DomainsMaterial, check_domains
@@ -13,6 +15,7 @@ from citycover_models.training.finish import finish
 from citycover_models.training.folder import CHECKPOINT, training_folder
 from citycover_models.training.loop import Run
 from citycover_models.training.material import Conclusion, Material
+from citycover_models.training.patches import PatchMaterial
 from citycover_models.training.processes import Processes, check_share, join_processes
 from citycover_models.training.record import write_plan
 from citycover_models.training.request import Trained, TrainRequest, TrainWatch
@@ -65,15 +68,17 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
 
 def material_of(request: TrainRequest) -> Material:
     """What the request learns from."""
-    return coarse_material_of(request)
+    if isinstance(request.training_set, PatchSet):
+        return PatchMaterial(request, request.training_set)
+    return coarse_material_of(request, request.training_set)
 
 
-def coarse_material_of(request: TrainRequest) -> CoarseMaterial:
+def coarse_material_of(request: TrainRequest, training_set: TrainingSet) -> CoarseMaterial:
     """Images with coarse labels, and a target domain if there is one."""
-    check_domains(request)
-    if request.training_set.target is not None:
-        return DomainsMaterial(request, request.training_set, request.training_set.target)
-    return CoarseMaterial(request, request.training_set)
+    check_domains(request, training_set)
+    if training_set.target is not None:
+        return DomainsMaterial(request, training_set, training_set.target)
+    return CoarseMaterial(request, training_set)
 
 
 def _trained(request: TrainRequest, state: Checkpoint, seconds: float, end: Conclusion | None) -> Trained:

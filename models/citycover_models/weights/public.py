@@ -285,6 +285,38 @@ def _from_lovecs(given: dict[str, Tensor]) -> dict[str, Tensor]:
     return {re.sub(r"^(resnet|backbone|encoder)\.", "encoder.", name): tensor for name, tensor in new.items()}
 
 
+_STEMS = ("_conv_stem.weight", "layer1.0.conv1.weight")
+"""A name that each kind of backbone has once."""
+
+
+def _from_band_fusion(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Backbones by their public names, wherever they stand: the first sees the bands of 10 m.
+
+    Their own classifiers are of no use in the fusions of EfficientNets; in the late ResNet twin they are.
+    """
+    stems = [(name, end) for name in given for end in _STEMS if name.endswith(end)]
+    prefixes = [name.removesuffix(end) for name, end in stems]
+    if len(prefixes) == 2:
+        places = ["encoder.fine.net.", "encoder.coarse.net."]
+    else:
+        conv1 = given.get(f"{prefixes[0]}conv1.weight") if prefixes else None
+        joins = conv1 is not None and conv1.shape[0] == _JOINED
+        places = ["encoder.net." if joins else "encoder.levels.net."]
+    new: dict[str, Tensor] = {}
+    for name, tensor in given.items():
+        known = [(p, to) for p, to in zip(prefixes, places, strict=False) if name.startswith(p)]
+        prefix, to = max(known, key=lambda pair: len(pair[0]), default=("", ""))
+        rest = name.removeprefix(prefix)
+        new[f"{to}{rest}" if _OF_BACKBONE.match(rest) else name] = tensor
+    return new
+
+
+_JOINED = 58
+"""Channels of the first convolution where 20 m bands join behind it."""
+
+_OF_BACKBONE = re.compile(r"(_conv_stem|_conv_head|_blocks|_bn[01]|conv1|bn1|layer\d)\.")
+
+
 SOURCES: dict[str, Source] = {
     "torchvision-resnet": Source(
         "ImageNet weights of a ResNet, torchvision's names", "layer1.0.conv1.weight"
@@ -299,4 +331,5 @@ SOURCES: dict[str, Source] = {
     "lovecs": Source("LoveCS checkpoint: its encoder, with the statistics of both sensors", "", _from_lovecs),
     "paraformer": Source("Paraformer checkpoint", "", _with_qkv, by_order=True),
     "vcnet": Source("VCNet checkpoint", "", _with_qkv, by_order=True),
+    "band-fusion": Source("checkpoint of the band fusions", "", _from_band_fusion, by_order=True),
 }

@@ -93,3 +93,23 @@ def test_cbam_gates_lie_between_none_and_all_of_the_input() -> None:
     assert y.shape == x.shape
     assert bool(((y >= x) & (y <= 2 * x)).all())
     torch.testing.assert_close(CBAM(32, residual=False).requires_grad_(False)(x * 0), x * 0)
+
+
+def test_static_padding_is_that_of_the_side_the_variant_was_tuned_for() -> None:
+    """B5 was tuned for 456 px, where the last strided layer sees 29 px: odd. At 120 px it sees 8: even."""
+    net = EfficientNet("b5", 4, static=True)
+    strided = [m for m in net.modules() if isinstance(m, SameConv2d)]
+    assert [m.parity for m in strided] == [0, 0, 0, 1, 1]
+    last, x = strided[-1], torch.rand(1, strided[-1].in_channels, 8, 8)
+    padded = F.pad(x, [2, 2, 2, 2])  # kernel 5: (2, 2) where the size at hand would give (1, 2)
+    expected = F.conv2d(padded, last.weight, stride=2, groups=last.groups)
+    torch.testing.assert_close(last(x), expected)
+    at_hand = EfficientNet("b5", 4)
+    assert all(m.parity == -1 for m in at_hand.modules() if isinstance(m, SameConv2d))
+
+
+def test_static_padding_shrinks_20_m_patches_to_one_pixel_in_b0() -> None:
+    with torch.device("meta"):
+        static, at_hand = EfficientNet("b0", 6, static=True).eval(), EfficientNet("b0", 6).eval()
+        x = torch.empty(1, 6, 60, 60)
+        assert static(x)[5].shape[2:] == (1, 1) and at_hand(x)[5].shape[2:] == (2, 2)

@@ -42,8 +42,10 @@ def test_an_unknown_network_is_answered_with_the_nearest() -> None:
 
 def test_a_network_that_cannot_learn_names_those_that_can() -> None:
     assert find_aerial("unet-resnet18").build_for(3, statistics=POLAND_RGB).head.out_channels == 3
-    with pytest.raises(ModelError, match=r"'daspm-b0' cannot .* l2hnet, paraformer, .*, upernet in all"):
-        find_aerial("daspm-b0")
+    with pytest.raises(
+        ModelError, match=r"'band-fusion-.*' cannot .* l2hnet, paraformer, .*, upernet in all"
+    ):
+        find_aerial("band-fusion-early-resnet18")
 
 
 def test_the_shipped_facts_are_those_of_the_networks() -> None:

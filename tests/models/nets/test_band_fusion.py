@@ -21,7 +21,6 @@ from citycover_models.nets.band_fusion import (
     SceneFusion,
     focal_loss,
     label_correlation,
-    region_distance,
 )
 
 PRESETS = presets_of("band_fusion")
@@ -227,13 +226,6 @@ def test_focal_loss_without_focus_is_binary_cross_entropy() -> None:
     assert focal_loss(logits, labels) < plain
 
 
-def test_region_distance_runs_from_same_to_disjoint() -> None:
-    a, b = torch.zeros(2, 19), torch.zeros(3, 19)
-    a[:, 0] = b[:, 1] = 1
-    assert region_distance(a, a).item() == 0.0
-    assert region_distance(a, b).item() == pytest.approx(1.0)
-
-
 def test_the_offset_of_the_baseline_cancels() -> None:
     plain, shifted = SceneFusion("early", "resnet18"), SceneFusion("early", "resnet18", boa_offset=1000)
     groups = groups_of(12, 12)
@@ -243,7 +235,10 @@ def test_the_offset_of_the_baseline_cancels() -> None:
 
 def test_presets_are_listed_with_cards_that_fit_them() -> None:
     names = {f"band-fusion-{m}-{b}" for m, b in product(MODES, get_args(Backbone))}
-    assert set(PRESETS) == names | {f"{name}-dense" for name in names}
+    faithful = {f"band-fusion-{m}-efficientnet-b5" for m in MODES} | {"band-fusion-intermediate-resnet18"}
+    assert set(PRESETS) == (
+        names | {f"{name}-dense" for name in names} | {f"{name}-faithful" for name in faithful}
+    )
     for name, preset in PRESETS.items():
         card = preset.card()
         assert (preset.name, card.name) == (name, name)
@@ -266,3 +261,53 @@ def test_the_window_of_a_dense_card_fits_its_network(mode: Mode, backbone: Backb
         net, size = preset.build().eval(), card.window.size
         out = net(*(torch.empty(1, len(g.bands), size // g.ratio, size // g.ratio) for g in card.groups))
     assert (card.window.multiple, out.shape) == (net.multiple, (1, 19, size, size))
+
+
+FAITHFUL = [name for name in PRESETS if name.endswith("-faithful")]
+
+
+@pytest.mark.parametrize("name", FAITHFUL)
+def test_faithful_forms_have_the_parameters_of_the_public_code(name: str) -> None:
+    preset = PRESETS[name]
+    with torch.device("meta"):
+        count = sum(p.numel() for p in preset.build().parameters())
+    assert count == preset.published_parameters
+
+
+def test_faithful_label_branch_is_linear_twice() -> None:
+    torch.manual_seed(0)
+    head, v = CorrelationHead(8, 0.0, faithful=True).eval(), torch.randn(3, 8)
+    u = head.norm(torch.cat([v, head.correlation.expand(3, -1)], 1))
+    u = F.relu(head.linear2(head.linear1(u)))
+    torch.testing.assert_close(head(v), head.fc(torch.cat([v, u], 1)))
+    assert not torch.equal(head(v), CorrelationHead(8, 0.0).eval()(v))
+
+
+def test_faithful_gate_has_a_bias_and_the_joining_convolution_none() -> None:
+    early = SceneFusion("early", "efficientnet-b0", faithful=True).state_dict()
+    assert early["encoder.cbam.spatial.conv.bias"].shape == (1,)
+    assert "encoder.join.bias" not in SceneFusion("intermediate", "resnet18", faithful=True).state_dict()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_faithful_form_is_scripted_as_it_is(mode: Mode) -> None:
+    torch.manual_seed(0)
+    scene = SceneFusion(
+        mode, "efficientnet-b5" if mode == "late" else "efficientnet-b0", faithful=True
+    ).eval()
+    with torch.inference_mode():
+        groups = groups_of(120, 120, n=2)
+        torch.testing.assert_close(torch.jit.script(scene)(*groups), scene(*groups), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_frozen_neither_learns_nor_keeps_count() -> None:
+    scene = SceneFusion("early", "efficientnet-b0", 5)
+    scene.freeze()
+    before = {k: v.clone() for k, v in scene.state_dict().items()}
+    scene.train()
+    optimiser = torch.optim.SGD([p for p in scene.parameters() if p.requires_grad], lr=0.1)
+    scene.scene_logits(*groups_of(120, 120, n=2)).square().sum().backward()
+    optimiser.step()
+    changed = {k for k, v in scene.state_dict().items() if not torch.equal(v, before[k])}
+    assert {"head.fc.weight", "head.linear1.weight", "head.norm.running_mean"} <= changed
+    assert all(name.startswith("head.") for name in changed)

@@ -42,6 +42,9 @@ METHODS = {
 
 ADAPTING = ("lovecs-light", "daspm-light")
 
+FUSING = ("band-fusion", "band-fusion-light")
+"""They learn from patches: test_patches.py."""
+
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -334,7 +337,7 @@ def test_a_device_that_is_not_there_is_said(city: Path, tmp_path: Path) -> None:
 # --- recipes and methods -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [n for n in recipe_names() if n not in FUSING])
 def test_built_in_recipes_fit_their_networks(name: str) -> None:
     from citycover_models.imagery.aerial import CHESAPEAKE_RGBN
     from citycover_models.training.setup import build_network
@@ -391,7 +394,9 @@ def test_schedules() -> None:
     assert Schedule(name="steps", every=2, factor=0.5, floor=0.2).rate(1, 0, 1, 9) == 0.2
 
 
-@pytest.mark.parametrize("name", [n for n in recipe_names() if n.endswith("-light") and n not in ADAPTING])
+@pytest.mark.parametrize(
+    "name", [n for n in recipe_names() if n.endswith("-light") and n not in (*ADAPTING, *FUSING)]
+)
 def test_a_held_schedule_hands_over_at_the_full_rate_with_most_of_the_learning_left(name: str) -> None:
     recipe = read_recipe(name)
     assert isinstance(recipe.method, (Plat, CasDva, C2F, Nlat))

@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
+from citycover_models.blocks.band_encoders import Backbone, Mode
 from citycover_models.blocks.domain_norm import SOURCE, TARGET
 from citycover_models.blocks.resnet import ResNet
 from citycover_models.blocks.vit import ViTBlock
 from citycover_models.catalogue.coarse import PARAFORMER_TINY, VCNET_TINY
 from citycover_models.catalogue.registry import find_preset
+from citycover_models.nets.band_fusion import SceneFusion
 from citycover_models.nets.paraformer import Paraformer
 from citycover_models.nets.semantic_fpn import SemanticFPN
 from citycover_models.nets.unet import UNet
@@ -308,3 +310,30 @@ def test_a_file_without_order_and_renames_that_cannot_be_used_are_refused(tmp_pa
             read_renames(tmp_path / "map.toml")
     with pytest.raises(ModelError, match="cannot be read"):
         read_renames(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("mode", ["early", "late"])
+def test_a_checkpoint_of_the_band_fusions_is_placed_whole(tmp_path: Path, mode: Mode) -> None:
+    """The backbones by their public names behind any prefix, the rest by shape and order."""
+    torch.manual_seed(0)
+    backbone: Backbone = "efficientnet-b5" if mode == "late" else "efficientnet-b0"
+    theirs = SceneFusion(mode, backbone, faithful=True).eval()
+    names = {"encoder.levels.net.": "b_model.", "encoder.fine.net.": "b10_model.",
+             "encoder.coarse.net.": "b20_model.", "encoder.": "fuse.", "pool.": "fuse.",
+             "head.": "out."}  # fmt: skip
+    state = {}
+    for name, tensor in theirs.state_dict().items():
+        if not name.startswith("groups.") and name != "head.correlation":
+            old = next(prefix for prefix in names if name.startswith(prefix))
+            state[names[old] + name.removeprefix(old)] = tensor
+    state["b10_model._fc.weight"] = torch.zeros(1000, 1280)  # never used in theirs either
+    torch.save(state, tmp_path / "ben.pth")
+    network = SceneFusion(mode, backbone, faithful=True).eval()
+    report = import_weights("band-fusion", tmp_path / "ben.pth", network, tmp_path / "w.safetensors")
+    assert [line.split(":")[0] for line in report.skipped] == ["b10_model._fc.weight"]
+    assert all(name.startswith("groups.") or name == "head.correlation" for name in report.missing)
+    load_weights(network, tmp_path / "w.safetensors")
+    sides = ((4, 120), (6, 60), (2, 20))
+    groups = [torch.rand(1, bands, side, side) * 3000 for bands, side in sides]
+    with torch.inference_mode():
+        assert torch.equal(network.scene_logits(*groups), theirs.scene_logits(*groups))

@@ -1,0 +1,224 @@
+"""BigEarthNet as it is published, read into patches.
+
+    v1   <patch>/<patch>_B??.tif, <patch>/<patch>_labels_metadata.json         43 labels; regions: MGRS tiles
+         train.csv, val.csv, test.csv beside them: names in the first column   (else squares by a hash)
+    v2   metadata.parquet (or .json), BigEarthNet-S2/<scene>/<patch>/<patch>_B??.tif,
+         Reference_Maps/<scene>/<patch>/<patch>_reference_map.tif              19 labels, countries, splits
+
+Patches of v2 may also lie as one <patch>.safetensors each, the values of its LMDB form. Snow and clouds stand
+in another metadata file, which is not read.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from citycover.classes.legend import Legend, read_legend
+from citycover.errors import ConfigError
+from citycover_models.data.patches import SPLITS, Patch, Split
+
+V1 = re.compile(r"S2[AB]_MSIL2A_\d{8}T\d{5,6}_(\d{1,2})_(\d{1,2})")
+"""Name of a patch of v1: some hours have one digit."""
+
+V2 = re.compile(r"S2[AB]_MSIL2A_\d{8}T\d{6}_N\d{4}_R\d{3}_T(\w{5})_(\d{1,2})_(\d{1,2})")
+
+_TILE = re.compile(r"_T(\w{5})_")
+
+_SQUARE = 10
+"""Side, in patches, of the squares that go into one split together where none is published: 12 km."""
+
+_SHARES = (52, 76)
+"""Per cent of the squares up to which they are trained on, and validated with; the rest tests."""
+
+_ENDINGS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class BigEarthNet:
+    """What a folder holds."""
+
+    version: str
+    """`v1` or `v2`."""
+    legend: Legend
+    patches: tuple[Patch, ...]
+    """Ascending by name."""
+    own_splits: bool
+    """Whether the splits are those of the data set."""
+
+
+def read_bigearthnet(folder: Path, to: str | None = None) -> BigEarthNet:
+    """Find the patches of a folder, with their labels; opens no pixels.
+
+    Args:
+        folder: of v1 or v2.
+        to: legend to learn; None: `bigearthnet19`. `bigearthnet43` needs v1.
+
+    Raises:
+        ConfigError: it is neither, or both; labels, splits or patches do not fit.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"--folder {folder} is no folder")
+    legend = read_legend(to or "bigearthnet19")
+    tables = [path for name in ("metadata.parquet", "metadata.json") if (path := folder / name).is_file()]
+    first = next(_v1_folders(folder), None)
+    if tables and first is not None:
+        raise ConfigError(
+            f"--folder {folder} mixes BigEarthNet v1 ({first.name}) with v2 ({tables[0].name}); they were "
+            "corrected by different processors and share places; give a folder of one of them"
+        )
+    if tables:
+        found = _read_v2(folder, tables[0], legend)
+        return BigEarthNet("v2", legend, found, own_splits=True)
+    if first is not None:
+        patches, own = _read_v1(folder, legend)
+        return BigEarthNet("v1", legend, patches, own)
+    names = sorted(p.name for p in folder.iterdir())[:4]
+    raise ConfigError(
+        f"--folder {folder} is no BigEarthNet: it holds {', '.join(names) or 'nothing'}; needed are folders "
+        "of patches with *_labels_metadata.json (v1), or metadata.parquet with BigEarthNet-S2 (v2)"
+    )
+
+
+# --- v1 --------------------------------------------------------------------------------------------------
+
+
+def _v1_folders(folder: Path) -> Iterator[Path]:
+    return (p for p in sorted(folder.iterdir()) if V1.fullmatch(p.name) and p.is_dir())
+
+
+def _read_v1(folder: Path, legend: Legend) -> tuple[tuple[Patch, ...], bool]:
+    published = _published_splits(folder)
+    names = read_legend("bigearthnet43")
+    patches = []
+    for path in _v1_folders(folder):
+        facts = _v1_facts(path)
+        region = _TILE.search(str(facts.get("tile_source", "")))
+        if published and path.name not in published:
+            continue  # snow, clouds, or no label among the 19: left out of the splits by their makers
+        split = published[path.name] if published else split_of(path.name)
+        labels = _ranks(path.name, facts["labels"], names, legend)
+        patches.append(Patch(path.name, str(path), labels, split, f"T{region[1]}" if region else ""))
+    return tuple(patches), bool(published)
+
+
+def _v1_facts(path: Path) -> dict[str, Any]:
+    file = path / f"{path.name}_labels_metadata.json"
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"labels {file} cannot be read: {error}; fetch the patch again") from None
+    if not isinstance(facts, dict) or not isinstance(facts.get("labels"), list):
+        raise ConfigError(f"{file} has no list of labels; fetch the patch again")
+    return facts
+
+
+def _published_splits(folder: Path) -> dict[str, Split]:
+    splits: dict[str, Split] = {}
+    for name, split in (("train", SPLITS[0]), ("val", SPLITS[1]), ("test", SPLITS[2])):
+        path = folder / f"{name}.csv"
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                splits.update((row[0], split) for row in csv.reader(file) if row)
+    return splits
+
+
+def split_of(name: str) -> Split:
+    """Where a patch belongs if no split is published: with the 10 x 10 patches of its square, by a hash.
+
+    >>> split_of("S2A_MSIL2A_20170617T113321_36_85") == split_of("S2A_MSIL2A_20170617T113321_39_81")
+    True
+    """
+    scene, col, row = name.rsplit("_", 2)
+    square = f"{scene}_{int(col) // _SQUARE}_{int(row) // _SQUARE}"
+    share = zlib.crc32(square.encode()) % 100
+    return SPLITS[0] if share < _SHARES[0] else SPLITS[1] if share < _SHARES[1] else SPLITS[2]
+
+
+# --- v2 --------------------------------------------------------------------------------------------------
+
+
+def _read_v2(folder: Path, table: Path, legend: Legend) -> tuple[Patch, ...]:
+    names = read_legend("bigearthnet19")
+    maps = (folder / "Reference_Maps").is_dir()
+    loose = not (folder / "BigEarthNet-S2").is_dir()
+    patches = (_v2_patch(folder, row, table, names, legend, maps, loose) for row in _rows(table))
+    return tuple(sorted(patches, key=lambda patch: patch.name))
+
+
+def _v2_patch(
+    folder: Path, row: Mapping[str, Any], table: Path, names: Legend, legend: Legend, maps: bool, loose: bool
+) -> Patch:
+    name = str(row.get("patch_id"))
+    if not V2.fullmatch(name):
+        kind = "a patch of v1" if V1.fullmatch(name) else "no patch of BigEarthNet"
+        raise ConfigError(f"{table} names {name!r}, which is {kind}; needed are patches of v2 alone")
+    split = _ENDINGS.get(str(row.get("split")))
+    if split is None:
+        raise ConfigError(
+            f"{table} puts {name} into {row.get('split')!r}; needed is train, validation or test"
+        )
+    scene = name.rsplit("_", 2)[0]
+    source = folder / f"{name}.safetensors" if loose else folder / "BigEarthNet-S2" / scene / name
+    reference = folder / "Reference_Maps" / scene / name / f"{name}_reference_map.tif"
+    return Patch(
+        name=name,
+        source=str(source),
+        labels=_ranks(name, row.get("labels", ()), names, legend),
+        split=next(s for s in SPLITS if s == split),
+        region=str(row.get("country", "")),
+        reference=str(reference) if maps else "",
+    )
+
+
+def _rows(table: Path) -> Sequence[Mapping[str, Any]]:
+    """Rows of the metadata, as plain values."""
+    try:
+        text = table.suffix == ".json"
+        rows: Any = json.loads(table.read_text(encoding="utf-8")) if text else _parquet(table)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{table} cannot be read: {error}; fetch it again") from None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"{table} holds no rows; fetch it again")
+    return rows
+
+
+def _parquet(table: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+    except ImportError:
+        raise ConfigError(
+            f"{table} needs pyarrow: pip install 'citycover[train]'; or give the same rows as "
+            "metadata.json beside it"
+        ) from None
+    columns = ["patch_id", "labels", "split", "country"]
+    try:
+        rows: list[dict[str, Any]] = read_table(table, columns=columns).to_pylist()
+    except ArrowException as error:
+        raise ConfigError(f"{table} cannot be read: {error}; fetch it again") from None
+    return rows
+
+
+# --- labels ----------------------------------------------------------------------------------------------
+
+
+def _ranks(patch: str, labels: Iterable[Any], names: Legend, legend: Legend) -> tuple[int, ...]:
+    """Names of labels -> ranks in the legend that is learned; those it drops are left out."""
+    table = {i: i for i in names.ids} if names.name == legend.name else legend.table_from(names.name)
+    known = dict(zip(names.names, names.ids, strict=True))
+    unknown = sorted({str(label) for label in labels} - known.keys())
+    if unknown:
+        raise ConfigError(
+            f"patch {patch} has labels {', '.join(unknown)}, which legend {names.name!r} does not know; "
+            "v1 has 43 labels and v2 has 19: give --folder of one of them, as published"
+        )
+    places = {id_: rank for rank, id_ in enumerate(legend.ids)}
+    ids = (table[known[str(label)]] for label in labels)
+    return tuple(sorted({places[id_] for id_ in ids if id_ in places}))

@@ -1,0 +1,302 @@
+"""BigEarthNet v1 and v2 into patches: labels, splits, regions, shards, statistics, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from patches_making import BANDS, V1, V2, drawn_bands, v2_rows, write_bands, write_v1, write_v2
+
+from citycover.classes.legend import read_legend
+from citycover.errors import ConfigError
+from citycover_models.data.augment import Augment
+from citycover_models.data.bigearthnet import read_bigearthnet, split_of
+from citycover_models.data.labels import IGNORE
+from citycover_models.data.patch_batches import PatchBatch, PatchSource, measure_bands
+from citycover_models.data.patch_set import prepare_patches
+from citycover_models.data.patches import Patch, hot_labels
+from citycover_models.data.shards import PatchReader, write_shards
+from citycover_models.imagery.sentinel2 import BIGEARTHNET_V1
+from citycover_models.nets.band_fusion import label_correlation
+
+LEGEND = read_legend("bigearthnet19")
+
+
+def source_of(
+    patches: tuple[Patch, ...], *, references: bool = False, store: Path | None = None
+) -> PatchSource:
+    return PatchSource(patches, LEGEND, PatchReader(patches, store), references, seed=3)
+
+
+def test_43_labels_become_19_as_published(tmp_path: Path) -> None:
+    """The patch that a published mapping once got wrong, because names had been sorted."""
+    name = "S2B_MSIL2A_20180502T093039_42_25"
+    write_v1(tmp_path, {name: ["Broad-leaved forest", "Natural grassland", "Transitional woodland/shrub"]})
+    (patch,) = read_bigearthnet(tmp_path).patches
+    assert patch.labels == (8, 11, 13)
+    (raw,) = read_bigearthnet(tmp_path, "bigearthnet43").patches
+    assert raw.labels == (22, 25, 28)
+
+
+def test_labels_that_the_19_drop_are_left_out(tmp_path: Path) -> None:
+    write_v1(tmp_path, {f"{V1}_1_2": ["Airports", "Sea and ocean"], f"{V1}_1_3": ["Airports"]})
+    assert [p.labels for p in read_bigearthnet(tmp_path).patches] == [(18,), ()]
+
+
+def test_v1_has_tiles_for_regions_and_squares_for_splits(tmp_path: Path) -> None:
+    write_v1(
+        tmp_path, {f"S2B_MSIL2A_20180525T94030_{c}_30": ["Pastures"] for c in (51, 55)}
+    )  # an hour of one digit
+    found = read_bigearthnet(tmp_path)
+    assert not found.own_splits and {p.region for p in found.patches} == {"T33UUP"}
+    assert len({p.split for p in found.patches}) == 1, "patches of a square belong together"
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.csv").write_text("")
+    (tmp_path / "test.csv").write_text("S2B_MSIL2A_20180525T94030_55_30,S1_name\n")
+    found = read_bigearthnet(tmp_path)
+    assert found.own_splits and [(p.name[-5:], p.split) for p in found.patches] == [("55_30", "test")]
+
+
+def test_squares_are_shared_out_about_as_published() -> None:
+    splits = [split_of(f"{V1}_{col}_{row}") for col in range(0, 1000, 10) for row in range(0, 1000, 10)]
+    shares = [splits.count(s) / len(splits) for s in ("train", "validation", "test")]
+    assert shares == pytest.approx([0.52, 0.24, 0.24], abs=0.02)
+
+
+def test_v2_has_countries_splits_and_19_labels(tmp_path: Path) -> None:
+    write_v2(tmp_path, v2_rows(6, ("Austria", "Finland")))
+    found = read_bigearthnet(tmp_path)
+    assert found.version == "v2" and found.own_splits
+    assert [(p.region, p.split) for p in found.patches][1:4] == [
+        ("Finland", "train"), ("Austria", "validation"), ("Finland", "train"),
+    ]  # fmt: skip
+    assert found.patches[1].labels == (9, 10)
+    with pytest.raises(ConfigError, match="no remap table from 'bigearthnet19'"):
+        read_bigearthnet(tmp_path, "bigearthnet43")
+
+
+def test_metadata_in_parquet_give_the_same(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    write_v2(tmp_path, v2_rows(4))
+    first = read_bigearthnet(tmp_path)
+    rows = json.loads((tmp_path / "metadata.json").read_text())
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "metadata.parquet")
+    (tmp_path / "metadata.json").unlink()
+    assert read_bigearthnet(tmp_path) == first
+
+
+def test_parquet_without_its_reader_says_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metadata.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match=r"pip install 'citycover\[train\]'.*metadata\.json"):
+        read_bigearthnet(tmp_path)
+
+
+def test_versions_are_not_mixed(tmp_path: Path) -> None:
+    write_v2(tmp_path, v2_rows(1))
+    write_v1(tmp_path, {f"{V1}_1_2": ["Pastures"]})
+    with pytest.raises(ConfigError, match=r"mixes BigEarthNet v1 \(S2A_MSIL2A_20170613T101031_1_2\) with v2"):
+        read_bigearthnet(tmp_path)
+    shutil.rmtree(tmp_path / f"{V1}_1_2")
+    (tmp_path / "metadata.json").write_text(json.dumps([v2_rows(1)[0] | {"patch_id": f"{V1}_1_2"}]))
+    with pytest.raises(ConfigError, match="a patch of v1; needed are patches of v2 alone"):
+        read_bigearthnet(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": ["Sea and ocean"]}, "Sea and ocean, which legend 'bigearthnet19' does not know"),
+        ({"split": "val2"}, "needed is train, validation or test"),
+        ({"patch_id": "x"}, "no patch of BigEarthNet"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    (tmp_path / "metadata.json").write_text(json.dumps([v2_rows(1)[0] | change]))
+    with pytest.raises(ConfigError, match=message):
+        read_bigearthnet(tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it holds nothing; needed are"):
+        read_bigearthnet(tmp_path)
+    (tmp_path / "metadata.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds no rows"):
+        read_bigearthnet(tmp_path)
+    with pytest.raises(ConfigError, match="is no folder"):
+        read_bigearthnet(tmp_path / "x")
+
+
+def test_a_patch_says_which_bands_it_lacks(tmp_path: Path) -> None:
+    write_v1(tmp_path, {f"{V1}_1_2": ["Pastures"]})
+    (patch,) = read_bigearthnet(tmp_path).patches
+    for band in ("B09", "B8A"):
+        (tmp_path / patch.name / f"{patch.name}_{band}.tif").unlink()
+    with pytest.raises(ConfigError, match=r"lacks B8A, B09; needed are all 12 bands"):
+        patch.read()
+
+
+@pytest.mark.parametrize(
+    ("band", "message"),
+    [
+        (np.zeros((120, 120), np.uint16), "120 x 120 px of B09; needed are 20 x 20"),
+        (np.zeros((20, 20), np.float32), "float32 numbers in B09; needed are uint16 digital numbers"),
+    ],
+)
+def test_bands_of_other_size_or_units_are_refused(tmp_path: Path, band: np.ndarray, message: str) -> None:
+    write_bands(tmp_path / f"{V1}_1_2", drawn_bands(0) | {"B09": band})
+    with pytest.raises(ConfigError, match=message):
+        Patch(f"{V1}_1_2", str(tmp_path / f"{V1}_1_2"), (), "train", "").read()
+
+
+def test_shards_hold_what_the_files_hold(tmp_path: Path) -> None:
+    rows = v2_rows(6, ("Austria", "Finland"))
+    rng = np.random.default_rng(0)
+    codes = {r["patch_id"]: rng.choice([112, 231, 999], (120, 120)).astype(np.uint16) for r in rows}
+    write_v2(tmp_path / "ben", rows, codes)
+    patches = read_bigearthnet(tmp_path / "ben").patches
+    write_shards(patches, tmp_path / "shards")
+    assert {p.name for p in (tmp_path / "shards").iterdir()} == {"Austria", "Finland"}
+    files, shards = PatchReader(patches), PatchReader(patches, tmp_path / "shards")
+    for number in range(len(patches)):
+        for one, two in zip(files.read(number), shards.read(number), strict=True):
+            assert one.dtype == two.dtype == np.uint16 and np.array_equal(one, two)
+        assert np.array_equal(files.read_codes(number), shards.read_codes(number))
+
+
+def test_shards_that_were_not_finished_are_made_again(tmp_path: Path) -> None:
+    write_v2(tmp_path / "ben", v2_rows(2))
+    patches = read_bigearthnet(tmp_path / "ben").patches
+    write_shards(patches, tmp_path / "shards")
+    mark = tmp_path / "shards" / "Austria" / "names.json"
+    before = mark.stat().st_mtime_ns
+    write_shards(patches, tmp_path / "shards")
+    assert mark.stat().st_mtime_ns == before, "what is there is kept"
+    mark.unlink()
+    write_shards(patches, tmp_path / "shards")
+    assert json.loads(mark.read_text()) == [p.name for p in patches]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(ConfigError, match="holds other content"):
+        write_shards(patches, tmp_path / "other")
+
+
+def test_every_patch_is_seen_once_an_epoch_whoever_reads(tmp_path: Path) -> None:
+    write_v2(tmp_path, v2_rows(6, split="train"))
+    source = source_of(read_bigearthnet(tmp_path).patches)
+
+    def seen(first: int, last: int, *, workers: int = 0, rank: int = 0, world: int = 1) -> list[float]:
+        steps = source.steps(6, 2, first, last, workers=workers, rank=rank, world=world)
+        return [float(b.groups[2].mean(dim=(1, 2, 3))[i]) for b in steps for i in range(len(b.labels))]
+
+    whole = seen(0, 6)
+    assert len(set(whole[:6])) == 6 and set(whole[:6]) == set(whole[6:]) and whole[:6] != whole[6:]
+    assert seen(2, 6) == whole[4:] == seen(2, 6, workers=1), "a step is the same whatever came before"
+    shared = [seen(0, 6, rank=rank, world=2) for rank in (0, 1)]
+    assert [number for pair in zip(*shared, strict=True) for number in pair] == whole
+
+
+def test_statistics_are_those_of_all_pixels(tmp_path: Path) -> None:
+    write_v2(tmp_path, v2_rows(3))
+    patches = read_bigearthnet(tmp_path).patches
+    found = measure_bands(source_of(patches))
+    blue = np.stack([p.read()[0][0] for p in patches])
+    assert found.means["B02"] == pytest.approx(blue.mean(), abs=1e-3)
+    assert found.stds["B02"] == pytest.approx(blue.std(), abs=1e-3)
+    assert set(found.means) == set(BANDS)
+
+
+def test_units_are_looked_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = f"{V1}_1_2"
+    write_bands(tmp_path / name, {b: np.ones((s, s), np.uint16) for b, s in BANDS.items()})
+    with pytest.raises(ConfigError, match="largest mean of a band is 1; needed are digital numbers"):
+        measure_bands(source_of((Patch(name, str(tmp_path / name), (), "train", ""),)))
+    name = f"{V1}_1_3"
+    write_bands(tmp_path / name, drawn_bands(0))  # from 1000 on
+    measure_bands(source_of((Patch(name, str(tmp_path / name), (), "train", ""),)))
+    assert "processing baseline 04.00" in caplog.text
+
+
+def test_all_bands_and_the_reference_map_are_turned_alike() -> None:
+    """A corner of the ground stays one corner of the ground, however a patch is turned."""
+    groups = [torch.zeros(16, bands, side, side) for bands, side in ((4, 120), (6, 60), (2, 20))]
+    for group, side in zip(groups, (6, 3, 1), strict=True):
+        group[:, :, :side, :side] = 1.0
+    reference = groups[0][:, 0].long()
+    batch = PatchBatch((groups[0], groups[1], groups[2]), torch.zeros(16, 19), reference)
+    turned = batch.varied(Augment(symmetries=True), BIGEARTHNET_V1, torch.Generator().manual_seed(0))
+    corners = set()
+    assert turned.reference is not None
+    for i in range(16):
+        places = []
+        for plane in (*(g[i, 0] for g in turned.groups), turned.reference[i]):
+            y, x = (plane != 0).nonzero(as_tuple=True)
+            places.append((bool(y.float().mean() > len(plane) / 2), bool(x.float().mean() > len(plane) / 2)))
+        assert len(set(places)) == 1
+        corners.add(places[0])
+    assert len(corners) == 4
+
+
+def test_the_same_light_falls_on_all_bands() -> None:
+    groups = [torch.zeros(2, bands, side, side) for bands, side in ((4, 12), (6, 6), (2, 2))]
+    ones = [([0.0] * bands, [1.0] * bands) for bands in (4, 6, 2)]
+    how = Augment(symmetries=False, brightness=0.5)
+    lit, maps = how.vary_groups(groups, None, ones, torch.Generator().manual_seed(0))
+    assert maps is None
+    for scene in range(2):
+        shifts = {round(float(v), 6) for group in lit for v in group[scene].unique()}
+        assert len(shifts) == 1 and shifts != {0.0}
+
+
+def test_correlation_of_the_training_split_by_hand(tmp_path: Path) -> None:
+    write_v2(tmp_path, v2_rows(4, split="train"))
+    hot = hot_labels(read_bigearthnet(tmp_path).patches, 19)
+    table = label_correlation(torch.from_numpy(hot))
+    # Two patches of water alone, two of both forests.
+    assert table[17, 17] == 1 and table[9, [9, 10]].tolist() == [0.5, 0.5] and not table[0].any()
+
+
+def test_regions_and_shares_choose_patches(tmp_path: Path) -> None:
+    write_v2(tmp_path, v2_rows(24, ("Austria", "Finland")))
+    found = prepare_patches(tmp_path, regions=["Austria"], test_regions=["Finland"], share=0.5, seed=1)
+    assert {p.region for p in (*found.train, *found.validation)} == {"Austria"}
+    assert {p.region for p in found.test} == {"Finland"} and {p.split for p in found.test} == {"test"}
+    everything = prepare_patches(tmp_path, regions=["Austria"])
+    assert len(found.train) == len(everything.train) / 2 and set(found.train) < set(everything.train)
+    assert found.train != prepare_patches(tmp_path, regions=["Austria"], share=0.5, seed=2).train
+    with pytest.raises(ConfigError, match=r"no region 'Norway'.*there are: Austria, Finland"):
+        prepare_patches(tmp_path, regions=["Norway"])
+    with pytest.raises(ConfigError, match="above 0, up to 1"):
+        prepare_patches(tmp_path, share=0)
+
+
+def test_codes_of_reference_maps_become_ranks(tmp_path: Path) -> None:
+    rows = v2_rows(1)
+    codes = np.full((120, 120), 112, np.uint16)
+    codes[0, :3] = (311, 122, 999)
+    write_v2(tmp_path, rows, {rows[0]["patch_id"]: codes})
+    (batch,) = source_of(read_bigearthnet(tmp_path).patches, references=True).once(1)
+    assert batch.reference is not None
+    assert batch.reference[0, 0, :4].tolist() == [8, IGNORE, IGNORE, 0]
+    shutil.rmtree(tmp_path)
+    write_v2(tmp_path, rows, {rows[0]["patch_id"]: codes + 500})
+    with pytest.raises(ConfigError, match="no CORINE level-3 codes"):
+        list(source_of(read_bigearthnet(tmp_path).patches, references=True).once(1))
+
+
+def test_real_patches_of_both_versions_are_read(real_data: Path, tmp_path: Path) -> None:
+    v2 = read_bigearthnet(real_data / "s2" / "bigearthnet" / "v2")
+    assert {p.region for p in v2.patches} >= {"Austria"} and all(V2[:11] in p.name for p in v2.patches)
+    assert measure_bands(source_of(v2.patches[:4])).means["B08"] > 1000
+    given = real_data / "s2" / "bigearthnet_patch"
+    name = "S2A_MSIL2A_20170617T113321_36_85"
+    shutil.copytree(given, tmp_path / name)
+    (patch,) = read_bigearthnet(tmp_path).patches
+    assert (patch.labels, patch.region) == ((2, 4), "T29UPU") and patch.read()[1].shape == (6, 60, 60)
