@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 HELP = """Look at a scene (bands, grid, masks, statistics) or at a model (card, sha256, licence)."""
 
-_LOOK = 1024
-"""Pixels of a side that statistics are taken from."""
-
 _MODEL_ENDINGS = (".pt", ".pt2")
 
 
@@ -95,30 +92,21 @@ def _file_facts(info: FileInfo) -> dict[str, Any]:
 
 def _statistics(info: FileInfo) -> dict[str, Any]:
     """Smallest, mean and largest digital number of each band, and the share of valid pixels."""
-    import numpy as np
     from rasterio.errors import RasterioError
 
-    from citycover.read.small import read_small
+    from citycover.read.look import look_at
 
     try:
-        pixels = read_small({info.path: range(1, len(info.bands) + 1)}, _LOOK)
+        look = look_at(info)
     except RasterioError as error:
         return {"statistics": f"cannot be read: {error}"}
-    if pixels is None:
+    if look is None:
         return {"statistics": "none: a look would take too long; make overviews (gdaladdo file)"}
-    if np.iscomplexobj(pixels):
-        return {}
-    pixels = np.ma.masked_invalid(pixels.astype("float64"))
-    clear = np.zeros(pixels.shape[1:], np.bool_)
-    for plane, colour in zip(pixels, info.colours, strict=True):
-        if colour == "alpha":
-            clear |= plane.filled(0) == 0
-    pixels[:, clear] = np.ma.masked
     lines = [
-        "no valid pixel" if band.count() == 0 else f"{band.min():g} .. {band.mean():.5g} .. {band.max():g}"
-        for band in pixels
+        "no valid pixel" if band is None else f"{band[0]:g} .. {band[1]:.5g} .. {band[2]:g}"
+        for band in look.bands
     ]
-    return {"min .. mean .. max": lines, "valid": f"{1 - np.ma.getmaskarray(pixels).any(0).mean():.1%}"}
+    return {"min .. mean .. max": lines, "valid": f"{look.valid:.1%}"}
 
 
 def _say(value: Any) -> str:

@@ -18,9 +18,6 @@ from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
-    from citycover.scene.trust import Trust
-    from citycover_models.data.layouts import Listing
-    from citycover_models.data.pairs import ImageAndLabels
     from citycover_models.data.patch_set import PatchSet
     from citycover_models.data.prepare import TrainingSet
     from citycover_models.training.request import Trained, TrainRequest, TrainWatch
@@ -116,6 +113,7 @@ def run(
     """See HELP."""
     from citycover_models.catalogue.registry import is_fusion
     from citycover_models.data.layouts import BIGEARTHNET
+    from citycover_models.data.sources import find_sources, prepare_sources
     from citycover_models.training.recipe import read_recipe
     from citycover_models.training.request import TrainRequest
 
@@ -127,9 +125,13 @@ def run(
             shards=shards,
         )  # fmt: skip
     else:
-        training_set = _coarse(
-            _listed(image, labels, listing, folder, layout), target, target_labels, legend, to, agree=agree,
-            bands=options.split_bands(bands), nodata=nodata, trust=options.trust_of(allow_remote, allow_path),
+        found = find_sources(
+            images=image or (), labels=labels or (), listing=listing, folder=folder, layout=layout,
+            targets=target or (), target_labels=target_labels or (),
+        )  # fmt: skip
+        training_set = prepare_sources(
+            found, legend or (), to, agree=agree, bands=options.split_bands(bands), nodata=nodata,
+            trust=options.trust_of(allow_remote, allow_path),
         )  # fmt: skip
     request = TrainRequest(
         training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
@@ -176,74 +178,6 @@ def _facts(trained: Trained) -> dict[str, Any]:
         **_labels_facts(trained),
         **({"test": trained.test} if trained.test else {}),
     }
-
-
-def _coarse(
-    found: Listing,
-    target: list[str] | None,
-    target_labels: list[str] | None,
-    legend: list[str] | None,
-    to: str | None,
-    *,
-    agree: int,
-    bands: tuple[str, ...] | None,
-    nodata: float | None,
-    trust: Trust,
-) -> TrainingSet:
-    """Images with coarse labels, and the domain that is mapped where there is one."""
-    from citycover_models.data.prepare import prepare_targets, prepare_training_set
-
-    targets = _targets(found, target, target_labels)
-    legends = legend or ([found.legend] if found.legend else [])
-    training_set = prepare_training_set(
-        found.items, legends, to, agree=agree, bands=bands, nodata=nodata, trust=trust
-    )
-    if not targets:
-        return training_set
-    return prepare_targets(training_set, targets, legends, bands=bands, nodata=nodata, trust=trust)
-
-
-def _listed(
-    images: list[str] | None,
-    labels: list[str] | None,
-    listing: Path | None,
-    folder: Path | None,
-    layout: str | None,
-) -> Listing:
-    """What the user named."""
-    from citycover.errors import ConfigError
-    from citycover_models.data.layouts import LAYOUTS, Listing, read_folder, read_list
-
-    if sum((bool(images or labels), listing is not None, folder is not None)) != 1:
-        raise ConfigError("give --image with --labels, or --list, or --folder: exactly one of the three")
-    if listing is not None:
-        return read_list(listing)
-    if folder is not None:
-        return read_folder(folder, options.check_choice("--layout", layout, LAYOUTS) if layout else None)
-    if images and labels:
-        return Listing(tuple(_named(name, labels) for name in images), None)
-    raise ConfigError("training needs both --image and --labels; give the one that is missing")
-
-
-def _targets(
-    found: Listing, targets: list[str] | None, labels: list[str] | None
-) -> tuple[ImageAndLabels, ...]:
-    """Images of the target domain, named or found beside the source."""
-    from citycover.errors import ConfigError
-
-    if found.targets and (targets or labels):
-        raise ConfigError("the --folder holds both domains; leave --target and --target-labels out")
-    if labels and not targets:
-        raise ConfigError("got --target-labels without --target; give the images that they are of")
-    return found.targets or tuple(_named(name, labels or []) for name in targets or ())
-
-
-def _named(image: str, labels: list[str]) -> ImageAndLabels:
-    """An image, whose bands may lie in several files."""
-    from citycover_models.data.pairs import ImageAndLabels, files_of
-
-    first, *rest = files_of(image, ",")
-    return ImageAndLabels(first, tuple(labels), None, tuple(rest))
 
 
 def _train_with_progress(request: TrainRequest, quiet: bool) -> Trained:
