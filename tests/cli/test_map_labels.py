@@ -51,7 +51,7 @@ def test_workers_make_the_same_map(citycover, city: Path, tmp_path: Path) -> Non
 
 def test_a_map_without_labels_says_so(citycover, city: Path, tmp_path: Path) -> None:
     result = citycover("map", city / "image.tif", "-o", tmp_path / "out", "--window", 128)
-    assert "extrapolating: the network alone; give --labels" in result.out
+    assert "extrapolating: the image alone; give --labels" in result.out
 
 
 BAD = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from citycover.job.job import Job
     from citycover.plan.plan import Plan
 
-HELP = """Say what `map` would do with the same options: windows, batch, precision, blocks, memory, and time.
+HELP = """Say what `map` would do with the same scene, model and labels: windows, blocks, memory, time.
 
 What metadata cannot tell is settled as `map` settles it, by short trials on the device;
 --no-probe leaves it open.

@@ -52,7 +52,7 @@ def run(
         print_json(
             {
                 "folder": str(result.folder),
-                "files": [path.name for path in result.files],
+                "files": [path.relative_to(result.folder).as_posix() for path in result.files],
                 "shares": result.shares,
                 "mpx_per_s": round(result.mpx_per_s, 3),
             }
@@ -60,8 +60,9 @@ def run(
     elif not talk.quiet:
         rows = [
             ("folder", str(result.folder)),
-            ("files", "  ".join(path.name for path in result.files)),
+            ("files", "  ".join(path.relative_to(result.folder).as_posix() for path in result.files)),
             ("classes", ", ".join(f"{name} {share:.1%}" for name, share in result.shares.items())),
+            ("legend", "city: evaluate and train take --legend city, sharpen and map --labels-legend city"),
             ("speed", f"{result.mpx_per_s:.2f} Mpx/s"),
         ]
         print_table("city", rows)

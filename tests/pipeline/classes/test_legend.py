@@ -47,6 +47,12 @@ def test_the_four_base_classes_are_merged_from_every_coarse_product() -> None:
     assert all(base4.merged(product).classes[2] for product in products)
 
 
+def test_a_practice_city_and_a_built_in_map_of_it_are_the_same_four_base_classes() -> None:
+    base4, five = read_legend("base4"), read_legend("landcover5")
+    by_way = {i: base4.table_from("landcover5")[k] for i, k in five.table_from("city").items()}
+    assert by_way == base4.table_from("city")
+
+
 def test_a_contested_row_is_a_named_variant() -> None:
     base4 = read_legend("base4")
     assert (base4.table_from("cclc")[4], base4.table_from("cclc:barren_is_built_up")[4]) == (3, 4)
