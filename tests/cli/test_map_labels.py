@@ -49,9 +49,16 @@ def test_workers_make_the_same_map(citycover, city: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(read(tmp_path / "two"), read(tmp_path / "alone"))
 
 
-def test_a_map_without_labels_says_so(citycover, city: Path, tmp_path: Path) -> None:
-    result = citycover("map", city / "image.tif", "-o", tmp_path / "out", "--window", 128)
-    assert "extrapolating: the image alone; give --labels" in result.out
+def test_a_map_without_labels_says_so_and_advises_what_its_model_can_do(
+    citycover, city: Path, tmp_path: Path
+) -> None:
+    given = ("map", city / "image.tif", "--window", 128)
+    rules = citycover(*given, "-o", tmp_path / "rules")
+    assert "extrapolating: the image alone; citycover sharpen" in rules.out
+    refused = citycover(*given, "-o", tmp_path / "refused", "--labels", city / "labels_10m.tif")
+    assert refused.code == 2 and "citycover sharpen" in refused.err
+    network = citycover(*given, "-o", tmp_path / "network", "--model", city / "model.pt")
+    assert "extrapolating: the image alone; give --labels" in network.out
 
 
 BAD = {

@@ -9,7 +9,8 @@ def test_every_form_and_precision_of_a_model_is_measured(citycover) -> None:
     }  # fmt: skip
     assert all(row["mpx_per_s"] > 0 or row["note"].startswith("cannot run") for row in rows)
     text = citycover("models", "bench", "spectral-rgb", *flags).out
-    assert "what map runs" in text and text.count("*") >= 1
+    assert "* is the fastest" in text and text.count("*") >= 2
+    assert "what map runs in fp32" in text and "what map runs in bf16" in text
 
 
 def test_a_window_that_the_model_does_not_take_is_refused(citycover) -> None:

@@ -137,7 +137,11 @@ def _evidence(record: RunRecord) -> str:
     """What the map rests on beside the image."""
     labels = record.labels
     if labels is None:
-        return "extrapolating: the image alone; give --labels of the place where there are some"
+        takes = bool(record.given.card.get("trained_prior"))  # else map --labels would be refused
+        advice = (
+            "give --labels of the place" if takes else "citycover sharpen learns from labels of the place"
+        )
+        return f"extrapolating: the image alone; {advice} where there are some"
     source = {"asked": "asked for", "model": "as its training measured", "scene": "as measured here"}
     why = source[labels.noise_from]
     if labels.noise_from != "asked" and labels.trust == 1 and labels.contradicted > 0:

@@ -137,8 +137,8 @@ def _check_model(card: ModelCard) -> None:
     if not card.trained_prior:
         raise ModelError(
             f"the card of model {card.name!r} has no trained_prior, the mean of what the network predicts; "
-            "without it labels cannot be weighed against the network; train the model with this version of "
-            "citycover, or leave out --labels"
+            "without it labels cannot be weighed against the network; learn one from these labels by "
+            "citycover sharpen or train, or leave out --labels"
         )
 
 

@@ -64,7 +64,7 @@ def bench_model(
         if file.format == "torchscript":
             forms["as loaded", precision] = (_as_loaded(file, device, precision), windows, "")
         name = "frozen, channels_last" if file.format == "torchscript" else "exported program"
-        forms[name, precision] = (predictor.at(precision), fast, "what map runs")
+        forms[name, precision] = (predictor.at(precision), fast, f"what map runs in {precision}")
     return _measure(forms, batch * side * side / 1e6, repeats)
 
 

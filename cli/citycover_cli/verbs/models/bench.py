@@ -40,7 +40,8 @@ def run(
         return
     best = max(row.mpx_per_s for row in rows)
     print_table(
-        f"{file.card.name}: Mpx/s of input, window {window or file.card.window.size}, batch {batch}",
+        f"{file.card.name}: Mpx/s of input, window {window or file.card.window.size}, batch {batch}; "
+        "* is the fastest",
         [
             (
                 f"{row.form}, {row.precision}",
