@@ -100,7 +100,8 @@ class DAFormerAdaptation(BaseMethod):
             ConfigError: the pixels of the source are too large or too small for it.
         """
         scale = upscale / ratio
-        if not 1 / _FAR <= scale <= _FAR:
+        farthest = 1.01 * _FAR  # metres on the ground differ by a hair from those of a projection
+        if not 1 / farthest <= scale <= farthest:
             swapped = "; were source and target swapped?" if ratio < 1 else ""
             raise ConfigError(
                 f"pixels of the target are {ratio:.3g} times as large as those of the source; a network of "

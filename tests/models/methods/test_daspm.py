@@ -164,6 +164,9 @@ def test_the_two_domains_meet_on_the_fine_grid_or_are_refused() -> None:
     method = DAFormerAdaptation()
     assert method.source_scale(5.0, 5) == 1.0 and method.source_scale(4.8, 5) == 1.0
     assert method.source_scale(10.0, 5) == 0.5, "source of 1 m, target of 10 m, fine grid of 2 m"
+    assert method.source_scale(10.003, 5) == pytest.approx(0.5, rel=1e-3), "the same two on real ground"
+    with pytest.raises(ConfigError, match=r"10.5 times as large"):
+        method.source_scale(10.5, 5)
     with pytest.raises(ConfigError, match=r"33.3 times as large.*scale 5 takes 2.5 to 10 times"):
         method.source_scale(33.3, 5)
     with pytest.raises(ConfigError, match="were source and target swapped"):
