@@ -171,7 +171,11 @@ def test_labels_and_their_legend_must_be_named(citycover, city: Path, tmp_path: 
     image, out = city / "image.tif", tmp_path / "out"
     assert "give --labels of the place" in citycover("sharpen", image, "-o", out).err
     unnamed = citycover("sharpen", image, "--labels", city / "labels_10m.tif", "-o", out)
-    assert unnamed.code == 2 and "labels need --labels-legend" in unnamed.err
+    assert unnamed.code == 2 and "refused with the names of those that do" in unnamed.err
+    wrong = citycover(
+        "sharpen", image, "--labels", city / "labels_10m.tif", "--labels-legend", "nlcd", "-o", out
+    )
+    assert "legends hold all its ids: " in wrong.err and " city," in wrong.err
     two = citycover("sharpen", image, image, "--labels", city / "labels_10m.tif", "--labels-legend", "city",
                     "-o", out)  # fmt: skip
     assert two.code == 2 and "gdalbuildvrt" in two.err

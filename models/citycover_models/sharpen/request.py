@@ -44,7 +44,7 @@ class SharpenRequest:
         """Raise ConfigError where nothing can be learned from it."""
         if len(self.imagery.files) != 1:
             raise ConfigError(
-                f"got {len(self.imagery.files)} image files; a network learns from one that holds all bands; "
+                f"got {len(self.imagery.files)} image files; sharpen learns from one that holds all bands; "
                 "join them first (gdalbuildvrt -separate)"
             )
         if ":" in (self.labels.legend or ""):

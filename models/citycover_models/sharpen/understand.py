@@ -74,8 +74,8 @@ def _legend_by_name(named: Sequence[str]) -> str:
     """
     if any(product_asked_for(name) is None for name in named):
         raise ConfigError(
-            "labels need --labels-legend: the name of a built-in legend, or a .toml file; `citycover "
-            "inspect` names those that fit their numbers"
+            "labels need --labels-legend: the name of a built-in legend, or a .toml file; one that "
+            "does not fit their numbers is refused with the names of those that do"
         )
     return legends_by_name(named)[0]
 
