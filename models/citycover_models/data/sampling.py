@@ -182,8 +182,8 @@ def rare_class_odds(counts: NDArray[np.float64], temperature: float) -> NDArray[
 
     At T = 0.01 a class that covers 5 % less is drawn e^5 times as often. Classes without labels are left out.
 
-    >>> rare_class_odds(np.array([90.0, 10.0, 0.0]), 1.0).round(4)
-    array([0.31  , 0.69  , 0.    ])
+    >>> rare_class_odds(np.array([90.0, 10.0, 0.0]), 1.0).round(4).tolist()
+    [0.31, 0.69, 0.0]
     """
     rarity = np.where(counts > 0, 1 - counts / counts.sum(), -np.inf) / temperature
     odds: NDArray[np.float64] = np.exp(rarity - rarity.max())
