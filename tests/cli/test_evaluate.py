@@ -264,7 +264,10 @@ def test_polygons_judge_by_the_name_of_their_class(
         (("evaluate", ".", "--truth", "truth.tif"), "holds no landcover.tif"),
         (("evaluate", "truth.tif", "--truth", "truth.tif"), "with --map-legend"),
         (("evaluate", "product", "--truth", "truth.tif", "--legend", "mars"), "there is no legend 'mars'"),
-        (("evaluate", "product", "--truth", "truth.tif", "--legend", "esri", "--to", "base4"), "esri"),
+        (
+            ("evaluate", "product", "--truth", "truth.tif", "--legend", "esri", "--to", "vcnet4"),
+            "has no remap table",
+        ),
         (("evaluate", "product", "--truth", "truth.tif"), "6 (2"),
         (("evaluate", "product", "--truth", "no.csv"), "does not exist"),
         (("evaluate", "product", "--truth", "truth.tif", "--merge", "never"), "--merge takes first, last"),

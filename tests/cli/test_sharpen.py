@@ -57,7 +57,7 @@ def test_it_leaves_a_product_a_model_a_report_and_a_picture(straight: Path) -> N
     for name in ("landcover.tif", "item.json", "training/model.pt", "sharpen.png"):
         assert (straight / name).is_file()
     report = json.loads((straight / "sharpen.json").read_text())
-    assert report["method"] == "ce" and "count as clean" in report["why"]
+    assert report["method"] == "ce" and "plain cross-entropy" in report["why"]
     assert 0 <= report["trust"] <= 1
     held_out = report["held_out"]
     assert held_out["cells"] > 0 and set(held_out["gain"]) == set(report["shares"])

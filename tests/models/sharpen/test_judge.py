@@ -13,6 +13,7 @@ from affine import Affine
 from training_sets import small_recipe
 
 from citycover.evidence.labels import LabelEvidence, understand_labels
+from citycover.evidence.noise import Belief, LabelNoise
 from citycover.evidence.request import LabelRequest
 from citycover.evidence.rule import Rule
 from citycover.model.card import BandGroup, ModelCard
@@ -65,7 +66,7 @@ def judged(known: TrainingSet, sharp: float, validation: float = 0.25):
     pair = known.pairs[0]
     request = TrainRequest(known, small_recipe(chip=16, validation=validation), Path("unused"))
     labels = understand_labels(LabelRequest((Path(pair.labels[0].path),), "city"), card, pair.scene.grid)
-    evidence: LabelEvidence = labels.believed(0.0)
+    evidence: LabelEvidence = labels.believed(Belief(LabelNoise(0.0, 5000), "asked"))
     assert evidence == replace(evidence, rule=Rule(0.0))
     plan = plan_of(request, known)
     return judge(predictor, evidence, pair, plan), plan
