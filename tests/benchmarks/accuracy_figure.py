@@ -1,10 +1,9 @@
-"""The figure of docs/accuracy.md: image, labels, network alone, network + labels and truth of three places.
+"""The figure of docs/accuracy.md: image, labels, network alone, network + labels and truth of two places.
 
     python tests/benchmarks/accuracy_figure.py docs/accuracy.png
 
-A practice city, Landsat over Zion (USGS; NLCD 2011), Sentinel-2 off Ireland (contains modified Copernicus
-data 2022): imagery that may be shown. Crops are chosen for what they show; the numbers above the panels
-are of the whole place.
+A practice city, and Landsat over Zion (USGS; NLCD 2011): imagery that may be shown. Crops are
+chosen for what they show; the numbers above the panels are of the whole place.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ SIDE = 340
 PLACES = {
     "city": ("a practice city, 1 m, with noisy labels of 10 m", (700, 900, 340)),
     "zion": ("Zion, Landsat 8 at 30 m, with NLCD made coarse to 240 m", (150, 250, 340)),
-    "s2": ("Sentinel-2 at 60 m, with its scene classification made coarse to 360 m", (900, 1100, 340)),
 }
 """Case -> words, and the crop (row, column, side) on the grid of the truth."""
 
