@@ -67,7 +67,7 @@ urban: $(STAMP)
 	$(BIN)/python -m citycover_models.builtin.urban $(if $(CITYCOVER_DATA),--data $(CITYCOVER_DATA))
 
 accuracy: $(STAMP)
-	$(BIN)/python tests/benchmarks/accuracy.py
+	$(BIN)/python tests/benchmarks/accuracy.py $(ACCURACY)
 
 domains: $(STAMP)
 	$(BIN)/python tests/benchmarks/domains.py
