@@ -39,6 +39,10 @@ RequireHash = Annotated[
     typer.Option(metavar="SHA256", help="Run the model only if its file has this sha256 (8 digits or more)."),
 ]
 
+SkipFinished = Annotated[
+    bool, typer.Option("--skip-finished", help="Done at once where this very product is finished.")
+]
+
 Bands = Annotated[
     str | None,
     typer.Option(

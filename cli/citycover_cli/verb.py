@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from citycover_cli.logs import set_up_logging
+from citycover.errors import FinishedError
+from citycover_cli.logs import logger, set_up_logging
+from citycover_cli.output import print_json
 
 Verb = Callable[..., None]
 
@@ -48,6 +51,20 @@ _OPTIONS = {
     "quiet": (Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")], False),
     "log_file": (Annotated[Path | None, typer.Option(help="Also write everything to this file.")], None),
 }
+
+
+@contextlib.contextmanager
+def skipping(skip: bool, out: Path, talk: Talk) -> Iterator[None]:
+    """With --skip-finished, a product that is there already, and identical, ends the verb well."""
+    try:
+        yield
+    except FinishedError as error:
+        if not skip:
+            raise
+        logger.info("skipped: %s", error)
+        if talk.as_json:
+            print_json({"product": str(out), "skipped": True})
+        raise typer.Exit from None
 
 
 def talking(verb: Verb, least: int = 0) -> Verb:

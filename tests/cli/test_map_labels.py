@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 from labelled import write_knowing_model
+from labelling import BAD_LABELS, changed
 
 from citycover.synth.write import write_city
 
@@ -25,17 +25,6 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read(out: Path) -> np.ndarray:
     with rasterio.open(out / "landcover.tif") as product:
         return product.read(1)
-
-
-def changed(city: Path, path: Path, **changes: Any) -> Path:
-    """The labels of the city with other values or metadata."""
-    with rasterio.open(city / "labels_10m.tif") as source:
-        values, profile = source.read(), source.profile
-    values = changes.pop("values", lambda v: v)(values)
-    profile |= {"count": len(values), "tiled": False} | changes
-    with rasterio.open(path, "w", **profile) as out:
-        out.write(values)
-    return path
 
 
 def test_workers_make_the_same_map(citycover, city: Path, tmp_path: Path) -> None:
@@ -61,21 +50,10 @@ def test_a_map_without_labels_says_so_and_advises_what_its_model_can_do(
     assert "extrapolating: the image alone; give --labels" in network.out
 
 
-BAD = {
-    "elsewhere": ({"transform": Affine(10, 0, 9_000, 0, -10, 9_000)}, (), "they do not overlap"),
+BAD = BAD_LABELS | {
     "another legend": ({}, ("--labels-legend", "nlcd"), "hold ids that legend 'nlcd' does not have: 1 ("),
-    "no such legend": ({}, ("--labels-legend", "moon"), "there is no legend 'moon'"),
-    "one class": ({"values": lambda v: np.full_like(v, 2)}, (), "everywhere over the map"),
-    "nothing": ({"values": np.zeros_like}, (), "have no label over the map"),
-    "old codes": ({"values": lambda v: v * 10}, (), "these built-in legends hold all its ids"),
     "too fine": ({"transform": Affine(0.2, 0, 392_000, 0, -0.2, 6_000_000)}, (), "finer than the pixels"),
-    "a picture": (
-        {"values": lambda v: v.repeat(3, 0), "photometric": "RGB", "nodata": None},
-        (),
-        "needed is one band of class numbers",
-    ),
     "trust": ({}, ("--trust", "much"), "--trust takes auto or a number from 0 to 1, got 'much'"),
-    "too much trust": ({}, ("--trust", "1.2"), "--trust takes auto or a number from 0 to 1, got 1.2"),
 }
 
 

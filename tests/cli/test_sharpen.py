@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from labelling import BAD_LABELS, changed
 from sharpening import MOMENTS, sharpen_until
 
 from citycover.product.open import open_product
@@ -122,31 +122,9 @@ def test_killed_at_any_stage_it_goes_on_to_the_same_map(
     assert again.code == 0
 
 
-def changed(city: Path, path: Path, **changes: Any) -> Path:
-    """The labels of the city with other values or metadata."""
-    with rasterio.open(city / "labels_10m.tif") as source:
-        values, profile = source.read(), source.profile
-    values = changes.pop("values", lambda v: v)(values)
-    profile |= {"count": len(values), "tiled": False} | changes
-    with rasterio.open(path, "w", **profile) as out:
-        out.write(values)
-    return path
-
-
-BAD = {
-    "elsewhere": ({"transform": Affine(10, 0, 9_000, 0, -10, 9_000)}, (), "they do not overlap"),
+BAD = BAD_LABELS | {
     "another legend": ({}, ("--labels-legend", "nlcd"), "hold ids that legend 'nlcd' does not have: "),
-    "no such legend": ({}, ("--labels-legend", "moon"), "there is no legend 'moon'"),
-    "one class": ({"values": lambda v: np.full_like(v, 2)}, (), "everywhere over the map"),
-    "nothing": ({"values": np.zeros_like}, (), "have no label over the map"),
-    "old codes": ({"values": lambda v: v * 10}, (), "these built-in legends hold all its ids"),
     "too fine": ({"transform": Affine(0.2, 0, 392_000, 0, -0.2, 5_820_000)}, (), "finer than the pixels"),
-    "a picture": (
-        {"values": lambda v: v.repeat(3, 0), "photometric": "RGB", "nodata": None},
-        (),
-        "needed is one band of class numbers",
-    ),
-    "trust": ({}, ("--trust", "1.2"), "--trust takes auto or a number from 0 to 1, got 1.2"),
     "no such method": ({}, ("--method", "magic"), "--method takes auto, recipe, ce"),
     "a method that does not fit": ({}, ("--method", "plat"), "give one of these by --set method.name"),
     "a table": ({}, ("--labels-legend", "worldcover:wet"), "give the legend alone"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from citycover.errors import FinishedError, StoppedError
+from citycover.errors import StoppedError
 from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
 from citycover_cli import options
@@ -17,7 +17,7 @@ from citycover_cli.logs import logger
 from citycover_cli.output import duration, mebibytes, note, print_json, print_table
 from citycover_cli.progress import Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
-from citycover_cli.verb import Talk, heavy, talking
+from citycover_cli.verb import Talk, heavy, skipping, talking
 
 if TYPE_CHECKING:
     from citycover.job.watch import Watch
@@ -49,22 +49,13 @@ def run(
     product: ProductOptions,
     labels: LabelRequest | None,
     layers: tuple[str, ...],
-    skip_finished: Annotated[
-        bool, typer.Option("--skip-finished", help="Done at once where this very product is finished.")
-    ] = False,
+    skip_finished: options.SkipFinished = False,
     talk: Talk,
 ) -> None:
     """See HELP."""
     request = MapRequest(imagery, out, model, where, engine, product, labels, require_hash, layers)
-    try:
+    with skipping(skip_finished, out, talk):
         done = _map_with_progress(request, talk.quiet)
-    except FinishedError as error:
-        if not skip_finished:
-            raise
-        logger.info("skipped: %s", error)
-        if talk.as_json:
-            print_json({"product": str(out), "skipped": True})
-        return
     if talk.as_json:
         print_json({"product": str(done.folder), **done.run.facts()})
     elif not talk.quiet:

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from citycover.errors import ConfigError, FinishedError, StoppedError
+from citycover.errors import ConfigError, StoppedError
 from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, ProductOptions, Where
 from citycover_cli import options
-from citycover_cli.logs import logger
 from citycover_cli.output import note, print_json, print_table, say
 from citycover_cli.progress import Part, show_progress
 from citycover_cli.signals import catch_signals, stopped
-from citycover_cli.verb import Talk, heavy, talking
+from citycover_cli.verb import Talk, heavy, skipping, talking
 from citycover_cli.verbs.map import print_summary, watch_map
 from citycover_cli.verbs.train import watch_training
 
@@ -64,9 +63,7 @@ def run(
     where: Where,
     engine: EngineOptions,
     product: ProductOptions,
-    skip_finished: Annotated[
-        bool, typer.Option("--skip-finished", help="Done at once where this very product is finished.")
-    ] = False,
+    skip_finished: options.SkipFinished = False,
     talk: Talk,
 ) -> None:
     """See HELP."""
@@ -77,15 +74,8 @@ def run(
     request = SharpenRequest(
         imagery, labels, out, to, recipe, method, tuple(set_ or ()), seed, where, engine, product
     )
-    try:
+    with skipping(skip_finished, out, talk):
         done = sharpen_with_progress(request, talk.silent)
-    except FinishedError as error:
-        if not skip_finished:
-            raise
-        logger.info("skipped: %s", error)
-        if talk.as_json:
-            print_json({"product": str(out), "skipped": True})
-        return
     if talk.as_json:
         print_json(sharpened_facts(done))
     elif not talk.quiet:

@@ -15,8 +15,7 @@ from citycover.classes.raster import Progress
 from citycover.derive.assessment import Adjusted, read_assessment
 from citycover.derive.coverage import covered_shares
 from citycover.derive.source import Strip, open_source
-from citycover.derive.zones import Zone, read_zones
-from citycover.errors import ConfigError
+from citycover.derive.zones import Zone, zones_on
 
 _HECTARE = 10_000.0
 
@@ -116,10 +115,8 @@ def zonal_areas(
     >>> [(row["name"], row["area_m2"]) for row in table.rows()][:2]
     [('Water', 12.0), ('Tree', 12.0)]
     """
-    if by is not None and zones is None:
-        raise ConfigError("--by names the zones of --zones; give a file of polygons with it")
     source = open_source(Path(product), map_legend)
-    places = () if zones is None else read_zones(Path(zones), by, source.grid)
+    places = zones_on(zones, by, source.grid)
     adjusted = () if assessment is None else read_assessment(Path(assessment), source.legend)
     areas, classes = source.row_areas, len(source.legend.ids)
     whole, tallies = Tally(classes), [Tally(classes) for _ in places]

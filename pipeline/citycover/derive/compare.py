@@ -18,7 +18,7 @@ from citycover.derive.areas import Tally, add_zone
 from citycover.derive.canvas import CodedSource, canvas, write_whole
 from citycover.derive.change import Change, ChangeMatrix, Transitions
 from citycover.derive.source import SourceMap, Strip, open_source
-from citycover.derive.zones import read_zones
+from citycover.derive.zones import zones_on
 from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
 from citycover.geometry.grid import grid_text, same_grid
@@ -72,15 +72,13 @@ def compare(
     >>> [(row["from_name"], row["to_name"], row["area_m2"]) for row in change.rows()][1]
     ('Water', 'Built-up', 4.0)
     """
-    if by is not None and zones is None:
-        raise ConfigError("--by names the zones of --zones; give a file of polygons with it")
     if out is not None and Path(out).suffix.lower() not in {".tif", ".tiff"}:
         raise ConfigError(f"a raster of change is written as .tif; got {out}")
     maps = open_source(Path(before), map_legend), open_source(Path(after), map_legend)
     least = _steps(min_confidence, maps)
     legend = read_legend(to) if to else common_legend(maps[0].legend, maps[1].legend)
     pairs = _Pairs(maps, legend, least)
-    places = () if zones is None else read_zones(Path(zones), by, maps[1].grid)
+    places = zones_on(zones, by, maps[1].grid)
     classes, areas = len(legend.ids), maps[1].row_areas
     whole, tallies = Tally(classes**2), [Tally(classes**2) for _ in places]
     with ExitStack() as stack:

@@ -39,6 +39,19 @@ class Zone:
     """The part of the map that it touches."""
 
 
+def zones_on(zones: str | Path | None, by: str | None, grid: GeoBox) -> tuple[Zone, ...]:
+    """Zones on a map's grid as `read_zones` gives them; none where no file is given.
+
+    Raises:
+        ConfigError: as `read_zones`, or there are names for zones and no zones.
+    """
+    if zones is not None:
+        return read_zones(Path(zones), by, grid)
+    if by is not None:
+        raise ConfigError("--by names the zones of --zones; give a file of polygons with it")
+    return ()
+
+
 def read_zones(path: Path, by: str | None, grid: GeoBox) -> tuple[Zone, ...]:
     """Zones on a map's grid; those that lie beside it are left out, with a warning.
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from citycover.errors import ConfigError
-from citycover.files.atomic import write_atomic
-from citycover.files.failures import machine_errors
+from citycover.files.output import write_output
 
 
 def check_figure(path: Path) -> None:
@@ -26,6 +25,4 @@ def write_figure(path: Path, figure: Any) -> None:
     Raises:
         MachineError: the file cannot be written.
     """
-    with machine_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda file: figure.savefig(file, format=path.suffix.lower().lstrip(".")))
+    write_output(path, lambda file: figure.savefig(file, format=path.suffix.lower().lstrip(".")))
