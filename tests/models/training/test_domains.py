@@ -129,18 +129,23 @@ def test_lovecs_labels_the_target_adapts_and_maps_it(city: Path, other: Path, tm
     weights = load_file(tmp_path / "run" / "weights.safetensors")
     one, two = (weights[f"encoder.bn1.norms.{d}.running_mean"] for d in (0, 1))
     assert not torch.allclose(one, two), "either sensor has statistics of its own"
+    classes, _ = mapped_alike(trained.model, tile(other, tmp_path, 7), tmp_path)
+    assert classes.shape == (80, 560)
+
+
+def mapped_alike(model: Path, scene: Path, folder: Path) -> tuple[np.ndarray, Affine]:
+    """The map of a scene of several blocks, by one process and by two workers alike."""
     maps = {}
     for workers in (None, 2):
-        out = tmp_path / f"product-{workers}"
+        out = folder / f"product-{workers}"
         engine = EngineOptions(
             window=128, trim=0, feather=32, block=(512, 512), workers=workers, device="cpu", precision="fp32"
         )  # fmt: skip
-        map_scene(
-            MapRequest(Imagery((str(tile(other, tmp_path, 7)),)), out, str(trained.model), engine=engine)
-        )
+        map_scene(MapRequest(Imagery((str(scene),)), out, str(model), engine=engine))
         with rasterio.open(out / "landcover.tif") as product:
-            maps[workers] = product.read(1)
-    assert maps[None].shape == (80, 560) and (maps[None] == maps[2]).all()
+            maps[workers], transform = product.read(1), product.transform
+    assert (maps[None] == maps[2]).all()
+    return maps[None], transform
 
 
 def tile(image: Path, folder: Path, times: int) -> Path:
@@ -269,19 +274,8 @@ def test_daspm_maps_five_times_finer_than_it_sees(city: Path, coarse: Path, tmp_
     assert card.output_scale == 5 and card.native_gsd == pytest.approx(5.0, rel=1e-3)
     assert "uint16" in card.groups[0].dtypes and card.groups[0].fills[0] > 1000, "numbers of the target"
     assert 0 <= trained.test["target_miou"] <= 1
-    maps = {}
-    for workers in (None, 2):
-        out = tmp_path / f"product-{workers}"
-        engine = EngineOptions(
-            window=128, trim=0, feather=32, block=(512, 512), workers=workers, device="cpu", precision="fp32"
-        )  # fmt: skip
-        map_scene(
-            MapRequest(Imagery((str(tile(coarse, tmp_path, 4)),)), out, str(trained.model), engine=engine)
-        )
-        with rasterio.open(out / "landcover.tif") as product:
-            maps[workers] = product.read(1)
-            assert product.transform.a == 1.0
-    assert maps[None].shape == (160, 640) and (maps[None] == maps[2]).all()
+    classes, transform = mapped_alike(trained.model, tile(coarse, tmp_path, 4), tmp_path)
+    assert classes.shape == (160, 640) and transform.a == 1.0
 
 
 @pytest.mark.usefixtures("unwritten")
