@@ -24,13 +24,14 @@ from citycover.scene.scene import Validity
 from citycover.scene.sources import (
     BandLoss,
     Fingerprint,
+    Named,
     SourceLook,
     check_sources,
     fingerprints,
     nested_paths,
 )
 from citycover.scene.trust import REMOTE_DRIVERS, Trust
-from citycover.scene.vrt import parse_sources, read_sources
+from citycover.scene.vrt import parse_sources
 from citycover.scene.when import acquisition_time
 
 
@@ -120,13 +121,13 @@ def _describe_file(path: str | Path, trust: Trust, names: Sequence[str]) -> File
         raise SceneError(f"{path}: there is no such file; check the path")
     if is_local and local.is_file() and local.stat().st_size == 0:
         raise SceneError(f"{path}: the file is empty (0 bytes); fetch or copy it again")
-    check_sources(where, trust)  # before GDAL opens it, and with it its sources
+    named = check_sources(where, trust)  # before GDAL opens it, and with it its sources
     try:
         with rasterio.Env(**READ_OPTIONS), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `obstacle` says it better
             with _open(where, trust) as dataset:
                 info = _read_info(where, dataset, local.stat() if is_local else None, names)
-                return _with_sources(info, dataset, trust)
+                return _with_sources(info, dataset, trust, named)
     except (RasterioError, UnicodeDecodeError) as error:  # GDAL quotes a broken file byte by byte
         if local.is_dir():
             raise SceneError(f"{path} is a folder; a scene is one or more raster files; name them") from None
@@ -147,25 +148,25 @@ def _open(path: str, trust: Trust) -> Any:
     return DatasetReader(path, driver=drivers)
 
 
-def _with_sources(info: FileInfo, dataset: Any, trust: Trust) -> FileInfo:
+def _with_sources(info: FileInfo, dataset: Any, trust: Trust, named: Named) -> FileInfo:
     """Add the files that the pixels come from, and what of them is lost."""
     if info.driver != "VRT":
         beside = [name for name in dataset.files if name.endswith(".msk")]
         return replace(info, beside=fingerprints(beside)) if beside else info
-    sources = read_sources(info.path)
+    sources = named.get(info.path)
     if sources is None:  # in an archive, across the network, or a `vrt://` of the user's own
         sources = parse_sources(
             dataset.tags(ns="xml:VRT").get("xml:VRT", "<VRTDataset/>").encode(), _named(info.path)
         )
-        check_sources(_named(info.path), trust, sources)
-    losses = SourceLook().losses(sources, info.shape)
+        named = check_sources(_named(info.path), trust, sources)
+    losses = SourceLook(named).losses(sources, info.shape)
     lost = {loss.path for _, loss in losses}
     if lost and lost >= {source.path for source in sources if source.placed}:
         raise SceneError(
             f"{info.path}: none of its {len(lost)} sources can be read ({losses[0][1].path}: "
             f"{losses[0][1].reason}); bring them back, or make the mosaic anew (gdalbuildvrt)"
         )
-    return replace(info, beside=fingerprints(list(nested_paths(sources))), losses=tuple(losses))
+    return replace(info, beside=fingerprints(list(nested_paths(sources, named))), losses=tuple(losses))
 
 
 def _named(path: str) -> str:

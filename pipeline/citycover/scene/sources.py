@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ from citycover.scene.vrt import Rect, Source, read_sources
 Fingerprint = tuple[str, int, int]
 """Path, size in bytes, modification time in ns; zeros where the file is not there or not on a disk."""
 
+Named = Mapping[str, Sequence[Source]]
+"""Path of each local mosaic that was read, to the sources that it names; other files are not in it."""
+
 BandLoss = tuple[int | None, Loss]
 """The band of the mosaic that lost it, from 1 (None: all bands), and what."""
 
@@ -41,39 +44,45 @@ _TYPES = {"byte": "uint8"} | {
 }
 
 
-def check_sources(path: str, trust: Trust, sources: Sequence[Source] | None = None) -> None:
+def check_sources(path: str, trust: Trust, sources: Sequence[Source] | None = None) -> Named:
     """Refuse a mosaic that names what it has no right to, at any depth. Reads nothing but the text of VRTs.
+
+    Each text is read once, here: what looks further takes what this gives.
 
     Args:
         path: what the user named.
         trust: what the user allows.
-        sources: what it names, where it is no plain file.
+        sources: what it names, where it is no plain file; it is then not among what is given back.
 
     Raises:
         SceneError: a source may not be read.
     """
-    waiting = list(sources if sources is not None else read_sources(path) or ())
+    texts: dict[str, Sequence[Source] | None] = {} if sources is not None else {path: read_sources(path)}
+    waiting = list(sources if sources is not None else texts[path] or ())
     for depth in range(_DEEPEST + 1):
         inner: list[Source] = []
         for source in {(s.path, s.raw): s for s in waiting}.values():
             trust.check(source.path, path, raw=source.raw)
             if not is_remote(source.path):
-                inner += _readable_text(source.path)
+                if source.path not in texts:
+                    texts[source.path] = _readable_text(source.path)
+                inner += texts[source.path] or ()
         waiting = inner
         if not waiting:
-            return
+            break
         if depth == _DEEPEST:
             raise SceneError(
                 f"{path} is a mosaic of mosaics, more than {_DEEPEST} deep or in a circle; "
                 f"make one of the tiles"
             )
+    return {mosaic: named for mosaic, named in texts.items() if named is not None}
 
 
-def _readable_text(path: str) -> Sequence[Source]:
+def _readable_text(path: str) -> Sequence[Source] | None:
     try:
-        return read_sources(path) or ()
+        return read_sources(path)
     except OSError:
-        return ()  # it is a loss, told of later
+        return None  # it is a loss, told of later
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,8 @@ class _Facts:
 class SourceLook:
     """Looks at each source once, however often it is named."""
 
+    named: Named
+    """What mosaics among the sources name: of `check_sources`."""
     looked: dict[str, _Facts | str] = field(default_factory=dict)
     """What a source is, or why it is lost."""
 
@@ -112,7 +123,7 @@ class SourceLook:
                 if where is not None:
                     yield source.band, Loss(where, source.path, reason)
             elif isinstance(facts, _Facts) and facts.driver == "VRT":
-                inner = _readable_text(source.path)
+                inner = self.named.get(source.path, ())
                 yield from _carried(source, facts.shape, shape, self._losses(inner, facts.shape))
 
     def _look(self, path: str) -> _Facts | str:
@@ -251,9 +262,14 @@ def fingerprints(paths: Sequence[str]) -> tuple[Fingerprint, ...]:
     return tuple(found)
 
 
-def nested_paths(sources: Sequence[Source]) -> Iterator[str]:
-    """Files that a mosaic is made of, at any depth (`check_sources` has bounded it)."""
+def nested_paths(sources: Sequence[Source], named: Named) -> Iterator[str]:
+    """Files that a mosaic is made of, at any depth (`check_sources` has bounded it).
+
+    Args:
+        sources: of the mosaic.
+        named: what mosaics among them name: of `check_sources`.
+    """
     for source in {s.path: s for s in sources}.values():
         yield source.path
         if not is_remote(source.path):
-            yield from nested_paths(_readable_text(source.path))
+            yield from nested_paths(named.get(source.path, ()), named)

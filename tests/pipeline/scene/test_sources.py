@@ -11,9 +11,11 @@ from rasters import mosaic, read_rows, write
 
 from citycover.errors import SceneError
 from citycover.geometry.window import Window
+from citycover.scene import sources
 from citycover.scene.assemble import describe_scene
 from citycover.scene.file import describe_files, lost_sources
 from citycover.scene.trust import Trust
+from citycover.scene.vrt import read_sources
 
 TILE = 32
 PLACE = Window(64, 32, TILE, TILE)  # tile 9 of 4 x 4
@@ -90,6 +92,28 @@ def test_losses_of_a_mosaic_inside_a_mosaic_are_carried_to_its_place(tmp_path: P
     assert [loss.window for loss in band.losses] == [PLACE.shift(10, 20)]
     _, valid, holes = read_rows(outer, 2)
     assert valid.sum() == 128 * 128 - TILE * TILE and holes
+
+
+def test_each_text_is_read_once_however_deep_and_often_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = mosaic(tmp_path, 2)
+    outer = tmp_path / "outer.vrt"
+    band = (
+        '<VRTRasterBand dataType="Byte" band="{}"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">mosaic.vrt</SourceFilename></SimpleSource></VRTRasterBand>'
+    )
+    outer.write_text(
+        f'<VRTDataset rasterXSize="64" rasterYSize="64">{band.format(1)}{band.format(2)}</VRTDataset>'
+    )
+    tiles = [tmp_path / f"{k}.tif" for k in range(4)]
+    tiles[1].unlink()
+    read: list[str] = []
+    monkeypatch.setattr(sources, "read_sources", lambda path: read.append(path) or read_sources(path))
+    (info,) = describe_files([outer])
+    assert sorted(read) == sorted(map(str, (outer, inner, *tiles)))
+    assert [path for path, _, _ in info.beside] == [*map(str, (inner, *tiles))]
+    assert [(band, loss.path) for band, loss in info.losses] == [(1, str(tiles[1])), (2, str(tiles[1]))]
 
 
 def test_every_source_is_part_of_the_identity(tmp_path: Path) -> None:
