@@ -61,8 +61,12 @@ def found_labels(item: ImageAndLabels, legends: Sequence[str], grid: GeoBox) -> 
     )
 
 
-def legends_by_name(labels: Sequence[str]) -> list[str]:
+def legends_by_name(labels: Sequence[str], option: str = "--legend") -> list[str]:
     """The legends of products by name.
+
+    Args:
+        labels: names of products.
+        option: by which the user gives a legend.
 
     Raises:
         ConfigError: one is a file, which does not say what its numbers mean.
@@ -70,7 +74,10 @@ def legends_by_name(labels: Sequence[str]) -> list[str]:
     products = [product_asked_for(named) for named in labels]
     legends = [edited.product.legend for edited in products if edited is not None]
     if len(legends) < len(products):
-        raise ConfigError("labels need --legend: the name of a built-in legend, or a .toml file")
+        raise ConfigError(
+            f"labels need {option}: the name of a built-in legend, or a .toml file; one that does not fit "
+            "their numbers is refused with the names of those that do"
+        )
     return legends
 
 

@@ -113,15 +113,8 @@ def prepare_training_set(
     pairs, credited = [], dict[Credit, None]()
     for item, scene in zip(items, scenes, strict=True):
         sheets = found_labels(item, legends, scene.grid)
-        for sheet in sheets:
-            check_sources(sheet.path, trust)
         credited.update((s.credit, None) for s in sheets if s.credit is not None)
-        rasters = [LabelRaster.of(s.path, read_legend(s.legend), learned) for s in sheets]
-        if agree > len(rasters):
-            raise ConfigError(f"--agree {agree} needs as many label rasters; {item.image} has {len(rasters)}")
-        for warning in check_labels(rasters, scene.grid, item.image) + _dates(scene, item.image, sheets):
-            logger.warning("%s", warning)
-        pairs.append(Pair(scene, tuple(rasters), agree))
+        pairs.append(_labelled(item.image, scene, sheets, learned, agree, trust))
     gsds = [scene.gsd for scene in scenes]
     return TrainingSet(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)), tuple(credited))
 
@@ -146,7 +139,7 @@ def prepare_targets(
         trust: which files the targets and their labels may name in turn.
 
     Raises:
-        ConfigError: labels do not fit.
+        ConfigError: labels and legends do not fit each other or the targets.
         SceneError: a target cannot be used, or lacks bands of the source.
     """
     if not targets:
@@ -156,19 +149,11 @@ def prepare_targets(
     card = None if bands is not None else _any_card(training_set.group)
     scenes = [_target_scene(item, card, bands, nodata, trust, wanted) for item in items]
     pairs = tuple(Pair(scene, ()) for scene in scenes)
-    judged: list[Pair] = []
-    for item, scene in zip(items, scenes, strict=True):
-        if item.labels:
-            codes = [read_legend(name) for name in legends]
-            named = codes * len(item.labels) if len(codes) == 1 else codes
-            rasters = tuple(
-                LabelRaster.of(p, c, training_set.legend) for p, c in zip(item.labels, named, strict=True)
-            )
-            for sheet in rasters:
-                check_sources(sheet.path, trust)
-            for warning in check_labels(rasters, scene.grid, item.image):
-                logger.warning("%s", warning)
-            judged.append(Pair(scene, rasters))
+    judged = [
+        _labelled(item.image, scene, found_labels(item, legends, scene.grid), training_set.legend, 1, trust)
+        for item, scene in zip(items, scenes, strict=True)
+        if item.labels
+    ]
     if judged:
         logger.warning(
             "labels of %d target images are given: maps are judged by them, and nothing is learned from them",
@@ -177,6 +162,20 @@ def prepare_targets(
     gsds = [scene.gsd for scene in scenes]
     domain = TargetDomain(pairs, _group(scenes), (min(gsds), max(gsds)), tuple(judged))
     return replace(training_set, target=domain)
+
+
+def _labelled(
+    image: str, scene: Scene, sheets: Sequence[FoundLabels], learned: Legend, agree: int, trust: Trust
+) -> Pair:
+    """An image with its labels, which were looked at first; warns of what is odd about them."""
+    for sheet in sheets:
+        check_sources(sheet.path, trust)
+    rasters = tuple(LabelRaster.of(sheet.path, read_legend(sheet.legend), learned) for sheet in sheets)
+    if agree > len(rasters):
+        raise ConfigError(f"--agree {agree} needs as many label rasters; {image} has {len(rasters)}")
+    for warning in check_labels(rasters, scene.grid, image) + _dates(scene, image, sheets):
+        logger.warning("%s", warning)
+    return Pair(scene, rasters, agree)
 
 
 def _target_scene(

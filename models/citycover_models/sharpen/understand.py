@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from citycover.classes.legend import Legend, read_legend
-from citycover.errors import ConfigError
-from citycover.evidence.catalogue import product_asked_for
 from citycover.evidence.labels import understand_labels
 from citycover.files.identity import FileMark
 from citycover.model.card import ModelCard
@@ -52,7 +50,7 @@ def understand(request: SharpenRequest) -> Understood:
     build_network(find_aerial(recipe.network), recipe, 2, CHESAPEAKE_RGBN)
     image, labels = request.imagery, request.labels
     named = tuple(str(file) for file in labels.files)
-    written = labels.legend or _legend_by_name(named)
+    written = labels.legend or legends_by_name(named, "--labels-legend")[0]
     legend = read_legend(request.to or written)
     scene = describe_scene(image.files, None, bands=image.bands, nodata=image.nodata, trust=image.trust)
     understand_labels(labels, _draft(recipe, legend, written), scene.grid)
@@ -62,22 +60,9 @@ def understand(request: SharpenRequest) -> Understood:
         request.to,
         bands=image.bands,
         nodata=image.nodata,
+        trust=image.trust,
     )
     return Understood(training_set, recipe, _identity(request, recipe, training_set))
-
-
-def _legend_by_name(named: Sequence[str]) -> str:
-    """Legend of a product by name.
-
-    Raises:
-        ConfigError: one is a file, which does not say what its numbers mean.
-    """
-    if any(product_asked_for(name) is None for name in named):
-        raise ConfigError(
-            "labels need --labels-legend: the name of a built-in legend, or a .toml file; one that "
-            "does not fit their numbers is refused with the names of those that do"
-        )
-    return legends_by_name(named)[0]
 
 
 def _draft(recipe: Recipe, legend: Legend, learned: str) -> ModelCard:

@@ -236,6 +236,16 @@ def test_labels_of_the_target_are_said_to_be_for_judging_alone(
     assert "judged by them, and nothing is learned from them" in caplog.text
 
 
+def test_labels_of_the_target_need_a_legend_each(city: Path, other: Path) -> None:
+    source = ImageAndLabels(str(city / "image.tif"), (str(city / "truth.tif"),))
+    learned = prepare_training_set([source], ["city"], None)
+    truth = str(city / "truth.tif")
+    with pytest.raises(ConfigError, match="labels need --legend: the name of a built-in legend"):
+        prepare_targets(learned, [ImageAndLabels(str(other), (truth,))])
+    with pytest.raises(ConfigError, match=r"b.tif has 3 label rasters for 2 legends; give one --legend"):
+        prepare_targets(learned, [ImageAndLabels(str(other), (truth,) * 3)], ["city"] * 2)
+
+
 def test_the_published_recipe_is_the_published_schedule() -> None:
     recipe = read_recipe("lovecs")
     assert recipe.epochs * recipe.chips_per_epoch // recipe.batch == 15_000
