@@ -32,7 +32,7 @@ def main() -> None:
     print("| scene | peak resident memory | wall | unique Mpx/s |\n|---|---|---|---|")
     for size in given.sizes:
         scene = str(write_scene(given.folder, size))
-        run = in_a_process("map", scene, model, "fp32")
+        run = in_a_process("map", scene, model, "fp32", "")
         peaks.append(run["peak_rss_bytes"])
         speed = run["pixels"] / 1e6 / run["wall_s"]
         print(
