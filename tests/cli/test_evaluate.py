@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from conftest import Result
+from conftest import Result, write_scene
 from making import make_record
 from PIL import Image
 
@@ -217,6 +217,27 @@ def test_probabilities_are_merged_before_or_after_the_decision(
     assert shares["last"] == pytest.approx((right < 5).mean())
     missing = citycover("evaluate", product, "--truth", truth, "--legend", "city", "--merge", "first")
     assert missing.code == 2 and "needs probabilities" in missing.err
+
+
+@pytest.mark.parametrize(
+    "given", [(), ("--probabilities", "probabilities.tif"), ("--probabilities", "landcover.zarr")]
+)
+def test_the_probabilities_of_a_product_are_found_and_its_nodata_has_no_class(
+    citycover: Run, tmp_path: Path, given: tuple[str, ...]
+) -> None:
+    values = np.random.default_rng(0).integers(30, 220, (4, 12, 15), np.uint8).repeat(8, 1).repeat(8, 2)
+    values[:, 8:40, 16:64] = 0
+    scene = write_scene(tmp_path / "scene.tif", (96, 120), values=values, nodata=0, transform=TRANSFORM)
+    out = tmp_path / "out"
+    formats = ("--format", "cog,zarr") if "landcover.zarr" in given else ()
+    assert citycover("map", scene, "-o", out, "--probabilities", "--quiet", *formats).code == 0
+    with rasterio.open(out / "landcover.tif") as dataset:
+        known = dataset.read(1)
+    truth = write_classes(tmp_path / "truth.tif", np.where(known == 0, 1, known).astype(np.uint8), None)
+    given = tuple(str(out / word) if "." in word else word for word in given)
+    result = citycover("evaluate", out, "--truth", truth, "--merge", "first", *given, "--json")
+    report = json.loads(result.out)
+    assert (report["overall_accuracy"], report["compared"]) == (1, 96 * 120 - 32 * 48)
 
 
 def test_polygons_judge_by_the_name_of_their_class(

@@ -145,4 +145,10 @@ def _open_zarr(path: Path) -> _Source:
         ) from None
     crs = array.rio.crs.to_wkt() if array.rio.crs else None
     grid = GeoBox(array.shape[1:], array.rio.transform(), crs)
-    return _Source(grid, len(array), lambda row, end: np.asarray(array[:, row:end]))
+    fill = array.rio.nodata
+
+    def read(row: int, end: int) -> NDArray[Any]:
+        values = np.asarray(array[:, row:end])
+        return values if fill is None else np.where(values == fill, values.dtype.type(0), values)
+
+    return _Source(grid, len(array), read)

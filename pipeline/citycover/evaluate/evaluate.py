@@ -24,6 +24,7 @@ from citycover.evaluate.rasters import check_compared, compare_rasters
 from citycover.evaluate.request import EvaluationRequest, Side, resolve
 from citycover.evaluate.strata import Strata
 from citycover.geometry.grid import pixel_ground_size
+from citycover.plan.layers import PROBABILITIES
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +78,11 @@ def _decided(
     """The class raster to compare, and the table from its numbers to ids of the legend."""
     probabilities = request.probabilities
     if probabilities is None and request.merge == "first":
-        probabilities = ours.path.with_name("landcover.zarr")
+        probabilities = ours.path.with_name(PROBABILITIES.file)
         if not probabilities.exists():
             raise ConfigError(
-                f"--merge first needs probabilities, and {probabilities} does not exist; "
-                "give --probabilities FILE (a band for each class), or --merge last"
+                f"--merge first needs probabilities, and {probabilities} does not exist; map again with "
+                "--probabilities, give --probabilities FILE (a band for each class), or --merge last"
             )
     if probabilities is None:
         yield ours.path, table

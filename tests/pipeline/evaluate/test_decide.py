@@ -53,18 +53,21 @@ def test_without_merging_the_order_is_the_same() -> None:
     np.testing.assert_array_equal(decide(p, same, 4, "first"), decide(p, same, 4, "last"))
 
 
-def write_raster(path: Path, p: np.ndarray) -> Path:
+def write_raster(path: Path, p: np.ndarray, nodata: int | None = None) -> Path:
     with rasterio.open(
         path, "w", driver="GTiff", height=p.shape[1], width=p.shape[2], count=len(p), dtype=p.dtype.name,
-        crs="EPSG:32633", transform=TRANSFORM,
+        crs="EPSG:32633", transform=TRANSFORM, nodata=nodata,
+        **({} if nodata is None else {"alpha": "no"}),
     ) as dataset:  # fmt: skip
         dataset.write(p)
     return path
 
 
-def write_zarr(path: Path, p: np.ndarray) -> Path:
+def write_zarr(path: Path, p: np.ndarray, nodata: int | None = None) -> Path:
     y, x = 5.8e6 - 0.5 - np.arange(p.shape[1]), 5e5 + 0.5 + np.arange(p.shape[2])
     array = xr.DataArray(p, dims=("class", "y", "x"), coords={"y": y, "x": x}).rio.write_crs("EPSG:32633")
+    if nodata is not None:
+        array = array.rio.write_nodata(nodata)
     array.to_dataset(name="probabilities").to_zarr(path, zarr_format=3, consolidated=False)
     return path
 
@@ -81,6 +84,19 @@ def test_a_file_is_decided_on_in_strips(
     with rasterio.open(tmp_path / "out.tif") as dataset:
         assert (dataset.crs.to_epsg(), dataset.transform, dataset.nodata) == (32633, TRANSFORM, NO_CLASS)
         np.testing.assert_array_equal(dataset.read(1), decide(p, RANKS, 2, "first"))
+
+
+@pytest.mark.parametrize("write", [write_raster, write_zarr])
+@pytest.mark.parametrize("merge", ["first", "last"])
+def test_nodata_is_no_probability(tmp_path: Path, write: Any, merge: Any) -> None:
+    p = (probabilities() * 254).round().astype(np.uint8)
+    filled = p.copy()
+    p[:, 10:14, 2:9], filled[:, 10:14, 2:9] = 0, 255
+    write_decided(write(tmp_path / "p", filled, 255), tmp_path / "out.tif", RANKS, 2, merge)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        found = dataset.read(1)
+    np.testing.assert_array_equal(found, decide(p, RANKS, 2, merge))
+    assert (found[10:14, 2:9] == NO_CLASS).all()
 
 
 def test_another_number_of_bands_or_no_such_file_is_refused(tmp_path: Path) -> None:
