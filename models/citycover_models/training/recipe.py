@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_names, find_config
-from citycover.files.toml import read_toml
+from citycover.files.toml import problems_of, read_toml
 from citycover_models.data.augment import Augment
 from citycover_models.data.sampling import Balance
 from citycover_models.methods.table import Method
@@ -159,11 +159,7 @@ def parse_recipe(data: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
-            + (f", known are {', '.join(Recipe.model_fields)}" if e["type"] == "extra_forbidden" else "")
-            for e in error.errors()
-        )
+        problems = problems_of(error, known=Recipe.model_fields)
         raise ConfigError(f"recipe {data.get('name', '')!r} is not valid: {problems}") from None
 
 

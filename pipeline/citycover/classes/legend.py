@@ -23,7 +23,7 @@ from pydantic import (
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_names, find_builtin, find_config
-from citycover.files.toml import read_toml
+from citycover.files.toml import problems_of, read_toml
 
 
 def check_line(text: str) -> str:
@@ -163,8 +163,7 @@ def parse_legend(data: dict[str, object], name: str) -> Legend:
     try:
         return Legend.model_validate({"name": name, **data})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"legend {name!r} is not valid: {problems}") from None
+        raise ConfigError(f"legend {name!r} is not valid: {problems_of(error)}") from None
 
 
 def read_legend(name_or_file: str | Path) -> Legend:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from citycover.errors import ConfigError
 from citycover.evidence.tiling import DegreeTiling, ZoneTiling
 from citycover.files.configs import config_names, config_path
-from citycover.files.toml import read_toml
+from citycover.files.toml import problems_of, read_toml
 from citycover.geometry.grid import Bounds
 
 _BARE = re.compile(r"[\w-]+")
@@ -189,8 +189,9 @@ def _parse(data: dict[str, object], path: Path) -> LabelProduct:
     try:
         return LabelProduct.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"land-cover product {path} is not valid: {problems}; mend it there") from None
+        raise ConfigError(
+            f"land-cover product {path} is not valid: {problems_of(error)}; mend it there"
+        ) from None
 
 
 def _edition(name: str, product: LabelProduct, year: str) -> Edited:

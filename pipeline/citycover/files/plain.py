@@ -27,7 +27,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """What a text says as JSON.
 
     Raises:

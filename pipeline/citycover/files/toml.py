@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from citycover.errors import CitycoverError, ConfigError
 
@@ -33,3 +36,17 @@ def read_toml(path: Path, what: str, error: type[CitycoverError] = ConfigError) 
         raise error(f"{what} {path} is nested too deeply to be one; give another file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
         raise error(f"{what} {path} is not TOML: {reason}; mend it there") from None
+
+
+def problems_of(error: ValidationError, known: Collection[str] = ()) -> str:
+    """What is wrong with the values of a file: each key, and why.
+
+    Args:
+        error: of the values.
+        known: keys, to be named beside one that is none of them.
+    """
+    names = f", known are {', '.join(known)}" if known else ""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc']))}: {e['msg']}{names if e['type'] == 'extra_forbidden' else ''}"
+        for e in error.errors()
+    )

@@ -28,9 +28,6 @@ from citycover.scene.scene import Scene
 
 logger = logging.getLogger(__name__)
 
-_COLLAR_SHARE = 0.01
-"""Share of a scene in one constant touching its border, above which nodata is probably untagged."""
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -165,7 +162,7 @@ def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo]) -> ModelFile:
 def warn_of_collar(scene: Scene) -> str | None:
     """A warning where nodata seems to be hidden as an untagged constant, else None."""
     value, share = constant_border(scene)
-    if value is None or share <= _COLLAR_SHARE:
+    if value is None:
         return None
     return (
         f"{share:.0%} of the scene is {value:g} in every band and touches its border, and no nodata is "

@@ -7,7 +7,6 @@ importing torch and without loading the network. The format is told by content, 
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Literal
 
 from citycover.errors import ModelError
 from citycover.files.identity import sha256_of
+from citycover.files.plain import parse_json
 from citycover.model.card import ModelCard
 from citycover.model.mlm import parse_card
 
@@ -54,8 +54,8 @@ def read_model_file(path: str | Path) -> ModelFile:
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise _unreadable(path, error) from None
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise ModelError(f"the card inside {path} is not JSON: {error}; export the model again") from None
     if not isinstance(data, dict):
         raise ModelError(f"the card inside {path} is not an object; export the model again")

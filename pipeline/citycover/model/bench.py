@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from citycover.model.archive import ModelFile
 from citycover.model.checks import probe_windows
 from citycover.model.network import load_torchscript
 from citycover.model.precision import PRECISIONS, Precision
-from citycover.model.predictor import ModelPredictor
+from citycover.model.predictor import ModelPredictor, autocast
 
 Form = Callable[[Sequence[Tensor]], Tensor]
 
@@ -70,11 +69,9 @@ def bench_model(
 
 def _as_loaded(file: ModelFile, device: torch.device, precision: Precision) -> Form:
     module = load_torchscript(file.path, str(device)).eval()
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
     def run(windows: Sequence[Tensor]) -> Tensor:
-        cast = torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()
-        with torch.inference_mode(), cast:
+        with torch.inference_mode(), autocast(device, precision):
             scores: Tensor = module(*windows)
         return scores
 

@@ -25,6 +25,12 @@ from citycover.model.precision import Precision
 _AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """What a network computes in, in a precision; nothing is changed for fp32."""
+    reduced = _AUTOCAST.get(precision)
+    return contextlib.nullcontext() if reduced is None else torch.autocast(device.type, dtype=reduced)
+
+
 class Predictor(Protocol):
     """Raw windows in, probabilities out. One predictor runs in one long-lived thread."""
 
@@ -115,14 +121,8 @@ class ModelPredictor:
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Run the network, in reduced precision where it was chosen."""
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self.device, self.precision):
             return run_network(self.network, windows, self.card)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        reduced = _AUTOCAST.get(self.precision)
-        if reduced is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=reduced)
 
 
 _: tuple[type[Predictor], type[Predictor]] = (FunctionPredictor, ModelPredictor)

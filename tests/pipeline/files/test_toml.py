@@ -1,9 +1,25 @@
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from citycover.errors import ConfigError, ModelError
-from citycover.files.toml import read_toml
+from citycover.files.toml import problems_of, read_toml
+
+
+class Roof(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    pitch: int
+    tiles: list[int] = []
+
+
+def test_every_value_that_is_wrong_is_named_with_its_place() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Roof.model_validate({"pitch": 3, "tiles": [1, "red"], "colour": 1})
+    place, extra = problems_of(caught.value, known=Roof.model_fields).split("; ")
+    assert place.startswith("tiles.1: Input should be a valid integer")
+    assert extra == "colour: Extra inputs are not permitted, known are pitch, tiles"
+    assert problems_of(caught.value).endswith("colour: Extra inputs are not permitted")
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
