@@ -229,6 +229,7 @@ def _check_counts(request: LabelRequest, card: ModelCard, total: NDArray[np.floa
 
 def _identity(sheets: Sequence[Sheet], trust: float | None) -> str:
     facts = [
-        [str(s.path), s.path.stat().st_size, s.table.ids.tolist(), s.table.ranks.tolist()] for s in sheets
+        [str(s.path.absolute()), s.path.stat().st_size, s.table.ids.tolist(), s.table.ranks.tolist()]
+        for s in sheets
     ]
     return hashlib.sha256(json.dumps([facts, trust]).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +25,11 @@ class FileStamp:
     def of(cls, path: str | Path) -> FileStamp | None:
         """The stamp of a plain file, links followed; None of what is none here."""
         try:
-            stat = Path(path).stat()
+            found = Path(path).stat()
         except (OSError, ValueError):
             return None
-        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) if Path(path).is_file() else None
+        plain = stat.S_ISREG(found.st_mode)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns) if plain else None
 
 
 def sha256_of(path: Path) -> str:

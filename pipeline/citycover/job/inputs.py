@@ -40,7 +40,7 @@ class Inputs:
         for mark, (_, size, mtime_ns) in zip(marks, files, strict=True):
             if mark.stamp is not None and (mark.stamp.size, mark.stamp.mtime_ns) != (size, mtime_ns):
                 raise _changed(mark.path)
-        labels = [str(sheet.path) for sheet in job.labels.sheets] if job.labels else []
+        labels = [str(sheet.path.absolute()) for sheet in job.labels.sheets] if job.labels else []
         marks += [FileMark.of(path, budget) for path in labels]
         model = Path(job.model.path).absolute()
         stamp = FileStamp.of(model)

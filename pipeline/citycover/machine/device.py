@@ -11,8 +11,6 @@ from citycover.errors import ConfigError, MachineError
 
 def visible_devices() -> tuple[str, ...]:
     """CUDA devices of this machine, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
     if not torch.cuda.is_available():
         return ()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

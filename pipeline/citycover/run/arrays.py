@@ -97,22 +97,22 @@ def predict_array(
     check_trusted(file.path, file.sha256, require_hash)
     source = _source(image, file.card, bands, nodata)
     engine = _for_blocks(engine or EngineOptions(), file.card)
+    job = Job(file, _scene(source, file.card), None, engine, layers=layers_of(file.card.task, layers))
     predictor = _predictor(str(file.path), file.sha256, engine.device)
-    plan = settle(Job(file, _scene(source, file.card), None, engine), predictor).plan
+    plan = settle(job, predictor).plan
     evidence = None
     if labels is not None:
         understood = understand_labels(labels, file.card, plan.grid)
         given = SweepInput(plan, predictor.at(plan.precision), lambda: [_SourceReader(source)])
         with _LOCK:
             evidence = understood.believed(believe(understood, given))
-    made = layers_of(file.card.task, layers)
-    of_block = _BlockTask(str(file.path), file.sha256, engine.device, plan, source, evidence, made)
-    of = _planes(made, file.card)
+    of_block = _BlockTask(str(file.path), file.sha256, engine.device, plan, source, evidence, job.layers)
+    of = _planes(job.layers, file.card)
     every = _all_blocks(delayed(of_block, pure=False), plan, sum(map(len, of.values())))
     maps = {
         layer.name: every[of[layer.name].start :][: len(of[layer.name])] if layer.per_class
         else every[of[layer.name].start]
-        for layer in made
+        for layer in job.layers
     }  # fmt: skip
     return as_dataset(maps, plan.grid, file.card)
 

@@ -9,6 +9,7 @@ import rioxarray
 import xarray as xr
 
 import citycover
+from citycover.compute import choices
 from citycover.errors import ModelError, SceneError
 from citycover.job.request import EngineOptions
 from citycover.model.trusted import TRUSTED
@@ -142,3 +143,18 @@ def test_an_array_is_mapped_by_a_model_that_is_trusted(
     monkeypatch.setenv(TRUSTED, str(tmp_path / "trusted.txt"))
     with pytest.raises(ModelError, match="is not trusted"):
         citycover.predict_array(image, "spectral-rgbn")
+
+
+def test_memory_is_bounded_for_every_layer_that_is_made(city: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, bounded = choices.keep_memory, []
+
+    def keep_memory(plan, scene, predictor, bound, layers):
+        bounded.extend(layer.name for layer in layers)
+        return real(plan, scene, predictor, bound, layers)
+
+    monkeypatch.setattr(choices, "keep_memory", keep_memory)
+    engine = EngineOptions(window=160, memory=64)
+    mapped = citycover.predict_array(
+        rioxarray.open_rasterio(city), "spectral-rgbn", engine=engine, layers=["probabilities"]
+    )
+    assert bounded == list(mapped.data_vars) == ["classes", "confidence", "probabilities"]

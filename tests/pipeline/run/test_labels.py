@@ -21,6 +21,7 @@ from citycover.compute.choices import settle
 from citycover.engine.input import SweepInput
 from citycover.errors import CitycoverError, StoppedError
 from citycover.evidence.request import LabelRequest
+from citycover.job.inputs import Inputs
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
 from citycover.job.watch import Watch
@@ -199,3 +200,26 @@ def test_a_run_goes_on_with_the_belief_that_it_had(city: Path, tmp_path: Path) -
     assert settled.evidence.rule.noise == 0.123
     assert settled.evidence.offset == (3, -4)
     assert settled.kept["labels"] == kept["labels"]
+
+
+def test_labels_are_found_from_any_working_directory(
+    city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker has another one than the client whose command line named them."""
+    monkeypatch.chdir(city)
+    asked = request(city, tmp_path / "p", labels=LabelRequest((Path("labels_10m.tif"),), trust=TRUSTED))
+    inputs = Inputs.of(understood(asked))
+    monkeypatch.chdir(tmp_path)
+    Inputs.from_facts(inputs.facts()).check()
+
+
+def test_labels_of_one_name_in_two_folders_are_two(
+    city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labels_10m.tif").write_bytes((city / "labels_10m.tif").read_bytes())
+    asked = request(city, tmp_path / "p", labels=LabelRequest((Path("labels_10m.tif"),), trust=TRUSTED))
+    given = []
+    for folder in (city, tmp_path):
+        monkeypatch.chdir(folder)
+        given.append(understood(asked).given["labels"])
+    assert given[0] != given[1]
