@@ -23,9 +23,9 @@ from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
 from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.geometry.crs import tie
-from citycover.geometry.footprint import degrees_of, degrees_text
-from citycover.geometry.grid import Bounds, crs_of, grid_of, same_grid
-from citycover.geometry.overlap import seen_from
+from citycover.geometry.footprint import degrees_text
+from citycover.geometry.grid import crs_of, grid_of, same_grid
+from citycover.geometry.overlap import find_overlaps, seen_from
 from citycover.geometry.window import Window
 
 Progress = Callable[[float], object]
@@ -197,7 +197,7 @@ def refuse_apart(raster: ClassRaster, other: ClassRaster) -> None:
         ConfigError: they do not overlap.
     """
     one, two = raster.grid, other.grid
-    if one.crs is None or two.crs is None or not _apart(degrees_of(one), degrees_of(two)):
+    if one.crs is None or two.crs is None or find_overlaps([one, two])[0]:
         return
     raise ConfigError(
         f"{raster.role} {raster.path} covers {degrees_text(one)}, {other.role} {other.path} "
@@ -303,10 +303,3 @@ def _seen_on(dataset: Any, grid: GeoBox) -> Any:
         add_alpha=_alpha_band(dataset) is None,
         tolerance=_TOLERANCE,
     )
-
-
-def _apart(one: Bounds | None, other: Bounds | None) -> bool:
-    """True where two boxes surely do not overlap; one that crosses 180 degrees (west > east) may."""
-    if one is None or other is None or one[0] > one[2] or other[0] > other[2]:
-        return False
-    return one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]

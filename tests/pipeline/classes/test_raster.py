@@ -11,7 +11,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
 
-from citycover.classes.raster import ClassRaster, count_ids
+from citycover.classes.raster import ClassRaster, count_ids, refuse_apart
 from citycover.errors import ConfigError
 from citycover.geometry.window import Window
 
@@ -93,3 +93,22 @@ def test_fractions_are_no_class_numbers(tmp_path: Path) -> None:
         dataset.write(IDS + 0.5, 1)
     with pytest.raises(ConfigError, match="are not whole"):
         count_ids(path)
+
+
+def test_rasters_that_cross_180_degrees_are_apart_by_latitude_alone(tmp_path: Path) -> None:
+    def raster(name: str, zone: int, east: float, north: float) -> ClassRaster:
+        path, place = tmp_path / name, Affine(100, 0, east, 0, -100, north)
+        with rasterio.open(
+            path, "w", driver="GTiff", height=20, width=30, count=1, dtype="uint8", crs=f"EPSG:{zone}",
+            transform=place,
+        ) as dataset:  # fmt: skip
+            dataset.write(IDS.astype(np.uint8), 1)
+        return ClassRaster(path)
+
+    across = raster("across.tif", 32660, 832_500, 100_000)  # 180 degrees lie at 834 km
+    beside = raster("beside.tif", 32601, 166_500, 100_000)
+    north = raster("north.tif", 32660, 832_500, 900_000)
+    with across, beside, north:
+        refuse_apart(across, beside)
+        with pytest.raises(ConfigError, match="do not overlap; check their CRS"):
+            refuse_apart(across, north)
