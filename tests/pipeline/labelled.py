@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from citycover.classes.table import ClassTable
-from citycover.evidence.cells import Sheet, channel_table
+from citycover.evidence.cells import Sheet
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import builtin_path
 from citycover.model.network import load_torchscript, write_torchscript
@@ -32,7 +32,7 @@ def image_grid(shape: tuple[int, int], pixel: float = 1.0) -> GeoBox:
 
 def own_table() -> ClassTable:
     legend = make_legend(CLASSES)
-    return channel_table(legend, legend.ids, {id_: id_ for id_ in (0, *legend.ids)}, "test")
+    return ClassTable.onto(legend, {id_: id_ for id_ in (0, *legend.ids)}, title="legend 'test'")
 
 
 def write_sheet(path: Path, channels: NDArray[Any], grid: GeoBox, table: ClassTable | None = None) -> Sheet:

@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.classes.raster import ClassRaster
-from citycover.classes.table import ClassTable, table_between
+from citycover.classes.table import NO_CLASS, ClassTable, table_between
 from citycover.geometry.window import Window
 
 IGNORE = 255
@@ -84,9 +84,8 @@ class LabelReader:
             return np.zeros((window.height, window.width), np.uint8)
         votes = []
         for opened, raster in zip(self._open, self._rasters, strict=True):
-            ids, valid = opened.read(window)
-            ranks = raster.table.ranks_of(ids)
-            votes.append(np.where(valid & (ranks >= 0), ranks, IGNORE).astype(np.uint8))
+            ranks, _ = opened.read_known(window, raster.table)
+            votes.append(np.where(ranks == NO_CLASS, IGNORE, ranks).astype(np.uint8))
         return _first(votes) if self._agree == 1 else _consensus(np.stack(votes), self._agree)
 
     def close(self) -> None:

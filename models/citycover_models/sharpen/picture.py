@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.classes.raster import ClassRaster
-from citycover.classes.table import UNKNOWN, ClassTable
+from citycover.classes.table import ClassTable
 from citycover.draw.colours import colorize, stretch
 from citycover.draw.panels import write_panels
 from citycover.geometry.window import Window
@@ -56,9 +56,7 @@ def _classes(
 ) -> NDArray[np.uint8]:
     """(y, x) ids of the legend; its nodata where there is none."""
     with ClassRaster(path, role, onto=grid) as raster:
-        numbers, valid = raster.read(Window(0, 0, *(int(n) for n in grid.shape)))
-    ranks = table.ranks_of(numbers)
+        ranks, _ = raster.read_known(raster.whole, table)
     ids = np.array([*legend.ids, legend.product_nodata], np.uint8)  # NO_CLASS = -1 picks the last
-    ranks[~valid | (ranks == UNKNOWN)] = -1
     found: NDArray[np.uint8] = ids[ranks]
     return found

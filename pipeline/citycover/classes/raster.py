@@ -137,12 +137,25 @@ class ClassRaster:
         Raises:
             ConfigError: it holds ids that the table does not know; they are listed with their counts.
         """
+        ranks, stray = self.read_known(window, table)
+        if stray.size:
+            refuse_unknown(self.path, self.role, table, count_ids(self.path, self.role))
+        return ranks
+
+    def read_known(self, window: Window, table: ClassTable) -> tuple[NDArray[np.int16], NDArray[np.integer]]:
+        """(y, x) rank of each pixel's class, or NO_CLASS; (n,) ids that the table lacks, of each such pixel.
+
+        Raises:
+            ConfigError: as for `read`.
+        """
         labels, valid = self.read(window)
         ranks = table.ranks_of(labels)
         ranks[~valid] = NO_CLASS
-        if ranks.min(initial=NO_CLASS) == UNKNOWN:
-            refuse_unknown(self.path, self.role, table, count_ids(self.path, self.role))
-        return ranks
+        if ranks.min(initial=NO_CLASS) != UNKNOWN:
+            return ranks, labels[:0].ravel()
+        unknown = ranks == UNKNOWN
+        ranks[unknown] = NO_CLASS
+        return ranks, labels[unknown]
 
     def _whole_numbers(self, labels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.integer]:
         if labels.dtype.kind in "iu":

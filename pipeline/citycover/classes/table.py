@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,23 +38,30 @@ class ClassTable:
     """What the table is, for messages."""
 
     @classmethod
-    def onto(cls, legend: Legend, table: Mapping[int, int] | None = None) -> ClassTable:
+    def onto(
+        cls,
+        legend: Legend,
+        table: Mapping[int, int] | None = None,
+        order: Sequence[int] | None = None,
+        title: str | None = None,
+    ) -> ClassTable:
         """The table onto a legend.
 
         Args:
             legend: where ranks count.
             table: ids to ids of the legend; what is no class there (its nodata) is dropped. None: the ids are
                 the legend's own, and its nodata number.
+            order: ids of the legend that have a rank, such as the channels of a network; None: all, as there.
+            title: what the table is, for messages; None: what is known of it here.
         """
         if table is None:
             nodata = {legend.nodata, legend.product_nodata} - {None, *legend.ids}
             table = {id_: id_ for id_ in (*legend.ids, *nodata) if id_ is not None}
-            title = f"legend {legend.name!r}"
-        else:
-            title = f"the table onto legend {legend.name!r}"
-        rank = {id_: k for k, id_ in enumerate(legend.ids)}
+            title = title or f"legend {legend.name!r}"
+        rank = {id_: k for k, id_ in enumerate(legend.ids if order is None else order)}
         ids = sorted(table)
         ranks = [rank.get(table[id_], NO_CLASS) for id_ in ids]
+        title = title or f"the table onto legend {legend.name!r}"
         return cls(np.array(ids, np.int64), np.array(ranks, np.int16), title)
 
     def ranks_of(self, labels: NDArray[np.integer]) -> NDArray[np.int16]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from citycover.classes.legend import Legend
 from citycover.classes.raster import ClassRaster, listed, name_legends
-from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
+from citycover.classes.table import NO_CLASS, ClassTable
 from citycover.errors import ConfigError
 from citycover.geometry.window import Window
 
@@ -32,21 +31,6 @@ class Sheet:
     grid: GeoBox
     table: ClassTable
     """Ids of the raster -> output channels of the network."""
-
-
-def channel_table(legend: Legend, channels: Sequence[int], table: Mapping[int, int], name: str) -> ClassTable:
-    """Ids of labels -> output channels; classes that the network has no channel for are no class.
-
-    Args:
-        legend: of the network.
-        channels: legend id of each output channel.
-        table: ids of the labels to ids of the legend.
-        name: of the labels' legend.
-    """
-    onto = ClassTable.onto(legend, table)
-    place = {id_: channel for channel, id_ in enumerate(channels)}
-    moved = np.array([*(place.get(id_, NO_CLASS) for id_ in legend.ids), NO_CLASS], np.int16)
-    return ClassTable(onto.ids, moved[onto.ranks], f"legend {name!r}")  # NO_CLASS = -1 picks the last
 
 
 class CellReader:
@@ -79,11 +63,9 @@ class CellReader:
         window = Window(by * _CHUNK, bx * _CHUNK, _CHUNK, _CHUNK).clip(Window(0, 0, *self.sheet.grid.shape))
         assert window is not None, "squares were chosen inside the raster"
         with ClassRaster(self.sheet.path, "labels") as raster:
-            labels, valid = raster.read(window)
-        channels = self.sheet.table.ranks_of(labels)
-        channels[~valid] = NO_CLASS
-        if channels.min() == UNKNOWN:
-            refuse_ids(self.sheet, labels[channels == UNKNOWN])
+            channels, stray = raster.read_known(window, self.sheet.table)
+        if stray.size:
+            refuse_ids(self.sheet, stray)
         return channels
 
 
@@ -113,8 +95,6 @@ def nearest_channels(sheets: Sequence[Sheet], grid: GeoBox, window: Window) -> N
     found = np.full((window.height, window.width), NO_CLASS, np.int16)
     for sheet in sheets:
         with ClassRaster(sheet.path, "labels", onto=grid) as raster:
-            labels, valid = raster.read(window)
-        channels = sheet.table.ranks_of(labels)
-        channels[~valid | (channels == UNKNOWN)] = NO_CLASS
+            channels, _ = raster.read_known(window, sheet.table)  # what it does not know was refused before
         found = np.where(found == NO_CLASS, channels, found)
     return found

@@ -19,10 +19,10 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend, read_legend
 from citycover.classes.raster import ClassRaster
-from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable, table_between
+from citycover.classes.table import NO_CLASS, ClassTable, table_between
 from citycover.errors import ConfigError, ModelError
 from citycover.evidence.catalogue import Credit
-from citycover.evidence.cells import Sheet, channel_table, refuse_ids
+from citycover.evidence.cells import Sheet, refuse_ids
 from citycover.evidence.fetch import LabelFile, find_labels
 from citycover.evidence.noise import Belief
 from citycover.evidence.request import LabelRequest
@@ -158,7 +158,8 @@ def _meaning(wanted: str | None, card: ModelCard) -> tuple[str, ClassTable]:
         table = dict(card.legend.table_from(source))  # as it was learned; the legend need not be at hand
     else:
         table = _table_from(read_legend(source), card, variant)
-    return name, channel_table(card.legend, card.channels, table, name)
+    title = f"legend {name!r}"
+    return name, ClassTable.onto(card.legend, table, order=card.channels, title=title)
 
 
 def _table_from(source: Legend, card: ModelCard, variant: str) -> dict[int, int]:
@@ -204,11 +205,10 @@ def _count(
     total = np.zeros(channels, np.float64)
     strips = list(raster.strips(part))
     for strip in strips[:: -(-len(strips) // _STRIPS)]:
-        labels, valid = raster.read(strip)
-        ranks = sheet.table.ranks_of(labels)
-        if (unknown := valid & (ranks == UNKNOWN)).any():
-            refuse_ids(sheet, labels[unknown])
-        total += np.bincount(ranks[valid & (ranks != NO_CLASS)], minlength=channels)
+        ranks, stray = raster.read_known(strip, sheet.table)
+        if stray.size:
+            refuse_ids(sheet, stray)
+        total += np.bincount(ranks[ranks != NO_CLASS], minlength=channels)
     return total * float(np.prod(pixel_ground_size(sheet.grid)))
 
 

@@ -12,6 +12,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
 
 from citycover.classes.raster import ClassRaster, count_ids, refuse_apart
+from citycover.classes.table import NO_CLASS, ClassTable
 from citycover.errors import ConfigError
 from citycover.geometry.window import Window
 
@@ -59,6 +60,23 @@ def test_only_what_is_seen_has_a_class_on_any_grid(tmp_path: Path, dtype: str, v
     np.testing.assert_array_equal(
         ids[10:50, 10:70][valid[10:50, 10:70]], IDS.repeat(2, 0).repeat(2, 1)[valid[10:50, 10:70]]
     )
+
+
+@pytest.mark.parametrize("validity", ["none", "nodata", "alpha", "mask"])
+def test_ids_that_a_table_lacks_have_no_class_and_are_told_where_they_are_seen(
+    tmp_path: Path, validity: str
+) -> None:
+    path = write_classes(tmp_path / "a.tif", "int16", validity)
+    seen = np.ones_like(SEEN) if validity == "none" else SEEN
+    table = ClassTable(np.array([0, 2, 3]), np.array([1, NO_CLASS, 0], np.int16), "a table")
+    with ClassRaster(path) as raster:
+        ranks, stray = raster.read_known(raster.whole, table)
+        np.testing.assert_array_equal(ranks, np.where(seen, np.array([1, -1, -1, 0, -1])[IDS], NO_CLASS))
+        np.testing.assert_array_equal(stray, IDS[seen & np.isin(IDS, [1, 4])])
+        whole = ClassTable(np.arange(5), np.arange(5, dtype=np.int16), "a table of all")
+        ranks, stray = raster.read_known(raster.whole, whole)
+        np.testing.assert_array_equal(ranks, np.where(seen, IDS, NO_CLASS))
+        assert not stray.size
 
 
 def test_ids_are_counted_under_an_image(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from labelled import grid_of, write_sheet
 from making import CLASSES, FILL, make_card, make_legend, make_scene, plan_of, run_sweeps
 
-from citycover.evidence.cells import channel_table
+from citycover.classes.table import ClassTable
 from citycover.evidence.field import LabelField
 from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.rule import Rule
@@ -28,7 +28,7 @@ def evidence(path: Path, cell: float, noise: float, seed: int = 0) -> LabelEvide
     cells = np.random.default_rng(seed).integers(-1, CLASSES, (12, 12)).astype(np.int16)
     grid = grid_of((12, 12), Affine(cell, 0, 500_000 - 3.3, 0, -cell, 5_800_000 + 1.7))
     legend = make_legend()
-    table = channel_table(legend, legend.ids, {id_: id_ for id_ in (0, *legend.ids)}, "test")
+    table = ClassTable.onto(legend, {id_: id_ for id_ in (0, *legend.ids)}, title="legend 'test'")
     sheet = write_sheet(path / "labels.tif", cells, grid, table)
     return LabelEvidence((sheet,), (0.2,) * CLASSES, (0.2,) * CLASSES, Rule(noise))
 
