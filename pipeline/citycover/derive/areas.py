@@ -120,7 +120,7 @@ def zonal_areas(
     adjusted = () if assessment is None else read_assessment(Path(assessment), source.legend)
     areas, classes = source.row_areas, len(source.legend.ids)
     whole, tallies = Tally(classes), [Tally(classes) for _ in places]
-    for strip in source.strips(progress=progress):
+    for strip in source.strips(progress):
         rows = areas[strip.window.row : strip.window.row_end]
         whole.add(strip, rows)
         for zone, tally in zip(places, tallies, strict=True):

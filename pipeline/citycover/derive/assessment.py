@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError
+from citycover.files.plain import parse_json
 
 _HECTARE = 10_000.0
 
@@ -40,7 +40,7 @@ def read_assessment(path: Path, legend: Legend) -> tuple[Adjusted, ...]:
         ConfigError: no report, one without a stratified sample, or one in other classes.
     """
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = parse_json(path.read_text(encoding="utf-8"))
         found = report["area_adjusted"]
         shares = {int(c["id"]): c["area_share"] for c in found["classes"]} if found else None
     except OSError as error:

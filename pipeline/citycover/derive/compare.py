@@ -131,17 +131,17 @@ class _Pairs:
         """Strips of the later map's grid; ranks are before * classes + after."""
         onto = self._after.grid if self.warped else None
         with (
-            self._before.opened(onto, self._tables[0]) as before,
-            self._after.opened(None, self._tables[1]) as after,
+            self._before.opened(onto, self._tables[0], confidence=self._least > 0) as before,
+            self._after.opened(None, self._tables[1], confidence=self._least > 0) as after,
         ):
-            for window in after.windows(progress=progress):
+            for window in after.classes.strips(progress=progress):
                 a, b = before.read(window), after.read(window)
                 pair = a.ranks * np.int16(self._classes) + b.ranks
                 pair[(a.ranks < 0) | (b.ranks < 0) | self._unsure(a) | self._unsure(b)] = NO_CLASS
                 yield Strip(window, pair, None)
 
     def _unsure(self, strip: Strip) -> NDArray[np.bool_] | bool:
-        return False if strip.confidence is None or not self._least else strip.confidence < self._least
+        return False if strip.confidence is None else strip.confidence < self._least
 
 
 def _steps(min_confidence: float, maps: tuple[SourceMap, SourceMap]) -> int:

@@ -17,21 +17,19 @@ def majority(ranks: NDArray[np.int16], side: int) -> NDArray[np.int16]:
     >>> majority(np.array([[0, 0, 1], [0, 1, 0], [0, 0, -1]], np.int16), 3).tolist()
     [[0, 0, 1], [0, 0, 0], [0, 0, -1]]
     """
-    best, most = ranks.copy(), _votes(ranks, NO_CLASS, side)
+    best, most = ranks.copy(), np.zeros(ranks.shape, np.int32)
     for rank in np.unique(ranks[ranks != NO_CLASS]).tolist():
         own = ranks == rank
-        most[own] = _votes(ranks, rank, side)[own]
-    for rank in np.unique(ranks[ranks != NO_CLASS]).tolist():
-        votes = _votes(ranks, rank, side)
-        more = votes > most
-        best[more], most[more] = rank, votes[more]
+        score = 2 * _votes(own, side) + own  # of as many votes, one's own are ahead
+        more = score > most
+        best[more], most[more] = rank, score[more]
     best[ranks == NO_CLASS] = NO_CLASS
     return best
 
 
-def _votes(ranks: NDArray[np.int16], rank: int, side: int) -> NDArray[np.int32]:
+def _votes(of_class: NDArray[np.bool_], side: int) -> NDArray[np.int32]:
     """(y, x) pixels of a class in the square around each pixel."""
-    votes: NDArray[np.int32] = (ranks == rank).astype(np.int32)
+    votes: NDArray[np.int32] = of_class.astype(np.int32)
     for axis in (0, 1):
         length, reach = votes.shape[axis], side // 2
         total = np.concatenate([np.zeros_like(votes.take([0], axis)), np.cumsum(votes, axis, np.int32)], axis)

@@ -135,9 +135,9 @@ def _steps(
     table = ClassTable.onto(legend, table_between(source.legend, legend))
     halo = 0 if steps.majority is None else steps.majority // 2
 
-    def voted() -> Generator[Strip]:
-        with source.opened(table=table) as opened:
-            for window in opened.windows():
+    def voted(confidence: bool = True) -> Generator[Strip]:
+        with source.opened(table=table, confidence=confidence) as opened:
+            for window in opened.classes.strips():
                 whole = opened.classes.whole
                 seen = replace(window, row=window.row - halo, height=window.height + 2 * halo).clip(whole)
                 assert seen is not None, "it holds the window"
@@ -151,7 +151,7 @@ def _steps(
     if steps.min_area:
         least = math.ceil(steps.min_area / source.unit - 1e-6)
         strips = sieved_strips(voted, source.row_units, source.sides, least)
-    with source.opened(table=table) as before, closing(strips):
+    with source.opened(table=table, confidence=False) as before, closing(strips):
         for strip in strips:
             ranks, sure = strip.ranks.copy(), strip.confidence
             for burn in burns:

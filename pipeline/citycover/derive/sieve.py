@@ -46,18 +46,18 @@ class PatchGraph:
 
 
 def sieved_strips(
-    strips: Callable[[], Iterable[Strip]], units: NDArray[np.int64], sides: tuple[int, int], least: int
+    strips: Callable[[bool], Iterable[Strip]], units: NDArray[np.int64], sides: tuple[int, int], least: int
 ) -> Generator[Strip]:
     """A map without patches below `least` units of area, in the strips that it came in.
 
     Args:
-        strips: gives the map, from top to bottom; called twice.
+        strips: gives the map, from top to bottom; called twice, first without confidence (False).
         units: (y,) units of area of a pixel in each row.
         sides: length of a pixel's vertical and horizontal side, in any one unit.
         least: units of the smallest patch that stays.
     """
-    ranks, offset = survey(strips(), units, sides).sieved(least), 0
-    for strip in strips():
+    ranks, offset = survey(strips(False), units, sides).sieved(least), 0
+    for strip in strips(True):
         ids = label_patches(strip.ranks)
         yield replace(strip, ranks=ranks[ids + np.int64(offset)])
         offset += int(ids.max()) + 1

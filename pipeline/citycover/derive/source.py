@@ -35,7 +35,7 @@ class Strip:
     ranks: NDArray[np.int16]
     """(y, x) place of each pixel's class in the legend, or NO_CLASS."""
     confidence: NDArray[np.uint8] | None
-    """(y, x) in steps of 1/255, 0: none; None: the map has no such layer."""
+    """(y, x) in steps of 1/255, 0: none; None: the map has no such layer, or it was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -74,38 +74,41 @@ class SourceMap:
         """Square metres of one unit."""
         return float(self.row_areas.max()) / UNIT
 
-    def strips(self, rows: int | None = None, progress: Progress | None = None) -> Iterator[Strip]:
-        """The map from top to bottom, in strips of so many rows (None: of about four million pixels).
+    def strips(self, progress: Progress | None = None, *, confidence: bool = True) -> Iterator[Strip]:
+        """The map from top to bottom, in strips of about four million pixels; `confidence` as for `opened`.
 
         Raises:
-            ConfigError: as `read`.
+            ConfigError: as `OpenMap.read`.
         """
-        with self.opened() as opened:
-            for window in opened.windows(rows, progress):
+        with self.opened(confidence=confidence) as opened:
+            for window in opened.classes.strips(progress=progress):
                 yield opened.read(window)
 
     @contextmanager
-    def opened(self, onto: GeoBox | None = None, table: ClassTable | None = None) -> Iterator[OpenMap]:
+    def opened(
+        self, onto: GeoBox | None = None, table: ClassTable | None = None, *, confidence: bool = True
+    ) -> Iterator[OpenMap]:
         """The map, to be read.
 
         Args:
             onto: grid to see it on, by the nearest pixel; None: its own.
             table: from its numbers to ranks; None: those of its legend.
+            confidence: False: it is not asked for, so not decoded.
 
         Raises:
             ConfigError: a layer cannot be opened, or is not of the same pixels.
         """
         with ExitStack() as stack:
             classes = stack.enter_context(ClassRaster(self.path, onto=onto))
-            confidence = None
-            if self.confidence is not None:
-                confidence = stack.enter_context(ClassRaster(self.confidence, "layer", onto=onto))
-                if onto is None and confidence.grid.shape != classes.grid.shape:
+            sure = None
+            if confidence and self.confidence is not None:
+                sure = stack.enter_context(ClassRaster(self.confidence, "layer", onto=onto))
+                if onto is None and sure.grid.shape != classes.grid.shape:
                     raise ConfigError(
                         f"{self.confidence} and {self.path} have not the same pixels: they are not of one "
                         "product; map again"
                     )
-            yield OpenMap(classes, confidence, table or ClassTable.onto(self.legend))
+            yield OpenMap(classes, sure, table or ClassTable.onto(self.legend))
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,6 @@ class OpenMap:
     classes: ClassRaster
     confidence: ClassRaster | None
     table: ClassTable
-
-    def windows(self, rows: int | None = None, progress: Progress | None = None) -> Iterator[Window]:
-        """Whole rows from top to bottom; see `SourceMap.strips`."""
-        if rows is None:
-            yield from self.classes.strips(progress=progress)
-            return
-        whole = self.classes.whole
-        for row in range(0, whole.height, rows):
-            yield Window(row, 0, min(rows, whole.height - row), whole.width)
 
     def read(self, window: Window) -> Strip:
         """What the map says there.

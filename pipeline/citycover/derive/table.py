@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from citycover.errors import ConfigError
-from citycover.files.atomic import write_atomic
-from citycover.files.failures import machine_errors
+from citycover.files.output import write_output
 from citycover.files.plain import to_json
 
 ENDINGS = (".csv", ".json", ".parquet")
@@ -38,18 +37,17 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     check_table(path)
     ending = path.suffix.lower()
-    with machine_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if ending == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+    if ending == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-            write_atomic(path, lambda file: pq.write_table(pa.Table.from_pylist(list(rows)), file))
-        elif ending == ".json":
-            write_atomic(path, to_json(list(rows)) + "\n")
-        else:
-            text = io.StringIO(newline="")
-            writer = csv.DictWriter(text, list(rows[0]) if rows else [])
-            writer.writeheader()
-            writer.writerows(rows)
-            write_atomic(path, text.getvalue())
+        table = pa.Table.from_pylist(list(rows))
+        write_output(path, lambda file: pq.write_table(table, file))
+    elif ending == ".json":
+        write_output(path, to_json(list(rows)) + "\n")
+    else:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+        write_output(path, text.getvalue())

@@ -89,14 +89,14 @@ def vectorize(
 
 def _strips(source: SourceMap, min_area: float, progress: Progress | None) -> Iterable[Strip]:
     if not min_area:
-        return source.strips(progress=progress)
+        return source.strips(progress)
     least = math.ceil(min_area / source.unit - 1e-6)
     passes = iter((0.0, 0.5))
 
-    def strips() -> Iterator[Strip]:
+    def strips(confidence: bool) -> Iterator[Strip]:
         done = next(passes)
         report = None if progress is None else lambda share: progress(done + share / 2)
-        return source.strips(progress=report)
+        return source.strips(report, confidence=confidence)
 
     return sieved_strips(strips, source.row_units, source.sides, least)
 

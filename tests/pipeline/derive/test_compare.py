@@ -79,6 +79,14 @@ def test_unsure_pixels_are_left_out(maps: tuple[Path, Path]) -> None:
     assert change.whole.pixels[:, :2].sum() == 0
 
 
+def test_confidence_is_read_only_where_it_is_asked_for(maps: tuple[Path, Path]) -> None:
+    whole = compare(*maps).whole.pixels
+    (maps[1] / "confidence.tif").write_bytes(b"no raster")
+    np.testing.assert_array_equal(compare(*maps).whole.pixels, whole)
+    with pytest.raises(ConfigError, match="cannot be opened as a raster"):
+        compare(*maps, min_confidence=0.1)
+
+
 def test_zones_are_reckoned_by_themselves(maps: tuple[Path, Path], tmp_path: Path) -> None:
     halves = {"left": on_map(shapely.box(0, 0, 33.5, 60)), "right": on_map(shapely.box(33.5, 0, 80, 60))}
     change = compare(*maps, zones=write_zones(tmp_path / "zones.geojson", halves), by="name")

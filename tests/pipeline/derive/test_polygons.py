@@ -76,7 +76,7 @@ def test_sums_are_those_of_the_pixels(data: st.DataObject, ranks: Ranks, rows: i
 
 def sieved(ranks: Ranks, rows: int, least: int) -> Ranks:
     """Whole map after the sieve."""
-    strips = sieved_strips(lambda: cut(ranks, rows), np.ones(len(ranks), np.int64), (1, 1), least)
+    strips = sieved_strips(lambda _: cut(ranks, rows), np.ones(len(ranks), np.int64), (1, 1), least)
     return np.concatenate([strip.ranks for strip in strips])
 
 
@@ -90,6 +90,17 @@ def test_the_sieve_does_not_know_of_strips_and_leaves_nothing_small(
     graph = survey(cut(after, len(after)), np.ones(len(after), np.int64), (1, 1)).graph
     small = np.flatnonzero((graph.units < least) & (graph.ranks != NO_CLASS))
     assert not np.isin(graph.pairs, small).any()  # what is still small has nobody beside it
+
+
+def test_the_sieve_asks_for_confidence_once_it_knows_the_patches() -> None:
+    ranks, asked = np.array([[0, 1], [1, 1]], np.int16), []
+
+    def strips(confidence: bool) -> Iterator[Strip]:
+        asked.append(confidence)
+        yield from cut(ranks, 1)
+
+    assert sum(strip.ranks.sum() for strip in sieved_strips(strips, np.ones(2, np.int64), (1, 1), 2)) == 4
+    assert asked == [False, True]
 
 
 def test_a_small_patch_goes_to_the_neighbour_with_the_longest_border() -> None:
