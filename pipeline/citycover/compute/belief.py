@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from citycover.engine.sweep import sweep
 from citycover.evidence.cells import nearest_channels
 from citycover.evidence.labels import PlaceLabels, moved
 from citycover.evidence.noise import Belief, Contradictions, LabelNoise
-from citycover.evidence.offset import ShiftScores
+from citycover.evidence.offset import LabelOffset, ShiftScores
 from citycover.evidence.rule import ENOUGH_CELLS
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.window import Window
@@ -49,8 +49,9 @@ def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
     card = given.card
     asked = labels.trust is not None
     known = not asked and _knows(card, labels, given.plan)
-    look = _look(labels, given, few=asked or known)
-    offset = look.shifts.offset()
+    shifts = ShiftScores(math.sqrt(max(1.0, labels.pixels_per_cell)))
+    guesses = _look(labels, given, shifts, few=asked or known)
+    offset = shifts.offset()
     logger.info("%s", offset)
     if labels.trust is not None:
         belief = Belief(LabelNoise(1 - labels.trust, 0), "asked", offset)
@@ -58,8 +59,7 @@ def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
         assert card.label_noise is not None, "it was measured"
         belief = Belief(LabelNoise(card.label_noise, card.label_cells), "model", offset)
     else:
-        again = _look(labels, given, offset=offset.applied) if offset.sure else look
-        belief = Belief(again.counts.noise(labels.pixels_per_cell), "scene", offset)
+        belief = Belief(_noise(labels, guesses, given.plan.grid, offset, shifts.margin), "scene", offset)
     logger.info("%s", belief)
     return belief
 
@@ -79,45 +79,60 @@ def _knows(card: ModelCard, labels: PlaceLabels, plan: Plan) -> bool:
     )
 
 
-@dataclass
-class _Look:
-    """What a few blocks of a scene, mapped by the network alone, tell of its labels."""
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    """What the network alone thinks of a block; all arrays (y, x)."""
 
-    counts: Contradictions
-    shifts: ShiftScores
+    window: Window
+    best: NDArray[np.uint8]
+    """Channel that is most probable."""
+    sure: NDArray[np.float32]
+    """Its probability."""
+    seen: NDArray[np.bool_]
 
 
-def _look(
-    labels: PlaceLabels, given: SweepInput, offset: tuple[float, float] = (0.0, 0.0), *, few: bool = False
-) -> _Look:
-    """Map blocks from all over the scene, and compare them with their labels.
+def _look(labels: PlaceLabels, given: SweepInput, shifts: ShiftScores, *, few: bool) -> list[_Guess]:
+    """Map blocks from all over the scene, and compare them with the labels around them.
 
     Args:
         labels: of the place that is mapped.
         given: the sweep to come, still without evidence.
-        offset: rows and columns by which labels are read elsewhere.
-        few: their noise is known, so that blocks for the offset alone will do.
+        shifts: hear the blocks.
+        few: the noise is known, so that blocks for the offset alone will do.
     """
     plan = replace(given.plan, block_shape=(CHUNK, CHUNK))
-    classes = len(labels.prior)
-    look = _Look(Contradictions(classes), ShiftScores(math.sqrt(max(1.0, labels.pixels_per_cell))))
     heard = _Listener()
     again = replace(
         given, plan=plan, evidence=heard, layers=(CLASSES,), on_windows=lambda _run, _skipped: None
     )
     nodata = given.card.legend.product_nodata
-    margin = look.shifts.margin
+    guesses = []
     for block in _sample(plan, labels.pixels_per_cell, few=few):
         seen = next(iter(sweep(again, [block]))).layers[CLASSES.name] != nodata
-        probabilities = np.zeros((classes, *seen.shape), np.float32)
+        probabilities = np.zeros((len(labels.prior), *seen.shape), np.float32)
         for window, part in heard.take():
             probabilities[:, *window.shift(-block.window.row, -block.window.col).slices] = part
         probabilities[:, ~seen] = 0
-        near = _labels_around(labels, plan.grid, block.window, margin, offset)
-        look.shifts.add(probabilities, near)
-        here = near[margin : margin + seen.shape[0], margin : margin + seen.shape[1]]
-        look.counts.add(probabilities, np.where(seen, here, NO_CLASS))
-    return look
+        shifts.add(probabilities, _labels_around(labels, plan.grid, block.window, shifts.margin, (0.0, 0.0)))
+        best = probabilities.argmax(0).astype(np.uint8)
+        guesses.append(_Guess(block.window, best, probabilities.max(0), seen))
+    return guesses
+
+
+def _noise(
+    labels: PlaceLabels, guesses: Sequence[_Guess], grid: GeoBox, offset: LabelOffset, margin: int
+) -> LabelNoise:
+    """What the network contradicts of the labels where it is surest, once it is known where they are read.
+
+    They are read with the margin that the offset was sought in: of labels in another CRS the place of a pixel
+    depends a little on what is read around it.
+    """
+    counts = Contradictions(len(labels.prior))
+    for guess in guesses:
+        near = _labels_around(labels, grid, guess.window, margin, offset.applied)
+        here = near[margin : margin + guess.window.height, margin : margin + guess.window.width]
+        counts.add_best(guess.best, guess.sure, np.where(guess.seen, here, NO_CLASS))
+    return counts.noise(labels.pixels_per_cell)
 
 
 def _sample(plan: Plan, pixels_per_cell: float, *, few: bool) -> Iterator[Block]:

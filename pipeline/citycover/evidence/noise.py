@@ -115,13 +115,23 @@ class Contradictions:
             probabilities: (class, ...) of the network alone.
             labels: (...) channels; NO_CLASS is left out.
         """
+        self.add_best(probabilities.argmax(0), probabilities.max(0), labels)
+
+    def add_best(
+        self, best: NDArray[np.integer], sure: NDArray[np.float32], labels: NDArray[np.integer]
+    ) -> None:
+        """Count pixels of which no more is known than the network's best class.
+
+        Args:
+            best: (...) channel that is most probable.
+            sure: (...) its probability.
+            labels: (...) channels; NO_CLASS is left out.
+        """
         seen = labels != NO_CLASS
-        label = labels[seen].astype(np.int64)
-        pixels = probabilities[:, seen]  # (class, n)
-        best = pixels.argmax(0)
-        depth = -np.log(np.maximum(1 - pixels.max(0, initial=0), np.exp(-_TOP)))
+        label, class_ = labels[seen].astype(np.int64), best[seen].astype(np.int64)
+        depth = -np.log(np.maximum(1 - sure[seen], np.exp(-_TOP)))
         place = np.minimum((depth * (_BINS / _TOP)).astype(np.int64), _BINS - 1)
-        key = (best * 2 + (best == label)) * _BINS + place
+        key = (class_ * 2 + (class_ == label)) * _BINS + place
         self.counts += np.bincount(key, minlength=self.counts.size).reshape(self.counts.shape)
         self.labels += np.bincount(label, minlength=self.classes)
 
