@@ -12,6 +12,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -220,6 +221,24 @@ def test_a_finished_product_that_differs(
     assert citycover(*words, *flags, "--overwrite").code == 0
     assert citycover(*words, *flags).code == 5
     assert citycover(*words).code == (5 if flags[0] in {"--window", "--batch"} else 2)
+
+
+@pytest.mark.parametrize("dated", [False, True], ids=["its own date", "the date of the other"])
+def test_another_image_under_the_same_name_and_as_large_is_another_product(
+    citycover, scene: Path, tmp_path: Path, dated: bool
+) -> None:
+    words = ("map", scene, "-o", tmp_path / "out", "--skip-finished")
+    assert citycover(*words).code == 0
+    before = scene.stat()
+    scene.touch()
+    assert json.loads(citycover(*words, "--json").out)["skipped"]  # the same image at another date
+    with rasterio.open(scene, "r+") as image:
+        image.write(image.read(1)[::-1].copy(), 1)
+    if dated:
+        os.utime(scene, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert scene.stat().st_size == before.st_size
+    other = citycover(*words)
+    assert other.code == 2 and "content of" in other.err and str(scene) in other.err
 
 
 def test_a_folder_that_another_run_holds(citycover, scene: Path, tmp_path: Path) -> None:

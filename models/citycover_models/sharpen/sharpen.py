@@ -92,11 +92,11 @@ def _other(request: SharpenRequest, asked: MapRequest, model: Path) -> bool:
     """Whether the folder holds a product of another network, or another one that may be replaced."""
     if not holds_product(request.out):
         return False
-    given = read_record(request.out / "run.json").given
-    if given.model.sha256 != sha256_of(model):
+    record = read_record(request.out / "run.json")
+    if record.given.model.sha256 != sha256_of(model):
         return True
     job = prepare(asked.imagery, asked.model, asked.where, asked.engine, asked.labels)
-    return request.product.overwrite and bool(differences(job, given))
+    return request.product.overwrite and bool(differences(job, record))
 
 
 def _report(request: SharpenRequest, known: Understood, learned: Learned, product: Product) -> Report:

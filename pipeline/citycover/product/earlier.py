@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from citycover.errors import FinishedError, ProductError
 from citycover.job.job import Job
 from citycover.product.names import ZARR
-from citycover.product.record import Given, read_record
+from citycover.product.record import RunRecord, read_record
 
 
 def refuse_finished(out: Path, job: Job, formats: Collection[str] = ("cog",)) -> NoReturn:
@@ -22,7 +22,7 @@ def refuse_finished(out: Path, job: Job, formats: Collection[str] = ("cog",)) ->
     """
     record = read_record(out / "run.json")
     lacking = ("format",) if "zarr" in formats and not (out / ZARR).exists() else ()
-    if different := (*differences(job, record.given), *lacking):
+    if different := (*differences(job, record), *lacking):
         raise ProductError(
             f"{out} holds a finished product that differs from this one in: {', '.join(different)}; give "
             "--overwrite to replace it, or choose another --out"
@@ -33,16 +33,20 @@ def refuse_finished(out: Path, job: Job, formats: Collection[str] = ("cog",)) ->
     )
 
 
-def differences(job: Job, given: Given) -> tuple[str, ...]:
+def differences(job: Job, record: RunRecord) -> tuple[str, ...]:
     """Parts of the identity that a run of the job would not share with a finished one.
 
     What a run settles by trials (window, batch, precision, blocks) is taken as the earlier run settled it,
-    where the request leaves it open or asks for what that one was asked for.
+    where the request leaves it open or asks for what that one was asked for. Files of the same names are
+    told by content: the image of another month may be as large as that of the last.
     """
+    given = record.given
     names = [name for name, value in job.given.items() if given.identity.get(name) != value]
     if given.identity.get("plan") not in _plans(job, given.plan, given.request.get("engine", {})):
         names.append("plan")
-    return tuple(names)
+    files = (*given.inputs, *(record.labels.files if record.labels else ()))
+    changed = [file.path for file in files if not file.holds()]
+    return (*names, *(f"content of {path}" for path in changed[:5]))
 
 
 def _plans(job: Job, settled: Mapping[str, Any], asked: Mapping[str, Any]) -> set[str]:

@@ -16,7 +16,7 @@ import rasterio
 
 from citycover.engine.agreement import Seams
 from citycover.evidence.noise import Belief, evidence_words
-from citycover.files.identity import FileStamp
+from citycover.job.inputs import Inputs
 from citycover.job.job import Job
 from citycover.job.request import MapRequest
 from citycover.machine.memory import peak_rss
@@ -46,6 +46,8 @@ class Finished:
     job: Job
     plan: Plan
     store: WorkingStore
+    inputs: Inputs
+    """The files that it read, as they were when it began."""
     device: str
     stages: Stages
     begin: float
@@ -116,7 +118,7 @@ class Finished:
             request=self.request.facts(),
             model=RunModel(card.name, card.version, job.model.sha256),
             card=card.model_dump(mode="json"),
-            inputs=tuple(RunInput(*fingerprint) for fingerprint in job.scene.fingerprints),
+            inputs=self._marked([path for path, _, _ in job.scene.fingerprints]),
             gsd=job.scene.gsd,
             time=job.scene.time,
             plan=self.plan.facts(),
@@ -125,14 +127,17 @@ class Finished:
             command=tuple(sys.argv),
         )
 
+    def _marked(self, paths: Sequence[str]) -> tuple[RunInput, ...]:
+        marks = {mark.path: mark for mark in self.inputs.marks}
+        return tuple(RunInput.of(marks[path]) for path in paths)
+
     def _labels(self) -> RunLabels | None:
         """Which labels were evidence, and how far they were believed."""
         labels = self.job.labels
         if labels is None or self.belief is None:
             return None
-        stamps = [(str(sheet.path), FileStamp.of(sheet.path)) for sheet in labels.sheets]
         return RunLabels(
-            files=tuple(RunInput(path, s.size if s else 0, s.mtime_ns if s else 0) for path, s in stamps),
+            files=self._marked([str(sheet.path.absolute()) for sheet in labels.sheets]),
             legend=labels.legend,
             shares=dict(zip(self.job.model.card.channel_names, labels.shares, strict=True)),
             trust=round(1 - self.belief.share, 6),

@@ -18,6 +18,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.catalogue import Credit
 from citycover.evidence.noise import Belief, LabelNoise, evidence_words
 from citycover.evidence.offset import NO_OFFSET, LabelOffset
+from citycover.files.identity import FileMark, FileStamp
 from citycover.files.plain import parse_json, to_json
 from citycover.model.card import ModelCard
 from citycover.read.reader import Hole
@@ -45,6 +46,25 @@ class RunInput:
     path: str
     bytes: int
     mtime_ns: int
+    ctime_ns: int = 0
+    compared: int = 0
+    """Bytes of content that the digest is of, see `FileMark`."""
+    digest: str = ""
+    """Empty: it lies across the network, or the record is of a version that kept none."""
+
+    @classmethod
+    def of(cls, mark: FileMark) -> RunInput:
+        """A file that was marked."""
+        stamp = mark.stamp or FileStamp(0, 0, 0)
+        return cls(mark.path, stamp.size, stamp.mtime_ns, stamp.ctime_ns, mark.budget, mark.digest)
+
+    def holds(self) -> bool:
+        """Whether the file is still what it was, by content where its times alone differ."""
+        stamp = FileStamp(self.bytes, self.mtime_ns, self.ctime_ns)
+        if self.digest:
+            return FileMark(self.path, stamp, self.compared, self.digest).holds()
+        now = FileStamp.of(self.path) or FileStamp(0, 0, 0)
+        return (now.size, now.mtime_ns) == (self.bytes, self.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)

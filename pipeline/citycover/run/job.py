@@ -52,13 +52,15 @@ def run_job(
     with WorkingStore.open(folder.work, job.engine.threads or 2) as store:
         check_whole(store)
         seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
-        read_inputs(folder.work).check()
+        inputs = read_inputs(folder.work)
+        inputs.check()
         watch.publishing()
         finished = Finished(
             request=request,
             job=job,
             plan=done.plan,
             store=store,
+            inputs=inputs,
             device=done.device,
             stages=stages,
             begin=begin,
