@@ -39,6 +39,8 @@ def run(
         Path | None, typer.Option(help="Also write all transitions: .csv, .json or .parquet.")
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw the transitions: .png, .svg or .pdf.")] = None,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     *,
     talk: Talk,
 ) -> None:
@@ -54,7 +56,7 @@ def run(
     with show_progress("comparing", 1.0, talk.silent) as progress:
         change = compare(
             before, after, output, zones=zones, by=by, min_confidence=min_confidence, to=to,
-            map_legend=map_legend, progress=progress.update,
+            map_legend=map_legend, trust=options.trust_of(allow_remote, allow_path), progress=progress.update,
         )  # fmt: skip
     rows = list(change.rows())
     if table is not None:

@@ -52,6 +52,8 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the JSON into this file.")
     ] = None,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     *,
     talk: Talk,
 ) -> None:
@@ -72,6 +74,7 @@ def run(
         elsewhere=elsewhere,
         probabilities=probabilities,
         merge=cast("Merge", merge),
+        trust=options.trust_of(allow_remote, allow_path),
     )
     if figure is not None:
         from citycover.draw.figure import check_figure

@@ -34,6 +34,8 @@ def run(
         typer.Option(metavar="FILE=CLASS", help="Last: what these polygons cover is CLASS; again for more."),
     ] = None,
     overwrite: options.Overwrite = False,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     *,
     talk: Talk,
 ) -> None:
@@ -42,7 +44,14 @@ def run(
 
     steps = Steps(to, majority, min_area, tuple(_burn(text) for text in burn or ()))
     with show_progress("refining", 1.0, talk.silent) as progress:
-        found = refine(product, output, steps, overwrite=overwrite, progress=progress.update)
+        found = refine(
+            product,
+            output,
+            steps,
+            overwrite=overwrite,
+            trust=options.trust_of(allow_remote, allow_path),
+            progress=progress.update,
+        )
     if talk.as_json:
         print_json(asdict(found) | {"steps": steps.facts()})
     elif not talk.quiet:

@@ -42,6 +42,8 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace points that may have been interpreted.")
     ] = False,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     *,
     talk: Talk,
 ) -> None:
@@ -60,6 +62,7 @@ def run(
         map_legend=map_legend,
         seed=seed,
         overwrite=overwrite,
+        trust=options.trust_of(allow_remote, allow_path),
     )
     with show_progress("sampling", 1.0, talk.silent) as progress:
         sample = sample_map(request, lambda what, share: progress.update(share, what))

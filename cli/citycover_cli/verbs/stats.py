@@ -33,6 +33,8 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the table: .csv, .json or .parquet.")
     ] = None,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     *,
     talk: Talk,
 ) -> None:
@@ -44,7 +46,13 @@ def run(
         check_table(output)
     with show_progress("counting", 1.0, talk.silent) as progress:
         table = zonal_areas(
-            map_, zones, by, map_legend=map_legend, assessment=assessment, progress=progress.update
+            map_,
+            zones,
+            by,
+            map_legend=map_legend,
+            assessment=assessment,
+            trust=options.trust_of(allow_remote, allow_path),
+            progress=progress.update,
         )
     rows = list(table.rows())
     if output is not None:

@@ -29,6 +29,8 @@ def run(
         float, typer.Option(min=0, help="Metres to smooth lines by; neighbours keep sharing them.")
     ] = 0.0,
     map_legend: options.MapLegend = None,
+    allow_remote: options.AllowRemote = False,
+    allow_path: options.AllowPath = None,
     *,
     talk: Talk,
 ) -> None:
@@ -42,6 +44,7 @@ def run(
             min_area=min_area,
             simplify=simplify,
             map_legend=map_legend,
+            trust=options.trust_of(allow_remote, allow_path),
             progress=progress.update,
         )
     if talk.as_json:

@@ -13,6 +13,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.catalogue import Credit, product_asked_for
 from citycover.evidence.fetch import find_labels
 from citycover.scene.file import describe_files
+from citycover.scene.trust import Trust
 from citycover_models.data.pairs import ImageAndLabels
 
 
@@ -26,12 +27,11 @@ class FoundLabels:
     credit: Credit | None = None
     """Of a product that was asked for by name."""
 
-    @property
-    def time(self) -> date | None:
+    def time(self, trust: Trust) -> date | None:
         """When the labels are from; None: they do not say it."""
         if self.credit is not None:
             return date(self.credit.year, 7, 1)
-        (info,) = describe_files([self.path])
+        (info,) = describe_files([self.path], trust)
         return None if info.time is None else datetime.fromisoformat(info.time).date()
 
 

@@ -13,8 +13,8 @@ from citycover.errors import ConfigError, SceneError
 from citycover.evidence.catalogue import Credit
 from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.assemble import describe_scene
+from citycover.scene.file import check_class_file
 from citycover.scene.scene import Scene
-from citycover.scene.sources import check_sources
 from citycover.scene.trust import Trust
 from citycover_models.data.label_checks import check_labels
 from citycover_models.data.labels import LabelRaster
@@ -169,11 +169,11 @@ def _labelled(
 ) -> Pair:
     """An image with its labels, which were looked at first; warns of what is odd about them."""
     for sheet in sheets:
-        check_sources(sheet.path, trust)
+        check_class_file(sheet.path, "labels", trust)
     rasters = tuple(LabelRaster.of(sheet.path, read_legend(sheet.legend), learned) for sheet in sheets)
     if agree > len(rasters):
         raise ConfigError(f"--agree {agree} needs as many label rasters; {image} has {len(rasters)}")
-    for warning in check_labels(rasters, scene.grid, image) + _dates(scene, image, sheets):
+    for warning in check_labels(rasters, scene.grid, image) + _dates(scene, image, sheets, trust):
         logger.warning("%s", warning)
     return Pair(scene, rasters, agree)
 
@@ -261,14 +261,14 @@ def _group(scenes: Sequence[Scene]) -> BandGroup:
     return BandGroup(bands=bands, dtypes=tuple(types))
 
 
-def _dates(scene: Scene, image: str, sheets: Sequence[FoundLabels]) -> list[str]:
+def _dates(scene: Scene, image: str, sheets: Sequence[FoundLabels], trust: Trust) -> list[str]:
     """A warning for each label raster that says it is years older or younger than its image."""
     if scene.time is None:
         return []
     seen = datetime.fromisoformat(scene.time).date()
     warnings = []
     for sheet in sheets:
-        time = sheet.time
+        time = sheet.time(trust)
         years = 0 if time is None else abs((time - seen).days) / 365.25
         if years >= _YEARS_APART:
             warnings.append(

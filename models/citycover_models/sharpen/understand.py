@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from citycover.classes.legend import Legend, read_legend
-from citycover.evidence.labels import understand_labels
 from citycover.files.identity import FileMark
+from citycover.job.labels import look_at_labels
 from citycover.model.card import ModelCard
 from citycover.scene.assemble import describe_scene
 from citycover.version import __version__
@@ -53,7 +53,7 @@ def understand(request: SharpenRequest) -> Understood:
     written = labels.legend or legends_by_name(named, "--labels-legend")[0]
     legend = read_legend(request.to or written)
     scene = describe_scene(image.files, None, bands=image.bands, nodata=image.nodata, trust=image.trust)
-    understand_labels(labels, _draft(recipe, legend, written), scene.grid)
+    look_at_labels(labels, _draft(recipe, legend, written), scene.grid, image.trust)
     training_set = prepare_training_set(
         [ImageAndLabels(image.files[0], named)],
         [labels.legend] if labels.legend else (),

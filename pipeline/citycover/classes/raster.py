@@ -22,6 +22,7 @@ from citycover.classes.legend import legends_that_fit
 from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
 from citycover.files.gdal import READ_OPTIONS, brief_reason
+from citycover.files.heed import heed, listen
 from citycover.geometry.crs import tie
 from citycover.geometry.footprint import degrees_text
 from citycover.geometry.grid import crs_of, grid_of, same_grid
@@ -115,8 +116,10 @@ class ClassRaster:
         """
         where = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
+            listen()
             labels: NDArray[Any] = self.dataset.read(1, window=where)
             valid = self._valid(where)
+            heed()
         except RasterioError as error:
             raise ConfigError(f"{self.role} {self.path} cannot be read: {brief_reason(error)}") from None
         return self._whole_numbers(labels, valid), valid

@@ -16,6 +16,7 @@ from citycover.derive.assessment import Adjusted, read_assessment
 from citycover.derive.coverage import covered_shares
 from citycover.derive.source import Strip, open_source
 from citycover.derive.zones import Zone, zones_on
+from citycover.scene.trust import Trust
 
 _HECTARE = 10_000.0
 
@@ -87,6 +88,7 @@ def zonal_areas(
     *,
     map_legend: str | None = None,
     assessment: str | Path | None = None,
+    trust: Trust = Trust(),  # noqa: B008 - a value
     progress: Progress | None = None,
 ) -> AreaTable:
     """Area of each class, on the whole map and in zones.
@@ -100,6 +102,7 @@ def zonal_areas(
         by: column that names the zones; None: they are numbered.
         map_legend: of a raster that is no product: name or file.
         assessment: report of `citycover evaluate` by a stratified sample: adds adjusted areas.
+        trust: which files the map's own may name in turn.
         progress: is told the share that is done.
 
     Raises:
@@ -115,7 +118,7 @@ def zonal_areas(
     >>> [(row["name"], row["area_m2"]) for row in table.rows()][:2]
     [('Water', 12.0), ('Tree', 12.0)]
     """
-    source = open_source(Path(product), map_legend)
+    source = open_source(Path(product), map_legend, trust)
     places = zones_on(zones, by, source.grid)
     adjusted = () if assessment is None else read_assessment(Path(assessment), source.legend)
     areas, classes = source.row_areas, len(source.legend.ids)

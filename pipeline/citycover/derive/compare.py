@@ -23,6 +23,7 @@ from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
 from citycover.geometry.grid import grid_text, same_grid
 from citycover.product.tiff import BandInfo
+from citycover.scene.trust import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def compare(
     min_confidence: float = 0.0,
     to: str | None = None,
     map_legend: str | None = None,
+    trust: Trust = Trust(),  # noqa: B008 - a value
     progress: Progress | None = None,
 ) -> Change:
     """Say how much of each class became each other one.
@@ -53,6 +55,7 @@ def compare(
         min_confidence: 0 to 1; pixels of which one of the maps is less sure are left out.
         to: legend to compare in: name or file.
         map_legend: of rasters that are no products.
+        trust: which files the map's own may name in turn.
         progress: is told the share that is done.
 
     Raises:
@@ -74,7 +77,7 @@ def compare(
     """
     if out is not None and Path(out).suffix.lower() not in {".tif", ".tiff"}:
         raise ConfigError(f"a raster of change is written as .tif; got {out}")
-    maps = open_source(Path(before), map_legend), open_source(Path(after), map_legend)
+    maps = open_source(Path(before), map_legend, trust), open_source(Path(after), map_legend, trust)
     least = _steps(min_confidence, maps)
     legend = read_legend(to) if to else common_legend(maps[0].legend, maps[1].legend)
     pairs = _Pairs(maps, legend, least)

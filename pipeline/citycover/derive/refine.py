@@ -42,6 +42,7 @@ from citycover.product.stac import (
     write_item,
 )
 from citycover.product.tiff import BandInfo
+from citycover.scene.trust import Trust
 from citycover.store.work import WorkFolder
 from citycover.version import __version__
 
@@ -94,7 +95,13 @@ class Refined:
 
 
 def refine(
-    product: Path, out: Path, steps: Steps, *, overwrite: bool = False, progress: Progress | None = None
+    product: Path,
+    out: Path,
+    steps: Steps,
+    *,
+    overwrite: bool = False,
+    trust: Trust = Trust(),  # noqa: B008 - a value
+    progress: Progress | None = None,
 ) -> Refined:
     """Write a tidier product beside the one that it is made from.
 
@@ -105,7 +112,7 @@ def refine(
         ProductError: `out` holds something else.
         MachineError: it cannot be written.
     """
-    source = open_source(product)
+    source = open_source(product, None, trust)
     if source.record is None:
         raise ConfigError(f"{product} is no product folder, which refine needs; give one that `map` wrote")
     if out.resolve() == source.path.parent.resolve():

@@ -21,6 +21,8 @@ from citycover.geometry.window import Window
 from citycover.plan.layers import CLASSES, CONFIDENCE, USUAL
 from citycover.product.open import find_raster
 from citycover.product.record import RunRecord, read_record
+from citycover.scene.file import check_class_file
+from citycover.scene.trust import Trust
 
 UNIT = 2**28
 """Units of area in the largest pixel of a map. Whole numbers add up to the same sum in any order, so what is
@@ -132,12 +134,13 @@ class OpenMap:
         return Strip(window, self.classes.read_ranks(window, self.table), sure)
 
 
-def open_source(path: Path, legend: str | None = None) -> SourceMap:
+def open_source(path: Path, legend: str | None, trust: Trust) -> SourceMap:
     """A map by its product folder, or by a class raster.
 
     Args:
         path: folder, or raster.
         legend: of a map that is no product: a name or file.
+        trust: which files a raster may name in turn.
 
     Raises:
         ConfigError: there is none, a product lacks files, or nothing says what its numbers mean.
@@ -149,7 +152,7 @@ def open_source(path: Path, legend: str | None = None) -> SourceMap:
                 f"{path} holds no {' and no '.join(missing)}: it is a part of a product; give the folder as "
                 "`citycover map` wrote it, or map again"
             )
-    raster, said = find_raster(path)
+    raster, said = find_raster(path, trust=trust)
     if said is None and legend is None:
         raise ConfigError(
             f"{path} does not say what its numbers mean; {name_legends(count_ids(raster))}; name one, or a "
@@ -165,6 +168,8 @@ def open_source(path: Path, legend: str | None = None) -> SourceMap:
             f"{raster} has no CRS, so it has no areas; write it into the file (gdal_edit.py -a_srs EPSG:...)"
         )
     confidence = folder / CONFIDENCE.file if folder is not None else None
+    if confidence is not None and confidence.is_file():
+        check_class_file(confidence, "layer", trust)
     return SourceMap(
         raster,
         known,

@@ -17,6 +17,7 @@ from citycover.derive.sieve import sieved_strips
 from citycover.derive.source import SourceMap, Strip, open_source
 from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
+from citycover.scene.trust import Trust
 
 _BATCH = 20_000
 """Features that are written together."""
@@ -39,6 +40,7 @@ def vectorize(
     min_area: float = 0.0,
     simplify: float = 0.0,
     map_legend: str | None = None,
+    trust: Trust = Trust(),  # noqa: B008 - a value
     progress: Progress | None = None,
 ) -> Vectorized:
     """Write a map as polygons, one for each patch of pixels that hang together by their sides.
@@ -52,6 +54,7 @@ def vectorize(
         min_area: square metres of the smallest patch; smaller ones go to their longest neighbour.
         simplify: metres by which lines may be smoothed; neighbours keep the same line, so that no gap opens.
         map_legend: of a raster that is no product: name or file.
+        trust: which files the map's own may name in turn.
         progress: is told the share that is done.
 
     Raises:
@@ -73,7 +76,7 @@ def vectorize(
     for name, value in (("--min-area", min_area), ("--simplify", simplify)):
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name} takes a number that is not negative, got {value}")
-    source = open_source(Path(product), map_legend)
+    source = open_source(Path(product), map_legend, trust)
     batches: Iterable[Patches] = polygonise(_strips(source, min_area, progress), source.row_units)
     if simplify:
         batches = _simplified(batches, simplify / math.sqrt(float(np.mean(source.row_areas))))

@@ -24,6 +24,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.classes.table import NO_CLASS
 from citycover.errors import ConfigError
+from citycover.files.heed import heed, listen
 from citycover.geometry.grid import grid_of
 
 Merge = Literal["first", "last"]
@@ -121,10 +122,12 @@ def _open_raster(path: Path, stack: ExitStack) -> _Source:
 
     def read(row: int, end: int) -> NDArray[Any]:
         window = RasterioWindow(0, row, dataset.width, end - row)
+        listen()
         values: NDArray[Any] = dataset.read(window=window)
         for band, flags in enumerate(dataset.mask_flag_enums, start=1):
             if MaskFlags.alpha not in flags:  # the fourth of four bands: GDAL takes it for opacity
                 values[band - 1, dataset.read_masks(band, window=window) == 0] = 0
+        heed()
         return values
 
     return _Source(grid_of(dataset), dataset.count, read)

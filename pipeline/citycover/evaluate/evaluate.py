@@ -25,6 +25,7 @@ from citycover.evaluate.request import EvaluationRequest, Side, resolve
 from citycover.evaluate.strata import Strata
 from citycover.geometry.grid import pixel_ground_size
 from citycover.plan.layers import PROBABILITIES
+from citycover.scene.file import check_class_file
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ def _decided(
     if probabilities is None:
         yield ours.path, table
         return
+    if not probabilities.is_dir():
+        check_class_file(probabilities, "--probabilities", request.trust)
     ranks = ClassTable.onto(legend, table).ranks_of(np.array(ours.legend.ids))
     with tempfile.TemporaryDirectory(prefix="citycover-") as folder:
         path = Path(folder) / "decided.tif"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from citycover.errors import ConfigError
 from citycover.evaluate.decide import Merge
 from citycover.evaluate.features import VECTOR_ENDINGS
 from citycover.product.open import find_raster
+from citycover.scene.trust import Trust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class EvaluationRequest:
     """Of the map, to decide from anew: multi-band raster or Zarr."""
     merge: Merge = "last"
     """Whether classes are merged before or after the most probable one is taken."""
+    trust: Trust = dataclasses.field(default_factory=Trust)
+    """Which files the rasters may name in turn."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,18 @@ class Side:
         return cls(path, read_legend(text.partition(":")[0]), text)
 
 
-def resolve_map(path: Path, legend: str | None) -> Side:
+def resolve_map(path: Path, legend: str | None, trust: Trust) -> Side:
     """The class raster of a map and what its numbers mean.
 
     Args:
         path: product folder or class raster.
         legend: see `Side.named`; None: what the product says.
+        trust: which files the raster may name in turn.
 
     Raises:
         ConfigError: not found, or its legend is not known.
     """
-    raster, said = find_raster(path)
+    raster, said = find_raster(path, trust=trust)
     if legend is not None:
         return Side.named(raster, legend)
     if said is None:
@@ -91,10 +96,10 @@ def resolve(request: EvaluationRequest) -> tuple[Side, Side, Legend]:
     Raises:
         ConfigError: a file or legend is missing, or no remap table joins the legends.
     """
-    ours = resolve_map(request.mapped, request.map_legend)
+    ours = resolve_map(request.mapped, request.map_legend, request.trust)
     truth, said = request.truth, None
     if truth.suffix.lower() not in VECTOR_ENDINGS:
-        truth, said = find_raster(truth)
+        truth, said = find_raster(truth, "truth", request.trust)
     if request.legend is not None:
         theirs = Side.named(truth, request.legend)
     elif said is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from citycover.classes.legend import Legend
@@ -13,6 +13,7 @@ from citycover.evaluate.estimate import sample_size
 from citycover.evaluate.points import check_ending, write_sample
 from citycover.evaluate.request import resolve_map
 from citycover.evaluate.sample import Allocation, PointSample, count_strata, draw_sample, limits
+from citycover.scene.trust import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class SampleRequest:
     seed: int = 0
     overwrite: bool = False
     """Replace points that may have been interpreted."""
+    trust: Trust = field(default_factory=Trust)
+    """Which files the map may name in turn."""
 
 
 def sample_map(request: SampleRequest, follow: Follow = lambda _what, _share: None) -> PointSample:
@@ -54,7 +57,7 @@ def sample_map(request: SampleRequest, follow: Follow = lambda _what, _share: No
         raise ConfigError(
             f"{request.output} exists, and may hold someone's work; choose another -o, or --overwrite"
         )
-    side = resolve_map(request.mapped, request.map_legend)
+    side = resolve_map(request.mapped, request.map_legend, request.trust)
     expected = expected_accuracies(request.expected, side.legend)
     pixels = count_strata(side.path, side.legend, lambda share: follow("counting pixels", share))
     points = request.points or _points_for(request, pixels, expected)

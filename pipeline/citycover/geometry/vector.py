@@ -6,9 +6,12 @@ forget to name it: numbers that cannot be degrees are taken in a CRS that the ca
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +121,50 @@ def _unnamed(geometries: NDArray[np.object_], what: str, metres: CRS) -> CRS:
     return DEGREES
 
 
+_NAMERS = re.compile(
+    rb"<\s*(?:[\w.-]+:)?(?:OGR\w*DataSource|OGR\w*Layer|GDALTileIndexDataset|VRTDataset|WFS_Capabilities)\b",
+    re.IGNORECASE,
+)
+"""Roots of XML files that only say where features are: OGR's virtual format, and services."""
+
+_HEAD = 1 << 16
+
+_ALONE = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none", "GML_DOWNLOAD_SCHEMA": "NO"}
+"""GDAL fetches nothing that a file names."""
+
+
+def _refuse_namers(path: Path, what: str) -> None:
+    """Refuse a file that names others: what a user names may come from a stranger."""
+    if any(_NAMERS.search(head) for head in _heads(path, what)):
+        raise ConfigError(
+            f"{what} {path} only names other files or services; nothing was read of them; "
+            "give the file that holds the features (ogr2ogr out.gpkg in.vrt)"
+        )
+
+
+def _heads(path: Path, what: str) -> Iterator[bytes]:
+    """The first bytes of a file, or of each file in an archive that pyogrio looks into."""
+    if path.suffix.lower() in {".tar", ".tgz", ".gz"}:
+        raise ConfigError(f"{what} {path} is a packed file; unpack it first")
+    with path.open("rb") as file:
+        yield file.read(_HEAD)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as file:
+                    yield file.read(_HEAD)
+
+
+@contextlib.contextmanager
+def _alone(pyogrio: Any) -> Iterator[None]:
+    before = {name: pyogrio.get_gdal_config_option(name) for name in _ALONE}
+    pyogrio.set_gdal_config_options(_ALONE)
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options(before)
+
+
 def _read_ogr(path: Path, what: str) -> Features:
     try:
         import pyogrio
@@ -125,8 +172,10 @@ def _read_ogr(path: Path, what: str) -> Features:
         raise ConfigError(
             f"{what} {path} needs the vector extra: pip install 'citycover[vector]'; or give GeoJSON"
         ) from None
+    _refuse_namers(path, what)
     try:
-        meta, _, wkb, values = pyogrio.raw.read(path)
+        with _alone(pyogrio):
+            meta, _, wkb, values = pyogrio.raw.read(path)
         geometries = np.array([] if wkb is None else shapely.from_wkb(wkb), object)
     except (
         pyogrio.errors.DataSourceError,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from citycover.errors import ConfigError, SceneError
-from citycover.evidence.labels import PlaceLabels, understand_labels
+from citycover.evidence.labels import PlaceLabels
 from citycover.evidence.request import LabelRequest
+from citycover.job.labels import look_at_labels
 from citycover.job.request import EngineOptions, Imagery, Where
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import find_model, read_builtins
@@ -132,7 +133,9 @@ def prepare(
     area = _area(where, scene) if where else None
     job = Job(file, scene, area, engine, layers=layers_of(file.card.task, layers))
     grid = job.draft.grid  # raises where windows contradict the card
-    return replace(job, labels=understand_labels(labels, file.card, grid)) if labels else job
+    if labels is None:
+        return job
+    return replace(job, labels=look_at_labels(labels, file.card, grid, imagery.trust))
 
 
 def _area(where: Where, scene: Scene) -> Area | None:

@@ -13,22 +13,31 @@ from citycover.plan.layers import CLASSES, LAYERS, USUAL
 from citycover.product.dataset import as_dataset, grid_of_image
 from citycover.product.names import ZARR
 from citycover.product.record import read_record
+from citycover.scene.file import check_class_file
+from citycover.scene.trust import Trust
 
 if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
 
 
-def find_raster(path: Path) -> tuple[Path, Legend | None]:
+def find_raster(path: Path, role: str = "map", trust: Trust = Trust()) -> tuple[Path, Legend | None]:  # noqa: B008
     """The class raster of a product folder with the legend that its run.json holds; or a raster as it is.
 
+    Args:
+        path: folder, or raster.
+        role: `map` or `truth`, for messages.
+        trust: which files the raster may name in turn.
+
     Raises:
-        ConfigError: there is nothing, or a folder that is no product, or whose run.json cannot be read.
+        ConfigError: there is nothing, a folder that is no product or whose run.json cannot be read, or a
+            raster that may not be read.
     """
     raster = path / CLASSES.file if path.is_dir() else path
     if not raster.exists():
         what = f"holds no {CLASSES.file}" if path.is_dir() else "does not exist"
         raise ConfigError(f"{path} {what}; give a folder that `citycover map` wrote, or a class raster")
+    check_class_file(raster, role, trust)
     run = raster.with_name("run.json")
     if raster.name != CLASSES.file or not run.is_file():
         return raster, None

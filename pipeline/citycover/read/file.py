@@ -21,9 +21,9 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.errors import SceneError
+from citycover.files.heed import heed, listen
 from citycover.geometry.window import Window
 from citycover.machine.descriptors import need_descriptors
-from citycover.read.heed import heed, listen
 from citycover.read.reader import Hole
 from citycover.read.valid import MaskReader, differs, mask_readers
 from citycover.scene.scene import BandSource

@@ -27,11 +27,12 @@ from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import ConfigError, SceneError
 from citycover.evidence.field import open_field
-from citycover.evidence.labels import LabelEvidence, understand_labels
+from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.request import LabelRequest
 from citycover.geometry.grid import pixel_ground_size
 from citycover.geometry.window import Window
 from citycover.job.job import Job
+from citycover.job.labels import look_at_labels
 from citycover.job.request import EngineOptions
 from citycover.machine.device import choose_device
 from citycover.model.archive import read_model_file
@@ -48,6 +49,7 @@ from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.choose import match_bands, pick_bands
 from citycover.scene.file import can_occur, describe_files
 from citycover.scene.scene import BandSource, Scene, SceneGroup
+from citycover.scene.trust import Trust
 
 _LOCK = threading.Lock()
 """One sweep at a time in a process: a network has all cores to itself, as in `map`."""
@@ -65,6 +67,7 @@ def predict_array(
     labels: LabelRequest | None = None,
     require_hash: str | None = None,
     layers: Sequence[str] = (),
+    trust: Trust = Trust(),  # noqa: B008 - a value
 ) -> xr.Dataset:
     """Map an image lazily.
 
@@ -82,6 +85,7 @@ def predict_array(
             few blocks of the image, unless their trust is given or the model knows the place.
         require_hash: sha256 that the model file must have, or its first 8 digits or more; None: any.
         layers: names of further layers: probabilities, entropy, second, margin.
+        trust: which files label files may name in turn.
 
     Returns:
         `classes`, `confidence` and what was asked for beside them, ([class,] y, x) uint8 on dask, on the
@@ -102,7 +106,7 @@ def predict_array(
     plan = settle(job, predictor).plan
     evidence = None
     if labels is not None:
-        understood = understand_labels(labels, file.card, plan.grid)
+        understood = look_at_labels(labels, file.card, plan.grid, trust)
         given = SweepInput(plan, predictor.at(plan.precision), lambda: [_SourceReader(source)])
         with _LOCK:
             evidence = understood.believed(believe(understood, given))

@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from citycover.errors import SceneError
+from citycover.errors import ConfigError, SceneError
 from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
@@ -185,6 +185,31 @@ def lost_sources(files: Sequence[FileInfo]) -> str | None:
         f"{len(losses)} of {total} sources of {info.name} cannot be read ({first.path}: {first.reason}); "
         f"their places become nodata"
     )
+
+
+def check_class_file(path: str | Path, role: str, trust: Trust) -> None:
+    """Look at a raster of class numbers first: what it names in turn, and whether all of it is there.
+
+    A hole in an image is left out of its map; in numbers that are compared or learned it would be class 0.
+
+    Args:
+        path: what the user named.
+        role: `map`, `truth` or `labels`, for messages.
+        trust: which files it may name in turn.
+
+    Raises:
+        ConfigError: it is missing or no raster, names what it may not, or has lost sources.
+    """
+    try:
+        (info,) = describe_files([path], trust)
+    except SceneError as error:
+        raise ConfigError(f"{role} {error}") from None
+    if lost := {loss.path: loss.reason for _, loss in info.losses}:
+        first, reason = next(iter(lost.items()))
+        raise ConfigError(
+            f"{role} {path}: {len(lost)} of its sources cannot be read ({first}: {reason}); their places "
+            f"would count as a class; bring them back, or make the mosaic anew (gdalbuildvrt)"
+        )
 
 
 def _absolute(path: str | Path) -> str:

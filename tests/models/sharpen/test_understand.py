@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rasterio.shutil import copy
 
-from citycover.errors import SceneError
+from citycover.errors import CitycoverError
 from citycover.evidence.request import LabelRequest
 from citycover.job.request import Imagery
 from citycover.scene.trust import Trust
@@ -28,7 +28,7 @@ def test_files_of_another_folder_are_learned_from_where_they_are_allowed(tmp_pat
         imagery = Imagery((str(files["image"]),), trust=trust)
         return SharpenRequest(imagery, LabelRequest((str(files["labels"]),), "city"), tmp_path / "out")
 
-    with pytest.raises(SceneError, match="--allow-path"):
+    with pytest.raises(CitycoverError, match="--allow-path"):
         understand(request(Trust()))
     (pair,) = understand(request(Trust(folders=(tmp_path / "city",)))).training_set.pairs
     assert str(tmp_path / "given" / "mosaic.vrt") in (pair.name, pair.labels[0].path)

@@ -130,3 +130,23 @@ def test_rasters_that_cross_180_degrees_are_apart_by_latitude_alone(tmp_path: Pa
         refuse_apart(across, beside)
         with pytest.raises(ConfigError, match="do not overlap; check their CRS"):
             refuse_apart(across, north)
+
+
+@pytest.mark.parametrize("warped", [False, True])
+@pytest.mark.parametrize("codec", ["packbits", "deflate", "lzw"])
+def test_classes_that_cannot_be_read_are_no_classes(tmp_path: Path, codec: str, warped: bool) -> None:
+    """PackBits of a run that is too long only makes GDAL warn, and zeros come."""
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=60, width=90, count=1, dtype="uint8", crs="EPSG:32633",
+        transform=PLACE, compress=codec, blockysize=20,
+    ) as dataset:  # fmt: skip
+        dataset.write(IDS.astype(np.uint8).repeat(3, 0).repeat(3, 1), 1)
+    with rasterio.open(path) as dataset:
+        at = int(dataset.get_tag_item("BLOCK_OFFSET_0_1", "TIFF", bidx=1))
+    data = bytearray(path.read_bytes())
+    data[at] = 0x81
+    path.write_bytes(data)
+    onto = GeoBox((50, 70), PLACE * Affine.translation(3, 3), "EPSG:32633") if warped else None
+    with ClassRaster(path, "truth", onto=onto) as raster, pytest.raises(ConfigError, match="cannot be read"):
+        raster.read(raster.whole)
