@@ -6,12 +6,16 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: demo test lint types unit test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy domains urban clean
+.PHONY: docs demo test lint types unit test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy domains urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
 
 test: lint types unit
+
+# The site, into build/site; what would be a warning is an error. `make test` builds it, too.
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

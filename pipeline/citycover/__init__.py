@@ -1,8 +1,9 @@
 """citycover: from imagery of a city to a finished, georeferenced land-cover product.
 
-`map_scene` maps files into a product folder, as the command line does; `predict_array` maps an xarray lazily;
-`open_product` opens a product folder as a dataset; `vectorize` makes polygons of it and `zonal_areas` areas;
-`compare` says what changed between two; `Legend` says what its numbers mean.
+`map_scene` maps files into a product folder, as the command line does, and `plan_scene` says beforehand what
+that takes; `predict_array` maps an xarray lazily; `Product` is what a map left, `open_product` opens it as a
+dataset; `vectorize` makes polygons of it and `zonal_areas` areas; `compare` says what changed between two;
+`Legend` says what its numbers mean.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from citycover.job.request import ProductOptions as ProductOptions
     from citycover.job.request import Where as Where
     from citycover.product.open import open_product as open_product
+    from citycover.product.product import Product as Product
     from citycover.run.arrays import predict_array as predict_array
+    from citycover.run.forecast import plan_scene as plan_scene
     from citycover.run.map import map_scene as map_scene
 
 _PLACES = {
@@ -33,11 +36,13 @@ _PLACES = {
     "LabelRequest": "evidence.request",
     "Legend": "classes.legend",
     "MapRequest": "job.request",
+    "Product": "product.product",
     "ProductOptions": "job.request",
     "Where": "job.request",
     "compare": "derive.compare",
     "map_scene": "run.map",
     "open_product": "product.open",
+    "plan_scene": "run.forecast",
     "predict_array": "run.arrays",
     "vectorize": "derive.vectorize",
     "zonal_areas": "derive.areas",

@@ -22,7 +22,8 @@ from citycover_cli.verb import Talk, heavy, skipping, talking
 if TYPE_CHECKING:
     from citycover.job.watch import Watch
     from citycover.plan.plan import Block, Plan
-    from citycover.product.record import Product, RunRecord
+    from citycover.product.product import Product
+    from citycover.product.record import RunRecord
 
 HELP = """Map a scene: imagery in, a finished land-cover product out.
 

@@ -11,7 +11,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, ProductOptions, Where
 from citycover.job.watch import Watch
-from citycover.product.record import Product
+from citycover.product.product import Product
 from citycover_models.sharpen.report import Report
 from citycover_models.training.request import TrainWatch
 

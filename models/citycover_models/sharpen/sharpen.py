@@ -20,7 +20,8 @@ from citycover.machine.device import choose_device
 from citycover.model.predictor import ModelPredictor
 from citycover.product.earlier import differences
 from citycover.product.folder import holds_product
-from citycover.product.record import Product, RunLabels, read_record
+from citycover.product.product import Product
+from citycover.product.record import RunLabels, read_record
 from citycover.run.map import map_scene
 from citycover_models.sharpen.folder import PICTURE, REPORT, claim_sharpening
 from citycover_models.sharpen.judge import Judgement, judge

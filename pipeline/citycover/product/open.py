@@ -52,6 +52,16 @@ def open_product(folder: str | Path) -> xr.Dataset:
     Raises:
         SceneError: the folder holds no finished product.
         ConfigError: its run.json cannot be read.
+
+    >>> import tempfile, citycover
+    >>> from citycover.synth.write import write_city
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = write_city(folder / "city", 128)
+    >>> imagery = citycover.Imagery((str(folder / "city/image.tif"),))
+    >>> _ = citycover.map_scene(citycover.MapRequest(imagery, folder / "product", layers=("entropy",)))
+    >>> maps = citycover.open_product(folder / "product")
+    >>> sorted(maps), maps.rio.crs.to_epsg(), maps.classes.attrs["flag_meanings"]
+    (['classes', 'confidence', 'entropy'], 32633, 'water dense_vegetation sparse_vegetation bare built-up')
     """
     folder = Path(folder)
     needed = (*(layer.file for layer in USUAL), "run.json")

@@ -22,8 +22,9 @@ from citycover.product.finished import Finished, versions
 from citycover.product.folder import publish_files
 from citycover.product.geozarr import write_zarr
 from citycover.product.names import ZARR
+from citycover.product.product import Product
 from citycover.product.qml import write_style
-from citycover.product.record import Product, RunRecord
+from citycover.product.record import RunRecord
 from citycover.product.shown import Shown
 from citycover.product.stac import (
     ItemContent,

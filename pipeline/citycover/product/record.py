@@ -310,13 +310,3 @@ def read_record(path: Path) -> RunRecord:
         ) from None
     except ConfigError as error:
         raise ConfigError(f"{path} cannot be used: {error}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """What a run left."""
-
-    folder: Path
-    files: tuple[Path, ...]
-    run: RunRecord
-    """What run.json says."""

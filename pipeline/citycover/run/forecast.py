@@ -6,9 +6,42 @@ from dataclasses import replace
 
 from citycover.compute.choices import in_one_process
 from citycover.compute.forecast import Forecast, forecast
-from citycover.job.job import Job
+from citycover.job.job import Job, prepare
+from citycover.job.request import MapRequest
 from citycover.machine.device import choose_device
 from citycover.model.predictor import ModelPredictor
+
+
+def plan_scene(request: MapRequest) -> Forecast:
+    """Say what `map_scene` would do with a request: windows, blocks, memory, time. Nothing is written.
+
+    Loads the network and tries it for a moment.
+
+    Raises:
+        CitycoverError: anything the user can mend.
+
+    >>> import tempfile, citycover
+    >>> from pathlib import Path
+    >>> from citycover.synth.write import write_city
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = write_city(folder / "city", 128)
+    >>> imagery = citycover.Imagery((str(folder / "city/image.tif"),))
+    >>> request = citycover.MapRequest(imagery, folder / "product")
+    >>> found = citycover.plan_scene(request)
+    >>> found.settled.plan.shape, found.settled.plan.windows, found.seconds > 0
+    ((128, 128), 1, True)
+    """
+    return forecast_job(
+        prepare(
+            request.imagery,
+            request.model,
+            request.where,
+            request.engine,
+            request.labels,
+            request.require_hash,
+            request.layers,
+        )
+    )
 
 
 def forecast_job(job: Job) -> Forecast:

@@ -18,8 +18,8 @@ from citycover.machine.stages import Stages
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.layers import CLASSES
 from citycover.product.finished import Finished
+from citycover.product.product import Product
 from citycover.product.publish import publish
-from citycover.product.record import Product
 from citycover.read.open import open_readers
 from citycover.show.report import write_report
 from citycover.store.store import WorkingStore, check_whole

@@ -15,7 +15,7 @@ from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.product.earlier import refuse_finished
 from citycover.product.folder import check_folder, claim_folder, holds_product
-from citycover.product.record import Product
+from citycover.product.product import Product
 from citycover.run.warned import heard_warnings
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,21 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
         HeldError: another run writes into the folder.
         CitycoverError: anything else the user can mend; nothing that was finished is lost.
         StoppedError: `watch.stop` was set.
+
+    >>> import tempfile, citycover
+    >>> from pathlib import Path
+    >>> from citycover.synth.write import write_city
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = write_city(folder / "city", 128)
+    >>> imagery = citycover.Imagery((str(folder / "city/image.tif"),))
+    >>> request = citycover.MapRequest(imagery, folder / "product")
+    >>> product = citycover.map_scene(request)
+    >>> product.run.given.model.name, (product.folder / "landcover.tif").is_file()
+    ('spectral-rgbn', True)
+    >>> {name: round(area) for name, area in product.areas().items()} == {
+    ...     name: round(share * 128 * 128) for name, share in product.run.shares.items()
+    ... }
+    True
     """
     begin = time.perf_counter()
     watch = watch or Watch()

@@ -86,7 +86,7 @@ class _Progress:
 def write_city(
     folder: Path,
     size: int | tuple[int, int],
-    seed: int,
+    seed: int = 0,
     *,
     sentinel2: bool = False,
     second_sensor: bool = False,
