@@ -32,6 +32,7 @@ from citycover_cli.verbs import (
     synth,
     train,
     vectorize,
+    view,
 )
 from citycover_cli.verbs import map as map_
 from citycover_cli.verbs.models import app as models
@@ -87,6 +88,8 @@ app.command("compare", help=compare.HELP)(compare.run)
 app.command("stats", help=stats.HELP)(stats.run)
 
 app.command("vectorize", help=vectorize.HELP)(vectorize.run)
+
+app.command("view", help=view.HELP)(view.run)
 
 app.command("train", help=train.HELP)(train.run)
 

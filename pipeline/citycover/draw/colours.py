@@ -7,6 +7,16 @@ from numpy.typing import NDArray
 
 from citycover.classes.legend import Legend
 
+_STOPS = np.array([(122, 4, 3), (239, 138, 98), (253, 219, 199), (146, 197, 222), (33, 102, 172)])
+"""From no confidence to full: red to blue, which differ to the colour-blind too."""
+
+CONFIDENCE_RAMP: NDArray[np.uint8] = (
+    np.stack([np.interp(np.arange(256), np.linspace(0, 255, len(_STOPS)), c) for c in _STOPS.T], 1)
+    .round()
+    .astype(np.uint8)
+)
+"""(256, 3) colour of each step of 1/255."""
+
 
 def stretch(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """(y, x, 3) uint8: each band from its 2nd to its 98th percentile over valid pixels."""

@@ -31,12 +31,21 @@ class Picture:
     """Pixels of the scene that are shown."""
 
 
+def visible_bands(bands: tuple[BandSource, ...]) -> list[BandSource]:
+    """Three bands to show: by name, else the first three, a single one thrice."""
+    by_name = {band.name: band for band in bands}
+    for names in (("red", "green", "blue"), ("B04", "B03", "B02")):
+        if all(name in by_name for name in names):
+            return [by_name[name] for name in names]
+    return [bands[min(k, len(bands) - 1)] for k in range(3)]
+
+
 def read_picture(scene: Scene, part: Window, longest: int = 1000) -> Picture:
     """Read a decimated image of a part of the finest band group.
 
     What cannot be read is shown as invalid: a picture never fails a run.
     """
-    bands = _rgb(scene.groups[0].bands)
+    bands = visible_bands(scene.groups[0].bands)
     shown = part if _cheap(bands, part, longest) else _centre(part)
     scale = max(1.0, max(shown.height, shown.width) / longest)
     shape = (max(1, round(shown.height / scale)), max(1, round(shown.width / scale)))
@@ -47,15 +56,6 @@ def read_picture(scene: Scene, part: Window, longest: int = 1000) -> Picture:
         values[..., k] = plane
         valid &= seen
     return Picture(values, valid, shown)
-
-
-def _rgb(bands: tuple[BandSource, ...]) -> list[BandSource]:
-    """Three bands to show: by name, else the first three, a single one thrice."""
-    by_name = {band.name: band for band in bands}
-    for names in (("red", "green", "blue"), ("B04", "B03", "B02")):
-        if all(name in by_name for name in names):
-            return [by_name[name] for name in names]
-    return [bands[min(k, len(bands) - 1)] for k in range(3)]
 
 
 def _cheap(bands: list[BandSource], part: Window, longest: int) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from citycover.draw.colours import colorize, stretch
+from citycover.draw.colours import CONFIDENCE_RAMP, colorize, stretch
 from citycover.draw.parts import round_length
 from citycover.draw.preview import decimation
 from citycover.files.atomic import write_atomic
@@ -36,9 +36,6 @@ _SMALL_SIDE = 500
 
 _LOW = 0.5
 """Probability below which a pixel counts as not confident."""
-
-_RAMP = ((122, 4, 3), (239, 138, 98), (253, 219, 199), (146, 197, 222), (33, 102, 172))
-"""Colours from no confidence to full: red to blue, which differ to the colour-blind too."""
 
 _STAGES = {
     "start": ("start", "#8d99a6"),
@@ -182,7 +179,7 @@ def _confidence(shown: Shown) -> str:
     seen = shown.confidence > 0
     values = shown.confidence[seen] / 255
     step = decimation(seen.shape, _SMALL_SIDE)
-    picture = _png(_ramped(shown.confidence[::step, ::step]), seen[::step, ::step])
+    picture = _png(CONFIDENCE_RAMP[shown.confidence[::step, ::step]], seen[::step, ::step])
     low = f"{(values < _LOW).mean():.1%}" if values.size else "None"
     said = f"{low} of the pixels shown have a probability below {_LOW:.0%}."
     return (
@@ -319,13 +316,6 @@ def _chip(color: str) -> str:
 def _key(entries: Iterable[tuple[str, str]]) -> str:
     """Colours and what they mean, each in one piece."""
     return " ".join(f'<span class="key">{_chip(color)}{escape(text)}</span>' for color, text in entries)
-
-
-def _ramped(confidence: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(y, x, 3) colours of (y, x) confidence."""
-    stops = np.linspace(0, 255, len(_RAMP))
-    table = np.stack([np.interp(np.arange(256), stops, band) for band in zip(*_RAMP, strict=True)], 1)
-    return table.round().astype(np.uint8)[confidence]
 
 
 def _png(rgb: NDArray[np.uint8], seen: NDArray[np.bool_]) -> str:

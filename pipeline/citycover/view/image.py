@@ -1,0 +1,117 @@
+"""The imagery under a map: three bands of a scene, stretched alike on every tile."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from citycover.errors import CitycoverError, SceneError
+from citycover.files.gdal import READ_OPTIONS
+from citycover.geometry.window import Window
+from citycover.product.record import RunRecord
+from citycover.read.picture import read_picture, visible_bands
+from citycover.scene.assemble import describe_scene
+from citycover.scene.scene import Scene
+from citycover.scene.trust import Trust
+from citycover.view.mercator import native_level
+from citycover.view.paint import paint_image
+from citycover.view.pixels import least_level, read_on
+
+logger = logging.getLogger(__name__)
+
+_SAMPLE = 400
+"""Pixels along the longer side of what colours are stretched by."""
+
+
+@dataclass(frozen=True)
+class SceneImage:
+    """A scene that can be shown."""
+
+    scene: Scene
+    least: int
+    """First level of web maps at which it is shown; files without overviews are shown from near only."""
+
+    @cached_property
+    def limits(self) -> NDArray[np.float64]:
+        """(band, 2) 2nd and 98th percentile of what is valid; looked for when the first tile is asked for."""
+        picture = read_picture(self.scene, Window(0, 0, *self.scene.shape), _SAMPLE)
+        valid = picture.values[picture.valid]
+        if not len(valid):
+            return np.array([[0.0, 1.0]] * 3)
+        limits: NDArray[np.float64] = np.percentile(valid, (2, 98), axis=0).T.astype(np.float64)
+        return limits
+
+    def tile(self, grid: GeoBox) -> bytes:
+        """PNG on a grid in Mercator.
+
+        Raises:
+            RasterioError: a file cannot be read.
+        """
+        planes: np.ma.MaskedArray[Any, Any] = np.ma.concatenate(  # type: ignore[no-untyped-call]
+            [read_on(b.path, grid, [b.index], b.nodata) for b in visible_bands(self.scene.groups[0].bands)]
+        )
+        valid = ~np.ma.getmaskarray(planes).any(0) & np.isfinite(planes.data).all(0)
+        low, high = self.limits.T[:, :, None, None]
+        values = np.nan_to_num(planes.data.astype(np.float64))
+        rgb = ((values - low) * (255 / np.maximum(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
+        return paint_image(np.moveaxis(rgb, 0, 2), valid)
+
+
+def image_of_files(files: Sequence[str | Path], latitude: float, trust: Trust) -> SceneImage:
+    """The scene that files hold.
+
+    Raises:
+        SceneError: they cannot be used.
+    """
+    return _image(describe_scene(files, None, trust=trust), latitude)
+
+
+def image_of_run(record: RunRecord, latitude: float) -> SceneImage | None:
+    """The scene that a map was made of, where its files are still there."""
+    asked = record.given.request.get("imagery", {})
+    try:
+        scene = describe_scene(
+            _found(asked.get("files", ()), record),
+            record.card,
+            bands=asked.get("bands"),
+            nodata=asked.get("nodata"),
+            resample=bool(asked.get("resample")),
+            trust=_trust(asked.get("trust") or {}),
+        )
+        return _image(scene, latitude)
+    except CitycoverError as error:
+        logger.info("the image of %s is not shown: %s", record.given.model.name, error)
+        return None
+
+
+def _found(files: Sequence[str], record: RunRecord) -> list[str]:
+    """Where files that may have been named from another folder lie: the record knows whole paths."""
+    whole = {Path(one.path).name: one.path for one in reversed(record.given.inputs)}
+    found = [whole.get(Path(name).name, name) for name in files]
+    if not found:
+        raise SceneError("its record names no file")
+    return found
+
+
+def _trust(asked: Mapping[str, Any]) -> Trust:
+    return Trust(bool(asked.get("remote")), tuple(Path(str(folder)) for folder in asked.get("folders", ())))
+
+
+def _image(scene: Scene, latitude: float) -> SceneImage:
+    if scene.grid.crs is None:
+        raise SceneError("the image has no CRS, so it cannot be laid under a map; write it into the file")
+    native = native_level(scene.grid, latitude)
+    least = 0
+    for band in visible_bands(scene.groups[0].bands):
+        with rasterio.Env(**READ_OPTIONS), rasterio.open(band.path) as dataset:
+            least = max(least, least_level(dataset, native))
+    return SceneImage(scene, least)

@@ -1,0 +1,130 @@
+"""What the page shows: the maps of the folders that were named, oldest first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from citycover.derive.source import SourceMap, open_source
+from citycover.errors import ConfigError
+from citycover.files.gdal import READ_OPTIONS, brief_reason
+from citycover.geometry.footprint import degrees_of
+from citycover.geometry.grid import Bounds
+from citycover.plan.layers import CLASSES, LAYERS, Layer
+from citycover.product.names import SIGN
+from citycover.view.mercator import LIMIT, native_level
+from citycover.view.pixels import least_level
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShownMap:
+    """A map that can be shown."""
+
+    name: str
+    """Of its folder, or of its file."""
+    source: SourceMap
+    layers: tuple[Layer, ...]
+    """Those that it has, classes first."""
+    bounds: Bounds
+    """Degrees; east lies beyond 180 where the map crosses it."""
+    native: int
+    """Level of web maps as fine as the map."""
+    least: int
+    """First level at which it is shown."""
+
+    @property
+    def time(self) -> str | None:
+        """When the imagery was taken, ISO 8601."""
+        return self.source.record.given.time if self.source.record else None
+
+    @property
+    def channels(self) -> tuple[tuple[int, str], ...]:
+        """Id and name of each band of layers that have one for each class of the network."""
+        if self.source.record is None:
+            return ()
+        card = self.source.record.card
+        return tuple(zip(card.channels, card.channel_names, strict=True))
+
+    def path(self, layer: Layer) -> Path:
+        """Of the raster of a layer."""
+        return self.source.path if layer is CLASSES else self.source.path.with_name(layer.file)
+
+    @property
+    def edition(self) -> str:
+        """Another one after the file was written anew: tiles of the old one are not shown for it."""
+        return format(self.source.path.stat().st_mtime_ns, "x")
+
+
+def find_maps(paths: Sequence[Path], map_legend: str | None = None) -> tuple[ShownMap, ...]:
+    """The maps in folders: products, folders that hold some, or class rasters with a legend.
+
+    Raises:
+        ConfigError: there is none, one that was named is not whole, or lies where web maps show nothing.
+    """
+    found = [shown for path in paths for shown in _maps_at(path, map_legend)]
+    return tuple(sorted(found, key=lambda shown: (shown.time or "", shown.name)))
+
+
+def _maps_at(path: Path, map_legend: str | None) -> Iterator[ShownMap]:
+    if not path.is_dir() or _is_product(path):
+        yield _shown(path, map_legend)
+        return
+    inner = sorted(child for child in path.iterdir() if child.is_dir() and _is_product(child))
+    found, problems = 0, []
+    for child in inner:
+        try:
+            shown = _shown(child, map_legend)
+        except ConfigError as error:
+            logger.warning("left out: %s", error)
+            problems.append(error)
+            continue
+        found += 1
+        yield shown
+    if problems and not found:
+        raise problems[0]
+    if not found:
+        raise ConfigError(
+            f"{path} holds no product, and neither does a folder in it; give a folder that `citycover map` "
+            "wrote, or one that holds such folders"
+        )
+
+
+def _is_product(folder: Path) -> bool:
+    """Whether it is one, or what is left of one."""
+    return any((folder / name).is_file() for name in ("run.json", SIGN, CLASSES.file))
+
+
+def _shown(path: Path, map_legend: str | None) -> ShownMap:
+    source = open_source(path, map_legend)
+    bounds = degrees_of(source.grid)
+    if bounds is None:
+        raise ConfigError(
+            f"{path} is no place on the Earth (a local grid, or another body), so it cannot be laid on a "
+            "web map; look at its report.html, or write the true CRS into its rasters (gdal_edit.py -a_srs "
+            "EPSG:...)"
+        )
+    west, south, east, north = bounds
+    if south >= LIMIT or north <= -LIMIT:
+        raise ConfigError(
+            f"{path} lies beyond {LIMIT:.0f} degrees, where web maps end; look at its report.html"
+        )
+    native = native_level(source.grid, min(max((south + north) / 2, -LIMIT), LIMIT))
+    layers = tuple(
+        layer for layer in LAYERS
+        if layer is CLASSES or (source.record is not None and source.path.with_name(layer.file).is_file())
+    )  # fmt: skip
+    try:
+        with rasterio.Env(**READ_OPTIONS), rasterio.open(source.path) as dataset:
+            least = least_level(dataset, native)
+    except RasterioError as error:
+        raise ConfigError(f"{source.path} cannot be opened: {brief_reason(error)}") from None
+    east = east + 360 if east < west else east
+    name = source.path.parent.name if source.record is not None else source.path.name
+    return ShownMap(name, source, layers, (west, south, east, north), native, least)

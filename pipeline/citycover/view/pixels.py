@@ -1,0 +1,84 @@
+"""Pixels of a raster where the page shows them: on a grid of web maps, or at a point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from citycover.files.gdal import READ_OPTIONS
+from citycover.geometry.crs import DEGREES, tie
+from citycover.geometry.grid import crs_of, grid_of
+from citycover.view.mercator import MERCATOR, TILE
+
+_DECODED = 2**24
+"""Most pixels that a tile may decode; beyond, people would wait for it."""
+
+
+def read_on(
+    path: str | Path, grid: GeoBox, bands: Sequence[int], nodata: float | None = None
+) -> np.ma.MaskedArray[Any, Any]:
+    """Nearest pixels on a grid, of the overview that is fine enough for it.
+
+    Args:
+        path: of a raster with a CRS.
+        grid: in Mercator.
+        bands: from 1.
+        nodata: number of invalid pixels; None: as the file says.
+
+    Returns:
+        (band, y, x), masked outside of the raster and where it is invalid.
+
+    Raises:
+        RasterioError: it cannot be read.
+    """
+    from rio_tiler import reader
+
+    height, width = (int(n) for n in grid.shape)
+    west, south, east, north = grid.boundingbox
+    crs = CRS.from_user_input(MERCATOR)
+    with rasterio.Env(**READ_OPTIONS), rasterio.open(path) as dataset:
+        image = reader.part(
+            dataset, (west, south, east, north), bounds_crs=crs, dst_crs=crs, height=height, width=width,
+            indexes=tuple(bands), nodata=nodata,
+        )  # fmt: skip
+    return image.array
+
+
+def read_at(path: str | Path, longitude: float, latitude: float) -> tuple[int | float, ...] | None:
+    """Numbers of all bands of the pixel at a place; None: outside, or invalid in every band.
+
+    Raises:
+        RasterioError: it cannot be read.
+        ConfigError: its CRS is no place on the Earth.
+    """
+    with rasterio.Env(**READ_OPTIONS), rasterio.open(path) as dataset:
+        to = tie(DEGREES, crs_of(grid_of(dataset)), str(path))
+        col, row = ~dataset.transform * to.transform(longitude, latitude)
+        if not (0 <= row < dataset.height and 0 <= col < dataset.width):
+            return None
+        pixel = dataset.read(window=Window(int(col), int(row), 1, 1), masked=True)[:, 0, 0]
+    return None if np.ma.getmaskarray(pixel).all() else tuple(pixel.data.tolist())
+
+
+def least_level(dataset: Any, native: int) -> int:
+    """The first level at which a tile decodes few pixels: without overviews, a raster is shown from near.
+
+    Args:
+        dataset: an open rasterio dataset.
+        native: level whose pixels are as large as its own.
+    """
+    block_width = max(width for _, width in dataset.block_shapes)
+    for level in range(native, -1, -1):
+        factor = 2 ** (native - level)
+        rows, cols = min(TILE * factor, dataset.height), min(max(TILE * factor, block_width), dataset.width)
+        useful = max((k for k in dataset.overviews(1) if k <= factor), default=1)
+        if rows * cols / useful**2 > _DECODED:
+            return level + 1
+    return 0
