@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from citycover.product.record import RunRecord
 from citycover.read.picture import read_picture, visible_bands
 from citycover.scene.assemble import describe_scene
 from citycover.scene.scene import Scene
-from citycover.scene.trust import Trust
+from citycover.scene.trust import Trust, is_remote
 from citycover.view.mercator import native_level
 from citycover.view.paint import paint_image
 from citycover.view.pixels import least_level, read_on
@@ -75,17 +75,17 @@ def image_of_files(files: Sequence[str | Path], latitude: float, trust: Trust) -
     return _image(describe_scene(files, None, trust=trust), latitude)
 
 
-def image_of_run(record: RunRecord, latitude: float) -> SceneImage | None:
-    """The scene that a map was made of, where its files are still there."""
+def image_of_run(record: RunRecord, latitude: float, trust: Trust) -> SceneImage | None:
+    """The scene that a map was made of, where its files are still there; it has no say in what is trusted."""
     asked = record.given.request.get("imagery", {})
     try:
         scene = describe_scene(
-            _found(asked.get("files", ()), record),
+            _found(asked.get("files", ()), record, trust),
             record.card,
             bands=asked.get("bands"),
             nodata=asked.get("nodata"),
             resample=bool(asked.get("resample")),
-            trust=_trust(asked.get("trust") or {}),
+            trust=trust,
         )
         return _image(scene, latitude)
     except CitycoverError as error:
@@ -93,17 +93,15 @@ def image_of_run(record: RunRecord, latitude: float) -> SceneImage | None:
         return None
 
 
-def _found(files: Sequence[str], record: RunRecord) -> list[str]:
+def _found(files: Sequence[str], record: RunRecord, trust: Trust) -> list[str]:
     """Where files that may have been named from another folder lie: the record knows whole paths."""
     whole = {Path(one.path).name: one.path for one in reversed(record.given.inputs)}
     found = [whole.get(Path(name).name, name) for name in files]
     if not found:
         raise SceneError("its record names no file")
+    if any(map(is_remote, found)) and not trust.remote:
+        raise SceneError("its record names an address; nothing was fetched; if you trust it: --allow-remote")
     return found
-
-
-def _trust(asked: Mapping[str, Any]) -> Trust:
-    return Trust(bool(asked.get("remote")), tuple(Path(str(folder)) for folder in asked.get("folders", ())))
 
 
 def _image(scene: Scene, latitude: float) -> SceneImage:

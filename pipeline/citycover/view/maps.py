@@ -15,8 +15,10 @@ from citycover.errors import ConfigError
 from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds
-from citycover.plan.layers import CLASSES, LAYERS, Layer
+from citycover.plan.layers import CLASSES, LAYERS, USUAL, Layer
 from citycover.product.names import SIGN
+from citycover.scene.file import check_class_file
+from citycover.scene.trust import Trust
 from citycover.view.mercator import LIMIT, native_level
 from citycover.view.pixels import least_level
 
@@ -62,25 +64,34 @@ class ShownMap:
         return format(self.source.path.stat().st_mtime_ns, "x")
 
 
-def find_maps(paths: Sequence[Path], map_legend: str | None = None) -> tuple[ShownMap, ...]:
+def find_maps(
+    paths: Sequence[Path],
+    map_legend: str | None = None,
+    trust: Trust = Trust(),  # noqa: B008 - a value
+) -> tuple[ShownMap, ...]:
     """The maps in folders: products, folders that hold some, or class rasters with a legend.
+
+    Args:
+        paths: what was named.
+        map_legend: of class rasters.
+        trust: which files they may name in turn.
 
     Raises:
         ConfigError: there is none, one that was named is not whole, or lies where web maps show nothing.
     """
-    found = [shown for path in paths for shown in _maps_at(path, map_legend)]
+    found = [shown for path in paths for shown in _maps_at(path, map_legend, trust)]
     return tuple(sorted(found, key=lambda shown: (shown.time or "", shown.name)))
 
 
-def _maps_at(path: Path, map_legend: str | None) -> Iterator[ShownMap]:
+def _maps_at(path: Path, map_legend: str | None, trust: Trust) -> Iterator[ShownMap]:
     if not path.is_dir() or _is_product(path):
-        yield _shown(path, map_legend)
+        yield _shown(path, map_legend, trust)
         return
     inner = sorted(child for child in path.iterdir() if child.is_dir() and _is_product(child))
     found, problems = 0, []
     for child in inner:
         try:
-            shown = _shown(child, map_legend)
+            shown = _shown(child, map_legend, trust)
         except ConfigError as error:
             logger.warning("left out: %s", error)
             problems.append(error)
@@ -101,8 +112,8 @@ def _is_product(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("run.json", SIGN, CLASSES.file))
 
 
-def _shown(path: Path, map_legend: str | None) -> ShownMap:
-    source = open_source(path, map_legend)
+def _shown(path: Path, map_legend: str | None, trust: Trust) -> ShownMap:
+    source = open_source(path, map_legend, trust)
     bounds = degrees_of(source.grid)
     if bounds is None:
         raise ConfigError(
@@ -120,6 +131,9 @@ def _shown(path: Path, map_legend: str | None) -> ShownMap:
         layer for layer in LAYERS
         if layer is CLASSES or (source.record is not None and source.path.with_name(layer.file).is_file())
     )  # fmt: skip
+    for layer in layers:
+        if layer not in USUAL:  # those were looked at when the map was opened
+            check_class_file(source.path.with_name(layer.file), "layer", trust)
     try:
         with rasterio.Env(**READ_OPTIONS), rasterio.open(source.path) as dataset:
             least = least_level(dataset, native)

@@ -13,6 +13,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from citycover.files.gdal import READ_OPTIONS
+from citycover.files.heed import heed, listen
 from citycover.geometry.crs import DEGREES, tie
 from citycover.geometry.grid import crs_of, grid_of
 from citycover.view.mercator import MERCATOR, TILE
@@ -44,10 +45,12 @@ def read_on(
     west, south, east, north = grid.boundingbox
     crs = CRS.from_user_input(MERCATOR)
     with rasterio.Env(**READ_OPTIONS), rasterio.open(path) as dataset:
+        listen()
         image = reader.part(
             dataset, (west, south, east, north), bounds_crs=crs, dst_crs=crs, height=height, width=width,
             indexes=tuple(bands), nodata=nodata,
         )  # fmt: skip
+        heed()
     return image.array
 
 

@@ -51,7 +51,7 @@ def open_app(
         host: address that it will listen at.
         image: files of the scene to lay under all maps; empty: of each map, the one that it was made of.
         map_legend: of class rasters.
-        trust: which files those of the image may name in turn.
+        trust: which files those of maps and image may name in turn.
 
     Raises:
         ConfigError: no map can be shown, or the extra is not installed.
@@ -61,14 +61,14 @@ def open_app(
     from citycover.view.app import Exhibition, make_app
     from citycover.view.image import image_of_files, image_of_run
 
-    maps = find_maps(paths, map_legend)
+    maps = find_maps(paths, map_legend, trust)
     middles = [(shown.bounds[1] + shown.bounds[3]) / 2 for shown in maps]
     images: list[SceneImage | None]
     if image:
         images = [image_of_files(image, middles[0], trust)] * len(maps)
     else:
         records = [shown.source.record for shown in maps]
-        images = [image_of_run(r, lat) if r else None for r, lat in zip(records, middles, strict=True)]
+        images = [image_of_run(r, lat, trust) if r else None for r, lat in zip(records, middles, strict=True)]
     return make_app(Exhibition(maps, tuple(images)), host), maps
 
 
