@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from citycover.compute.choices import kept_choices, settle
-from citycover.compute.sink import Computed, StoreSink, open_store, read_inputs
+from citycover.compute.sink import Computed, StoreSink, open_store
 from citycover.engine.blocks import run_blocks
 from citycover.engine.input import SweepInput
 from citycover.evidence.field import open_field
@@ -27,10 +27,10 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
         )
         settled = settle(job, predictor, kept_choices(job, folder))
         plan = settled.plan
-        store = open_store(job, folder, plan, settled.kept)
+        store, inputs = open_store(job, folder, plan, settled.kept)
     earlier = store.finished()
     watch.started(plan, sum(record.pixels for record in earlier.values()))
-    sink = StoreSink(store, watch.predicted, folder.held, read_inputs(folder.work))
+    sink = StoreSink(store, watch.predicted, folder.held, inputs)
     swept = time.perf_counter()
     given = SweepInput(
         plan=plan,
@@ -46,4 +46,4 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
     with store:
         run_blocks(given, sink, watch.advanced)
     stages.add("sweep", time.perf_counter() - swept)
-    return Computed(plan, settled.device, settled.belief, settled.evidence)
+    return Computed(plan, settled.device, inputs, settled.belief, settled.evidence)

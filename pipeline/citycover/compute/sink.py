@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from citycover.engine.canvas import FinishedBlock
-from citycover.errors import MachineError
 from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.noise import Belief
 from citycover.files.failures import machine_errors
@@ -19,7 +18,7 @@ from citycover.job.job import Job
 from citycover.plan.plan import CHUNK, Plan
 from citycover.store.shard import ArraySpec, Layout
 from citycover.store.store import WorkingStore
-from citycover.store.work import WorkFolder
+from citycover.store.work import WorkFolder, taken_over
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +29,8 @@ class Computed:
 
     plan: Plan
     device: str
+    inputs: Inputs
+    """What was read, as it was when the run began."""
     belief: Belief | None = None
     """How far the labels of the place were believed; None: there were none."""
     evidence: LabelEvidence | None = None
@@ -39,8 +40,10 @@ class Computed:
     """Bytes of memory that one of them held at most, if they are other processes than this one."""
 
 
-def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]) -> WorkingStore:
-    """The store of the unfinished run, if there is one and it is this run; else a new one.
+def open_store(
+    job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]
+) -> tuple[WorkingStore, Inputs]:
+    """The store of the unfinished run, if there is one and it is this run; else a new one; and what it reads.
 
     Raises:
         ProductError: it is another run's.
@@ -56,7 +59,8 @@ def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]
     identity = job.identity(plan)
     if folder.resumable:
         store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)
-        read_inputs(folder.work).check()
+        inputs = read_inputs(folder.work)
+        inputs.check()
         if damaged := store.drop_damaged():
             logger.warning(
                 "%d finished blocks were damaged or lost on the disk, %s among them; they are computed anew",
@@ -65,11 +69,12 @@ def open_store(job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]
             )
         folder.note_attempt()
         logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))
-        return store
-    extra = choices | {"inputs": Inputs.of(job).facts()}
+        return store, inputs
+    inputs = Inputs.of(job)
+    extra = choices | {"inputs": inputs.facts()}
     store = WorkingStore.create(folder.work, layout, arrays, identity, extra, threads)
     folder.note_attempt()
-    return store
+    return store, inputs
 
 
 def read_inputs(work: Path) -> Inputs:
@@ -88,9 +93,9 @@ class StoreSink:
     store: WorkingStore
     predicted: Callable[[int], None]
     """Told the number of windows that went by, after each row of them."""
-    may_write: Callable[[], bool] = lambda: True
+    may_write: Callable[[], bool]
     """Whether the run still holds the folder; asked before each block."""
-    inputs: Inputs = field(default_factory=lambda: Inputs(()))
+    inputs: Inputs
     """What must stay as it was, looked at before each block, so that no block of two images is entered."""
     windows: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     _written: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
@@ -115,10 +120,7 @@ class StoreSink:
             SceneError: an input was changed.
         """
         if not self.may_write():
-            raise MachineError(
-                f"{self.store.folder} was removed or taken over by another run meanwhile; nothing was "
-                "published; leave the folder alone and run the same command again, or choose another --out"
-            )
+            raise taken_over(self.store.folder)
         self.inputs.check()
         with self._lock:
             counts = {k: self.windows[k] - self._written[k] for k in self.windows}

@@ -36,6 +36,12 @@ def crs_of(grid: GeoBox) -> CRS:
     return grid.crs.proj
 
 
+def authority_code(crs: CRS) -> str | None:
+    """`AUTHORITY:CODE` of a CRS that an authority has listed."""
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else None
+
+
 def pixel_ground_size(grid: GeoBox) -> tuple[float, float]:
     """Height and width in metres of the pixel at the centre of a grid, measured on the WGS84 ellipsoid.
 

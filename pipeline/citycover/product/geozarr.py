@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from citycover.files.atomic import write_atomic
-from citycover.geometry.grid import crs_of
+from citycover.geometry.grid import authority_code, crs_of
 from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
 from citycover.plan.layers import Layer
@@ -181,19 +181,17 @@ def _write_whole(path: Path, array: xr.DataArray) -> Metadata:
 def _georeference(grid: GeoBox) -> Metadata:
     """Attributes of a group whose arrays lie on a grid."""
     crs = crs_of(grid)
-    authority = crs.to_authority()
+    code = authority_code(crs)
     height, width = (int(n) for n in grid.shape)
-    corners = [grid.transform * corner for corner in ((0, 0), (width, height))]
-    (west, east), (south, north) = (sorted(values) for values in zip(*corners, strict=True))
     return {
         "Conventions": "CF-1.11",
         "zarr_conventions": [dict(one) for one in _CONVENTIONS],
-        **({"proj:code": ":".join(authority)} if authority else {"proj:wkt2": crs.to_wkt()}),
+        **({"proj:code": code} if code else {"proj:wkt2": crs.to_wkt()}),
         "spatial:dimensions": ["y", "x"],
         "spatial:shape": [height, width],
         "spatial:transform_type": "affine",
         "spatial:transform": [float(value) for value in grid.transform[:6]],
-        "spatial:bbox": [west, south, east, north],
+        "spatial:bbox": list(grid.boundingbox.bbox),
         "spatial:registration": "pixel",
     }
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from citycover.draw.preview import PreviewInput, write_preview
 from citycover.files.atomic import write_atomic
-from citycover.geometry.grid import crs_of, pixel_ground_size
+from citycover.geometry.grid import authority_code, crs_of, pixel_ground_size
 from citycover.geometry.window import Window
 from citycover.plan.fit import MAX_BLOCK_WIDTH
 from citycover.plan.layers import CLASSES, CONFIDENCE, Layer, layers_named
@@ -167,7 +167,7 @@ def _shown(
         counts=counts,
         pixel_area=height * width,
         shape=plan.shape,
-        crs=":".join(crs.to_authority() or (crs.name,)),
+        crs=authority_code(crs) or crs.name,
     )
 
 

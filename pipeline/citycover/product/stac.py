@@ -32,7 +32,7 @@ from citycover.files.atomic import write_atomic
 from citycover.files.identity import sha256_of
 from citycover.geometry.crs import to_degrees
 from citycover.geometry.footprint import bbox_of, footprint
-from citycover.geometry.grid import crs_of
+from citycover.geometry.grid import authority_code, crs_of
 from citycover.product.cog import CogInfo
 from citycover.product.statistics import Statistics
 from citycover.product.tiff import BandInfo
@@ -185,17 +185,14 @@ def _add_projection(item: pystac.Item, grid: GeoBox) -> None:
         return
     projection = ProjectionExtension.ext(item, add_if_missing=True)
     crs = crs_of(grid)
-    authority = crs.to_authority()
-    height, width = (int(n) for n in grid.shape)
-    corners = [grid.transform * corner for corner in ((0, 0), (width, height), (0, height), (width, 0))]
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    code = authority_code(crs)
     projection.apply(
-        code=":".join(authority) if authority else None,
-        wkt2=None if authority else crs.to_wkt(),
-        projjson=None if authority else crs.to_json_dict(),
-        bbox=[min(xs), min(ys), max(xs), max(ys)],
+        code=code,
+        wkt2=None if code else crs.to_wkt(),
+        projjson=None if code else crs.to_json_dict(),
+        bbox=list(grid.boundingbox.bbox),
         centroid=_centroid(grid),
-        shape=[height, width],
+        shape=[int(n) for n in grid.shape],
         transform=[float(value) for value in grid.transform[:6]],
     )
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from citycover.compute.here import compute_here
-from citycover.compute.sink import Computed, read_inputs
+from citycover.compute.sink import Computed
 from citycover.engine.agreement import Seams
 from citycover.engine.seams import verify_seams
 from citycover.job.job import Job
@@ -52,15 +52,14 @@ def run_job(
     with WorkingStore.open(folder.work, job.engine.threads or 2) as store:
         check_whole(store)
         seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
-        inputs = read_inputs(folder.work)
-        inputs.check()
+        done.inputs.check()
         watch.publishing()
         finished = Finished(
             request=request,
             job=job,
             plan=done.plan,
             store=store,
-            inputs=inputs,
+            inputs=done.inputs,
             device=done.device,
             stages=stages,
             begin=begin,

@@ -101,10 +101,7 @@ class WorkFolder:
             MachineError: it is gone, or another run has it.
         """
         if not self.held():
-            raise MachineError(
-                f"{self.work} was removed or taken over by another run meanwhile; nothing was published; "
-                "leave the folder alone and run the same command again, or choose another --out"
-            )
+            raise taken_over(self.work)
 
     @property
     def attempts(self) -> tuple[datetime, ...]:
@@ -134,6 +131,14 @@ class WorkFolder:
         """Remove `work`, once what it was for stands in `out`."""
         self.clear()
         remove(self.work)
+
+
+def taken_over(work: Path) -> MachineError:
+    """What a run says that finds its working folder no longer its own."""
+    return MachineError(
+        f"{work} was removed or taken over by another run meanwhile; nothing was published; leave the folder "
+        "alone and run the same command again, or choose another --out"
+    )
 
 
 def check_work(out: Path) -> None:

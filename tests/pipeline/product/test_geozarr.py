@@ -12,12 +12,15 @@ import rasterio
 import rioxarray  # noqa: F401 - gives .rio
 import xarray as xr
 import zarr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 import citycover
 from citycover.errors import ConfigError
 from citycover.job.request import ProductOptions
 from citycover.plan import fit
+from citycover.product.geozarr import _georeference
 from citycover.run.map import map_scene
 from citycover.synth.write import write_city
 
@@ -95,6 +98,13 @@ def test_all_metadata_is_consolidated_in_the_root(product: Path) -> None:
     assert set(said) == set(files) - {"."}
     assert all(json.loads(files[name].read_text()) == about for name, about in said.items())
     assert zarr.open_consolidated(folder, mode="r")["2/classes"].shards == (1024, 1024)
+
+
+def test_the_box_of_a_turned_grid_holds_all_its_corners() -> None:
+    grid = GeoBox((40, 30), Affine.translation(5e5, 5.8e6) * Affine.rotation(30) * Affine.scale(2, -2), 32633)
+    corners = [grid.transform * corner for corner in ((0, 0), (30, 0), (30, 40), (0, 40))]
+    xs, ys = zip(*corners, strict=True)
+    assert _georeference(grid)["spatial:bbox"] == [min(xs), min(ys), max(xs), max(ys)]
 
 
 def test_open_product_takes_it_and_gives_what_the_cogs_give(product: Path, tmp_path: Path) -> None:

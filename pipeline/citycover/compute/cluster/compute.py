@@ -73,7 +73,7 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
             watch.connected(describe(client))
             settled: Settled = _ask_one(client, settle_job, far, kept_choices(job, folder), terms)
             plan = settled.plan
-            store = open_store(job, folder, plan, settled.kept)
+            store, inputs = open_store(job, folder, plan, settled.kept)
         with store:
             earlier = store.finished()
         watch.started(plan, sum(record.pixels for record in earlier.values()))
@@ -93,7 +93,9 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
         run.compute(set(earlier))
         # Stages are seconds of workers, so the sweep they are compared with is, too.
         stages.add("sweep", (time.perf_counter() - begin) * run.workers)
-        return Computed(plan, settled.device, settled.belief, settled.evidence, run.workers, run.peak_rss)
+        return Computed(
+            plan, settled.device, inputs, settled.belief, settled.evidence, run.workers, run.peak_rss
+        )
 
 
 def forecast_on_cluster(job: Job) -> Forecast:

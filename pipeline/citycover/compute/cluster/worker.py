@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from citycover.compute.choices import Settled
     from citycover.compute.forecast import Forecast
+    from citycover.job.inputs import Inputs
     from citycover.job.job import Job
     from citycover.model.predictor import Predictor
     from citycover.plan.plan import Block
@@ -83,6 +84,8 @@ class _Process:
     """One thread computes, however many the worker has: allocator and torch like it that way."""
     stops: dict[str, threading.Event] = field(default_factory=dict)
     seen: set[Terms] = field(default_factory=set)
+    inputs: tuple[str, Inputs] | None = None
+    """Of a run, by its name."""
     loaded: tuple[object, Predictor] | None = None
 
     def stop_of(self, run: str) -> threading.Event:
@@ -98,6 +101,14 @@ class _Process:
             logger.info("loaded the network in process %d on %s", os.getpid(), socket.gethostname())
         return self.loaded[1]
 
+    def inputs_of(self, work: Work) -> Inputs:
+        """The files that a run reads: parsed once, and what was found touched is looked at once."""
+        if self.inputs is None or self.inputs[0] != work.terms.run:
+            from citycover.compute.sink import read_inputs
+
+            self.inputs = work.terms.run, read_inputs(work.store)
+        return self.inputs[1]
+
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in the inference thread."""
         return self.thread.submit(function, *arguments).result()
@@ -107,7 +118,16 @@ _process = _Process()
 
 
 def why_unfit(terms: Terms) -> str | None:
-    """Why this process cannot take part in a run; None: it can."""
+    """Why this process cannot take part in a run; None: it can, and is not asked again."""
+    if terms in _process.seen:
+        return None
+    why = _obstacle(terms)
+    if why is None:
+        _process.seen.add(terms)
+    return why
+
+
+def _obstacle(terms: Terms) -> str | None:
     here = dict(local_versions())
     for name, wanted in terms.versions:
         if here.get(name) != wanted:
@@ -190,7 +210,7 @@ def compute(work: Work, blocks: Sequence[Block]) -> Report:
 
 
 def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
-    from citycover.compute.sink import StoreSink, read_inputs
+    from citycover.compute.sink import StoreSink
     from citycover.engine.blocks import run_blocks
     from citycover.engine.input import SweepInput
     from citycover.evidence.field import open_field
@@ -215,7 +235,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
             store,
             lambda windows: worker.log_event(run, {"windows": windows}),
             work.terms.held,
-            read_inputs(work.store),
+            _process.inputs_of(work),
         )
         given = SweepInput(
             plan=work.plan,
@@ -233,11 +253,9 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
 
 
 def _check(terms: Terms) -> None:
-    """Raise MachineError where this process cannot take part; looked at once a run."""
-    if terms not in _process.seen:
-        if why := why_unfit(terms):
-            raise MachineError(f"a worker on {socket.gethostname()} cannot take part: {why}")
-        _process.seen.add(terms)
+    """Raise MachineError where this process cannot take part."""
+    if why := why_unfit(terms):
+        raise MachineError(f"a worker on {socket.gethostname()} cannot take part: {why}")
 
 
 def _set_threads(threads: int | None) -> None:
