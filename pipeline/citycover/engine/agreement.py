@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +15,3 @@ class Seams:
     """The same for all other pixels."""
     pixels: int
     """Pixels compared: valid in both."""
-
-    def facts(self) -> dict[str, Any]:
-        """As plain values, for run.json."""
-        return asdict(self)

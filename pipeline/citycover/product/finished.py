@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib.metadata import version
 
 import rasterio
@@ -30,10 +29,9 @@ from citycover.product.record import (
     RunLabels,
     RunModel,
     RunRecord,
-    SeamShares,
     Timing,
 )
-from citycover.read.reader import Hole
+from citycover.store.ledger import BlockRecord
 from citycover.store.store import WorkingStore
 from citycover.version import __version__
 
@@ -48,6 +46,8 @@ class Finished:
     store: WorkingStore
     inputs: Inputs
     """The files that it read, as they were when it began."""
+    blocks: Sequence[BlockRecord]
+    """What the ledger says of each block."""
     device: str
     stages: Stages
     begin: float
@@ -70,28 +70,14 @@ class Finished:
         """What the map rests on, in words."""
         return evidence_words(self.job.labels is not None)
 
-    @cached_property
-    def holes(self) -> tuple[Hole, ...]:
-        """All holes that the ledger knows, each once."""
-        records = self.store.finished().values()
-        return tuple(dict.fromkeys(hole for record in records for hole in record.holes))
-
-    @cached_property
-    def written_windows(self) -> dict[str, int]:
-        """Windows of the whole run, those of earlier processes too."""
-        total = {"run": 0, "skipped": 0}
-        for record in self.store.finished().values():
-            for name in total:
-                total[name] += record.counts.get(name, 0)
-        return total
-
     def record(self, shares: Mapping[str, float]) -> RunRecord:
         """What run.json will say.
 
         Args:
             shares: of the classes in the valid pixels, by name.
         """
-        plan = self.plan
+        plan, blocks = self.plan, self.blocks
+        windows = {name: sum(block.counts.get(name, 0) for block in blocks) for name in ("run", "skipped")}
         return RunRecord(
             given=self._given(),
             timing=self._timing(),
@@ -102,10 +88,10 @@ class Finished:
                 peak_rss_bytes=max(peak_rss(), self.worker_peak_rss),
                 host=socket.gethostname(),
             ),
-            amount=Amount(plan.shape[0] * plan.shape[1], self.written_windows, round(plan.redundancy, 4)),
-            holes=self.holes,
+            amount=Amount(plan.shape[0] * plan.shape[1], windows, round(plan.redundancy, 4)),
+            holes=tuple(dict.fromkeys(hole for block in blocks for hole in block.holes)),
             shares=shares,
-            seams=None if self.seams is None else SeamShares(**self.seams.facts()),
+            seams=self.seams,
             labels=self._labels(),
             warnings=tuple(dict.fromkeys(self.warnings)),
             attempts=max(1, len(self.attempts)),

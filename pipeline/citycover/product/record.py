@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from citycover.classes.legend import Legend
+from citycover.engine.agreement import Seams
 from citycover.errors import ConfigError
 from citycover.evidence.catalogue import Credit
 from citycover.evidence.noise import Belief, LabelNoise, evidence_words
@@ -166,15 +167,6 @@ class RunLabels:
 
 
 @dataclass(frozen=True, slots=True)
-class SeamShares:
-    """How much of the map depends on where its windows lie: see `Seams`."""
-
-    at_seams: float | None
-    interior: float | None
-    pixels: int
-
-
-@dataclass(frozen=True, slots=True)
 class RunRecord:
     """What is known of a run that is finished."""
 
@@ -186,7 +178,7 @@ class RunRecord:
     """What could not be read; nodata in the product."""
     shares: Mapping[str, float]
     """Share of each class in the valid pixels, by name."""
-    seams: SeamShares | None = None
+    seams: Seams | None = None
     """None: not asked for."""
     labels: RunLabels | None = None
     """None: the network mapped alone."""
@@ -272,7 +264,7 @@ class RunRecord:
                 _part(Amount, data),
                 tuple(hole_of(hole) for hole in data["holes"]),
                 {str(name): float(share) for name, share in data["shares"].items()},
-                None if data["seams"] is None else _part(SeamShares, data["seams"]),
+                None if data["seams"] is None else _part(Seams, data["seams"]),
                 _part(RunLabels, data["labels"]) if data.get("labels") else None,
                 tuple(map(str, data.get("warnings", ()))),
                 int(data.get("attempts", 1)),

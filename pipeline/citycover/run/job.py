@@ -22,7 +22,7 @@ from citycover.product.product import Product
 from citycover.product.publish import publish
 from citycover.read.open import open_readers
 from citycover.show.report import write_report
-from citycover.store.store import WorkingStore, check_whole
+from citycover.store.store import WorkingStore, whole_blocks
 from citycover.store.work import WorkFolder
 
 
@@ -50,7 +50,7 @@ def run_job(
         done = compute_here(job, folder, watch, stages)
         release_memory()
     with WorkingStore.open(folder.work, job.engine.threads or 2) as store:
-        check_whole(store)
+        blocks = whole_blocks(store)
         seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
         done.inputs.check()
         watch.publishing()
@@ -60,6 +60,7 @@ def run_job(
             plan=done.plan,
             store=store,
             inputs=done.inputs,
+            blocks=blocks,
             device=done.device,
             stages=stages,
             begin=begin,

@@ -220,20 +220,22 @@ class WorkingStore:
         self.close()
 
 
-def check_whole(store: WorkingStore) -> None:
-    """Raise unless every block is finished, and its shards are those that were written.
+def whole_blocks(store: WorkingStore) -> tuple[BlockRecord, ...]:
+    """What the ledger says of every block: all are finished, and their shards are those that were written.
 
     Raises:
-        MachineError: some are not; they are struck from the ledger.
+        MachineError: some are not; the damaged are struck from the ledger.
     """
     damaged = store.drop_damaged()
     wanted = store.layout.blocks[0] * store.layout.blocks[1]
-    if missing := wanted - len(store.finished()):
+    records = tuple(store.finished().values())
+    if missing := wanted - len(records):
         named = f" ({damaged[0]} among them)" if damaged else ""
         raise MachineError(
             f"{missing} of {wanted} blocks in {store.folder} were damaged or lost on the disk{named}; "
             "nothing was published; look at the disk and run the same command again: they are computed anew"
         )
+    return records
 
 
 def _check_arrays(

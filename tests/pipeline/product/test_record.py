@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import make_legend, make_record
 
+from citycover.engine.agreement import Seams
 from citycover.errors import ConfigError
 from citycover.geometry.window import Window
-from citycover.product.record import FORMAT, RunRecord, SeamShares, read_record
+from citycover.product.record import FORMAT, RunRecord, read_record
 from citycover.read.reader import Hole
 
 RECORD = make_record(make_legend())
@@ -35,7 +36,7 @@ records = st.builds(
     timing=st.builds(replace, st.just(RECORD.timing), wall_s=st.floats(0), started=times, finished=times),
     holes=st.lists(st.builds(Hole, windows, st.text(), st.text()), max_size=3).map(tuple),
     shares=st.dictionaries(st.text(), shares, max_size=3),
-    seams=st.none() | st.builds(SeamShares, shares | st.none(), shares | st.none(), st.integers(0)),
+    seams=st.none() | st.builds(Seams, shares | st.none(), shares | st.none(), st.integers(0)),
     warnings=st.lists(st.text(), max_size=3).map(tuple),
     attempts=st.integers(1, 9),
 )

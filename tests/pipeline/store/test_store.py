@@ -21,7 +21,7 @@ from citycover.errors import MachineError, ProductError
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
 from citycover.store.shard import ArraySpec, Layout, shard_path
-from citycover.store.store import WorkingStore, check_whole
+from citycover.store.store import WorkingStore, whole_blocks
 
 ARRAYS = (ArraySpec("classes", 255), ArraySpec("confidence", 0), ArraySpec("probabilities", 0, channels=3))
 LAYOUT = Layout((100, 150), (64, 96), (16, 32))
@@ -187,7 +187,7 @@ def test_any_bit_that_flips_makes_a_block_unfinished(whole_store: Path, data: st
         assert set(store.finished()) == {(0, 0), (0, 1), (1, 0), (1, 1)} - {index}
         shard.write_bytes(content)
         entry.write_text(said)
-        check_whole(store)
+        whole_blocks(store)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_what_is_lost_or_another_block_is_not_taken_for_finished(whole_store: Pa
         else:
             (whole_store / "ledger" / "0_0.json").unlink()
         with pytest.raises(MachineError, match=r"of 4 blocks .* computed anew"):
-            check_whole(store)
+            whole_blocks(store)
         assert (0, 0) not in store.finished()
 
 
