@@ -3,10 +3,9 @@
     make domains                                                        all cells: hours on two cores
     python tests/benchmarks/domains.py --systems lovecs --seeds 100     one row of a table: minutes
 
-Source and target are two practice cities. LoveCS: labels at 1 m of the first camera; then an image of the
-second camera, with another gain and gamma, more blur, and pixels of 1.25 m. DASPM: labels at 2 m; then
-another city, averaged to 10 m, whose classes of 2 m are wanted. All rows of a system have the same steps.
-Cells that are done are kept.
+What source and target are says `domain_cases.py`. All rows of a system have the same steps. Where a row
+begins with weights, they are those of the source-only row on a practice city that no case has, and stand for
+the public ones that a user would begin with. Cells that are done are kept.
 """
 
 from __future__ import annotations
@@ -15,147 +14,277 @@ import argparse
 import json
 import math
 import os
+import re
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
+import torch
+from domain_cases import CASES, Domains, five_times_coarser, second_camera
+from rasterio.enums import Resampling
+from table import between
+
+from citycover.classes.legend import Legend
+from citycover.evaluate.confusion import Confusion
+from citycover.evaluate.rasters import compare_rasters
+from citycover.job.request import EngineOptions, Imagery, MapRequest
+from citycover.run.map import map_scene
+from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.prepare import TrainingSet, prepare_targets, prepare_training_set
+from citycover_models.training import knowledge
+from citycover_models.training.checkpoint import Checkpoint
+from citycover_models.training.finish import finish
+from citycover_models.training.loop import Run
+from citycover_models.training.processes import join_processes
+from citycover_models.training.recipe import Recipe, parse_recipe, read_recipe
+from citycover_models.training.request import TrainRequest
+from citycover_models.training.start import material_of, train
+from citycover_models.training.trainee import Trainee
+from citycover_models.weights.weights import load_weights
 
 DOCS = Path(__file__).parents[2] / "docs"
 KEPT = DOCS / "domains.jsonl"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-ROWS: dict[str, dict[str, dict[str, Any]]] = {
-    "lovecs": {
-        "source only": {"method": {"name": "source-only"}},
-        "AdaBN": {"method": {"name": "adabn"}},
-        "CSN": {"method": {"name": "csn", "warm_up": 0.5}},
-        "CSN and self-training": {},
-    },
-    "daspm": {
-        "source only": {"mix": False},
-        "without rare-class sampling": {"balance": "uniform"},
-        "as it ships": {},
-    },
-}
-"""Changes of the light recipe, row by row."""
+
 _T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t, 97.5 %, by degrees of freedom."""
-_SIZES = {"lovecs": 512, "daspm": 1280}
-_OTHER = 1000
-"""Added to a seed: the target is another city."""
+
+_THIRD = 5000
+"""Seed of the practice city that weights to begin with come from."""
 
 
-def places(system: str, seed: int, folder: Path, size: int) -> dict[str, Path]:
-    """Image and labels of the source, image and truth of the target."""
-    from citycover.synth.write import write_city
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to train."""
 
-    source, target = folder / f"{seed}-{size}", folder / f"{seed + _OTHER}-{size}"
-    for place, number in ((source, seed), (target, seed + _OTHER)):
-        if not (place / "truth.tif").is_file():
-            write_city(place, size, number, second_sensor=True)
-    if system == "lovecs":
-        return {
-            "image": source / "image.tif",
-            "labels": source / "truth.tif",
-            "target": target / "sensor_b" / "image.tif",
-            "truth": target / "truth.tif",
-        }
-    return {
-        "image": averaged(source / "image.tif", source / "image_2m.tif", 2),
-        "labels": sampled(source / "truth.tif", source / "truth_2m.tif", 2),
-        "target": averaged(target / "image.tif", target / "image_10m.tif", 10),
-        "truth": sampled(target / "truth.tif", target / "truth_2m.tif", 2),
-    }
+    name: str
+    over: str | None = None
+    """The row that its gain is counted over."""
+    method: dict[str, Any] = field(default_factory=dict)
+    """Settings of the method that differ from the recipe's; a `name` clears the others."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Other settings that differ."""
+    like: str | None = None
+    """The row whose weights it has, so that it need not train: what differs is which statistics map."""
+    coarse: bool = False
+    """Learn and map in the target's pixels, and enlarge the map: nearest, and bicubic probabilities."""
 
 
-def averaged(image: Path, out: Path, factor: int) -> Path:
-    """The image in pixels so many times as large."""
-    with rasterio.open(image) as file:
-        pixels, profile, names = file.read(), dict(file.profile), file.descriptions
-    bands, height, width = pixels.shape
-    cells = pixels.reshape(bands, height // factor, factor, width // factor, factor)
-    return _write(out, cells.mean((2, 4)).round().astype(np.uint8), profile, factor, names)
+_X1 = {"network": "daformer-b0", "chip": 64}
+
+ROWS: dict[str, tuple[Row, ...]] = {
+    "lovecs": (
+        Row("source only", method={"name": "source-only"}, like="CSN"),
+        Row("AdaBN", "source only", {"name": "adabn"}, like="CSN"),
+        Row("CSN", "AdaBN", {"name": "csn", "warm_up": 0.5}),
+        Row("CSN and self-training", "CSN"),
+    ),
+    "daspm": (
+        Row("x1, source only", method={"target": "unseen"}, recipe=_X1, coarse=True),
+        Row("x1, adapted", recipe=_X1, coarse=True),
+        Row("x5, source only", method={"target": "unseen"}),
+        Row("x5, adapted", "x5, source only"),
+        Row("without rare-class sampling", "x5, adapted", recipe={"balance": "uniform"}),
+        Row("without ClassMix", "x5, adapted", {"target": "plain"}),
+        Row("without feature distance", "x5, adapted", {"feature_weight": 0.0}),
+    ),
+}
+
+SMALL: dict[str, dict[str, Any]] = {
+    "lovecs": {"chip": 64, "validation": 0.0},
+    "daspm": {"batch": 1, "validation": 0.0},
+}
+"""Changes of the light recipes, so that a cell takes minutes on a part of a core."""
+
+_HELD = {"daspm": {"feature_weight": 0.005}}
+"""Settings of a method that begins with weights."""
 
 
-def sampled(classes: Path, out: Path, factor: int) -> Path:
-    """Classes at the middles of pixels so many times as large."""
-    with rasterio.open(classes) as file:
-        pixels, profile = file.read(), dict(file.profile)
-    return _write(out, pixels[:, factor // 2 :: factor, factor // 2 :: factor], profile, factor, None)
+def recipe_of(system: str, row: Row, steps: int) -> Recipe:
+    """The light recipe with the changes of a row, in one epoch of so many steps."""
+    light = read_recipe(f"{system}-light").model_dump(mode="json")
+    fields = light | SMALL[system] | row.recipe
+    method = row.method if "name" in row.method else light["method"] | _HELD.get(system, {}) | row.method
+    chips = steps * fields["batch"]
+    return parse_recipe(fields | {"method": method, "epochs": 1, "chips_per_epoch": chips})
 
 
-def _write(out: Path, pixels: Any, profile: dict[str, Any], factor: int, names: Any) -> Path:
-    transform = profile["transform"] * Affine.scale(factor)
-    given = profile | {"height": pixels.shape[1], "width": pixels.shape[2], "transform": transform}
-    with rasterio.open(out, "w", **given) as file:
-        file.write(pixels)
-        if names:
-            file.descriptions = names
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One row on one place."""
+
+    system: str
+    case: str
+    row: Row
+    seed: int
+    steps: int
+
+    def weights_of(self, row: str, work: Path) -> Path:
+        """Where the weights of a row of the same place and steps are kept."""
+        return work / f"{self.system}-{self.case}-{row}-{self.seed}-{self.steps}.safetensors"
+
+
+def run(cell: Cell, place: Domains, work: Path, begin: Path | None = None) -> list[dict[str, Any]]:
+    """Train, map, compare: a row of the table, or one for either way to enlarge."""
+    torch.set_num_threads(1)
+    row, system = cell.row, cell.system
+    began = time.process_time()
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        out = Path(folder)
+        labels = _in_pixels_of(place.labels, place.target, out) if row.coarse else place.labels
+        image = _in_pixels_of(place.image, place.target, out) if row.coarse else place.image
+        given = domains_of(image, labels, place)
+        request = TrainRequest(
+            given, recipe_of(system, row, cell.steps), out / "run",
+            seed=cell.seed, workers=0, measure=False, device="cpu", weights=begin,
+        )  # fmt: skip
+        if row.like:
+            finish_with(cell.weights_of(row.like, work), request)
+        else:
+            train(request)
+            if any(other.like == row.name for other in ROWS[system]):
+                shutil.copy(out / "run" / "weights.safetensors", cell.weights_of(row.name, work))
+        seconds = round(time.process_time() - began, 1)
+        engine = EngineOptions(threads=1, device="cpu", precision="fp32")
+        layers = ("probabilities",) if row.coarse else ()
+        imagery = Imagery((str(place.target),))
+        map_scene(
+            MapRequest(imagery, out / "map", str(out / "run" / "model.pt"), engine=engine, layers=layers)
+        )
+        found = _scored(out / "map", place.truth, given.legend, coarse=row.coarse)
+    same = {"system": system, "case": cell.case, "seed": cell.seed, "steps": cell.steps, "cpu_s": seconds}
+    return [
+        same | {"row": row.name + how, "miou": round(c.miou, 4), "accuracy": round(c.overall_accuracy, 4)}
+        for how, c in found.items()
+    ]
+
+
+def finish_with(weights: Path, request: TrainRequest) -> None:
+    """End a training as if its steps had led to these weights."""
+    request.out.mkdir()
+    steps = request.recipe.chips_per_epoch // request.recipe.batch
+    with join_processes("cpu") as processes:
+        material = material_of(request)
+        trainee = Trainee(material.network(), request.recipe, None, processes)
+        load_weights(trainee.network, weights)
+        finish(Run(request, material, trainee, Checkpoint("", step=steps), processes))
+
+
+def domains_of(image: Path, labels: Path, place: Domains) -> TrainingSet:
+    """Red, green and blue of both: what all cases have."""
+    source = [ImageAndLabels(str(image), (str(labels),))]
+    known = prepare_training_set(source, [place.legend], None, bands=_RGB)
+    return prepare_targets(known, [ImageAndLabels(str(place.target), ())], bands=_RGB)
+
+
+_RGB = ("red", "green", "blue")
+
+
+def _scored(product: Path, truth: Path, legend: Legend, *, coarse: bool) -> dict[str, Confusion]:
+    plain = compare_rasters(product / "landcover.tif", truth, legend)
+    if not coarse:
+        return {"": plain}
+    smooth = enlarged(product / "probabilities.tif", truth, product / "bicubic.tif", legend)
+    return {", nearest": plain, ", bicubic": compare_rasters(smooth, truth, legend)}
+
+
+def enlarged(probabilities: Path, like: Path, out: Path, legend: Legend) -> Path:
+    """The best classes of probabilities that were brought to the grid of a raster, bicubic."""
+    with rasterio.open(like) as grid, rasterio.open(probabilities) as file:
+        profile = dict(grid.profile, nodata=legend.nodata, dtype="uint8", count=1)
+        values = file.read(
+            out_shape=(file.count, grid.height, grid.width), resampling=Resampling.cubic, out_dtype="float32"
+        )
+    with rasterio.open(out, "w", **profile) as sink:
+        sink.write(np.array(legend.ids, np.uint8)[values.argmax(0)], 1)
     return out
 
 
-def run(system: str, row: str, seed: int, steps: int, work: Path, size: int) -> dict[str, Any]:
-    """Train, map, compare."""
-    import torch
+def _in_pixels_of(raster: Path, like: Path, folder: Path) -> Path:
+    """An image averaged, or classes by majority, in pixels as large as another's."""
+    with rasterio.open(raster) as file, rasterio.open(like) as other:
+        factor = round(other.transform.a / file.transform.a)
+        classes = file.count == 1
+        shape = (file.count, file.height // factor, file.width // factor)
+        how = Resampling.mode if classes else Resampling.average
+        profile = dict(file.profile, height=shape[1], width=shape[2])
+        profile["transform"] = file.transform * file.transform.scale(factor)
+        values, names = file.read(out_shape=shape, resampling=how), file.descriptions
+    out = folder / f"coarse-{raster.name}"
+    with rasterio.open(out, "w", **profile) as sink:
+        sink.write(values)
+        sink.descriptions = names
+    return out
 
-    from citycover.evaluate.rasters import compare_rasters
-    from citycover.job.request import EngineOptions, Imagery, MapRequest
-    from citycover.run.map import map_scene
-    from citycover_models.data.pairs import ImageAndLabels
-    from citycover_models.data.prepare import prepare_targets, prepare_training_set
-    from citycover_models.training.recipe import parse_recipe, read_recipe
-    from citycover_models.training.request import TrainRequest
-    from citycover_models.training.start import train
 
-    torch.set_num_threads(1)
-    place = places(system, seed, work, size)
-    source = ImageAndLabels(str(place["image"]), (str(place["labels"]),))
-    known = prepare_training_set([source], ["city"], None)
-    given = prepare_targets(known, [ImageAndLabels(str(place["target"]), ())])
-    recipe = read_recipe(f"{system}-light")
-    fields = recipe.model_dump(mode="json") | {"epochs": 1, "chips_per_epoch": steps * recipe.batch}
-    for name, value in ROWS[system][row].items():
-        (fields["method"] if name == "mix" else fields)[name] = value
-    began = time.perf_counter()
+def beginning(system: str, work: Path, steps: int) -> Path:
+    """Weights that stand for public ones: source only, on a practice city of its own."""
+    path = work / f"beginning-{system}-{steps}.safetensors"
+    if path.is_file():
+        return path
+    make = second_camera if system == "lovecs" else five_times_coarser
+    place, row = make(work, None, _THIRD), Row("", method={"target": "unseen", "feature_weight": 0.0})
+    given = domains_of(place.image, place.labels, place)
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        out = Path(folder)
-        request = TrainRequest(
-            given, parse_recipe(fields), out / "run", seed=seed, workers=0, measure=False, device="cpu"
-        )
-        trained = train(request)
-        seconds = time.perf_counter() - began
-        engine = EngineOptions(threads=1, device="cpu", precision="fp32")
-        imagery = Imagery((str(place["target"]),))
-        map_scene(MapRequest(imagery, out / "product", str(trained.model), engine=engine))
-        found = compare_rasters(out / "product" / "landcover.tif", place["truth"], known.legend)
-    return {
-        "system": system, "row": row, "seed": seed, "steps": steps, "size": size,
-        "miou": found.miou, "accuracy": found.overall_accuracy, "seconds": round(seconds, 1),
-    }  # fmt: skip
+        out = Path(folder) / "run"
+        train(TrainRequest(given, recipe_of(system, row, steps), out, workers=0, measure=False, device="cpu"))
+        (out / "weights.safetensors").rename(path)
+    return path
 
 
-def table(system: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown of one system: mean, 95 % interval over seeds, and the step from the row before."""
-    lines = ["| | seeds | steps | mIoU, % | gain on the row before |", "|---|---|---|---|---|"]
-    before: dict[int, float] = {}
-    for row in ROWS[system]:
-        found = {r["seed"]: r for r in rows if r["system"] == system and r["row"] == row}
-        if not found:
-            continue
-        own = {seed: 100 * r["miou"] for seed, r in found.items()}
-        gains = [own[seed] - before[seed] for seed in own if seed in before]
-        seeds = ", ".join(str(seed) for seed in sorted(own))
-        steps = ", ".join(sorted({str(r["steps"]) for r in found.values()}))
-        lines.append(
-            f"| {row} | {seeds} | {steps} | {_text(list(own.values()))} | {_text(gains, sign=True)} |"
-        )
-        before = own
+def table(system: str, case: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown of one case: mean, 95 % interval over seeds, and the gain over the row that it names."""
+    found = _by_row(r for r in rows if (r["system"], r["case"]) == (system, case))
+    if not found:
+        return ""
+    if system == "daspm":
+        found = _with_best(found)
+    lines = ["| | seeds | steps | mIoU, % | gain | over |", "|---|---|---|---|---|---|"]
+    over = {row.name: row.over for row in ROWS[system]} | {"x5, source only": _BEST}
+    for name, own in found.items():
+        other = over.get(name)
+        base = found.get(other, {}) if other else {}
+        gains = [100 * (own[s]["miou"] - base[s]["miou"]) for s in own if s in base]
+        steps = ", ".join(sorted({str(r["steps"]) for r in own.values()}))
+        values = [100 * r["miou"] for r in own.values()]
+        compared = other if gains else ""
+        shown = (name, _seeds(own), steps, _text(values), _text(gains, sign=True), compared)
+        lines.append("| " + " | ".join(str(cell or "") for cell in shown) + " |")
     return "\n".join(lines)
+
+
+_BEST = "the best x1 of each seed, enlarged"
+
+
+def _by_row(rows: Iterable[dict[str, Any]]) -> dict[str, dict[int, dict[str, Any]]]:
+    """Row -> seed -> cell, rows in the order of the table."""
+    order = {row.name: number for own in ROWS.values() for number, row in enumerate(own)}
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for r in sorted(rows, key=lambda r: order[_ENLARGED.sub("", r["row"])]):
+        found.setdefault(r["row"], {})[r["seed"]] = r
+    return found
+
+
+def _with_best(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[int, dict[str, Any]]]:
+    """With the best enlarged map of each seed, chosen by the truth: the strongest that x5 must beat."""
+    coarse = {name: own for name, own in found.items() if name.startswith("x1")}
+    seeds = {seed for own in coarse.values() for seed in own}
+    best = {
+        seed: max((own[seed] for own in coarse.values() if seed in own), key=lambda r: r["miou"])
+        for seed in sorted(seeds)
+    }
+    return coarse | {_BEST: best} | {name: own for name, own in found.items() if name not in coarse}
+
+
+def _seeds(own: dict[int, Any]) -> str:
+    return ", ".join(str(seed) for seed in sorted(own))
 
 
 def _text(values: list[float], *, sign: bool = False) -> str:
@@ -170,23 +299,24 @@ def _text(values: list[float], *, sign: bool = False) -> str:
 
 
 def write_docs(rows: Sequence[dict[str, Any]]) -> None:
-    """Put each table between the marks of its page."""
-    for system in ROWS:
+    """Put the tables between the marks of each page."""
+    for system, cases in CASES.items():
         page = DOCS / "methods" / f"{system}.md"
-        text = page.read_text(encoding="utf-8")
-        if any(r["system"] == system for r in rows):
-            head, tail = text.split(BEGIN)[0], text.split(END)[1]
-            page.write_text(f"{head}{BEGIN}\n\n{table(system, rows)}\n\n{END}{tail}", encoding="utf-8")
+        made = [f"Case `{case}`:\n\n{text}" for case in cases if (text := table(system, case, rows))]
+        if made:
+            text = between(page.read_text(encoding="utf-8"), BEGIN, END, "\n\n".join(made))
+            page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
     """Run the cells that are not done yet, then write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--systems", nargs="*", default=list(ROWS))
+    parser.add_argument("--cases", nargs="*", help="without it, all; real ones where CITYCOVER_DATA is set")
     parser.add_argument("--rows", nargs="*", help="names of rows; without it, all")
     parser.add_argument("--seeds", nargs="*", type=int, default=[100, 101, 102, 103, 104])
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--size", type=int, help="side of a city in metres")
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--begin", type=int, default=0, help="steps of the weights to begin with; 0: none")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "citycover-domains")
     parser.add_argument("--kept", type=Path, default=KEPT)
     parser.add_argument("--no-doc", action="store_true")
@@ -194,19 +324,40 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     given.work.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in given.kept.read_text().splitlines()] if given.kept.is_file() else []
-    done = {(r["system"], r["row"], r["seed"], r["steps"]) for r in rows}
-    for seed in given.seeds:  # outermost, so that half a table has every row
-        for system in given.systems:
-            for row in given.rows or ROWS[system]:
-                if (system, row, seed, given.steps) in done:
-                    continue
-                size = given.size or _SIZES[system]
-                rows.append(run(system, row, seed, given.steps, given.work, size))
-                with given.kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(rows[-1], flush=True)
+    _measure(given, rows)
     if not given.no_doc:
         write_docs(rows)
+
+
+def _measure(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    knowledge._CHIPS = 8  # the maps here take no labels: what they would be weighed by need not be exact
+    data = Path(text) if (text := os.environ.get("CITYCOVER_DATA")) else None
+    for cell in _missing(given, rows, real=data is not None):
+        place = CASES[cell.system][cell.case](given.work, data, cell.seed)
+        begin = beginning(cell.system, given.work, given.begin) if given.begin else None
+        for found in run(cell, place, given.work, begin):
+            rows.append(found | {"begin": given.begin})
+            with given.kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(rows[-1], flush=True)
+
+
+def _missing(given: argparse.Namespace, rows: list[dict[str, Any]], *, real: bool) -> list[Cell]:
+    """Cells that are asked for and not done; rows that others are like come first."""
+    done = {(r["system"], r["case"], _ENLARGED.sub("", r["row"]), r["seed"], r["steps"]) for r in rows}
+    return [
+        Cell(system, case, row, seed, given.steps)
+        for seed in given.seeds  # outermost, so that half a table has every row
+        for system in given.systems
+        for case in given.cases or CASES[system]
+        if case in CASES[system] and (case == "practice" or real)
+        for row in sorted(ROWS[system], key=lambda row: row.like is not None)
+        if (not given.rows or row.name in given.rows)
+        and (system, case, row.name, seed, given.steps) not in done
+    ]
+
+
+_ENLARGED = re.compile(", (nearest|bicubic)$")
 
 
 if __name__ == "__main__":

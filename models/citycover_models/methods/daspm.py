@@ -72,8 +72,9 @@ class DAFormerAdaptation(BaseMethod):
     matches: ClassVar[bool] = True
 
     name: Literal["daformer"] = "daformer"
-    mix: bool = True
-    """Learn from mixtures; False: from the source alone, the baseline."""
+    target: Literal["mixed", "plain", "unseen"] = "mixed"
+    """How chips of the target are learned from: source laid over them, as they are, or not at all, which is
+    the baseline."""
     alpha: float = Field(default=0.999, ge=0, lt=1)
     """Largest decay of the teacher."""
     threshold: float = Field(default=0.968, ge=0, le=1)
@@ -148,12 +149,14 @@ class DAFormerAdaptation(BaseMethod):
         loss = _mean_entropy(network.decode(maps), batch.labels, None, batch.class_weights)
         if company.reference is not None:
             loss = loss + self.feature_weight * self._distance(company.reference, images, maps, batch)
-        if not self.mix:
+        if self.target == "unseen":
             return loss
         target = network.to_fine_grid(batch.target.images.float())
         valid = _finer(batch.target.labels != IGNORE, network.upscale)
         pseudo, weight = self._teach(company.teacher, target, valid)
         mask = class_mix_mask(batch.labels)
+        if self.target == "plain":
+            mask = torch.zeros_like(mask)
         mixed = torch.where(mask[:, None], images, target)
         labels = torch.where(mask, batch.labels, pseudo)
         weights = torch.where(mask, torch.ones_like(weight), weight)

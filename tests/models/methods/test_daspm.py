@@ -140,12 +140,12 @@ def test_the_loss_is_source_plus_mixture_by_the_confidence_of_the_teacher(
     unsure = LabelledBatch(source, labels, None, LabelledBatch(target * 0, batch.target.labels))
     alone = float(method(network, unsure, Moment(0, 10, 0), company).detach())
     assert min(abs(alone - half), abs(alone - 2 * half)) < 1e-5, "q = 0: the target teaches nothing"
-    plain = DAFormerAdaptation(mix=False)
+    plain = DAFormerAdaptation(target="unseen")
     assert float(plain(network, batch, Moment(0, 10, 0), company).detach()) == pytest.approx(half)
 
 
 def test_features_are_held_near_the_weights_that_a_training_began_with() -> None:
-    method = DAFormerAdaptation(mix=False, feature_weight=0.5)
+    method = DAFormerAdaptation(target="unseen", feature_weight=0.5)
     network = Fine(1)
     assert method.company(network, pretrained=False).reference is None
     company = method.company(network, pretrained=True)

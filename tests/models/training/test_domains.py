@@ -184,6 +184,17 @@ def test_the_baselines_train_in_the_same_loop(city: Path, other: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("unwritten")
+def test_chips_of_the_target_without_labels_move_no_weight(city: Path, other: Path, tmp_path: Path) -> None:
+    for method in ({"name": "source-only"}, {"name": "csn", "warm_up": 0.0, "scales": [1.0]}):
+        given = LOVECS | {"method": method, "epochs": 1}
+        train(request(city, other, tmp_path / method["name"], given))
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("source-only", "csn"))
+    for name in one:
+        same = torch.equal(one[name], two[name])
+        assert same == (".norms.1.running" not in name or name.endswith("tracked")), name
+
+
+@pytest.mark.usefixtures("unwritten")
 def test_a_sensor_that_was_never_seen_maps_by_the_statistics_of_the_other(city: Path, tmp_path: Path) -> None:
     recipe = LOVECS | {"method": {"name": "ce"}, "epochs": 1}
     source = ImageAndLabels(str(city / "image.tif"), (str(city / "truth.tif"),))
