@@ -24,8 +24,8 @@ def run(
         str,
         typer.Option(
             "--from",
-            help="torchvision-resnet, efficientnet, segformer, daformer, deit, vit-npz, lovecs, paraformer "
-            "or vcnet.",
+            help="torchvision-resnet, efficientnet, segformer, daformer, deit, vit-npz, lovecs, paraformer, "
+            "vcnet or band-fusion.",
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="Network of `citycover models list` that will load them.")],

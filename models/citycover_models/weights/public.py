@@ -4,9 +4,9 @@ Encoders here are named as their public weights are, so importing is three steps
 otherwise, find where in the network the encoder sits, and fit what may differ in shape: another number of
 bands, another grid of positions. What fits nowhere is skipped, with the reason.
 
-Of Paraformer's and VCNet's checkpoints the names are not on the public record that this was written from, and
-no such file was seen: their tensors go by name where names agree, else by shape and order (`matching.py`), or
-not at all. What went by order is reported name by name. A file of renames (`--map`) is the certain way.
+Checkpoints of LoveCS, Paraformer and VCNet name the same modules otherwise; the tables are data, in
+`configs/checkpoints`. What no name places goes by shape and order (`matching.py`) where a source allows it,
+or not at all, and is reported name by name. A file of renames (`--map`) comes before all of that.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
+from citycover.files.configs import config_path
 from citycover.files.toml import read_toml
 from citycover_models.blocks.vit import resize_positions
 from citycover_models.weights.matching import match_by_order
@@ -42,7 +43,9 @@ class Source:
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     """From its names to those of the network's part."""
     by_order: bool = False
-    """Its names are not known: what no name places goes by shape and order."""
+    """What no name places goes by shape and order."""
+    table: str | None = None
+    """Stem of the renames in `configs/checkpoints` that its names go through first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,9 @@ def import_weights(
     if source not in SOURCES:
         raise ModelError(f"there is no source {source!r}; there are: {', '.join(SOURCES)}")
     kind = SOURCES[source]
+    known = read_renames(config_path("checkpoints", f"{kind.table}.toml")) if kind.table else {}
     try:
-        given = kind.rename(_renamed(_without_wrapper(_read(file)), renames or {}))
+        given = kind.rename(_renamed(_renamed(_without_wrapper(_read(file)), renames or {}), known))
     except KeyError as error:
         raise ModelError(f"weights {file} lack {error}; needed is {kind.what}, whole") from None
     wanted = network.state_dict()
@@ -328,8 +332,10 @@ SOURCES: dict[str, Source] = {
     "daformer": Source("DAFormer or DASPM checkpoint, encoder and head", ""),
     "deit": Source("ImageNet weights of a DeiT or timm's ViT", "blocks.0.attn.qkv.weight"),
     "vit-npz": Source("original release of ViT, .npz", "blocks.0.attn.qkv.weight", _from_vit_npz),
-    "lovecs": Source("LoveCS checkpoint: its encoder, with the statistics of both sensors", "", _from_lovecs),
-    "paraformer": Source("Paraformer checkpoint", "", _with_qkv, by_order=True),
-    "vcnet": Source("VCNet checkpoint", "", _with_qkv, by_order=True),
+    "lovecs": Source(
+        "LoveCS checkpoint with the statistics of both sensors", "", _from_lovecs, table="lovecs"
+    ),
+    "paraformer": Source("Paraformer checkpoint", "", _with_qkv, by_order=True, table="paraformer"),
+    "vcnet": Source("VCNet checkpoint", "", _with_qkv, by_order=True, table="vcnet"),
     "band-fusion": Source("checkpoint of the band fusions", "", _from_band_fusion, by_order=True),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
+from citycover.files.configs import config_path
 from citycover_models.blocks.band_encoders import Backbone, Mode
 from citycover_models.blocks.domain_norm import SOURCE, TARGET
 from citycover_models.blocks.resnet import ResNet
@@ -154,6 +156,79 @@ def test_what_fits_nowhere_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", x=np.array([object()], dtype=object))
     with pytest.raises(ModelError, match="unpickling"):
         import_weights("vit-npz", tmp_path / "evil.npz", network, tmp_path / "w.safetensors")
+
+
+# -- checkpoints whose modules are called otherwise --
+
+
+def by_their_names(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """A state dict as the public code names it: the table of renames, read from right to left."""
+    table = read_renames(config_path("checkpoints", f"{source}.toml"))
+    for pattern, replacement in reversed(table.items()):
+        groups = re.findall(r"\([^)]*\)", pattern)
+        plain = re.sub(r"\\(?=[.])", "", pattern.strip("^$"))
+        for number, group in enumerate(groups, 1):
+            plain = plain.replace(group, f"\\{number}", 1)
+        back = re.escape(replacement)
+        for number, group in enumerate(groups, 1):
+            back = back.replace(rf"\\{number}", group)
+        end = "$" if pattern.endswith("$") else ""
+        state = {re.sub(f"^{back}{end}", plain, name): tensor for name, tensor in state.items()}
+    return state
+
+
+def apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`qkv` as three layers, as one of the public codes has it."""
+    new: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        parts = ("query", "key", "value")
+        split = zip(parts, tensor.chunk(3), strict=True) if ".qkv." in name else ((None, tensor),)
+        new |= {name.replace("qkv", part) if part else name: t for part, t in split}
+    return new
+
+
+def two_sensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Statistics of two sensors, and their common scale and shift, as LoveCS names them."""
+    new: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        found = re.fullmatch(r"(.*)\.norms\.(\d)\.(.*)", name)
+        if found is None:
+            new[name] = tensor
+        elif "tracked" not in name and (found[2] == "0" or "running" in name):
+            new[f"{found[1]}.{found[3]}_{('source', 'target')[int(found[2])]}"] = tensor
+    return new
+
+
+@pytest.mark.parametrize("source", ["lovecs", "paraformer", "vcnet"])
+def test_published_names_place_every_tensor(tmp_path: Path, source: str) -> None:
+    def build() -> nn.Module:
+        if source == "lovecs":
+            return SemanticFPN("resnet18", 4)
+        if source == "paraformer":
+            return Paraformer(4, widths=PARAFORMER_TINY)
+        return VCNet(4, widths=VCNET_TINY, faithful=True)
+
+    public, ours = shaken(build(), 1), shaken(build(), 2)
+    for module in public.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+    state = {k: v for k, v in public.state_dict().items() if not k.startswith("normalise.")}
+    said = {"lovecs": two_sensors, "paraformer": apart, "vcnet": dict}[source](state)
+    theirs = by_their_names(said, source)
+    assert len(theirs) == len(said) and sum(name in said for name in theirs) < len(said) / 2
+    shuffled = dict(sorted(theirs.items(), key=lambda item: item[0][::-1]))  # order is of no use
+    torch.save(shuffled, tmp_path / "public.pth")
+    report = import_weights(source, tmp_path / "public.pth", ours, tmp_path / "w.safetensors")
+    assert not report.skipped and not report.fitted
+    load_weights(ours, tmp_path / "w.safetensors")
+    for domain in (SOURCE, TARGET) if source == "lovecs" else (None,):
+        bands = 3 if source == "lovecs" else 4
+        x = torch.randint(0, 255, (1, bands, 64, 64), dtype=torch.uint8)
+        for network in (ours, public):
+            if domain is not None:
+                network.look_as(domain)
+        with torch.inference_mode():
+            assert torch.equal(ours(x), public(x))
 
 
 # -- checkpoints whose names are not known --
