@@ -1,7 +1,8 @@
 """What adaptation to another sensor gains: docs/domains.jsonl, and the tables of docs/methods.
 
-    make domains                                                        all cells: hours on two cores
-    python tests/benchmarks/domains.py --systems lovecs --seeds 100     one row of a table: minutes
+    make domains                                                        small networks: all cells
+    python tests/benchmarks/domains.py --systems lovecs --seeds 100     some of them: minutes
+    python tests/benchmarks/domains.py --networks light                 the light recipes' own: many hours
 
 What source and target are says `domain_cases.py`. All rows of a system have the same steps. Where a row
 begins with weights, they are those of the source-only row on a practice city that no case has, and stand for
@@ -11,6 +12,7 @@ the public ones that a user would begin with. Cells that are done are kept.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -29,6 +31,7 @@ import rasterio
 import torch
 from domain_cases import CASES, Domains, five_times_coarser, second_camera
 from rasterio.enums import Resampling
+from small_networks import register
 from table import between
 
 from citycover.classes.legend import Legend
@@ -78,6 +81,7 @@ class Row:
 
 
 _X1 = {"network": "daformer-b0", "chip": 64}
+"""Of a map in the target's pixels; three and a half times the ground of a chip of x5."""
 
 ROWS: dict[str, tuple[Row, ...]] = {
     "lovecs": (
@@ -97,7 +101,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
     ),
 }
 
-SMALL: dict[str, dict[str, Any]] = {
+CHANGES: dict[str, dict[str, Any]] = {
     "lovecs": {"chip": 64, "validation": 0.0},
     "daspm": {"batch": 1, "validation": 0.0},
 }
@@ -107,10 +111,11 @@ _HELD = {"daspm": {"feature_weight": 0.005}}
 """Settings of a method that begins with weights."""
 
 
-def recipe_of(system: str, row: Row, steps: int) -> Recipe:
+def recipe_of(system: str, row: Row, steps: int, ending: str = "") -> Recipe:
     """The light recipe with the changes of a row, in one epoch of so many steps."""
     light = read_recipe(f"{system}-light").model_dump(mode="json")
-    fields = light | SMALL[system] | row.recipe
+    fields = light | CHANGES[system] | row.recipe
+    fields["network"] += ending
     method = row.method if "name" in row.method else light["method"] | _HELD.get(system, {}) | row.method
     chips = steps * fields["batch"]
     return parse_recipe(fields | {"method": method, "epochs": 1, "chips_per_epoch": chips})
@@ -125,10 +130,12 @@ class Cell:
     row: Row
     seed: int
     steps: int
+    ending: str = ""
+    """Of the network's name: `-small`."""
 
     def weights_of(self, row: str, work: Path) -> Path:
         """Where the weights of a row of the same place and steps are kept."""
-        return work / f"{self.system}-{self.case}-{row}-{self.seed}-{self.steps}.safetensors"
+        return work / f"{self.system}{self.ending}-{self.case}-{row}-{self.seed}-{self.steps}.safetensors"
 
 
 def run(cell: Cell, place: Domains, work: Path, begin: Path | None = None) -> list[dict[str, Any]]:
@@ -142,7 +149,7 @@ def run(cell: Cell, place: Domains, work: Path, begin: Path | None = None) -> li
         image = _in_pixels_of(place.image, place.target, out) if row.coarse else place.image
         given = domains_of(image, labels, place)
         request = TrainRequest(
-            given, recipe_of(system, row, cell.steps), out / "run",
+            given, recipe_of(system, row, cell.steps, cell.ending), out / "run",
             seed=cell.seed, workers=0, measure=False, device="cpu", weights=begin,
         )  # fmt: skip
         if row.like:
@@ -159,7 +166,14 @@ def run(cell: Cell, place: Domains, work: Path, begin: Path | None = None) -> li
             MapRequest(imagery, out / "map", str(out / "run" / "model.pt"), engine=engine, layers=layers)
         )
         found = _scored(out / "map", place.truth, given.legend, coarse=row.coarse)
-    same = {"system": system, "case": cell.case, "seed": cell.seed, "steps": cell.steps, "cpu_s": seconds}
+    same = {
+        "system": system,
+        "network": request.recipe.network,
+        "case": cell.case,
+        "seed": cell.seed,
+        "steps": cell.steps,
+        "cpu_s": seconds,
+    }
     return [
         same | {"row": row.name + how, "miou": round(c.miou, 4), "accuracy": round(c.overall_accuracy, 4)}
         for how, c in found.items()
@@ -224,9 +238,9 @@ def _in_pixels_of(raster: Path, like: Path, folder: Path) -> Path:
     return out
 
 
-def beginning(system: str, work: Path, steps: int) -> Path:
+def beginning(system: str, work: Path, steps: int, ending: str) -> Path:
     """Weights that stand for public ones: source only, on a practice city of its own."""
-    path = work / f"beginning-{system}-{steps}.safetensors"
+    path = work / f"beginning-{system}{ending}-{steps}.safetensors"
     if path.is_file():
         return path
     make = second_camera if system == "lovecs" else five_times_coarser
@@ -234,7 +248,11 @@ def beginning(system: str, work: Path, steps: int) -> Path:
     given = domains_of(place.image, place.labels, place)
     with tempfile.TemporaryDirectory(dir=work) as folder:
         out = Path(folder) / "run"
-        train(TrainRequest(given, recipe_of(system, row, steps), out, workers=0, measure=False, device="cpu"))
+        train(
+            TrainRequest(
+                given, recipe_of(system, row, steps, ending), out, workers=0, measure=False, device="cpu"
+            )
+        )
         (out / "weights.safetensors").rename(path)
     return path
 
@@ -301,9 +319,13 @@ def _text(values: list[float], *, sign: bool = False) -> str:
 def write_docs(rows: Sequence[dict[str, Any]]) -> None:
     """Put the tables between the marks of each page."""
     for system, cases in CASES.items():
-        page = DOCS / "methods" / f"{system}.md"
-        made = [f"Case `{case}`:\n\n{text}" for case in cases if (text := table(system, case, rows))]
+        made = []
+        for small, case in itertools.product((True, False), cases):
+            own = [r for r in rows if r["network"].endswith("-small") == small]
+            if text := table(system, case, own):
+                made.append(f"`{case}`, {'small networks' if small else 'the light recipe'}:\n\n{text}")
         if made:
+            page = DOCS / "methods" / f"{system}.md"
             text = between(page.read_text(encoding="utf-8"), BEGIN, END, "\n\n".join(made))
             page.write_text(text, encoding="utf-8")
 
@@ -313,15 +335,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--systems", nargs="*", default=list(ROWS))
     parser.add_argument("--cases", nargs="*", help="without it, all; real ones where CITYCOVER_DATA is set")
+    parser.add_argument("--networks", choices=("small", "light"), default="small")
     parser.add_argument("--rows", nargs="*", help="names of rows; without it, all")
     parser.add_argument("--seeds", nargs="*", type=int, default=[100, 101, 102, 103, 104])
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--begin", type=int, default=0, help="steps of the weights to begin with; 0: none")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "citycover-domains")
     parser.add_argument("--kept", type=Path, default=KEPT)
     parser.add_argument("--no-doc", action="store_true")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    register()
     given.work.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in given.kept.read_text().splitlines()] if given.kept.is_file() else []
     _measure(given, rows)
@@ -334,7 +358,7 @@ def _measure(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     data = Path(text) if (text := os.environ.get("CITYCOVER_DATA")) else None
     for cell in _missing(given, rows, real=data is not None):
         place = CASES[cell.system][cell.case](given.work, data, cell.seed)
-        begin = beginning(cell.system, given.work, given.begin) if given.begin else None
+        begin = beginning(cell.system, given.work, given.begin, cell.ending) if given.begin else None
         for found in run(cell, place, given.work, begin):
             rows.append(found | {"begin": given.begin})
             with given.kept.open("a", encoding="utf-8") as file:
@@ -344,9 +368,14 @@ def _measure(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
 
 def _missing(given: argparse.Namespace, rows: list[dict[str, Any]], *, real: bool) -> list[Cell]:
     """Cells that are asked for and not done; rows that others are like come first."""
-    done = {(r["system"], r["case"], _ENLARGED.sub("", r["row"]), r["seed"], r["steps"]) for r in rows}
+    ending = "-small" if given.networks == "small" else ""
+    done = {
+        (r["system"], r["case"], _ENLARGED.sub("", r["row"]), r["seed"], r["steps"])
+        for r in rows
+        if r["network"].endswith("-small") == bool(ending)
+    }
     return [
-        Cell(system, case, row, seed, given.steps)
+        Cell(system, case, row, seed, given.steps, ending)
         for seed in given.seeds  # outermost, so that half a table has every row
         for system in given.systems
         for case in given.cases or CASES[system]

@@ -9,6 +9,7 @@ import domains
 import numpy as np
 import pytest
 import rasterio
+import small_networks
 from affine import Affine
 
 
@@ -26,7 +27,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cell(system: str, row: str, steps: int = 1) -> domains.Cell:
     (found,) = (r for r in domains.ROWS[system] if r.name == row)
-    return domains.Cell(system, "practice", found, 3, steps)
+    small_networks.register()
+    return domains.Cell(system, "practice", found, 3, steps, "-small")
 
 
 def test_rows_of_one_training_map_by_other_statistics(tmp_path: Path) -> None:
