@@ -15,7 +15,7 @@ import typer
 
 from citycover.errors import FinishedError
 from citycover_cli.logs import logger, set_up_logging
-from citycover_cli.output import print_json
+from citycover_cli.output import print_json, print_table
 
 Verb = Callable[..., None]
 
@@ -64,6 +64,8 @@ def skipping(skip: bool, out: Path, talk: Talk) -> Iterator[None]:
         logger.info("skipped: %s", error)
         if talk.as_json:
             print_json({"product": str(out), "skipped": True})
+        elif not talk.quiet:
+            print_table(str(out), [("skipped", "it is finished already, and identical")])
         raise typer.Exit from None
 
 

@@ -312,3 +312,18 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_pixels(citycover, tmp_path: 
     for name in ("landcover.tif", "confidence.tif"):
         with rasterio.open(out / name) as one, rasterio.open(tmp_path / "straight" / name) as two:
             np.testing.assert_array_equal(one.read(), two.read())
+
+
+def test_of_several_models_that_do_not_fit_the_nearest_says_why(
+    citycover, scene: Path, tmp_path: Path
+) -> None:
+    named = citycover("map", scene, "--bands", "red,green,blu", "-o", tmp_path / "out")
+    expect(named, 2, "spectral-rgb comes nearest", "--bands blu: no band of the scene answers to it")
+    assert named.err.count("--bands") == 1
+    lacking = write_scene(tmp_path / "s2.tif", bands=3, descriptions=("B02", "B03", "B04"), dtype="uint16")
+    expect(
+        citycover("map", lacking, "-o", tmp_path / "out"),
+        2,
+        "spectral-s2 comes nearest",
+        "nothing answers to B08",
+    )

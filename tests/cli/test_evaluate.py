@@ -314,3 +314,18 @@ def test_what_cannot_be_done_is_said_with_exit_code_2(
     assert result.code == 2, result.out
     assert message in result.err
     assert "citycover: error: " in result.err
+
+
+def test_features_that_say_only_that_something_is_there_need_a_class(
+    citycover: Run, product: Path, tmp_path: Path
+) -> None:
+    """Outlines of buildings with a column of ones: class 1 of the map is something else."""
+    points = tmp_path / "buildings.csv"
+    points.write_text("x,y,class\n" + "".join(f"{5e5 + 9 * n},{5.8e6 - 7 * n},1\n" for n in range(1, 20)))
+    as_they_are = citycover("evaluate", product, "--truth", points, "--json")
+    assert "every feature of" in as_they_are.err and "--truth-class" in as_they_are.err
+    assert json.loads(as_they_are.out)["classes"][0]["pixels"] == 19
+    named = citycover("evaluate", product, "--truth", points, "--truth-class", "built-up", "--json")
+    assert not named.err and json.loads(named.out)["classes"][4]["pixels"] == 19
+    unknown = citycover("evaluate", product, "--truth", points, "--truth-class", "moon")
+    assert unknown.code == 2 and "--truth-class 'moon' is no class of legend 'landcover5'" in unknown.err

@@ -49,3 +49,11 @@ def test_what_is_too_large_to_look_at_says_so(citycover, tmp_path: Path) -> None
     ).close()  # fmt: skip
     (facts,) = json.loads(citycover("inspect", tmp_path / "a.tif", "--json").out)
     assert "make overviews" in facts["statistics"]
+
+
+def test_a_product_says_what_made_it(citycover, scene: Path, tmp_path: Path) -> None:
+    assert citycover("map", scene, "-o", tmp_path / "out").code == 0
+    told = citycover("inspect", tmp_path / "out").out
+    assert "spectral-rgbn, built-in colour rules, extrapolating" in told and str(scene) in told
+    facts = json.loads(citycover("inspect", tmp_path / "out", "--json").out)
+    assert facts == json.loads((tmp_path / "out" / "run.json").read_text())

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import torch
 
+from citycover.draw.preview import PreviewInput
 from citycover.model.card import ModelCard
 from citycover.model.network import write_torchscript
 from citycover_models.catalogue.registry import find_preset, presets
@@ -101,17 +102,46 @@ class Guess(torch.nn.Module):
         return x[:, :2].float()
 
 
-def test_random_weights_are_told_when_they_map_and_in_the_record(
-    citycover, scene: Path, tmp_path: Path
-) -> None:
+def _write_guess(path: Path) -> None:
     card = ModelCard(
         name="guess", groups=({"bands": ["red", "green", "blue", "nir"], "dtypes": ["uint8"]},),
         window={"size": 64}, trim=0, feather=0, training="none: random weights",
         legend={"name": "two", "nodata": 0, "classes": [
             {"id": 1, "name": "a", "color": "#000000"}, {"id": 2, "name": "b", "color": "#ffffff"}]},
     )  # fmt: skip
-    write_torchscript(torch.jit.script(Guess()), card, tmp_path / "model.pt")
+    write_torchscript(torch.jit.script(Guess()), card, path)
+
+
+def _keep(written: list[str]):
+    def write_preview(path: Path, given: PreviewInput) -> None:
+        written.append(given.subtitle)
+        path.write_bytes(b"")
+
+    return write_preview
+
+
+def test_random_weights_are_told_when_they_map_and_in_the_record(
+    citycover, scene: Path, tmp_path: Path
+) -> None:
+    _write_guess(tmp_path / "model.pt")
     mapped = citycover("map", scene, "--model", tmp_path / "model.pt", "-o", tmp_path / "out")
     assert mapped.code == 0 and "random weights" in mapped.err
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert any("random weights" in warning for warning in record["warnings"])
+
+
+def test_random_weights_are_told_wherever_the_product_is_looked_at(
+    citycover, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr("citycover.product.publish.write_preview", _keep(written))
+    _write_guess(tmp_path / "model.pt")
+    mapped = citycover("map", scene, "--model", tmp_path / "model.pt", "-o", tmp_path / "out")
+    assert mapped.code == 0 and "random weights" in mapped.out
+    assert "random weights" in written[0], "what preview.png says below its title"
+    assert "The weights of this network are random" in (tmp_path / "out" / "report.html").read_text()
+    item = json.loads((tmp_path / "out" / "item.json").read_text())
+    assert "random weights" in json.dumps(item["properties"])
+    for looked_at in ("out", "model.pt"):
+        told = citycover("inspect", tmp_path / looked_at)
+        assert "random" in told.out + told.err

@@ -36,6 +36,9 @@ def run(
     field: Annotated[str, typer.Option(help="Column of points or polygons with the class: id or name.")] = (
         "class"
     ),
+    truth_class: Annotated[
+        str | None, typer.Option(help="Class of all points or polygons, where no column says it.")
+    ] = None,
     truth_crs: Annotated[
         str | None, typer.Option(help="CRS of points or polygons, instead of what their file says.")
     ] = None,
@@ -70,6 +73,7 @@ def run(
         map_legend=map_legend,
         to=to,
         field=field,
+        truth_class=truth_class,
         truth_crs=truth_crs,
         elsewhere=elsewhere,
         probabilities=probabilities,

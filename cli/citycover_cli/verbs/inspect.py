@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,14 +17,19 @@ if TYPE_CHECKING:
     from citycover.scene.file import FileInfo
     from citycover.scene.trust import Trust
 
-HELP = """Look at a scene (bands, grid, masks, statistics) or at a model (card, sha256, licence)."""
+HELP = (
+    """Look at a scene (bands, grid, masks), a model (card, sha256, licence) or a product (what made it)."""
+)
 
 _MODEL_ENDINGS = (".pt", ".pt2")
 
 
 @talking
 def run(
-    what: Annotated[list[str], typer.Argument(metavar="SCENE...|MODEL", help="Raster files, or one model.")],
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="SCENE...|MODEL|PRODUCT", help="Raster files, a model, or a product folder."),
+    ],
     statistics: Annotated[bool, typer.Option(help="Read a decimated image for statistics.")] = True,
     allow_remote: options.AllowRemote = False,
     allow_path: options.AllowPath = None,
@@ -40,9 +46,34 @@ def run(
             print_json(model_facts(model))
         else:
             print_model(model)
+        if model.card.untrained:
+            logger.warning("its weights are random: a map by it means nothing; give it weights")
         return
 
+    if len(what) == 1 and (run_ := Path(what[0]) / "run.json").is_file():
+        _inspect_product(run_, talk.as_json)
+        return
     _inspect_scene(what, statistics, talk.as_json, options.trust_of(allow_remote, allow_path))
+
+
+def _inspect_product(path: Path, as_json: bool) -> None:
+    """What run.json of a product says."""
+    from citycover.product.record import read_record
+
+    record = read_record(path)
+    if as_json:
+        print_json(record.facts())
+        return
+    made, holes = record.timing.finished, len(record.holes)
+    rows = [
+        ("model", f"{record.given.model.name}, {record.standing}, {record.evidence}"),
+        ("imagery", "\n".join(given.path for given in record.given.inputs)),
+        ("made", "not said" if made is None else made.isoformat(timespec="seconds")),
+        ("classes", ", ".join(f"{name} {share:.1%}" for name, share in record.shares.items())),
+        ("holes", f"{holes} unreadable parts are nodata" if holes else "none"),
+        ("warnings", "\n".join(record.warnings) or "none"),
+    ]
+    print_table(str(path.parent), rows)
 
 
 def _inspect_scene(paths: list[str], statistics: bool, as_json: bool, trust: Trust) -> None:

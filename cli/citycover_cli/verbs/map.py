@@ -164,12 +164,19 @@ def print_summary(product: Product) -> None:
     ]
     if (seams := record.seams) is not None:
         at, elsewhere = (
-            "nothing to compare" if share is None else f"{share:.3%}"
+            "nothing to compare" if share is None else f"{share:.3%} of pixels differ"
             for share in (seams.at_seams, seams.interior)
         )
-        said = f"{at} of pixels differ on a shifted grid at seams, {elsewhere} elsewhere"
-        rows.append(("seams", f"{said} ({seams.pixels:,} px compared)"))
+        rows.append(
+            (
+                "seams",
+                f"on a shifted grid, at seams: {at}; elsewhere: {elsewhere} ({seams.pixels:,} px compared)",
+            )
+        )
     if record.holes:
-        rows.append(("holes", f"{len(record.holes)} unreadable parts are nodata; run.json lists them"))
+        parts = (
+            "1 unreadable part is" if len(record.holes) == 1 else f"{len(record.holes)} unreadable parts are"
+        )
+        rows.append(("holes", f"{parts} nodata; run.json lists them"))
     rows.append(("look at", str(product.folder / "report.html")))
     print_table("done", rows)

@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from citycover.classes.legend import Legend
 from citycover.draw.colours import colorize, stretch
+from citycover.draw.parts import INK, TEXT, draw_legend, entry_width, load_font, wrap_text
 from citycover.files.atomic import write_atomic
 from citycover.files.plain import parse_json
 
 logger = logging.getLogger(__name__)
 
 _GAP = 6
+
+_HEAD = 32
+"""Pixels above the chips, for what their columns show."""
 
 _SIDE = 256
 """Pixels at which a chip is shown."""
@@ -136,7 +140,7 @@ def draw_predictions(
     predicted: NDArray[np.integer],
     legend: Legend,
 ) -> None:
-    """Chips in rows: image, coarse labels, prediction.
+    """Chips in rows: image, labels, prediction, with a legend below.
 
     Args:
         path: of the PNG.
@@ -151,11 +155,18 @@ def draw_predictions(
         [_image(image), colorize(table[label], legend), colorize(table[map_], legend)]
         for image, label, map_ in zip(images, labels, predicted, strict=True)
     ]
-    sheet = Image.new("RGB", (3 * (_SIDE + _GAP) - _GAP, len(rows) * (_SIDE + _GAP) - _GAP), "white")
+    width, height = 3 * (_SIDE + _GAP) - _GAP, len(rows) * (_SIDE + _GAP)
+    entries = [(entry.rgb, entry.name) for entry in legend.classes]
+    lines = wrap_text([entry_width(text) for _, text in entries], width - 2 * _GAP)
+    sheet = Image.new("RGB", (width, _HEAD + height + 32 * len(lines)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for x, name in enumerate(("image", "labels", "prediction")):
+        draw.text((x * (_SIDE + _GAP) + _GAP, _HEAD - 8), name, INK, load_font(TEXT), anchor="ls")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             panel = Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
-            sheet.paste(panel, (x * (_SIDE + _GAP), y * (_SIDE + _GAP)))
+            sheet.paste(panel, (x * (_SIDE + _GAP), _HEAD + y * (_SIDE + _GAP)))
+    draw_legend(draw, entries, lines, (_GAP, _HEAD + height))
     write_atomic(path, lambda file: sheet.save(file, "PNG"))
 
 

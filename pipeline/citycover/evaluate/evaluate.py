@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from citycover.classes.legend import Legend
 from citycover.classes.raster import ClassRaster, Progress
@@ -19,7 +20,7 @@ from citycover.errors import ConfigError
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.evaluate.decide import write_decided
 from citycover.evaluate.estimate import StratifiedSample
-from citycover.evaluate.features import VECTOR_ENDINGS, compare_polygons, map_at_points, read_truth
+from citycover.evaluate.features import VECTOR_ENDINGS, Truth, compare_polygons, map_at_points, read_truth
 from citycover.evaluate.rasters import check_compared, compare_rasters
 from citycover.evaluate.request import EvaluationRequest, Side, resolve
 from citycover.evaluate.strata import Strata
@@ -113,7 +114,7 @@ def _compare_features(
         if raster.grid.crs is None:
             raise ConfigError(f"map {path} has no CRS, so no point can be found on it; give it one")
         features = read_truth(theirs.path, raster.grid, request.truth_crs)
-        truth = features.ranks(request.field, theirs.legend, truth_table)
+        truth = _ranks(features, request, theirs.legend, truth_table)
         unlabelled = int((truth == NO_CLASS).sum())
         if unlabelled == len(truth):
             raise ConfigError(
@@ -121,7 +122,11 @@ def _compare_features(
                 "features; fill it in, or name another with --field"
             )
         if not features.are_points:
-            elsewhere = _elsewhere(request.elsewhere, theirs.legend, truth_table)
+            elsewhere = (
+                NO_CLASS
+                if request.elsewhere is None
+                else _class_named("--elsewhere", request.elsewhere, theirs.legend, truth_table)
+            )
             confusion = compare_polygons(raster, features, truth, ours, classes, elsewhere, progress)
             return Evaluation(legend, confusion, "polygons", unlabelled)
         mapped = map_at_points(raster, features, ours)
@@ -137,12 +142,33 @@ def _compare_features(
     return Evaluation(legend, confusion, "points", unlabelled, sample, hectares)
 
 
-def _elsewhere(name: str | None, legend: Legend, table: ClassTable) -> int:
-    if name is None:
-        return NO_CLASS
+def _ranks(
+    features: Truth, request: EvaluationRequest, legend: Legend, table: ClassTable
+) -> NDArray[np.int16]:
+    """(feature,) rank of each one's class, or NO_CLASS; warns where a column of ones may be no class."""
+    if request.truth_class is not None:
+        rank = _class_named("--truth-class", request.truth_class, legend, table)
+        return np.full(len(features.geometries), rank, np.int16)
+    ranks = features.ranks(request.field, legend, table)
+    values = {str(value).strip() for value in features.column(request.field) if value is not None}
+    if request.legend is None and len(legend.ids) > 1 and values in ({"1"}, {"1.0"}):
+        logger.warning(
+            "every feature of %s has %s = 1, class %r of legend %r; if that only says that something is "
+            "there, name its class with --truth-class",
+            features.path, request.field, legend.classes[legend.ids.index(1)].name, legend.name,
+        )  # fmt: skip
+    return ranks
+
+
+def _class_named(option: str, name: str, legend: Legend, table: ClassTable) -> int:
+    """Rank of a class by its name or id.
+
+    Raises:
+        ConfigError: the legend has none.
+    """
     for id_, known in zip(legend.ids, legend.names, strict=True):
         if name.casefold() in {known.casefold(), str(id_)}:
             return int(table.ranks_of(np.array([id_]))[0])
     raise ConfigError(
-        f"--elsewhere {name!r} is no class of legend {legend.name!r}; it has {', '.join(legend.names)}"
+        f"{option} {name!r} is no class of legend {legend.name!r}; it has {', '.join(legend.names)}"
     )

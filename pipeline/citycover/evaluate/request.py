@@ -32,6 +32,8 @@ class EvaluationRequest:
     """Legend to compare in; None: that of the two which has a remap table from the other."""
     field: str = "class"
     """Attribute of points and polygons that holds the class: id or name."""
+    truth_class: str | None = None
+    """Class of all points and polygons, in the truth's legend, where no attribute says it."""
     truth_crs: str | None = None
     """CRS of points and polygons, instead of what their file says."""
     elsewhere: str | None = None

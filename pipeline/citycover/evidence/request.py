@@ -21,6 +21,9 @@ class LabelRequest:
     """1: every label is right, 0: none says anything; None: as was measured."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where the trust is no share."""
+        """Raise ConfigError where the trust is no share; one file may be given as itself."""
+        given: object = self.files
+        if isinstance(given, (str, Path)):
+            object.__setattr__(self, "files", (given,))
         if self.trust is not None and not 0 <= self.trust <= 1:
             raise ConfigError(f"--trust takes auto or a number from 0 to 1, got {self.trust:g}")

@@ -14,6 +14,7 @@ from citycover.job.labels import look_at_labels
 from citycover.job.request import EngineOptions, Imagery, Where
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import find_model, read_builtins
+from citycover.model.card import ModelCard
 from citycover.model.precision import Precision
 from citycover.model.trusted import check_trusted
 from citycover.plan.cost import PlanTotals
@@ -23,7 +24,7 @@ from citycover.plan.plan import Plan
 from citycover.read.collar import constant_border
 from citycover.read.numbers import check_numbers
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
-from citycover.scene.assemble import assemble_scene, fits
+from citycover.scene.assemble import answered, assemble_scene, fits
 from citycover.scene.file import FileInfo, describe_files, lost_sources
 from citycover.scene.scene import Scene
 
@@ -155,11 +156,20 @@ def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo]) -> ModelFile:
         if why is None:
             logger.info("no --model given: %s fits the bands of the scene", model.card.name)
             return model
-        reasons.append(f"  {model.card.name}: {why}")
+        reasons.append((model.card, why))
+    # What is wrong is told of the model that comes nearest; of the others it would be the same once more.
+    nearest, why = max(reasons, key=lambda reason: _nearness(reason[0], imagery.bands, files))
     raise SceneError(
-        "no built-in model fits the scene; give --model, or name its bands with --bands\n"
-        + "\n".join(reasons)
+        f"no built-in model fits the scene; {nearest.name} comes nearest: {why}; or give --model"
     )
+
+
+def _nearness(card: ModelCard, bands: Sequence[str] | None, files: Sequence[FileInfo]) -> tuple[bool, float]:
+    """How nearly a model fits: it takes such numbers; bands are found for it, or as many as are named."""
+    needed = sum(len(group.bands) for group in card.groups)
+    takes = {dtype for group in card.groups for dtype in group.dtypes}
+    typed = all(dtype in takes for info in files for dtype in info.dtypes)
+    return typed, answered(card, files) / needed if bands is None else -abs(needed - len(bands))
 
 
 def warn_of_collar(scene: Scene) -> str | None:

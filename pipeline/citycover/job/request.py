@@ -32,6 +32,12 @@ class Imagery:
     trust: Trust = field(default_factory=Trust)
     """Which files the files may name in turn."""
 
+    def __post_init__(self) -> None:
+        """One file may be given as itself, and files as paths."""
+        given: object = self.files
+        files = (given,) if isinstance(given, (str, Path)) else self.files
+        object.__setattr__(self, "files", tuple(map(str, files)))
+
 
 @dataclass(frozen=True, slots=True)
 class Where:
@@ -44,6 +50,8 @@ class Where:
 
     def __post_init__(self) -> None:
         """Raise ConfigError where there are two parts."""
+        if self.aoi is not None:
+            object.__setattr__(self, "aoi", Path(self.aoi))
         if self.aoi is not None and self.bbox is not None:
             raise ConfigError("got both --aoi and --bbox; give one of them")
 
@@ -129,6 +137,10 @@ class MapRequest:
     """sha256 that the model file must have, or its first 8 digits or more; None: any."""
     layers: tuple[str, ...] = ()
     """Layers beside the usual ones: probabilities, entropy, second, margin."""
+
+    def __post_init__(self) -> None:
+        """The folder may be given as text."""
+        object.__setattr__(self, "out", Path(self.out))
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""

@@ -26,7 +26,7 @@ from citycover.geometry.grid import (
 )
 from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.bands import SceneBand
-from citycover.scene.choose import match_bands, pick_bands
+from citycover.scene.choose import match_bands, pick_bands, rank_of
 from citycover.scene.file import FileInfo, can_occur, describe_files
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Validity
 from citycover.scene.trust import Trust
@@ -90,6 +90,13 @@ def fits(card: ModelCard, files: Sequence[FileInfo], *, bands: Sequence[str] | N
     except SceneError as error:
         return str(error)
     return None
+
+
+def answered(card: ModelCard, files: Sequence[FileInfo]) -> int:
+    """How many bands of a card something in the files answers to."""
+    scene = [band for info in files for band in info.bands]
+    wanted = [entry for group in card.groups for entry in group.bands]
+    return sum(any(rank_of(entry, band) is not None for band in scene) for entry in wanted)
 
 
 def assemble_scene(

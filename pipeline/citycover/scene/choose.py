@@ -26,7 +26,9 @@ def match_bands(model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[S
         return (0,)  # one is needed and one is there, and nothing says that it is another
     found: list[int | None] = []
     for entry in wanted:
-        ranked = sorted((rank, i) for i, band in enumerate(scene) if (rank := _rank(entry, band)) is not None)
+        ranked = sorted(
+            (rank, i) for i, band in enumerate(scene) if (rank := rank_of(entry, band)) is not None
+        )
         best = [i for rank, i in ranked if rank == ranked[0][0]]
         if len(best) > 1:
             places = " and ".join(f"band {scene[i].index} of {scene[i].file} (number {i + 1})" for i in best)
@@ -43,7 +45,7 @@ def match_bands(model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[S
     return tuple(i for i in found if i is not None)
 
 
-def _rank(entry: tuple[str, ...], band: SceneBand) -> int | None:
+def rank_of(entry: tuple[str, ...], band: SceneBand) -> int | None:
     """How well a band serves an entry: position of the name in the entry, substitutes last."""
     folded = [fold(n) for n in entry]
     plain = [name for name in band.literals if not NUMBERED.fullmatch(name)]  # a bare B4 may be anything

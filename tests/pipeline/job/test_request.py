@@ -8,6 +8,7 @@ import pytest
 
 import citycover
 from citycover.errors import ConfigError
+from citycover.evidence.request import LabelRequest
 from citycover.files.plain import to_json
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
 
@@ -41,3 +42,11 @@ def test_the_public_door_has_every_name_that_it_says() -> None:
     assert {"MapRequest", "Imagery", "map_scene", "__version__"} <= set(citycover.__all__)
     for name in set(citycover.__all__) - {"predict_array", "open_product"}:  # those load xarray
         assert getattr(citycover, name) is not None
+
+
+def test_a_file_or_a_folder_may_be_given_as_text_or_as_a_path() -> None:
+    text: Any = "city.tif"
+    folder: Any = "product"
+    request = MapRequest(Imagery(text), folder, where=Where(aoi=text))
+    assert request == MapRequest(Imagery(("city.tif",)), Path("product"), where=Where(Path("city.tif")))
+    assert LabelRequest(text).files == ("city.tif",)
