@@ -18,6 +18,7 @@ from citycover_cli.logs import close_logging, log_only
 from citycover_cli.output import say, settle_stdout
 from citycover_cli.signals import Stopped, hear_signals
 from citycover_cli.verbs import (
+    collect,
     compare,
     demo,
     evaluate,
@@ -90,6 +91,8 @@ app.command("stats", help=stats.HELP)(stats.run)
 app.command("vectorize", help=vectorize.HELP)(vectorize.run)
 
 app.command("view", help=view.HELP)(view.run)
+
+app.command("collect", help=collect.HELP)(collect.run)
 
 app.command("train", help=train.HELP)(train.run)
 

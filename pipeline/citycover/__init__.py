@@ -3,7 +3,7 @@
 `map_scene` maps files into a product folder, as the command line does, and `plan_scene` says beforehand what
 that takes; `predict_array` maps an xarray lazily; `Product` is what a map left, `open_product` opens it as a
 dataset; `vectorize` makes polygons of it and `zonal_areas` areas; `compare` says what changed between two;
-`Legend` says what its numbers mean.
+`collect` catalogues many; `Legend` says what its numbers mean.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from citycover.job.request import MapRequest as MapRequest
     from citycover.job.request import ProductOptions as ProductOptions
     from citycover.job.request import Where as Where
+    from citycover.product.collection import collect as collect
     from citycover.product.open import open_product as open_product
     from citycover.product.product import Product as Product
     from citycover.run.arrays import predict_array as predict_array
@@ -39,6 +40,7 @@ _PLACES = {
     "Product": "product.product",
     "ProductOptions": "job.request",
     "Where": "job.request",
+    "collect": "product.collection",
     "compare": "derive.compare",
     "map_scene": "run.map",
     "open_product": "product.open",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +12,20 @@ import pystac
 import pytest
 import shapely
 from affine import Affine
+from items import BAND, CONTENT, GRID
 from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
-from citycover.classes.legend import Legend, LegendClass
 from citycover.geometry.footprint import footprint
 from citycover.product.cog import ArraySource, write_cog
 from citycover.product.folder import check_folder
 from citycover.product.stac import (
-    ItemContent,
-    ModelSource,
-    ProductFile,
     describe_cog,
     describe_file,
     make_item,
     write_item,
 )
 from citycover.product.statistics import Statistics
-from citycover.product.tiff import BandInfo
-
-LEGEND = Legend(
-    name="test",
-    classes=(
-        LegendClass(id=1, name="Water & ice", color="#0000ff"),
-        LegendClass(id=2, name="森", color="#00ff00"),
-    ),
-)
-GRID = GeoBox((30, 40), Affine(2, 0, 500_000, 0, -2, 5_800_000), "EPSG:32633")
-BAND = BandInfo(255, "land cover", legend=LEGEND)
-STATISTICS = Statistics(1200, 1000, counts={1: 250, 2: 750})
-CONTENT = ItemContent(
-    id="berlin",
-    grid=GRID,
-    gsd=2.0,
-    created=datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC),
-    scene_time="2025-07-01T10:20:30Z",
-    inputs=("/data/scene.tif", "https://example.org/b.tif"),
-    model=ModelSource("spectral-rgb", "1", "models/spectral-rgb.pt", "ab" * 32, "built-in colour rules"),
-    files=(
-        ProductFile("landcover.tif", "Land cover", 10, "cd" * 32, (BAND,), (STATISTICS,)),
-        ProductFile(
-            "confidence.tif",
-            "",
-            9,
-            "ef" * 32,
-            (BandInfo(0, "confidence", 1 / 255),),
-            (Statistics(9, 4, 1, 9, 20, 150),),
-        ),
-        ProductFile("landcover.zarr"),
-        ProductFile("run.json", size=2, sha256="01" * 32),
-    ),
-    software={"citycover": "0.1"},
-    lineage="Mapped by a test.",
-)
 
 
 def validate(item: pystac.Item, validator: JsonSchemaSTACValidator) -> dict[str, Any]:
