@@ -15,8 +15,8 @@ from conftest import write_scene
 from killing import map_until
 
 KILLS = int(os.environ.get("CITYCOVER_KILLS", "20"))
-WRITES = 100
-"""A run is killed after at most so many."""
+WRITES = 400
+"""A run is killed after at most so many of its 574: 380 for its blocks, the others to publish."""
 
 
 def run(write: int | None, scene: Path, out: Path) -> int:

@@ -105,7 +105,7 @@ class Recording:
             base = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else os.getcwd()
             full = os.path.join(base, os.fspath(path))
         relative = os.path.relpath(os.path.normpath(full), self.root)
-        return None if relative.startswith("..") else relative.removeprefix(".").removeprefix("/")
+        return None if relative.startswith("..") else "" if relative == "." else relative
 
     def synced(self, path: str) -> None:
         """Note that a file or folder was synchronised."""
@@ -202,6 +202,13 @@ def states(recording: Recording, *, seed: int = 0) -> Iterator[State]:
             if state.digest not in seen:
                 seen.add(state.digest)
                 yield state
+
+
+def left_by(root: Path, work: Callable[[], object]) -> list[Tree]:
+    """Every tree that a power cut may leave of a folder while something is done to it, or afterwards."""
+    with record(root) as recording:
+        work()
+    return [state.tree for state in states(recording)]
 
 
 def _states_at(recording: Recording, moment: int, chance: random.Random) -> Iterator[State]:

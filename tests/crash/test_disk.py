@@ -1,15 +1,14 @@
 """The recording itself: what it sees, and which states it says are possible."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from disk import record, states
+from disk import Tree, left_by
 
 
-def trees(root: Path, work) -> list[dict[str, bytes | None]]:  # type: ignore[no-untyped-def]
-    with record(root) as recording:
-        work(root)
-    return [state.tree for state in states(recording)]
+def trees(root: Path, work: Callable[[Path], object]) -> list[Tree]:
+    return left_by(root, lambda: work(root))
 
 
 def sync(path: Path) -> None:

@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 from citycover.errors import ConfigError
-from citycover.files.atomic import write_atomic
+from citycover.files.atomic import sync_folder, sync_tree, write_atomic
 from citycover.files.failures import machine_errors
 from citycover_models.data.patches import GROUPS, SIDES, Groups, Patch
 
@@ -96,6 +96,8 @@ def write_shards(patches: Sequence[Patch], store: Path) -> None:
 
 def _write_group(patches: Sequence[Patch], folder: Path) -> None:
     (folder / _NAMES).unlink(missing_ok=True)
+    if folder.is_dir():
+        sync_folder(folder)
     maps = all(patch.reference for patch in patches)
     shapes = {
         name: (len(bands), side, side) for name, bands, side in zip(_ARRAYS, GROUPS, SIDES, strict=True)
@@ -114,6 +116,7 @@ def _write_group(patches: Sequence[Patch], folder: Path) -> None:
         ]
         for array, column in zip(arrays, zip(*rows, strict=True), strict=True):
             array[first : first + len(rows)] = np.stack(column)
+    sync_tree(folder)
     write_atomic(folder / _NAMES, json.dumps([patch.name for patch in patches]))
 
 

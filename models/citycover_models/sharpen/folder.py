@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from citycover.errors import ProductError
-from citycover.files.atomic import write_atomic
+from citycover.files.atomic import make_folder, sync_folder, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
 from citycover.product.folder import check_folder
@@ -43,7 +43,7 @@ def claim_sharpening(
         check_folder(out, overwrite=overwrite)
     begun = out / SHARPENING
     with machine_errors(out):
-        begun.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(begun.parent)
         with RunLock(begun.with_name("lock")) as lock:
             before = _begun(out)
             finished = before == identity and (out / REPORT).is_file()
@@ -59,11 +59,12 @@ def claim_sharpening(
 
 
 def _begin(out: Path, identity: Mapping[str, str]) -> None:
-    """What says that something is finished goes first, so that a kill never leaves old for new."""
-    for sign in (REPORT, PICTURE):
-        (out / sign).unlink(missing_ok=True)
-    for sign in (RESULT, CHECKPOINT):
-        (out / TRAINING / sign).unlink(missing_ok=True)
+    """What says that something is finished goes first, and for good: old is never taken for new."""
+    for folder, signs in ((out, (REPORT, PICTURE)), (out / TRAINING, (RESULT, CHECKPOINT))):
+        for sign in signs:
+            (folder / sign).unlink(missing_ok=True)
+        if folder.is_dir():
+            sync_folder(folder)
     write_atomic(out / SHARPENING, json.dumps(dict(identity), indent=1))
 
 

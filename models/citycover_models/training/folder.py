@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from citycover.errors import ConfigError, ProductError
+from citycover.files.atomic import make_folder, passing_names, sync_folder
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
 from citycover.files.plain import parse_json
@@ -27,11 +28,14 @@ TARGET_LABELS = "target-labels"
 
 _LOCK = ".lock"
 
+_PLAN = "plan.json"
+"""There as soon as anything is: by it the folder is known as that of a training."""
+
 _OURS = (
     "metrics.jsonl", "curves.png", "predictions-*.png", "events/events.*", BEST,
-    "broken-batch.safetensors", "weights.safetensors", "model.pt", CHECKPOINT, RESULT, "plan.json",
+    "broken-batch.safetensors", "weights.safetensors", "model.pt", CHECKPOINT, RESULT, _PLAN,
 )  # fmt: skip
-"""Every name that a training writes; plan.json goes last, so that a broken clearing can be gone on with."""
+"""Every name that a training writes."""
 
 
 @contextmanager
@@ -58,9 +62,11 @@ def training_folder(
     with machine_errors(out):
         _look_at(out, resume=resume, overwrite=overwrite)
         made = not out.exists()
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         try:
             with RunLock(out / _LOCK):
+                for path in _passing(out):
+                    path.unlink()
                 try:
                     yield partial(_clear, out)
                 finally:
@@ -77,7 +83,8 @@ def _look_at(out: Path, *, resume: bool, overwrite: bool) -> None:
         if path.exists() and not path.is_dir():
             raise ProductError(f"{path} is a file; a training needs a folder; choose another --out")
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if there - {_LOCK} and not _is_training(out):
+    there -= {_LOCK, *(path.name for path in _passing(out))}
+    if there and not _is_training(out):
         raise ProductError(f"{out} holds other content: {', '.join(sorted(there)[:4])}; choose another --out")
     if RESULT in there and not overwrite:
         raise ProductError(f"{out} holds a finished training; give --overwrite, or choose another --out")
@@ -90,17 +97,29 @@ def _look_at(out: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def _is_training(out: Path) -> bool:
-    """Whether a plan of ours lies there: the first thing that a training writes."""
+    """Whether a plan of ours lies there."""
     try:
-        plan = parse_json((out / "plan.json").read_text(encoding="utf-8"))
+        plan = parse_json((out / _PLAN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(plan, dict) and {"citycover", "recipe", "samples"} <= plan.keys()
 
 
+def _passing(out: Path) -> tuple[Path, ...]:
+    """What a kill left of files that were being written."""
+    return tuple(path for name in _OURS for path in out.glob(passing_names(name)))
+
+
 def _clear(out: Path) -> None:
-    """Remove what an earlier training left, by its names: other files stay."""
-    for pattern in _OURS:
+    """Remove what an earlier training left, by its names: other files stay.
+
+    What says that it is finished goes first; the plan stays until that of the new one replaces it, so that a
+    broken clearing can be gone on with.
+    """
+    (out / RESULT).unlink(missing_ok=True)
+    if out.is_dir():
+        sync_folder(out)
+    for pattern in set(_OURS) - {_PLAN}:
         for path in out.glob(pattern):
             path.unlink()
     shutil.rmtree(out / TARGET_LABELS, ignore_errors=True)

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from citycover.classes.legend import Legend
 from citycover.draw.colours import colorize, stretch
 from citycover.draw.parts import INK, TEXT, draw_legend, entry_width, load_font, wrap_text
-from citycover.files.atomic import write_atomic
+from citycover.files.atomic import sync_file, write_atomic
 from citycover.files.plain import parse_json
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,10 @@ class Journal:
             for name, value in row.items():
                 if isinstance(value, float):
                     self._events.add_scalar(name, value, row["step"])
+
+    def keep(self) -> None:
+        """Push the rows to disk: a checkpoint that follows is never ahead of them."""
+        sync_file(self._path)
 
     def close(self) -> None:
         """Draw the curves to their end, and flush the events."""
@@ -206,11 +210,14 @@ def _image(image: NDArray[Any]) -> NDArray[np.uint8]:
 def _read(path: Path) -> list[dict[str, Any]]:
     """Whole lines of an earlier run; the last may have been cut by its end."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            rows.append(parse_json(line))
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
             break
+        if not (isinstance(row, dict) and isinstance(row.get("step"), int)):
+            break
+        rows.append(row)
     return rows
 
 

@@ -157,6 +157,8 @@ class Run:
         if self.processes.rank == 0:
             step = self.state.step
             self.trainee.store(self.state, gathering=step % self.recipe.accumulate > 0 and step < self.steps)
+            if self.journal is not None:
+                self.journal.keep()
             write_checkpoint(self.state, self.request.out / CHECKPOINT)
 
     def _refuse(self, batch: Batch, value: float) -> NoReturn:

@@ -55,7 +55,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         trainee = _trainee(request, material, processes)
         if state.step:
             trainee.restore(state)
-        if not request.resume:
+        if not state.step:
             clear()
         if processes.rank == 0:
             write_plan(request, material)

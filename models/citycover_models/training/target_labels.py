@@ -32,7 +32,7 @@ from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
 from citycover.engine.ranking import Ranking
 from citycover.errors import ConfigError
-from citycover.files.atomic import write_atomic
+from citycover.files.atomic import make_folder, sync_tree, write_atomic
 from citycover.model.card import ModelCard
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.fit import PlanOptions, make_plan
@@ -130,7 +130,7 @@ def label_targets(
     """
     round_folder = folder / TARGET_LABELS / f"{step:08d}"
     shutil.rmtree(folder / TARGET_LABELS, ignore_errors=True)
-    round_folder.mkdir(parents=True)
+    make_folder(round_folder)
     if method.score == "logit":
         network, card = _Squashed(network), card.model_copy(update={"activation": "probabilities"})
     predictor = ModelPredictor(card, device, network.eval())
@@ -157,6 +157,7 @@ def label_targets(
         "labelled": believed.tolist(),
     }
     logger.info("target labelled before step %d: %s", step, facts)
+    sync_tree(round_folder)
     write_atomic(round_folder / _WHOLE, json.dumps(facts, indent=1))
 
 

@@ -48,11 +48,40 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{socket.gethostname()}.{os.getpid()}.tmp{path.suffix}")
 
 
+def passing_names(name: str) -> str:
+    """The glob pattern of what a kill may leave of writing `name`, which may be a pattern itself."""
+    path = Path(name)
+    return f".{path.stem}.*.tmp{path.suffix}"
+
+
 def put_in_place(file: Path, path: Path) -> None:
     """Rename a file of the same file system to `path`: its bytes to disk first, the folder's entry after."""
     sync_file(file)
     file.replace(path)
     sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each on the disk before what it will hold; one that is there stays.
+
+    Raises:
+        OSError: it cannot be made, or a file has its name.
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Push a folder with all that it holds to disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            sync_file(path)
+    sync_folder(folder)
 
 
 def sync_file(path: Path) -> None:

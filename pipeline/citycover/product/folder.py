@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from citycover.errors import ProductError
-from citycover.files.atomic import sync_file, sync_folder
+from citycover.files.atomic import sync_folder, sync_tree
 from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
 from citycover.product.names import BESIDE, PRODUCT_FILES, SHARPENING, SIGN
@@ -106,8 +106,7 @@ def publish_files(work: WorkFolder) -> tuple[Path, ...]:
         new = sorted((path.name for path in work.staging.iterdir()), key=lambda name: (name == SIGN, name))
         if SIGN not in new or not PRODUCT_FILES.issuperset(new):
             raise ValueError(f"a product has an item.json and only known files, got {new}")
-        for path in work.staging.rglob("*"):
-            sync_file(path)
+        sync_tree(work.staging)
         for name in sorted(_take_sign(work, new) - set(new)):
             remove(out / name)
         for name in new:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citycover.errors import MachineError, ProductError
-from citycover.files.atomic import atomic_path, write_atomic
+from citycover.files.atomic import atomic_path, make_folder, write_atomic
 from citycover.files.plain import parse_json
 from citycover.read.reader import Hole
 from citycover.store.ledger import BlockRecord, Ledger
@@ -181,7 +181,7 @@ class WorkingStore:
         """One array of a block, wholly or not at all."""
         spec = self.arrays[name]
         path = shard_path(self.array_path(name), spec, index)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             return write_shard(file, values, spec, self.layout, self._pool)
 

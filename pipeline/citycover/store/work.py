@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from citycover.errors import MachineError, ProductError
-from citycover.files.atomic import sync_folder, write_atomic
+from citycover.files.atomic import make_folder, sync_folder, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
 from citycover.files.plain import parse_json
@@ -55,7 +55,7 @@ class WorkFolder:
         with machine_errors(self.out):
             check_work(self.out)
             self._made = not self.out.exists()
-            self.work.mkdir(parents=True, exist_ok=True)
+            make_folder(self.work)
             self._lock.acquire()
             try:
                 self.resumable = is_store(self.work) and not self._restart

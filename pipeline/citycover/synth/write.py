@@ -23,6 +23,7 @@ from rasterio.windows import Window as RasterWindow
 
 from citycover.classes.legend import Legend, read_legend
 from citycover.errors import ConfigError, MachineError, ProductError
+from citycover.files.atomic import put_in_place
 from citycover.geometry.window import Window
 from citycover.synth.city import city_window
 from citycover.synth.labels import LabelMaker
@@ -177,7 +178,7 @@ def _refuse_to_replace(folder: Path, names: list[str], overwrite: bool) -> None:
 def _publish(partial: Path, folder: Path, names: list[str]) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (partial / name).replace(folder / name)
+        put_in_place(partial / name, folder / name)
 
 
 def _plates(shape: tuple[int, int], size: int, step: int = 1) -> Iterator[Window]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from disk import left_by
 from patches_making import BANDS, V1, V2, drawn_bands, v2_rows, write_bands, write_v1, write_v2
 
 from citycover.classes.legend import read_legend
@@ -186,6 +187,16 @@ def test_shards_that_were_not_finished_are_made_again(tmp_path: Path) -> None:
     (tmp_path / "other" / "thesis.txt").touch()
     with pytest.raises(ConfigError, match="holds other content"):
         write_shards(patches, tmp_path / "other")
+
+
+def test_shards_that_say_they_are_finished_are_so_after_a_power_cut(tmp_path: Path) -> None:
+    write_v2(tmp_path / "ben", v2_rows(1))
+    patches = read_bigearthnet(tmp_path / "ben").patches
+    (tmp_path / "store").mkdir()
+    trees = left_by(tmp_path / "store", lambda: write_shards(patches, tmp_path / "store" / "shards"))
+    sign, whole = "shards/Austria/names.json", trees[-1]
+    assert whole[sign] and any("shards/Austria" in tree and sign not in tree for tree in trees)
+    assert all(tree == whole for tree in trees if tree.get(sign) == whole[sign])
 
 
 def test_every_patch_is_seen_once_an_epoch_whoever_reads(tmp_path: Path) -> None:

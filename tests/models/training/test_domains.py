@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from disk import Tree, left_by
 from rasterio.transform import Affine
 from safetensors.torch import load_file
 from training_sets import make_city, small_recipe
@@ -170,6 +171,30 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
     for name, tensor in one.items():
         assert torch.equal(tensor, two[name]), name
+
+
+def test_a_round_of_labels_that_says_it_is_whole_is_so_after_a_power_cut(
+    city: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from citycover_models.training import domains as module
+
+    trees, real = list[Tree](), module.label_targets
+    (tmp_path / "run" / "target-labels").mkdir(parents=True)
+
+    def recorded(*arguments: Any, **named: Any) -> None:
+        trees.extend(left_by(tmp_path / "run" / "target-labels", lambda: real(*arguments, **named)))
+
+    monkeypatch.setattr(module, "label_targets", recorded)
+    recipe = LOVECS | {"epochs": 1, "chips_per_epoch": 6}
+    watch = stopping(monkeypatch, 2)
+    plan = tmp_path / "run" / "plan.json"
+    plan.write_text(json.dumps({"citycover": "0", "recipe": {}, "samples": {}}))
+    with pytest.raises(StoppedError):
+        train(request(city, other, tmp_path / "run", recipe), watch)
+    sign, labels = "00000001/round.json", "00000001/labels-000000.tif"
+    whole = trees[-1]
+    assert whole[sign] and whole[labels] and any(not tree.get(labels) for tree in trees)
+    assert all(tree[labels] == whole[labels] for tree in trees if tree.get(sign) == whole[sign])
 
 
 @pytest.mark.usefixtures("unwritten")

@@ -1,0 +1,43 @@
+"""The folder of a sharpening across power cuts: old results are never taken for new ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from disk import left_by
+
+from citycover_models.sharpen.folder import REPORT, TRAINING, claim_sharpening
+from citycover_models.training.folder import CHECKPOINT, RESULT
+
+
+def test_what_belongs_to_another_sharpening_is_gone_before_the_new_one_is_noted(tmp_path: Path) -> None:
+    with claim_sharpening(tmp_path, {"seed": "0"}, overwrite=False, restart=False):
+        (tmp_path / TRAINING).mkdir()
+    signs = {REPORT, f"{TRAINING}/{RESULT}", f"{TRAINING}/{CHECKPOINT}"}
+    for sign in signs:
+        (tmp_path / sign).write_text("old")
+
+    def begin() -> None:
+        with claim_sharpening(tmp_path, {"seed": "1"}, overwrite=True, restart=False) as finished:
+            assert not finished
+
+    begun = ".sharpen/begun.json"
+    trees = left_by(tmp_path, begin)
+    assert any(signs <= tree.keys() for tree in trees) and not signs & trees[-1].keys()
+    for tree in trees:
+        content = tree[begun]
+        assert content is not None
+        assert json.loads(content) == {"seed": "0"} or not signs & tree.keys()
+
+
+def test_a_training_is_kept_together_with_what_it_is_for(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def begin() -> None:
+        with claim_sharpening(out, {"seed": "0"}, overwrite=False, restart=False):
+            (out / TRAINING).mkdir()
+
+    trees = left_by(tmp_path, begin)
+    assert any(f"out/{TRAINING}" in tree for tree in trees)
+    assert all("out/.sharpen/begun.json" in tree for tree in trees if f"out/{TRAINING}" in tree)
