@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from dataclasses import dataclass, field
 from citycover_cli.output import note
 
 _KINDS = (signal.SIGINT, signal.SIGTERM)
+
+_TWICE = 0.3
+"""Seconds in which a second signal is the first once more: `timeout` sends to a process and to its group."""
 
 
 class Stopped(BaseException):
@@ -39,9 +43,10 @@ class _Heard:
 
     def handle(self, number: int, _frame: object) -> None:
         self.caught.append(number)
-        if self.soft is None:
+        if self.soft is not None:
+            self.soft.set()
+        elif len(self.caught) == 1:  # a second one must not break into what the first one ends
             raise Stopped(number)
-        self.soft.set()
 
 
 _heard = _Heard()
@@ -70,10 +75,13 @@ def hear_signals() -> Iterator[list[int]]:
 
 
 def _watch(out: int) -> None:
-    count = 0
+    first = None
     while number := os.read(out, 1):
-        count += number[0] in _KINDS
-        if count == 2:
+        if number[0] not in _KINDS:
+            continue
+        if first is None:
+            first = time.monotonic()
+        elif time.monotonic() - first > _TWICE:
             name = signal.Signals(number[0]).name
             note(f"citycover: a second signal, {name}: ended at once; what was finished is kept")
             os._exit(128 + number[0])

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import unicodedata
 from pathlib import Path
 
@@ -145,6 +146,18 @@ def test_a_second_signal_ends_what_hangs(scene: Path, tmp_path: Path, verb: str,
                 process.wait(2)
         assert process.returncode == 128 + number
         assert f"a second signal, {name}" in process.stderr.read()
+
+
+def test_two_signals_at_once_are_one_as_timeout_sends_them(scene: Path, tmp_path: Path) -> None:
+    words = ["map", str(scene), "-o", str(tmp_path / "out")]
+    with subprocess.Popen([sys.executable, "-c", HANG, *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and process.stderr.readline() == "hangs\n"
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.01)  # two that come in the same moment are one for the kernel
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.kill()
 
 
 def test_names_that_a_terminal_would_obey(citycover, tmp_path: Path) -> None:

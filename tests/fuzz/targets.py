@@ -8,76 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 from affine import Affine
-from hypothesis import strategies as st
-from mutate import edited_bytes, edited_values
+from held import held_targets
+from mutate import edited_bytes
+from target import Target, allowed, command, either
 
 from citycover.errors import CitycoverError
 from citycover.files.configs import config_names, config_path
 from citycover.model.builtin import builtin_path
-
-
-@dataclass(frozen=True)
-class Target:
-    """One reader of files."""
-
-    name: str
-    ending: str
-    """Of the file that it reads."""
-    inputs: st.SearchStrategy[bytes]
-    run: Callable[[Path], None]
-
-
-def allowed(run: Callable[[Path], Any]) -> Callable[[Path], None]:
-    """The reader, with the errors that a user is meant to meet taken as an answer."""
-
-    def inner(path: Path) -> None:
-        try:
-            run(path)
-        except CitycoverError:
-            return
-
-    return inner
-
-
-def command(*arguments: str) -> Callable[[Path], None]:
-    """A verb of the command line on the file, which stands where an argument says FILE."""
-
-    def run(path: Path) -> None:
-        from citycover_cli.app import main
-
-        out = path.parent / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        words = [a.replace("FILE", str(path)).replace("OUT", str(out)) for a in arguments]
-        with open(os.devnull, "w") as null:  # noqa: PTH123
-            kept = os.dup(1), os.dup(2)
-            os.dup2(null.fileno(), 1)
-            os.dup2(null.fileno(), 2)
-            try:
-                main(words)
-                code: object = 0
-            except SystemExit as end:
-                code = end.code
-            finally:
-                os.dup2(kept[0], 1)
-                os.dup2(kept[1], 2)
-                os.close(kept[0])
-                os.close(kept[1])
-        if code not in (0, None, 2, 3, 4, 5, 6):
-            raise AssertionError(f"exit code {code}")
-
-    return run
-
 
 _PLAN = ("plan", "FILE", "--no-probe", "--quiet")
 
@@ -100,30 +46,25 @@ def targets(folder: Path) -> dict[str, Target]:
     }
     texts = {name: [_toml(v).encode() for v in values] for name, values in tables.items()}
     found = [
-        Target(name, ".toml", _either(texts[name], tables[name], _toml), allowed(_reader(name)))
+        Target(name, ".toml", either(texts[name], tables[name], _toml), allowed(_reader(name)))
         for name in ("card", "legend", "recipe")
     ]
     plan = ("plan", scene, "--no-probe", "--quiet")
     found += [
-        Target("aoi", ".geojson", _either([json.dumps(a).encode() for a in _AREAS], _AREAS, json.dumps),
+        Target("aoi", ".geojson", either([json.dumps(a).encode() for a in _AREAS], _AREAS, json.dumps),
                command(*plan, "--aoi", "FILE")),
         Target("tiff", ".tif", edited_bytes(rasters), command("inspect", "FILE", "--json")),
         Target("tiff-plan", ".tif", edited_bytes(rasters), command(*_PLAN)),
         Target("vrt", ".vrt", edited_bytes([_vrt(scene).encode()]), command(*_PLAN)),
         Target("archive", ".pt", edited_bytes([builtin_path("spectral-rgb").read_bytes()]),
                command("inspect", "FILE")),
-        Target("ledger", ".json", _either([b"{}"], [_entry()], json.dumps), _read_entry),
-        Target("item", ".json", _either([b"{}"], [_ITEM], json.dumps), _check_product),
+        Target("ledger", ".json", either([b"{}"], [_entry()], json.dumps), _read_entry),
+        Target("item", ".json", either([b"{}"], [_ITEM], json.dumps), _check_product),
         Target("list", ".csv", edited_bytes([_LIST.encode("utf-8-sig")]), allowed(_read_list)),
-        Target("run", ".json", _either([b"{}"], [_run_record()], json.dumps), _open_product),
+        Target("run", ".json", either([b"{}"], [_run_record()], json.dumps), _open_product),
     ]  # fmt: skip
+    found += [*held_targets(), *_more(folder)]
     return {target.name: target for target in found}
-
-
-def _either(texts: list[bytes], values: list[Any], write: Callable[[Any], str]) -> st.SearchStrategy[bytes]:
-    """Edits of the text, and edits of what the text says."""
-    spelled = edited_values(values).map(lambda v: write(v).encode("utf-8", "surrogatepass"))
-    return st.one_of(edited_bytes(texts), spelled)
 
 
 def _reader(name: str) -> Callable[[Path], Any]:
@@ -143,6 +84,69 @@ def _reader(name: str) -> Callable[[Path], Any]:
         return read_recipe(path)
 
     return {"card": card, "legend": legend, "recipe": recipe}[name]
+
+
+def _more(folder: Path) -> list[Target]:
+    """Truths, reports and tables that verbs take."""
+    classes = write_seed(folder / "classes.tif", compress="deflate", bands=1, highest=4)
+    judge = allowed(lambda path: _evaluate(path, classes))
+    points = [
+        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [15.0001 + 1e-4 * n, 52.3492]},
+         "properties": {"class": n % 4 + 1, "stratum": n % 2, "stratum_pixels": 900}} for n in range(6)
+    ]  # fmt: skip
+    truth = {"type": "FeatureCollection", "features": points}
+    areas = {"type": "FeatureCollection", "features": [
+        {"type": "Feature", "geometry": _AREAS[0], "properties": {"class": 2}}]}  # fmt: skip
+    rows = "\n".join(f"{15.0001 + 1e-4 * n},52.3492,{n % 4 + 1},{n % 2},900" for n in range(6))
+    table = f"lon,lat,class,stratum,stratum_pixels\n{rows}\n"
+    shares = [{"id": n, "name": "a", "area_share": {"value": 0.25, "margin95": 0.1}} for n in range(1, 5)]
+    report = {"legend": "base4", "area_adjusted": {"classes": shares}}
+    product = config_path("labels", "worldcover.toml").read_text(encoding="utf-8")
+    renames = {"rename": {"a": "b", "layer.": "stage."}}
+    return [
+        Target("truth", ".geojson",
+               either([json.dumps(v).encode() for v in (truth, areas)], [truth, areas], json.dumps),
+               judge),
+        Target("truth-table", ".csv", edited_bytes([table.encode()]), judge),
+        Target("assessment", ".json", either([b"{}"], [report], json.dumps),
+               allowed(_read_assessment)),
+        Target("labels", ".toml", either([product.encode()], [tomllib.loads(product)], _toml),
+               allowed(_place_labels)),
+        Target("renames", ".toml", either([_toml(renames).encode()], [renames], _toml),
+               allowed(_read_renames)),
+    ]  # fmt: skip
+
+
+def _place_labels(path: Path) -> None:
+    """Which files of a product are fetched for a place; nothing is."""
+    from citycover.evidence.catalogue import product_asked_for
+
+    edited = product_asked_for(path)
+    assert edited is not None, "it is asked for by a file"
+    for tile in edited.tiles(((14.9, 52.3, 15.1, 52.4), (-180.0, 10.0, -179.9, 10.2))):
+        assert tile.file
+        edited.credit(tile)
+
+
+def _evaluate(path: Path, classes: str) -> Any:
+    from citycover.evaluate.evaluate import evaluate
+    from citycover.evaluate.request import EvaluationRequest
+
+    return evaluate(EvaluationRequest(mapped=Path(classes), truth=path, map_legend="base4"))
+
+
+def _read_assessment(path: Path) -> Any:
+    from citycover.classes.legend import read_legend
+    from citycover.derive.assessment import read_assessment
+
+    for found in read_assessment(path, read_legend("base4")):
+        found.facts(1e4)
+
+
+def _read_renames(path: Path) -> Any:
+    from citycover_models.weights.public import read_renames
+
+    return read_renames(path)
 
 
 def _run_record() -> Any:
@@ -214,7 +218,7 @@ _ITEM = {
 }
 
 
-def write_seed(path: Path, *, compress: str | None, bands: int = 3) -> str:
+def write_seed(path: Path, *, compress: str | None, bands: int = 3, highest: int = 254) -> str:
     """A raster of 48 x 40 px that all models take."""
     rng = np.random.default_rng(0)
     profile = {
@@ -224,7 +228,7 @@ def write_seed(path: Path, *, compress: str | None, bands: int = 3) -> str:
     if bands == 3:
         profile["photometric"] = "rgb"
     with rasterio.open(path, "w", **profile, **({"compress": compress} if compress else {})) as sink:
-        sink.write(rng.integers(1, 255, (bands, 40, 48), dtype=np.uint8))
+        sink.write(rng.integers(1, highest + 1, (bands, 40, 48), dtype=np.uint8))
     return str(path)
 
 

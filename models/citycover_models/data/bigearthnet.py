@@ -12,7 +12,6 @@ in another metadata file, which is not read.
 from __future__ import annotations
 
 import csv
-import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 from citycover.classes.legend import Legend, read_legend
 from citycover.errors import ConfigError
+from citycover.files.plain import parse_json
 from citycover_models.data.patches import SPLITS, Patch, Split
 
 V1 = re.compile(r"S2[AB]_MSIL2A_\d{8}T\d{5,6}_(\d{1,2})_(\d{1,2})")
@@ -111,7 +111,7 @@ def _read_v1(folder: Path, legend: Legend) -> tuple[tuple[Patch, ...], bool]:
 def _v1_facts(path: Path) -> dict[str, Any]:
     file = path / f"{path.name}_labels_metadata.json"
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"labels {file} cannot be read: {error}; fetch the patch again") from None
     if not isinstance(facts, dict) or not isinstance(facts.get("labels"), list):
@@ -181,7 +181,7 @@ def _rows(table: Path) -> Sequence[Mapping[str, Any]]:
     """Rows of the metadata, as plain values."""
     try:
         text = table.suffix == ".json"
-        rows: Any = json.loads(table.read_text(encoding="utf-8")) if text else _parquet(table)
+        rows: Any = parse_json(table.read_text(encoding="utf-8")) if text else _parquet(table)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{table} cannot be read: {error}; fetch it again") from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):

@@ -20,6 +20,7 @@ Files belong together whose names begin alike: the label of `a_1.tif` is `a_1.ti
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,6 +238,6 @@ def _optional(path: Path) -> str | None:
 
 def _found(listing: Path, name: str) -> str:
     for candidate in (listing.parent / name, Path(name)):
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # noqa: PTH113 - False for names that cannot be
             return str(candidate)
     raise ConfigError(f"--list {listing} names {name}, which is no file beside it or here")

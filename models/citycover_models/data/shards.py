@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from citycover.errors import ConfigError
 from citycover.files.atomic import sync_folder, sync_tree, write_atomic
 from citycover.files.failures import machine_errors
+from citycover.files.plain import parse_json
 from citycover_models.data.patches import GROUPS, SIDES, Groups, Patch
 
 logger = logging.getLogger(__name__)
@@ -127,10 +128,10 @@ def _group(region: str) -> str:
 def _names_of(folder: Path) -> list[str]:
     """Patches of a finished group, in its order; none of one that is not finished."""
     try:
-        names: list[str] = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
+        names = parse_json((folder / _NAMES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return names
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _is_store(store: Path) -> bool:

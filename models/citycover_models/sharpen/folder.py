@@ -18,6 +18,7 @@ from citycover.errors import ProductError
 from citycover.files.atomic import make_folder, sync_folder, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
+from citycover.files.plain import parse_json
 from citycover.product.folder import check_folder
 from citycover.product.names import SHARPENING
 from citycover_models.training.folder import CHECKPOINT, RESULT
@@ -71,7 +72,7 @@ def _begin(out: Path, identity: Mapping[str, str]) -> None:
 def _begun(out: Path) -> dict[str, str] | None:
     """The identity of what was begun there; None: nothing of ours."""
     try:
-        found = json.loads((out / SHARPENING).read_text(encoding="utf-8"))
+        found = parse_json((out / SHARPENING).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

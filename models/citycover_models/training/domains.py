@@ -131,8 +131,9 @@ class DomainsMaterial(CoarseMaterial):
         network, card = self._mapping_form(trainee.kept.eval(), self._card(step, None))
         with torch.inference_mode():
             label_targets(
-                self._target.pairs, network, card, self._method, self._request.out, device=device, step=step
-            )
+                self._target.pairs, network, card, self._method, self._request.out, device=device, step=step,
+                stop=trainee.stop,
+            )  # fmt: skip
         trainee.network.train()
 
     def batches(self, first: int, last: int, rank: int, world: int) -> Iterator[Batch]:

@@ -17,7 +17,11 @@ from citycover_models.weights.weights import load_weights, write_weights
 
 
 def finish(run: Run) -> Conclusion:
-    """Write weights and model file, and put the result in the place of the checkpoint."""
+    """Write weights and model file, and put the result in the place of the checkpoint.
+
+    Raises:
+        StoppedError: the training is to end; the checkpoint is there still.
+    """
     request, trainee, state, preset = run.request, run.trainee, run.state, run.material.preset
     out = request.out
     if request.recipe.patience and (out / BEST).is_file():
@@ -28,11 +32,13 @@ def finish(run: Run) -> Conclusion:
     card, network = conclusion.card, conclusion.form(network)
     if preset.fold is not None:
         network = preset.fold(network)
+    trainee.heed_stop()
     if request.measure:
         card = card.model_copy(update={"precision": safe_precision(network, card)})
         with torch.inference_mode():
             margins = measure_margins(network, card) if measurable(card) else None
         card = margins.on(card) if margins else card
+    trainee.heed_stop()
     report = export_torchscript(network, card, out / "model.pt")
     result = {
         "finished": True,

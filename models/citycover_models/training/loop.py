@@ -62,11 +62,12 @@ class Run:
         """Every step from the checkpoint on.
 
         Raises:
-            StoppedError: `watch.stop` was set; a checkpoint was written.
+            StoppedError: `watch.stop` was set; there is a checkpoint if a step was done.
             TrainingError: the loss is no number any more.
         """
         state, processes = self.state, self.processes
         self.trainee.network.train()
+        self.trainee.heed_stop()
         for batch in () if state.enough else self._batches():
             moment = Moment(state.step, self.steps, state.step // self.steps_per_epoch)
             loss = self._learn_from(batch, moment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import torch
@@ -52,7 +53,8 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         state = Checkpoint(identity)
         if request.resume and (request.out / CHECKPOINT).is_file():
             state = read_checkpoint(request.out / CHECKPOINT, identity)
-        trainee = _trainee(request, material, processes)
+        # Of several processes one judges alone: the others would wait for ever for one that ended there.
+        trainee = _trainee(request, material, processes, watch.stop if processes.world == 1 else None)
         if state.step:
             trainee.restore(state)
         if not state.step:
@@ -93,7 +95,9 @@ def _trained(request: TrainRequest, state: Checkpoint, seconds: float, end: Conc
     )
 
 
-def _trainee(request: TrainRequest, material: Material, processes: Processes) -> Trainee:
+def _trainee(
+    request: TrainRequest, material: Material, processes: Processes, stop: threading.Event | None
+) -> Trainee:
     """The network with the weights that a training begins with."""
     torch.manual_seed(request.seed)
     network = material.network()
@@ -102,4 +106,4 @@ def _trainee(request: TrainRequest, material: Material, processes: Processes) ->
         begin_with(network, request.weights)
         network.load_state_dict(measured, strict=False)  # of these images, not of those before
     given = request.weights is not None
-    return Trainee(network, request.recipe, material.class_weights, processes, pretrained=given)
+    return Trainee(network, request.recipe, material.class_weights, processes, pretrained=given, stop=stop)

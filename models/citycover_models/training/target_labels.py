@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,7 @@ def label_targets(
     *,
     device: torch.device,
     step: int,
+    stop: threading.Event,
 ) -> None:
     """Label every target by the network as it is.
 
@@ -124,9 +126,11 @@ def label_targets(
         folder: of the training; labels of earlier rounds are removed.
         device: where the network is.
         step: that follows.
+        stop: ends it, when it is set.
 
     Raises:
         ConfigError: a target has nothing to predict.
+        StoppedError: `stop` was set; the round is begun anew the next time.
     """
     round_folder = folder / TARGET_LABELS / f"{step:08d}"
     shutil.rmtree(folder / TARGET_LABELS, ignore_errors=True)
@@ -136,7 +140,7 @@ def label_targets(
     predictor = ModelPredictor(card, device, network.eval())
     counts = ScoreCounts.empty(len(card.channels))
     for number, pair in enumerate(pairs):
-        _predict(pair, predictor, round_folder / f"scores-{number:06d}.tif")
+        _predict(pair, predictor, round_folder / f"scores-{number:06d}.tif", stop)
         for levels, valid, _ in _strips(round_folder / f"scores-{number:06d}.tif"):
             counts.add(levels, valid)
     thresholds = counts.thresholds(method.portion, method.score)
@@ -185,14 +189,14 @@ def _labels_file(round_folder: Path, number: int) -> Path:
     return round_folder / f"labels-{number:06d}.tif"
 
 
-def _predict(pair: Pair, predictor: ModelPredictor, path: Path) -> None:
+def _predict(pair: Pair, predictor: ModelPredictor, path: Path, stop: threading.Event) -> None:
     """Scores of one target."""
     plan = make_plan(pair.scene, predictor.card, PlanOptions(), batch=1, precision="fp32")
     plan = make_plan(
         pair.scene, predictor.card, PlanOptions(), batch=default_batch(plan, predictor.device),
         precision="fp32",
     )  # fmt: skip
-    given = SweepInput(plan, predictor, open_readers(pair.scene, None), layers=(_HIGH, _LOW))
+    given = SweepInput(plan, predictor, open_readers(pair.scene, None), stop=stop, layers=(_HIGH, _LOW))
     bands = len(predictor.card.channels)
     with _raster(path, pair, plan.shape, count=bands, dtype="uint16", nodata=0) as file:
         run_blocks(given, _ScoreFile(file), lambda _block: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from citycover.errors import StoppedError
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.data.batches import Batch
 from citycover_models.methods.learner import Learner
@@ -29,6 +31,7 @@ class Trainee:
         class_weights: see `Learner`.
         processes: that learn together.
         pretrained: whether the weights were given.
+        stop: whoever started the training sets it to end it.
     """
 
     def __init__(
@@ -39,7 +42,9 @@ class Trainee:
         processes: Processes,
         *,
         pretrained: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
+        self.stop = stop or threading.Event()
         self._recipe, self._device = recipe, processes.device
         self.network = network
         network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -83,11 +88,21 @@ class Trainee:
         return loss
 
     def score(self, *groups: Tensor) -> Tensor:
-        """Raw (n, band, y, x) a band group -> scores by the weights that count, on the grid of its labels."""
+        """Raw (n, band, y, x) a band group -> scores by the weights that count, on the grid of its labels.
+
+        Raises:
+            StoppedError: the training is to end; judging may take longer than learning.
+        """
+        self.heed_stop()
         with self.precision():
             here = (group.to(self._device) for group in groups)
             scores: Tensor = self._recipe.method.see(self.kept.eval(), *here)
         return scores
+
+    def heed_stop(self) -> None:
+        """Raise StoppedError if the training is to end: what comes is done again from the checkpoint."""
+        if self.stop.is_set():
+            raise StoppedError
 
     def move(self, rate: float) -> None:
         """One step of the optimiser with the gradients that were gathered."""

@@ -173,6 +173,25 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
         assert torch.equal(tensor, two[name]), name
 
 
+@pytest.mark.usefixtures("unwritten")
+def test_labelling_a_target_ends_soon_after_it_is_told_to(
+    city: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from citycover_models.training import domains as module
+
+    watch, real = TrainWatch(), module.label_targets
+
+    def told(*arguments: Any, **named: Any) -> None:
+        watch.stop.set()
+        real(*arguments, **named)
+
+    monkeypatch.setattr(module, "label_targets", told)
+    with pytest.raises(StoppedError):
+        train(request(city, other, tmp_path / "run", LOVECS | {"epochs": 1}), watch)
+    assert not list((tmp_path / "run" / "target-labels").glob("*/round.json"))
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+
+
 def test_a_round_of_labels_that_says_it_is_whole_is_so_after_a_power_cut(
     city: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from citycover_models.data.labels import IGNORE
 from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
 from citycover_models.methods.learner import Learner
 from citycover_models.methods.method import CrossEntropy, Moment
+from citycover_models.training import finish, knowledge, start, validation
 from citycover_models.training.recipe import Schedule, parse_recipe, read_recipe, recipe_names
 from citycover_models.training.request import TrainRequest, TrainWatch
 from citycover_models.training.start import train
@@ -83,6 +84,37 @@ def test_training_lowers_the_loss(city: Path, tmp_path: Path) -> None:
 def stop_after(step: int) -> TrainWatch:
     stop = threading.Event()
     return TrainWatch(advanced=lambda done, _all, _note: stop.set() if done >= step else None, stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (start, "write_plan"),
+        (validation, "validation_batches"),
+        (knowledge, "_noise"),
+        (finish, "write_weights"),
+    ],
+    ids=["preparing", "validating", "looking at what it knows", "concluding"],
+)
+def test_a_training_ends_soon_after_it_is_told_to_whatever_it_does(
+    city: Path, tmp_path: Path, module: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {"epochs": 1}
+    train(request(city, tmp_path / "straight", recipe))
+    stop, real = threading.Event(), getattr(module, name)
+
+    def told(*arguments: Any) -> Any:
+        stop.set()
+        return real(*arguments)
+
+    monkeypatch.setattr(module, name, told)
+    with pytest.raises(StoppedError):
+        train(request(city, tmp_path / "run", recipe), TrainWatch(stop=stop))
+    assert not (tmp_path / "run" / "model.pt").exists()
+    monkeypatch.undo()
+    train(request(city, tmp_path / "run", recipe, resume=True))
+    one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "run"))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
 @pytest.mark.parametrize("network", ["l2hnet-tiny", "c2fnet-tiny"])
