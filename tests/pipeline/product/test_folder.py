@@ -82,6 +82,7 @@ def test_each_step_is_on_disk_before_the_next_begins(tmp_path: Path, monkeypatch
     staged = {("sync", f"out/.work/publish/{name}") for name in ("preview.png", "landcover.tif", "item.json")}
     assert set(steps[:3]) == staged
     assert steps[3:] == [
+        ("sync", "out/.work/publish"),
         ("name", "out/.work/replaced.json"),
         ("sync", "out"),
         ("sync", "out/.work"),
