@@ -30,12 +30,14 @@ from citycover_cli.verbs import (
     sample,
     sharpen,
     stats,
+    status,
     synth,
     train,
     vectorize,
     view,
 )
 from citycover_cli.verbs import map as map_
+from citycover_cli.verbs import run as run_
 from citycover_cli.verbs.models import app as models
 
 app = typer.Typer(
@@ -67,6 +69,10 @@ def root(
 app.command("map", help=map_.HELP)(map_.run)
 
 app.command("sharpen", help=sharpen.HELP)(sharpen.run)
+
+app.command("run", help=run_.HELP)(run_.run)
+
+app.command("status", help=status.HELP)(status.run)
 
 app.command("plan", help=plan.HELP)(plan.run)
 

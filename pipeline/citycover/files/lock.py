@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,9 @@ from citycover.errors import HeldError
 _log = logging.getLogger(__name__)
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+_HOLDER = re.compile(r"process (\d+) on (.+)")
 
 
 class RunLock:
@@ -50,6 +54,15 @@ class RunLock:
                 os.close(fd)
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+    @property
+    def holder(self) -> tuple[int, str] | None:
+        """Process and host of who holds the lock, or held it last, as it wrote them down; None: not known."""
+        try:
+            found = _HOLDER.fullmatch(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return (int(found[1]), found[2]) if found else None
 
     def held(self) -> bool:
         """Whether the lock was taken and its file is still the one that others would lock."""

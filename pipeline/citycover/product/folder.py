@@ -121,6 +121,17 @@ def publish_files(work: WorkFolder) -> tuple[Path, ...]:
     return tuple(out / name for name in new)
 
 
+def drop_product(folder: Path) -> None:
+    """Remove a product: what its `item.json` lists, and the folder, unless something else lies in it.
+
+    That file goes last, so that what a kill leaves can be removed by the next call.
+    """
+    for name in sorted(_listed(folder / SIGN) or (), key=lambda name: name == SIGN):
+        remove(folder / name)
+    with contextlib.suppress(OSError):  # it has other content
+        folder.rmdir()
+
+
 def _take_sign(work: WorkFolder, new: Sequence[str]) -> frozenset[str]:
     """Take the sign off the product that is replaced; returns the files that it listed.
 

@@ -1,0 +1,149 @@
+"""`citycover run`: all scenes of a region, again and again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from citycover.errors import StoppedError
+from citycover_cli.output import duration, mebibytes, note, print_columns, print_json, print_table, say
+from citycover_cli.progress import Part, Progress, show_progress
+from citycover_cli.signals import catch_signals, stopped
+from citycover_cli.verb import Talk, heavy, talking
+from citycover_cli.verbs.map import watch_map
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Sequence
+
+    from citycover.job.watch import Watch
+    from citycover.region.config import Region as RegionFile
+    from citycover.region.forecast import RegionForecast
+    from citycover.region.outcome import Outcome, RegionReport
+    from citycover.region.run import Share
+    from citycover.region.standing import Standing
+
+HELP = """Map all scenes of a region that are new or changed; what is done is left alone.
+
+Whether a scene is done is told by the content of its files, the model and the region file. Started again, it
+goes on where it stopped. A scene that fails does not stop the others: it is listed at the end, and why.
+
+Exit codes: 0 done; 2 the region file is wrong; 3 done, but scenes failed or have holes; 6 another run of the
+region is under way; 130 / 143 stopped by a signal.
+"""
+
+Region = Annotated[Path, typer.Argument(metavar="REGION", help="Region file (.toml).")]
+
+
+@talking
+@heavy
+def run(
+    region: Region,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="SCENE", help="This scene alone; again for each further one.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many scenes that have something to do.")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="The I-th of N parts, which may run side by side.")
+    ] = "1/1",
+    *,
+    talk: Talk,
+) -> None:
+    """See HELP."""
+    from citycover.region.config import read_region
+    from citycover.region.forecast import forecast_region
+    from citycover.region.run import Share
+    from citycover.region.scenes import Shard
+
+    asked, share = read_region(region), Share(Shard.parse(shard), tuple(only or ()), limit)
+    if dry_run:
+        forecast = forecast_region(asked, share)
+        if talk.as_json:
+            print_json(forecast.facts())
+        else:
+            print_forecast(forecast)
+        return
+    with catch_signals() as (stop, caught), show_progress(asked.name, 1.0, talk.silent) as progress:
+        try:
+            report = _run(asked, share, progress, stop, talk)
+        except StoppedError:
+            raise stopped(caught, "finished scenes and blocks are kept") from None
+    if talk.as_json:
+        print_json(report.facts())
+    elif not talk.quiet:
+        print_report(report)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def _run(
+    region: RegionFile, share: Share, progress: Progress, stop: threading.Event, talk: Talk
+) -> RegionReport:
+    """Run, and say how each scene ended."""
+    from citycover.region.run import RegionWatch, run_region
+
+    follow = _Follower(progress, stop, talk.silent)
+    watch = RegionWatch(follow.begun, follow.scene, follow.ended, stop)
+    return run_region(region, share, watch)
+
+
+class _Follower:
+    """Progress over scenes, and a line as each ends."""
+
+    def __init__(self, progress: Progress, stop: threading.Event, quiet: bool) -> None:
+        self.progress, self.stop, self.quiet = progress, stop, quiet
+        self.total, self.count = 1, 0
+
+    def begun(self, todo: Sequence[Standing]) -> None:
+        self.total = max(1, len(todo))
+
+    def scene(self, standing: Standing) -> Watch:
+        part = Part(self.progress, self.count / self.total, (self.count + 1) / self.total)
+        part.update(0.0, standing.scene.name)
+        return watch_map(part, self.stop, self.quiet)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.count += 1
+        if self.quiet and not outcome.failed:
+            return
+        why = f" ({outcome.why})" if outcome.why else ""
+        said = f": {outcome.message}" if outcome.message else f" in {duration(outcome.seconds)}"
+        note(f"{self.count}/{self.total} {outcome.scene} {outcome.what}{why}{said}")
+
+
+def print_forecast(forecast: RegionForecast) -> None:
+    """What would be done, for people."""
+    rows = [
+        (s.scene, s.state, s.why or "-", f"{s.pixels / 1e6:,.1f}", mebibytes(s.write_bytes))
+        for s in forecast.scenes
+        if s.state != "done"
+    ]
+    done = len(forecast.scenes) - len(rows)
+    if rows:
+        print_columns(("scene", "state", "why", "Mpx", "to write"), rows, texts=3)
+    time = "not known before the first run" if forecast.seconds is None else duration(forecast.seconds)
+    say(f"{len(rows)} to do, {done} done; {forecast.pixels / 1e6:,.1f} Mpx; time {time}")
+    for scene in forecast.scenes:
+        if scene.problem:
+            say(f"{scene.scene} would be refused: {scene.problem}")
+
+
+def print_report(report: RegionReport) -> None:
+    """What became of the region, for people."""
+    facts = report.facts()
+    rows = [
+        ("scenes", ", ".join(f"{count} {what}" for what, count in report.counts.items())),
+        ("mapped", f"{facts['pixels'] / 1e6:,.1f} Mpx in {duration(facts['seconds'])}"),
+    ]
+    rows += [(o.what, f"{o.scene}: {o.message}") for o in report.outcomes if o.what in ("failed", "held")]
+    rows += [
+        ("holes", f"{o.scene}: {o.holes} unreadable parts are nodata") for o in report.outcomes if o.holes
+    ]
+    print_table(report.region, rows)

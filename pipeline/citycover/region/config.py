@@ -1,0 +1,197 @@
+"""The region file: which scenes, which model, what is made of each map, and what happens on failures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from citycover.derive.refine import Steps
+from citycover.errors import ConfigError
+from citycover.evidence.request import LabelRequest
+from citycover.files.toml import problems_of, read_toml
+from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[^\W_][\w .+-]{0,199}")
+"""What can be a folder anywhere, and is no hidden one."""
+
+
+def check_name(text: str) -> str:
+    """Raise ValueError unless text can name a scene, whose product lies in a folder of that name.
+
+    >>> check_name("harbour 2026-05")
+    'harbour 2026-05'
+    """
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            f"{text[:60]!r} cannot name a folder everywhere; begin with a letter or a digit, and go on with "
+            "letters, digits, spaces and . _ + -"
+        )
+    return text
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SceneSource(_Part):
+    """Where scenes are: files by name or by pattern."""
+
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Paths, or patterns (`*`, `?`, `[..]`, `**`), from the folder of the region file on."""
+    by: Literal["file", "folder"] = "file"
+    """What one scene is: each file, or all that lie in one folder."""
+    name: str | None = None
+    """Given: all files together are one scene, and this is its name."""
+
+    @model_validator(mode="after")
+    def _named(self) -> SceneSource:
+        if self.name is not None:
+            check_name(self.name)
+            if self.by == "folder":
+                raise ValueError("with a name all files are one scene; leave out by")
+        return self
+
+
+class Polygons(_Part):
+    """Polygons of each map: see `vectorize`."""
+
+    format: Literal["parquet", "gpkg", "fgb", "geojsonl"] = "gpkg"
+    min_area: Annotated[float, Field(ge=0)] = 0.0
+    """Square metres."""
+    simplify: Annotated[float, Field(ge=0)] = 0.0
+    """Metres."""
+
+
+class Areas(_Part):
+    """A table of areas of each map: see `zonal_areas`."""
+
+    format: Literal["csv", "json", "parquet"] = "csv"
+    zones: Path | None = None
+    by: str | None = None
+    """Column that names the zones."""
+
+
+class Policy(_Part):
+    """What happens when something is in the way."""
+
+    held: Literal["leave", "wait", "take"] = "leave"
+    """Where another run of the region is under way: leave, wait for its end, or end it and go on."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 1
+    """How often a scene is tried again that the machine failed (memory, disk, device), and no other."""
+    keep: Annotated[int, Field(ge=0)] = 1
+    """How many earlier products of a scene are kept when a new one takes their place."""
+
+
+class Region(_Part):
+    """What a region file says; paths are those from its folder on, made whole."""
+
+    name: str
+    out: Path
+    scenes: Annotated[tuple[SceneSource, ...], Field(min_length=1)]
+    model: str | None = None
+    """Model file or name of a built-in one; None: the built-in that fits the bands of each scene."""
+    require_hash: str | None = None
+    imagery: Imagery = Imagery(())
+    where: Where = Where()
+    engine: EngineOptions = EngineOptions()
+    product: ProductOptions = ProductOptions()
+    layers: tuple[str, ...] = ()
+    labels: LabelRequest | None = None
+    refine: Steps | None = None
+    polygons: Polygons | None = None
+    areas: Areas | None = None
+    policy: Policy = Policy()
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Region:
+        check_name(self.name)
+        if self.product.overwrite or self.product.restart:
+            raise ValueError(
+                "product.overwrite and product.restart are decided scene by scene; leave them out"
+            )
+        if self.imagery.files:
+            raise ValueError("imagery.files: which files there are stands under [[scenes]]; leave it out")
+        return self
+
+    def request(self, files: tuple[str, ...], out: Path) -> MapRequest:
+        """The map of one scene."""
+        return MapRequest(
+            imagery=replace(self.imagery, files=files),
+            out=out,
+            model=self.model,
+            where=self.where,
+            engine=self.engine,
+            product=self.product,
+            labels=self.labels,
+            require_hash=self.require_hash,
+            layers=self.layers,
+        )
+
+
+def read_region(path: Path) -> Region:
+    """Read a region file.
+
+    Raises:
+        ConfigError: it cannot be read, or says something that no region can be.
+    """
+    data = read_toml(path, "region file")
+    if isinstance(data.get("imagery"), dict):
+        data["imagery"] = {"files": (), **data["imagery"]}
+    try:
+        region = Region.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"region file {path}: {problems_of(error)}; mend it there") from None
+    except ConfigError as error:
+        raise ConfigError(f"region file {path}: {error}") from None
+    if "://" in str(data["out"]):
+        raise ConfigError(f"region file {path}: out takes a folder, got {data['out']!r}")
+    return _anchored_region(region, path.absolute().parent)
+
+
+def _anchored_region(region: Region, folder: Path) -> Region:
+    """The region with paths that hold from any working directory."""
+    changes: dict[str, Any] = {
+        name: _anchored(getattr(region, name), folder) for name in ("out", "imagery", "where", "refine")
+    }
+    if region.areas:
+        changes["areas"] = region.areas.model_copy(update={"zones": _anchored(region.areas.zones, folder)})
+    if region.model is not None:
+        changes["model"] = _if_there(region.model, folder)
+    if (labels := region.labels) is not None:
+        legend = None if labels.legend is None else _if_there(labels.legend, folder)
+        files = tuple(_if_there(str(file), folder) for file in labels.files)
+        changes["labels"] = replace(labels, files=files, legend=legend)
+    changes["scenes"] = tuple(
+        source.model_copy(update={"files": tuple(_from(folder, file) for file in source.files)})
+        for source in region.scenes
+    )
+    return region.model_copy(update=changes)
+
+
+def _from(folder: Path, file: str) -> str:
+    """A path or pattern from a folder on; what lies across the network, or in an archive, as it is."""
+    return file if "://" in file or file.startswith("/vsi") else str(folder / file)
+
+
+def _if_there(name: str, folder: Path) -> str:
+    """A name that may be a file: the file's path if it is one from the folder on."""
+    path = folder / name
+    return str(path) if path.is_file() else name
+
+
+def _anchored(value: T, folder: Path) -> T:
+    """A value whose paths, however deep, are those from a folder on."""
+    found: Any = value
+    if isinstance(value, Path):
+        found = folder / value
+    elif isinstance(value, tuple):
+        found = tuple(_anchored(item, folder) for item in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = replace(value, **{f.name: _anchored(getattr(value, f.name), folder) for f in fields(value)})
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,185 @@
+"""The folder of a region: where products are, and how one takes the place of another.
+
+    maps/SCENE/        products
+    refined/SCENE/     tidier ones, polygons/SCENE.gpkg, areas/SCENE.csv: where the region file asks for them
+    earlier/SCENE/T/   products that were replaced, as many as are kept
+    runs.jsonl         one line a run
+    .region/           what was found of each scene; the product that is being made
+
+A product is made beside the one that is there, and takes its place when it is whole: who reads a map never
+finds half of one, and never none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from citycover.errors import ProductError
+from citycover.files.atomic import sync_folder, write_atomic
+from citycover.files.failures import machine_errors
+from citycover.files.plain import parse_json
+from citycover.product.folder import drop_product, holds_product
+from citycover.product.record import read_record
+
+_OWN = ".region"
+
+_ABOUT = "region.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFolder:
+    """Paths below the folder of a region."""
+
+    out: Path
+
+    @property
+    def own(self) -> Path:
+        """What is citycover's alone."""
+        return self.out / _OWN
+
+    @property
+    def history(self) -> Path:
+        """One line a run."""
+        return self.out / "runs.jsonl"
+
+    def map_of(self, scene: str) -> Path:
+        """The product of a scene."""
+        return self.out / "maps" / scene
+
+    def next_of(self, scene: str) -> Path:
+        """Where the next product of a scene is made."""
+        return self.own / "next" / scene
+
+    def record_of(self, scene: str) -> Path:
+        """What is known of a scene."""
+        return self.own / "scenes" / f"{scene}.json"
+
+    def failure_of(self, scene: str) -> Path:
+        """Why a scene failed the last time."""
+        return self.own / "failures" / f"{scene}.json"
+
+    def now_of(self, shard: str) -> Path:
+        """What a run is at."""
+        return self.own / "now" / f"{shard}.json"
+
+    def lock_of(self, shard: str) -> Path:
+        """Held by the run of a shard."""
+        return self.own / "locks" / shard
+
+    def prepare(self, name: str) -> None:
+        """Make the folder, or see that it is this region's.
+
+        Raises:
+            ProductError: it is another region's, or holds other things.
+            MachineError: it cannot be written.
+        """
+        with machine_errors(self.out):
+            if self.out.exists() and not self.out.is_dir():
+                raise ProductError(f"{self.out} is a file; a region has a folder; choose another out")
+            about = self.own / _ABOUT
+            if not about.is_file():
+                self._check_free()
+                for part in ("maps", f"{_OWN}/next", f"{_OWN}/scenes", f"{_OWN}/now", f"{_OWN}/locks"):
+                    (self.out / part).mkdir(parents=True, exist_ok=True)
+                (self.own / "failures").mkdir(exist_ok=True)
+                write_atomic(about, json.dumps({"format": 1, "name": name}))
+            elif (other := read_facts(about).get("name")) != name:
+                raise ProductError(
+                    f"{self.out} is the folder of the region {other!r}, not of {name!r}; choose another out, "
+                    "or keep the name"
+                )
+
+    def _check_free(self) -> None:
+        names = [path.name for path in self.out.iterdir()] if self.out.exists() else []
+        if others := sorted(set(names) - {_OWN, "maps"}):
+            raise ProductError(
+                f"{self.out} holds other content: {', '.join(others[:5])}; a region needs a folder of its "
+                "own, empty or not existing yet; choose another out"
+            )
+
+    def place(self, scene: str, keep: int) -> None:
+        """Put the finished next product of a scene in its place; one that is there is kept or goes.
+
+        May be called again wherever it was ended.
+
+        Raises:
+            MachineError: it cannot be written.
+        """
+        made, place = self.next_of(scene), self.map_of(scene)
+        with machine_errors(place):
+            if place.exists():
+                self._put_aside(scene)
+            made.rename(place)
+            for folder in (place.parent, made.parent):
+                sync_folder(folder)
+            self._forget_earlier(scene, keep)
+
+    def _put_aside(self, scene: str) -> None:
+        place = self.map_of(scene)
+        earlier = self.out / "earlier" / scene
+        earlier.mkdir(parents=True, exist_ok=True)
+        finished = read_record(place / "run.json").timing.finished if holds_product(place) else None
+        stem = "unknown" if finished is None else finished.strftime("%Y%m%dT%H%M%SZ")
+        names = (stem, *(f"{stem}-{n}" for n in range(2, 1000)))
+        place.rename(earlier / next(name for name in names if not (earlier / name).exists()))
+        sync_folder(earlier)
+
+    def _forget_earlier(self, scene: str, keep: int) -> None:
+        """Drop all but the last few; a folder in which somebody else has put something stays, hidden."""
+        earlier = self.out / "earlier" / scene
+        if not earlier.is_dir():
+            return
+        old = sorted(path for path in earlier.iterdir() if not path.name.startswith("."))
+        for path in old[: max(0, len(old) - keep)]:
+            path.rename(path.with_name(f".{path.name}"))  # at once, so that nobody finds half of it
+        for path in earlier.glob(".*"):
+            drop_product(path)
+        with contextlib.suppress(OSError):  # it has content
+            earlier.rmdir()
+
+    def rename(self, old: str, new: str) -> None:
+        """A scene has another name now; its product, and what is made of it, go along.
+
+        Raises:
+            MachineError: it cannot be written.
+        """
+        with machine_errors(self.out):
+            pairs = [(self.out / part / old, self.out / part / new) for part in ("refined", "maps")]
+            for part in ("polygons", "areas"):
+                files = [file for file in (self.out / part).glob(f"{old}.*") if file.stem == old]
+                pairs += [(file, file.with_name(new + file.suffix)) for file in files]
+            for source, target in pairs:
+                if source.exists() and not target.exists():
+                    source.rename(target)
+                    sync_folder(target.parent)
+
+    def note_run(self, facts: Mapping[str, Any]) -> None:
+        """Add a line to the history."""
+        with machine_errors(self.history):
+            fd = os.open(self.history, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:  # in one write, so that lines of shards that end together do not mix
+                os.write(fd, (json.dumps(facts, default=str) + "\n").encode())
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a file of the region's own says.
+
+    Raises:
+        ProductError: it cannot be read, or is damaged.
+    """
+    try:
+        facts = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProductError(f"{path} cannot be read: {error}; remove it, and its scene is made anew") from None
+    if not isinstance(facts, dict):
+        raise ProductError(f"{path} is damaged; remove it, and its scene is made anew")
+    return facts

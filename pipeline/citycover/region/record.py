@@ -1,0 +1,212 @@
+"""What is known of a scene that was mapped, and whether it still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from citycover.errors import ProductError
+from citycover.files.atomic import write_atomic
+from citycover.files.failures import machine_errors
+from citycover.files.identity import FileMark, FileStamp, sha256_of
+from citycover.files.plain import to_json
+from citycover.model.builtin import find_model, read_builtins
+from citycover.product.folder import holds_product
+from citycover.product.product import Product
+from citycover.region.config import Region
+from citycover.region.folder import read_facts
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of the file."""
+
+_LOOKS = ("device", "threads", "memory", "workers", "scheduler")
+"""Options that say where a map is computed, and change no pixel of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the region file decides, part by part, as digests: where one differs, work is to be done anew."""
+
+    map: Mapping[str, str]
+    """What decides the map."""
+    after: Mapping[str, str]
+    """What decides what is made of it: refined, polygons, areas."""
+
+
+def settings_of(region: Region) -> Settings:
+    """What the region file decides now; files that it names count with their content.
+
+    Raises:
+        CitycoverError: the model is none.
+        OSError: a file cannot be read.
+    """
+    engine = {name: value for name, value in asdict(region.engine).items() if name not in _LOOKS}
+    parts = {
+        "model": _model(region),
+        "imagery": region.imagery,
+        "area": region.where,
+        "engine": engine,
+        "product": region.product,
+        "layers": region.layers,
+        "labels": region.labels,
+    }
+    # Polygons and areas are those of the refined map, so they are others where that is another.
+    after = {
+        name: _digest((region.refine, value))
+        for name in ("refine", "polygons", "areas")
+        if (value := getattr(region, name)) is not None
+    }
+    return Settings({name: _digest(value) for name, value in parts.items()}, after)
+
+
+def _model(region: Region) -> str:
+    if region.model is None:  # which one it is depends on the scene
+        return " ".join(model.sha256 for model in read_builtins())
+    return sha256_of(find_model(region.model))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(_told(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _told(value: Any) -> Any:
+    """A value as plain ones; a file as what it holds."""
+    if isinstance(value, BaseModel):
+        return {name: _told(getattr(value, name)) for name in type(value).model_fields}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _told(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _told(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_told(item) for item in value]
+    if isinstance(value, (str, Path)) and (path := Path(value)).is_absolute() and path.is_file():
+        return sha256_of(path)
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRecord:
+    """A scene that was mapped, and of what."""
+
+    name: str
+    files: tuple[str, ...]
+    """As the region named them."""
+    marks: tuple[FileMark, ...]
+    """All that the map was made of, those that the files name in turn too."""
+    map: Mapping[str, str]
+    after: Mapping[str, str]
+    """Empty until all that is made of the map is there."""
+    product: str
+    """sha256 of the product's run.json, which no two products share."""
+    finished: datetime | None
+    seconds: float
+    pixels: int
+    holes: int
+    version: str
+    """Of citycover."""
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"format": FORMAT, **asdict(self)}
+
+    def save(self, path: Path) -> None:
+        """Write it.
+
+        Raises:
+            MachineError: it cannot be written.
+        """
+        with machine_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, to_json(self.facts()))
+
+    @property
+    def named(self) -> tuple[FileMark, ...]:
+        """Marks of the files that the region named."""
+        known = {mark.path: mark for mark in self.marks}
+        return tuple(known[path] for file in self.files if (path := str(Path(file).absolute())) in known)
+
+    def is_of(self, product: Path) -> bool:
+        """Whether this is what is known of the product that lies in a folder."""
+        try:
+            return holds_product(product) and sha256_of(product / "run.json") == self.product
+        except OSError:
+            return False
+
+    def lost(self) -> tuple[str, ...]:
+        """Files that are no more what they were."""
+        return tuple(mark.path for mark in self.marks if not mark.holds())
+
+    def moved_to(self, name: str, files: Sequence[str]) -> SceneRecord | None:
+        """The record under another name and other names of files, if those have this content; else None."""
+        if len(files) != len(self.files) or len(self.named) != len(self.files):
+            return None
+        stamps = [FileStamp.of(file) for file in files]
+        sizes = [None if stamp is None else stamp.size for stamp in stamps]
+        if sizes != [None if mark.stamp is None else mark.stamp.size for mark in self.named]:
+            return None
+        marks = [
+            FileMark.of(str(Path(file).absolute()), mark.budget)
+            for file, mark in zip(files, self.named, strict=True)
+        ]
+        if [mark.digest for mark in marks] != [mark.digest for mark in self.named]:
+            return None
+        others = [mark for mark in self.marks if mark not in self.named]
+        if any(not mark.holds() for mark in others):
+            return None
+        return replace(self, name=name, files=tuple(files), marks=(*marks, *others))
+
+
+def record_of(name: str, files: Sequence[str], product: Product, settings: Settings) -> SceneRecord:
+    """What is to be known of a scene that was just mapped. Reads its files whole: they are warm now.
+
+    A file that was changed since the run looked at it for the last time is marked as it was then, so that it
+    counts as changed.
+    """
+    run = product.run
+    marks = [
+        _marked(file.path, FileStamp(file.bytes, file.mtime_ns, file.ctime_ns)) for file in run.given.inputs
+    ]
+    return SceneRecord(
+        name=name,
+        files=tuple(files),
+        marks=tuple(marks),
+        map=settings.map,
+        after={},
+        product=sha256_of(product.folder / "run.json"),
+        finished=run.timing.finished,
+        seconds=run.timing.wall_s,
+        pixels=run.amount.pixels,
+        holes=len(run.holes),
+        version=run.given.versions.get("citycover", ""),
+    )
+
+
+def _marked(path: str, then: FileStamp) -> FileMark:
+    now = FileStamp.of(path)
+    if now is None:  # across the network, or gone
+        return FileMark(path, None if then == FileStamp(0, 0, 0) else then, 0, "")
+    return FileMark.of(path, now.size) if now == then else FileMark(path, then, 0, "")
+
+
+def read_record_of(path: Path) -> SceneRecord | None:
+    """What is known of a scene; None: nothing, or nothing that can be read, so that it is mapped anew."""
+    if not path.is_file():
+        return None
+    try:
+        facts = read_facts(path)
+        if facts.pop("format", None) != FORMAT:
+            raise ProductError(f"{path} is of another version of citycover")
+        return TypeAdapter(SceneRecord).validate_python(facts)
+    except (ProductError, ValidationError):
+        logger.warning("%s is damaged or of another version: what it is of counts as new", path)
+        return None

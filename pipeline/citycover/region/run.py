@@ -1,0 +1,238 @@
+"""run_region: every scene that is new or changed becomes a product; what is done is left alone.
+
+survey (what is there, told by content) -> for each scene: map beside the product that is there -> note what
+it was made of -> put it in its place -> polygons, areas. One scene that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from citycover.errors import (
+    CitycoverError,
+    ConfigError,
+    FinishedError,
+    HeldError,
+    MachineError,
+    ProductError,
+    StoppedError,
+)
+from citycover.files.atomic import write_atomic
+from citycover.files.failures import machine_errors
+from citycover.files.plain import to_json
+from citycover.job.request import MapRequest
+from citycover.job.watch import Watch
+from citycover.product.product import Product
+from citycover.product.record import read_record
+from citycover.region.after import steps_after
+from citycover.region.config import Region
+from citycover.region.folder import RegionFolder
+from citycover.region.hold import hold
+from citycover.region.now import Now, NowFile
+from citycover.region.outcome import Outcome, RegionReport, What
+from citycover.region.record import SceneRecord, record_of, settings_of
+from citycover.region.scenes import RegionScene, Shard, find_scenes
+from citycover.region.standing import Standing, Survey
+from citycover.run.map import map_scene
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which scenes of a region are worked on."""
+
+    shard: Shard = field(default_factory=Shard)
+    only: tuple[str, ...] = ()
+    """Names; empty: all."""
+    limit: int | None = None
+    """At most so many that have something to do."""
+
+    def of(self, scenes: Sequence[RegionScene]) -> tuple[str, ...]:
+        """Names of the scenes that may be worked on.
+
+        Raises:
+            ConfigError: a name is no scene's.
+        """
+        names = [scene.name for scene in scenes]
+        if unknown := sorted(set(self.only) - set(names)):
+            shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise ConfigError(f"--only {unknown[0]}: the region has no such scene; it has {shown}")
+        return tuple(n for n in names if self.shard.holds(n) and (not self.only or n in self.only))
+
+
+@dataclass(frozen=True, slots=True)
+class RegionWatch:
+    """How a run of a region is followed."""
+
+    begun: Callable[[Sequence[Standing]], None] = lambda _todo: None
+    """Called with all that has something to do."""
+    scene: Callable[[Standing], Watch] = lambda _standing: Watch()
+    """Called before each scene; gives how its map is followed, and stopped."""
+    ended: Callable[[Outcome], None] = lambda _outcome: None
+    """Called after each scene."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set it, and the run ends with StoppedError after the batch in hand."""
+
+
+def survey_region(region: Region) -> Survey:
+    """All scenes of a region and what is there of them; changes nothing.
+
+    Raises:
+        CitycoverError: the region file names what is not there.
+    """
+    scenes = find_scenes(region.scenes)
+    with machine_errors(region.out):
+        return Survey.of(RegionFolder(region.out), settings_of(region), scenes)
+
+
+def run_region(region: Region, share: Share | None = None, watch: RegionWatch | None = None) -> RegionReport:
+    """Work on all scenes of a region that have something to do.
+
+    Raises:
+        HeldError: another run of the same shard is under way, and the policy is to leave it alone.
+        StoppedError: `watch.stop` was set; what is finished is kept.
+        CitycoverError: the region file is wrong, or its folder is another's. What is wrong with one scene
+            stands in the report instead.
+    """
+    share, watch = share or Share(), watch or RegionWatch()
+    survey = survey_region(region)
+    names = share.of(tuple(survey.scenes.values()))
+    survey.folder.prepare(region.name)
+    with hold(survey.folder.lock_of(str(share.shard)), region.policy.held, watch.stop):
+        return _Run(region, share, watch, survey).all_of(names)
+
+
+class _Run:
+    """One run: what it found, what it did."""
+
+    def __init__(self, region: Region, share: Share, watch: RegionWatch, survey: Survey) -> None:
+        self.region, self.share, self.watch, self.survey = region, share, watch, survey
+        self.folder = survey.folder
+        self.report = RegionReport(region.name, str(share.shard))
+
+    def all_of(self, names: Sequence[str]) -> RegionReport:
+        """Work on scenes by name."""
+        standings = [self.survey.standing(name) for name in names]
+        todo = [standing for standing in standings if standing.state != "done"][: self.share.limit]
+        self.report.done = sum(standing.state == "done" for standing in standings)
+        self.watch.begun(todo)
+        path = self.folder.now_of(str(self.share.shard))
+        self.now = NowFile(path, Now(str(self.share.shard), self.report.started, len(todo)))
+        try:
+            for standing in todo:
+                self.now.note(scene=standing.scene.name, share=0.0)
+                self._ended(self._tried(standing.scene.name))
+        except StoppedError:
+            self.report.stopped = True
+            raise
+        finally:
+            self.now.forget()
+            self.report.finished = datetime.now(UTC)
+            self.folder.note_run(self.report.facts())
+        return self.report
+
+    def _ended(self, outcome: Outcome) -> None:
+        self.report.outcomes.append(outcome)
+        now = self.now.now
+        self.now.note(
+            ended=now.ended + 1,
+            failed=now.failed + outcome.failed,
+            pixels=now.pixels + outcome.pixels,
+            seconds=now.seconds + outcome.seconds,
+        )
+        failure = self.folder.failure_of(outcome.scene)
+        with machine_errors(failure):
+            if outcome.failed:
+                write_atomic(failure, to_json(outcome.facts()))
+            else:
+                failure.unlink(missing_ok=True)
+        self.watch.ended(outcome)
+
+    def _tried(self, name: str) -> Outcome:
+        """Work on a scene; what goes wrong with it is its outcome, once trying again is over."""
+        for attempt in range(self.region.policy.retries + 1):
+            begin = time.perf_counter()
+            outcome = self._outcome(name)
+            outcome = replace(outcome, seconds=round(time.perf_counter() - begin, 3))
+            if outcome.kind != MachineError.__name__ or self.watch.stop.is_set():
+                break
+            logger.warning("scene %s, attempt %d: %s", name, attempt + 1, outcome.message)
+        return outcome
+
+    def _outcome(self, name: str) -> Outcome:
+        # What another shard did meanwhile is seen: where it stands is asked only now.
+        standing = self.survey.standing(name)
+        try:
+            return self._work(standing)
+        except StoppedError:
+            raise
+        except HeldError as error:
+            return Outcome(name, "held", message=str(error))
+        except CitycoverError as error:
+            return Outcome(name, "failed", message=str(error), kind=type(error).__name__)
+        except Exception as error:  # a fault of ours in one scene is no reason to leave the others
+            logger.exception("scene %s", name)
+            message = f"{type(error).__name__}: {error}"
+            return Outcome(name, "failed", message=message, kind="bug", trace=traceback.format_exc())
+
+    def _work(self, standing: Standing) -> Outcome:
+        name, state, record = standing.scene.name, standing.state, standing.record
+        if state == "done":
+            return Outcome(name, "done")
+        if state == "renamed" and record is not None:
+            self._rename(standing.why, record)
+        elif state != "incomplete" or record is None:
+            record = self._map(standing)
+        self._make_after(record)
+        done: Mapping[str, What] = {"renamed": "renamed", "incomplete": "completed"}
+        pixels = 0 if state in done else record.pixels
+        return Outcome(name, done.get(state, "mapped"), standing.why, pixels=pixels, holes=record.holes)
+
+    def _map(self, standing: Standing) -> SceneRecord:
+        """Map a scene beside the product that is there, note of what, and put it in its place."""
+        scene, folder = standing.scene, self.folder
+        request = self.region.request(scene.files, folder.next_of(scene.name))
+        product = _made(request, self.now.beside(self.watch.scene(standing)))
+        record = record_of(scene.name, scene.files, product, self.survey.settings)
+        record.save(folder.record_of(scene.name))
+        folder.place(scene.name, self.region.policy.keep)
+        return record
+
+    def _rename(self, old: str, record: SceneRecord) -> None:
+        record.save(self.folder.record_of(record.name))
+        self.folder.rename(old, record.name)
+        self.folder.record_of(old).unlink(missing_ok=True)
+
+    def _make_after(self, record: SceneRecord) -> None:
+        """Make what is asked for of a map; each is noted once it is there, so that none is made twice."""
+        wanted, made = self.survey.settings.after, dict(record.after)
+        for step, make in steps_after(self.region, self.folder, record.name):
+            if made.get(step) == wanted[step]:
+                continue
+            if self.watch.stop.is_set():
+                raise StoppedError
+            make()
+            made[step] = wanted[step]
+            replace(record, after=made).save(self.folder.record_of(record.name))
+
+
+def _made(request: MapRequest, watch: Watch) -> Product:
+    """The product of a request, made now, or by an earlier run that was ended before it put it in place."""
+    try:
+        return map_scene(request, watch)
+    except FinishedError:
+        files = tuple(sorted(path for path in request.out.iterdir() if path.is_file()))
+        return Product(request.out, files, read_record(request.out / "run.json"))
+    except HeldError:
+        raise
+    except ProductError as error:  # what lies there was begun for another image, model or setting
+        logger.info("begun anew: %s", error)
+        anew = replace(request.product, overwrite=True, restart=True)
+        return map_scene(replace(request, product=anew), watch)

@@ -1,0 +1,103 @@
+"""Which scenes a region has at this moment."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from citycover.errors import ConfigError
+from citycover.region.config import SceneSource, check_name
+
+
+@dataclass(frozen=True, slots=True)
+class RegionScene:
+    """Files of one place."""
+
+    name: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of several parts of a region that are worked on side by side.
+
+    Which part a scene is in depends on its name alone, so shards never meet, and stay what they are when
+    scenes come or go.
+
+    >>> Shard.parse("2/3")
+    Shard(index=2, count=3)
+    """
+
+    index: int = 1
+    """From 1."""
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """`i/n` as it stands on a command line.
+
+        Raises:
+            ConfigError: it is no part of a whole.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= 100_000):
+            raise ConfigError(f"--shard takes i/n, from 1/n to n/n; got {text!r}")
+        return cls(int(index), int(count))
+
+    def holds(self, name: str) -> bool:
+        """Whether a scene is in this part."""
+        digest = hashlib.sha256(name.encode()).digest()
+        return int.from_bytes(digest[:8]) % self.count == self.index - 1
+
+    def __str__(self) -> str:
+        return f"{self.index}-of-{self.count}"
+
+
+def find_scenes(sources: Sequence[SceneSource]) -> tuple[RegionScene, ...]:
+    """The scenes of a region, by name.
+
+    A path without a pattern need not exist: its scene is found, and fails when it is looked at.
+
+    Raises:
+        ConfigError: there is none at all, or two have one name.
+    """
+    found: dict[str, RegionScene] = {}
+    for source in sources:
+        for scene in _scenes_of(source):
+            other = found.setdefault(scene.name, scene)
+            if other.files != scene.files:
+                raise ConfigError(
+                    f"two scenes would be called {scene.name!r}: {other.files[0]} and {scene.files[0]}; "
+                    'give one of them a name of its own under [[scenes]], or by = "folder" where each scene '
+                    "has a folder"
+                )
+    if not found:
+        patterns = ", ".join(file for source in sources for file in source.files)
+        raise ConfigError(f"no file matches {patterns}; check files under [[scenes]]")
+    return tuple(found[name] for name in sorted(found))
+
+
+def _scenes_of(source: SceneSource) -> Iterator[RegionScene]:
+    files = [path for pattern in source.files for path in _matches(pattern)]
+    if source.name is not None:
+        if files:
+            yield RegionScene(source.name, tuple(dict.fromkeys(files)))
+        return
+    groups: dict[Path, list[str]] = {}
+    for file in dict.fromkeys(files):
+        groups.setdefault(Path(file).parent if source.by == "folder" else Path(file), []).append(file)
+    for path, group in groups.items():
+        name = path.name if source.by == "folder" else path.stem
+        try:
+            yield RegionScene(check_name(name), tuple(group))
+        except ValueError as error:
+            raise ConfigError(f"the scene {path}: {error}, or give it a name under [[scenes]]") from None
+
+
+def _matches(pattern: str) -> list[str]:
+    if not glob.has_magic(pattern):
+        return [pattern]
+    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - the pattern is absolute

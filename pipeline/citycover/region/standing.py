@@ -1,0 +1,93 @@
+"""What is to be done with each scene of a region: told by content, never by dates alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from citycover.product.folder import holds_product
+from citycover.region.folder import RegionFolder
+from citycover.region.record import SceneRecord, Settings, read_record_of
+from citycover.region.scenes import RegionScene
+from citycover.store.work import WORK, is_store
+
+State = Literal["new", "changed", "unfinished", "renamed", "incomplete", "done"]
+"""Never mapped; mapped of something else; being mapped; mapped under another name; mapped, but not all that
+is made of it is there; nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a scene stands."""
+
+    scene: RegionScene
+    state: State
+    why: str = ""
+    """Of `changed`: what differs; of `renamed`: the name that it had."""
+    record: SceneRecord | None = None
+    """Of the map that is there, if there is one that counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All scenes of a region and what was mapped earlier."""
+
+    folder: RegionFolder
+    settings: Settings
+    scenes: Mapping[str, RegionScene]
+    gone: Mapping[str, SceneRecord]
+    """Of scenes that the region has no more; their products stay."""
+
+    @classmethod
+    def of(cls, folder: RegionFolder, settings: Settings, scenes: Sequence[RegionScene]) -> Survey:
+        """Look at what there is."""
+        named = {scene.name: scene for scene in scenes}
+        gone = {}
+        for path in sorted((folder.own / "scenes").glob("*.json")):
+            if path.stem not in named and (record := read_record_of(path)) is not None:
+                gone[path.stem] = record
+        return cls(folder, settings, named, gone)
+
+    def standings(self, wanted: Callable[[str], bool] = lambda _name: True) -> Iterator[Standing]:
+        """Where scenes stand, by name."""
+        return (self.standing(name) for name in self.scenes if wanted(name))
+
+    def standing(self, name: str) -> Standing:
+        """Where a scene stands now."""
+        scene, folder = self.scenes[name], self.folder
+        record = read_record_of(folder.record_of(name))
+        why: tuple[str, ...] = ("product",)
+        if record is not None and record.is_of(folder.map_of(name)):
+            why = self._changed(scene, record)
+            missing = ", ".join(self._not_made(record))
+            if not why:
+                return Standing(scene, "incomplete" if missing else "done", missing, record)
+        made = folder.next_of(name)
+        if holds_product(made) or is_store(made / WORK):
+            return Standing(scene, "unfinished")
+        if holds_product(folder.map_of(name)):
+            return Standing(scene, "changed", ", ".join(why))
+        if (earlier := self._renamed(scene)) is not None:
+            return Standing(scene, "renamed", *earlier)
+        return Standing(scene, "new")
+
+    def _changed(self, scene: RegionScene, record: SceneRecord) -> tuple[str, ...]:
+        settings = self.settings.map
+        parts = [name for name, digest in settings.items() if record.map.get(name) != digest]
+        if record.files != scene.files:
+            return (*parts, "files")
+        return (*parts, *(f"content of {path}" for path in record.lost()[:3]))
+
+    def _not_made(self, record: SceneRecord) -> tuple[str, ...]:
+        after = self.settings.after
+        return tuple(name for name, digest in after.items() if record.after.get(name) != digest)
+
+    def _renamed(self, scene: RegionScene) -> tuple[str, SceneRecord] | None:
+        """The name that a scene had earlier, and its record under the new one."""
+        for old, record in self.gone.items():
+            if record.map != self.settings.map or not record.is_of(self.folder.map_of(old)):
+                continue
+            if (moved := record.moved_to(scene.name, scene.files)) is not None:
+                return old, moved
+        return None

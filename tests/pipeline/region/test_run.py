@@ -1,0 +1,338 @@
+"""A region, run again and again: what is new is mapped, what is done left alone, whatever comes between."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import write_scene
+
+from citycover.errors import ConfigError, MachineError, ProductError, StoppedError
+from citycover.job.watch import Watch
+from citycover.product.product import Product
+from citycover.region import run as module
+from citycover.region.config import Region, read_region
+from citycover.region.folder import RegionFolder
+from citycover.region.forecast import forecast_region
+from citycover.region.run import RegionWatch, Share, run_region
+from citycover.region.scenes import Shard
+from citycover.region.status import status_of
+from citycover.run.map import map_scene
+
+HEAD = 'name = "north"\nout = "products"\nmodel = "spectral-rgbn"\n'
+
+TAIL = '[[scenes]]\nfiles = ["im/*.tif"]\n[engine]\nprecision = "fp32"\nthreads = 1\n[policy]\nretries = 0\n'
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Two scenes, each with content of its own."""
+    (tmp_path / "im").mkdir()
+    for number, name in enumerate("ab"):
+        image(tmp_path / "im" / f"{name}.tif", number)
+    return tmp_path
+
+
+def image(path: Path, seed: int) -> Path:
+    """An image; all are equally large."""
+    values = np.random.default_rng(seed).integers(30, 220, (4, 40, 50), np.uint8)
+    return write_scene(path, (40, 50), values=values)
+
+
+def region(place: Path, more: str = "", head: str = HEAD) -> Region:
+    path = place / "region.toml"
+    path.write_text(head + TAIL + more)
+    return read_region(path)
+
+
+def ran(place: Path, *args: Any, **given: Any) -> dict[str, str]:
+    """Run the region; what became of each scene that had something to do."""
+    report = run_region(region(place, *args, **given))
+    return {outcome.scene: outcome.what for outcome in report.outcomes}
+
+
+@pytest.fixture
+def mapped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the scenes that are mapped from now on."""
+    names: list[str] = []
+
+    def map_noted(request, watch: Watch) -> Product:
+        product = map_scene(request, watch)
+        names.append(request.out.name)
+        return product
+
+    monkeypatch.setattr(module, "map_scene", map_noted)
+    return names
+
+
+def classes(folder: Path) -> Any:
+    with rasterio.open(folder / "landcover.tif") as raster:
+        return raster.read(1)
+
+
+def test_what_is_new_is_mapped_and_what_is_done_is_left_alone(place: Path, mapped: list[str]) -> None:
+    assert ran(place) == {"a": "mapped", "b": "mapped"}
+    straight = map_scene(region(place).request((str(place / "im/a.tif"),), place / "straight"))
+    np.testing.assert_array_equal(classes(place / "products/maps/a"), classes(straight.folder))
+    mapped.clear()
+    for path in (place / "im").iterdir():
+        path.touch()
+    assert ran(place) == {} and mapped == []
+    history = [json.loads(line) for line in (place / "products/runs.jsonl").read_text().splitlines()]
+    assert [run["counts"] for run in history] == [{"mapped": 2, "done": 0}, {"done": 2}]
+
+
+def test_another_image_as_large_and_as_old_is_mapped_and_the_old_map_kept(
+    place: Path, mapped: list[str]
+) -> None:
+    ran(place)
+    old, path = classes(place / "products/maps/a"), place / "im/a.tif"
+    before = path.stat()
+    image(path, 7)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    mapped.clear()
+    assert ran(place) == {"a": "mapped"} and mapped == ["a"]
+    (earlier,) = (place / "products/earlier/a").iterdir()
+    np.testing.assert_array_equal(classes(earlier), old)
+    assert (classes(place / "products/maps/a") != old).any()
+
+
+def test_a_file_that_was_renamed_is_not_mapped_again(place: Path, mapped: list[str]) -> None:
+    areas = "[areas]\n"
+    ran(place, areas)
+    before = (place / "products/maps/a/landcover.tif").stat()
+    (place / "im/a.tif").rename(place / "im/c.tif")
+    mapped.clear()
+    assert ran(place, areas) == {"c": "renamed"} and mapped == []
+    after = (place / "products/maps/c/landcover.tif").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert {path.name for path in (place / "products/areas").iterdir()} == {"b.csv", "c.csv"}
+    assert ran(place, areas) == {}
+
+
+def test_another_model_maps_all_and_where_it_runs_none(place: Path, mapped: list[str]) -> None:
+    ran(place)
+    mapped.clear()
+    assert ran(place, head=HEAD.replace("rgbn", "rgb")) == {"a": "mapped", "b": "mapped"}
+    mapped.clear()
+    elsewhere = HEAD.replace("rgbn", "rgb")
+    moved = region(place, head=elsewhere).model_copy(
+        update={"engine": region(place, head=elsewhere).engine.__class__(precision="fp32", threads=2)}
+    )
+    assert run_region(moved).outcomes == [] and mapped == []
+
+
+def test_what_is_made_of_a_map_follows_the_file(place: Path, mapped: list[str]) -> None:
+    ran(place)
+    mapped.clear()
+    assert ran(place, '[areas]\n[polygons]\nformat = "fgb"\n') == {"a": "completed", "b": "completed"}
+    raw = (place / "products/areas/a.csv").read_text()
+    tidy = '[areas]\n[polygons]\nformat = "fgb"\n[refine]\nmajority = 9\n'
+    assert ran(place, tidy) == {"a": "completed", "b": "completed"}
+    assert (place / "products/areas/a.csv").read_text() != raw  # that of the refined map
+    assert ran(place, "[areas]\n") == {"a": "completed", "b": "completed"}
+    assert (place / "products/areas/a.csv").read_text() == raw
+    assert mapped == []
+
+
+def test_one_bad_scene_does_not_stop_the_others(place: Path) -> None:
+    bad = image(place / "im/aa.tif", 3)
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:500])
+    report = run_region(region(place))
+    assert {o.scene: o.what for o in report.outcomes} == {"a": "mapped", "aa": "failed", "b": "mapped"}
+    assert report.exit_code == 3
+    assert "aa" in status_of(region(place)).failures
+    bad.write_bytes(whole)
+    assert ran(place) == {"aa": "mapped"}
+    assert status_of(region(place)).failures == {}
+
+
+def test_a_fault_of_ours_is_a_failure_of_its_scene_with_its_trace(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(request, watch: Watch) -> Product:
+        if request.out.name == "a":
+            raise ZeroDivisionError
+        return map_scene(request, watch)
+
+    monkeypatch.setattr(module, "map_scene", fail)
+    first, second = run_region(region(place)).outcomes
+    assert first.kind == "bug" and "ZeroDivisionError" in first.trace and second.what == "mapped"
+
+
+def test_what_the_machine_failed_is_tried_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+
+    def fail_once(request, watch: Watch) -> Product:
+        tries.append(request.out.name)
+        if tries.count(request.out.name) == 1:
+            raise MachineError("no space")
+        return map_scene(request, watch)
+
+    monkeypatch.setattr(module, "map_scene", fail_once)
+    assert ran(place) == {"a": "failed", "b": "failed"}
+    tries.clear()
+    asked = region(place)
+    again = asked.model_copy(update={"policy": asked.policy.model_copy(update={"retries": 1})})
+    assert [o.what for o in run_region(again).outcomes] == ["mapped", "mapped"] and len(tries) == 4
+
+
+@pytest.mark.parametrize("moment", ["save", "place", "rename", "forget"])
+def test_a_run_that_was_ended_between_map_and_place_goes_on(
+    place: Path, mapped: list[str], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    ran(place)
+    image(place / "im/a.tif", 7)
+
+    class EndedError(BaseException):
+        pass
+
+    def end(*_: object) -> None:
+        raise EndedError
+
+    with monkeypatch.context() as patch:
+        if moment == "save":
+            patch.setattr(module.SceneRecord, "save", end)
+        elif moment == "place":
+            patch.setattr(RegionFolder, "place", end)
+        elif moment == "rename":  # the old product is aside, the new one not yet there
+            real = Path.rename
+            patch.setattr(Path, "rename", lambda p, t: end() if p.parent.name == "next" else real(p, t))
+        else:
+            patch.setattr(RegionFolder, "_forget_earlier", end)
+        with pytest.raises(EndedError):
+            ran(place)
+    mapped.clear()
+    assert ran(place) == ({} if moment == "forget" else {"a": "mapped"})
+    assert mapped == []  # it was finished, and had only to be put in its place
+    straight = map_scene(region(place).request((str(place / "im/a.tif"),), place / "straight"))
+    np.testing.assert_array_equal(classes(place / "products/maps/a"), classes(straight.folder))
+    assert len(list((place / "products/earlier/a").iterdir())) == 1
+    assert ran(place) == {}
+
+
+def test_a_stopped_run_goes_on_and_says_that_it_was_stopped(place: Path) -> None:
+    watch = RegionWatch()
+
+    def stop(_outcome: object) -> None:
+        watch.stop.set()
+
+    with pytest.raises(StoppedError):
+        run_region(
+            region(place),
+            None,
+            RegionWatch(scene=lambda _: Watch(stop=watch.stop), ended=stop, stop=watch.stop),
+        )
+    assert not (place / "products/maps/b").exists()
+    assert ran(place) == {"b": "mapped"}
+    first = json.loads((place / "products/runs.jsonl").read_text().splitlines()[0])
+    assert first["stopped"] and first["counts"]["mapped"] == 1
+    assert not list((place / "products/.region/now").iterdir())
+
+
+def test_an_unfinished_scene_whose_image_changed_is_begun_anew(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object) -> None:
+        raise MachineError("ended once its blocks were there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("citycover.run.job.publish", end)
+        assert ran(place) == {"a": "failed", "b": "failed"}
+    assert status_of(region(place)).counts == {"unfinished": 2}
+    image(place / "im/a.tif", 9)
+    assert ran(place) == {"a": "mapped", "b": "mapped"}
+    straight = map_scene(region(place).request((str(place / "im/a.tif"),), place / "straight"))
+    np.testing.assert_array_equal(classes(place / "products/maps/a"), classes(straight.folder))
+
+
+def test_shards_and_names_and_limits(place: Path) -> None:
+    asked = region(place)
+    for k in (1, 2, 3):
+        run_region(asked, Share(Shard(k, 3)))
+    assert run_region(asked).done == 2
+    with pytest.raises(ConfigError, match="no such scene; it has a, b"):
+        run_region(asked, Share(only=("z",)))
+    other = asked.model_copy(update={"out": place / "other"})
+    assert len(run_region(other, Share(limit=1)).outcomes) == 1
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+def test_earlier_products_are_kept_as_asked_and_what_is_not_ours_always(place: Path, keep: int) -> None:
+    asked = region(place)
+    kept = asked.model_copy(update={"policy": asked.policy.model_copy(update={"keep": keep})})
+    for seed in range(4):
+        image(place / "im/a.tif", 20 + seed)
+        run_region(kept, Share(only=("a",)))
+        if seed == 0:
+            (place / "products/maps/a/notes.txt").write_text("mine")
+    earlier = place / "products/earlier/a"
+    found = sorted(path.name for path in earlier.iterdir())
+    assert len([name for name in found if not name.startswith(".")]) == keep
+    assert [p.read_text() for p in earlier.glob("**/notes.txt")] == ["mine"]
+
+
+def test_a_folder_of_something_else_is_refused(place: Path) -> None:
+    (place / "products").mkdir()
+    (place / "products/mine.txt").touch()
+    with pytest.raises(ProductError, match=r"holds other content: mine\.txt"):
+        ran(place)
+    (place / "products/mine.txt").unlink()
+    ran(place)
+    with pytest.raises(ProductError, match="folder of the region 'north', not of 'south'"):
+        ran(place, head=HEAD.replace("north", "south"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 99}'])
+def test_a_damaged_record_counts_as_none(place: Path, text: str) -> None:
+    ran(place)
+    (place / "products/.region/scenes/a.json").write_text(text)
+    assert ran(place) == {"a": "mapped"}
+
+
+def test_a_product_that_was_swapped_by_hand_is_made_anew(place: Path) -> None:
+    ran(place)
+    run = place / "products/maps/a/run.json"
+    run.write_text(run.read_text() + "\n")
+    assert ran(place) == {"a": "mapped"}
+
+
+def test_what_a_run_would_do(place: Path) -> None:
+    (place / "im/bad.tif").write_bytes(b"no raster")
+    before = forecast_region(region(place))
+    assert [(s.scene, s.state, s.pixels) for s in before.scenes] == [
+        ("a", "new", 2000),
+        ("b", "new", 2000),
+        ("bad", "new", 0),
+    ]
+    assert before.seconds is None and "cannot be opened" in before.scenes[2].problem
+    assert not (place / "products").exists()
+    ran(place)
+    image(place / "im/a.tif", 5)
+    after = forecast_region(region(place))
+    found = {scene.scene: scene.state for scene in after.scenes}
+    assert found == {"a": "changed", "b": "done", "bad": "new"}
+    assert after.pixels == 2000 and after.seconds is not None and after.seconds > 0
+
+
+def test_where_a_region_stands_while_it_runs(place: Path) -> None:
+    seen = []
+
+    def look(_standing: object) -> Watch:
+        seen.append(status_of(region(place)))
+        return Watch()
+
+    run_region(region(place), None, RegionWatch(scene=look))
+    first, second = (status.now[0] for status in seen)
+    assert (first.scene, first.ended, first.left_s) == ("a", 0, None)
+    assert (second.scene, second.ended) == ("b", 1) and second.left_s is not None
+    (place / "im/a.tif").unlink()
+    after = status_of(region(place))
+    assert after.counts == {"done": 1} and after.gone == ("a",) and after.now == () and len(after.runs) == 1

@@ -1,0 +1,77 @@
+"""Which scenes there are, and which shard has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citycover.errors import ConfigError
+from citycover.region.config import SceneSource
+from citycover.region.scenes import Shard, find_scenes
+
+
+def touched(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_files_folders_and_sets(tmp_path: Path) -> None:
+    touched(
+        tmp_path,
+        "t/b.tif",
+        "t/a.tif",
+        "s/S2A_1/B02.jp2",
+        "s/S2A_1/B03.jp2",
+        "s/S2A_2/B02.jp2",
+        "p.tif",
+        "q.tif",
+    )
+    found = find_scenes(
+        [
+            SceneSource(files=(str(tmp_path / "t/*.tif"),)),
+            SceneSource(files=(str(tmp_path / "s/*/B0?.jp2"),), by="folder"),
+            SceneSource(files=(str(tmp_path / "p.tif"), str(tmp_path / "q.tif")), name="harbour"),
+            SceneSource(files=(str(tmp_path / "missing.tif"),)),
+            SceneSource(files=(str(tmp_path / "none/*.tif"),)),
+        ]
+    )
+    assert [scene.name for scene in found] == ["S2A_1", "S2A_2", "a", "b", "harbour", "missing"]
+    assert [Path(file).name for file in found[0].files] == ["B02.jp2", "B03.jp2"]
+    assert len(found[4].files) == 2
+
+
+def test_a_file_that_two_patterns_match_is_one_scene(tmp_path: Path) -> None:
+    touched(tmp_path, "a.tif")
+    both = (str(tmp_path / "*.tif"), str(tmp_path / "a.*"))
+    assert len(find_scenes([SceneSource(files=both), SceneSource(files=both[:1])])) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "words"),
+    [
+        ((), "*.tif", "no file matches"),
+        (("x/a.tif", "y/a.tif"), "*/a.tif", "would be called 'a'"),
+        (("_a.tif",), "*.tif", "cannot name a folder"),
+        (("a\n.tif",), "*.tif", "cannot name a folder"),
+    ],
+)
+def test_what_no_region_can_have(tmp_path: Path, names: tuple[str, ...], pattern: str, words: str) -> None:
+    touched(tmp_path, *names)
+    with pytest.raises(ConfigError, match=words):
+        find_scenes([SceneSource(files=(str(tmp_path / pattern),))])
+
+
+@given(st.lists(st.text(min_size=1), unique=True), st.integers(1, 9))
+def test_shards_share_all_scenes_and_never_meet(names: list[str], count: int) -> None:
+    held = [[name for name in names if Shard(k, count).holds(name)] for k in range(1, count + 1)]
+    assert sorted(name for part in held for name in part) == sorted(names)
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/3", "4/3", "a/3", "1/0", "-1/3", "1/3/4", "1/1000000"])
+def test_what_is_no_shard(text: str) -> None:
+    with pytest.raises(ConfigError, match="--shard takes i/n"):
+        Shard.parse(text)
