@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from citycover.classes.table import NO_CLASS
-from citycover.evidence.noise import Contradictions, LabelNoise
+from citycover.evidence.comparison import Comparison
+from citycover.evidence.noise import LabelNoise
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds, grid_of, pixel_ground_size
 from citycover_models.data.chips import ChipReader
@@ -91,7 +92,7 @@ def measure_knowledge(
     boxes = (degrees_of(pair.scene.grid) for pair in pairs)
     return Knowledge(
         prior=tuple(prior.tolist()),
-        noise=_noise(scores, reader, plan, pairs),
+        noise=_noise(scores, reader, plan, pairs, prior.tolist()),
         legend=pairs[0].labels[0].legend,
         boxes=tuple(box for box in boxes if box is not None),
     )
@@ -109,14 +110,18 @@ def _look(
 
 
 def _noise(
-    scores: Callable[[Tensor], Tensor], reader: ChipReader, plan: SamplePlan, pairs: Sequence[Pair]
+    scores: Callable[[Tensor], Tensor],
+    reader: ChipReader,
+    plan: SamplePlan,
+    pairs: Sequence[Pair],
+    prior: Sequence[float],
 ) -> LabelNoise | None:
     if not plan.held_out:
         return None
-    counts = Contradictions(len(plan.label_counts))
+    comparison = Comparison(prior, _pixels_per_cell(pairs))
     for chip in plan.held_out[:: -(-len(plan.held_out) // _CHIPS)]:  # evenly, over all images
-        counts.add(*_look(scores, reader, chip))
-    return counts.noise(_pixels_per_cell(pairs))
+        comparison.add(*_look(scores, reader, chip))
+    return comparison.noise()
 
 
 def _pixels_per_cell(pairs: Sequence[Pair]) -> float:

@@ -1,13 +1,14 @@
-"""How far the labels of a map are believed, and where they are read.
+"""How far the labels of a map are believed, where they are read, and how far the network beside them.
 
-Their noise is as asked for, as the model knows, or as the scene tells; their offset the scene always tells.
+The noise of labels is as asked for, as the model knows, or as the scene tells; the rest the scene always
+tells: a few windows from all over it are mapped by the network alone.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,23 +21,25 @@ from citycover.classes.table import NO_CLASS
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.evidence.cells import nearest_channels
+from citycover.evidence.comparison import Comparison
 from citycover.evidence.labels import PlaceLabels, moved
-from citycover.evidence.noise import Belief, Contradictions, LabelNoise
+from citycover.evidence.noise import Belief, LabelNoise, NoiseSource
 from citycover.evidence.offset import LabelOffset, ShiftScores
 from citycover.evidence.rule import ENOUGH_CELLS
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
+from citycover.plan.axis import Axis
 from citycover.plan.layers import CLASSES
-from citycover.plan.plan import CHUNK, Block, Plan
+from citycover.plan.plan import Block, Plan
 
 logger = logging.getLogger(__name__)
 
-_CELLS = 8 * ENOUGH_CELLS
-"""Labelled cells that a measure on the scene should rest on."""
+_CELLS, _FEW_CELLS = 8 * ENOUGH_CELLS, 2 * ENOUGH_CELLS
+"""Labelled cells that a measure on the scene should rest on; where their noise is known already."""
 
-_LEAST, _FEW, _MOST = 4, 8, 64
-"""Blocks of the scene that are computed for it: at least, for the offset alone, and at most."""
+_LEAST, _MOST = 2, 64
+"""Windows of the scene that are computed for it."""
 
 
 def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
@@ -49,17 +52,19 @@ def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
     card = given.card
     asked = labels.trust is not None
     known = not asked and _knows(card, labels, given.plan)
-    shifts = ShiftScores(math.sqrt(max(1.0, labels.pixels_per_cell)))
-    guesses = _look(labels, given, shifts, few=asked or known)
-    offset = shifts.offset()
+    look = _look(labels, given, _FEW_CELLS if asked or known else _CELLS)
+    offset = look.shifts.offset()
     logger.info("%s", offset)
+    comparison = look.compared(labels, offset)
+    source: NoiseSource
     if labels.trust is not None:
-        belief = Belief(LabelNoise(1 - labels.trust, 0), "asked", offset)
+        noise, source = LabelNoise(1 - labels.trust, 0), "asked"
     elif known:
         assert card.label_noise is not None, "it was measured"
-        belief = Belief(LabelNoise(card.label_noise, card.label_cells), "model", offset)
+        noise, source = LabelNoise(card.label_noise, card.label_cells), "model"
     else:
-        belief = Belief(_noise(labels, guesses, given.plan.grid, offset, shifts.margin), "scene", offset)
+        noise, source = comparison.noise(), "scene"
+    belief = Belief(noise, source, offset, comparison.slopes(noise.share))
     logger.info("%s", belief)
     return belief
 
@@ -79,70 +84,95 @@ def _knows(card: ModelCard, labels: PlaceLabels, plan: Plan) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Guess:
-    """What the network alone thinks of a block; all arrays (y, x)."""
+@dataclass
+class _Look:
+    """What a few windows of a scene, mapped by the network alone, tell of its labels."""
 
-    window: Window
-    best: NDArray[np.uint8]
-    """Channel that is most probable."""
-    sure: NDArray[np.float32]
-    """Its probability."""
-    seen: NDArray[np.bool_]
+    grid: GeoBox
+    """Of the map."""
+    shifts: ShiftScores
+    pieces: list[tuple[Window, NDArray[np.float32]]] = field(default_factory=list)
+    """Output pixels, and (class, y, x) probabilities of every `shifts.step`-th of them; 0 where unseen."""
+
+    def add(self, window: Window, probabilities: NDArray[np.float32], labels: NDArray[np.int16]) -> None:
+        """Hear a window.
+
+        Args:
+            window: output pixels.
+            probabilities: (class, y, x), 0 where nothing was seen.
+            labels: (y, x) channels around it, as `ShiftScores` wants them.
+        """
+        self.shifts.add(probabilities, labels)
+        thin = slice(self.shifts.step // 2, None, self.shifts.step)
+        self.pieces.append((window, probabilities[:, thin, thin].copy()))
+
+    def compared(self, labels: PlaceLabels, offset: LabelOffset) -> Comparison:
+        """Network and labels, these read where they say what the image shows.
+
+        They are read with the margin that the offset was sought in: of labels in another CRS the place of a
+        pixel depends a little on what is read around it.
+        """
+        step, margin = self.shifts.step, self.shifts.margin
+        comparison = Comparison(labels.prior, labels.pixels_per_cell / step**2)
+        for window, probabilities in self.pieces:
+            near = _labels_around(labels, self.grid, window, margin, offset.applied)
+            inside = near[margin : margin + window.height, margin : margin + window.width]
+            here = inside[step // 2 :: step, step // 2 :: step]
+            comparison.add(probabilities, np.where(probabilities.any(0), here, NO_CLASS))
+        return comparison
 
 
-def _look(labels: PlaceLabels, given: SweepInput, shifts: ShiftScores, *, few: bool) -> list[_Guess]:
-    """Map blocks from all over the scene, and compare them with the labels around them.
+def _look(labels: PlaceLabels, given: SweepInput, cells: int) -> _Look:
+    """Map windows from all over the scene, and keep what the network says there.
 
     Args:
         labels: of the place that is mapped.
         given: the sweep to come, still without evidence.
-        shifts: hear the blocks.
-        few: the noise is known, so that blocks for the offset alone will do.
+        cells: labelled cells that should be looked at.
     """
-    plan = replace(given.plan, block_shape=(CHUNK, CHUNK))
+    plan = replace(given.plan, batch=1)
+    look = _Look(plan.grid, ShiftScores(math.sqrt(max(1.0, labels.pixels_per_cell))))
     heard = _Listener()
-    again = replace(
+    alone = replace(
         given, plan=plan, evidence=heard, layers=(CLASSES,), on_windows=lambda _run, _skipped: None
     )
     nodata = given.card.legend.product_nodata
-    guesses = []
-    for block in _sample(plan, labels.pixels_per_cell, few=few):
-        seen = next(iter(sweep(again, [block]))).layers[CLASSES.name] != nodata
+    for block in _sample(plan, cells * labels.pixels_per_cell):
+        seen = next(iter(sweep(alone, [block]))).layers[CLASSES.name] != nodata
         probabilities = np.zeros((len(labels.prior), *seen.shape), np.float32)
         for window, part in heard.take():
             probabilities[:, *window.shift(-block.window.row, -block.window.col).slices] = part
         probabilities[:, ~seen] = 0
-        shifts.add(probabilities, _labels_around(labels, plan.grid, block.window, shifts.margin, (0.0, 0.0)))
-        best = probabilities.argmax(0).astype(np.uint8)
-        guesses.append(_Guess(block.window, best, probabilities.max(0), seen))
-    return guesses
+        near = _labels_around(labels, plan.grid, block.window, look.shifts.margin, (0.0, 0.0))
+        look.add(block.window, probabilities, near)
+    return look
 
 
-def _noise(
-    labels: PlaceLabels, guesses: Sequence[_Guess], grid: GeoBox, offset: LabelOffset, margin: int
-) -> LabelNoise:
-    """What the network contradicts of the labels where it is surest, once it is known where they are read.
+def _sample(plan: Plan, pixels: float) -> Iterator[Block]:
+    """Cores of windows, on each of which one window alone votes, along the diagonals of their table.
 
-    They are read with the margin that the offset was sought in: of labels in another CRS the place of a pixel
-    depends a little on what is read around it.
+    So neither a row nor a column is left out, and nothing is computed that is not looked at.
+
+    Args:
+        plan: of the sweep.
+        pixels: of output that are wanted.
     """
-    counts = Contradictions(len(labels.prior))
-    for guess in guesses:
-        near = _labels_around(labels, grid, guess.window, margin, offset.applied)
-        here = near[margin : margin + guess.window.height, margin : margin + guess.window.width]
-        counts.add_best(guess.best, guess.sure, np.where(guess.seen, here, NO_CLASS))
-    return counts.noise(labels.pixels_per_cell)
-
-
-def _sample(plan: Plan, pixels_per_cell: float, *, few: bool) -> Iterator[Block]:
-    """Blocks along the diagonals of the table of blocks, so that neither a row nor a column is left out."""
-    rows, cols = plan.block_counts
-    wanted = max(_LEAST, min(math.ceil(_CELLS * pixels_per_cell / CHUNK**2), _FEW if few else _MOST))
-    places = np.linspace(0, rows * cols - 1, min(rows * cols, wanted))
-    for place in np.unique(places.round().astype(int)).tolist():
+    rows, cols = plan.y.count, plan.x.count
+    core = plan.output(plan.y.step - plan.y.feather) * plan.output(plan.x.step - plan.x.feather)
+    wanted = min(rows * cols, max(_LEAST, min(math.ceil(pixels / max(1, core)), _MOST)))
+    for place in np.unique(np.linspace(0, rows * cols - 1, wanted).round().astype(int)).tolist():
         row, col = divmod(place, cols)
-        yield plan.block(row, (col + row) % cols)
+        col = (col + row) % cols
+        (top, height), (left, width) = _core(plan, plan.y, row), _core(plan, plan.x, col)
+        window = Window(top, left, height, width).clip(Window(0, 0, *plan.shape))
+        if window is not None:
+            yield Block((row, col), window, (row, row + 1), (col, col + 1))
+
+
+def _core(plan: Plan, axis: Axis, index: int) -> tuple[int, int]:
+    """First output pixel on which window `index` alone votes, and how many there are, one at least."""
+    shared = 0 if index == axis.count - 1 else plan.output(axis.feather)
+    return plan.output(axis.step) * index, max(1, plan.output(axis.step) - shared)
 
 
 def _labels_around(

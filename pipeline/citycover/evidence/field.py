@@ -1,10 +1,11 @@
 """The labels' evidence at every pixel, and what it makes of the network's probabilities. On the device.
 
-    score_k = strength * log(P_k / prior_k) + log(q_k + 1e-5),   q_k = (1 - noise) S_k + noise * share_k
+    score_k = strength_k log(P_k / prior_k) + log(q_k + 1e-5),   q_k = (1 - noise) S_k + noise * share_k
 
 S is the one-hot of the labels at pixel centres: cells of all sheets within reach vote with their weights, and
 what has no label does not vote. Where no label is within reach the network decides alone: P stays as it is.
-A class that training never had has no evidence of the network for or against it: P_k / prior_k := 1.
+A class that training never had, or that the network cannot tell apart, has none of its evidence for or
+against it: strength_k is 0.
 """
 
 from __future__ import annotations
@@ -68,9 +69,8 @@ class LabelField:
         ]
         column = (len(labels.prior), 1, 1)
         self._shares = torch.tensor(labels.shares, device=device).view(column)
-        known = [p > 0 for p in labels.prior]
         self._prior = torch.tensor([p if p > 0 else 1.0 for p in labels.prior], device=device).view(column)
-        self._untrained = [channel for channel, had in enumerate(known) if not had]
+        self._exponents = [round(strength * PARTS) for strength in labels.strengths]
 
     def smoothed(self, window: Window) -> Tensor:
         """(c, y, x) weights of the labels' classes at pixel centres; all 0 where there is no label."""
@@ -93,28 +93,30 @@ class LabelField:
         labelled = _total(weights)
         noise = self.labels.rule.noise
         q = weights.mul_((1 - noise) / labelled.clamp(min=_LABELLED)).add_(noise * self._shares + _FLOOR)
-        likelihood = _power(probabilities / self._prior, self.labels.rule.strength)
-        likelihood[self._untrained] = 1
+        likelihood = probabilities / self._prior
+        for plane, exponent in zip(likelihood.unbind(0), self._exponents, strict=True):
+            _raise_power(plane, exponent)
         posterior = q.mul_(likelihood)
         # Pixels without any vote are nodata; they must not become NaN on the way there.
         posterior.div_(_total(posterior).clamp_(min=torch.finfo(torch.float32).tiny))
         return torch.where(labelled > _LABELLED, posterior, probabilities)
 
 
-def _power(base: Tensor, exponent: float) -> Tensor:
-    """(...) `base ** exponent`, the exponent a multiple of 1 / PARTS and below 2. Uses `base` up.
+def _raise_power(base: Tensor, parts: int) -> None:
+    """(y, x) `base ** (parts / PARTS)`, in place; parts below 2 PARTS.
 
     One square root for each binary digit: the same to the last bit on every device and in tiles of any size.
     """
-    digits = round(exponent * PARTS)
-    power = base.clone() if digits & PARTS else torch.ones_like(base)
+    if parts == PARTS:
+        return
+    power = base.clone() if parts & PARTS else torch.ones_like(base)
     place = PARTS
-    while digits & (place - 1):
+    while parts & (place - 1):
         place //= 2
         base.sqrt_()
-        if digits & place:
+        if parts & place:
             power *= base
-    return power
+    base.copy_(power)
 
 
 def _total(planes: Tensor) -> Tensor:

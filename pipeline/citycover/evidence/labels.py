@@ -51,6 +51,15 @@ class LabelEvidence:
     rule: Rule
     offset: tuple[float, float] = (0.0, 0.0)
     """Rows and columns of the map by which what a pixel shows is said elsewhere in the labels."""
+    slopes: tuple[float, ...] = ()
+    """(channel,) how far the network's word on a class counts, 0 to 1; empty: fully."""
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """(channel,) power of the network's evidence; 0 where training never had the class."""
+        slopes = self.slopes or (1.0,) * len(self.prior)
+        known = zip(slopes, self.prior, strict=True)
+        return tuple(self.rule.strength * slope if prior > 0 else 0.0 for slope, prior in known)
 
     def seen_from(self, grid: GeoBox) -> GeoBox:
         """A grid of the map, moved to where the labels say what it shows."""
@@ -80,7 +89,8 @@ class PlaceLabels:
     def believed(self, belief: Belief) -> LabelEvidence:
         """As evidence: a share of them reckoned wrong, and read where they say what the image shows."""
         rule = Rule(belief.share)
-        return LabelEvidence(self.sheets, self.prior, self.shares, rule, belief.offset.applied)
+        offset, slopes = belief.offset.applied, belief.slopes
+        return LabelEvidence(self.sheets, self.prior, self.shares, rule, offset, slopes)
 
 
 def moved(grid: GeoBox, offset: tuple[float, float]) -> GeoBox:

@@ -2,12 +2,13 @@
 
 Where the network is surest it is hardly wrong: of each class that it predicts, the 5 % of pixels in which it
 believes most are compared with their labels. The share that differs, averaged over the classes by their share
-of the labels, is taken for the noise. It rather says too much than too little.
+of the labels, is taken for the noise. It rather says too much than too little. Labels of classes that the
+network cannot tell apart (`slopes`) are left out: there it knows nothing, however sure it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -20,10 +21,13 @@ from citycover.evidence.rule import ENOUGH_CELLS
 
 _SUREST = 0.05
 
-_BINS = 1024
+_BINS = 512
 """Classes of confidence, even in -log(1 - p), up to where float32 ends: 1 - p = 6e-8."""
 
 _TOP = 16.7
+
+
+NoiseSource = Literal["asked", "model", "scene"]
 
 
 def evidence_words(labels: bool) -> str:
@@ -61,10 +65,12 @@ class Belief:
     """How far the labels of a map are believed, and why."""
 
     noise: LabelNoise
-    source: Literal["asked", "model", "scene"]
+    source: NoiseSource
     """`asked`: by --trust; `model`: measured when it was trained; `scene`: measured on what is mapped."""
     offset: LabelOffset = NO_OFFSET
     """Against the image, always measured on what is mapped."""
+    slopes: tuple[float, ...] = ()
+    """(channel,) how far the network's word on a class counts, 0 to 1, measured likewise; empty: fully."""
 
     @property
     def share(self) -> float:
@@ -78,13 +84,15 @@ class Belief:
             "cells": self.noise.cells,
             "noise_from": self.source,
             "offset": asdict(self.offset),
+            "slopes": list(self.slopes),
         }
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Belief:
         """From plain values."""
         noise = LabelNoise(facts["contradicted"], facts["cells"])
-        return cls(noise, facts["noise_from"], LabelOffset(**facts["offset"]))
+        offset = LabelOffset(**facts["offset"])
+        return cls(noise, facts["noise_from"], offset, tuple(facts["slopes"]))
 
     def __str__(self) -> str:
         return (
@@ -100,13 +108,10 @@ class Contradictions:
 
     classes: int
     counts: NDArray[np.int64] = field(init=False)
-    """(predicted class, label differs or agrees, bin of confidence)."""
-    labels: NDArray[np.int64] = field(init=False)
-    """(class,) pixels by label."""
+    """(predicted class, label, bin of confidence)."""
 
     def __post_init__(self) -> None:
-        self.counts = np.zeros((self.classes, 2, _BINS), np.int64)
-        self.labels = np.zeros(self.classes, np.int64)
+        self.counts = np.zeros((self.classes, self.classes, _BINS), np.int64)
 
     def add(self, probabilities: NDArray[np.float32], labels: NDArray[np.integer]) -> None:
         """Count pixels.
@@ -115,49 +120,42 @@ class Contradictions:
             probabilities: (class, ...) of the network alone.
             labels: (...) channels; NO_CLASS is left out.
         """
-        self.add_best(probabilities.argmax(0), probabilities.max(0), labels)
-
-    def add_best(
-        self, best: NDArray[np.integer], sure: NDArray[np.float32], labels: NDArray[np.integer]
-    ) -> None:
-        """Count pixels of which no more is known than the network's best class.
-
-        Args:
-            best: (...) channel that is most probable.
-            sure: (...) its probability.
-            labels: (...) channels; NO_CLASS is left out.
-        """
         seen = labels != NO_CLASS
-        label, class_ = labels[seen].astype(np.int64), best[seen].astype(np.int64)
-        depth = -np.log(np.maximum(1 - sure[seen], np.exp(-_TOP)))
+        label = labels[seen].astype(np.int64)
+        pixels = probabilities[:, seen]  # (class, n)
+        best = pixels.argmax(0)
+        depth = -np.log(np.maximum(1 - pixels.max(0, initial=0), np.exp(-_TOP)))
         place = np.minimum((depth * (_BINS / _TOP)).astype(np.int64), _BINS - 1)
-        key = (class_ * 2 + (class_ == label)) * _BINS + place
+        key = (best * self.classes + label) * _BINS + place
         self.counts += np.bincount(key, minlength=self.counts.size).reshape(self.counts.shape)
-        self.labels += np.bincount(label, minlength=self.classes)
 
-    def noise(self, pixels_per_cell: float) -> LabelNoise:
+    def noise(self, pixels_per_cell: float, slopes: Sequence[float] = ()) -> LabelNoise:
         """What was counted, as noise.
 
         Args:
             pixels_per_cell: how many pixels one labelled cell is wide and high, multiplied.
+            slopes: (class,) how far the network's word on a class counts; so much its labels count here.
+                Empty: fully.
         """
-        differs = np.array([_share_that_differs(counts) for counts in self.counts])
-        weights = np.where(np.isnan(differs), 0, self.labels)
+        labels = self.counts.sum((0, 2))
+        known = np.asarray(slopes or np.ones(self.classes))
+        differs = np.array([_share_that_differs(own, k, known) for k, own in enumerate(self.counts)])
+        weights = np.where(np.isnan(differs), 0, labels * known)
         share = float(np.nansum(differs * weights) / weights.sum()) if weights.any() else 0.0
-        return LabelNoise(share, float(self.labels.sum()) / pixels_per_cell)
+        return LabelNoise(share, float(labels.sum()) / pixels_per_cell)
 
 
-def _share_that_differs(counts: NDArray[np.int64]) -> float:
-    """Of the surest pixels of one predicted class; NaN where it is never predicted.
+def _share_that_differs(counts: NDArray[np.int64], own: int, known: NDArray[np.float64]) -> float:
+    """Of the surest pixels of one predicted class; NaN where it is never predicted, or nothing known there.
 
     Args:
-        counts: (differs or agrees, bin).
+        counts: (label, bin).
+        own: the class.
+        known: (label,) how much each label counts.
     """
     total = counts.sum(0)[::-1].astype(np.float64)  # surest first
-    wanted = _SUREST * total.sum()
-    if wanted == 0:
-        return float("nan")
     before = np.cumsum(total) - total
-    taken = np.clip(wanted - before, 0, total)  # of the last bin only a part
-    share = np.divide(counts[0, ::-1], total, out=np.zeros_like(total), where=total > 0)
-    return float((taken * share).sum() / wanted)
+    taken = np.clip(_SUREST * total.sum() - before, 0, total)  # of the last bin only a part
+    part = np.divide(taken, total, out=np.zeros_like(total), where=total > 0)
+    surest = counts[:, ::-1] @ part * known  # (label,)
+    return float(1 - surest[own] / surest.sum()) if surest.any() else float("nan")

@@ -128,7 +128,7 @@ class Finished:
             shares=dict(zip(self.job.model.card.channel_names, labels.shares, strict=True)),
             trust=round(1 - self.belief.share, 6),
             credits=labels.credits,
-            **(self.belief.facts() | {"offset": self.belief.offset}),
+            **(self.belief.facts() | {"offset": self.belief.offset, "slopes": self.belief.slopes}),
         )
 
     def _timing(self) -> Timing:

@@ -159,11 +159,14 @@ class RunLabels:
     """Of products that were asked for by name."""
     offset: LabelOffset = NO_OFFSET
     """How far they lie beside the image; corrected where that is sure."""
+    slopes: tuple[float, ...] = ()
+    """(channel,) how far the network's word on a class counts beside them, 0..1; empty: fully."""
 
     @property
     def belief(self) -> Belief:
         """How far they were believed, and where they were read."""
-        return Belief(LabelNoise(self.contradicted, self.cells), self.noise_from, self.offset)
+        noise = LabelNoise(self.contradicted, self.cells)
+        return Belief(noise, self.noise_from, self.offset, self.slopes)
 
 
 @dataclass(frozen=True, slots=True)

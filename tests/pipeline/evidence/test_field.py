@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,20 @@ def test_a_class_that_training_never_had_is_neither_for_nor_against(tmp_path: Pa
     louder = probabilities.clone()
     louder[3] = 1
     torch.testing.assert_close(field(louder, all_of(louder)), field(probabilities, all_of(probabilities)))
+
+
+def test_evidence_counts_by_the_slope_of_its_class(tmp_path: Path) -> None:
+    sheet = write_sheet(tmp_path / "labels.tif", random_cells((9, 11)), OTHER_GRIDS["aligned"])
+    slopes = (1.0, 0.5, 0.0, 0.25)
+    labels = replace(evidence(sheet, noise=0.3), slopes=slopes)
+    field, column = LabelField(labels, image_grid((40, 50)), CPU), (CLASSES, 1, 1)
+    s = field.smoothed(Window(0, 0, 40, 50)).numpy().astype(np.float64)
+    q = 0.7 * s / s.sum(0) + 0.3 * np.reshape(SHARES, column)
+    probabilities = random_probabilities((40, 50))
+    ratio = np.log(probabilities.numpy()) - np.log(np.reshape(PRIOR, column))
+    powers = np.round(np.array(slopes) * labels.rule.strength * 64) / 64
+    wanted = softmax(np.reshape(powers, column) * ratio + np.log(q + 1e-5), 0)
+    np.testing.assert_allclose(field(probabilities, all_of(probabilities)).numpy(), wanted, atol=1e-5)
 
 
 def test_pixels_without_a_vote_stay_numbers(tmp_path: Path) -> None:

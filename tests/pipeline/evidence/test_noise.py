@@ -87,12 +87,3 @@ def test_cells_are_counted_not_pixels() -> None:
 def test_nothing_to_compare_is_no_noise() -> None:
     probabilities, truth = network_and_truth(pixels=100)
     assert measured(probabilities, np.full_like(truth, -1)) == LabelNoise(0.0, 0.0)
-
-
-def test_of_a_pixel_its_best_class_is_enough() -> None:
-    probabilities, truth = network_and_truth(pixels=5_000)
-    labels = plant(truth, 0.2)
-    labels[:100] = -1
-    counts = Contradictions(CLASSES)
-    counts.add_best(probabilities.argmax(0).astype(np.uint8), probabilities.max(0), labels)
-    assert counts.noise(pixels_per_cell=4) == measured(probabilities, labels)
