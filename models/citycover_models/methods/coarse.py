@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
+from citycover.errors import ConfigError
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods.method import (
@@ -21,10 +22,10 @@ from citycover_models.methods.method import (
     Moment,
     plain_loss,
 )
-from citycover_models.nets.c2fnet import C2FNet, c2f_loss, choose_labels
+from citycover_models.nets.c2fnet import C2FNet, Selection, c2f_loss, choose_labels
 from citycover_models.nets.l2hnet import L2HNet, Selector, cas_dva_loss
 from citycover_models.nets.paraformer import Paraformer, plat_loss
-from citycover_models.nets.udsda import Shuffle
+from citycover_models.nets.udsda import Shuffle, accepted_area, annotate_classes, pseudo_labels
 from citycover_models.nets.vcnet import VCNet
 from citycover_models.nets.vhf_paranet import VHFParaNet, nlat_loss
 
@@ -100,26 +101,78 @@ class C2F(BaseMethod):
     """Share of the training in which every label is accepted (5 epochs of 200)."""
     quantiles: tuple[float, float] = (0.5, 0.2)
     """Share of each class that is not accepted, at the start and at the end."""
+    udsda: Selection = "shuffle_diag"
+    """How labels are chosen; the others are what UDSDA is measured against, see `choose_labels`."""
+    vague_least: float | None = Field(default=None, gt=0, lt=1)
+    """Share of its mass from which a class becomes the label of a vague pixel, and none below (0.9 in the
+    record); None: vague pixels learn their coarse labels, by less weight."""
+    edges: bool = False
+    """Learn the borders of what is predicted, too, by a head that C2FNet has for this alone."""
+
+    def equip(self, network: nn.Module) -> None:
+        """The edge head.
+
+        Raises:
+            ConfigError: the network can have none.
+        """
+        if not self.edges:
+            return
+        if not isinstance(network, C2FNet):
+            raise ConfigError(
+                f"method.edges needs a c2fnet network, which has an edge head; got {type(network).__name__}; "
+                "choose --set network=c2fnet, or leave it out"
+            )
+        network.learn_edges()
+
+    @model_validator(mode="after")
+    def _shares_are_counted(self) -> C2F:
+        if self.vague_least is not None and self.udsda != "shuffle_diag":
+            raise ValueError(
+                f"got vague_least with udsda = {self.udsda!r}; it needs the shares that shuffle_diag counts; "
+                "leave one of the two out"
+            )
+        return self
 
     def __call__(self, network: Embeddings, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch."""
-        labels = batch.labels
-        phi, coarse = network.embeddings(batch.images)
+        labels, first = batch.labels, moment.progress < self.warm_up
+        edges: Tensor | None = None
+        if self.edges and isinstance(network, C2FNet):
+            phi, coarse, edges = network.heads(batch.images)
+        else:
+            phi, coarse = network.embeddings(batch.images)
         cosines = network.cosines(phi)
-        first, last = self.quantiles
-        p, accepted = choose_labels(
-            cosines,
-            phi,
-            network.prototypes(),
-            labels,
-            first + (last - first) * moment.progress,
-            udsda="off" if moment.progress < self.warm_up else "shuffle_diag",
-            shuffle=Shuffle(scales=self.scales, rounds=self.rounds),
-            ignore=IGNORE,
-        )
+        p, accepted, vague = self._chosen(network, cosines, phi, labels, moment.progress, first=first)
         if batch.class_weights is not None:
             p = p * batch.class_weights[labels.where(labels != IGNORE, 0)]
-        return c2f_loss(cosines, phi, coarse, labels, p, accepted, ignore=IGNORE)
+        return c2f_loss(
+            cosines, phi, coarse, labels, p, accepted, ignore=IGNORE, vague_labels=vague, edge_logits=edges
+        )
+
+    def _chosen(
+        self,
+        network: Embeddings,
+        cosines: Tensor,
+        phi: Tensor,
+        labels: Tensor,
+        progress: float,
+        *,
+        first: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Weights, accepted area, and labels of vague pixels where they get some of their own."""
+        quantile = self.quantiles[0] + (self.quantiles[1] - self.quantiles[0]) * progress
+        shuffle = Shuffle(scales=self.scales, rounds=self.rounds)
+        prototypes = network.prototypes()
+        if self.vague_least is None or first:
+            udsda: Selection = "off" if first else self.udsda
+            chosen = choose_labels(
+                cosines, phi, prototypes, labels, quantile, udsda=udsda, shuffle=shuffle, ignore=IGNORE
+            )
+            return *chosen, None
+        p, shares = annotate_classes(phi, prototypes, labels, shuffle, ignore=IGNORE)
+        accepted = accepted_area(p, labels, quantile, ignore=IGNORE)
+        vague = pseudo_labels(shares, accepted, labels, least=self.vague_least, ignore=IGNORE)
+        return p, accepted, vague
 
 
 class Nlat(_Selecting):

@@ -9,7 +9,9 @@ https://arxiv.org/abs/2007.08702. All images meet on the fine grid, the one of t
                                      │
     target chip (coarse) ─▶ bicubic ─┴──▶ teacher ──▶ pseudo-labels, q = share of confident pixels
 
-Where this is citycover's and not the public code's, the field says so.
+Where this is citycover's and not the public code's, the field says so. Two further terms are off unless a
+recipe asks for them: masked image consistency (Hoyer et al. 2023, MIC, https://arxiv.org/abs/2212.01322), and
+consistency of the shares within a coarse pixel.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -30,7 +33,7 @@ from citycover_models.blocks.normalise import Normalise
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods.method import BaseMethod, Company, Moment
-from citycover_models.nets.daformer import DAFormer, feature_distance
+from citycover_models.nets.daformer import DAFormer, abundances, feature_distance
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +67,18 @@ class FineGrid(Protocol):
 _fine_grid: type[FineGrid] = DAFormer
 
 
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What the teacher says of a target chip."""
+
+    labels: Tensor
+    """(n, y, x)."""
+    weights: Tensor
+    """(n, y, x), 0 where nothing counts."""
+    shares: Tensor
+    """(n, k, y, x) probabilities."""
+
+
 class DAFormerAdaptation(BaseMethod):
     """Teacher and student, mixtures of both domains, feature distance."""
 
@@ -91,6 +106,16 @@ class DAFormerAdaptation(BaseMethod):
     brightness, contrast, saturation and hue of RGB."""
     degrade: float = Field(default=0.0, ge=0, le=1)
     """Share of steps in which the source is seen as the target's sensor would have seen it: citycover's."""
+    masked_weight: float = Field(default=0.0, ge=0)
+    """Of masked image consistency (MIC): what the student makes of a varied target chip with squares left
+    out, by the teacher's pseudo-labels of the whole chip; 1 as published, 0 is DAFormer's."""
+    masked_block: int = Field(default=32, ge=1)
+    """Side of the squares in pixels of the fine grid; 64 as published, for chips of 512."""
+    masked_share: float = Field(default=0.7, ge=0, lt=1)
+    """Chance of each square to be left out."""
+    abundance_weight: float = Field(default=0.0, ge=0)
+    """Of the difference between student and teacher in the shares of the classes within each pixel of the
+    target that nothing was laid over: citycover's reading of sub-pixel consistency; 0.1 is a beginning."""
     eval_with: Literal["student", "teacher"] = "student"
     """Whose weights map; the student's as published."""
 
@@ -153,15 +178,31 @@ class DAFormerAdaptation(BaseMethod):
             return loss
         target = network.to_fine_grid(batch.target.images.float())
         valid = _finer(batch.target.labels != IGNORE, network.upscale)
-        pseudo, weight = self._teach(company.teacher, target, valid)
+        taught = self._teach(company.teacher, target, valid)
         mask = class_mix_mask(batch.labels)
         if self.target == "plain":
             mask = torch.zeros_like(mask)
         mixed = torch.where(mask[:, None], images, target)
-        labels = torch.where(mask, batch.labels, pseudo)
-        weights = torch.where(mask, torch.ones_like(weight), weight)
-        varied = strong_augment(mixed, network.normalise.std, network.normalise.mean, self.jitter)
-        return loss + _mean_entropy(network.decode(network.encode(varied)), labels, weights)
+        labels = torch.where(mask, batch.labels, taught.labels)
+        weights = torch.where(mask, torch.ones_like(taught.weights), taught.weights)
+        logits = network.decode(network.encode(self._varied(network, mixed)))
+        loss = loss + _mean_entropy(logits, labels, weights)
+        if self.abundance_weight:
+            alone = valid & ~mask
+            loss = loss + self.abundance_weight * abundance_distance(
+                logits.softmax(1), taught.shares, alone, network.upscale
+            )
+        return loss + self._masked(network, target, taught) if self.masked_weight else loss
+
+    def _varied(self, network: FineGrid, images: Tensor) -> Tensor:
+        return strong_augment(images, network.normalise.std, network.normalise.mean, self.jitter)
+
+    def _masked(self, network: FineGrid, target: Tensor, taught: Taught) -> Tensor:
+        """MIC (Hoyer et al. 2023, eq. 4 to 6): learn from context what the teacher saw."""
+        seen = block_mask(target, self.masked_block, self.masked_share)
+        images = torch.where(seen, self._varied(network, target), network.normalise.mean)
+        logits = network.decode(network.encode(images))
+        return self.masked_weight * _mean_entropy(logits, taught.labels, taught.weights)
 
     def _degraded(self, network: FineGrid, images: Tensor) -> Tensor:
         """The source through the target's optics, in a share of the steps."""
@@ -184,17 +225,17 @@ class DAFormerAdaptation(BaseMethod):
         classes = int(batch.labels.where(batch.labels != IGNORE, 0).max()) + 1
         return feature_distance(maps[-1], first, batch.labels, classes, self.things)
 
-    def _teach(self, teacher: nn.Module, images: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Pseudo-labels (n, y, x) and the weight of each pixel."""
+    def _teach(self, teacher: nn.Module, images: Tensor, valid: Tensor) -> Taught:
         fine: Any = teaching(teacher)
         with torch.no_grad():
-            best, pseudo = fine.decode(fine.encode(images)).softmax(1).max(1)
+            shares = fine.decode(fine.encode(images)).softmax(1)
+        best, pseudo = shares.max(1)
         seen = valid.clone()
         if self.border:
             inner = torch.zeros_like(seen)
             inner[:, self.border : -self.border, self.border : -self.border] = True
             seen &= inner
-        return pseudo, confidence(best, valid, self.threshold)[:, None, None] * seen
+        return Taught(pseudo, confidence(best, valid, self.threshold)[:, None, None] * seen, shares)
 
 
 def follow(teacher: nn.Module, student: Any, step: int, alpha: float) -> None:
@@ -246,6 +287,32 @@ def class_mix_mask(labels: Tensor) -> Tensor:
         chosen = present[torch.randperm(len(present))[: (len(present) + 1) // 2]]
         masks.append(torch.isin(image, chosen.to(image.device)))
     return torch.stack(masks)
+
+
+def block_mask(images: Tensor, side: int, share: float) -> Tensor:
+    """(n, 1, y, x) False in squares that are left out, each with the chance `share`, drawn for each image."""
+    height, width = images.shape[2:]
+    cells = torch.rand(len(images), 1, -(-height // side), -(-width // side)) >= share
+    return (
+        cells.repeat_interleave(side, 2).repeat_interleave(side, 3)[:, :, :height, :width].to(images.device)
+    )
+
+
+def abundance_distance(shares: Tensor, taught: Tensor, alone: Tensor, factor: int) -> Tensor:
+    """Mean |a - a_teacher| over the coarse pixels of which every fine one is the target's and valid.
+
+    Args:
+        shares: (n, k, u y, u x) probabilities of the student.
+        taught: the same of the teacher.
+        alone: (n, u y, u x) bool, fine pixels that count.
+        factor: u.
+
+    Returns:
+        (), 0 where no coarse pixel counts.
+    """
+    kept = F.avg_pool2d(alone[:, None].to(shares.dtype), factor) == 1  # (n, 1, y, x)
+    distance = (abundances(shares, factor) - abundances(taught, factor)).abs().mean(1, keepdim=True)
+    return (distance * kept).sum() / kept.sum().clamp(min=1)
 
 
 def strong_augment(images: Tensor, std: Tensor, mean: Tensor, jitter: float) -> Tensor:

@@ -126,6 +126,9 @@ class BaseMethod(BaseModel):
     matches: ClassVar[bool] = False
     """Whether the source's numbers are brought to the mean and deviation of the target's, band by band."""
 
+    def equip(self, network: nn.Module) -> None:
+        """Give a network that was just built what this method alone needs."""
+
     def source_scale(self, _ratio: float, _upscale: int) -> float:
         """How much source chips are enlarged.
 

@@ -130,11 +130,18 @@ class C2FNet(Learnable):
         self.taps = [0, widths.blocks // 2, widths.blocks - 1]
         self.pools = nn.ModuleList(nn.Sequential(nn.AvgPool2d(s), nn.Conv2d(w, w, 1)) for s in (4, 8, 16))
         self.coarse_head = nn.Conv2d(w, num_classes, 1)
-        self.edge_head = nn.Conv2d(w, 1, 1) if edges else None
+        self.edge_head: nn.Conv2d | None = None
+        if edges:
+            self.learn_edges()
         self.fuse = ConvBnRelu(3 * w + 3 * w, 128)
         self.embed = nn.Conv2d(128, widths.embedding, 1)
         self.classifier = nn.Parameter(torch.empty(num_classes, widths.embedding))
         nn.init.normal_(self.classifier, std=0.05)
+
+    @torch.jit.ignore
+    def learn_edges(self) -> None:
+        """Build the edge head, for `edge_loss`."""
+        self.edge_head = nn.Conv2d(self.start.out_channels, 1, 1)
 
     @torch.jit.export
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,6 +194,9 @@ class C2FNet(Learnable):
 # --- which labels to believe -------------------------------------------------------------------------------
 
 
+Selection = Literal["off", "agree", "ot", "shuffle_diag"]
+
+
 def choose_labels(
     cosines: Tensor,
     phi: Tensor,
@@ -194,7 +204,7 @@ def choose_labels(
     labels: Tensor,
     quantile: float,
     *,
-    udsda: Literal["off", "agree", "ot", "shuffle_diag"] = "shuffle_diag",
+    udsda: Selection = "shuffle_diag",
     shuffle: Shuffle | None = None,
     ignore: int = 255,
 ) -> tuple[Tensor, Tensor]:

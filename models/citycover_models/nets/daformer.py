@@ -23,8 +23,7 @@ its equations are not public):
   5r..5r+4 and columns 5c..5c+4 of the output: same origin, pixel size divided by 5;
 - five classes and five outputs (the published head has seven outputs for five evaluated classes);
 - raw numbers are normalised with the statistics of their sensor, ImageNet's for 8-bit RGB and BigEarthNet's
-  for Sentinel-2, because the record's x / 255 does not match what the encoder was pre-trained on;
-- `abundance_loss`, by which coarse fractions may guide the fine map, is an addition.
+  for Sentinel-2, because the record's x / 255 does not match what the encoder was pre-trained on.
 
 Parameters are named as in the public DAFormer checkpoints (`backbone.*`, `decode_head.*`, without their
 leading `model.`), so they load as they are but for `decode_head.conv_seg.*`, which counts the classes of
@@ -185,19 +184,6 @@ def feature_distance(
 def abundances(probabilities: Tensor, factor: int = SUBPIXEL) -> Tensor:
     """(n, k, u y, u x) on the fine grid -> (n, k, y, x), share of each class in a coarse pixel."""
     return F.avg_pool2d(probabilities, factor)
-
-
-def abundance_loss(logits: Tensor, fractions: Tensor, factor: int = SUBPIXEL) -> Tensor:
-    """Mean |a - a_ref|: fine classes should add up to known coarse fractions.
-
-    citycover's interpretation of sub-pixel consistency; weight 0.1 beside the cross-entropy.
-
-    Args:
-        logits: (n, k, u y, u x).
-        fractions: (n, k, y, x), summing to 1 over k.
-        factor: u.
-    """
-    return (abundances(logits.softmax(dim=1), factor) - fractions).abs().mean()
 
 
 def daspm(variant: MitVariant = "b5", boa_offset: float = 0.0) -> DAFormer:

@@ -42,6 +42,7 @@ def build_network(
         )
     network = preset.build_for(num_classes, statistics=statistics)
     check_method(network, preset.name, recipe)
+    recipe.method.equip(network)
     multiple = network.multiple
     if recipe.chip % multiple:
         near = max(multiple, round(recipe.chip / multiple) * multiple)

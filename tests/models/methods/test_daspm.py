@@ -144,6 +144,78 @@ def test_the_loss_is_source_plus_mixture_by_the_confidence_of_the_teacher(
     assert float(plain(network, batch, Moment(0, 10, 0), company).detach()) == pytest.approx(half)
 
 
+def test_shares_within_a_coarse_pixel_are_compared_where_all_of_it_is_the_targets() -> None:
+    shares = torch.zeros(1, 2, 2, 4)
+    shares[:, 0] = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    shares[:, 1] = 1 - shares[:, 0]
+    taught = torch.full((1, 2, 2, 4), 0.5)
+    alone = torch.ones(1, 2, 4, dtype=torch.bool)
+    # Left: a = (1/4, 3/4) against (1/2, 1/2), mean |.| = 1/4; right: (1, 0), mean 1/2.
+    assert daspm.abundance_distance(shares, taught, alone, 2).item() == pytest.approx(0.375)
+    alone[0, 0, 3] = False
+    assert daspm.abundance_distance(shares, taught, alone, 2).item() == pytest.approx(0.25)
+    assert daspm.abundance_distance(shares, taught, torch.zeros_like(alone), 2).item() == 0
+
+
+def test_squares_of_an_image_are_left_out_by_their_chance() -> None:
+    torch.manual_seed(0)
+    seen = daspm.block_mask(torch.zeros(40, 3, 70, 64), 32, 0.7)
+    assert seen.shape == (40, 1, 70, 64)
+    for rows in (slice(0, 32), slice(32, 64), slice(64, 70)):
+        squares = seen[:, 0, rows, :32]
+        assert bool((squares == squares[:, :1, :1]).all()), "whole squares, cut at the far edge"
+    assert 0.2 < float(seen.float().mean()) < 0.4
+    assert bool(daspm.block_mask(torch.zeros(1, 1, 4, 4), 2, 0.0).all())
+
+
+def test_masked_consistency_adds_the_pseudo_labels_loss_of_what_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(daspm, "strong_augment", lambda images, *_: images)
+    left = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    left[..., :2] = False
+    monkeypatch.setattr(daspm, "block_mask", lambda *_: left)
+    images = torch.zeros(1, 2, 4, 4)
+    labels = torch.full((1, 4, 4), IGNORE)
+    target = torch.zeros(1, 2, 4, 4)
+    target[:, 1] = 5.0
+    batch = LabelledBatch(images, labels, None, LabelledBatch(target, torch.zeros(1, 4, 4, dtype=torch.long)))
+    network = Fine(1)
+    losses = {}
+    for weight in (0.0, 2.0):
+        torch.manual_seed(0)
+        method = DAFormerAdaptation(target="plain", feature_weight=0.0, masked_weight=weight)
+        company = method.company(network, pretrained=False)
+        losses[weight] = float(method(network, batch, Moment(0, 9, 0), company).detach())
+    # Half of the pixels are the mean, 0, and cost log 2; the other half is known: log(1 + e^-5).
+    wanted = 2 * (0.5 * math.log(2) + 0.5 * math.log1p(math.exp(-5)))
+    assert losses[2.0] - losses[0.0] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_source_is_seen_through_the_optics_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daspm, "blur", lambda images, sigma: images * sigma)
+    method = DAFormerAdaptation(degrade=1.0)
+    images = torch.zeros(1, 2, 10, 10)
+    images[:, 0, :5, :5] = 4.0
+    seen = method._degraded(Fine(5), images)
+    # Point spread of 0.42 coarse pixels: 2.1 fine ones; then the mean of 5 x 5, put back on the fine grid.
+    assert seen[0, 0, :5, :5].unique().tolist() == pytest.approx([8.4]) and not seen[0, 1].any()
+    assert torch.equal(DAFormerAdaptation(degrade=0.0)._degraded(Fine(5), images), images)
+    assert torch.equal(method._degraded(Fine(1), images), images), "one scale: nothing to bridge"
+
+
+def test_without_class_mix_the_target_is_learned_from_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daspm, "strong_augment", lambda images, *_: images)
+    images, labels = torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
+    target = torch.zeros(1, 2, 4, 4)
+    target[:, 1] = 5.0
+    batch = LabelledBatch(images, labels, None, LabelledBatch(target, labels))
+    method, network = DAFormerAdaptation(target="plain", feature_weight=0.0), Fine(1)
+    company = method.company(network, pretrained=False)
+    loss = float(method(network, batch, Moment(0, 9, 0), company).detach())
+    assert loss == pytest.approx(math.log(2) + math.log1p(math.exp(-5)), rel=1e-5)
+
+
 def test_features_are_held_near_the_weights_that_a_training_began_with() -> None:
     method = DAFormerAdaptation(target="unseen", feature_weight=0.5)
     network = Fine(1)
