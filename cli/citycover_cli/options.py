@@ -43,6 +43,14 @@ SkipFinished = Annotated[
     bool, typer.Option("--skip-finished", help="Done at once where this very product is finished.")
 ]
 
+OnEnd = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND|URL",
+        help="Told how it ended, well or not, as JSON: on stdin of a command, or posted to an address.",
+    ),
+]
+
 Bands = Annotated[
     str | None,
     typer.Option(

@@ -14,6 +14,7 @@ from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
 from citycover_cli import options
 from citycover_cli.logs import logger
+from citycover_cli.notice import noticing
 from citycover_cli.output import duration, mebibytes, note, print_json, print_table
 from citycover_cli.progress import Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
@@ -51,18 +52,22 @@ def run(
     labels: LabelRequest | None,
     layers: tuple[str, ...],
     skip_finished: options.SkipFinished = False,
+    on_end: options.OnEnd = None,
     talk: Talk,
 ) -> None:
     """See HELP."""
     request = MapRequest(imagery, out, model, where, engine, product, labels, require_hash, layers)
-    with skipping(skip_finished, out, talk):
-        done = _map_with_progress(request, talk.quiet)
-    if talk.as_json:
-        print_json({"product": str(done.folder), **done.run.facts()})
-    elif not talk.quiet:
-        print_summary(done)
-    if done.run.holes:
-        raise typer.Exit(3)
+    with noticing(on_end, "map") as facts:
+        facts["product"] = str(out)
+        with skipping(skip_finished, out, talk):
+            done = _map_with_progress(request, talk.quiet)
+        facts.update(done.run.facts())
+        if talk.as_json:
+            print_json({"product": str(done.folder), **done.run.facts()})
+        elif not talk.quiet:
+            print_summary(done)
+        if done.run.holes:
+            raise typer.Exit(3)
 
 
 def _map_with_progress(request: MapRequest, quiet: bool) -> Product:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from citycover.errors import StoppedError
+from citycover_cli import options
+from citycover_cli.notice import noticing
 from citycover_cli.output import duration, mebibytes, note, print_columns, print_json, print_table, say
 from citycover_cli.progress import Part, Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
@@ -53,6 +55,7 @@ def run(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="The I-th of N parts, which may run side by side.")
     ] = "1/1",
+    on_end: options.OnEnd = None,
     *,
     talk: Talk,
 ) -> None:
@@ -62,36 +65,37 @@ def run(
     from citycover.region.run import Share
     from citycover.region.scenes import Shard
 
-    asked, share = read_region(region), Share(Shard.parse(shard), tuple(only or ()), limit)
-    if dry_run:
-        forecast = forecast_region(asked, share)
+    with noticing(None if dry_run else on_end, "run") as facts:
+        asked, share = read_region(region), Share(Shard.parse(shard), tuple(only or ()), limit)
+        if dry_run:
+            forecast = forecast_region(asked, share)
+            if talk.as_json:
+                print_json(forecast.facts())
+            else:
+                print_forecast(forecast)
+            return
+        report = _run_with_progress(asked, share, talk)
+        facts.update(report.facts())
         if talk.as_json:
-            print_json(forecast.facts())
-        else:
-            print_forecast(forecast)
-        return
-    with catch_signals() as (stop, caught), show_progress(asked.name, 1.0, talk.silent) as progress:
-        try:
-            report = _run(asked, share, progress, stop, talk)
-        except StoppedError:
-            raise stopped(caught, "finished scenes and blocks are kept") from None
-    if talk.as_json:
-        print_json(report.facts())
-    elif not talk.quiet:
-        print_report(report)
-    if report.exit_code:
-        raise typer.Exit(report.exit_code)
+            print_json(report.facts())
+        elif not talk.quiet:
+            print_report(report)
+        if report.exit_code:
+            raise typer.Exit(report.exit_code)
 
 
-def _run(
-    region: RegionFile, share: Share, progress: Progress, stop: threading.Event, talk: Talk
-) -> RegionReport:
-    """Run, and say how each scene ended."""
+def _run_with_progress(region: RegionFile, share: Share, talk: Talk) -> RegionReport:
+    """Run, say how each scene ended, and turn a signal into its exit code and the way to go on."""
     from citycover.region.run import RegionWatch, run_region
 
-    follow = _Follower(progress, stop, talk.silent)
-    watch = RegionWatch(follow.begun, follow.scene, follow.ended, stop)
-    return run_region(region, share, watch)
+    with catch_signals() as (stop, caught), show_progress(region.name, 1.0, talk.silent) as progress:
+        follow = _Follower(progress, stop, talk.silent)
+        watch = RegionWatch(follow.begun, follow.scene, follow.ended, stop)
+        try:
+            return run_region(region, share, watch)
+        except StoppedError:
+            pass
+    raise stopped(caught, "finished scenes and blocks are kept")
 
 
 class _Follower:

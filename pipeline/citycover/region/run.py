@@ -28,6 +28,7 @@ from citycover.files.failures import machine_errors
 from citycover.files.plain import to_json
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
+from citycover.product.collection import collect
 from citycover.product.product import Product
 from citycover.product.record import read_record
 from citycover.region.after import steps_after
@@ -133,10 +134,20 @@ class _Run:
             self.report.stopped = True
             raise
         finally:
+            self._collect()
             self.now.forget()
             self.report.finished = datetime.now(UTC)
             self.folder.note_run(self.report.facts())
         return self.report
+
+    def _collect(self) -> None:
+        """The products as one STAC collection; without it they are whole all the same."""
+        if not any(outcome.what in ("mapped", "renamed") for outcome in self.report.outcomes):
+            return
+        try:
+            collect(self.folder.out / "maps", title=self.region.name)
+        except CitycoverError as error:
+            logger.warning("maps/collection.json is not of today: %s", error)
 
     def _ended(self, outcome: Outcome) -> None:
         self.report.outcomes.append(outcome)
