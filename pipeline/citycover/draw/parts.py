@@ -73,8 +73,7 @@ def draw_scale_bar(draw: ImageDraw.ImageDraw, corner: tuple[int, int], metres: f
     pixels = round(length / metres)
     x, y = corner
     draw.rectangle((x, y + 4, x + pixels, y + 9), fill=INK)
-    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    draw.text((x + pixels + 10, y + 7), text, INK, load_font(SMALL), anchor="lm")
+    draw.text((x + pixels + 10, y + 7), length_text(length), INK, load_font(SMALL), anchor="lm")
 
 
 def round_length(most: float) -> float:
@@ -86,3 +85,12 @@ def round_length(most: float) -> float:
     power = 10.0 ** math.floor(math.log10(most))
     digit = next(d for d in (5, 2, 1) if d * power <= most * (1 + 1e-9))
     return round(digit * power, 12)
+
+
+def length_text(metres: float) -> str:
+    """A length as people read it.
+
+    >>> length_text(500), length_text(2000)
+    ('500 m', '2 km')
+    """
+    return f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"

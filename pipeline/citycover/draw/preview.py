@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from citycover.classes.legend import Legend
-from citycover.draw.colours import colorize, stretch
+from citycover.draw.colours import colorize
 from citycover.draw.parts import (
     FAINT,
     GAP,
@@ -57,8 +57,8 @@ _CHECK = 12
 class PreviewInput:
     """What is drawn. Image and map show the same ground and have one shape, decimated already."""
 
-    image: NDArray[np.generic]
-    """(y, x, 3) red, green, blue in any numeric type; or (y, x, 1) for a single band."""
+    image: NDArray[np.uint8]
+    """(y, x, 3) red, green, blue."""
     valid: NDArray[np.bool_]
     """(y, x); where the image was observed."""
     classes: NDArray[np.uint8]
@@ -72,10 +72,10 @@ class PreviewInput:
     """Pixels of each class in the full map; None: counted in `classes`."""
 
     def __post_init__(self) -> None:
-        if not self.image.shape[:2] == self.valid.shape == self.classes.shape or self.image.ndim != 3:
+        if not self.image.shape[:2] == self.valid.shape == self.classes.shape or self.image.shape[2:] != (3,):
             raise ValueError(
                 f"image {self.image.shape}, valid {self.valid.shape} and classes {self.classes.shape} "
-                "must share (y, x)"
+                "must share (y, x), and the image have three bands"
             )
 
 
@@ -97,7 +97,7 @@ def write_preview(path: Path, given: PreviewInput) -> None:
 def draw_preview(given: PreviewInput) -> Image.Image:
     """The whole picture."""
     scale = _magnification(given.classes.shape)
-    image = _panel(stretch(given.image, given.valid), given.valid, scale)
+    image = _panel(given.image, given.valid, scale)
     seen = given.classes != given.legend.product_nodata
     chart = _panel(colorize(given.classes, given.legend), seen, scale)
     width = max(2 * MARGIN + 2 * image.width + GAP, 2 * MARGIN + 2 * _MIN_SIDE + GAP)

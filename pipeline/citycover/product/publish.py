@@ -11,6 +11,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from citycover.draw.colours import stretch
 from citycover.draw.preview import PreviewInput, write_preview
 from citycover.files.atomic import write_atomic
 from citycover.geometry.grid import authority_code, crs_of, pixel_ground_size
@@ -158,7 +159,7 @@ def _shown(
     return Shown(
         title=Path(scene.groups[0].bands[0].path).name,
         record=record,
-        image=picture.values,
+        image=stretch(picture.values, picture.valid),
         valid=picture.valid,
         classes=small(CLASSES),
         confidence=small(CONFIDENCE),

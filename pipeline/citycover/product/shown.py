@@ -17,8 +17,8 @@ class Shown:
 
     title: str
     record: RunRecord
-    image: NDArray[np.generic]
-    """(y, x, 3) red, green, blue in any numeric type; or (y, x, 1) for a single band."""
+    image: NDArray[np.uint8]
+    """(y, x, 3) red, green, blue, stretched to be seen."""
     valid: NDArray[np.bool_]
     """(y, x); where the image was observed."""
     classes: NDArray[np.uint8]

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from citycover.draw.colours import CONFIDENCE_RAMP, colorize, stretch
-from citycover.draw.parts import round_length
+from citycover.draw.colours import CONFIDENCE_RAMP, colorize
+from citycover.draw.parts import length_text, round_length
 from citycover.draw.preview import decimation
 from citycover.files.atomic import write_atomic
 from citycover.product.record import RunRecord
@@ -126,13 +126,12 @@ def _caveat(record: RunRecord) -> str:
 def _pictures(shown: Shown) -> str:
     """The image under the map, with an edge that can be moved, a scale bar and the legend."""
     legend = shown.record.legend
-    image = _jpeg(stretch(shown.image, shown.valid))
+    image = _jpeg(shown.image)
     seen = shown.classes != legend.product_nodata
     chart = _png(colorize(shown.classes, legend), seen)
     width = shown.classes.shape[1]
     length = round_length(0.3 * width * shown.metres)
-    share = length / (width * shown.metres)
-    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    share, text = length / (width * shown.metres), length_text(length)
     cropped = "; the middle of the scene is shown" if shown.cropped else ""
     chips = _key((one.color, one.name) for one in legend.classes if shown.counts.get(one.id))
     largest = f"max-width:min(100%,{80 * max(width, 240) / max(shown.classes.shape[0], 1):.0f}vh)"

@@ -32,7 +32,7 @@ def make_input(shape: tuple[int, int] = (400, 500)) -> PreviewInput:
     valid = np.ones(shape, dtype=np.bool_)
     valid[: shape[0] // 5] = False
     classes[~valid] = 255
-    image = rng.normal(1000, 200, (*shape, 3)) + 500.0 * classes[..., None]
+    image = stretch(rng.normal(1000, 200, (*shape, 3)) + 500.0 * classes[..., None], valid)
     return PreviewInput(image, valid, classes, LEGEND, 2.0, "A city", "a scene and a model")
 
 

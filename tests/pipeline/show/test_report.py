@@ -41,7 +41,7 @@ def show(record: RunRecord | None = None, **changes: Any) -> Shown:
     fields: dict[str, Any] = {
         "title": "scene.tif",
         "record": record or make_record(LEGEND),
-        "image": np.arange(36, dtype=np.uint16).reshape(3, 4, 3),
+        "image": np.arange(36, dtype=np.uint8).reshape(3, 4, 3),
         "valid": classes > 0,
         "classes": classes,
         "confidence": np.where(classes > 0, 200, 0).astype(np.uint8),
