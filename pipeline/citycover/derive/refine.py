@@ -29,19 +29,12 @@ from citycover.errors import ConfigError, ProductError
 from citycover.files.atomic import write_atomic
 from citycover.files.failures import machine_errors
 from citycover.geometry.grid import ground_sample_distance
-from citycover.plan.layers import CLASSES, CONFIDENCE, Layer
-from citycover.product.cog import ArraySource, write_cog
+from citycover.plan.layers import CLASSES, CONFIDENCE
+from citycover.product.cog import ArraySource
 from citycover.product.folder import claim_folder, publish_files
+from citycover.product.rasters import Rasters, model_tags
 from citycover.product.record import RunRecord
-from citycover.product.stac import (
-    ItemContent,
-    ModelSource,
-    ProductFile,
-    describe_cog,
-    describe_file,
-    write_item,
-)
-from citycover.product.tiff import BandInfo
+from citycover.product.stac import ItemContent, ProductFile, describe_file, write_item
 from citycover.scene.trust import Trust
 from citycover.store.work import WorkFolder
 from citycover.version import __version__
@@ -197,35 +190,16 @@ def _write(
 ) -> None:
     """Every file of the product, to be published."""
     assert source.record is not None, "the caller looked"
+    model = source.record.given.model
+    tags = model_tags(model.name, model.sha256, source.record.evidence)
+    rasters = Rasters(work.staging, source.grid, legend, {**tags, "refined_from": str(source.path.parent)})
     files: list[ProductFile] = []
     for layer, values in zip((CLASSES, CONFIDENCE), pixels, strict=True):
-        files += _write_layer(work.staging / layer.file, layer, values, source, legend)
+        files += rasters.write(layer, [ArraySource(values)], (layer.title,))
     record = _record(source.record, source, legend, steps, counts)
     write_atomic(work.staging / "run.json", record.to_json())
     files.append(describe_file(work.staging / "run.json", "Provenance and figures of the run"))
     write_item(work.staging / "item.json", _item(record, source, steps, files, work.out.name))
-
-
-def _write_layer(
-    path: Path, layer: Layer, values: NDArray[np.uint8], source: SourceMap, legend: Legend
-) -> list[ProductFile]:
-    assert source.record is not None, "the caller looked"
-    model = source.record.given.model
-    tags = {
-        "model": model.name,
-        "model_sha256": model.sha256,
-        "citycover": __version__,
-        "refined_from": str(source.path.parent),
-        "evidence": source.record.evidence,
-    }
-    band = BandInfo(
-        layer.nodata_of(legend), layer.title, layer.scale, legend if layer.categorical else None, tags
-    )
-    info = write_cog(path, [ArraySource(values)], source.grid, [band], resampling=layer.overviews)
-    files = [describe_cog(path, [band], info, layer.title)]
-    if layer.categorical:
-        files.append(describe_file(path.with_name(f"{path.name}.aux.xml"), "Names of the classes"))
-    return files
 
 
 def _record(
@@ -251,23 +225,14 @@ def _item(
     record: RunRecord, source: SourceMap, steps: Steps, files: list[ProductFile], name: str
 ) -> ItemContent:
     given = record.given
-    return ItemContent(
-        id=f"{name}-{given.model.name}",
+    return ItemContent.of(
+        record,
+        name=f"{name}-{given.model.name}",
         grid=source.grid,
         gsd=ground_sample_distance(source.grid),
-        created=datetime.now(UTC),
-        scene_time=given.time,
         inputs=tuple(file.path for file in given.inputs),
-        model=ModelSource(
-            given.model.name,
-            given.model.version,
-            str(given.request.get("model") or given.model.name),
-            given.model.sha256,
-        ),
+        model=str(given.request.get("model") or given.model.name),
         files=tuple(files),
-        software={**given.versions, "citycover": __version__},
-        labels=tuple(file.path for file in record.labels.files) if record.labels else (),
-        evidence=record.evidence,
         lineage=f"{given.model.name} {given.model.version}, {record.evidence}; refined from "
         f"{source.path.parent} by {', '.join(steps.facts())}",
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,28 +17,18 @@ from citycover.geometry.grid import authority_code, crs_of, pixel_ground_size
 from citycover.geometry.window import Window
 from citycover.plan.fit import MAX_BLOCK_WIDTH
 from citycover.plan.layers import CLASSES, CONFIDENCE, Layer, layers_named
-from citycover.product.cog import CogInfo, Compression, write_cog
-from citycover.product.finished import Finished, versions
+from citycover.product.finished import Finished
 from citycover.product.folder import publish_files
 from citycover.product.geozarr import write_zarr
 from citycover.product.names import ZARR
 from citycover.product.product import Product
-from citycover.product.qml import write_style
+from citycover.product.rasters import Rasters, model_tags
 from citycover.product.record import RunRecord
 from citycover.product.shown import Shown
-from citycover.product.stac import (
-    ItemContent,
-    ModelSource,
-    ProductFile,
-    describe_cog,
-    describe_file,
-    write_item,
-)
+from citycover.product.stac import ItemContent, ProductFile, describe_file, write_item
 from citycover.product.statistics import Statistics
-from citycover.product.tiff import BandInfo
 from citycover.read.picture import Picture, read_picture
 from citycover.store.work import WorkFolder
-from citycover.version import __version__
 
 _PREVIEW_SIDE = 1000
 
@@ -68,7 +57,7 @@ def publish(run: Finished, folder: WorkFolder, write_report: Callable[[Path, Sho
         files.append(describe_file(folder.staging / "report.html", "The product to look at"))
         write_atomic(folder.staging / "run.json", record.to_json())
         files.append(describe_file(folder.staging / "run.json", "Provenance and figures of the run"))
-        write_item(folder.staging / "item.json", _item(run, files, record.standing))
+        write_item(folder.staging / "item.json", _item(run, files, record))
         paths = publish_files(folder)
     return Product(folder.out, paths, record)
 
@@ -79,21 +68,26 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
     Two at once, so that one is hashed while the other is encoded; one after the other where the raster is
     wider than a block, because each holds two rows of tiles, and memory must not grow with the raster.
     """
-    layers = layers_named(run.store.arrays)
-    bands = {layer.name: _bands(layer, run) for layer in layers}
+    model, options = run.job.model, run.request.product
+    card = model.card
+    rasters = Rasters(
+        staging,
+        run.plan.grid,
+        card.legend,
+        model_tags(card.name, model.sha256, run.evidence),
+        "deflate" if options.compress == "deflate" else "zstd",
+        run.job.engine.threads or 2,
+    )
+
+    def write(layer: Layer) -> list[ProductFile]:
+        names = card.channel_names if layer.per_class else (layer.title,)
+        return rasters.write(layer, [run.store.array(layer.name, k) for k in range(len(names))], names)
+
     workers = 2 if run.plan.shape[1] <= MAX_BLOCK_WIDTH else 1
     with ThreadPoolExecutor(workers, thread_name_prefix="publish") as pool:
-        writing = [pool.submit(_write_raster, run, staging, layer, bands[layer.name]) for layer in layers]
-        written = dict(zip(bands, (one.result() for one in writing), strict=True))
-    files = []
-    for layer in layers:
-        path = staging / layer.file
-        files.append(describe_cog(path, bands[layer.name], written[layer.name], layer.title))
-        write_style(staging / layer.style, layer, run.job.model.card.legend)
-        files.append(describe_file(staging / layer.style, "Style for QGIS"))
-        if layer.categorical:
-            files.append(describe_file(path.with_name(f"{path.name}.aux.xml"), "Names of the classes"))
-    return files, written[CLASSES.name].statistics[0]
+        written = list(pool.map(write, layers_named(run.store.arrays)))
+    files = [file for one in written for file in one]
+    return files, next(file for file in files if file.name == CLASSES.file).statistics[0]
 
 
 def _write_zarr(run: Finished, staging: Path) -> list[ProductFile]:
@@ -103,34 +97,6 @@ def _write_zarr(run: Finished, staging: Path) -> list[ProductFile]:
     path = staging / ZARR
     write_zarr(path, run.store, layers_named(run.store.arrays), run.plan.grid, run.job.model.card)
     return [describe_file(path, "All layers")]
-
-
-def _bands(layer: Layer, run: Finished) -> list[BandInfo]:
-    """What the raster of a layer says about its bands."""
-    model = run.job.model
-    card = model.card
-    tags = {
-        "model": card.name,
-        "model_sha256": model.sha256,
-        "citycover": __version__,
-        "evidence": run.evidence,
-    }
-    legend = card.legend if layer.categorical else None
-    names = card.channel_names if layer.per_class else (layer.title,)
-    return [BandInfo(layer.nodata_of(card.legend), name, layer.scale, legend, tags) for name in names]
-
-
-def _write_raster(run: Finished, staging: Path, layer: Layer, bands: Sequence[BandInfo]) -> CogInfo:
-    compress: Compression = "deflate" if run.request.product.compress == "deflate" else "zstd"
-    return write_cog(
-        staging / layer.file,
-        [run.store.array(layer.name, channel) for channel in range(len(bands))],
-        run.plan.grid,
-        bands,
-        compress=compress,
-        resampling=layer.overviews,
-        threads=run.job.engine.threads or 2,
-    )
 
 
 def _read_picture(run: Finished) -> Picture:
@@ -189,23 +155,18 @@ def _write_preview(path: Path, shown: Shown) -> None:
     write_preview(path, given)
 
 
-def _item(run: Finished, files: list[ProductFile], kind: str) -> ItemContent:
+def _item(run: Finished, files: list[ProductFile], record: RunRecord) -> ItemContent:
     card = run.job.model.card
     scene = run.job.scene
     name = Path(scene.groups[0].bands[0].path).stem
-    return ItemContent(
-        id=f"{name}-{card.name}",
+    return ItemContent.of(
+        record,
+        name=f"{name}-{card.name}",
         grid=run.plan.grid,
         gsd=scene.gsd / float(run.plan.scale),
-        created=datetime.now(UTC),
-        scene_time=scene.time,
         inputs=tuple(dict.fromkeys(band.path for group in scene.groups for band in group.bands)),
-        model=ModelSource(card.name, card.version, str(run.job.model.path), run.job.model.sha256, kind),
+        model=str(run.job.model.path),
         files=tuple(files),
-        software=versions(),
-        labels=tuple(str(sheet.path) for sheet in run.job.labels.sheets) if run.job.labels else (),
-        credits=run.job.labels.credits if run.job.labels else (),
-        evidence=run.evidence,
         lineage=f"{card.name} {card.version} over windows of {run.plan.y.window} x {run.plan.x.window} px, "
         f"{run.evidence}",
     )

@@ -34,8 +34,10 @@ from citycover.geometry.crs import to_degrees
 from citycover.geometry.footprint import bbox_of, footprint
 from citycover.geometry.grid import authority_code, crs_of
 from citycover.product.cog import CogInfo
+from citycover.product.record import RunRecord
 from citycover.product.statistics import Statistics
 from citycover.product.tiff import BandInfo
+from citycover.version import __version__
 
 PROCESSING_SCHEMA = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
 
@@ -108,6 +110,50 @@ class ItemContent:
     """What the map rests on: `with labels`, or `extrapolating`."""
     lineage: str = ""
     """One sentence on how the product was made."""
+
+    @classmethod
+    def of(
+        cls,
+        record: RunRecord,
+        *,
+        name: str,
+        grid: GeoBox,
+        gsd: float,
+        inputs: tuple[str, ...],
+        model: str,
+        files: tuple[ProductFile, ...],
+        lineage: str,
+    ) -> ItemContent:
+        """What the item of a product says whose record is known.
+
+        Args:
+            record: of the run.
+            name: `id` of the item.
+            grid: of the map.
+            gsd: metres.
+            inputs: imagery.
+            model: where its file is, or another URI that names it.
+            files: all.
+            lineage: one sentence.
+        """
+        given, labels = record.given, record.labels
+        return cls(
+            id=name,
+            grid=grid,
+            gsd=gsd,
+            created=datetime.now(UTC),
+            scene_time=given.time,
+            inputs=inputs,
+            model=ModelSource(
+                given.model.name, given.model.version, model, given.model.sha256, record.standing
+            ),
+            files=files,
+            software={**given.versions, "citycover": __version__},
+            labels=tuple(file.path for file in labels.files) if labels else (),
+            credits=labels.credits if labels else (),
+            evidence=record.evidence,
+            lineage=lineage,
+        )
 
 
 def describe_file(path: Path, title: str = "") -> ProductFile:

@@ -85,6 +85,8 @@ def test_a_refined_product_is_whole(product: Path, tmp_path: Path) -> None:
     assert run["refined"][0]["changed_pixels"] == found.changed
     item = pystac.Item.from_file(str(out / "item.json"))
     assert "refined from" in item.properties["processing:lineage"] and "landcover" in item.assets
+    assert item.properties["citycover:model"]["kind"] == record.standing
+    assert {"landcover.qml", "confidence.qml"} <= {path.name for path in out.iterdir()}
 
 
 def test_strips_do_not_matter(product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
