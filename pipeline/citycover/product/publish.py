@@ -51,9 +51,10 @@ def publish(run: Finished, folder: WorkFolder, write_report: Callable[[Path, Sho
         files += _write_zarr(run, folder.staging)
         record = run.record(shares)
         shown = _shown(run, folder.staging, picture.result(), counts, record)
+        page = pool.submit(write_report, folder.staging / "report.html", shown)
         _write_preview(folder.staging / "preview.png", shown)
         files.append(describe_file(folder.staging / "preview.png", "Image beside map"))
-        write_report(folder.staging / "report.html", shown)
+        page.result()
         files.append(describe_file(folder.staging / "report.html", "The product to look at"))
         write_atomic(folder.staging / "run.json", record.to_json())
         files.append(describe_file(folder.staging / "run.json", "Provenance and figures of the run"))
@@ -99,17 +100,23 @@ def _write_zarr(run: Finished, staging: Path) -> list[ProductFile]:
     return [describe_file(path, "All layers")]
 
 
-def _read_picture(run: Finished) -> Picture:
-    """The image of what was mapped; the middle of it where it is too large to be decoded for a picture."""
+def _read_picture(run: Finished) -> tuple[Picture, NDArray[np.uint8]]:
+    """The image of what was mapped, and as it is shown; its middle where it is too large to be decoded."""
     part = Window(*run.plan.origin, run.plan.y.size, run.plan.x.size)
-    return read_picture(run.job.scene, part, _PREVIEW_SIDE)
+    picture = read_picture(run.job.scene, part, _PREVIEW_SIDE)
+    return picture, stretch(picture.values, picture.valid)
 
 
 def _shown(
-    run: Finished, staging: Path, picture: Picture, counts: Mapping[int, int], record: RunRecord
+    run: Finished,
+    staging: Path,
+    image: tuple[Picture, NDArray[np.uint8]],
+    counts: Mapping[int, int],
+    record: RunRecord,
 ) -> Shown:
     """What picture and page show: the image, and the rasters of the same place as small."""
     plan, scene = run.plan, run.job.scene
+    picture, rgb = image
     part = Window(*plan.origin, plan.y.size, plan.x.size)
     place = picture.part.shift(-plan.origin[0], -plan.origin[1])
     scale = float(plan.scale)
@@ -125,7 +132,7 @@ def _shown(
     return Shown(
         title=Path(scene.groups[0].bands[0].path).name,
         record=record,
-        image=stretch(picture.values, picture.valid),
+        image=rgb,
         valid=picture.valid,
         classes=small(CLASSES),
         confidence=small(CONFIDENCE),
