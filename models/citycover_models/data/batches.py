@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import signal
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from citycover.errors import CitycoverError, MachineError
-from citycover_models.data.chips import ChipReader
+from citycover_models.data.chips import ChipReader, as_planes
 from citycover_models.data.labels import IGNORE
 from citycover_models.data.sampling import SamplePlan
 
@@ -77,23 +76,36 @@ class LabelledBatch:
         return replace(self, images=images, labels=labels, target=target)
 
 
-class _Chips(Dataset[tuple[Tensor, Tensor] | CitycoverError]):
+class Drawn(Dataset[tuple[Tensor, ...] | CitycoverError]):
+    """(epoch, index) -> tensors of what an epoch draws, for processes that decode."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...] | CitycoverError:
+        """The tensors; or what is wrong, as a value, because a raised error leaves a worker as text."""
+        try:
+            return self.draw(*key)
+        except CitycoverError as error:
+            return type(error)(str(error))  # its causes may not travel between processes
+
+    @abstractmethod
+    def draw(self, epoch: int, index: int) -> tuple[Tensor, ...]:
+        """Decode one.
+
+        Raises:
+            CitycoverError: it cannot be used.
+        """
+
+
+class _Chips(Drawn):
     """(epoch, index) -> one chip of the plan, or of its validation where the epoch is negative."""
 
     def __init__(self, reader: ChipReader, plan: SamplePlan, least: float) -> None:
         self._reader, self._plan, self._least = reader, plan, least
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | CitycoverError:
-        """The chip; or what is wrong with it, as a value, because a raised error leaves a worker as text."""
-        try:
-            return self.chip(*key)
-        except CitycoverError as error:
-            return type(error)(str(error))  # its causes may not travel between processes
-
-    def chip(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
+    def draw(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         """Pixels and channels of one chip."""
         if epoch < 0:
-            return _tensors(*self._reader.read(self._plan.validation[index]))
+            pixels, channels = self._reader.read(self._plan.validation[index])
+            return as_planes(pixels), torch.from_numpy(channels)
         attempts = _RARE_ATTEMPTS if self._plan.balance == "rare" else ATTEMPTS
         for attempt in range(attempts):
             chip = self._plan.draw(epoch, index, attempt)
@@ -101,11 +113,7 @@ class _Chips(Dataset[tuple[Tensor, Tensor] | CitycoverError]):
             wanted = max(50, _RARE * channels.size) / 2 if chip.wanted >= 0 else 0
             if (channels != IGNORE).mean() >= self._least and (channels == chip.wanted).sum() >= wanted:
                 break
-        return _tensors(pixels, channels)
-
-
-def _tensors(pixels: NDArray[Any], channels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(channels)
+        return as_planes(pixels), torch.from_numpy(channels)
 
 
 class Steps(Sampler[list[tuple[int, int]]]):
@@ -159,11 +167,11 @@ def training_batches(
         yield LabelledBatch(images, labels.long())
 
 
-def decoded(chips: Dataset[Any], steps: Steps, workers: int) -> Iterator[Any]:
+def decoded(drawn: Drawn, steps: Steps, workers: int) -> Iterator[Any]:
     """Chips of each step, collated, from processes that decode.
 
     Args:
-        chips: (epoch, index) -> tensors of a chip, or a CitycoverError as a value.
+        drawn: what is decoded.
         steps: which.
         workers: processes; 0: this one.
 
@@ -172,7 +180,7 @@ def decoded(chips: Dataset[Any], steps: Steps, workers: int) -> Iterator[Any]:
         MachineError: a process that decodes was killed.
     """
     loader = DataLoader(
-        chips,
+        drawn,
         batch_sampler=steps,
         num_workers=workers,
         worker_init_fn=_begin_worker,
@@ -203,7 +211,7 @@ def validation_batches(reader: ChipReader, plan: SamplePlan, batch: int) -> Iter
     chips = _Chips(reader, plan, 0.0)
     for first in range(0, len(plan.validation), batch):
         numbers = range(first, min(first + batch, len(plan.validation)))
-        images, labels = zip(*(chips.chip(-1, i) for i in numbers), strict=True)
+        images, labels = zip(*(chips.draw(-1, i) for i in numbers), strict=True)
         yield LabelledBatch(torch.stack(images), torch.stack(labels).long())
 
 

@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from citycover.classes.legend import Legend, read_legend
+from citycover.classes.table import NO_CLASS, ClassTable, table_between
 from citycover.errors import ConfigError
 from citycover.files.plain import parse_json
 from citycover_models.data.patches import SPLITS, Patch, Split
@@ -37,7 +40,12 @@ _SQUARE = 10
 _SHARES = (52, 76)
 """Per cent of the squares up to which they are trained on, and validated with; the rest tests."""
 
-_ENDINGS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_SPLITS: Mapping[str, Split] = {
+    "train": "train",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ def _v1_folders(folder: Path) -> Iterator[Path]:
 
 def _read_v1(folder: Path, legend: Legend) -> tuple[tuple[Patch, ...], bool]:
     published = _published_splits(folder)
-    names = read_legend("bigearthnet43")
+    names = _LabelNames.of(read_legend("bigearthnet43"), legend)
     patches = []
     for path in _v1_folders(folder):
         facts = _v1_facts(path)
@@ -103,7 +111,7 @@ def _read_v1(folder: Path, legend: Legend) -> tuple[tuple[Patch, ...], bool]:
         if published and path.name not in published:
             continue  # snow, clouds, or no label among the 19: left out of the splits by their makers
         split = published[path.name] if published else split_of(path.name)
-        labels = _ranks(path.name, facts["labels"], names, legend)
+        labels = names.ranks_of(path.name, facts["labels"])
         patches.append(Patch(path.name, str(path), labels, split, f"T{region[1]}" if region else ""))
     return tuple(patches), bool(published)
 
@@ -121,11 +129,11 @@ def _v1_facts(path: Path) -> dict[str, Any]:
 
 def _published_splits(folder: Path) -> dict[str, Split]:
     splits: dict[str, Split] = {}
-    for name, split in (("train", SPLITS[0]), ("val", SPLITS[1]), ("test", SPLITS[2])):
+    for name in ("train", "val", "test"):
         path = folder / f"{name}.csv"
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
-                splits.update((row[0], split) for row in csv.reader(file) if row)
+                splits.update((row[0], _SPLITS[name]) for row in csv.reader(file) if row)
     return splits
 
 
@@ -145,21 +153,21 @@ def split_of(name: str) -> Split:
 
 
 def _read_v2(folder: Path, table: Path, legend: Legend) -> tuple[Patch, ...]:
-    names = read_legend("bigearthnet19")
+    names = _LabelNames.of(read_legend("bigearthnet19"), legend)
     maps = (folder / "Reference_Maps").is_dir()
     loose = not (folder / "BigEarthNet-S2").is_dir()
-    patches = (_v2_patch(folder, row, table, names, legend, maps, loose) for row in _rows(table))
+    patches = (_v2_patch(folder, row, table, names, maps, loose) for row in _rows(table))
     return tuple(sorted(patches, key=lambda patch: patch.name))
 
 
 def _v2_patch(
-    folder: Path, row: Mapping[str, Any], table: Path, names: Legend, legend: Legend, maps: bool, loose: bool
+    folder: Path, row: Mapping[str, Any], table: Path, names: _LabelNames, maps: bool, loose: bool
 ) -> Patch:
     name = str(row.get("patch_id"))
     if not V2.fullmatch(name):
         kind = "a patch of v1" if V1.fullmatch(name) else "no patch of BigEarthNet"
         raise ConfigError(f"{table} names {name!r}, which is {kind}; needed are patches of v2 alone")
-    split = _ENDINGS.get(str(row.get("split")))
+    split = _SPLITS.get(str(row.get("split")))
     if split is None:
         raise ConfigError(
             f"{table} puts {name} into {row.get('split')!r}; needed is train, validation or test"
@@ -170,8 +178,8 @@ def _v2_patch(
     return Patch(
         name=name,
         source=str(source),
-        labels=_ranks(name, row.get("labels", ()), names, legend),
-        split=next(s for s in SPLITS if s == split),
+        labels=names.ranks_of(name, row.get("labels", ())),
+        split=split,
         region=str(row.get("country", "")),
         reference=str(reference) if maps else "",
     )
@@ -209,16 +217,36 @@ def _parquet(table: Path) -> list[dict[str, Any]]:
 # --- labels ----------------------------------------------------------------------------------------------
 
 
-def _ranks(patch: str, labels: Iterable[Any], names: Legend, legend: Legend) -> tuple[int, ...]:
-    """Names of labels -> ranks in the legend that is learned; those it drops are left out."""
-    table = {i: i for i in names.ids} if names.name == legend.name else legend.table_from(names.name)
-    known = dict(zip(names.names, names.ids, strict=True))
-    unknown = sorted({str(label) for label in labels} - known.keys())
-    if unknown:
-        raise ConfigError(
-            f"patch {patch} has labels {', '.join(unknown)}, which legend {names.name!r} does not know; "
-            "v1 has 43 labels and v2 has 19: give --folder of one of them, as published"
-        )
-    places = {id_: rank for rank, id_ in enumerate(legend.ids)}
-    ids = (table[known[str(label)]] for label in labels)
-    return tuple(sorted({places[id_] for id_ in ids if id_ in places}))
+@dataclass(frozen=True, slots=True)
+class _LabelNames:
+    """Names of labels as published, and what they mean in the legend that is learned."""
+
+    legend: str
+    """Of the names."""
+    ranks: Mapping[str, int]
+    """Of each name; NO_CLASS: the learned legend drops it."""
+
+    @classmethod
+    def of(cls, published: Legend, learned: Legend) -> _LabelNames:
+        """Join the one legend to the other.
+
+        Raises:
+            ConfigError: the learned legend has no table from the other.
+        """
+        table = ClassTable.onto(learned, table_between(published, learned))
+        ranks = table.ranks_of(np.array(published.ids)).tolist()
+        return cls(published.name, dict(zip(published.names, ranks, strict=True)))
+
+    def ranks_of(self, patch: str, labels: Iterable[Any]) -> tuple[int, ...]:
+        """Ranks of a patch's labels, ascending; those that the legend drops are left out.
+
+        Raises:
+            ConfigError: a label is not known.
+        """
+        named = {str(label) for label in labels}
+        if unknown := sorted(named - self.ranks.keys()):
+            raise ConfigError(
+                f"patch {patch} has labels {', '.join(unknown)}, which legend {self.legend!r} does not know; "
+                "v1 has 43 labels and v2 has 19: give --folder of one of them, as published"
+            )
+        return tuple(sorted({self.ranks[name] for name in named} - {NO_CLASS}))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from citycover.geometry.window import Window
 from citycover.read.raster import RasterReader
@@ -82,6 +83,11 @@ class ChipReader:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
+
+
+def as_planes(pixels: NDArray[Any]) -> Tensor:
+    """(y, x, band) numbers of a chip -> (band, y, x), as networks take them."""
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def resized(

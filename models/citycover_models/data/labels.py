@@ -24,6 +24,13 @@ IGNORE = 255
 """What torch is given for pixels without a label."""
 
 
+def as_ranks(channels: NDArray[np.integer]) -> NDArray[np.int16]:
+    """(...) channels as ranks: `NO_CLASS` where torch is told to `IGNORE`."""
+    ranks = channels.astype(np.int16)
+    ranks[channels == IGNORE] = NO_CLASS
+    return ranks
+
+
 @dataclass(frozen=True)
 class LabelRaster:
     """A raster of ids, and the rank in the learned legend that each means; small and picklable."""

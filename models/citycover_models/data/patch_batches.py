@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from citycover.classes.legend import Legend, read_legend
 from citycover.classes.table import ClassTable, table_between
-from citycover.errors import CitycoverError, ConfigError
+from citycover.errors import ConfigError
 from citycover_models.data.augment import Augment
-from citycover_models.data.batches import Steps, decoded
+from citycover_models.data.batches import Drawn, Steps, decoded
 from citycover_models.data.patches import GROUPS, Patch, hot_labels, ranks_of_codes
 from citycover_models.data.shards import PatchReader
 from citycover_models.imagery.sentinel2 import BandStatistics
@@ -67,7 +66,7 @@ class PatchBatch:
         return replace(self, groups=(b10, b20, b60), reference=maps)
 
 
-class _Patches(Dataset[tuple[Tensor, ...] | CitycoverError]):
+class _Patches(Drawn):
     """(epoch, index) -> one patch, in an order of the epoch's own."""
 
     def __init__(self, source: PatchSource) -> None:
@@ -76,16 +75,12 @@ class _Patches(Dataset[tuple[Tensor, ...] | CitycoverError]):
         self._table = _from_corine(source.legend) if source.references else None
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...] | CitycoverError:
-        """The patch; or what is wrong with it, as a value, because a raised error leaves a worker as text."""
-        epoch, index = key
+    def draw(self, epoch: int, index: int) -> tuple[Tensor, ...]:
+        """A patch by its place in an epoch."""
         if self._order[0] != epoch:
             rng = np.random.default_rng([self._source.seed, epoch])
             self._order = epoch, rng.permutation(len(self._hot))
-        try:
-            return self.patch(int(self._order[1][index % len(self._hot)]))
-        except CitycoverError as error:
-            return type(error)(str(error))  # its causes may not travel between processes
+        return self.patch(int(self._order[1][index % len(self._hot)]))
 
     def patch(self, number: int) -> tuple[Tensor, ...]:
         """Groups, labels and, where they are learned from, classes of pixels."""

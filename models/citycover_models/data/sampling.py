@@ -36,6 +36,9 @@ Balance = Literal["uniform", "classes", "rare"]
 _PLACES = 32
 """Places tried for a chip before another cell is drawn."""
 
+BEYOND = 1 << 20
+"""An epoch that no training reaches: its chips are drawn by other numbers."""
+
 _VALIDATION_CHIPS = 64
 
 
@@ -146,7 +149,7 @@ class SamplePlan:
     @cached_property
     def validation(self) -> tuple[Chip, ...]:
         """Some of the held-out chips, the same in every epoch."""
-        order = np.random.default_rng([self.seed, 1 << 20]).permutation(len(self.held_out))
+        order = np.random.default_rng([self.seed, BEYOND]).permutation(len(self.held_out))
         return tuple(self.held_out[i] for i in sorted(order[:_VALIDATION_CHIPS].tolist()))
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 from torch import nn
@@ -22,19 +22,17 @@ Method = Annotated[
     Field(discriminator="name"),
 ]  # fmt: skip
 
-METHODS: tuple[type[BaseMethod], ...] = (
-    CrossEntropy, Plat, CasDva, C2F, Nlat,
-    Soft, BlockConsistency, Em, ImplicitPosterior,
-    SourceOnly, AdaBN, CSN, LoveCS, DAFormerAdaptation,
-    BinaryCrossEntropy, Focal, Reference,
-)  # fmt: skip
+METHODS: dict[str, type[BaseMethod]] = {
+    kind.model_fields["name"].default: kind for kind in get_args(get_args(Method)[0])
+}
+"""By name, in this order."""
 
 
 def methods_for(network: nn.Module) -> list[str]:
     """Names of the methods that find in a network what they need."""
-    return [kind.model_fields["name"].default for kind in METHODS if isinstance(network, kind.needs)]
+    return [name for name, kind in METHODS.items() if isinstance(network, kind.needs)]
 
 
 def methods_that_adapt() -> list[str]:
     """Names of the methods that take a target domain."""
-    return [kind.model_fields["name"].default for kind in METHODS if kind.adapts]
+    return [name for name, kind in METHODS.items() if kind.adapts]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from citycover.classes.table import NO_CLASS
-from citycover.evaluate.confusion import Confusion
+from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.evidence.cells import CellReader
 from citycover.evidence.field import LabelField
 from citycover.evidence.labels import LabelEvidence
@@ -25,7 +25,7 @@ from citycover.evidence.place import Placement
 from citycover.evidence.withheld import WithheldCells, cells_under, is_withheld
 from citycover.geometry.window import Window
 from citycover.model.predictor import Predictor, to_probabilities
-from citycover_models.data.chips import ChipReader
+from citycover_models.data.chips import ChipReader, as_planes
 from citycover_models.data.labels import IGNORE
 from citycover_models.data.pairs import Pair
 from citycover_models.data.sampling import Chip, SamplePlan
@@ -70,7 +70,7 @@ def judge(predictor: Predictor, evidence: LabelEvidence, pair: Pair, plan: Sampl
     if not plan.held_out:
         return None
     classes = len(evidence.prior)
-    counts = {name: np.zeros((classes, classes), np.int64) for name in OUTPUTS}
+    totals = {name: Confusion.empty(classes) for name in OUTPUTS}
     reader = ChipReader([pair], predictor.card.groups[0].fill)
     nothing = torch.tensor(evidence.prior, device=predictor.device).view(-1, 1, 1)  # what it says on average
     for sheet in evidence.sheets:
@@ -85,8 +85,8 @@ def judge(predictor: Predictor, evidence: LabelEvidence, pair: Pair, plan: Sampl
             around = field(nothing.expand_as(probabilities), chip.window)
             said = (around, probabilities, field(probabilities, chip.window))
             for name, planes in zip(OUTPUTS, said, strict=True):
-                np.add.at(counts[name], (kept.labels, kept.sums(planes.cpu().numpy()).argmax(0)), 1)
-    return Judgement({name: Confusion(count) for name, count in counts.items()})
+                totals[name] += count_pairs(kept.labels, kept.sums(planes.cpu().numpy()).argmax(0), classes)
+    return Judgement(totals)
 
 
 def _whole_chips(plan: SamplePlan, pair: Pair) -> Iterator[Chip]:
@@ -99,7 +99,7 @@ def _whole_chips(plan: SamplePlan, pair: Pair) -> Iterator[Chip]:
 def _look(predictor: Predictor, reader: ChipReader, chip: Chip) -> tuple[Tensor, NDArray[np.bool_]]:
     """(class, y, x) probabilities of the network alone, and (y, x) where the image was seen and labelled."""
     pixels, channels = reader.read(chip)
-    image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].to(predictor.device)  # (1, band, y, x)
+    image = as_planes(pixels)[None].to(predictor.device)  # (1, band, y, x)
     return to_probabilities(predictor([image]), predictor.card)[0], channels != IGNORE
 
 

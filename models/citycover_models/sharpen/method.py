@@ -22,9 +22,8 @@ def recipe_of(recipe: str, method: str, changes: tuple[str, ...]) -> Recipe:
     Raises:
         ConfigError: there is no such recipe or method, or a change makes no sense.
     """
-    known = [kind.model_fields["name"].default for kind in METHODS]
-    if method not in ("auto", "recipe", *known):
-        raise ConfigError(f"--method takes auto, recipe, {', '.join(known)}; got {method!r}")
+    if method not in ("auto", "recipe", *METHODS):
+        raise ConfigError(f"--method takes auto, recipe, {', '.join(METHODS)}; got {method!r}")
     if method == "recipe":
         return read_recipe(recipe, changes)
     return read_recipe(recipe, [f"method.name={'ce' if method == 'auto' else method}", *changes])

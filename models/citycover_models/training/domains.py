@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from citycover.errors import ConfigError
 from citycover.model.card import BandGroup, ModelCard
 from citycover_models.data.batches import Batch, LabelledBatch, training_batches
-from citycover_models.data.chips import ChipReader
+from citycover_models.data.chips import ChipReader, as_planes
 from citycover_models.data.pairs import Pair
 from citycover_models.data.prepare import TargetDomain, TrainingSet
-from citycover_models.data.sampling import SamplePlan
+from citycover_models.data.sampling import BEYOND, SamplePlan
 from citycover_models.data.statistics import measure_statistics
 from citycover_models.data.targets import plan_targets
 from citycover_models.imagery.aerial import AerialStatistics
@@ -41,9 +41,6 @@ from citycover_models.training.trainee import Trainee
 
 _SETTLING = 64
 """Chips at most by which a network is settled on the target once its steps are done."""
-
-_LAST_EPOCH = 1 << 20
-"""An epoch that no training reaches."""
 
 
 class DomainsMaterial(CoarseMaterial):
@@ -189,8 +186,8 @@ class DomainsMaterial(CoarseMaterial):
         """Raw (n, band, y, x) chips of the target that no step saw, in batches."""
         reader, batch = self._target_reader(self._target.pairs), self._recipe.batch
         for first in range(0, min(_SETTLING, self.target_plan.chips_per_epoch), batch):
-            chips = [reader.read(self.target_plan.draw(_LAST_EPOCH, first + i))[0] for i in range(batch)]
-            yield torch.stack([torch.from_numpy(c.transpose(2, 0, 1).copy()) for c in chips]).to(device)
+            chips = [reader.read(self.target_plan.draw(BEYOND, first + i))[0] for i in range(batch)]
+            yield torch.stack([as_planes(pixels) for pixels in chips]).to(device)
 
     def _card(self, steps: int, knowledge: Knowledge | None) -> ModelCard:
         """With the target's bands and ground sample distance: it is what is mapped."""

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from citycover.classes.table import NO_CLASS
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.geometry.window import Window
-from citycover_models.data.chips import ChipReader
-from citycover_models.data.labels import IGNORE
+from citycover_models.data.chips import ChipReader, as_planes
+from citycover_models.data.labels import as_ranks
 from citycover_models.data.pairs import Pair
 from citycover_models.data.sampling import Chip
 
@@ -38,10 +37,8 @@ def judge(
     tiles = list(_tiles(pairs, chip))
     for tile in tiles[:: -(-len(tiles) // _CHIPS) or 1]:
         pixels, channels = reader.read(tile)
-        predicted = _predict(network, torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None], chip)
-        truth = torch.from_numpy(channels).to(torch.int16)
-        truth[truth == IGNORE] = NO_CLASS
-        total += count_pairs(truth.numpy(), predicted.numpy(), classes)
+        predicted = _predict(network, as_planes(pixels)[None], chip)
+        total += count_pairs(as_ranks(channels), predicted.numpy(), classes)
     if not total.compared:
         return {}
     return {"target_miou": total.miou, "target_accuracy": total.overall_accuracy}

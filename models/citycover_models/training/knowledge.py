@@ -21,16 +21,13 @@ from citycover.evidence.comparison import Comparison
 from citycover.evidence.noise import LabelNoise
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds, grid_of, pixel_ground_size
-from citycover_models.data.chips import ChipReader
-from citycover_models.data.labels import IGNORE
+from citycover_models.data.chips import ChipReader, as_planes
+from citycover_models.data.labels import as_ranks
 from citycover_models.data.pairs import Pair
-from citycover_models.data.sampling import Chip, SamplePlan
+from citycover_models.data.sampling import BEYOND, Chip, SamplePlan
 
 _CHIPS = 200
 """Chips over which the mean prediction is taken, and at most as many held-out ones are looked at."""
-
-_EPOCH = 1 << 20
-"""An epoch that no training reaches: its chips are drawn by other numbers."""
 
 _SMALLEST = 1e-6
 """Mean prediction of a class that training had, at least: 0 says that it had none."""
@@ -83,7 +80,7 @@ def measure_knowledge(
     counts = plan.label_counts
     total, pixels = np.zeros(len(counts)), 0
     for index in range(_CHIPS):
-        probabilities, channels = _look(scores, reader, even.draw(_EPOCH, index))
+        probabilities, channels = _look(scores, reader, even.draw(BEYOND, index))
         seen = channels != NO_CLASS
         total += probabilities[:, seen].sum(1, dtype=np.float64)
         pixels += int(seen.sum())
@@ -103,10 +100,9 @@ def _look(
 ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
     """(class, y, x) probabilities and (y, x) channels of a chip, NO_CLASS where there is no label."""
     pixels, channels = reader.read(chip)
-    image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
     with torch.inference_mode():
-        probabilities = scores(image)[0].float().softmax(0).cpu().numpy()
-    return probabilities, np.where(channels == IGNORE, NO_CLASS, channels.astype(np.int16)).astype(np.int16)
+        probabilities = scores(as_planes(pixels)[None])[0].float().softmax(0).cpu().numpy()
+    return probabilities, as_ranks(channels)
 
 
 def _noise(

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from citycover.classes.table import NO_CLASS
 from citycover.evaluate.confusion import Confusion, count_pairs
-from citycover_models.data.labels import IGNORE
+from citycover_models.data.labels import as_ranks
 from citycover_models.data.patch_batches import PatchSource
 from citycover_models.training.journal import draw_labels, draw_predictions
 from citycover_models.training.trainee import Trainee
@@ -48,14 +47,14 @@ def compare_with_references(
 ) -> Confusion:
     """Classes of pixels against the reference maps; draws some of the patches into `figure`."""
     classes = len(source.legend.ids)
-    total, shown, seen = Confusion(np.zeros((classes, classes), np.int64)), [], 0
+    total, shown, seen = Confusion.empty(classes), [], 0
     every = -(-len(source.patches) // _SHOWN)
     with torch.inference_mode():
         for patches in source.once(batch):
             assert patches.reference is not None, "they are read where they are learned from"
             truth = patches.reference.numpy()
             said = trainee.score(*patches.groups).argmax(1).cpu().numpy()
-            total += count_pairs(np.where(truth == IGNORE, NO_CLASS, truth), said, classes)
+            total += count_pairs(as_ranks(truth), said, classes)
             rows = enumerate(zip(patches.groups[0][:, _RGB].numpy(), truth, said, strict=True), seen)
             shown += [row for number, row in rows if number % every == 0]
             seen += len(said)

@@ -80,6 +80,11 @@ class PatchMaterial:
         """(patch, class) of the training patches."""
         return hot_labels(self._set.train, len(self._set.legend.ids))
 
+    @cached_property
+    def correlation(self) -> torch.Tensor:
+        """(class, class) which of their labels meet."""
+        return label_correlation(torch.from_numpy(self.labels))
+
     @property
     def steps_per_epoch(self) -> int:
         """Batches of one epoch."""
@@ -106,7 +111,7 @@ class PatchMaterial:
             "test_regions": list(self._set.test_regions) or "all",
             "band_mean": self.statistics.means,
             "band_std": self.statistics.stds,
-            "correlation": label_correlation(torch.from_numpy(self.labels)).tolist(),
+            "correlation": self.correlation.tolist(),
         }
 
     def warn(self) -> None:
@@ -122,7 +127,7 @@ class PatchMaterial:
         network = self.preset.build_for(
             len(self._set.legend.ids),
             statistics=self.statistics,
-            correlation=label_correlation(torch.from_numpy(self.labels)),
+            correlation=self.correlation,
         )
         check_method(network, self.preset.name, self._recipe)
         if self._recipe.learn == "head":

@@ -14,7 +14,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +192,7 @@ def _labels_file(round_folder: Path, number: int) -> Path:
 def _predict(pair: Pair, predictor: ModelPredictor, path: Path, stop: threading.Event) -> None:
     """Scores of one target."""
     plan = make_plan(pair.scene, predictor.card, PlanOptions(), batch=1, precision="fp32")
-    plan = make_plan(
-        pair.scene, predictor.card, PlanOptions(), batch=default_batch(plan, predictor.device),
-        precision="fp32",
-    )  # fmt: skip
+    plan = replace(plan, batch=default_batch(plan, predictor.device))
     given = SweepInput(plan, predictor, open_readers(pair.scene, None), stop=stop, layers=(_HIGH, _LOW))
     bands = len(predictor.card.channels)
     with _raster(path, pair, plan.shape, count=bands, dtype="uint16", nodata=0) as file:

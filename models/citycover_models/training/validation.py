@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from citycover.classes.legend import Legend
-from citycover.classes.table import NO_CLASS
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover_models.data.batches import validation_batches
 from citycover_models.data.chips import ChipReader
-from citycover_models.data.labels import IGNORE
+from citycover_models.data.labels import as_ranks
 from citycover_models.data.sampling import SamplePlan
 from citycover_models.training.journal import draw_predictions
 from citycover_models.training.trainee import Trainee
@@ -30,14 +29,14 @@ def validate(
     if not plan.validation:
         return {}
     classes = len(legend.ids)
-    total, seen = Confusion(np.zeros((classes, classes), np.int64)), 0
+    total, seen = Confusion.empty(classes), 0
     shown: list[tuple[Any, ...]] = []
     every = -(-len(plan.validation) // _SHOWN)
     with torch.inference_mode():
         for chips in validation_batches(reader, plan, batch):
             images, labels = chips.images.numpy(), chips.labels.numpy()
             predicted = trainee.score(chips.images).argmax(1).cpu().numpy()
-            total += count_pairs(np.where(labels == IGNORE, NO_CLASS, labels), predicted, classes)
+            total += count_pairs(as_ranks(labels), predicted, classes)
             rows = enumerate(zip(images, labels, predicted, strict=True), seen)
             shown += [row for number, row in rows if number % every == 0]
             seen += len(images)

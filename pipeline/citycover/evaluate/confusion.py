@@ -118,7 +118,7 @@ class Confusion:
         }
 
 
-def count_pairs(truth: NDArray[np.int16], mapped: NDArray[np.int16], classes: int) -> Confusion:
+def count_pairs(truth: NDArray[np.integer], mapped: NDArray[np.integer], classes: int) -> Confusion:
     """Count pairs of ranks.
 
     Args:

@@ -1,12 +1,15 @@
-"""The folder of a sharpening across power cuts: old results are never taken for new ones."""
+"""The folder of a sharpening across power cuts and damage: old results are never taken for new ones."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import pytest
 from disk import left_by
 
+from citycover.errors import ProductError
+from citycover.product.names import SHARPENING
 from citycover_models.sharpen.folder import REPORT, TRAINING, claim_sharpening
 from citycover_models.training.folder import CHECKPOINT, RESULT
 
@@ -41,3 +44,15 @@ def test_a_training_is_kept_together_with_what_it_is_for(tmp_path: Path) -> None
     trees = left_by(tmp_path, begin)
     assert any(f"out/{TRAINING}" in tree for tree in trees)
     assert all("out/.sharpen/begun.json" in tree for tree in trees if f"out/{TRAINING}" in tree)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_sign_that_cannot_be_read_is_none_of_ours(tmp_path: Path, text: str) -> None:
+    (tmp_path / SHARPENING).parent.mkdir(parents=True)
+    (tmp_path / SHARPENING).write_text(text)
+    (tmp_path / "notes.txt").write_text("mine")
+    with (
+        pytest.raises(ProductError, match=r"holds other content: notes.txt"),
+        claim_sharpening(tmp_path, {"seed": "0"}, overwrite=False, restart=False),
+    ):
+        pass
