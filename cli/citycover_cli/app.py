@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -105,6 +106,15 @@ app.command("train", help=train.HELP)(train.run)
 app.command("synth", help=synth.HELP)(synth.run)
 
 app.command("demo", help=demo.HELP)(demo.run)
+
+
+def verbs(group: Any = None, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Words of every verb, in the order of `citycover --help`; a group comes before its own."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        yield (*before, name)
+        if hasattr(command, "commands"):
+            yield from verbs(command, (*before, name))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -23,6 +23,14 @@ Map = Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a r
 
 MapLegend = Annotated[str | None, typer.Option(help="Of a map that is no product: name or .toml file.")]
 
+RecipeChanges = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: epochs=5.")
+]
+
+TrainingSeed = Annotated[int, typer.Option(min=0, help="Chips, augmentation and first weights.")]
+
+CitySeed = Annotated[int, typer.Option(min=0, help="Another seed is another city.")]
+
 Zones = Annotated[
     Path | None, typer.Option(help="Polygons (GeoJSON, GPKG, ...) to reckon in, too, in any CRS.")
 ]

@@ -13,10 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-HELP = (
-    "", "map", "sharpen", "plan", "inspect", "models list", "models show", "models bench", "export",
-    "import-weights", "evaluate", "sample", "train", "synth", "demo",
-)  # fmt: skip
+from citycover_cli.app import verbs
 
 
 def measure(words: list[str]) -> tuple[float, float, float]:
@@ -51,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scene, out = Path(folder) / "scene.tif", Path(folder) / "out"
         write_scene(scene)
-        commands = [[*verb.split(), "--help"] for verb in HELP]
+        commands = [[*verb, "--help"] for verb in ((), *verbs())]
         commands += [["map", "nothing.tif", "--out", str(out)], ["plan", str(scene), "--no-probe"]]
         print(f"{'citycover':<32} {'wall s':>7} {'CPU s':>7} {'peak MiB':>9}   best of {runs}")
         for words in commands:

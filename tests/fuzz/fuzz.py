@@ -24,7 +24,7 @@ import traceback
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "pipeline")]
 
 CORPUS = Path(__file__).parent / "corpus"
 SECONDS, MEMORY = 10.0, 2 << 30

@@ -61,7 +61,7 @@ def targets(folder: Path) -> dict[str, Target]:
         Target("ledger", ".json", either([b"{}"], [_entry()], json.dumps), _read_entry),
         Target("item", ".json", either([b"{}"], [_ITEM], json.dumps), _check_product),
         Target("list", ".csv", edited_bytes([_LIST.encode("utf-8-sig")]), allowed(_read_list)),
-        Target("run", ".json", either([b"{}"], [_run_record()], json.dumps), _open_product),
+        Target("run", ".json", either([b"{}"], [run_record()], json.dumps), _open_product),
     ]  # fmt: skip
     found += [*held_targets(), *_more(folder)]
     return {target.name: target for target in found}
@@ -149,16 +149,11 @@ def _read_renames(path: Path) -> Any:
     return read_renames(path)
 
 
-def _run_record() -> Any:
-    return {
-        "citycover": "0.1.0",
-        "identity": {},
-        "legend": {},
-        "plan": {},
-        "windows": {},
-        "holes": [],
-        "model": {},
-    }
+def run_record() -> Any:
+    """A run.json as it is written today."""
+    from making import make_legend, make_record
+
+    return make_record(make_legend()).facts()
 
 
 @allowed

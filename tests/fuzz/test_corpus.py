@@ -1,9 +1,12 @@
 """What fuzzing found once is run for ever, and the targets themselves take their seeds."""
 
+import json
 from pathlib import Path
 
 import pytest
-from targets import targets
+from targets import run_record, targets
+
+from citycover.product.record import RunRecord
 
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
@@ -30,3 +33,7 @@ def test_targets_tell_an_answer_from_a_fault(name: str, known: dict[str, object]
     file = tmp_path / f"input{known[name].ending}"  # type: ignore[attr-defined]
     file.write_bytes(b"neither this nor that \x00\xff")
     known[name].run(file)  # type: ignore[attr-defined]
+
+
+def test_the_seed_of_a_record_is_one_that_is_read() -> None:
+    assert RunRecord.from_json(json.dumps(run_record())).to_json()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from citycover_cli import options
 from citycover_cli.output import duration, print_json, say
 from citycover_cli.progress import show_progress
 from citycover_cli.story import draw_story, print_accuracy
@@ -32,11 +33,9 @@ truth side by side.
 def run(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")] = Path("demo"),
     size: Annotated[int, typer.Option(min=64, help="Side of the city in pixels of 1 m.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another city.")] = 0,
+    seed: options.CitySeed = 0,
     recipe: Annotated[str, typer.Option(help="How to train; see `citycover train`.")] = "l2hnet-light",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: epochs=5.")
-    ] = None,
+    set_: options.RecipeChanges = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
     *,
     talk: Talk,

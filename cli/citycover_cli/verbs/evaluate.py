@@ -31,7 +31,7 @@ def run(
     legend: Annotated[
         str | None, typer.Option(help="Of the truth: a name, name:variant or file; else that of the map.")
     ] = None,
-    map_legend: Annotated[str | None, typer.Option(help="Of a map that is no product.")] = None,
+    map_legend: options.MapLegend = None,
     to: Annotated[str | None, typer.Option(help="Legend to compare in; found where one can be.")] = None,
     field: Annotated[str, typer.Option(help="Column of points or polygons with the class: id or name.")] = (
         "class"

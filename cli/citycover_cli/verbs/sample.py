@@ -37,7 +37,7 @@ def run(
         str,
         typer.Option(help="User's accuracy that is expected, for --standard-error: 0.8, or 0.8,ID=0.6,..."),
     ] = "0.8",
-    map_legend: Annotated[str | None, typer.Option(help="Of a map that is no product.")] = None,
+    map_legend: options.MapLegend = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same points.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace points that may have been interpreted.")

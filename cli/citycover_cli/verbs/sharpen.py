@@ -56,10 +56,8 @@ def run(
         str,
         typer.Option(help="auto: plain cross-entropy; recipe: its own; or ce, plat, cas-dva, ..."),
     ] = "auto",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: epochs=5.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Chips, augmentation and first weights.")] = 0,
+    set_: options.RecipeChanges = None,
+    seed: options.TrainingSeed = 0,
     where: Where,
     engine: EngineOptions,
     product: ProductOptions,

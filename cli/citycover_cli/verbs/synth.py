@@ -22,7 +22,7 @@ The city is a function of its seed; memory does not depend on its size.
 def run(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
     size: Annotated[int, typer.Option(min=1, help="Side in pixels of 1 m.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another city.")] = 0,
+    seed: options.CitySeed = 0,
     sentinel2: Annotated[
         bool, typer.Option("--sentinel2", help="Also twelve bands at 10, 20 and 60 m.")
     ] = False,

@@ -98,12 +98,10 @@ def run(
     weights: Annotated[
         Path | None, typer.Option(help="Begin with these weights (.safetensors): fine-tuning.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Chips, augmentation and first weights.")] = 0,
+    seed: options.TrainingSeed = 0,
     device: options.Device = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode chips.")] = 1,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: epochs=5.")
-    ] = None,
+    set_: options.RecipeChanges = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be sampled, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier training.")] = False,
