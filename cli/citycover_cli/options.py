@@ -140,6 +140,10 @@ AllowPath = Annotated[
     typer.Option(metavar="DIR", help="Files may name others below DIR too, not only below their folder."),
 ]
 
+IntoReport = Annotated[
+    bool, typer.Option("--report", help="Bring the result into the report.html of the product, too.")
+]
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished product.")]
 
 

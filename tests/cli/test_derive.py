@@ -121,3 +121,9 @@ def test_a_map_is_refined(citycover: Run, product: Path, tmp_path: Path) -> None
     result = citycover("refine", product, "-o", tmp_path / "x", "--burn", "water.gpkg")
     assert result.code == 2 and "FILE=CLASS" in result.err
     assert citycover("refine", product, "-o", tmp_path / "x").code == 2
+
+
+def test_a_report_is_asked_for_before_anything_is_reckoned(citycover: Run, product: Path) -> None:
+    for verb in (("compare", product, product), ("evaluate", product, "--truth", product)):
+        result = citycover(*verb, "--report")
+        assert result.code == 2 and "leave --report out" in result.err

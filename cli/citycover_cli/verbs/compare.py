@@ -38,6 +38,7 @@ def run(
     table: Annotated[
         Path | None, typer.Option(help="Also write all transitions: .csv, .json or .parquet.")
     ] = None,
+    into_report: options.IntoReport = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the transitions: .png, .svg or .pdf.")] = None,
     allow_remote: options.AllowRemote = False,
     allow_path: options.AllowPath = None,
@@ -49,10 +50,14 @@ def run(
     from citycover.derive.flow import write_flow_figure
     from citycover.derive.table import check_table, write_table
     from citycover.draw.figure import check_figure
+    from citycover.show.change import change_section
+    from citycover.show.revise import check_report, revise_report
 
     for path, check in ((table, check_table), (figure, check_figure)):
         if path is not None:
             check(path)
+    if into_report:
+        check_report(after)
     with show_progress("comparing", 1.0, talk.silent) as progress:
         change = compare(
             before, after, output, zones=zones, by=by, min_confidence=min_confidence, to=to,
@@ -63,8 +68,11 @@ def run(
         write_table(table, rows)
     if figure is not None:
         write_flow_figure(change.whole, change.legend, figure, (before.stem, after.stem))
+    facts = {"before": str(before), "after": str(after), **change.facts(), "transitions": rows}
+    if into_report:
+        revise_report(after, change_section(facts, change.legend))
     if talk.as_json:
-        print_json({"before": str(before), "after": str(after), **change.facts(), "transitions": rows})
+        print_json(facts)
     elif not talk.quiet:
         print_change(change)
 

@@ -52,6 +52,7 @@ def run(
         str, typer.Option(help="Merge classes last: of the map; first: add their probabilities, then decide.")
     ] = "last",
     figure: Annotated[Path | None, typer.Option(help="Draw the matrix into this PNG.")] = None,
+    into_report: options.IntoReport = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the JSON into this file.")
     ] = None,
@@ -65,6 +66,8 @@ def run(
     from citycover.evaluate.evaluate import evaluate
     from citycover.evaluate.request import EvaluationRequest
     from citycover.files.output import write_output
+    from citycover.show.accuracy import accuracy_section
+    from citycover.show.revise import check_report, revise_report
 
     request = EvaluationRequest(
         mapped=map_,
@@ -85,6 +88,8 @@ def run(
         from citycover.evaluate.figure import write_matrix_figure
 
         check_figure(figure)
+    if into_report:
+        check_report(map_)
     with show_progress("comparing", 1.0, talk.silent) as progress:
         evaluation = evaluate(request, progress.update)
     report = {"map": str(map_), "truth": str(truth)} | evaluation.report()
@@ -92,6 +97,8 @@ def run(
         write_output(output, json.dumps(report, indent=1, allow_nan=False) + "\n")
     if figure is not None:
         write_matrix_figure(evaluation.confusion, evaluation.legend, figure)
+    if into_report:
+        revise_report(map_, accuracy_section(report, evaluation.legend))
     if talk.as_json:
         print_json(report)
     elif not talk.quiet:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,20 @@ from citycover.errors import ConfigError
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.evaluate.decide import write_decided
 from citycover.evaluate.estimate import StratifiedSample
-from citycover.evaluate.features import VECTOR_ENDINGS, Truth, compare_polygons, map_at_points, read_truth
+from citycover.evaluate.features import (
+    VECTOR_ENDINGS,
+    Truth,
+    compare_polygons,
+    map_at_points,
+    pixels_of,
+    read_truth,
+)
 from citycover.evaluate.rasters import check_compared, compare_rasters
+from citycover.evaluate.reliability import Certainty, Reliability
 from citycover.evaluate.request import EvaluationRequest, Side, resolve
 from citycover.evaluate.strata import Strata
 from citycover.geometry.grid import pixel_ground_size
-from citycover.plan.layers import PROBABILITIES
+from citycover.plan.layers import CLASSES, CONFIDENCE, PROBABILITIES
 from citycover.scene.file import check_class_file
 
 logger = logging.getLogger(__name__)
@@ -48,12 +56,19 @@ class Evaluation:
     """Where the truth is a stratified sample of points."""
     hectares: float = 0.0
     """Area of the strata."""
+    reliability: Reliability | None = None
+    """Of a map with confidence."""
 
     def report(self) -> dict[str, Any]:
-        """Everything as plain values; see `Confusion.report` and `StratifiedSample.report`."""
+        """Everything as plain values; see `report` of `Confusion`, `StratifiedSample` and `Reliability`."""
         facts = {"legend": self.legend.name, "truth_kind": self.kind, "unlabelled": self.unlabelled}
         adjusted = self.sample.report(self.legend, self.hectares) if self.sample else None
-        return self.confusion.report(self.legend) | facts | {"area_adjusted": adjusted}
+        reliability = self.reliability.report() if self.reliability else None
+        return (
+            self.confusion.report(self.legend)
+            | facts
+            | {"area_adjusted": adjusted, "reliability": reliability}
+        )
 
 
 def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Evaluation:
@@ -65,12 +80,28 @@ def evaluate(request: EvaluationRequest, progress: Progress | None = None) -> Ev
     """
     ours, theirs, legend = resolve(request)
     table = table_between(ours.legend, legend, ours.table)
+    certainty = _certainty(request, ours)
     with _decided(request, ours, legend, table) as (path, map_table):
         if theirs.path.suffix.lower() in VECTOR_ENDINGS:
-            return _compare_features(request, path, map_table, (ours, theirs), legend, progress)
-        truth_table = table_between(theirs.legend, legend, theirs.table)
-        confusion = compare_rasters(path, theirs.path, legend, map_table, truth_table, progress)
-    return Evaluation(legend, confusion, "raster")
+            found = _compare_features(request, path, map_table, (ours, theirs), legend, progress, certainty)
+        else:
+            truth_table = table_between(theirs.legend, legend, theirs.table)
+            found = Evaluation(
+                legend,
+                compare_rasters(path, theirs.path, legend, map_table, truth_table, progress, certainty),
+                "raster",
+            )
+    return found if certainty is None else replace(found, reliability=certainty.found)
+
+
+def _certainty(request: EvaluationRequest, ours: Side) -> Certainty | None:
+    """The confidence of a product whose classes are judged as they are."""
+    path = ours.path.with_name(CONFIDENCE.file)
+    anew = request.probabilities is not None or request.merge == "first"
+    if anew or ours.path.name != CLASSES.file or not path.is_file():
+        return None
+    check_class_file(path, "confidence", request.trust)
+    return Certainty(path)
 
 
 @contextmanager
@@ -105,12 +136,13 @@ def _compare_features(
     sides: tuple[Side, Side],
     legend: Legend,
     progress: Progress | None,
+    certainty: Certainty | None,
 ) -> Evaluation:
     mapped_side, theirs = sides
     truth_table = ClassTable.onto(legend, table_between(theirs.legend, legend, theirs.table))
     ours = ClassTable.onto(legend, map_table)
     classes = len(legend.ids)
-    with ClassRaster(path) as raster:
+    with ClassRaster(path) as raster, certainty.on() if certainty else nullcontext():
         if raster.grid.crs is None:
             raise ConfigError(f"map {path} has no CRS, so no point can be found on it; give it one")
         features = read_truth(theirs.path, raster.grid, request.truth_crs)
@@ -127,19 +159,25 @@ def _compare_features(
                 if request.elsewhere is None
                 else _class_named("--elsewhere", request.elsewhere, theirs.legend, truth_table)
             )
-            confusion = compare_polygons(raster, features, truth, ours, classes, elsewhere, progress)
+            confusion = compare_polygons(
+                raster, features, truth, ours, classes, elsewhere, progress, certainty
+            )
             return Evaluation(legend, confusion, "polygons", unlabelled)
         mapped = map_at_points(raster, features, ours)
+        if certainty is not None:
+            for place, window in pixels_of(features, raster.grid):
+                certainty.add(window, truth[[[place]]], mapped[[[place]]])  # (1, 1)
         height, width = pixel_ground_size(raster.grid)
     confusion = check_compared(count_pairs(truth, mapped, classes), path, theirs.path)
-    sample, hectares = None, 0.0
+    found = Evaluation(legend, confusion, "points", unlabelled)
     if "stratum" in features.columns:
         try:
             strata = Strata.of(features, mapped_side, height * width / _SQUARE_METRES)
-            sample, hectares = strata.sample(mapped, truth, classes), strata.hectares
+            sample = strata.sample(mapped, truth, classes)
+            return replace(found, sample=sample, hectares=strata.hectares)
         except ConfigError as error:
             logger.warning("no area-adjusted figures: %s", error)
-    return Evaluation(legend, confusion, "points", unlabelled, sample, hectares)
+    return found
 
 
 def _ranks(

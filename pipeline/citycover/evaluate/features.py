@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.evaluate.rasters import check_compared
+from citycover.evaluate.reliability import Certainty
 from citycover.geometry.crs import DEGREES
 from citycover.geometry.grid import crs_of
 from citycover.geometry.polygons import onto_grid, repaired
@@ -130,16 +131,21 @@ def map_at_points(raster: ClassRaster, points: Truth, table: ClassTable) -> NDAr
     Raises:
         ConfigError: a point lies on an id that the table does not know.
     """
-    xy = shapely.get_coordinates(points.geometries)
-    with np.errstate(invalid="ignore"):  # what cannot be projected lies at infinity
-        cols, rows = (np.floor(v) for v in ~raster.grid.transform * (xy[:, 0], xy[:, 1]))
-    height, width = raster.grid.shape
-    on_map = np.flatnonzero((rows >= 0) & (rows < height) & (cols >= 0) & (cols < width))
-    ranks = np.full(len(xy), NO_CLASS, np.int16)
-    for place in on_map[np.lexsort((cols[on_map], rows[on_map]))]:  # row by row: blocks are decoded once
-        window = Window(int(rows[place]), int(cols[place]), 1, 1)
+    ranks = np.full(len(points.geometries), NO_CLASS, np.int16)
+    for place, window in pixels_of(points, raster.grid):
         ranks[place] = raster.read_ranks(window, table)[0, 0]
     return ranks
+
+
+def pixels_of(points: Truth, grid: GeoBox) -> Iterator[tuple[int, Window]]:
+    """Number and pixel of each point that lies on a grid, row by row: blocks are decoded once."""
+    xy = shapely.get_coordinates(points.geometries)
+    with np.errstate(invalid="ignore"):  # what cannot be projected lies at infinity
+        cols, rows = (np.floor(v) for v in ~grid.transform * (xy[:, 0], xy[:, 1]))
+    height, width = grid.shape
+    on_map = np.flatnonzero((rows >= 0) & (rows < height) & (cols >= 0) & (cols < width))
+    for place in on_map[np.lexsort((cols[on_map], rows[on_map]))].tolist():
+        yield place, Window(int(rows[place]), int(cols[place]), 1, 1)
 
 
 def compare_polygons(
@@ -150,6 +156,7 @@ def compare_polygons(
     classes: int,
     elsewhere: int = NO_CLASS,
     progress: Progress | None = None,
+    certainty: Certainty | None = None,
 ) -> Confusion:
     """Compare a class raster with polygons, in strips of the raster.
 
@@ -161,6 +168,7 @@ def compare_polygons(
         classes: how many there are.
         elsewhere: rank of what lies outside all polygons; NO_CLASS: unknown.
         progress: is told how far it is.
+        certainty: of the map, opened on its grid; counted too.
 
     Raises:
         ConfigError: the map holds ids that the table does not know, or nothing could be compared.
@@ -177,7 +185,10 @@ def compare_polygons(
         if len(here):
             shapes = [(polygons.geometries[k], int(truth[k])) for k in here]
             rasterio.features.rasterize(shapes, out=painted, transform=transform)
-        total += count_pairs(painted, raster.read_ranks(window, table), classes)
+        mapped = raster.read_ranks(window, table)
+        total += count_pairs(painted, mapped, classes)
+        if certainty is not None:
+            certainty.add(window, painted, mapped)
     return check_compared(total, raster.path, polygons.path)
 
 

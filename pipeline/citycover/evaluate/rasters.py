@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from citycover.classes.legend import Legend
@@ -10,6 +11,7 @@ from citycover.classes.raster import ClassRaster, Progress, refuse_apart
 from citycover.classes.table import ClassTable
 from citycover.errors import ConfigError
 from citycover.evaluate.confusion import Confusion, count_pairs
+from citycover.evaluate.reliability import Certainty
 
 
 def compare_rasters(
@@ -19,6 +21,7 @@ def compare_rasters(
     map_table: Mapping[int, int] | None = None,
     truth_table: Mapping[int, int] | None = None,
     progress: Progress | None = None,
+    certainty: Certainty | None = None,
 ) -> Confusion:
     """Compare a class raster with a truth raster, streamed in strips of the truth's grid.
 
@@ -33,6 +36,7 @@ def compare_rasters(
         map_table: ids of `mapped` to ids of the legend; None: they are the same.
         truth_table: the same for `truth`.
         progress: is told how far it is.
+        certainty: of the map, counted too.
 
     Raises:
         ConfigError: a file cannot be read or holds ids that its table does not know, or the two have no
@@ -42,10 +46,16 @@ def compare_rasters(
     total = Confusion.empty(len(legend.ids))
     with ClassRaster(mapped) as ours, ClassRaster(truth, "truth") as theirs:
         refuse_apart(ours, theirs)
-    with ClassRaster(truth, "truth") as theirs, ClassRaster(mapped, "map", onto=theirs.grid) as ours:
+    with ExitStack() as stack:
+        theirs = stack.enter_context(ClassRaster(truth, "truth"))
+        ours = stack.enter_context(ClassRaster(mapped, "map", onto=theirs.grid))
+        if certainty is not None:
+            stack.enter_context(certainty.on(theirs.grid))
         for window in theirs.strips(progress=progress):
             ranks = theirs.read_ranks(window, tables[0]), ours.read_ranks(window, tables[1])
             total += count_pairs(*ranks, len(legend.ids))
+            if certainty is not None:
+                certainty.add(window, *ranks)
     return check_compared(total, mapped, truth)
 
 

@@ -30,10 +30,12 @@ from citycover.classes.legend import Legend
 from citycover.evidence.catalogue import Credit
 from citycover.files.atomic import write_atomic
 from citycover.files.identity import sha256_of
+from citycover.files.plain import parse_json
 from citycover.geometry.crs import to_degrees
 from citycover.geometry.footprint import bbox_of, footprint
 from citycover.geometry.grid import authority_code, crs_of
 from citycover.product.cog import CogInfo
+from citycover.product.names import SIGN
 from citycover.product.record import RunRecord
 from citycover.product.statistics import Statistics
 from citycover.product.tiff import BandInfo
@@ -49,6 +51,9 @@ _MEDIA = {
     ".html": pystac.MediaType.HTML,
     ".zarr": "application/vnd.zarr; version=3",
 }
+
+_MULTIHASH = "1220"
+"""Before a digest: 0x12 says SHA-256, 0x20 says 32 bytes."""
 
 _ROLES = {".tif": ["data"], ".zarr": ["data"], ".png": ["overview"], ".html": ["overview"]}
 
@@ -173,6 +178,17 @@ def write_item(path: Path, content: ItemContent) -> None:
     write_atomic(path, json.dumps(make_item(content).to_dict(), indent=1, ensure_ascii=False))
 
 
+def renew_file(folder: Path, name: str) -> None:
+    """Note size and checksum of a file that was written anew in the item that lists it."""
+    sign = folder / SIGN
+    item = parse_json(sign.read_text(encoding="utf-8"))
+    path = folder / name
+    for asset in item["assets"].values():
+        if str(asset["href"]).removeprefix("./") == name:
+            asset |= {"file:checksum": _MULTIHASH + sha256_of(path), "file:size": path.stat().st_size}
+    write_atomic(sign, json.dumps(item, indent=1, ensure_ascii=False))
+
+
 def make_item(content: ItemContent) -> pystac.Item:
     """The item, in memory."""
     if "citycover" not in content.software:
@@ -263,8 +279,7 @@ def _add_asset(item: pystac.Item, file: ProductFile, content: ItemContent) -> No
     key = file.name.removesuffix(".json").removesuffix(".png").removesuffix(".tif")
     item.add_asset(key, asset)
     if file.sha256 is not None:
-        # A multihash: 0x12 says SHA-256, 0x20 says 32 bytes.
-        FileExtension.ext(asset, add_if_missing=True).apply(checksum="1220" + file.sha256, size=file.size)
+        FileExtension.ext(asset, add_if_missing=True).apply(checksum=_MULTIHASH + file.sha256, size=file.size)
     if not file.bands:
         return
     seen = file.statistics or (None,) * len(file.bands)

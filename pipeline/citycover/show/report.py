@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,9 @@ from citycover.draw.preview import decimation
 from citycover.files.atomic import write_atomic
 from citycover.product.record import RunRecord
 from citycover.product.shown import Shown
+from citycover.show.accuracy import NOT_ASSESSED
+from citycover.show.change import NOT_COMPARED
+from citycover.show.parts import chip, key, listed, style
 
 _BINS = 20
 
@@ -63,13 +65,13 @@ def write_report(path: Path, shown: Shown) -> None:
 
 def report_page(shown: Shown) -> str:
     """The whole page."""
-    style = files("citycover.show").joinpath("report.css").read_text(encoding="utf-8")
     parts = (
         _head(shown),
         _pictures(shown),
         _areas(shown),
         _confidence(shown),
-        _accuracy(),
+        NOT_ASSESSED,
+        NOT_COMPARED,
         _time(shown.record),
         _gaps(shown.record),
         _provenance(shown),
@@ -78,7 +80,7 @@ def report_page(shown: Shown) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f"<title>{escape(shown.title)} - land cover</title><style>{style}</style></head>\n"
+        f"<title>{escape(shown.title)} - land cover</title>{style()}</head>\n"
         f"<body><main>\n{chr(10).join(parts)}\n</main><script>{_SCRIPT}</script></body></html>\n"
     )
 
@@ -133,7 +135,7 @@ def _pictures(shown: Shown) -> str:
     length = round_length(0.3 * width * shown.metres)
     share, text = length / (width * shown.metres), length_text(length)
     cropped = "; the middle of the scene is shown" if shown.cropped else ""
-    chips = _key((one.color, one.name) for one in legend.classes if shown.counts.get(one.id))
+    chips = key((one.color, one.name) for one in legend.classes if shown.counts.get(one.id))
     largest = f"max-width:min(100%,{80 * max(width, 240) / max(shown.classes.shape[0], 1):.0f}vh)"
     return (
         f'<section><h2>Image and map</h2><figure style="{largest}"><div class="swipe" id="swipe">'
@@ -158,7 +160,7 @@ def _areas(shown: Shown) -> str:
         width = 100 * count / largest if largest else 0
         bar = f'<span style="width:{width:.2f}%;background:{one.color}"></span>'
         rows.append(
-            f'<tr><th scope="row">{_chip(one.color)}{escape(one.name)}</th><td class="bar">{bar}</td>'
+            f'<tr><th scope="row">{chip(one.color)}{escape(one.name)}</th><td class="bar">{bar}</td>'
             f'<td class="n">{100 * count / total if total else 0:.1f} %</td>'
             f'<td class="n">{square / 1e4:,.2f}</td><td class="n wide">{square:,.0f}</td></tr>'
         )
@@ -210,14 +212,6 @@ def _histogram(values: NDArray[np.floating]) -> str:
     )
 
 
-def _accuracy() -> str:
-    return (
-        "<section><h2>Accuracy</h2><p>Not assessed when this page was written. A sample to interpret: "
-        "<code>citycover sample PRODUCT --points 400 -o points.geojson</code>; a map or points of truth: "
-        "<code>citycover evaluate PRODUCT --truth FILE</code>.</p></section>"
-    )
-
-
 def _time(record: RunRecord) -> str:
     """Where the time went, and what held the run up."""
     stages = {name: seconds for name, seconds in record.timing.stages.items() if seconds > 0}
@@ -228,7 +222,7 @@ def _time(record: RunRecord) -> str:
         f'title="{escape(known[name][0])}: {seconds:.1f} s"></span>'
         for name, seconds in stages.items()
     )
-    chips = _key(
+    chips = key(
         (known[name][1], f"{known[name][0]} {seconds:.3g} s")
         for name, seconds in stages.items()
         if seconds / total >= 0.005
@@ -257,7 +251,7 @@ def _gaps(record: RunRecord) -> str:
         lines = [*lines[:_LINES], f"and {len(lines) - _LINES:,} more: run.json lists them"]
     if not lines:
         return "<section><h2>Holes and warnings</h2><p>None.</p></section>"
-    return f"<section><h2>Holes and warnings</h2>{_listed(lines)}</section>"
+    return f"<section><h2>Holes and warnings</h2>{listed(lines)}</section>"
 
 
 def _provenance(shown: Shown) -> str:
@@ -301,20 +295,7 @@ def _sources(record: RunRecord) -> str:
             f"{one.title} {one.year}: {one.attribution} ({one.licence})" for one in record.labels.credits
         ]
     lines.append("The imagery: by the terms of who gave it.")
-    return f"<section><h2>How to cite</h2>{_listed(lines)}</section>"
-
-
-def _listed(lines: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-
-
-def _chip(color: str) -> str:
-    return f'<span class="chip" style="background:{color}"></span>'
-
-
-def _key(entries: Iterable[tuple[str, str]]) -> str:
-    """Colours and what they mean, each in one piece."""
-    return " ".join(f'<span class="key">{_chip(color)}{escape(text)}</span>' for color, text in entries)
+    return f"<section><h2>How to cite</h2>{listed(lines)}</section>"
 
 
 def _png(rgb: NDArray[np.uint8], seen: NDArray[np.bool_]) -> str:
