@@ -138,7 +138,7 @@ class C2FNet(Learnable):
         self.classifier = nn.Parameter(torch.empty(num_classes, widths.embedding))
         nn.init.normal_(self.classifier, std=0.05)
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def learn_edges(self) -> None:
         """Build the edge head, for `edge_loss`."""
         self.edge_head = nn.Conv2d(self.start.out_channels, 1, 1)
