@@ -22,6 +22,7 @@ from citycover_cli.verbs import (
     collect,
     compare,
     demo,
+    doctor,
     evaluate,
     export,
     import_weights,
@@ -102,6 +103,8 @@ app.command("view", help=view.HELP)(view.run)
 app.command("collect", help=collect.HELP)(collect.run)
 
 app.command("train", help=train.HELP)(train.run)
+
+app.command("doctor", help=doctor.HELP)(doctor.run)
 
 app.command("synth", help=synth.HELP)(synth.run)
 
