@@ -42,10 +42,10 @@ def read_assessment(path: Path, legend: Legend) -> tuple[Adjusted, ...]:
     try:
         report = parse_json(path.read_text(encoding="utf-8"))
         found = report["area_adjusted"]
-        shares = {int(c["id"]): c["area_share"] for c in found["classes"]} if found else None
+        shares = {int(c["id"]): _adjusted(c["area_share"]) for c in found["classes"]} if found else None
     except OSError as error:
         raise ConfigError(f"--assessment {path} cannot be read: {error.strerror}; check the path") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise ConfigError(
             f"--assessment {path} is no report of citycover evaluate; make one: citycover evaluate MAP "
             f"--truth points.csv -o {path.name}"
@@ -60,8 +60,9 @@ def read_assessment(path: Path, legend: Legend) -> tuple[Adjusted, ...]:
             f"--assessment {path} is in legend {report.get('legend')!r}, the map in {legend.name!r}; "
             "evaluate the map in its own legend (--to)"
         )
-    return tuple(_adjusted(shares[id_]) for id_ in legend.ids)
+    return tuple(shares[id_] for id_ in legend.ids)
 
 
 def _adjusted(estimate: Mapping[str, Any]) -> Adjusted:
-    return Adjusted(float(estimate["value"] or 0.0), estimate["margin95"])
+    margin = estimate["margin95"]
+    return Adjusted(float(estimate["value"] or 0.0), None if margin is None else float(margin))

@@ -280,7 +280,7 @@ class RunRecord:
             raise ConfigError(f"it has no usable {where or 'content'}; map again") from None
         except KeyError as error:
             raise ConfigError(f"it lacks {error.args[0]}; map again") from None
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ConfigError(f"it is no record of a run ({error}); map again") from None
         return record
 

@@ -258,7 +258,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         version = data["format"]
         if version == FORMAT:
             _ = _layout_of(data), _arrays_of(data), data["identity"].keys(), data["extra"].keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise ProductError(
             f"{folder.parent} holds no run that could be resumed ({path.name} is missing or not readable); "
             "give --restart to begin anew, or choose another --out"
