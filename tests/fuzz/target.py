@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import shutil
 import tempfile
@@ -43,12 +44,22 @@ def allowed(run: Callable[[Path], Any]) -> Callable[[Path], None]:
     return inner
 
 
+@functools.cache
+def command_line() -> Callable[[list[str]], None]:
+    """The command line, whose tree of verbs and options is built once and not for each input."""
+    import typer.main
+
+    from citycover_cli import app as module
+
+    module.app = typer.main.get_command(module.app)  # type: ignore[assignment]
+    return module.main
+
+
 def command(*arguments: str) -> Callable[[Path], None]:
     """A verb of the command line on the file, which stands where an argument says FILE."""
 
     def run(path: Path) -> None:
-        from citycover_cli.app import main
-
+        main = command_line()
         out = path.parent / "out"
         shutil.rmtree(out, ignore_errors=True)
         words = [a.replace("FILE", str(path)).replace("OUT", str(out)) for a in arguments]

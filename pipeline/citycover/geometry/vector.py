@@ -87,7 +87,7 @@ def _read_geojson(path: Path, what: str, metres: CRS | None) -> Features:
         found = [part["geometry"] if part["type"] == "Feature" else part for part in parts]
         geometries = np.empty(len(found), object)
         geometries[:] = [None if geometry is None else shape(geometry) for geometry in found]
-        rows: list[dict[str, Any]] = [part.get("properties") or {} for part in parts]
+        rows: list[dict[str, Any]] = [dict(part.get("properties") or {}) for part in parts]
         named = (data.get("crs") or {}).get("properties", {}).get("name")
     except RecursionError:
         raise ConfigError(f"{what} {path} is not GeoJSON: its brackets are nested too deeply") from None

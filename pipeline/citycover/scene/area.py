@@ -113,17 +113,15 @@ def read_area(path: Path, grid: GeoBox) -> Area:
 
 def _enclosing(geometry: BaseGeometry, grid: GeoBox, what: str) -> Window:
     """Pixels of the grid that enclose a geometry."""
-    height, width = (int(n) for n in grid.shape)
+    size = np.array([int(n) for n in grid.shape][::-1])  # x, y: columns before rows, as the transform has it
     corners = np.array(shapely.envelope(geometry).exterior.coords) if geometry.area else np.empty((0, 2))
     inverse = ~grid.transform
     pixels = np.array([inverse * (x, y) for x, y in corners if math.isfinite(x) and math.isfinite(y)])
     if len(pixels):
-        col, row = np.floor(pixels.min(0) + 1e-6).astype(int)
-        col_end, row_end = np.ceil(pixels.max(0) - 1e-6).astype(int)
+        col, row = (int(n) for n in np.clip(np.floor(pixels.min(0) + 1e-6), 0, size))
+        col_end, row_end = (int(n) for n in np.clip(np.ceil(pixels.max(0) - 1e-6), 0, size))
         if col_end > col and row_end > row:
-            window = Window(int(row), int(col), int(row_end - row), int(col_end - col))
-            if inside := window.clip(Window(0, 0, height, width)):
-                return inside
+            return Window(row, col, row_end - row, col_end - col)
     raise ConfigError(
         f"{what} does not overlap the scene, which covers {degrees_text(grid)}; check its CRS and axis order"
     )
