@@ -20,6 +20,7 @@ alone, each one kept alone, all from one on; files empty, torn or old; and some 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import os
@@ -185,7 +186,7 @@ class State:
         parts = hashlib.sha256()
         for path, content in sorted(self.tree.items()):
             unread = content is None or _UNREAD.search(path)
-            parts.update(repr((path, content is None, unread or hashlib.sha256(content).digest())).encode())
+            parts.update(repr((path, content is None, unread or _digest(content))).encode())
         return parts.hexdigest()
 
     def write(self, folder: Path) -> None:
@@ -306,9 +307,19 @@ def _write(
         case "empty":
             data[op.node] = b""
         case "torn":
-            data[op.node] = op.content[: len(op.content) // 2]
+            data[op.node] = _torn(op.content)
         case _:
             data[op.node] = op.content
+
+
+@functools.lru_cache(4096)
+def _torn(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@functools.lru_cache(4096)
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _has_parent(path: str, entries: dict[str, int | None]) -> bool:

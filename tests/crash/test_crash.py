@@ -9,7 +9,7 @@ from scenarios import hasty, scenarios
 
 SHARES = {
     "run": 0.004, "resume": 0.02, "restart": 0.005, "overwrite": 0.004, "refine": 0.02, "label-cache": 1.0,
-    "train-resume": 0.01,
+    "train-resume": 0.04,
 }  # fmt: skip
 
 

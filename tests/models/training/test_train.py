@@ -117,6 +117,18 @@ def test_a_training_ends_soon_after_it_is_told_to_whatever_it_does(
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
+def test_what_is_gone_on_with_from_nothing_takes_nothing_of_an_earlier_training(
+    city: Path, tmp_path: Path
+) -> None:
+    """A power cut may leave the weights that an earlier training would have kept, and no checkpoint."""
+    plan = {"citycover": "0", "recipe": {}, "samples": {}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "best.safetensors").write_bytes(b"of another network")
+    recipe = {"epochs": 1, "patience": 1, "validation": 0.0}
+    train(request(city, tmp_path, recipe, resume=True))
+    assert not (tmp_path / "best.safetensors").exists()
+
+
 @pytest.mark.parametrize("network", ["l2hnet-tiny", "c2fnet-tiny"])
 def test_a_stopped_run_goes_on_to_the_same_weights(
     city: Path, tmp_path: Path, network: str, monkeypatch: pytest.MonkeyPatch
