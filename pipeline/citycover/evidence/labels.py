@@ -85,6 +85,8 @@ class PlaceLabels:
     """Of sheets that were asked for by name."""
     identity: str
     """Hash of files, meaning and trust; whether the files stay what they were is told by their content."""
+    beside: tuple[str, ...] = ()
+    """Files that mosaics among the sheets are made of."""
 
     def believed(self, belief: Belief) -> LabelEvidence:
         """As evidence: a share of them reckoned wrong, and read where they say what the image shows."""

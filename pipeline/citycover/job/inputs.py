@@ -41,6 +41,7 @@ class Inputs:
             if mark.stamp is not None and (mark.stamp.size, mark.stamp.mtime_ns) != (size, mtime_ns):
                 raise _changed(mark.path)
         labels = [str(sheet.path.absolute()) for sheet in job.labels.sheets] if job.labels else []
+        labels += job.labels.beside if job.labels else ()
         marks += [FileMark.of(path, budget) for path in labels]
         model = Path(job.model.path).absolute()
         stamp = FileStamp.of(model)

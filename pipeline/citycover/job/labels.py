@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from odc.geo.geobox import GeoBox
 
 from citycover.evidence.catalogue import product_asked_for
@@ -26,7 +28,6 @@ def look_at_labels(request: LabelRequest, card: ModelCard, grid: GeoBox, trust: 
         ConfigError: the labels cannot be read, name what they may not, lie elsewhere or say nothing.
         MachineError: labels that were asked for by name cannot be fetched.
     """
-    for named in request.files:
-        if product_asked_for(named) is None:
-            check_class_file(named, "labels", trust)
-    return understand_labels(request, card, grid)
+    own = [named for named in request.files if product_asked_for(named) is None]
+    beside = [file for named in own for file in check_class_file(named, "labels", trust)]
+    return replace(understand_labels(request, card, grid), beside=tuple(beside))

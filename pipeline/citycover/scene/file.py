@@ -187,7 +187,7 @@ def lost_sources(files: Sequence[FileInfo]) -> str | None:
     )
 
 
-def check_class_file(path: str | Path, role: str, trust: Trust) -> None:
+def check_class_file(path: str | Path, role: str, trust: Trust) -> tuple[str, ...]:
     """Look at a raster of class numbers first: what it names in turn, and whether all of it is there.
 
     A hole in an image is left out of its map; in numbers that are compared or learned it would be class 0.
@@ -196,6 +196,9 @@ def check_class_file(path: str | Path, role: str, trust: Trust) -> None:
         path: what the user named.
         role: `map`, `truth` or `labels`, for messages.
         trust: which files it may name in turn.
+
+    Returns:
+        Paths of the files that its pixels come from in turn.
 
     Raises:
         ConfigError: it is missing or no raster, names what it may not, or has lost sources.
@@ -210,6 +213,7 @@ def check_class_file(path: str | Path, role: str, trust: Trust) -> None:
             f"{role} {path}: {len(lost)} of its sources cannot be read ({first}: {reason}); their places "
             f"would count as a class; bring them back, or make the mosaic anew (gdalbuildvrt)"
         )
+    return tuple(file for file, _, _ in info.beside)
 
 
 def _absolute(path: str | Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import rioxarray
 import torch
 from labelled import write_knowing_model
@@ -106,10 +107,13 @@ def test_a_stopped_run_goes_on_to_the_same_pixels(city: Path, tmp_path: Path) ->
     np.testing.assert_array_equal(pixels(tmp_path / "out"), pixels(tmp_path / "whole"))
 
 
-def test_labels_that_changed_under_a_run_end_it(city: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["labels.tif", "mosaic.vrt"])
+def test_labels_that_changed_under_a_run_end_it(city: Path, tmp_path: Path, named: str) -> None:
     labels = tmp_path / "labels.tif"
     labels.write_bytes((city / "labels_10m.tif").read_bytes())
-    asked = request(city, tmp_path / "out", block=(512, 512), labels=LabelRequest((labels,), trust=0.9))
+    rasterio.shutil.copy(labels, tmp_path / "mosaic.vrt", driver="VRT")
+    evidence = LabelRequest((tmp_path / named,), trust=0.9)
+    asked = request(city, tmp_path / "out", block=(512, 512), labels=evidence)
     watch = Watch(advanced=lambda _block: watch.stop.set())
     with pytest.raises(StoppedError):
         map_scene(asked, watch)
