@@ -62,9 +62,13 @@ def log_only(level: int, text: str) -> None:
 
 def _open(log_file: Path, out: Path | None) -> logging.Handler:
     from citycover.errors import ConfigError, MachineError
+    from citycover.product.folder import check_output
 
     if out is not None and out.absolute() in log_file.absolute().parents:
         raise ConfigError(f"--log-file {log_file} lies in --out, which is for the result; put it beside")
+    check_output(log_file)
+    if log_file.is_file() and _is_binary(log_file):
+        raise ConfigError(f"--log-file {log_file} exists and is no text; name another file")
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(log_file, encoding="utf-8")
@@ -75,6 +79,15 @@ def _open(log_file: Path, out: Path | None) -> logging.Handler:
     handler.setLevel(logging.DEBUG)
     handler.setFormatter(_Line("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler
+
+
+def _is_binary(path: Path) -> bool:
+    """Whether a file that can be read holds what no log holds."""
+    try:
+        with path.open("rb") as file:
+            return b"\0" in file.read(4096)
+    except OSError:
+        return False
 
 
 class _Line(logging.Formatter):

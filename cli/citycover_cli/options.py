@@ -188,8 +188,16 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def split_bands(text: str | None) -> tuple[str, ...] | None:
-    """`B4,B3,B2` as a tuple; None stays None."""
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
+    """`B4,B3,B2` as a tuple; None stays None.
+
+    Raises:
+        ConfigError: it names nothing, as an empty variable of a script does.
+    """
+    if text is None:
+        return None
+    if not (parts := tuple(part.strip() for part in text.split(",") if part.strip())):
+        raise ConfigError("--bands is empty; name bands or numbers, or leave it out")
+    return parts
 
 
 def _parse_bbox(text: str | None) -> tuple[float, ...] | None:

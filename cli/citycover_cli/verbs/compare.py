@@ -50,12 +50,14 @@ def run(
     from citycover.derive.flow import write_flow_figure
     from citycover.derive.table import check_table, write_table
     from citycover.draw.figure import check_figure
+    from citycover.product.folder import check_output
     from citycover.show.change import change_section
     from citycover.show.revise import check_report, revise_report
 
     for path, check in ((table, check_table), (figure, check_figure)):
         if path is not None:
             check(path)
+            check_output(path, before, after, zones)
     if into_report:
         check_report(after)
     with show_progress("comparing", 1.0, talk.silent) as progress:

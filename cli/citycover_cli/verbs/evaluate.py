@@ -66,6 +66,7 @@ def run(
     from citycover.evaluate.evaluate import evaluate
     from citycover.evaluate.request import EvaluationRequest
     from citycover.files.output import write_output
+    from citycover.product.folder import check_output
     from citycover.show.accuracy import accuracy_section
     from citycover.show.revise import check_report, revise_report
 
@@ -83,6 +84,9 @@ def run(
         merge=cast("Merge", merge),
         trust=options.trust_of(allow_remote, allow_path),
     )
+    for path in (figure, output):
+        if path is not None:
+            check_output(path, map_, truth, probabilities)
     if figure is not None:
         from citycover.draw.figure import check_figure
         from citycover.evaluate.figure import write_matrix_figure

@@ -57,9 +57,13 @@ def run(
             f"--torchscript {torchscript} needs --card FILE; docs/card.md says what stands in it"
         )
     from citycover.files.failures import machine_errors
+    from citycover.product.folder import check_output
     from citycover_models.export.adopt import adopt_torchscript
     from citycover_models.export.network import export_preset
 
+    if out.suffix not in (".pt", ".pt2"):
+        raise ConfigError(f"a model file ends in .pt or .pt2; got --out {out}; name it so")
+    check_output(out, weights, torchscript, card)
     with machine_errors(out):
         if torchscript is not None and card is not None:
             report, rows = adopt_torchscript(torchscript, card, out), []

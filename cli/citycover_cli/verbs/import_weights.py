@@ -39,10 +39,15 @@ def run(
     """See HELP."""
     from dataclasses import asdict
 
+    from citycover.errors import ConfigError
     from citycover.files.failures import machine_errors
+    from citycover.product.folder import check_output
     from citycover_models.catalogue.registry import find_preset
     from citycover_models.weights.public import import_weights, read_renames
 
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"weights are written as .safetensors; got --out {out}; name it so")
+    check_output(out, file, renames)
     table = read_renames(renames) if renames else None
     with machine_errors(out):
         report = import_weights(source, file, find_preset(to).build(), out, renames=table)

@@ -41,9 +41,11 @@ def run(
     """See HELP."""
     from citycover.derive.areas import zonal_areas
     from citycover.derive.table import check_table, write_table
+    from citycover.product.folder import check_output
 
     if output is not None:
         check_table(output)
+        check_output(output, map_, zones, assessment)
     with show_progress("counting", 1.0, talk.silent) as progress:
         table = zonal_areas(
             map_,

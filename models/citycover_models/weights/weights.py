@@ -45,9 +45,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, LookupError, ValueError) as error:
         raise ModelError(f"weights {path} cannot be read: {_first_line(error)}") from None
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
         raise ModelError(
-            f"weights {path} hold more than tensors ({_first_line(error)}); they are not loaded, because "
+            f"weights {path} are no file of tensors alone; they are not loaded, because "
             "that could run foreign code; save them as .safetensors where they come from"
         ) from None
     return tensors_of(data, path)

@@ -22,6 +22,7 @@ from citycover.derive.zones import zones_on
 from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
 from citycover.geometry.grid import grid_text, same_grid
+from citycover.product.folder import check_output
 from citycover.product.tiff import BandInfo
 from citycover.scene.trust import Trust
 
@@ -77,6 +78,8 @@ def compare(
     """
     if out is not None and Path(out).suffix.lower() not in {".tif", ".tiff"}:
         raise ConfigError(f"a raster of change is written as .tif; got {out}")
+    if out is not None:
+        check_output(Path(out), before, after, zones)
     maps = open_source(Path(before), map_legend, trust), open_source(Path(after), map_legend, trust)
     least = _steps(min_confidence, maps)
     legend = read_legend(to) if to else common_legend(maps[0].legend, maps[1].legend)

@@ -17,6 +17,7 @@ from citycover.derive.sieve import sieved_strips
 from citycover.derive.source import SourceMap, Strip, open_source
 from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
+from citycover.product.folder import check_output
 from citycover.scene.trust import Trust
 
 _BATCH = 20_000
@@ -73,6 +74,7 @@ def vectorize(
     """
     out = Path(out)
     check_ending(out)
+    check_output(out, product)
     for name, value in (("--min-area", min_area), ("--simplify", simplify)):
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name} takes a number that is not negative, got {value}")

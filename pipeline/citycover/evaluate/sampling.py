@@ -13,6 +13,7 @@ from citycover.evaluate.estimate import sample_size
 from citycover.evaluate.points import check_ending, write_sample
 from citycover.evaluate.request import resolve_map
 from citycover.evaluate.sample import Allocation, PointSample, count_strata, draw_sample, limits
+from citycover.product.folder import check_output
 from citycover.scene.trust import Trust
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def sample_map(request: SampleRequest, follow: Follow = lambda _what, _share: No
         MachineError: the points cannot be written.
     """
     check_ending(request.output)
+    check_output(request.output, request.mapped)
     if request.output.exists() and not request.overwrite:
         raise ConfigError(
             f"{request.output} exists, and may hold someone's work; choose another -o, or --overwrite"

@@ -118,7 +118,7 @@ def prepare(
     most = max(64, 4 * (os.cpu_count() or 1))
     if engine.threads is not None and engine.threads > most:
         raise ConfigError(f"got --threads {engine.threads}; this machine takes 1 to {most}; give one a core")
-    given = read_model_file(find_model(model)) if model else None
+    given = read_model_file(find_model(model)) if model is not None else None
     files = describe_files(imagery.files, imagery.trust)
     file = given or _fitting_builtin(imagery, files)
     check_trusted(file.path, file.sha256, require_hash)

@@ -23,7 +23,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from citycover.errors import ProductError
+from citycover.errors import ConfigError, ProductError
 from citycover.files.atomic import sync_folder, sync_tree
 from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
@@ -88,6 +88,26 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
 def holds_product(out: Path) -> bool:
     """Whether a finished product lies there, and no run has begun to replace it."""
     return _listed(out / SIGN) is not None and _listed(WorkFolder(out).replaced) is None
+
+
+def check_output(path: Path, *inputs: Path | str | None) -> None:
+    """Raise unless a file may be written there; one that exists is replaced, but for what would be missed.
+
+    Args:
+        path: a file that the user names for what comes out.
+        inputs: files that the same command reads; None: not given.
+
+    Raises:
+        ConfigError: it is a folder, an input, or a file of a finished product.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file in it")
+    if any(given and path.exists() and Path(given).exists() and path.samefile(given) for given in inputs):
+        raise ConfigError(f"{path} is read by this command and would be replaced; choose another name")
+    if path.name in (_listed(path.parent / SIGN) or ()):
+        raise ConfigError(
+            f"{path} belongs to the product in {path.parent}, which would be spoilt; choose another name"
+        )
 
 
 def publish_files(work: WorkFolder) -> tuple[Path, ...]:

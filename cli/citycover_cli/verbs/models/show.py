@@ -71,8 +71,10 @@ def _draw(name: str, figure: Path | None, text: bool) -> None:
 
     if figure is not None:
         from citycover.draw.figure import check_figure
+        from citycover.product.folder import check_output
 
         check_figure(figure)
+        check_output(figure)
     parts = parts_of(find_preset(name))
     if text:
         say("\nparts, as they run: output without the batch, parameters\n" + draw_text(parts))

@@ -1,0 +1,74 @@
+"""Files that a user names for what comes out: none that would be missed is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Result, write_scene
+from mapped import patchy, write_product
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Path:
+    """A product whose `item.json` lists what is its own, and a file of the user's beside it."""
+    folder = write_product(tmp_path / "product", patchy((30, 40)))
+    (folder / "item.json").write_text(
+        '{"properties": {"processing:software": {"citycover": "0"}}, "assets": {'
+        '"a": {"href": "landcover.tif"}, "b": {"href": "run.json"}, "c": {"href": "preview.png"}}}'
+    )
+    (folder / "preview.png").write_bytes(b"png")
+    return folder
+
+
+SPOILING: dict[str, tuple[str, ...]] = {
+    "stats": ("stats", "{p}", "-o", "{p}/run.json"),
+    "evaluate -o": ("evaluate", "{p}", "--truth", "{p}", "-o", "{p}/item.json"),
+    "evaluate --figure": ("evaluate", "{p}", "--truth", "{p}", "--figure", "{p}/preview.png"),
+    "compare": ("compare", "{p}", "{p}", "-o", "{p}/landcover.tif"),
+    "compare --table": ("compare", "{p}", "{p}", "--table", "{p}/run.json"),
+    "compare --figure": ("compare", "{p}", "{p}", "--figure", "{p}/preview.png"),
+    "--log-file": ("stats", "{p}", "--log-file", "{p}/run.json"),
+}
+
+
+@pytest.mark.parametrize("verb", SPOILING)
+def test_no_output_replaces_a_file_of_a_product(citycover: Run, product: Path, verb: str) -> None:
+    before = {path: path.read_bytes() for path in product.iterdir() if path.is_file()}
+    refused = citycover(*(word.replace("{p}", str(product)) for word in SPOILING[verb]))
+    assert refused.code == 2 and "belongs to the product in" in refused.err
+    assert {path: path.read_bytes() for path in product.iterdir() if path.is_file()} == before
+
+
+def test_no_output_replaces_what_the_command_reads(citycover: Run, tmp_path: Path) -> None:
+    values = np.ones((1, 9, 9)) + np.arange(9) % 2
+    raster = write_scene(tmp_path / "map.tif", (9, 9), 1, values=values, descriptions=())
+    assert citycover("compare", raster, raster, "-o", raster, "--map-legend", "base4").code == 2
+    zones = tmp_path / "zones.json"
+    zones.write_text("{}")
+    refused = citycover("stats", raster, "--map-legend", "base4", "--zones", zones, "-o", zones)
+    assert refused.code == 2 and "is read by this command and would be replaced" in refused.err
+    assert zones.read_text() == "{}"
+
+
+def test_models_and_logs_are_not_written_over_imagery(citycover: Run, scene: Path, tmp_path: Path) -> None:
+    before = scene.read_bytes()
+    exported = citycover("export", "l2hnet-tiny", "-o", scene)
+    assert exported.code == 2 and "ends in .pt or .pt2" in exported.err
+    imported = citycover("import-weights", scene, "--from", "deit", "--to", "l2hnet-tiny", "-o", scene)
+    assert imported.code == 2 and ".safetensors" in imported.err
+    logged = citycover("inspect", scene, "--log-file", scene)
+    assert logged.code == 2 and "is no text" in logged.err
+    assert scene.read_bytes() == before
+
+
+@pytest.mark.parametrize(("option", "told"), [("--model", "there is no model ''"), ("--bands", "is empty")])
+def test_an_empty_variable_of_a_script_is_no_choice_left_open(
+    citycover: Run, scene: Path, option: str, told: str
+) -> None:
+    refused = citycover("plan", scene, option, "", "--no-probe")
+    assert refused.code == 2 and told in refused.err
