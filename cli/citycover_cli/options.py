@@ -59,6 +59,14 @@ OnEnd = Annotated[
     ),
 ]
 
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.prom|[HOST]:PORT",
+        help="Metrics for Prometheus: into a text file, or served while it runs.",
+    ),
+]
+
 Bands = Annotated[
     str | None,
     typer.Option(

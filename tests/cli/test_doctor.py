@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+
+from citycover.run.doctor import Finding
 
 
 def test_what_it_says(citycover, tmp_path: Path) -> None:
@@ -19,6 +20,7 @@ def test_what_it_says(citycover, tmp_path: Path) -> None:
 def test_a_machine_that_cannot_map_is_said_also_quietly(
     citycover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    bad = Finding("disk", "it cannot be written", "bad", "mount it for writing")
+    monkeypatch.setattr("citycover.run.doctor._disk", lambda *_: iter([bad]))
     said = citycover("doctor", "--quick", "-q", "-o", tmp_path)
     assert said.code == 4 and "BROKEN" in said.out and "cannot be written" in said.out

@@ -29,7 +29,12 @@ def test_a_group_has_an_option_for_each_of_its_fields(group: type[Any]) -> None:
 
 
 def test_plan_takes_every_option_of_map_that_can_change_the_run() -> None:
-    product = set(inspect.signature(options.product).parameters) | {"out", "skip_finished", "on_end"}
+    product = set(inspect.signature(options.product).parameters) | {
+        "out",
+        "skip_finished",
+        "on_end",
+        "metrics",
+    }
     mapped, planned = (set(inspect.signature(verb.run).parameters) for verb in (map_verb, plan_verb))
     assert mapped - planned == product and planned - mapped == {"probe"}
 

@@ -14,6 +14,7 @@ from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
 from citycover_cli import options
 from citycover_cli.logs import logger
+from citycover_cli.metrics import Meter, metering
 from citycover_cli.notice import noticing
 from citycover_cli.output import duration, mebibytes, note, print_json, print_table
 from citycover_cli.progress import Progress, show_progress
@@ -53,14 +54,16 @@ def run(
     layers: tuple[str, ...],
     skip_finished: options.SkipFinished = False,
     on_end: options.OnEnd = None,
+    metrics: options.Metrics = None,
     talk: Talk,
 ) -> None:
     """See HELP."""
     request = MapRequest(imagery, out, model, where, engine, product, labels, require_hash, layers)
-    with noticing(on_end, "map") as facts:
+    with noticing(on_end, "map") as facts, metering(metrics, "map") as meter:
         facts["product"] = str(out)
         with skipping(skip_finished, out, talk):
-            done = _map_with_progress(request, talk.quiet)
+            done = _map_with_progress(request, talk.quiet, meter)
+        meter.scene_ended("mapped", len(done.run.holes))
         facts.update(done.run.facts())
         if talk.as_json:
             print_json({"product": str(done.folder), **done.run.facts()})
@@ -70,13 +73,13 @@ def run(
             raise typer.Exit(3)
 
 
-def _map_with_progress(request: MapRequest, quiet: bool) -> Product:
+def _map_with_progress(request: MapRequest, quiet: bool, meter: Meter) -> Product:
     """Map, show progress, and turn a signal into its exit code and the way to go on."""
     from citycover.run.map import map_scene
 
     with catch_signals() as (stop, caught), show_progress("mapping", 1.0, quiet) as progress:
         try:
-            return map_scene(request, watch_map(progress, stop, quiet))
+            return map_scene(request, meter.beside(watch_map(progress, stop, quiet)))
         except StoppedError:
             pass
     raise stopped(caught, "finished blocks are kept")

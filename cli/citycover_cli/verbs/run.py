@@ -9,6 +9,7 @@ import typer
 
 from citycover.errors import StoppedError
 from citycover_cli import options
+from citycover_cli.metrics import Meter, metering
 from citycover_cli.notice import noticing
 from citycover_cli.output import duration, mebibytes, note, print_columns, print_json, print_table, say
 from citycover_cli.progress import Part, Progress, show_progress
@@ -56,6 +57,7 @@ def run(
         str, typer.Option(metavar="I/N", help="The I-th of N parts, which may run side by side.")
     ] = "1/1",
     on_end: options.OnEnd = None,
+    metrics: options.Metrics = None,
     *,
     talk: Talk,
 ) -> None:
@@ -65,7 +67,10 @@ def run(
     from citycover.region.run import Share
     from citycover.region.scenes import Shard
 
-    with noticing(None if dry_run else on_end, "run") as facts:
+    with (
+        noticing(None if dry_run else on_end, "run") as facts,
+        metering(None if dry_run else metrics, "run") as meter,
+    ):
         asked, share = read_region(region), Share(Shard.parse(shard), tuple(only or ()), limit)
         if dry_run:
             forecast = forecast_region(asked, share)
@@ -74,7 +79,7 @@ def run(
             else:
                 print_forecast(forecast)
             return
-        report = _run_with_progress(asked, share, talk)
+        report = _run_with_progress(asked, share, talk, meter)
         facts.update(report.facts())
         if talk.as_json:
             print_json(report.facts())
@@ -84,12 +89,12 @@ def run(
             raise typer.Exit(report.exit_code)
 
 
-def _run_with_progress(region: RegionFile, share: Share, talk: Talk) -> RegionReport:
+def _run_with_progress(region: RegionFile, share: Share, talk: Talk, meter: Meter) -> RegionReport:
     """Run, say how each scene ended, and turn a signal into its exit code and the way to go on."""
     from citycover.region.run import RegionWatch, run_region
 
     with catch_signals() as (stop, caught), show_progress(region.name, 1.0, talk.silent) as progress:
-        follow = _Follower(progress, stop, talk.silent)
+        follow = _Follower(progress, stop, talk.silent, meter)
         watch = RegionWatch(follow.begun, follow.scene, follow.ended, stop)
         try:
             return run_region(region, share, watch)
@@ -101,20 +106,22 @@ def _run_with_progress(region: RegionFile, share: Share, talk: Talk) -> RegionRe
 class _Follower:
     """Progress over scenes, and a line as each ends."""
 
-    def __init__(self, progress: Progress, stop: threading.Event, quiet: bool) -> None:
-        self.progress, self.stop, self.quiet = progress, stop, quiet
+    def __init__(self, progress: Progress, stop: threading.Event, quiet: bool, meter: Meter) -> None:
+        self.progress, self.stop, self.quiet, self.meter = progress, stop, quiet, meter
         self.total, self.count = 1, 0
 
     def begun(self, todo: Sequence[Standing]) -> None:
         self.total = max(1, len(todo))
+        self.meter.work(len(todo))
 
     def scene(self, standing: Standing) -> Watch:
         part = Part(self.progress, self.count / self.total, (self.count + 1) / self.total)
         part.update(0.0, standing.scene.name)
-        return watch_map(part, self.stop, self.quiet)
+        return self.meter.beside(watch_map(part, self.stop, self.quiet))
 
     def ended(self, outcome: Outcome) -> None:
         self.count += 1
+        self.meter.scene_ended(outcome.what, outcome.holes, failed=outcome.failed)
         if self.quiet and not outcome.failed:
             return
         why = f" ({outcome.why})" if outcome.why else ""

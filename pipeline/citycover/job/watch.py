@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from citycover.machine.stages import Stages
 from citycover.plan.plan import Block, Plan
 
 
@@ -19,6 +20,8 @@ class Watch:
     """Called with the number of windows that went by, run or skipped, after each row of them."""
     advanced: Callable[[Block], None] = lambda _block: None
     """Called after each finished block, from the writer's thread."""
+    timing: Callable[[Stages], None] = lambda _stages: None
+    """Called once with the clocks of the run, which go on as it does."""
     publishing: Callable[[], None] = lambda: None
     """Called when all blocks are there."""
     connected: Callable[[str], None] = lambda _line: None

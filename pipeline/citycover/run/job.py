@@ -40,6 +40,7 @@ def run_job(
         warnings: what was warned of so far; grows.
     """
     stages = Stages()
+    watch.timing(stages)
     if job.engine.workers or job.engine.scheduler:
         from citycover.compute.cluster.compute import (
             compute_on_cluster,  # dask is imported by those who ask for it

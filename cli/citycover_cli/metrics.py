@@ -1,0 +1,250 @@
+"""What a command does, as metrics for Prometheus: in a file for the node exporter, or at an address."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from citycover.errors import ConfigError, MachineError
+from citycover.version import __version__
+from citycover_cli.endings import failure_of
+from citycover_cli.logs import logger
+
+if TYPE_CHECKING:
+    from citycover.job.watch import Watch
+    from citycover.machine.stages import Stages
+    from citycover.plan.plan import Block, Plan
+
+_EVERY = 15.0
+"""Seconds between two files."""
+
+
+class Meter:
+    """Counts what a command does. Threads may ask while others count: each number is one word of memory."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb, self.begin = verb, time.monotonic()
+        self.pixels = self.windows = self.blocks = self.holes = self.failures = 0
+        self.scenes: Counter[str] = Counter()
+        """By what became of them."""
+        self.share = 0.0
+        """Of the work of this command that is done."""
+        self.ended: tuple[float, int] | None = None
+        """When, in seconds since 1970, and with which exit code."""
+        self._stages: list[Stages] = []
+        self._part, self._parts = 0, 1
+
+    def work(self, scenes: int) -> None:
+        """So many scenes will be worked on."""
+        self._parts = max(1, scenes)
+
+    def scene_ended(self, what: str, holes: int = 0, *, failed: bool = False) -> None:
+        """A scene is through."""
+        self.scenes[what] += 1
+        self.holes += holes
+        self.failures += failed
+        self._part += 1
+        self.share = min(1.0, self._part / self._parts)
+
+    def beside(self, watch: Watch) -> Watch:
+        """A watch of one map that also counts."""
+        total, went = 1, 0
+
+        def started(plan: Plan, done: int) -> None:
+            nonlocal total
+            total = max(1, plan.windows)
+            watch.started(plan, done)
+
+        def predicted(windows: int) -> None:
+            nonlocal went
+            went += windows
+            self.windows += windows
+            self.share = min(1.0, (self._part + min(1.0, went / total)) / self._parts)
+            watch.predicted(windows)
+
+        def advanced(block: Block) -> None:
+            self.blocks += 1
+            self.pixels += block.window.height * block.window.width
+            watch.advanced(block)
+
+        def timing(stages: Stages) -> None:
+            self._stages.append(stages)
+            watch.timing(stages)
+
+        return replace(watch, started=started, predicted=predicted, advanced=advanced, timing=timing)
+
+    def stage_seconds(self) -> Counter[str]:
+        """Seconds by stage, of all maps."""
+        total: Counter[str] = Counter()
+        for stages in self._stages:
+            total.update(stages.seconds())
+        return total
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the end, if it goes on like this; None: not known yet."""
+        if self.share <= 0.01:
+            return None
+        return (time.monotonic() - self.begin) * (1 - self.share) / self.share
+
+
+@contextmanager
+def metering(target: str | None, verb: str) -> Iterator[Meter]:
+    """Publish what a command does until the body ends, and how it ended.
+
+    Args:
+        target: a file, written now and then, and at the end; or `[HOST]:PORT`, where a server answers as long
+            as the body runs; None: nowhere.
+        verb: of the command line.
+
+    Raises:
+        ConfigError: the extra is not installed, or the target is neither.
+        MachineError: nothing can be served there, or the file cannot be written.
+    """
+    meter = Meter(verb)
+    if target is None:
+        yield meter
+        return
+    with _published(target, meter):
+        code = 0
+        try:
+            yield meter
+        except BaseException as error:
+            failure = failure_of(error)
+            code = (
+                error.exit_code
+                if isinstance(error, typer.Exit)
+                else 1
+                if failure is None
+                else failure.exit_code
+            )
+            raise
+        finally:
+            meter.ended = (time.time(), code)
+
+
+@contextmanager
+def _published(target: str, meter: Meter) -> Iterator[None]:
+    try:
+        from prometheus_client import CollectorRegistry
+    except ImportError:
+        raise ConfigError("--metrics needs the extra: pip install 'citycover[metrics]'") from None
+    registry = CollectorRegistry()
+    registry.register(_Collector(meter))
+    host, colon, port = target.rpartition(":")
+    if colon and port.isdecimal():
+        yield from _served(host or "127.0.0.1", int(port), registry)
+    elif target.endswith(".prom"):
+        yield from _written(Path(target), registry)
+    else:
+        raise ConfigError(f"--metrics takes a file that ends in .prom, or [HOST]:PORT; got {target!r}")
+
+
+def _served(host: str, port: int, registry: Any) -> Iterator[None]:
+    from prometheus_client import start_http_server
+
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except (OSError, OverflowError) as error:
+        raise MachineError(
+            f"--metrics cannot be served at {host}:{port}: {error}; choose another port"
+        ) from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _written(path: Path, registry: Any) -> Iterator[None]:
+    """Write at once, so that a path that cannot be is known before the work, now and then, and at the end."""
+    from prometheus_client import generate_latest
+
+    from citycover.files.output import write_output
+
+    def write() -> None:
+        write_output(path, generate_latest(registry).decode())
+
+    def keep_writing() -> None:
+        while not ended.wait(_EVERY):
+            _quietly(write)
+
+    write()
+    ended = threading.Event()
+    thread = threading.Thread(target=keep_writing, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _quietly(write)
+
+
+def _quietly(write: Any) -> None:
+    """Metrics are not worth a run."""
+    try:
+        write()
+    except MachineError as error:
+        logger.warning("--metrics: %s", error)
+
+
+class _Collector:
+    """Numbers of a meter as Prometheus takes them."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def collect(self) -> Iterator[Any]:
+        """All of them, as they are now."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+
+        meter = self.meter
+        yield InfoMetricFamily("citycover_run", "This command.", {"verb": meter.verb, "version": __version__})
+        yield CounterMetricFamily("citycover_pixels", "Pixels of output in finished blocks.", meter.pixels)
+        yield CounterMetricFamily("citycover_windows", "Windows that went by, run or skipped.", meter.windows)
+        yield CounterMetricFamily("citycover_blocks", "Blocks that are safe.", meter.blocks)
+        yield CounterMetricFamily("citycover_holes", "Parts of images that could not be read.", meter.holes)
+        yield CounterMetricFamily("citycover_scene_failures", "Scenes that failed.", meter.failures)
+        stages = CounterMetricFamily("citycover_stage_seconds", "Time by stage.", labels=["stage"])
+        for stage, seconds in meter.stage_seconds().items():
+            stages.add_metric([stage], seconds)
+        yield stages
+        scenes = GaugeMetricFamily("citycover_scenes", "Scenes by what became of them.", labels=["state"])
+        for state, count in dict(meter.scenes).items():
+            scenes.add_metric([state], count)
+        yield scenes
+        yield GaugeMetricFamily("citycover_progress_ratio", "Share of the work that is done.", meter.share)
+        if meter.left_s is not None:
+            yield GaugeMetricFamily("citycover_eta_seconds", "Seconds until the end.", meter.left_s)
+        yield from _memory()
+        if meter.ended is not None:
+            at, code = meter.ended
+            yield GaugeMetricFamily("citycover_last_run_timestamp_seconds", "When it ended.", at)
+            yield GaugeMetricFamily("citycover_last_run_exit_code", "With which exit code.", code)
+
+
+def _memory() -> Iterator[Any]:
+    import sys
+
+    from prometheus_client.core import GaugeMetricFamily
+
+    from citycover.machine.memory import process_memory
+
+    yield GaugeMetricFamily("citycover_memory_bytes", "Memory of this process.", process_memory("VmRSS"))
+    torch = sys.modules.get("torch")  # not before the command itself needs it
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        used = GaugeMetricFamily("citycover_gpu_memory_bytes", "Memory of a device.", labels=["device"])
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            used.add_metric([f"cuda:{number}"], total - free)
+        yield used

@@ -1,0 +1,105 @@
+"""Metrics: what Prometheus reads of a run, while it goes on and after it has ended, well or not."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from citycover.errors import ConfigError, MachineError, SceneError
+from citycover.job.watch import Watch
+from citycover.machine.stages import Stages
+from citycover_cli.metrics import metering
+
+
+def values(text: str) -> dict[str, float]:
+    """Samples by name and label."""
+    return {
+        sample.name + "".join(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name != "citycover_run_info"
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_map_in_numbers(citycover, scene: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.prom"
+    assert citycover("map", scene, "-o", tmp_path / "out", "-q", "--metrics", path).code == 0
+    found = values(path.read_text())
+    assert found["citycover_pixels_total"] == 90 * 120 and found["citycover_blocks_total"] == 1
+    assert found["citycover_windows_total"] >= 1 and found["citycover_scenesmapped"] == 1
+    assert found["citycover_progress_ratio"] == 1 and found["citycover_last_run_exit_code"] == 0
+    assert found["citycover_stage_seconds_totalforward"] > 0 and found["citycover_memory_bytes"] > 1 << 20
+    assert 'verb="map"' in path.read_text()
+    assert citycover("map", "nothing.tif", "-o", tmp_path / "other", "--metrics", path).code == 2
+    assert values(path.read_text())["citycover_last_run_exit_code"] == 2
+
+
+def test_it_is_served_as_long_as_the_work_goes_on() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    stages = Stages()
+    with metering(address, "run") as meter:
+        meter.work(4)
+        meter.scene_ended("mapped", holes=2)
+        meter.scene_ended("failed", failed=True)
+        watch = meter.beside(Watch())
+        watch.timing(stages)
+        stages.add("read", 1.5)
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+            found = values(answer.read().decode())
+    assert found["citycover_progress_ratio"] == 0.5 and found["citycover_eta_seconds"] >= 0
+    assert found["citycover_holes_total"] == 2 and found["citycover_scene_failures_total"] == 1
+    assert found["citycover_stage_seconds_totalread"] == 1.5
+    assert "citycover_last_run_exit_code" not in found
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://{address}/metrics", timeout=10)
+
+
+def test_a_failure_is_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "run.prom"
+    with pytest.raises(SceneError), metering(str(path), "map"):
+        raise SceneError("no image")
+    assert values(path.read_text())["citycover_last_run_exit_code"] == 2
+
+
+@pytest.mark.parametrize("target", ["metrics.txt", "", ":port", "localhost"])
+def test_what_is_no_target(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"ends in \.prom"), metering(target, "map"):
+        raise AssertionError
+
+
+def test_what_cannot_be_served_or_written_is_said_before_the_work(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(MachineError, match="choose another port"), metering(address, "map"):
+            raise AssertionError
+    with pytest.raises(MachineError, match="choose another port"), metering(":99999", "map"):
+        raise AssertionError
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError), metering(str(tmp_path / "file" / "run.prom"), "map"):
+        raise AssertionError
+
+
+def test_a_file_that_cannot_be_written_any_more_is_not_worth_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "gone" / "run.prom"
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on the device")
+
+    with metering(str(path), "map"):
+        monkeypatch.setattr("citycover.files.output.write_atomic", refuse)
+    assert "--metrics" in caplog.text and "last_run" not in path.read_text()
