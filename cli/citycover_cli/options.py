@@ -13,10 +13,12 @@ import typer
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.job import request
+from citycover.scene.mosaic import Laying
 from citycover.scene.trust import Trust
 
 Scene = Annotated[
-    list[str], typer.Argument(metavar="SCENE...", help="Raster files of one place; bands are found by name.")
+    list[str],
+    typer.Argument(metavar="SCENE...", help="Raster files: bands of one place, or sheets of several."),
 ]
 
 Map = Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a raster of classes.")]
@@ -70,7 +72,8 @@ Metrics = Annotated[
 Bands = Annotated[
     str | None,
     typer.Option(
-        help="Bands in the order of the model: names (B04,B03,B02,B08) or numbers over all files (1,2,3,4)."
+        help="Bands in the order of the model: names (B04,B03,B02,B08) or numbers (1,2,3,4) over the files "
+        "of a place."
     ),
 ]
 
@@ -137,6 +140,27 @@ LabelsTrust = Annotated[
 
 Resample = Annotated[
     bool, typer.Option("--resample", help="Read at the model's GSD where the scene's is outside its limits.")
+]
+
+Overlap = Annotated[
+    str | None,
+    typer.Option(help="Where sheets overlap: first, newest, nearest-centre or feather; else the first."),
+]
+
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|EPSG:CODE[/SIZE]",
+        help="Grid that sheets are laid onto: as that of a raster, or a CRS; else that of most sheets.",
+    ),
+]
+
+Resampling = Annotated[
+    str | None,
+    typer.Option(
+        help="Sheets of another grid: nearest, bilinear, cubic or average; else bilinear, and averaged where "
+        "they are finer."
+    ),
 ]
 
 AllowRemote = Annotated[
@@ -227,12 +251,16 @@ def imagery(
     bands: Bands = None,
     nodata: Nodata = None,
     resample: Resample = False,
+    overlap: Overlap = None,
+    grid: Grid = None,
+    resampling: Resampling = None,
     allow_remote: AllowRemote = False,
     allow_path: AllowPath = None,
 ) -> request.Imagery:
     """The options of Imagery."""
     trust = trust_of(allow_remote, allow_path)
-    return request.Imagery(tuple(scene), split_bands(bands), nodata, resample, trust)
+    laying = Laying(overlap, grid, resampling)  # type: ignore[arg-type]  # looked at there
+    return request.Imagery(tuple(scene), split_bands(bands), nodata, resample, trust, laying)
 
 
 def trust_of(allow_remote: bool, allow_path: list[str] | None) -> Trust:

@@ -16,13 +16,14 @@ from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
 from citycover.engine.strips import reflect
 from citycover.engine.sweep import sweep
+from citycover.geometry.window import Window
 from citycover.model.card import BandGroup, ModelCard, WindowRule
 from citycover.model.predictor import FunctionPredictor
 from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.plan import Plan
 from citycover.product.record import Amount, Given, Machinery, RunInput, RunModel, RunRecord, Timing
 from citycover.read.reader import ArrayReader
-from citycover.scene.scene import BandSource, Scene, SceneGroup
+from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet
 
 CLASSES = 5
 FILL = (10.0, 20.0, 30.0)
@@ -82,7 +83,8 @@ def make_scene(shape: tuple[int, int], ratios: Sequence[int] = (1,), dtype: str 
         size = (-(-shape[0] // ratio), -(-shape[1] // ratio))
         grid = GeoBox(size, Affine(ratio, 0, 500_000, 0, -ratio, 5_800_000), "EPSG:32633")
         band = BandSource("memory", 1, "a", dtype, None, "none")
-        groups.append(SceneGroup(f"r{ratio}", grid, (band,) * 3, dtype, (16, 16), ratio))
+        sheet = Sheet((band,) * 3, grid, Window(0, 0, *size))
+        groups.append(SceneGroup(f"r{ratio}", grid, (sheet,), dtype, (16, 16), ratio))
     return Scene(tuple(groups), gsd=1.0)
 
 

@@ -56,8 +56,8 @@ class Pair:
     @property
     def paths(self) -> tuple[str, ...]:
         """Every file."""
-        bands = (plain_path(band.path) for group in self.scene.groups for band in group.bands)
-        return tuple(dict.fromkeys((*bands, *(plain_path(raster.path) for raster in self.labels))))
+        images = (plain_path(path) for group in self.scene.groups for path in group.paths)
+        return tuple(dict.fromkeys((*images, *(plain_path(raster.path) for raster in self.labels))))
 
     @property
     def shape(self) -> tuple[int, int]:

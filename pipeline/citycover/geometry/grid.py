@@ -110,7 +110,14 @@ def resampled_grid(grid: GeoBox, gsd: float) -> GeoBox:
 
 def same_grid(one: GeoBox, other: GeoBox) -> bool:
     """True where both grids have the same CRS and shape and their corners coincide."""
-    return tuple(one.shape) == tuple(other.shape) and nested_ratio(one, other) == 1
+    return one is other or (tuple(one.shape) == tuple(other.shape) and nested_ratio(one, other) == 1)
+
+
+def same_place(one: GeoBox, other: GeoBox) -> bool:
+    """Whether the edges of two grids lie within a pixel of the coarser one."""
+    slack = max(abs(one.transform.a), abs(other.transform.a), abs(one.transform.e), abs(other.transform.e))
+    pairs = zip(one.boundingbox.bbox, other.boundingbox.bbox, strict=True)
+    return bool(one.crs == other.crs) and all(abs(a - b) <= slack for a, b in pairs)
 
 
 def nested_ratio(fine: GeoBox, coarse: GeoBox) -> int | None:

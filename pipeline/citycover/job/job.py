@@ -24,7 +24,7 @@ from citycover.plan.plan import Plan
 from citycover.read.collar import constant_border
 from citycover.read.numbers import check_numbers
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
-from citycover.scene.assemble import answered, assemble_scene, fits
+from citycover.scene.assemble import answered, assemble_scene, fits, read_lattice
 from citycover.scene.file import FileInfo, describe_files, lost_sources
 from citycover.scene.scene import Scene
 
@@ -120,12 +120,18 @@ def prepare(
         raise ConfigError(f"got --threads {engine.threads}; this machine takes 1 to {most}; give one a core")
     given = read_model_file(find_model(model)) if model is not None else None
     files = describe_files(imagery.files, imagery.trust)
+    imagery = replace(imagery, laying=read_lattice(imagery.laying, imagery.trust))
     file = given or _fitting_builtin(imagery, files)
     check_trusted(file.path, file.sha256, require_hash)
     if file.card.untrained:
         logger.warning("model %s has random weights: its map means nothing; give it weights", file.card.name)
     scene = assemble_scene(
-        files, file.card, bands=imagery.bands, nodata=imagery.nodata, resample=imagery.resample
+        files,
+        file.card,
+        bands=imagery.bands,
+        nodata=imagery.nodata,
+        resample=imagery.resample,
+        laying=imagery.laying,
     )
     if lost := lost_sources(files):
         logger.warning(lost)
@@ -152,7 +158,7 @@ def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo]) -> ModelFile:
             raise SceneError(info.obstacle)
     reasons = []
     for model in read_builtins():
-        why = fits(model.card, files, bands=imagery.bands)
+        why = fits(model.card, files, bands=imagery.bands, laying=imagery.laying)
         if why is None:
             logger.info("no --model given: %s fits the bands of the scene", model.card.name)
             return model

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from odc.geo.geobox import GeoBox
+
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.model.precision import PRECISIONS, Precision
+from citycover.scene.mosaic import Laying
 from citycover.scene.trust import Trust
 
 COMPRESSIONS = ("zstd", "deflate")
@@ -19,18 +22,20 @@ FORMATS = ("cog", "zarr")
 
 @dataclass(frozen=True, slots=True)
 class Imagery:
-    """Files of one place, and what of them the network sees."""
+    """Files of one scene, and what of them the network sees."""
 
     files: tuple[str, ...]
-    """Raster files; their bands are chosen by name unless `bands` says otherwise."""
+    """Raster files, or folders of them; bands are chosen by name unless `bands` says otherwise."""
     bands: tuple[str, ...] | None = None
-    """Names, or numbers over all files from 1, in the order of the network; None: by name."""
+    """Names, or numbers over all files of a place from 1, in the order of the network; None: by name."""
     nodata: float | None = None
     """Digital number of invalid pixels; None: as the files say."""
     resample: bool = False
     """Read at the model's ground sample distance where the files' own is outside its limits."""
     trust: Trust = field(default_factory=Trust)
     """Which files the files may name in turn."""
+    laying: Laying = field(default_factory=Laying)
+    """How sheets are laid out, where the files lie at several places."""
 
     def __post_init__(self) -> None:
         """One file may be given as itself, and files as paths."""
@@ -152,4 +157,4 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | GeoBox) else value

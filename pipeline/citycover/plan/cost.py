@@ -36,7 +36,8 @@ def memory_bound(plan: Plan, scene: Scene, channels: int, layers: Sequence[Layer
         pixel = np.dtype(group.dtype).itemsize * len(group.bands) + 1
         rows = plan.y.window + plan.y.step
         strips += 2 * rows * width * pixel // group.ratio**2
-        decoded += 2 * min(group.block[0], group.shape[0]) * width * pixel // group.ratio
+        rows_decoded = 2 if len(group.sheets) == 1 else 3  # a row of blocks is kept across sheets
+        decoded += rows_decoded * min(group.block[0], group.shape[0]) * width * pixel // group.ratio
     area = plan.scale * plan.scale
     votes = plan.batch * plan.window_pixels * channels * 4
     blend = int(area * (3 * votes + plan.y.feather * width * channels * 4))

@@ -28,6 +28,7 @@ from citycover.product.shown import Shown
 from citycover.product.stac import ItemContent, ProductFile, describe_file, write_item
 from citycover.product.statistics import Statistics
 from citycover.read.picture import Picture, read_picture
+from citycover.scene.scene import Scene
 from citycover.store.work import WorkFolder
 
 _PREVIEW_SIDE = 1000
@@ -130,7 +131,7 @@ def _shown(
     height, width = pixel_ground_size(plan.grid)
     crs = crs_of(plan.grid)
     return Shown(
-        title=Path(scene.groups[0].bands[0].path).name,
+        title=_title(scene),
         record=record,
         image=rgb,
         valid=picture.valid,
@@ -143,6 +144,12 @@ def _shown(
         shape=plan.shape,
         crs=authority_code(crs) or crs.name,
     )
+
+
+def _title(scene: Scene) -> str:
+    """What the scene is called: its first file, and how many sheets there are besides."""
+    name, more = Path(scene.groups[0].bands[0].path).name, len(scene.groups[0].sheets) - 1
+    return f"{name} and {more} more" if more else name
 
 
 def _write_preview(path: Path, shown: Shown) -> None:
@@ -171,7 +178,7 @@ def _item(run: Finished, files: list[ProductFile], record: RunRecord) -> ItemCon
         name=f"{name}-{card.name}",
         grid=run.plan.grid,
         gsd=scene.gsd / float(run.plan.scale),
-        inputs=tuple(dict.fromkeys(band.path for group in scene.groups for band in group.bands)),
+        inputs=tuple(dict.fromkeys(path for group in scene.groups for path in group.paths)),
         model=str(run.job.model.path),
         files=tuple(files),
         lineage=f"{card.name} {card.version} over windows of {run.plan.y.window} x {run.plan.x.window} px, "

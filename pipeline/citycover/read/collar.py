@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from citycover.read.small import HINT_BYTES, read_small
-from citycover.scene.scene import Scene
+from citycover.read.small import HINT_BYTES, read_small, some_sheets
+from citycover.scene.scene import Scene, Sheet
 
 COLLAR_SHARE = 0.01
 """Share of a scene above which a constant at its border is worth a warning."""
@@ -29,17 +29,19 @@ def constant_border(scene: Scene) -> tuple[float | None, float]:
     connected to the border through such pixels.
 
     Returns:
-        The number and its share of all pixels; (None, 0.0) where the share is at most `COLLAR_SHARE`, where
-        the scene declares what is invalid, or where it cannot be read cheaply.
+        The number and its share of all pixels of the first sheet that has it, of those looked at; (None,
+        0.0) where the share is at most `COLLAR_SHARE`, where the scene declares what is invalid, or where it
+        cannot be read cheaply.
     """
-    group = scene.groups[0]
-    if any(band.validity != "none" for band in group.bands):
+    found = (_of_sheet(sheet) for sheet in some_sheets(scene.groups[0]))
+    return next((hint for hint in found if hint[0] is not None), (None, 0.0))
+
+
+def _of_sheet(sheet: Sheet) -> tuple[float | None, float]:
+    if any(band.validity != "none" for band in sheet.bands):
         return None, 0.0
-    places: dict[str, list[int]] = {}
-    for band in group.bands:
-        places.setdefault(band.path, []).append(band.index)
     try:
-        small = read_small(places, _SIDE, HINT_BYTES)
+        small = read_small(sheet.files, _SIDE, HINT_BYTES)
     except RasterioError:
         return None, 0.0  # reading for the map reports what is wrong, with its place
     if small is None:

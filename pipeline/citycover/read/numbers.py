@@ -17,8 +17,8 @@ from rasterio.errors import NodataShadowWarning, RasterioError
 
 from citycover.errors import SceneError
 from citycover.model.card import BandGroup, ModelCard
-from citycover.read.small import HINT_BYTES, read_small
-from citycover.scene.scene import Scene, SceneGroup
+from citycover.read.small import HINT_BYTES, read_small, some_sheets
+from citycover.scene.scene import Scene, SceneGroup, Sheet
 
 _SIDE = 500
 """Pixels of the look along the longer side."""
@@ -44,27 +44,25 @@ def check_numbers(scene: Scene, card: ModelCard) -> str | None:
     for group, wanted in zip(scene.groups, card.groups, strict=True):
         if wanted.value_range is None:
             continue
-        numbers = _look(group)
-        if numbers is not None and numbers.size and (warning := _judge(numbers, group, wanted, card.name)):
+        looks = [look for sheet in some_sheets(group) if (look := _look(sheet)) is not None]
+        numbers = np.concatenate(looks) if looks else np.empty(0)
+        if numbers.size and (warning := _judge(numbers, group, wanted, card.name)):
             return warning
     return None
 
 
-def _look(group: SceneGroup) -> NDArray[Any] | None:
+def _look(sheet: Sheet) -> NDArray[Any] | None:
     """Valid numbers of a small version, all bands together."""
-    places: dict[str, list[int]] = {}
-    for band in group.bands:
-        places.setdefault(band.path, []).append(band.index)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NodataShadowWarning)  # numbers are looked at, not their validity
-            small = read_small(places, _SIDE, HINT_BYTES)
+            small = read_small(sheet.files, _SIDE, HINT_BYTES)
     except RasterioError:
         return None  # reading for the map reports what is wrong, with its place
     if small is None:
         return None
     numbers = np.ma.compressed(small).astype(np.float64)
-    given = [band.nodata for band in group.bands if band.nodata is not None]
+    given = [band.nodata for band in sheet.bands if band.nodata is not None]
     return numbers[np.isfinite(numbers) & ~np.isin(numbers, given)]
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window as RasterioWindow
 
+from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
-from citycover.read.small import SHOWN_BYTES, decoded_bytes
-from citycover.scene.scene import BandSource, Scene
+from citycover.read.small import SHOWN_BYTES, decoded_bytes, some_sheets
+from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet
 
 _CENTRE = 4096
 """Side of the part that is shown of files that are larger."""
@@ -31,13 +35,13 @@ class Picture:
     """Pixels of the scene that are shown."""
 
 
-def visible_bands(bands: tuple[BandSource, ...]) -> list[BandSource]:
-    """Three bands to show: by name, else the first three, a single one thrice."""
-    by_name = {band.name: band for band in bands}
+def visible_bands(bands: Sequence[BandSource]) -> list[int]:
+    """Places of three bands to show: by name, else the first three, a single one thrice."""
+    by_name = {band.name: place for place, band in enumerate(bands)}
     for names in (("red", "green", "blue"), ("B04", "B03", "B02")):
         if all(name in by_name for name in names):
             return [by_name[name] for name in names]
-    return [bands[min(k, len(bands) - 1)] for k in range(3)]
+    return [min(k, len(bands) - 1) for k in range(3)]
 
 
 def read_picture(scene: Scene, part: Window, longest: int = 1000) -> Picture:
@@ -45,25 +49,31 @@ def read_picture(scene: Scene, part: Window, longest: int = 1000) -> Picture:
 
     What cannot be read is shown as invalid: a picture never fails a run.
     """
-    bands = visible_bands(scene.groups[0].bands)
-    shown = part if _cheap(bands, part, longest) else _centre(part)
-    scale = max(1.0, max(shown.height, shown.width) / longest)
-    shape = (max(1, round(shown.height / scale)), max(1, round(shown.width / scale)))
-    values = np.zeros((*shape, 3), np.float32)
-    valid = np.ones(shape, np.bool_)
-    for k, band in enumerate(bands):
-        plane, seen = _read_band(scene, band, shown, shape)
-        values[..., k] = plane
-        valid &= seen
-    return Picture(values, valid, shown)
+    group = scene.groups[0]
+    places = visible_bands(group.bands)
+    shown = part if _cheap(group, places, part, longest) else _centre(part)
+    factor = max(1.0, max(shown.height, shown.width) / longest)
+    shape = (max(1, round(shown.height / factor)), max(1, round(shown.width / factor)))
+    corner = Affine.translation(shown.col, shown.row)
+    pixel = Affine.scale(shown.width / shape[1], shown.height / shape[0])
+    grid = GeoBox(shape, group.grid.transform * corner * pixel, group.grid.crs)
+    picture = Picture(np.zeros((*shape, 3), np.float32), np.zeros(shape, np.bool_), shown)
+    for sheet in group.sheets:
+        with contextlib.suppress(rasterio.errors.RasterioError):
+            _add_sheet(sheet, places, grid, picture)
+    return picture
 
 
-def _cheap(bands: list[BandSource], part: Window, longest: int) -> bool:
+def _cheap(group: SceneGroup, places: list[int], part: Window, longest: int) -> bool:
     factor = max(1.0, max(part.height, part.width) / longest)
-    cost = 0
-    for band in dict.fromkeys(bands):
-        with rasterio.open(band.path) as dataset:
-            cost += decoded_bytes(dataset, 1, part.pixels, factor)
+    share = part.pixels / (group.shape[0] * group.shape[1])
+    cost = 0.0
+    sheets = some_sheets(group)
+    for sheet in sheets:
+        for band in {sheet.bands[place] for place in places}:
+            with rasterio.open(band.path) as dataset:
+                pixels = round(dataset.height * dataset.width * share)
+                cost += decoded_bytes(dataset, 1, pixels, factor) / len(sheets) * len(group.sheets)
     return cost <= SHOWN_BYTES
 
 
@@ -73,14 +83,40 @@ def _centre(part: Window) -> Window:
     return Window(row, col, min(_CENTRE, part.height), min(_CENTRE, part.width))
 
 
+def _add_sheet(sheet: Sheet, places: list[int], grid: GeoBox, picture: Picture) -> None:
+    """Put the nearest pixels of a sheet where no earlier one is seen."""
+    at = reach(sheet.grid, grid)
+    at = at and at.clip(Window(0, 0, *picture.valid.shape))
+    if not at or picture.valid[at.slices].all():
+        return
+    positions = Positions(sheet.grid, grid)
+    own = reach(grid[at.slices], sheet.grid)
+    own = own and own.clip(Window(0, 0, *sheet.grid.shape))
+    if not own:
+        return
+    down, right = (max(1.0, scale) for scale in positions.scale)
+    shape = (max(1, round(own.height / down)), max(1, round(own.width / right)))
+    rows, cols = positions.at(at)
+    with np.errstate(invalid="ignore"):  # NaN, where there is no way, is outside
+        row = np.floor((rows - own.row) * (shape[0] / own.height) + 1e-6)
+        col = np.floor((cols - own.col) * (shape[1] / own.width) + 1e-6)
+        inside = (row >= 0) & (row < shape[0]) & (col >= 0) & (col < shape[1])
+    index = np.where(inside, row, 0).astype(np.intp), np.where(inside, col, 0).astype(np.intp)
+    planes = {place: _read_band(sheet.bands[place], own, shape) for place in set(places)}
+    new = inside & ~picture.valid[at.slices]
+    for _, seen in planes.values():
+        new &= seen[index]
+    for k, place in enumerate(places):
+        np.copyto(picture.values[(*at.slices, k)], planes[place][0][index], where=new)
+    picture.valid[at.slices] |= new
+
+
 def _read_band(
-    scene: Scene, band: BandSource, shown: Window, shape: tuple[int, int]
+    band: BandSource, shown: Window, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    blank = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
-    with contextlib.suppress(rasterio.errors.RasterioError), rasterio.open(band.path) as dataset:
-        # A resampled scene has another grid than its files: show the same share of them.
-        sy, sx = dataset.height / scene.shape[0], dataset.width / scene.shape[1]
-        window = RasterioWindow(shown.col * sx, shown.row * sy, shown.width * sx, shown.height * sy)
+    """(y, x) numbers of a window of a file, and where they were observed."""
+    window = RasterioWindow(shown.col, shown.row, shown.width, shown.height)
+    with rasterio.open(band.path) as dataset:
         plane = dataset.read(
             band.index, window=window, out_shape=shape, resampling=Resampling.nearest, out_dtype="float32"
         )
@@ -92,7 +128,5 @@ def _read_band(
                 if colour is ColorInterp.alpha:
                     seen &= dataset.read(index, window=window, out_shape=shape) > 0
         elif band.validity == "mask":
-            mask = dataset.read_masks(band.index, window=window, out_shape=shape)
-            seen &= mask > 0
-        return np.nan_to_num(plane), seen
-    return blank
+            seen &= dataset.read_masks(band.index, window=window, out_shape=shape) > 0
+    return np.nan_to_num(plane), seen

@@ -1,8 +1,9 @@
 """RasterReader: bands of one group from the files that hold them, through rasterio.
 
-A window is read file by file, all bands of a file in one call, straight into the caller's array where the
-pixel types agree (`file.py`, which also makes holes of what cannot be read). Then each file's say on validity
-(`valid.py`: nodata, mask, alpha, NaN) is combined: a pixel is valid where all bands are.
+A window is read sheet by sheet (`sheets.py`, `sheet.py`) and file by file, all bands of a file in one call,
+straight into the caller's array where the pixel types agree (`file.py`, which also makes holes of what cannot
+be read). Then each file's say on validity (`valid.py`: nodata, mask, alpha, NaN) is combined: a pixel is
+valid where all bands are. Where the scene is read at another GSD, pixels are weighed (`resampling.py`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from typing import Any, cast
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 
-from citycover.errors import SceneError
 from citycover.files.gdal import READ_OPTIONS
 from citycover.geometry.window import Window
-from citycover.read.file import BandFile, reason_of
 from citycover.read.reader import Hole, Reader
 from citycover.read.resampling import Kind, axis_taps, resample, store
+from citycover.read.sheets import Sheets
 from citycover.scene.scene import SceneGroup
 
 _CHUNK_PIXELS = 1 << 24
@@ -45,13 +44,14 @@ class RasterReader:
             group: what to read.
             resampling: `average` or `bilinear` where the group's grid is not that of its files
                 (`Scene.resampling`).
-            cache_bytes: GDAL's cache of decoded blocks; raised to two blocks of every file if it is less.
+            cache_bytes: GDAL's cache of decoded blocks; raised to two blocks of every file, or a row of
+                blocks of all sheets, if it is less.
             threads: threads that GDAL may decode with.
         """
         self._group = group
         self._kind = cast("Kind | None", resampling)
         self._options = READ_OPTIONS | {"GDAL_CACHEMAX": cache_bytes, "GDAL_NUM_THREADS": str(threads)}
-        self._files: list[BandFile] = []
+        self._sheets = Sheets(group)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -76,52 +76,30 @@ class RasterReader:
     def read_into(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Hole, ...]:
         """Read one window, which lies inside the raster; see `Reader.read_into`."""
         with rasterio.Env(**self._options):
-            if not self._files:
-                self._open()
+            self._options["GDAL_CACHEMAX"] = max(self._options["GDAL_CACHEMAX"], self._sheets.cache_bytes)
             if self._kind is None:
-                return tuple(self._read_native(window, values, valid))
+                return tuple(self._sheets.read(window, values, valid))
             return tuple(self._read_resampled(window, values, valid, self._kind))
 
     def close(self) -> None:
         """Close the files; a later read opens them again."""
-        for file in self._files:
-            file.close()
-        self._files = []
-
-    def _open(self) -> None:
-        places: dict[str, list[int]] = {}
-        for place, band in enumerate(self._group.bands):
-            places.setdefault(band.path, []).append(place)
-        try:
-            self._files = [BandFile(path, self._group.bands, at) for path, at in places.items()]
-        except RasterioError as error:
-            raise SceneError(
-                f"a file of the scene could be described but not opened to read it ({reason_of(error)}); "
-                f"its files must stay where they are during a run; bring it back and start again"
-            ) from None
-        # A cache that cannot hold two blocks would decode the same block for every window in it.
-        floor = sum(2 * file.block_bytes for file in self._files)
-        self._options["GDAL_CACHEMAX"] = max(self._options["GDAL_CACHEMAX"], floor)
-
-    def _read_native(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
-        valid[...] = True
-        return [hole for file in self._files for hole in file.read(window, values, valid)]
+        self._sheets.close()
 
     def _read_resampled(
         self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_], kind: Kind
     ) -> Iterator[Hole]:
         """Read and weigh a few output rows at a time, so that memory does not grow with the scale."""
-        file = self._files[0]
-        to_file = ~file.transform * self._group.grid.transform
-        cols = axis_taps(window.col, window.col_end, to_file.a, file.width, kind)
+        height, width = self._group.native.shape
+        to_file = ~self._group.native.transform * self._group.grid.transform
+        cols = axis_taps(window.col, window.col_end, to_file.a, width, kind)
         step = max(1, int(_CHUNK_PIXELS / (cols.needed * max(1.0, to_file.e))))
         for top in range(window.row, window.row_end, step):
             bottom = min(top + step, window.row_end)
-            rows = axis_taps(top, bottom, to_file.e, file.height, kind)
+            rows = axis_taps(top, bottom, to_file.e, height, kind)
             source = Window(rows.first, cols.first, rows.needed, cols.needed)
             pixels = np.empty((source.height, source.width, self.bands), self.dtype)
             seen = np.empty((source.height, source.width), np.bool_)
-            holes = self._read_native(source, pixels, seen)
+            holes = self._sheets.read(source, pixels, seen)
             weighed, kept = resample(pixels, seen, rows, cols)
             part = slice(top - window.row, bottom - window.row)
             store(weighed, values[part])

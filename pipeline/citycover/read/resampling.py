@@ -100,7 +100,7 @@ def _along(values: NDArray[np.float32], taps: Taps, axis: int) -> NDArray[np.flo
     return total
 
 
-def store(values: NDArray[np.float32], out: NDArray[Any]) -> None:
+def store(values: NDArray[np.floating[Any]], out: NDArray[Any]) -> None:
     """Write numbers into an array of another type, rounded and held within its limits."""
     if out.dtype.kind in "iu":
         limits = np.iinfo(out.dtype)

@@ -16,6 +16,7 @@ import rasterio
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.files.gdal import READ_OPTIONS
+from citycover.scene.scene import SceneGroup, Sheet
 
 HINT_BYTES = 32 << 20
 """Decoded for a hint that nobody asked for: it must not be felt before a map."""
@@ -29,6 +30,9 @@ _LATTICES = (32, 16, 8)
 """Points along each side, the finest that is cheap; fewer say nothing."""
 
 _LEAST_CACHE = 8 << 20
+
+_SHEETS = 4
+"""Sheets of a scene that are looked at."""
 
 
 def read_small(
@@ -63,6 +67,14 @@ def read_small(
                 with _cache([(d, len(i), 2 * _block(d)[1]) for d, i in files], budget):
                     return _joined([_points(d, i, rows, cols) for d, i in files])
     return None
+
+
+def some_sheets(group: SceneGroup) -> tuple[Sheet, ...]:
+    """A few sheets, spread evenly, that stand for all: a look must not take longer because there are many."""
+    count = len(group.sheets)
+    return (
+        tuple(group.sheets[i * count // _SHEETS] for i in range(_SHEETS)) if count > _SHEETS else group.sheets
+    )
 
 
 def decoded_bytes(dataset: Any, bands: int, pixels: int, factor: float) -> int:

@@ -48,7 +48,7 @@ from citycover.scene.assemble import gsd_mismatch
 from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.choose import match_bands, pick_bands
 from citycover.scene.file import can_occur, describe_files
-from citycover.scene.scene import BandSource, Scene, SceneGroup
+from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet
 from citycover.scene.trust import Trust
 
 _LOCK = threading.Lock()
@@ -344,5 +344,6 @@ def _scene(source: _Source, card: ModelCard) -> Scene:
         )
         for i, name in enumerate(card.groups[0].names, start=1)
     )
-    group = SceneGroup(card.groups[0].name, source.grid, bands, source.dtype, (256, 256))
+    sheet = Sheet(bands, source.grid, Window(0, 0, *source.grid.shape))
+    group = SceneGroup(card.groups[0].name, source.grid, (sheet,), source.dtype, (256, 256))
     return Scene((group,), gsd=max(pixel_ground_size(source.grid)))

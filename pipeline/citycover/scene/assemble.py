@@ -1,7 +1,8 @@
 """From files to a Scene: choose and order the bands, sort them into groups, refuse what cannot be mapped.
 
-`describe_files` reads metadata once; everything after it is plain data: bands are matched by name or number
-(`bands.py`), each card group gets bands of one grid, and grids must nest. No pixel is read.
+`describe_files` reads metadata once; everything after it is plain data: files are sorted into sheets by place
+(`mosaic.py`), bands of each are matched by name or number (`choose.py`), each card group gets bands of one
+grid, and grids must nest; then the sheets are laid onto one grid. No pixel is read.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from citycover.geometry.grid import (
     pixel_ground_size,
     resampled_grid,
     same_grid,
+    same_place,
 )
+from citycover.geometry.window import Window
 from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.bands import SceneBand
 from citycover.scene.choose import match_bands, pick_bands, rank_of
 from citycover.scene.file import FileInfo, can_occur, describe_files
-from citycover.scene.scene import BandSource, Scene, SceneGroup, Validity
+from citycover.scene.mosaic import Laying, SheetGroups, lay_out, split_sheets
+from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
 from citycover.scene.trust import Trust
 
 _PIXEL_TYPES = ("uint8", "uint16", "int16", "float32")
@@ -65,28 +69,53 @@ def describe_scene(
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resample: bool = False,
+    laying: Laying = Laying(),  # noqa: B008 - a value
     trust: Trust = Trust(),  # noqa: B008 - a value
 ) -> Scene:
     """Describe the scene that files hold, for a model or, without a card, as it is.
 
     Args:
-        paths: raster files; several hold one band or more each of the same place.
+        paths: raster files, folders of them, or what else `describe_files` takes. Several of one place hold
+            one band or more each; those of other places are further sheets of the scene.
         card: what the model needs; None takes all bands in file order.
-        bands: names or numbers (from 1, over all files) in the order of the card's bands; None: by name.
+        bands: names or numbers (from 1, over all files of a sheet) in the order of the card's bands; None: by
+            name.
         nodata: digital number of invalid pixels in every band, instead of the files' tags.
         resample: read at the card's GSD where the scene's lies outside the card's limits.
+        laying: how sheets are laid out, where there are several.
         trust: which files the files may name in turn.
 
     Raises:
         SceneError: the files cannot be mapped, or not by this model; says what to do.
     """
-    return assemble_scene(describe_files(paths, trust), card, bands=bands, nodata=nodata, resample=resample)
+    files, laying = describe_files(paths, trust), read_lattice(laying, trust)
+    return assemble_scene(files, card, bands=bands, nodata=nodata, resample=resample, laying=laying)
 
 
-def fits(card: ModelCard, files: Sequence[FileInfo], *, bands: Sequence[str] | None = None) -> str | None:
+def read_lattice(laying: Laying, trust: Trust) -> Laying:
+    """With the grid of the raster that is named, where it is one.
+
+    Raises:
+        SceneError: it is none that has a grid.
+    """
+    if not isinstance(laying.grid, str) or not Path(laying.grid).exists():
+        return laying
+    (info,) = describe_files([laying.grid], trust)
+    if info.grid is None:
+        raise SceneError(f"--grid: {info.obstacle}")
+    return replace(laying, grid=info.grid)
+
+
+def fits(
+    card: ModelCard,
+    files: Sequence[FileInfo],
+    *,
+    bands: Sequence[str] | None = None,
+    laying: Laying = Laying(),  # noqa: B008 - a value
+) -> str | None:
     """Why a model cannot map files as they are; None where it can. Opens nothing."""
     try:
-        assemble_scene(files, card, bands=bands)
+        assemble_scene(files, card, bands=bands, laying=laying)
     except SceneError as error:
         return str(error)
     return None
@@ -106,11 +135,66 @@ def assemble_scene(
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     resample: bool = False,
+    laying: Laying = Laying(),  # noqa: B008 - a value
 ) -> Scene:
     """Make a scene of files that are described already; see `describe_scene`. Opens nothing."""
     for info in files:
         if info.obstacle:
             raise SceneError(info.obstacle)
+    sheets = _sheets(files, card, bands, nodata, laying)
+    groups = lay_out([sheet for sheet, _ in sheets], laying)
+    gsd, resampling = ground_sample_distance(groups[0].grid), None
+    if card and (why := gsd_mismatch(groups[0].grid, card)):
+        if not resample:
+            raise SceneError(why)
+        groups, resampling = _resample(groups, card)
+        gsd = ground_sample_distance(groups[0].grid)
+    used = [info for _, infos in sheets for info in infos]
+    return Scene(
+        groups=groups,
+        gsd=gsd,
+        time=max((sheet.time for sheet, _ in sheets if sheet.time), default=None),
+        resampling=resampling,
+        fingerprints=tuple(
+            dict.fromkeys(f for info in used for f in ((info.path, info.size, info.mtime_ns), *info.beside))
+        ),
+    )
+
+
+def _sheets(
+    files: Sequence[FileInfo],
+    card: ModelCard | None,
+    bands: Sequence[str] | None,
+    nodata: float | None,
+    laying: Laying,
+) -> list[tuple[SheetGroups, list[FileInfo]]]:
+    """Each sheet, and the files that are used of it."""
+    parts = split_sheets(files, stacked=laying.overlap is not None)
+    found: list[tuple[SheetGroups, list[FileInfo]]] = []
+    failed: list[tuple[str, SceneError]] = []
+    for part in parts:
+        try:
+            found.append(_sheet(part, card, bands, nodata))
+        except SceneError as why:
+            failed.append((part[0].name, why))
+    if not failed:
+        return found
+    name, error = failed[0]
+    if found:
+        raise SceneError(
+            f"{name} lies elsewhere than {found[0][0].name} and cannot be a sheet of the same scene: "
+            f"{error}; or leave it out"
+        )
+    names = [{band.label for info in part for band in info.bands} for part in parts]
+    if len(parts) == 1 or names[0] & names[1]:
+        raise error
+    return [_sheet(files, card, bands, nodata)]  # says what keeps files of different bands apart
+
+
+def _sheet(
+    files: Sequence[FileInfo], card: ModelCard | None, bands: Sequence[str] | None, nodata: float | None
+) -> tuple[SheetGroups, list[FileInfo]]:
+    """The band groups of one sheet, and the files that they lie in."""
     everything = [_Band(names, info) for info in files for names in info.bands]
     chosen = _choose(everything, card, bands)
     for band in chosen:
@@ -120,49 +204,29 @@ def assemble_scene(
                 f"convert it first, for radar to intensity or amplitude"
             )
     groups = _card_groups(chosen, card, nodata) if card else _grid_groups(chosen, nodata)
-    gsd, resampling = ground_sample_distance(groups[0].grid), None
-    if card and (why := gsd_mismatch(groups[0].grid, card)):
-        if not resample:
-            raise SceneError(why)
-        groups, resampling = _resample(groups, card)
-        gsd = ground_sample_distance(groups[0].grid)
     used = list({band.info.path: band.info for band in chosen}.values())
     for info in files:
         if info not in used:
             _refuse_unused(info, used[0], {name for band in chosen for name in band.names.names})
-    return Scene(
-        groups=groups,
-        gsd=gsd,
-        time=next((info.time for info in used if info.time), None),
-        resampling=resampling,
-        fingerprints=tuple(
-            dict.fromkeys(f for info in used for f in ((info.path, info.size, info.mtime_ns), *info.beside))
-        ),
-    )
+    time = next((info.time for info in used if info.time), None)
+    return SheetGroups(groups, time, used[0].name), used
 
 
 def _refuse_unused(info: FileInfo, used: FileInfo, names: set[str]) -> None:
     """A file of other bands of the same place does no harm; anything else was meant to be mapped.
 
     Raises:
-        SceneError: it is used for nothing, and lies elsewhere or nothing says that its bands are others.
+        SceneError: it is used for nothing, and nothing says that its bands are others.
     """
     assert info.grid is not None, "files with an obstacle were refused"
     assert used.grid is not None, "the same"
     own = {name for band in info.bands for name in band.names}
-    if own and not own & names and _same_place(info.grid, used.grid):
+    if own and not own & names and same_place(info.grid, used.grid):
         return
     raise SceneError(
-        f"no band of {info.name} is used, only of {used.name}; files that are given together are bands of "
-        f"one place; leave it out, map it by itself, or join neighbouring sheets first (gdalbuildvrt)"
+        f"no band of {info.name} is used, only of {used.name}; files of one place are bands of one scene; "
+        f"leave it out, or, if both show the place at different times, say with --overlap which counts"
     )
-
-
-def _same_place(one: GeoBox, other: GeoBox) -> bool:
-    """Whether the edges of two grids lie within a pixel of the coarser one."""
-    slack = max(abs(one.transform.a), abs(other.transform.a), abs(one.transform.e), abs(other.transform.e))
-    pairs = zip(one.boundingbox.bbox, other.boundingbox.bbox, strict=True)
-    return one.crs == other.crs and all(abs(a - b) <= slack for a, b in pairs)
 
 
 def _choose(everything: Sequence[_Band], card: ModelCard | None, bands: Sequence[str] | None) -> list[_Band]:
@@ -216,7 +280,8 @@ def _grid_groups(chosen: Sequence[_Band], nodata: float | None) -> tuple[SceneGr
             shelves.append([band])
         else:
             shelf.append(band)
-    shelves.sort(key=lambda s: ground_sample_distance(s[0].grid))
+    if len(shelves) > 1:
+        shelves.sort(key=lambda s: ground_sample_distance(s[0].grid))
     groups = []
     for number, shelf in enumerate(shelves, 1):
         ratio = nested_ratio(shelves[0][0].grid, shelf[0].grid)
@@ -230,8 +295,7 @@ def _grid_groups(chosen: Sequence[_Band], nodata: float | None) -> tuple[SceneGr
 def _apart(one: _Band, other: _Band) -> SceneError:
     return SceneError(
         f"{one.info.name} lies on {grid_text(one.grid)} and {other.info.name} on {grid_text(other.grid)}; "
-        f"bands that are read together need one grid; warp one onto the other, "
-        f"or map neighbouring sheets one by one or through a VRT (gdalbuildvrt)"
+        f"bands that are read together need one grid; warp one onto the other"
     )
 
 
@@ -244,10 +308,11 @@ def _group(
             raise _apart(first, band)
     picked = {(b.info.path, b.names.index) for b in members}
     common = np.result_type(*(np.dtype(b.dtype) for b in members)).name
+    bands = tuple(_source(b, title, nodata, picked) for b, title in zip(members, titles, strict=True))
     return SceneGroup(
         name=name,
         grid=first.grid,
-        bands=tuple(_source(b, title, nodata, picked) for b, title in zip(members, titles, strict=True)),
+        sheets=(Sheet(bands, first.grid, Window(0, 0, *first.grid.shape)),),
         dtype=common if common in _PIXEL_TYPES else "float32",
         block=(max(b.info.block[0] for b in members), max(b.info.block[1] for b in members)),
         ratio=ratio,
@@ -342,7 +407,7 @@ def _resample(groups: Sequence[SceneGroup], card: ModelCard) -> tuple[tuple[Scen
         own = grid if group.ratio == 1 else _coarsened(grid, group.ratio)
         scale = target / old
         block = (max(1, round(group.block[0] / scale)), max(1, round(group.block[1] / scale)))
-        resized.append(replace(group, grid=own, block=block))
+        resized.append(replace(group, grid=own, lattice=group.grid, block=block))
     return tuple(resized), "average" if target > old else "bilinear"
 
 

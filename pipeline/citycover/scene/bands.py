@@ -133,7 +133,7 @@ def name_bands(
             SceneBand(file, i, (name,), title=descriptions[i - 1] or name)
             for i, name in enumerate(ordered, 1)
         )
-    table = _sensor_table(stem, descriptions, [_stem(other) for other in files])
+    table = _sensor_table(stem, descriptions, files)
     bands = []
     for i, (description, colour) in enumerate(zip(descriptions, colours, strict=True), 1):
         words = [description or ""]
@@ -188,7 +188,7 @@ def _sensor_table(
     # Two digits and B8A are Sentinel-2's own way of writing; a bare B4 needs the file name to say so.
     written = [_last_word(stem), *(d or "" for d in descriptions)]
     if NUMBERED.fullmatch(stem.lower()):
-        written += [other for other in beside if NUMBERED.fullmatch(other.lower())]
+        written += [other for name in beside if NUMBERED.fullmatch((other := _stem(name)).lower())]
     if _S2_NAME.search(stem) or any(re.fullmatch(r"B0\d|B8A", w, re.IGNORECASE) for w in written):
         return _SENTINEL2
     return None

@@ -36,8 +36,8 @@ def match_bands(model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[S
             raise SceneError(
                 f"{places} both answer to '{entry[0]}', which model '{model}' needs once; "
                 f"choose with --bands, one name or number for each of {_list(wanted)}"
-                + ("; if the files are sheets of a map, map them one by one, or join them" * sheets)
-                + (" first (gdalbuildvrt)" * sheets)
+                + ("; if the files show the place at different times, say with --overlap which" * sheets)
+                + (" counts" * sheets)
             )
         found.append(best[0] if best else None)
     if None in found:

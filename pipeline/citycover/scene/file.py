@@ -96,7 +96,7 @@ def describe_files(paths: Sequence[str | Path], trust: Trust = Trust()) -> tuple
     """
     if not paths:
         raise SceneError("no scene was given; name at least one raster file")
-    names = [Path(path).name for path in paths]
+    names = list(dict.fromkeys(Path(path).name for path in paths))
     return tuple(_describe_file(path, trust, names) for path in paths)
 
 

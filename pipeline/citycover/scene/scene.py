@@ -1,10 +1,17 @@
-"""Scene: what lies where. A value; it opens nothing (`io/describe.py` makes one from files)."""
+"""Scene: what lies where. A value; it opens nothing (`assemble.py` makes one of files).
+
+    Scene  = band groups, the finest first, whose grids nest
+    Group  = one grid + the sheets that lie on it, in the order in which they count
+    Sheet  = one raster: its bands (in one file or several), its own grid, the window that it reaches into
+
+Who asks a group for pixels (`read/raster.py`) does not know how many sheets there are.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 from odc.geo.geobox import GeoBox
@@ -12,6 +19,17 @@ from odc.geo.geobox import GeoBox
 from citycover.geometry.window import Window
 
 Validity = Literal["none", "nodata", "mask", "alpha"]
+
+Overlap = Literal["first", "newest", "nearest-centre", "feather"]
+"""What counts where sheets overlap: the first that is valid, in the order given or by date; the one whose
+centre is nearest; or all, weighed by the distance to their edges."""
+
+OVERLAPS: tuple[Overlap, ...] = ("first", "newest", "nearest-centre", "feather")
+
+Kernel = Literal["nearest", "bilinear", "cubic", "average"]
+"""How a sheet of another lattice is read on that of the scene."""
+
+KERNELS: tuple[Kernel, ...] = ("nearest", "bilinear", "cubic", "average")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +64,66 @@ class BandSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Sheet:
+    """One raster among those that a band group is made of."""
+
+    bands: tuple[BandSource, ...]
+    """In the order of the network."""
+    grid: GeoBox
+    """That of its files."""
+    window: Window
+    """Pixels of the group's lattice that it reaches into."""
+    kernel: Kernel | None = None
+    """How it is warped; None: its pixels are pixels of the lattice, and are taken as they are."""
+
+    @property
+    def files(self) -> dict[str, list[int]]:
+        """Path of each file to the numbers of its bands that are used."""
+        found: dict[str, list[int]] = {}
+        for band in self.bands:
+            found.setdefault(band.path, []).append(band.index)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class SceneGroup:
     """Bands on one grid."""
 
     name: str
     grid: GeoBox
     """crs, transform and (y, x) shape."""
-    bands: tuple[BandSource, ...]
-    """In the order of the network."""
+    sheets: tuple[Sheet, ...]
+    """At least one; the first counts most."""
     dtype: str
     """The one type that pixels of the group are read as: uint8, uint16, int16 or float32."""
     block: tuple[int, int]
     """(y, x) shape of the blocks in which the files are compressed: the largest over the files."""
     ratio: int = 1
     """Pixel size as a multiple of the finest group's."""
+    lattice: GeoBox | None = None
+    """The grid that sheets are laid out on, where the group is read at another GSD; None: `grid`."""
+    overlap: Overlap = "first"
 
     @property
     def shape(self) -> tuple[int, int]:
         """(y, x)."""
         height, width = self.grid.shape
         return int(height), int(width)
+
+    @property
+    def bands(self) -> tuple[BandSource, ...]:
+        """Those of the first sheet; names and number are the same in all."""
+        return self.sheets[0].bands
+
+    @property
+    def native(self) -> GeoBox:
+        """The grid that sheets are laid out on."""
+        return self.grid if self.lattice is None else self.lattice
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files of all sheets, each once."""
+        return tuple(dict.fromkeys(band.path for sheet in self.sheets for band in sheet.bands))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +135,9 @@ class Scene:
     gsd: float
     """Ground sample distance in metres of the finest group, measured on the ground at the scene's centre."""
     time: str | None = None
-    """Acquisition time, ISO 8601, where a file or its name says so."""
+    """Acquisition time, ISO 8601, where a file or its name says so; of several dates the latest."""
     resampling: str | None = None
-    """GDAL resampling with which files are warped onto the grid; None: read as they are."""
+    """How the lattice of the sheets is read at the GSD of the grid; None: it is that grid."""
     fingerprints: tuple[tuple[str, int, int], ...] = field(default=())
     """(path, size in bytes, modification time in ns) of every file, sources of mosaics included: identity for
     resume, not content."""
@@ -100,13 +158,19 @@ class Scene:
         groups = [
             (
                 g.name,
-                g.grid.crs.to_wkt() if g.grid.crs else "",
-                tuple(g.grid.transform),
-                g.shape,
+                *_place(g.grid),
+                *_place(g.native),
                 g.dtype,
-                [asdict(b) for b in g.bands],
+                g.overlap,
+                [(*_place(s.grid), repr(s.window), s.kernel, repr(s.bands)) for s in g.sheets],
             )
             for g in self.groups
         ]
         text = json.dumps([groups, self.resampling, self.fingerprints], default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _place(grid: GeoBox) -> tuple[str, tuple[float, ...], tuple[int, int]]:
+    """A grid as plain values."""
+    height, width = grid.shape
+    return str(grid.crs or ""), tuple(grid.transform), (int(height), int(width))

@@ -16,10 +16,12 @@ from odc.geo.geobox import GeoBox
 
 from citycover.errors import CitycoverError, SceneError
 from citycover.files.gdal import READ_OPTIONS
+from citycover.geometry.positions import reach
 from citycover.geometry.window import Window
 from citycover.product.record import RunRecord
 from citycover.read.picture import read_picture, visible_bands
 from citycover.scene.assemble import describe_scene
+from citycover.scene.mosaic import Laying
 from citycover.scene.scene import Scene
 from citycover.scene.trust import Trust, is_remote
 from citycover.view.mercator import native_level
@@ -56,12 +58,22 @@ class SceneImage:
         Raises:
             RasterioError: a file cannot be read.
         """
-        planes: np.ma.MaskedArray[Any, Any] = np.ma.concatenate(  # type: ignore[no-untyped-call]
-            [read_on(b.path, grid, [b.index], b.nodata) for b in visible_bands(self.scene.groups[0].bands)]
-        )
-        valid = ~np.ma.getmaskarray(planes).any(0) & np.isfinite(planes.data).all(0)
+        group = self.scene.groups[0]
+        places = visible_bands(group.bands)
+        height, width = grid.shape
+        values, valid = np.zeros((3, height, width)), np.zeros((height, width), np.bool_)
+        for sheet in group.sheets:
+            at = reach(sheet.grid, grid)
+            if at is None or at.clip(Window(0, 0, height, width)) is None or valid.all():
+                continue
+            bands = [sheet.bands[place] for place in places]
+            planes: np.ma.MaskedArray[Any, Any] = np.ma.concatenate(  # type: ignore[no-untyped-call]
+                [read_on(band.path, grid, [band.index], band.nodata) for band in bands]
+            )
+            new = ~np.ma.getmaskarray(planes).any(0) & np.isfinite(planes.data).all(0) & ~valid
+            np.copyto(values, planes.data, where=new)
+            valid |= new
         low, high = self.limits.T[:, :, None, None]
-        values = np.nan_to_num(planes.data.astype(np.float64))
         rgb = ((values - low) * (255 / np.maximum(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
         return paint_image(np.moveaxis(rgb, 0, 2), valid)
 
@@ -85,6 +97,7 @@ def image_of_run(record: RunRecord, latitude: float, trust: Trust) -> SceneImage
             bands=asked.get("bands"),
             nodata=asked.get("nodata"),
             resample=bool(asked.get("resample")),
+            laying=Laying(**asked.get("laying", {})),
             trust=trust,
         )
         return _image(scene, latitude)
@@ -109,7 +122,8 @@ def _image(scene: Scene, latitude: float) -> SceneImage:
         raise SceneError("the image has no CRS, so it cannot be laid under a map; write it into the file")
     native = native_level(scene.grid, latitude)
     least = 0
-    for band in visible_bands(scene.groups[0].bands):
+    sheet = scene.groups[0].sheets[0]
+    for band in (sheet.bands[place] for place in visible_bands(sheet.bands)):
         with rasterio.Env(**READ_OPTIONS), rasterio.open(band.path) as dataset:
             least = max(least, least_level(dataset, native))
     return SceneImage(scene, least)

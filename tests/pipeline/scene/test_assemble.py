@@ -125,12 +125,9 @@ def test_files_that_no_band_is_taken_from_are_left_alone(tmp_path):
 
 def test_a_second_scene_is_not_dropped_in_silence(tmp_path):
     one = write(tmp_path / "a.tif", photometric="rgb")
-    for other in (
-        write(tmp_path / "b.tif", transform=Affine(1, 0, 500_100, 0, -1, 5_000_000), photometric="rgb"),
-        write(tmp_path / "c.tif"),
-    ):
-        with pytest.raises(SceneError, match=rf"no band of {other.name} is used.*gdalbuildvrt"):
-            describe_scene([one, other], card(), bands=("1", "2", "3"))
+    other = write(tmp_path / "c.tif")
+    with pytest.raises(SceneError, match=rf"no band of {other.name} is used.*--overlap"):
+        describe_scene([one, other], card(), bands=("1", "2", "3"))
 
 
 @pytest.mark.parametrize("ending", ["tif", "TIF"])

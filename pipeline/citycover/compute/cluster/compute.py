@@ -34,7 +34,7 @@ from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
 from citycover.read.open import open_readers
-from citycover.scene.scene import Scene
+from citycover.scene.scene import Scene, Sheet
 from citycover.store.work import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -154,11 +154,14 @@ def _absolute_labels(labels: PlaceLabels | None) -> PlaceLabels | None:
 
 
 def _absolute(scene: Scene) -> Scene:
-    groups = tuple(
-        replace(group, bands=tuple(replace(b, path=_absolute_path(b.path)) for b in group.bands))
-        for group in scene.groups
+    return replace(
+        scene,
+        groups=tuple(replace(g, sheets=tuple(map(_absolute_sheet, g.sheets))) for g in scene.groups),
     )
-    return replace(scene, groups=groups)
+
+
+def _absolute_sheet(sheet: Sheet) -> Sheet:
+    return replace(sheet, bands=tuple(replace(b, path=_absolute_path(b.path)) for b in sheet.bands))
 
 
 def _absolute_path(path: str) -> str:

@@ -1,0 +1,321 @@
+"""Sheets of a map become one scene: which files are one sheet, on which lattice all lie, and where.
+
+    files --split_sheets--> files of each sheet --(assemble.py)--> its band groups --lay_out--> band groups
+
+Files of the same place are the bands of one sheet; files of another place are another sheet, with the same
+bands. The *lattice* is a CRS, a pixel size and where the corners of pixels lie: that of most sheets, unless
+another is asked for. Sheets of the lattice are taken pixel by pixel, all others are warped onto it. It
+extends as far as any sheet, from a corner at which the coarser band groups have corners too.
+
+    sheet 1  |==========|                   lattice of 1 and 2:  shared corners
+    sheet 2          |==========|           overlap: the first, the newest, the nearest, or both weighed
+    sheet 3               /==========/      of another CRS: warped
+    scene    |======================|       one grid; windows cross the borders of sheets
+
+Metadata in, metadata out; nothing is opened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+
+from citycover.errors import ConfigError, SceneError
+from citycover.geometry.grid import (
+    crs_of,
+    crs_text,
+    grid_text,
+    ground_sample_distance,
+    pixel_ground_size,
+    same_place,
+)
+from citycover.geometry.positions import Positions, reach
+from citycover.geometry.vector import crs_named
+from citycover.geometry.window import Window
+from citycover.scene.file import FileInfo
+from citycover.scene.scene import KERNELS, OVERLAPS, Kernel, Overlap, SceneGroup, Sheet
+
+_SLACK = 0.1
+"""Pixels by which a sheet may lie beside the lattice and still be of it: less than imagery is placed to, and
+to warp a map for a rounded header would blur it."""
+
+_AVERAGED = 1.5
+"""Pixels of a sheet along one of the lattice, from which on all of them are averaged."""
+
+_LEAST_COVERED = 1e-3
+"""Share of the scene that sheets must fill: sheets of two continents are no scene."""
+
+_BLOCK = (256, 256)
+"""(y, x) pixels that a warped sheet is read in."""
+
+_LATTICES = 32
+"""Different ones that are told apart; sheets of yet others are warped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Laying:
+    """How sheets are laid out; None leaves it to citycover."""
+
+    overlap: Overlap | None = None
+    """What counts where sheets overlap; None: the first, but sheets of the very same place are refused."""
+    grid: str | GeoBox | None = None
+    """A grid whose lattice is taken, `EPSG:32633` or `EPSG:32633/10`; None: that of most sheets. The name of
+    a raster is to be made its grid first: `read_lattice`."""
+    resampling: Kernel | None = None
+    """How sheets of another lattice are read; None: averaged where they are finer, else bilinear."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where sheets cannot be laid out so."""
+        if self.overlap is not None and self.overlap not in OVERLAPS:
+            raise ConfigError(f"--overlap takes {', '.join(OVERLAPS)}; got {self.overlap!r}")
+        if self.resampling is not None and self.resampling not in KERNELS:
+            raise ConfigError(f"--resampling takes {', '.join(KERNELS)}; got {self.resampling!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class SheetGroups:
+    """The band groups of one sheet, each of them one sheet itself."""
+
+    groups: tuple[SceneGroup, ...]
+    time: str | None
+    name: str
+    """Its first file, for messages."""
+
+
+def split_sheets(files: Sequence[FileInfo], *, stacked: bool) -> list[list[FileInfo]]:
+    """The files of each sheet, in the order of its first file.
+
+    Args:
+        files: all of them have grids.
+        stacked: files of the same place that have the same bands are sheets that lie on each other; else
+            they are one sheet, whose bands are in doubt.
+    """
+    places = _places(files)
+    return [sheet for place in places for sheet in (_unstacked(place) if stacked else [place])]
+
+
+def _places(files: Sequence[FileInfo]) -> list[list[FileInfo]]:
+    """Files whose edges coincide to a pixel, together."""
+    if len(files) == 1:
+        return [list(files)]
+    bounds = np.array([_grid(info).boundingbox.bbox for info in files])
+    tree = shapely.STRtree(shapely.box(*bounds.T))
+    place_of: dict[int, list[FileInfo]] = {}
+    places: list[list[FileInfo]] = []
+    for number, info in enumerate(files):
+        near = sorted(tree.query(shapely.box(*bounds[number])).tolist())
+        known = (place_of[n] for n in near if n < number and same_place(_grid(files[n]), _grid(info)))
+        place = next(known, None)
+        if place is None:
+            place = []
+            places.append(place)
+        place.append(info)
+        place_of[number] = place
+    return places
+
+
+def _unstacked(place: Sequence[FileInfo]) -> Iterator[list[FileInfo]]:
+    """Files of one place as sheets, none of which has a band twice."""
+    sheets: list[tuple[set[str], list[FileInfo]]] = []
+    for info in place:
+        own = {band.label for band in info.bands}
+        names, sheet = next((s for s in sheets if not s[0] & own), (None, None))
+        if names is None or sheet is None:
+            names, sheet = set(), []
+            sheets.append((names, sheet))
+        names |= own
+        sheet.append(info)
+    yield from (sheet for _, sheet in sheets)
+
+
+def _grid(info: FileInfo) -> GeoBox:
+    assert info.grid is not None, "files with an obstacle were refused"
+    return info.grid
+
+
+def lay_out(sheets: Sequence[SheetGroups], laying: Laying) -> tuple[SceneGroup, ...]:
+    """Lay sheets, which have the same bands in the same groups, onto one grid for each band group.
+
+    Raises:
+        SceneError: they are no sheets of one scene.
+        ConfigError: nothing ties the CRS of a sheet to that of the lattice.
+    """
+    _check_alike(sheets)
+    if len(sheets) == 1 and laying.grid is None:
+        return sheets[0].groups
+    sheets = _ordered(sheets, laying.overlap or "first")
+    fine = [sheet.groups[0].grid for sheet in sheets]
+    lattice = laying.grid or _commonest(fine)
+    if isinstance(lattice, str):
+        lattice = _asked_lattice(lattice, fine[0])
+    unit = math.lcm(*(group.ratio for group in sheets[0].groups))
+    union = _union(fine, lattice, unit, [sheet.name for sheet in sheets])
+    return tuple(_laid(number, sheets, union, laying) for number in range(len(sheets[0].groups)))
+
+
+def _check_alike(sheets: Sequence[SheetGroups]) -> None:
+    """Raise SceneError where sheets differ in their bands or pixel types."""
+    first = sheets[0]
+    for other in sheets[1:]:
+        bands, wanted = (
+            [(group.ratio, [band.name for band in group.bands]) for group in sheet.groups]
+            for sheet in (other, first)
+        )
+        if bands != wanted:
+            raise SceneError(
+                f"{first.name} lies on {grid_text(first.groups[0].grid)} and has {_bands_text(first)}, "
+                f"{other.name} lies on {grid_text(other.groups[0].grid)} and has {_bands_text(other)}; "
+                f"files of one place are bands of one scene, files of several places are its sheets and have "
+                f"the same bands; warp one file onto the grid of the other, or choose bands with --bands"
+            )
+        for one, another in zip(first.groups, other.groups, strict=True):
+            if one.dtype != another.dtype:
+                raise SceneError(
+                    f"pixels of {first.name} are {one.dtype}, those of {other.name} are {another.dtype}; "
+                    f"sheets of one scene hold numbers of one kind; convert them to one, or map them apart"
+                )
+
+
+def _bands_text(sheet: SheetGroups) -> str:
+    return ", ".join(
+        f"{band.name}{f' at 1:{group.ratio}' if group.ratio > 1 else ''}"
+        for group in sheet.groups
+        for band in group.bands
+    )
+
+
+def _ordered(sheets: Sequence[SheetGroups], overlap: Overlap) -> Sequence[SheetGroups]:
+    """The sheet that counts most first."""
+    if overlap != "newest":
+        return sheets
+    if untimed := next((sheet for sheet in sheets if sheet.time is None), None):
+        raise SceneError(
+            f"--overlap newest needs the date of each sheet, and nothing says when {untimed.name} was taken; "
+            f"write it into its name (20240531), or give --overlap first and the sheets in order"
+        )
+    return sorted(sheets, key=lambda sheet: sheet.time or "", reverse=True)
+
+
+def _commonest(grids: Sequence[GeoBox]) -> GeoBox:
+    """A grid on the lattice of most; of equally many the one that comes first."""
+    found: list[GeoBox] = []
+    counts: list[int] = []
+    for grid in grids:
+        known = next((n for n, lattice in enumerate(found) if _window_on(lattice, grid)), None)
+        if known is not None:
+            counts[known] += 1
+        elif len(found) < _LATTICES:
+            found.append(grid)
+            counts.append(1)
+    return found[counts.index(max(counts))]
+
+
+def _window_on(lattice: GeoBox, grid: GeoBox) -> Window | None:
+    """The pixels of a lattice that are the pixels of a grid; None where they are no pixels of it."""
+    if lattice.crs != grid.crs:
+        return None
+    to = ~lattice.transform * grid.transform
+    height, width = grid.shape
+    row, col = round(to.f), round(to.c)
+    for x, y in ((0, 0), (width, 0), (0, height)):
+        at_x, at_y = to * (x, y)
+        if abs(at_x - x - col) > _SLACK or abs(at_y - y - row) > _SLACK:
+            return None
+    return Window(row, col, int(height), int(width))
+
+
+def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[str]) -> GeoBox:
+    """The grid on the lattice that holds all; its corner is one of each `unit` x `unit` pixels too."""
+    windows = []
+    for grid, name in zip(grids, names, strict=True):
+        window = _window_on(lattice, grid) or reach(grid, lattice)
+        if window is None:
+            raise SceneError(
+                f"{name} lies where {crs_text(lattice)}, the CRS of the scene, ends; choose another with "
+                f"--grid EPSG:<code>, or map it by itself"
+            )
+        windows.append(window)
+    row, col = (min(starts) // unit * unit for starts in zip(*((w.row, w.col) for w in windows), strict=True))
+    height = max(w.row_end for w in windows) - row
+    width = max(w.col_end for w in windows) - col
+    if sum(w.pixels for w in windows) < _LEAST_COVERED * height * width:
+        raise SceneError(
+            f"{len(names)} sheets lie far apart ({names[0]}, {names[-1]}): a grid that holds all has "
+            f"{width} x {height} pixels, of which they fill less than {_LEAST_COVERED:.1%}; map them one by "
+            f"one"
+        )
+    return GeoBox((height, width), lattice.transform * Affine.translation(col, row), lattice.crs)
+
+
+def _laid(number: int, sheets: Sequence[SheetGroups], union: GeoBox, laying: Laying) -> SceneGroup:
+    """One band group of all sheets."""
+    groups = [sheet.groups[number] for sheet in sheets]
+    ratio = groups[0].ratio
+    rows, cols = (math.ceil(n / ratio) for n in union.shape)
+    grid = GeoBox((rows, cols), union.transform * Affine.scale(ratio), union.crs)
+    whole = Window(0, 0, rows, cols)
+    kernels: dict[tuple[str, float], Kernel] = {}
+    laid: list[Sheet] = []
+    blocks: list[tuple[int, int]] = []
+    for group in groups:
+        window, kernel = _window_on(grid, group.grid), None
+        if window is None:
+            window = reach(group.grid, grid)
+            kind = str(group.grid.crs), group.grid.transform.a
+            if kind not in kernels:
+                kernels[kind] = laying.resampling or _usual_kernel(group.grid, grid)
+            kernel = kernels[kind]
+        inside = window and window.clip(whole)
+        assert inside, "the union holds every sheet"
+        laid.append(Sheet(group.bands, group.grid, inside, kernel))
+        blocks.append(group.block if kernel is None else _BLOCK)
+    return replace(
+        groups[0],
+        grid=grid,
+        sheets=tuple(laid),
+        block=(max(b[0] for b in blocks), max(b[1] for b in blocks)),
+        overlap=laying.overlap or "first",
+    )
+
+
+def _usual_kernel(grid: GeoBox, lattice: GeoBox) -> Kernel:
+    return "average" if max(Positions(grid, lattice).scale) >= _AVERAGED else "bilinear"
+
+
+def _asked_lattice(text: str, sheet: GeoBox) -> GeoBox:
+    """The lattice that a CRS means: `EPSG:32633`, or `EPSG:32633/10` for pixels of 10 of its units.
+
+    Args:
+        text: as given.
+        sheet: whose pixel size is taken, as measured on the ground, where the text gives none.
+
+    Raises:
+        ConfigError: it means none.
+    """
+    name, _, size = text.partition("/")
+    crs = crs_named(name, "give --grid a raster, EPSG:<code> or EPSG:<code>/<pixel size>")
+    try:
+        side = float(size) if size else _side_in(crs, sheet)
+    except ValueError:
+        side = math.nan
+    if not (math.isfinite(side) and side > 0):
+        raise ConfigError(f"--grid {text}: {size!r} is no pixel size; give one such as EPSG:32633/10")
+    return GeoBox((1, 1), Affine(side, 0, 0, 0, -side, 0), crs)
+
+
+def _side_in(crs: CRS, sheet: GeoBox) -> float:
+    """Side of a pixel in units of a CRS that is as large on the ground as those of a sheet."""
+    place = reach(sheet, probe := GeoBox((1, 1), Affine(1, 0, 0, 0, -1, 0), crs))
+    if place is None:
+        return math.nan
+    middle = Affine.translation(place.col + place.width / 2, -(place.row + place.height / 2))
+    height, width = pixel_ground_size(GeoBox((1, 1), middle * Affine.scale(1e-3, -1e-3), crs_of(probe)))
+    side = ground_sample_distance(sheet) / math.sqrt(height * width) * 1e-3
+    return float(f"{side:.3g}") if not crs_of(probe).is_geographic else side

@@ -1,0 +1,141 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasters import write
+
+from citycover.errors import ConfigError, SceneError
+from citycover.geometry.crs import tie
+from citycover.geometry.grid import ground_sample_distance
+from citycover.scene.assemble import assemble_scene, describe_scene
+from citycover.scene.file import describe_files
+from citycover.scene.mosaic import Laying
+
+CORNER = Affine(10, 0, 5e5, 0, -10, 5.8e6)
+
+
+def sheet(path: Path, col: float = 0, row: float = 0, *, bands: int = 3, **changes: object) -> Path:
+    changes = {"transform": CORNER * Affine.translation(col, row), "photometric": "RGB"} | changes
+    return write(path, np.full((bands, 20, 30), 9, changes.pop("dtype", "uint8")), **changes)
+
+
+def test_neighbours_lie_on_one_grid(tmp_path: Path) -> None:
+    files = [sheet(tmp_path / "x1.tif", 30), sheet(tmp_path / "x2.tif", 0, 20), sheet(tmp_path / "x3.tif")]
+    scene = describe_scene(files, None)
+    assert scene.shape == (40, 60) and scene.grid.transform == CORNER
+    (group,) = scene.groups
+    assert [(s.window.row, s.window.col) for s in group.sheets] == [(0, 30), (20, 0), (0, 0)]
+    assert group.paths == tuple(map(str, files)) and len(scene.fingerprints) == 3
+
+
+def test_the_commonest_lattice_is_taken_and_another_where_it_is_asked_for(tmp_path: Path) -> None:
+    files = [
+        sheet(tmp_path / "odd.tif", 0.5),
+        sheet(tmp_path / "x1.tif", 40),
+        sheet(tmp_path / "x2.tif", 70),
+    ]
+    scene = describe_scene(files, None)
+    assert [s.kernel for s in scene.groups[0].sheets] == ["bilinear", None, None]
+    scene = describe_scene(files, None, laying=Laying(grid=str(files[0]), resampling="cubic"))
+    assert [s.kernel for s in scene.groups[0].sheets] == [None, "cubic", "cubic"]
+    scene = describe_scene(files, None, laying=Laying(grid="EPSG:25833/20"))
+    assert scene.grid.crs.epsg == 25833 and scene.grid.transform.a == 20
+    assert {s.kernel for s in scene.groups[0].sheets} == {"average"}
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32634", "EPSG:3857", "EPSG:4326"])
+def test_a_crs_alone_keeps_the_size_of_pixels_on_the_ground(tmp_path: Path, crs: str) -> None:
+    scene = describe_scene([sheet(tmp_path / "x.tif")], None, laying=Laying(grid=crs))
+    assert ground_sample_distance(scene.grid) == pytest.approx(10, rel=0.01)
+    assert scene.shape[0] * scene.shape[1] == pytest.approx(600, rel=0.5)
+
+
+def test_sheets_of_two_utm_zones_are_one_scene(tmp_path: Path) -> None:
+    x, y = tie("EPSG:32632", "EPSG:32633", "x").transform(707_300, 5.6e6)
+    west = sheet(tmp_path / "west.tif", crs="EPSG:32632", transform=Affine(10, 0, 707_000, 0, -10, 5.6e6))
+    east = sheet(tmp_path / "east.tif", crs="EPSG:32633", transform=Affine(10, 0, x, 0, -10, y))
+    scene = describe_scene([west, east], None)
+    assert scene.grid.crs.epsg == 32632
+    assert 20 < scene.shape[0] < 30 and 58 < scene.shape[1] < 65
+
+
+def test_the_scene_is_another_where_sheets_lie_otherwise(tmp_path: Path) -> None:
+    files = describe_files([sheet(tmp_path / "x1.tif"), sheet(tmp_path / "x2.tif", 25)])
+    coarse = GeoBox((1, 1), CORNER * Affine.scale(2), "EPSG:32633")
+    layings = [
+        Laying(),
+        Laying("feather"),
+        Laying(grid=coarse),
+    ]
+    scenes = [assemble_scene(files, None, laying=laying) for laying in layings]
+    scenes.append(assemble_scene(files[::-1], None))
+    assert len({scene.identity for scene in scenes}) == 4
+    again = assemble_scene(files, None)
+    assert again.identity == scenes[0].identity == dataclasses.replace(again).identity
+
+
+def test_the_date_of_sheets_is_the_latest(tmp_path: Path) -> None:
+    files = [sheet(tmp_path / "a_20240203.tif"), sheet(tmp_path / "a_20220101.tif", 30)]
+    assert describe_scene(files, None).time == "2024-02-03"
+
+
+@pytest.mark.parametrize(
+    ("others", "laying", "said"),
+    [
+        ([{"bands": 1, "photometric": "MINISBLACK"}], {}, "red, green, blue, x1.tif lies on .* has band 1"),
+        ([{"dtype": "uint16"}], {}, "pixels of x0.tif are uint8, those of x1.tif are uint16; .*convert"),
+        ([{}], {"overlap": "newest"}, "nothing says when x0.tif was taken; .*--overlap first"),
+        ([{"col": 1e6}], {}, "2 sheets lie far apart .* map them one by one"),
+        ([{"crs": "EPSG:3857"}], {"grid": "EPSG:2193/10"}, "ends; choose another with --grid|far apart"),
+    ],
+)  # fmt: skip
+def test_what_is_no_sheet_of_the_scene_is_refused(
+    tmp_path: Path, others: list[dict], laying: dict, said: str
+) -> None:
+    files = [sheet(tmp_path / "x0.tif")]
+    files += [sheet(tmp_path / f"x{i}.tif", **{"col": 30} | other) for i, other in enumerate(others, 1)]
+    with pytest.raises(SceneError, match=said):
+        describe_scene(files, None, laying=Laying(**laying))
+
+
+def test_two_dates_of_a_place_need_a_word(tmp_path: Path) -> None:
+    files = [sheet(tmp_path / "a_20220101.tif"), sheet(tmp_path / "a_20240101.tif")]
+    with pytest.raises(SceneError, match="--overlap"):
+        describe_scene(files, None, bands=("1", "2", "3"))
+    scene = describe_scene(files, None, laying=Laying("newest"))
+    assert [Path(s.bands[0].path).name for s in scene.groups[0].sheets] == [
+        "a_20240101.tif",
+        "a_20220101.tif",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"overlap": "last"}, "--overlap takes first, newest, nearest-centre, feather; got 'last'"),
+        ({"resampling": "lanczos"}, "--resampling takes nearest, .*; got 'lanczos'"),
+        ({"grid": "no_such.tif"}, "'no_such.tif' is no CRS; give --grid a raster"),
+        ({"grid": "EPSG:32633/ten"}, "'ten' is no pixel size"),
+        ({"grid": "EPSG:32633/-3"}, "'-3' is no pixel size"),
+    ],
+)
+def test_bad_options_say_what_is_good(tmp_path: Path, given: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        describe_scene([sheet(tmp_path / "x.tif")], None, laying=Laying(**given))
+
+
+def test_thousands_of_sheets_are_laid_out_in_one_go(tmp_path: Path) -> None:
+    (info,) = describe_files([sheet(tmp_path / "x.tif")])
+    files = []
+    for row in range(50):
+        for col in range(60):
+            grid = GeoBox((20, 30), CORNER * Affine.translation(30 * col, 20 * row), info.grid.crs)
+            path = f"/tiles/{row}_{col}.tif"
+            bands = tuple(dataclasses.replace(band, file=Path(path).name) for band in info.bands)
+            files.append(dataclasses.replace(info, path=path, grid=grid, bands=bands))
+    scene = assemble_scene(files, None)
+    assert scene.shape == (1000, 1800) and len(scene.groups[0].sheets) == 3000
+    assert not any(s.kernel for s in scene.groups[0].sheets)
