@@ -20,6 +20,7 @@ from citycover.errors import ConfigError, SceneError
 from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
+from citycover.scene.given import Given, rasters_of
 from citycover.scene.scene import Validity
 from citycover.scene.sources import (
     BandLoss,
@@ -91,16 +92,22 @@ class FileInfo:
 def describe_files(paths: Sequence[str | Path], trust: Trust = Trust()) -> tuple[FileInfo, ...]:  # noqa: B008
     """Read the metadata of files, and of the files that they name in turn.
 
+    Args:
+        paths: rasters, and what stands for several: see `given.py`.
+        trust: which files they may name.
+
     Raises:
         SceneError: a file is missing, unreadable, not a raster, or names files that it may not.
     """
     if not paths:
         raise SceneError("no scene was given; name at least one raster file")
-    names = list(dict.fromkeys(Path(path).name for path in paths))
-    return tuple(_describe_file(path, trust, names) for path in paths)
+    given = rasters_of(paths, trust)
+    names = list(dict.fromkeys(Path(one.path).name for one in given))
+    return tuple(_describe_file(one, trust, names) for one in given)
 
 
-def _describe_file(path: str | Path, trust: Trust, names: Sequence[str]) -> FileInfo:
+def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo:
+    path = given.path
     where = _absolute(path)
     local = Path(where)
     is_local = local.exists()
@@ -126,11 +133,14 @@ def _describe_file(path: str | Path, trust: Trust, names: Sequence[str]) -> File
         with rasterio.Env(**READ_OPTIONS), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `obstacle` says it better
             with _open(where, trust) as dataset:
-                info = _read_info(where, dataset, local.stat() if is_local else None, names)
+                info = _read_info(where, dataset, local.stat() if is_local else None, names, given)
                 return _with_sources(info, dataset, trust, named)
     except (RasterioError, UnicodeDecodeError) as error:  # GDAL quotes a broken file byte by byte
         if local.is_dir():
-            raise SceneError(f"{path} is a folder; a scene is one or more raster files; name them") from None
+            raise SceneError(
+                f"{path} is a folder without raster files; a scene is one or more of them; name them, or a "
+                f"pattern such as '{path}/**/*.tif'"
+            ) from None
         said = brief_reason(error).replace(f"'{where}'", "").replace(where, "").strip(" :'")
         raise SceneError(
             f"{path} cannot be opened as a raster (GDAL: {said}); "
@@ -226,7 +236,7 @@ def _is_connection(text: str) -> bool:
     return text.startswith("/vsi") or "://" in text or bool(re.match(r"[A-Za-z][A-Za-z0-9_]+:", text))
 
 
-def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str]) -> FileInfo:
+def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: Given) -> FileInfo:
     if dataset.count == 0:
         inner = dataset.subdatasets
         remedy = f"name one of its {len(inner)} parts, such as {inner[0]}" if inner else "give another file"
@@ -236,7 +246,8 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str]) -> File
     grid = None if obstacle else grid_of(dataset)
     name = Path(path).name
     colours = tuple(c.name.lower() for c in dataset.colorinterp)
-    bands = name_bands(name, dataset.descriptions, colours, names)
+    titles = given.titles if len(given.titles) == dataset.count else dataset.descriptions
+    bands = name_bands(name, titles, colours, names)
     return FileInfo(
         path=path,
         driver=dataset.driver,
@@ -251,14 +262,14 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str]) -> File
             v if v is not None and can_occur(v, dtype) else None
             for v, dtype in zip(dataset.nodatavals, dataset.dtypes, strict=True)
         ),
-        descriptions=tuple(dataset.descriptions),
+        descriptions=tuple(titles),
         colours=colours,
         transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
         crs=_crs_name(dataset),
         grid=grid,
         obstacle=obstacle,
         gsd=ground_sample_distance(grid) if grid is not None else None,
-        time=acquisition_time(name, dataset.tags()),
+        time=given.time or acquisition_time(name, dataset.tags()),
         bands=bands,
         size=stat.st_size if stat else 0,
         mtime_ns=stat.st_mtime_ns if stat else 0,

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
@@ -49,6 +50,9 @@ to warp a map for a rounded header would blur it."""
 _AVERAGED = 1.5
 """Pixels of a sheet along one of the lattice, from which on all of them are averaged."""
 
+_MOST_SHARED = 0.5
+"""Share of a sheet that another may show, too, before it has to be said which counts."""
+
 _LEAST_COVERED = 1e-3
 """Share of the scene that sheets must fill: sheets of two continents are no scene."""
 
@@ -64,7 +68,7 @@ class Laying:
     """How sheets are laid out; None leaves it to citycover."""
 
     overlap: Overlap | None = None
-    """What counts where sheets overlap; None: the first, but sheets of the very same place are refused."""
+    """What counts where sheets overlap; None: the first, but sheets of the same place are refused."""
     grid: str | GeoBox | None = None
     """A grid whose lattice is taken, `EPSG:32633` or `EPSG:32633/10`; None: that of most sheets. The name of
     a raster is to be made its grid first: `read_lattice`."""
@@ -157,7 +161,10 @@ def lay_out(sheets: Sequence[SheetGroups], laying: Laying) -> tuple[SceneGroup, 
         lattice = _asked_lattice(lattice, fine[0])
     unit = math.lcm(*(group.ratio for group in sheets[0].groups))
     union = _union(fine, lattice, unit, [sheet.name for sheet in sheets])
-    return tuple(_laid(number, sheets, union, laying) for number in range(len(sheets[0].groups)))
+    groups = tuple(_laid(number, sheets, union, laying) for number in range(len(sheets[0].groups)))
+    if laying.overlap is None:
+        _check_apart(groups[0], [sheet.name for sheet in sheets])
+    return groups
 
 
 def _check_alike(sheets: Sequence[SheetGroups]) -> None:
@@ -252,6 +259,28 @@ def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[
             f"one"
         )
     return GeoBox((height, width), lattice.transform * Affine.translation(col, row), lattice.crs)
+
+
+def _check_apart(group: SceneGroup, names: Sequence[str]) -> None:
+    """Raise SceneError where two sheets show the same place: two dates, and which is meant is not said."""
+    boxes = shapely.box(*_edges(group))
+    one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    pairs = one < other
+    one, other = one[pairs], other[pairs]
+    area = shapely.area(boxes)
+    shared = shapely.area(shapely.intersection(boxes[one], boxes[other])) / np.minimum(area[one], area[other])
+    if len(shared) and shared[worst := int(shared.argmax())] > _MOST_SHARED:
+        raise SceneError(
+            f"{names[one[worst]]} and {names[other[worst]]} both show {shared[worst]:.0%} of a place; if "
+            f"they are two dates, say which counts: --overlap newest, or first in the order given; if they are "
+            f"sheets that overlap so far, --overlap first, nearest-centre or feather"
+        )
+
+
+def _edges(group: SceneGroup) -> NDArray[np.float64]:
+    """(4, sheet) first and last columns and rows, as west, south, east, north of a box."""
+    windows = [sheet.window for sheet in group.sheets]
+    return np.array([(w.col, w.row, w.col_end, w.row_end) for w in windows], np.float64).T
 
 
 def _laid(number: int, sheets: Sequence[SheetGroups], union: GeoBox, laying: Laying) -> SceneGroup:

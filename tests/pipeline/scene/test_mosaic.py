@@ -63,7 +63,7 @@ def test_sheets_of_two_utm_zones_are_one_scene(tmp_path: Path) -> None:
 
 
 def test_the_scene_is_another_where_sheets_lie_otherwise(tmp_path: Path) -> None:
-    files = describe_files([sheet(tmp_path / "x1.tif"), sheet(tmp_path / "x2.tif", 25)])
+    files = describe_files([sheet(tmp_path / "x1.tif"), sheet(tmp_path / "x2.tif", 20)])
     coarse = GeoBox((1, 1), CORNER * Affine.scale(2), "EPSG:32633")
     layings = [
         Laying(),
@@ -75,6 +75,14 @@ def test_the_scene_is_another_where_sheets_lie_otherwise(tmp_path: Path) -> None
     assert len({scene.identity for scene in scenes}) == 4
     again = assemble_scene(files, None)
     assert again.identity == scenes[0].identity == dataclasses.replace(again).identity
+
+
+def test_sheets_that_show_half_of_each_other_need_a_word(tmp_path: Path) -> None:
+    files = [sheet(tmp_path / "x1.tif"), sheet(tmp_path / "x2.tif", 14), sheet(tmp_path / "x3.tif", 0, 12)]
+    with pytest.raises(SceneError, match=r"x1.tif and x2.tif both show 53% of a place; .*--overlap newest"):
+        describe_scene(files, None)
+    assert describe_scene(files, None, laying=Laying("first")).shape == (32, 44)
+    assert describe_scene(files[::2], None).shape == (32, 30)
 
 
 def test_the_date_of_sheets_is_the_latest(tmp_path: Path) -> None:
