@@ -295,7 +295,8 @@ def _grid_groups(chosen: Sequence[_Band], nodata: float | None) -> tuple[SceneGr
 def _apart(one: _Band, other: _Band) -> SceneError:
     return SceneError(
         f"{one.info.name} lies on {grid_text(one.grid)} and {other.info.name} on {grid_text(other.grid)}; "
-        f"bands that are read together need one grid; warp one onto the other"
+        f"bands that are read together need one grid; warp one onto the "
+        f"other, or, if they are two dates of a place, say with --overlap which counts"
     )
 
 

@@ -272,8 +272,8 @@ def _check_apart(group: SceneGroup, names: Sequence[str]) -> None:
     if len(shared) and shared[worst := int(shared.argmax())] > _MOST_SHARED:
         raise SceneError(
             f"{names[one[worst]]} and {names[other[worst]]} both show {shared[worst]:.0%} of a place; if "
-            f"they are two dates, say which counts: --overlap newest, or first in the order given; if they are "
-            f"sheets that overlap so far, --overlap first, nearest-centre or feather"
+            f"they are two dates, say which counts: --overlap newest, or first in the order given; if they "
+            f"are sheets that overlap so far, --overlap first, nearest-centre or feather"
         )
 
 
