@@ -171,7 +171,7 @@ def test_what_one_sheet_has_lost_another_gives(tmp_path: Path) -> None:
     for offset in broken:
         data[offset : offset + 8] = b"\xff" * 8
     one.write_bytes(bytes(data))
-    values, valid, holes = read(describe_scene([one, other], None))
+    values, valid, holes = read(describe_scene([one, other], None, laying=Laying("first")))
     assert [hole.window for hole in holes] == [Window(0, 16, 16, 16)]
     assert (~valid).sum() == 256
     np.testing.assert_array_equal(values[16:, :, 0], image[0, 16:])
