@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
@@ -63,7 +64,8 @@ class ClassRaster:
         self.path, self.role = path, role
         self._stack = ExitStack()
         try:
-            with rasterio.Env(**READ_OPTIONS):
+            with rasterio.Env(**READ_OPTIONS), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `located` says it better
                 self.dataset = self._stack.enter_context(rasterio.open(path))
                 self._refuse_bands()
                 self.grid = grid_of(self.dataset)

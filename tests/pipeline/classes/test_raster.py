@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,16 @@ def test_classes_that_cannot_be_read_are_no_classes(tmp_path: Path, codec: str, 
     onto = GeoBox((50, 70), PLACE * Affine.translation(3, 3), "EPSG:32633") if warped else None
     with ClassRaster(path, "truth", onto=onto) as raster, pytest.raises(ConfigError, match="cannot be read"):
         raster.read(raster.whole)
+
+
+def test_a_picture_without_a_place_is_refused_in_our_words_alone(tmp_path: Path) -> None:
+    """A warning of the library would be an error here, and lines of code on a terminal."""
+    path = tmp_path / "a.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path, "w", driver="PNG", height=4, width=4, count=3, dtype="uint8") as dataset:
+            dataset.write(np.ones((3, 4, 4), np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConfigError, match="has 3 bands"):
+            ClassRaster(path, "truth")
