@@ -27,6 +27,7 @@ def held_targets() -> list[Target]:
         Target("training", ".json", either([json.dumps(plan).encode()], [plan], json.dumps), _look_at),
         Target("metrics", ".jsonl", edited_bytes([rows.encode()]), _read_metrics),
         Target("checkpoint", ".pt", edited_bytes([_checkpoint()]), allowed(_read_checkpoint)),
+        Target("weights", ".pth", edited_bytes([_weights()]), allowed(_read_weights)),
         Target("sharpening", ".json", either([json.dumps(begun).encode()], [begun], json.dumps), _claim),
         Target("shards", ".json", either([b'["a", "b"]'], [["a", "b"]], json.dumps), _names),
         Target("patch", ".json", either([json.dumps(facts).encode()], [facts], json.dumps), _patch),
@@ -95,6 +96,18 @@ def _checkpoint() -> bytes:
     weights = {"a.weight": torch.arange(6.0).reshape(2, 3)}
     torch.save(vars(Checkpoint("id", 3, weights, {"state": {0: {"step": 1}}, "param_groups": []})), kept)
     return kept.getvalue()
+
+
+def _weights() -> bytes:
+    kept = io.BytesIO()
+    torch.save({"state_dict": {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}}, kept)
+    return kept.getvalue()
+
+
+def _read_weights(path: Path) -> Any:
+    from citycover_models.weights.weights import read_weights
+
+    return read_weights(path)
 
 
 def _read_checkpoint(path: Path) -> Any:

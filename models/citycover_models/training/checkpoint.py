@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,14 @@ def read_checkpoint(path: Path, identity: str) -> Checkpoint:
     """The state to go on from.
 
     Raises:
-        ConfigError: it cannot be read, or belongs to another training.
+        ConfigError: it cannot be read, is not what was written, or belongs to another training.
     """
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-        state = Checkpoint(**data)
-    except (OSError, RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        with zipfile.ZipFile(path) as archive:  # torch writes checksums and does not look at them
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
+        state = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # noqa: BLE001 - a damaged archive, or pickle, fails in any way
         raise ConfigError(
             f"checkpoint {path} cannot be read: {error}; start again with --overwrite"
         ) from None

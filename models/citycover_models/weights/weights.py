@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -43,13 +42,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, LookupError, ValueError) as error:
-        raise ModelError(f"weights {path} cannot be read: {_first_line(error)}") from None
     except pickle.UnpicklingError:
         raise ModelError(
             f"weights {path} are no file of tensors alone; they are not loaded, because "
             "that could run foreign code; save them as .safetensors where they come from"
         ) from None
+    except Exception as error:  # noqa: BLE001 - a damaged pickle fails in any way
+        raise ModelError(f"weights {path} cannot be read: {_first_line(error)}") from None
     return tensors_of(data, path)
 
 
