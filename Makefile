@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: docs demo test lint types unit test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy domains urban clean
+.PHONY: docs demo test lint types unit test-s3 test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy domains urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -27,6 +27,12 @@ types: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/pytest $(TESTS)
+
+# Against an object store of another make: moto, in an environment of its own, because it needs an older dateutil.
+test-s3: $(STAMP)
+	test -x .s3-venv/bin/moto_server || { $(PYTHON) -m venv .s3-venv && .s3-venv/bin/pip install --quiet "moto[s3]==5.2.5" flask flask-cors; }
+	.s3-venv/bin/moto_server -p 5556 & server=$$!; trap "kill $$server" EXIT; sleep 5; \
+	CITYCOVER_S3=http://127.0.0.1:5556 $(BIN)/pytest tests/pipeline/run/test_remote.py -k another_server
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow --timeout 3600
@@ -80,7 +86,7 @@ models-table: $(STAMP)
 	$(BIN)/python -m citycover_models.catalogue.document docs
 
 clean:
-	rm -rf .venv $(PEERS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .s3-venv $(PEERS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'

@@ -13,7 +13,7 @@ logger = logging.getLogger("citycover")
 _NAMES = ("citycover", "citycover_models", "py.warnings")
 
 
-def set_up_logging(verbose: int, quiet: bool, log_file: Path | None, out: Path | None = None) -> None:
+def set_up_logging(verbose: int, quiet: bool, log_file: Path | None, out: str | Path | None = None) -> None:
     """Send the events of the library to stderr, and all of them to a file.
 
     Args:
@@ -60,11 +60,11 @@ def log_only(level: int, text: str) -> None:
         logger.log(level, "%s", text, extra={"printed": True})
 
 
-def _open(log_file: Path, out: Path | None) -> logging.Handler:
+def _open(log_file: Path, out: str | Path | None) -> logging.Handler:
     from citycover.errors import ConfigError, MachineError
     from citycover.product.folder import check_output
 
-    if out is not None and out.absolute() in log_file.absolute().parents:
+    if out is not None and Path(out).absolute() in log_file.absolute().parents:
         raise ConfigError(f"--log-file {log_file} lies in --out, which is for the result; put it beside")
     check_output(log_file)
     if log_file.is_file() and _is_binary(log_file):

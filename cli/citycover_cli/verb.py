@@ -54,7 +54,7 @@ _OPTIONS = {
 
 
 @contextlib.contextmanager
-def skipping(skip: bool, out: Path, talk: Talk) -> Iterator[None]:
+def skipping(skip: bool, out: str | Path, talk: Talk) -> Iterator[None]:
     """With --skip-finished, a product that is there already, and identical, ends the verb well."""
     try:
         yield

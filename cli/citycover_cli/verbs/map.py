@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +43,10 @@ device; 5 finished before, and identical; 6 another run holds DIR; 130 / 143 sto
 def run(
     *,
     imagery: Imagery,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the product.")],
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder of the product, or s3://BUCKET/PREFIX."),
+    ],
     model: options.Model = None,
     require_hash: options.RequireHash = None,
     where: Where,

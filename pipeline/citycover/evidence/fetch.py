@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +28,12 @@ from rasterio.windows import from_bounds
 from citycover.errors import ConfigError, MachineError
 from citycover.evidence.catalogue import Credit, Edited, Tile, product_asked_for
 from citycover.files.atomic import atomic_path
+from citycover.files.cache import FOLDER, cache_folder
 from citycover.files.gdal import REMOTE_OPTIONS, brief_reason
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds
 
 logger = logging.getLogger(__name__)
-
-FOLDER = "CITYCOVER_CACHE"
-"""Environment variable: folder of what was fetched."""
 
 _STEP = 0.05
 """Degrees that boxes are rounded outwards to: some 5 km."""
@@ -61,13 +58,6 @@ class LabelFile:
     legend: str | None = None
     """That its product is written in; None: a file of the user, who says so."""
     credit: Credit | None = None
-
-
-def cache_folder() -> Path:
-    """Where excerpts are kept: `$CITYCOVER_CACHE`, else `citycover` in the user's folder of caches."""
-    if given := os.environ.get(FOLDER):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "citycover"
 
 
 def find_labels(named: Path | str, grid: GeoBox) -> tuple[LabelFile, ...]:

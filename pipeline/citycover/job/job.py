@@ -11,7 +11,7 @@ from citycover.errors import ConfigError, SceneError
 from citycover.evidence.labels import PlaceLabels
 from citycover.evidence.request import LabelRequest
 from citycover.job.labels import look_at_labels
-from citycover.job.request import EngineOptions, Imagery, Where
+from citycover.job.request import EngineOptions, Imagery, MapRequest, Where
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import find_model, read_builtins
 from citycover.model.card import ModelCard
@@ -87,6 +87,19 @@ class Job:
             "layers": " ".join(layer.name for layer in self.layers),
             "citycover": __version__,
         }
+
+
+def prepare_request(request: MapRequest) -> Job:
+    """Understand a request: see `prepare`."""
+    return prepare(
+        request.imagery,
+        request.model,
+        request.where,
+        request.engine,
+        request.labels,
+        request.require_hash,
+        request.layers,
+    )
 
 
 def prepare(

@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
+from citycover.files.remote import RemotePath, place_of
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.scene.mosaic import Laying
 from citycover.scene.trust import Trust
@@ -129,8 +130,8 @@ class MapRequest:
     """
 
     imagery: Imagery
-    out: Path
-    """Folder of the product."""
+    out: str | Path | RemotePath
+    """Folder of the product, or `s3://bucket/prefix`."""
     model: str | None = None
     """Model file or name of a built-in one; None: the built-in that fits the bands."""
     where: Where = field(default_factory=Where)
@@ -144,12 +145,12 @@ class MapRequest:
     """Layers beside the usual ones: probabilities, entropy, second, margin."""
 
     def __post_init__(self) -> None:
-        """The folder may be given as text."""
-        object.__setattr__(self, "out", Path(self.out))
+        """The place may be given as text."""
+        object.__setattr__(self, "out", place_of(self.out))
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: _plain(value) for name, value in asdict(self).items()} | {"out": str(self.out)}
 
 
 def _plain(value: Any) -> Any:

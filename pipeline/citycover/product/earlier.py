@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from citycover.errors import FinishedError, ProductError
+from citycover.files.remote import RemotePath
 from citycover.job.job import Job
 from citycover.product.names import ZARR
 from citycover.product.record import RunRecord, read_record
 
 
-def refuse_finished(out: Path, job: Job, formats: Collection[str] = ("cog",)) -> NoReturn:
+def refuse_finished(out: Path | RemotePath, job: Job, formats: Collection[str] = ("cog",)) -> NoReturn:
     """Say of the finished product in a folder whether a run of the job would give it once more, in `formats`.
 
     Raises:

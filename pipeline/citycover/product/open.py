@@ -9,9 +9,10 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
+from citycover.files.remote import RemotePath, place_of
 from citycover.plan.layers import CLASSES, LAYERS, USUAL
 from citycover.product.dataset import as_dataset, grid_of_image
-from citycover.product.names import ZARR
+from citycover.product.names import SIGN, ZARR
 from citycover.product.record import read_record
 from citycover.scene.file import check_class_file
 from citycover.scene.trust import Trust
@@ -19,6 +20,9 @@ from citycover.scene.trust import Trust
 if TYPE_CHECKING:
     import dask.array as da
     import xarray as xr
+
+
+_CHUNKS = {"y": 2048, "x": 2048}
 
 
 def find_raster(path: Path, role: str = "map", trust: Trust = Trust()) -> tuple[Path, Legend | None]:  # noqa: B008
@@ -44,8 +48,11 @@ def find_raster(path: Path, role: str = "map", trust: Trust = Trust()) -> tuple[
     return raster, read_record(run).legend
 
 
-def open_product(folder: str | Path) -> xr.Dataset:
-    """Open the layers of a product folder lazily, as `predict_array` gives them: of its Zarr, or of its COGs.
+def open_product(folder: str | Path | RemotePath) -> xr.Dataset:
+    """Open the layers of a product lazily, as `predict_array` gives them: of its Zarr, or of its COGs.
+
+    Args:
+        folder: on this machine, or `s3://bucket/prefix`.
 
     Attributes: `run`, the content of run.json as text.
 
@@ -63,8 +70,10 @@ def open_product(folder: str | Path) -> xr.Dataset:
     >>> sorted(maps), maps.rio.crs.to_epsg(), maps.classes.attrs["flag_meanings"]
     (['classes', 'confidence', 'entropy'], 32633, 'water dense_vegetation sparse_vegetation bare built-up')
     """
-    folder = Path(folder)
-    needed = (*(layer.file for layer in USUAL), "run.json")
+    folder = place_of(folder)
+    needed: tuple[str, ...] = (*(layer.file for layer in USUAL), "run.json")
+    if isinstance(folder, RemotePath):  # where no rename makes it appear at once
+        needed = (*needed, SIGN)
     if missing := [name for name in needed if not (folder / name).is_file()]:
         raise SceneError(
             f"{folder} holds no {' and no '.join(missing)}; give the folder that `citycover map` wrote, whole"
@@ -74,24 +83,30 @@ def open_product(folder: str | Path) -> xr.Dataset:
     return as_dataset(maps, grid, record.card).assign_attrs(run=record.to_json())
 
 
-def _of_cogs(folder: Path) -> tuple[dict[str, da.Array], GeoBox]:
+def _of_cogs(folder: Path | RemotePath) -> tuple[dict[str, da.Array], GeoBox]:
     """Layers by name, and their grid."""
     import rioxarray
     import xarray as xr
 
     maps = {}
     for layer in (layer for layer in LAYERS if (folder / layer.file).is_file()):
-        raster = rioxarray.open_rasterio(folder / layer.file, chunks={"y": 2048, "x": 2048})
+        path = folder / layer.file
+        if isinstance(path, Path):
+            raster = rioxarray.open_rasterio(path, chunks=_CHUNKS)
+        else:
+            raster = rioxarray.open_rasterio(path.address, chunks=_CHUNKS, opener=path.opener())
         assert isinstance(raster, xr.DataArray), "a COG of bands of one type is one array"
         maps[layer.name] = raster if layer.per_class else raster.squeeze("band", drop=True)
     grid = grid_of_image(maps[CLASSES.name])
     return {name: raster.data for name, raster in maps.items()}, grid
 
 
-def _of_zarr(path: Path) -> tuple[dict[str, da.Array], GeoBox]:
+def _of_zarr(path: Path | RemotePath) -> tuple[dict[str, da.Array], GeoBox]:
     """Layers by name, and their grid; a dask chunk is a shard."""
     import xarray as xr
+    from zarr.storage import ObjectStore
 
-    found = xr.open_zarr(path, mask_and_scale=False, decode_coords="all")
+    place = path if isinstance(path, Path) else ObjectStore(path.store(), read_only=True)
+    found = xr.open_zarr(place, mask_and_scale=False, decode_coords="all")
     grid = grid_of_image(found[CLASSES.name])
     return {layer.name: found[layer.name].data for layer in LAYERS if layer.name in found}, grid

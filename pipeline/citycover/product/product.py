@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from PIL import Image
 
 from citycover.errors import ConfigError
 from citycover.files.plain import parse_json
+from citycover.files.remote import RemotePath, place_of
 from citycover.geometry.areas import row_areas
-from citycover.geometry.grid import grid_of
 from citycover.plan.layers import CLASSES
 from citycover.product.names import SIGN
 from citycover.product.record import RunRecord, read_record
@@ -29,19 +30,19 @@ _PICTURE_SIDE = 900
 class Product:
     """A finished product. As the last value of a notebook's cell it shows its picture and its areas."""
 
-    folder: Path
-    files: tuple[Path, ...]
+    folder: Path | RemotePath
+    files: tuple[Path | RemotePath, ...]
     run: RunRecord
     """What run.json says."""
 
     @classmethod
-    def read(cls, folder: str | Path) -> Product:
+    def read(cls, folder: str | Path | RemotePath) -> Product:
         """A product that lies there.
 
         Raises:
             ConfigError: there is none, or it is not whole.
         """
-        folder = Path(folder)
+        folder = place_of(folder)
         names = {str(asset["href"]).removeprefix("./") for asset in _item(folder)["assets"].values()}
         if missing := sorted(name for name in names if not (folder / name).exists()):
             raise ConfigError(
@@ -56,9 +57,9 @@ class Product:
 
         `zonal_areas` reckons row by row, which differs where pixels of one map differ in size.
         """
-        with rasterio.open(self.folder / CLASSES.file) as dataset:
-            pixel = float(np.mean(row_areas(grid_of(dataset))))
-        classes = _item(self.folder)["assets"][Path(CLASSES.file).stem]["classification:classes"]
+        item = _item(self.folder)
+        pixel = float(np.mean(row_areas(_grid(item["properties"]))))
+        classes = item["assets"][Path(CLASSES.file).stem]["classification:classes"]
         counts = {c["title"]: c["count"] for c in classes if c.get("count")}
         return {name: counts[name] * pixel for name in self.run.legend.names if name in counts}
 
@@ -76,7 +77,7 @@ class Product:
         preview = self.folder / "preview.png"
         if not preview.is_file():  # `refine` draws none
             return ""
-        with Image.open(preview) as picture:
+        with Image.open(io.BytesIO(preview.read_bytes())) as picture:
             small = picture.convert("RGB")
         small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
         content = io.BytesIO()
@@ -96,7 +97,13 @@ class Product:
             )
 
 
-def _item(folder: Path) -> dict[str, Any]:
+def _grid(properties: Mapping[str, Any]) -> GeoBox:
+    """The grid that an item names."""
+    crs = properties.get("proj:code") or properties.get("proj:wkt2")
+    return GeoBox(tuple(properties["proj:shape"]), Affine(*properties["proj:transform"][:6]), crs)
+
+
+def _item(folder: Path | RemotePath) -> dict[str, Any]:
     """The item of a product.
 
     Raises:

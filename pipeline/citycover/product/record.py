@@ -21,6 +21,7 @@ from citycover.evidence.noise import Belief, LabelNoise, evidence_words
 from citycover.evidence.offset import NO_OFFSET, LabelOffset
 from citycover.files.identity import FileMark, FileStamp
 from citycover.files.plain import parse_json, to_json
+from citycover.files.remote import RemotePath
 from citycover.model.card import ModelCard
 from citycover.read.reader import Hole
 from citycover.store.ledger import hole_facts, hole_of
@@ -291,7 +292,7 @@ def _part(kind: type[T], data: Mapping[str, Any]) -> T:
     return TypeAdapter(kind).validate_python({name: data[name] for name in names if name in data})
 
 
-def read_record(path: Path) -> RunRecord:
+def read_record(path: Path | RemotePath) -> RunRecord:
     """Read a run.json.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from citycover.compute.choices import in_one_process
 from citycover.compute.forecast import Forecast, forecast
-from citycover.job.job import Job, prepare
+from citycover.job.job import Job, prepare_request
 from citycover.job.request import MapRequest
 from citycover.machine.device import choose_device
 from citycover.model.predictor import ModelPredictor
@@ -31,17 +31,7 @@ def plan_scene(request: MapRequest) -> Forecast:
     >>> found.settled.plan.shape, found.settled.plan.windows, found.seconds > 0
     ((128, 128), 1, True)
     """
-    return forecast_job(
-        prepare(
-            request.imagery,
-            request.model,
-            request.where,
-            request.engine,
-            request.labels,
-            request.require_hash,
-            request.layers,
-        )
-    )
+    return forecast_job(prepare_request(request))
 
 
 def forecast_job(job: Job) -> Forecast:

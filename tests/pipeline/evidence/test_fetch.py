@@ -14,7 +14,8 @@ from rasterio.windows import from_bounds
 from serving import serving, write_product
 
 from citycover.errors import ConfigError, MachineError
-from citycover.evidence.fetch import cache_folder, find_labels
+from citycover.evidence.fetch import find_labels
+from citycover.files.cache import cache_folder
 from citycover.files.gdal import REMOTE_OPTIONS
 
 CELLS = 2000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mapped import write_product
+from mapped import UTM, write_product
 from PIL import Image
 
 from citycover.classes.legend import Legend, LegendClass
@@ -42,7 +42,8 @@ def product(tmp_path: Path) -> Path:
         "landcover": {"href": "./landcover.tif", "classification:classes": classes},
         "run": {"href": "./run.json"},
     }
-    (folder / "item.json").write_text(json.dumps({"assets": assets}))
+    place = {"proj:code": "EPSG:32633", "proj:shape": [2, 3], "proj:transform": list(UTM)[:6]}
+    (folder / "item.json").write_text(json.dumps({"properties": place, "assets": assets}))
     return folder
 
 

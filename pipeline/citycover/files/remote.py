@@ -1,0 +1,201 @@
+"""Names in an object store, `s3://bucket/prefix/name`, as far as products need them.
+
+obstore talks to the store, and tries again where the store is busy. Credentials and endpoint come from where
+every program takes them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
+AWS_ENDPOINT_URL, or the role of the machine. Nothing of them is kept or printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mimetypes
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from citycover.errors import CitycoverError, ConfigError, MachineError
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig, S3Store
+
+_MEDIA = {
+    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+    ".qml": "application/xml",
+    ".xml": "application/xml",
+}
+"""What a browser is told that a file is, where Python does not know it."""
+
+_DENIED = re.compile(r"\b(401|403)\b|169\.254\.169\.254|AccessDenied|credential", re.IGNORECASE)
+"""What a store, or the search for credentials, says to whom it does not let in."""
+
+
+RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
+"""How often, and for how long, a store that is busy is asked again; each time after a longer while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as a listing shows it."""
+
+    size: int
+    e_tag: str | None
+    """Another one: other content."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePath:
+    """A name in a bucket: of an object, or what the names of several begin with."""
+
+    bucket: str
+    key: str
+    """Parts with `/` between them."""
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(self.bucket, f"{self.key}/{name}")
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.key.rpartition("/")[2]
+
+    def store(self) -> S3Store:
+        """What is below the name, for libraries that read from stores.
+
+        Raises:
+            ConfigError: the extra is not installed.
+        """
+        return _store(self.bucket, self.key)
+
+    @property
+    def address(self) -> str:
+        """The name as `opener` takes it."""
+        return f"{self.bucket}/{self.key}"
+
+    def opener(self) -> Any:
+        """What lets rasterio open an address, with the credentials of everything else here."""
+        from obstore.fsspec import FsspecStore
+
+        return FsspecStore("s3")
+
+    def read_bytes(self) -> bytes:
+        """The object.
+
+        Raises:
+            FileNotFoundError: there is none.
+            CitycoverError: the store does not give it.
+        """
+        with _in_words(self):
+            return bytes(_store(self.bucket).get(self.key).bytes())
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The object, as `read_bytes`."""
+        return self.read_bytes().decode(encoding)
+
+    def is_file(self) -> bool:
+        """Whether there is such an object."""
+        try:
+            with _in_words(self):
+                _store(self.bucket).head(self.key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_dir(self) -> bool:
+        """Whether objects lie below."""
+        with _in_words(self):
+            return any(_store(self.bucket).list(f"{self.key}/", chunk_size=1))
+
+    def exists(self) -> bool:
+        """Whether it is an object, or objects lie below."""
+        return self.is_file() or self.is_dir()
+
+    def below(self) -> dict[str, Stored]:
+        """All objects below, by what follows this name."""
+        with _in_words(self):
+            found = [entry for page in _store(self.bucket).list(f"{self.key}/") for entry in page]
+        return {
+            entry["path"].removeprefix(f"{self.key}/"): Stored(entry["size"], entry["e_tag"])
+            for entry in found
+        }
+
+    def write(self, content: bytes | Path) -> str | None:
+        """Put an object there, wholly or not at all; a large file in parts. Returns its e_tag."""
+        kind = _MEDIA.get(Path(self.name).suffix) or mimetypes.guess_type(self.name)[0]
+        attributes = {"Content-Type": kind or "application/octet-stream"}
+        with _in_words(self):
+            done = _store(self.bucket).put(self.key, content, attributes=attributes)
+        return done["e_tag"]
+
+    def remove(self) -> None:
+        """Remove the object, if there is one."""
+        with _in_words(self), contextlib.suppress(FileNotFoundError):
+            _store(self.bucket).delete(self.key)
+
+
+def place_of(place: str | Path | RemotePath) -> Path | RemotePath:
+    """A folder on this machine or in an object store.
+
+    Raises:
+        ConfigError: it is neither.
+
+    >>> place_of("s3://maps/2024/berlin/")
+    RemotePath(bucket='maps', key='2024/berlin')
+    >>> place_of(Path("product")).name
+    'product'
+    """
+    if isinstance(place, RemotePath):
+        return place
+    text = str(place)
+    known = re.match(r"(\w+):/{1,2}(?=[^/])(.+)", text)  # Path makes one slash of two
+    if known is None and "://" not in text:
+        return Path(place)
+    bucket, _, key = (known[2] if known else "").strip("/").partition("/")
+    if known is None or known[1] != "s3" or not key or {"", ".", ".."} & set(key.split("/")):
+        raise ConfigError(
+            f"{text} is no place for a product; give a folder, or s3://BUCKET/PREFIX with a prefix of its own"
+        )
+    return RemotePath(bucket, key)
+
+
+def _store(bucket: str, prefix: str | None = None) -> S3Store:
+    try:
+        from obstore.store import S3Store
+    except ImportError:
+        raise ConfigError("s3:// needs obstore; install it with pip install 'citycover[s3]'") from None
+    return S3Store(bucket, prefix=prefix, retry_config=RETRIES)
+
+
+@contextlib.contextmanager
+def _in_words(place: RemotePath) -> Iterator[None]:
+    """What a store refuses, as a message; that an object is not there stays FileNotFoundError."""
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        text = str(error)
+        if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", str(place)) from None
+        raise _words(place, text) from None
+
+
+def _words(place: RemotePath, text: str) -> CitycoverError:
+    reason = " ".join(text.partition("\n\nDebug source")[0].split())[:300]
+    if "NoSuchBucket" in text:
+        return ConfigError(f"{place}: there is no bucket {place.bucket!r}; make it, or correct the name")
+    if _DENIED.search(reason):
+        return MachineError(
+            f"{place}: access is denied ({reason}); set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
+            "and AWS_REGION of somebody who may list, read, write and delete there, and run it again"
+        )
+    return MachineError(
+        f"{place}: the object store does not do it ({reason}); look at AWS_ENDPOINT_URL and the connection, "
+        "and run the same command again: it goes on where it stopped"
+    )

@@ -1,0 +1,140 @@
+"""An object store on this machine: one bucket, as much of S3 as products need, and what goes wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape, unescape
+
+BUCKET = "maps"
+
+
+@dataclass
+class Bucket:
+    """What the store holds, and what it was asked."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    busy: int = 0
+    """Requests that are answered with 503 before the next is served."""
+    denied: bool = False
+    changes: list[tuple[str, str]] = field(default_factory=list)
+    """Method and key of everything that changed the store, in order."""
+    on_put: Callable[[str], None] = lambda _key: None
+    """Called before an object is put."""
+    url: str = ""
+    lock: Lock = field(default_factory=Lock)
+
+
+@contextmanager
+def serving_bucket() -> Iterator[Bucket]:
+    bucket = Bucket()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _key(self) -> str | None:
+            """None: the request was answered already."""
+            length = int(self.headers.get("Content-Length") or 0)
+            self.body = self.rfile.read(length)
+            name, _, key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
+            with bucket.lock:
+                busy, bucket.busy = bucket.busy > 0, max(0, bucket.busy - 1)
+            if busy:
+                self._error(503, "SlowDown")
+            elif bucket.denied:
+                self._error(403, "AccessDenied")
+            elif name != BUCKET:
+                self._error(404, "NoSuchBucket")
+            else:
+                return key
+            return None
+
+        def do_PUT(self) -> None:
+            if (key := self._key()) is None:
+                return
+            bucket.on_put(key)
+            with bucket.lock:
+                bucket.objects[key] = self.body
+                bucket.changes.append(("PUT", key))
+            self._answer(200, b"", ETag=_tag(self.body))
+
+        def do_POST(self) -> None:
+            """Removes objects: the only thing that is posted here."""
+            if self._key() is None:
+                return
+            keys = [unescape(key) for key in re.findall(r"<Key>(.*?)</Key>", self.body.decode())]
+            with bucket.lock:
+                for key in keys:
+                    if bucket.objects.pop(key, None) is not None:
+                        bucket.changes.append(("DELETE", key))
+            gone = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
+            self._answer(200, f"<DeleteResult>{gone}</DeleteResult>".encode())
+
+        def do_GET(self) -> None:
+            if (key := self._key()) is None:
+                return
+            if not key:
+                self._list(parse_qs(urlsplit(self.path).query).get("prefix", [""])[0])
+                return
+            content = bucket.objects.get(key)
+            if content is None:
+                self._error(404, "NoSuchKey")
+                return
+            tag, asked = _tag(content), self.headers.get("Range")
+            if asked is None:
+                self._answer(200, content, ETag=tag)
+                return
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start = int(first) if first else len(content) - int(last)
+            stop = min(int(last) + 1 if first and last else len(content), len(content))
+            part = f"bytes {start}-{stop - 1}/{len(content)}"
+            self._answer(206, content[start:stop], ETag=tag, **{"Content-Range": part})
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def _list(self, prefix: str) -> None:
+            entries = "".join(
+                f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+                f"<ETag>{_tag(content)}</ETag><Size>{len(content)}</Size></Contents>"
+                for key, content in sorted(bucket.objects.items())
+                if key.startswith(prefix)
+            )
+            text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
+            self._answer(200, text.encode())
+
+        def _error(self, status: int, code: str) -> None:
+            self._answer(status, f"<Error><Code>{code}</Code></Error>".encode())
+
+        def _answer(self, status: int, content: bytes, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    bucket.url = f"http://127.0.0.1:{server.server_port}"
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield bucket
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _tag(content: bytes) -> str:
+    return f'"{hashlib.md5(content).hexdigest()}"'
