@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def grid_of_image(image: xr.DataArray) -> GeoBox:
     """The grid of an image that rioxarray knows."""
+    import rioxarray  # noqa: F401 - gives arrays their `rio`
+
     height, width = image.shape[-2:]
     return GeoBox((height, width), image.rio.transform(), image.rio.crs)
 
