@@ -10,6 +10,7 @@ import typer
 
 from citycover.errors import StoppedError
 from citycover.evidence.request import LabelRequest
+from citycover.files.remote import place_of
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
 from citycover_cli import options
 from citycover_cli.logs import logger
@@ -60,7 +61,7 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
-    request = MapRequest(imagery, out, model, where, engine, product, labels, require_hash, layers)
+    request = MapRequest(imagery, place_of(out), model, where, engine, product, labels, require_hash, layers)
     with noticing(on_end, "map") as facts, metering(metrics, "map") as meter:
         facts["product"] = str(out)
         with skipping(skip_finished, out, talk):

@@ -130,8 +130,8 @@ class MapRequest:
     """
 
     imagery: Imagery
-    out: str | Path | RemotePath
-    """Folder of the product, or `s3://bucket/prefix`."""
+    out: Path | RemotePath
+    """Folder of the product, or `s3://bucket/prefix`; may be given as text."""
     model: str | None = None
     """Model file or name of a built-in one; None: the built-in that fits the bands."""
     where: Where = field(default_factory=Where)

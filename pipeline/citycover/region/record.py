@@ -172,6 +172,7 @@ def record_of(name: str, files: Sequence[str], product: Product, settings: Setti
     A file that was changed since the run looked at it for the last time is marked as it was then, so that it
     counts as changed.
     """
+    assert isinstance(product.folder, Path), "a region has a folder of this machine"
     run = product.run
     marks = [
         _marked(file.path, FileStamp(file.bytes, file.mtime_ns, file.ctime_ns)) for file in run.given.inputs

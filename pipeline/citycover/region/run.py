@@ -30,7 +30,6 @@ from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.product.collection import collect
 from citycover.product.product import Product
-from citycover.product.record import read_record
 from citycover.region.after import steps_after
 from citycover.region.config import Region
 from citycover.region.folder import RegionFolder
@@ -239,8 +238,7 @@ def _made(request: MapRequest, watch: Watch) -> Product:
     try:
         return map_scene(request, watch)
     except FinishedError:
-        files = tuple(sorted(path for path in request.out.iterdir() if path.is_file()))
-        return Product(request.out, files, read_record(request.out / "run.json"))
+        return Product.read(request.out)
     except HeldError:
         raise
     except ProductError as error:  # what lies there was begun for another image, model or setting
