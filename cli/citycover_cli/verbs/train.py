@@ -102,6 +102,9 @@ def run(
     device: options.Device = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode chips.")] = 1,
     set_: options.RecipeChanges = None,
+    pt2: Annotated[
+        bool, typer.Option("--pt2", help="Write model.pt2, an ExportedProgram, beside model.pt.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be sampled, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier training.")] = False,
@@ -133,7 +136,7 @@ def run(
         )  # fmt: skip
     request = TrainRequest(
         training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
-        overwrite=overwrite,
+        overwrite=overwrite, pt2=pt2,
     )  # fmt: skip
     if plan:
         _print_plan(request, talk.as_json)

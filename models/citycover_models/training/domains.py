@@ -42,6 +42,9 @@ from citycover_models.training.trainee import Trainee
 _SETTLING = 64
 """Chips at most by which a network is settled on the target once its steps are done."""
 
+_FLAT = 0.002
+"""Deviation of each band, in means, below which a target shows nothing."""
+
 
 class DomainsMaterial(CoarseMaterial):
     """Source and target, as the loop sees them.
@@ -59,7 +62,13 @@ class DomainsMaterial(CoarseMaterial):
         self._target, self._method = target, request.recipe.method
         self._ratio = target.native_gsd / training_set.native_gsd
         super().__init__(request, training_set)
-        _ = self.target_plan  # says what is wrong before anything is written
+        seen = measure_statistics(target.pairs, self.target_plan)  # before anything is written
+        if all(std < _FLAT * abs(mean) for mean, std in zip(seen.mean, seen.std, strict=True)):
+            raise ConfigError(
+                f"target {target.pairs[0].name} shows one number nearly everywhere ("
+                f"{', '.join(f'{m:g}' for m in seen.mean)}): cloud, or a file without a scene; needed is "
+                "imagery of the ground; give another --target, or say with --nodata what is no pixel"
+            )
 
     @property
     def _upscale(self) -> int:

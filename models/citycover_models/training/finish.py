@@ -9,7 +9,7 @@ import torch
 from citycover.files.atomic import write_atomic
 from citycover_models.export.margins import measurable, measure_margins
 from citycover_models.export.proof import safe_precision
-from citycover_models.export.write import export_torchscript
+from citycover_models.export.write import export_pt2, export_torchscript
 from citycover_models.training.folder import BEST, CHECKPOINT, RESULT
 from citycover_models.training.loop import Run
 from citycover_models.training.material import Conclusion
@@ -40,6 +40,8 @@ def finish(run: Run) -> Conclusion:
         card = margins.on(card) if margins else card
     trainee.heed_stop()
     report = export_torchscript(network, card, out / "model.pt")
+    if request.pt2:
+        export_pt2(network, card, out / "model.pt2")
     result = {
         "finished": True,
         "steps": state.step,

@@ -29,6 +29,8 @@ class TrainRequest:
     """Processes that decode chips; 0: none beside the one that learns."""
     resume: bool = False
     overwrite: bool = False
+    pt2: bool = False
+    """Write `model.pt2` beside `model.pt`: an ExportedProgram, of the same classes and statistics."""
     measure: bool = True
     """Measure trim and feather of the trained network, and whether bf16 is safe."""
 

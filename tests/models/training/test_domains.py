@@ -23,7 +23,9 @@ from citycover.run.map import map_scene
 from citycover_models.catalogue.registry import find_preset
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import TrainingSet, prepare_targets, prepare_training_set
+from citycover_models.data.sampling import rare_class_odds
 from citycover_models.export.write import ExportReport
+from citycover_models.training.domains import DomainsMaterial
 from citycover_models.training.recipe import read_recipe
 from citycover_models.training.request import TrainRequest, TrainWatch
 from citycover_models.training.start import train
@@ -149,6 +151,25 @@ def mapped_alike(model: Path, scene: Path, folder: Path) -> tuple[np.ndarray, Af
     return maps[None], transform
 
 
+def formats_alike(folder: Path, scene: Path, out: Path) -> None:
+    """Both formats are written, and map alike, by one process and by two workers."""
+    one, two = (mapped_alike(folder / name, scene, out / name) for name in ("model.pt", "model.pt2"))
+    assert one[1] == two[1] and (one[0] == two[0]).mean() > 0.9999, "but for ties of rounding"
+
+
+def test_lovecs_becomes_a_pt2_file_that_maps_alike(city: Path, other: Path, tmp_path: Path) -> None:
+    method = {"name": "csn", "warm_up": 0.5, "scales": [1.0, 2.0]}
+    recipe = LOVECS | {"method": method, "epochs": 1}
+    trained = train(request(city, other, tmp_path / "run", recipe, pt2=True))
+    formats_alike(trained.folder, tile(other, tmp_path, 7), tmp_path)
+
+
+@pytest.mark.slow
+def test_daspm_becomes_a_pt2_file_that_maps_alike(city: Path, coarse: Path, tmp_path: Path) -> None:
+    trained = train(request(city, coarse, tmp_path / "run", DASPM, pt2=True))
+    formats_alike(trained.folder, tile(coarse, tmp_path, 4), tmp_path)
+
+
 def tile(image: Path, folder: Path, times: int) -> Path:
     """The image again and again, side by side: two blocks."""
     with rasterio.open(image) as source:
@@ -263,6 +284,37 @@ def test_a_target_that_is_all_nodata_is_refused(city: Path, other: Path, tmp_pat
     empty = write(tmp_path / "empty.tif", np.zeros_like(pixels), profile | {"nodata": 0}, names, 2.0)
     with pytest.raises(ConfigError, match=r"target .*empty.tif has no valid pixel: all of it is nodata"):
         train(request(city, empty, tmp_path / "run", LOVECS))
+
+
+@pytest.mark.parametrize("recipe", ["lovecs", "daspm"])
+def test_a_target_that_is_all_cloud_is_refused(city: Path, other: Path, tmp_path: Path, recipe: str) -> None:
+    with rasterio.open(other) as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    white = write(tmp_path / "cloud.tif", np.full_like(pixels, 250), profile, names, 2.0)
+    fields = LOVECS if recipe == "lovecs" else DASPM | {"network": "daformer-b0", "chip": 32}
+    with pytest.raises(ConfigError, match=r"cloud.tif shows one number nearly everywhere \(250, .*needed is"):
+        train(request(city, white, tmp_path / "run", fields))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_the_source_never_has_is_said_and_not_drawn(
+    city: Path, other: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with rasterio.open(city / "truth.tif") as truth:
+        ids, profile = truth.read(), dict(truth.profile)
+    least = int(np.bincount(ids.ravel(), minlength=7)[1:].argmin()) + 1
+    with rasterio.open(tmp_path / "truth.tif", "w", **profile) as sink:
+        sink.write(np.where(ids == least, 0, ids))
+    source = ImageAndLabels(str(city / "image.tif"), (str(tmp_path / "truth.tif"),))
+    known = prepare_training_set([source], ["city"], None)
+    given = prepare_targets(known, [ImageAndLabels(str(other), ())])
+    recipe = small_recipe(**(LOVECS | {"balance": "rare", "chip": 32}))
+    material = DomainsMaterial(TrainRequest(given, recipe, tmp_path / "run"), given, given.target)
+    material.warn()
+    name = known.legend.names[known.legend.ids.index(least)]
+    assert f"no label means {name}: the map will not hold" in caplog.text
+    odds = rare_class_odds(material.plan.label_counts, 0.01)
+    assert odds[known.legend.ids.index(least)] == 0 and odds.sum() == pytest.approx(1)
 
 
 def test_domains_of_different_bands_are_refused(city: Path, other: Path, tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""Two processes and two domains: the step that one process makes with the whole batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from training_sets import small_recipe
+
+from citycover_models.blocks.learnable import Learnable
+from citycover_models.blocks.normalise import Normalise
+from citycover_models.data.batches import LabelledBatch
+from citycover_models.methods import daspm
+from citycover_models.methods.method import Moment
+from citycover_models.training.processes import join_processes
+from citycover_models.training.trainee import Trainee
+
+METHODS = {
+    "lovecs": {"name": "lovecs", "warm_up": 0.0},
+    "csn": {"name": "csn", "warm_up": 0.0},
+    "daformer": {"name": "daformer", "target": "plain", "threshold": 0.3, "masked_weight": 1.0,
+                 "masked_share": 0.0, "abundance_weight": 0.1, "feature_weight": 0.0},
+}  # fmt: skip
+
+
+class Unnormed(Learnable):
+    """Both methods' needs without batch statistics, which are each process's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.upscale, self.sensor = 1, 0
+        self.normalise = Normalise((100.0, 100.0), (50.0, 50.0))
+        self.encoder, self.head = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(6, 3, 1)
+
+    def look_as(self, domain: int) -> None:
+        self.sensor = domain
+
+    def to_fine_grid(self, x: Tensor) -> Tensor:
+        return x
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        return [self.encoder(self.normalise(x)).relu() * (1 + self.sensor)]
+
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        return self.head(maps[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+
+def batch_of(first: int, last: int) -> LabelledBatch:
+    generator = torch.Generator().manual_seed(0)
+
+    def half() -> tuple[Tensor, Tensor]:
+        images = torch.randint(0, 255, (4, 2, 8, 8), generator=generator, dtype=torch.uint8)
+        return images, torch.randint(0, 3, (4, 8, 8), generator=generator)
+
+    (images, labels), (others, pseudo) = half(), half()
+    target = LabelledBatch(others[first:last], pseudo[first:last])
+    return LabelledBatch(images[first:last], labels[first:last], None, target)
+
+
+def step(method: str, out: Path) -> None:
+    """Two steps, shared by however many processes there are; the first of them keeps the weights."""
+    daspm.strong_augment = lambda images, *_: images  # drawn by each process for itself
+    recipe = small_recipe(network="semantic-fpn-resnet18", method=METHODS[method], clip=1.0)
+    with join_processes("cpu") as processes:
+        torch.manual_seed(0)
+        trainee = Trainee(Unnormed(), recipe, None, processes)
+        share = 4 // processes.world
+        for number in range(2):
+            batch = batch_of(processes.rank * share, (processes.rank + 1) * share)
+            trainee.loss(batch, Moment(number, 2, 0)).backward()
+            trainee.move(0.01)
+        if processes.rank == 0:
+            save_file({k: v.contiguous() for k, v in trainee.network.state_dict().items()}, out)
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = sys.argv[1].split(":")
+from pathlib import Path
+from test_processes import METHODS, step
+for method in METHODS:
+    step(method, Path(sys.argv[2]) / f"{method}-two.safetensors")
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights after the same steps by two processes."""
+    out = tmp_path_factory.mktemp("two")
+    (out / "run.py").write_text(SCRIPT)
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(out / "run.py"), f"{here}:{here.parent}", str(out)],
+        capture_output=True, text=True, timeout=240, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_make_the_step_of_one(
+    shared: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daspm, "strong_augment", daspm.strong_augment)  # put back what `step` replaces
+    step(method, tmp_path / "one.safetensors")
+    one, two = load_file(tmp_path / "one.safetensors"), load_file(shared / f"{method}-two.safetensors")
+    torch.manual_seed(0)
+    began = Unnormed().state_dict()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], rtol=1e-5, atol=1e-6)
+    assert not torch.equal(one["head.weight"], began["head.weight"])
