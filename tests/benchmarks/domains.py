@@ -338,8 +338,8 @@ def main() -> None:
     parser.add_argument("--networks", choices=("small", "light"), default="small")
     parser.add_argument("--rows", nargs="*", help="names of rows; without it, all")
     parser.add_argument("--seeds", nargs="*", type=int, default=[100, 101, 102, 103, 104])
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--begin", type=int, default=0, help="steps of the weights to begin with; 0: none")
+    parser.add_argument("--steps", type=int, help="of every row; without it, those of the system")
+    parser.add_argument("--begin", type=int, help="steps of the weights to begin with; 0: none")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "citycover-domains")
     parser.add_argument("--kept", type=Path, default=KEPT)
     parser.add_argument("--no-doc", action="store_true")
@@ -358,9 +358,10 @@ def _measure(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     data = Path(text) if (text := os.environ.get("CITYCOVER_DATA")) else None
     for cell in _missing(given, rows, real=data is not None):
         place = CASES[cell.system][cell.case](given.work, data, cell.seed)
-        begin = beginning(cell.system, given.work, given.begin, cell.ending) if given.begin else None
+        learned = _BEGINS[cell.system] if given.begin is None else given.begin
+        begin = beginning(cell.system, given.work, learned, cell.ending) if learned else None
         for found in run(cell, place, given.work, begin):
-            rows.append(found | {"begin": given.begin})
+            rows.append(found | {"begin": learned})
             with given.kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             print(rows[-1], flush=True)
@@ -375,16 +376,22 @@ def _missing(given: argparse.Namespace, rows: list[dict[str, Any]], *, real: boo
         if r["network"].endswith("-small") == bool(ending)
     }
     return [
-        Cell(system, case, row, seed, given.steps, ending)
+        Cell(system, case, row, seed, given.steps or _STEPS[system], ending)
         for seed in given.seeds  # outermost, so that half a table has every row
         for system in given.systems
         for case in given.cases or CASES[system]
         if case in CASES[system] and (case == "practice" or real)
         for row in sorted(ROWS[system], key=lambda row: row.like is not None)
         if (not given.rows or row.name in given.rows)
-        and (system, case, row.name, seed, given.steps) not in done
+        and (system, case, row.name, seed, given.steps or _STEPS[system]) not in done
     ]
 
+
+_STEPS = {"lovecs": 300, "daspm": 100}
+"""Of every row."""
+
+_BEGINS = {"lovecs": 0, "daspm": 200}
+"""Steps of the weights to begin with: without them there is no feature to hold near."""
 
 _ENLARGED = re.compile(", (nearest|bicubic)$")
 

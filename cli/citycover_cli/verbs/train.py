@@ -60,6 +60,12 @@ def run(
     ] = None,
     to: Annotated[str | None, typer.Option(help="Legend to learn; without it, that of the labels.")] = None,
     agree: Annotated[int, typer.Option(min=1, help="Label rasters that must agree on a pixel.")] = 1,
+    truth_legend: Annotated[
+        str | None,
+        typer.Option(
+            help="Legend of the finer truth that a list or folder has: the network is judged by it."
+        ),
+    ] = None,
     listing: Annotated[
         Path | None, typer.Option("--list", help="CSV of image_fn,label_fn[,gt_label_fn].")
     ] = None,
@@ -132,7 +138,7 @@ def run(
         )  # fmt: skip
         training_set = prepare_sources(
             found, legend or (), to, agree=agree, bands=options.split_bands(bands), nodata=nodata,
-            trust=options.trust_of(allow_remote, allow_path),
+            trust=options.trust_of(allow_remote, allow_path), truth_legend=truth_legend,
         )  # fmt: skip
     request = TrainRequest(
         training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,

@@ -195,39 +195,43 @@ class LastPooled(nn.Module):
 
 
 class LatePooled(nn.Module):
-    """Scene vector of late fusion with EfficientNets: three pooled branches behind CBAM."""
+    """Scene vector of late fusion with EfficientNets: two or three pooled branches behind CBAM."""
 
-    def __init__(self, branches: LateBranches, faithful: bool = False) -> None:
+    def __init__(self, branches: LateBranches, faithful: bool = False, sixty: bool = True) -> None:
         super().__init__()
         fine, coarse = branches.fine.channels[-1], branches.coarse.channels[-1]
         self.squeeze = nn.Conv2d(fine, fine, 4, stride=2)
         self.squeeze_bn = nn.BatchNorm2d(fine)
-        self.reducer = Reducer(len(B60))
-        self.channels = fine + coarse + _REDUCED
+        self.reducer = Reducer(len(B60)) if sixty else None
+        self.channels = fine + coarse + (_REDUCED if sixty else 0)
         self.cbam = CBAM(self.channels, spatial_bias=faithful)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps of `LateBranches` -> (n, channels)."""
         x10 = F.relu(self.squeeze_bn(self.squeeze(maps[4]))).mean(dim=(2, 3), keepdim=True)
         x20 = maps[9].mean(dim=(2, 3), keepdim=True)
-        x = torch.cat([x10, x20, self.reducer(maps[10], 1, 1)], dim=1)  # (n, channels, 1, 1)
-        return self.cbam(x).flatten(1)
+        parts = [x10, x20]
+        if self.reducer is not None:
+            parts.append(self.reducer(maps[10], 1, 1))
+        return self.cbam(torch.cat(parts, dim=1)).flatten(1)  # of (n, channels, 1, 1)
 
 
 class LateLogits(nn.Module):
-    """Scene vector of late fusion with ResNets: 1000 logits of each, and the reduced 60 m bands."""
+    """Scene vector of late fusion with ResNets: 1000 logits of each, and the reduced 60 m bands, if any."""
 
-    def __init__(self) -> None:
+    def __init__(self, sixty: bool = True) -> None:
         super().__init__()
         self.fc10 = nn.Linear(512, 1000)
         self.fc20 = nn.Linear(512, 1000)
-        self.reducer = Reducer(len(B60))
-        self.channels = 2000 + _REDUCED
+        self.reducer = Reducer(len(B60)) if sixty else None
+        self.channels = 2000 + (_REDUCED if sixty else 0)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Maps of `LateBranches` -> (n, 2128)."""
-        x10, x20 = self.fc10(maps[4].mean(dim=(2, 3))), self.fc20(maps[9].mean(dim=(2, 3)))
-        return torch.cat([x10, x20, self.reducer(maps[10], 1, 1).flatten(1)], dim=1)
+        """Maps of `LateBranches` -> (n, 2128), or (n, 2000)."""
+        parts = [self.fc10(maps[4].mean(dim=(2, 3))), self.fc20(maps[9].mean(dim=(2, 3)))]
+        if self.reducer is not None:
+            parts.append(self.reducer(maps[10], 1, 1).flatten(1))
+        return torch.cat(parts, dim=1)
 
 
 class LatePyramid(nn.Module):
@@ -274,11 +278,15 @@ def make_encoder(mode: Mode, backbone: Backbone, faithful: bool = False) -> Enco
     return JoinedEfficientNet(mode, backbone, faithful)
 
 
-def make_pool(encoder: Encoder, faithful: bool = False) -> LastPooled | LatePooled | LateLogits:
-    """What makes the vector of a scene out of the maps of `encoder`."""
+def make_pool(
+    encoder: Encoder, faithful: bool = False, sixty: bool = True
+) -> LastPooled | LatePooled | LateLogits:
+    """What makes the vector of a scene out of the maps of `encoder`; late fusion can do without 60 m."""
     if not isinstance(encoder, LateBranches):
         return LastPooled(encoder.channels[-1])
-    return LateLogits() if isinstance(encoder.fine, ResNetLevels) else LatePooled(encoder, faithful)
+    if isinstance(encoder.fine, ResNetLevels):
+        return LateLogits(sixty)
+    return LatePooled(encoder, faithful, sixty)
 
 
 def make_pyramid(encoder: Encoder) -> AsTheyAre | LatePyramid:

@@ -20,7 +20,7 @@ from citycover_models.imagery.sentinel2 import (
     BandStatistics,
     card_bands,
 )
-from citycover_models.nets.band_fusion import CELL, NUM_CLASSES, DenseFusion, SceneFusion
+from citycover_models.nets.band_fusion import CELL, NUM_CLASSES, DenseFusion, LateFusionWithout60, SceneFusion
 
 _PAPER = "Siddamsetty et al. 2023, Inter-region transfer learning, ISPRS Annals X-1/W1-2023, 881-888"
 
@@ -62,6 +62,13 @@ def _scene_card(mode: Mode, backbone: Backbone) -> ModelCard:
         offset_tag=OFFSET_TAG,
         sources=(_PAPER,),
     )
+
+
+def _without_60_card(backbone: Backbone) -> ModelCard:
+    """Card of `LateFusionWithout60`: two groups of bands."""
+    card = _scene_card("late", backbone)
+    said = f"Late fusion of 10 Sentinel-2 bands, without 60 m, {backbone}: 19 labels a 600 m cell"
+    return card.model_copy(update={"groups": card.groups[:2], "description": said})
 
 
 def _dense_card(mode: Mode, backbone: Backbone) -> ModelCard:
@@ -149,10 +156,18 @@ def _faithful(mode: Mode, backbone: Backbone, published: int) -> FusionPreset:
     )
 
 
+def _without_60(backbone: Backbone) -> FusionPreset:
+    """Late fusion of the bands of 10 and 20 m."""
+    name = f"band-fusion-late-{backbone}-without-60m"
+    return _preset(name, partial(LateFusionWithout60, backbone), partial(_without_60_card, backbone))
+
+
 _KINDS = tuple(product(get_args(Mode), get_args(Backbone)))
 
 PRESETS = (
     *(preset for mode, backbone in _KINDS for preset in _pair(mode, backbone)),
+    _without_60("resnet18"),
+    _without_60("efficientnet-b5"),
     # Published networks that differ from ours; the other ResNet twins are the published ones.
     _faithful("early", "efficientnet-b5", 29_282_152),
     _faithful("intermediate", "efficientnet-b5", 29_281_256),

@@ -43,6 +43,8 @@ class TrainingSet:
     """Smallest and largest ground sample distance of the images, metres."""
     credits: tuple[Credit, ...] = ()
     """Of labels that were asked for by name."""
+    judged: tuple[Pair, ...] = ()
+    """Images with a finer truth: the finished network is judged by it, and nothing is learned from it."""
     target: TargetDomain | None = None
     """What will be mapped, where that is another sensor or place than what was labelled."""
 
@@ -85,6 +87,7 @@ def prepare_training_set(
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     trust: Trust = Trust(),  # noqa: B008 - a value
+    truth_legend: str | None = None,
 ) -> TrainingSet:
     """Describe images, join their labels to the legend that is learned, and look at every code first.
 
@@ -97,6 +100,7 @@ def prepare_training_set(
         bands: names or numbers; None: red, green, blue and, where all images have it, near infrared.
         nodata: digital number of invalid pixels in every image.
         trust: which files the images and labels may name in turn.
+        truth_legend: legend of the finer truths that items have; None: they are not looked at.
 
     Raises:
         ConfigError: labels and legends do not fit each other or the images.
@@ -116,7 +120,8 @@ def prepare_training_set(
         credited.update((s.credit, None) for s in sheets if s.credit is not None)
         pairs.append(_labelled(item.image, scene, sheets, learned, agree, trust))
     gsds = [scene.gsd for scene in scenes]
-    return TrainingSet(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)), tuple(credited))
+    judged = _judged(items, scenes, learned, truth_legend, trust)
+    return TrainingSet(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)), tuple(credited), judged)
 
 
 def prepare_targets(
@@ -162,6 +167,38 @@ def prepare_targets(
     gsds = [scene.gsd for scene in scenes]
     domain = TargetDomain(pairs, _group(scenes), (min(gsds), max(gsds)), tuple(judged))
     return replace(training_set, target=domain)
+
+
+def _judged(
+    items: Sequence[ImageAndLabels],
+    scenes: Sequence[Scene],
+    learned: Legend,
+    legend: str | None,
+    trust: Trust,
+) -> tuple[Pair, ...]:
+    """Images with the finer truth that they have, if its legend is known.
+
+    Raises:
+        ConfigError: there is a legend and no truth.
+    """
+    true = [(item, scene, item.truth) for item, scene in zip(items, scenes, strict=True) if item.truth]
+    if legend is None:
+        if true:
+            logger.warning(
+                "%d image(s) have a finer truth, which is left alone: name its legend with --truth-legend "
+                "and the finished network is judged by it",
+                len(true),
+            )
+        return ()
+    if not true:
+        raise ConfigError(
+            f"got --truth-legend {legend} and no image has a truth; needed is a column gt_label_fn in "
+            "--list, or a --folder with one; leave the option out otherwise"
+        )
+    return tuple(
+        _labelled(item.image, scene, [FoundLabels(truth, legend)], learned, 1, trust)
+        for item, scene, truth in true
+    )
 
 
 def _labelled(

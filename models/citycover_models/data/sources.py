@@ -82,6 +82,7 @@ def prepare_sources(
     bands: tuple[str, ...] | None,
     nodata: float | None,
     trust: Trust,
+    truth_legend: str | None = None,
 ) -> TrainingSet:
     """Images with coarse labels as a training takes them, and the domain that is mapped where there is one.
 
@@ -93,14 +94,16 @@ def prepare_sources(
         bands: names or numbers, in the order of the model; None: found by name.
         nodata: digital number of invalid pixels; None: what the files say.
         trust: which files other files may name.
+        truth_legend: legend of finer truths that images have, to judge by.
 
     Raises:
         CitycoverError: anything that the user can mend.
     """
     legends = list(legends) or ([found.legend] if found.legend else [])
     training_set = prepare_training_set(
-        found.items, legends, to, agree=agree, bands=bands, nodata=nodata, trust=trust
-    )
+        found.items, legends, to, agree=agree, bands=bands, nodata=nodata, trust=trust,
+        truth_legend=truth_legend,
+    )  # fmt: skip
     if not found.targets:
         return training_set
     return prepare_targets(training_set, found.targets, legends, bands=bands, nodata=nodata, trust=trust)

@@ -147,6 +147,8 @@ class BandGroups(nn.Module):
 class SceneFusion(nn.Module):
     """Which labels a scene has, as a map of cells."""
 
+    _sixty = True
+
     def __init__(
         self,
         mode: Mode = "early",
@@ -177,7 +179,7 @@ class SceneFusion(nn.Module):
         self.frozen = False
         """Whether the head alone learns."""
         self.encoder = make_encoder(mode, backbone, faithful)
-        self.pool = make_pool(self.encoder, faithful)
+        self.pool = make_pool(self.encoder, faithful, self._sixty)
         self.head: nn.Module
         if backbone == "resnet18":
             self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(self.pool.channels, num_classes))
@@ -216,6 +218,40 @@ class SceneFusion(nn.Module):
         height, width = b10.shape[2], b10.shape[3]
         check_sides("band fusion", height, width, self.multiple, self.least)
         logits = self.scene_logits(b10, b20, b60)  # (n, k)
+        return logits[:, :, None, None].repeat(1, 1, height // self.multiple, width // self.multiple)
+
+
+class LateFusionWithout60(SceneFusion):
+    """Late fusion of the bands of 10 and 20 m alone, the record's variant; a third group is not looked at."""
+
+    _sixty = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int = NUM_CLASSES,
+        *,
+        statistics: BandStatistics = BIGEARTHNET_V1,
+        correlation: Tensor | None = None,
+    ) -> None:
+        super().__init__("late", backbone, num_classes, statistics=statistics, correlation=correlation)
+
+    @torch.jit.export
+    def scene_logits(self, b10: Tensor, b20: Tensor, b60: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Raw groups of a scene, at least 97 px of 10 m -> logits (n, k)."""
+        check_sides("band fusion", b10.shape[2], b10.shape[3], 1, self.least)
+        b10, b20 = self.groups.b10(b10), self.groups.b20(b20)
+        return self.head(self.pool(self.encoder(b10, b20, b20)))  # the last goes by: no pool here looks at it
+
+    def forward(self, b10: Tensor, b20: Tensor, b60: Tensor | None = None) -> Tensor:
+        """Raw groups of a window -> logits (n, k, y/60, x/60).
+
+        Raises:
+            ModelError: a side is no multiple of 60.
+        """
+        height, width = b10.shape[2], b10.shape[3]
+        check_sides("band fusion", height, width, self.multiple, self.least)
+        logits = self.scene_logits(b10, b20, b60)
         return logits[:, :, None, None].repeat(1, 1, height // self.multiple, width // self.multiple)
 
 

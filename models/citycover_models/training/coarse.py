@@ -23,6 +23,7 @@ from citycover_models.data.prepare import TrainingSet
 from citycover_models.data.sampling import SamplePlan, plan_samples
 from citycover_models.data.statistics import measure_statistics
 from citycover_models.imagery.aerial import AerialStatistics
+from citycover_models.training.judging import judge
 from citycover_models.training.knowledge import Knowledge, measure_knowledge
 from citycover_models.training.material import Conclusion, Material
 from citycover_models.training.request import TrainRequest
@@ -144,7 +145,9 @@ class CoarseMaterial:
         """What it knows of its labels, and its card."""
         self._recipe.method.settle(trainee.kept, iter(()), 1.0)
         knowledge = self.know(trainee)
-        return Conclusion(self._card(steps, knowledge), knowledge)
+        kept, classes = trainee.kept.eval(), len(self._set.legend.ids)
+        test = judge(kept, self._set.judged, self.statistics.mean, self._recipe.chip, classes, "truth")
+        return Conclusion(self._card(steps, knowledge), knowledge, dict(test))
 
     def know(self, trainee: Trainee) -> Knowledge:
         """What a network must know of itself before labels can be weighed against it."""

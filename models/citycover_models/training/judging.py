@@ -1,4 +1,4 @@
-"""What labels of the target say of the network as it maps. Nothing was learned from them."""
+"""What labels that nothing was learned from say of the network as it maps: a target's, or a finer truth."""
 
 from __future__ import annotations
 
@@ -19,20 +19,28 @@ _CHIPS = 64
 
 
 def judge(
-    network: nn.Module, pairs: Sequence[Pair], fill: Sequence[float], chip: int, classes: int
+    network: nn.Module,
+    pairs: Sequence[Pair],
+    fill: Sequence[float],
+    chip: int,
+    classes: int,
+    name: str = "target",
 ) -> dict[str, float]:
-    """MIoU and accuracy on the target; {} where it has no labels.
+    """MIoU and accuracy; {} where there are no labels.
 
     Where the network is finer than its input, the class in the middle of each pixel is looked at: the labels
     are seen on the image's grid. A finer truth is compared with by `citycover evaluate`.
 
     Args:
         network: as it maps.
-        pairs: targets with labels.
+        pairs: images with labels.
         fill: of invalid pixels.
         chip: side of what is looked at, in pixels.
         classes: of the legend.
+        name: how the figures begin: `target_miou`, `truth_miou`.
     """
+    if not pairs:
+        return {}
     total, reader = Confusion.empty(classes), ChipReader(pairs, fill)
     tiles = list(_tiles(pairs, chip))
     for tile in tiles[:: -(-len(tiles) // _CHIPS) or 1]:
@@ -41,7 +49,7 @@ def judge(
         total += count_pairs(as_ranks(channels), predicted.numpy(), classes)
     if not total.compared:
         return {}
-    return {"target_miou": total.miou, "target_accuracy": total.overall_accuracy}
+    return {f"{name}_miou": total.miou, f"{name}_accuracy": total.overall_accuracy}
 
 
 def _tiles(pairs: Sequence[Pair], side: int) -> Iterator[Chip]:

@@ -203,7 +203,7 @@ class PatchMaterial:
         )
         groups = (
             BandGroup(**(dict(group) | {"fill": self.statistics.of(bands)[0]}))
-            for group, bands in zip(template.groups, GROUPS, strict=True)
+            for group, bands in zip(template.groups, GROUPS, strict=False)  # late fusion may lack the last
         )
         fields = dict(template) | {
             "name": recipe.name,

@@ -18,6 +18,7 @@ from citycover_models.export.write import export_pt2
 from citycover_models.nets.band_fusion import (
     CorrelationHead,
     DenseFusion,
+    LateFusionWithout60,
     SceneFusion,
     focal_loss,
     label_correlation,
@@ -66,6 +67,21 @@ def test_a_window_gives_one_vector_spread_over_its_cells(scene: SceneFusion) -> 
         assert scene(*groups_of(120, 180)).shape == (1, 19, 2, 3)
     assert cells.shape == (2, 19, 2, 2)
     assert torch.equal(cells, vector[:, :, None, None].expand(-1, -1, 2, 2))
+
+
+@pytest.mark.parametrize(("backbone", "channels"), [("resnet18", 2000), ("efficientnet-b0", 1280 + 1280)])
+def test_late_fusion_can_do_without_the_bands_of_60_m(backbone: Backbone, channels: int) -> None:
+    torch.manual_seed(0)
+    network = LateFusionWithout60(backbone).eval()
+    b10, b20, b60 = groups_of(120, 180)
+    assert network.pool.channels == channels, "3328 with EfficientNet-B5"
+    with torch.inference_mode():
+        two, three = network(b10, b20), network(b10, b20, b60 * 0)
+        scripted = torch.jit.script(network)(b10, b20)
+        torch.testing.assert_close(scripted, two, rtol=1e-5, atol=1e-5)
+    assert two.shape == (1, 19, 2, 3) and torch.equal(two, three)
+    card = PRESETS["band-fusion-late-resnet18-without-60m"].card()
+    assert [group.name for group in card.groups] == ["10m", "20m"]
 
 
 @pytest.mark.parametrize("side", [126, 121])

@@ -173,6 +173,13 @@ def test_from_region_to_region_the_head_alone_learns(folder: Path, tmp_path: Pat
     assert not torch.equal(tuned["groups.b10.mean"], before["groups.b10.mean"]), "measured on the target"
 
 
+def test_late_fusion_without_60_m_becomes_a_model_of_two_groups(folder: Path, tmp_path: Path) -> None:
+    network = "band-fusion-late-resnet18-without-60m"
+    trained = run(prepare_patches(folder), tmp_path / "run", small(network=network, epochs=1))
+    card = read_model_file(trained.model).card
+    assert [group.ratio for group in card.groups] == [1, 2] and 0 <= trained.test["micro_ap"] <= 1
+
+
 def test_a_dense_head_learns_from_reference_maps(folder: Path, tmp_path: Path) -> None:
     # A batch of all patches: one of a single class would have its level normalised away.
     recipe = small(

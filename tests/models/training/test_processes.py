@@ -18,7 +18,7 @@ from citycover_models.blocks.normalise import Normalise
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.methods import daspm
 from citycover_models.methods.method import Moment
-from citycover_models.training.processes import join_processes
+from citycover_models.training.processes import Processes, join_processes
 from citycover_models.training.trainee import Trainee
 
 METHODS = {
@@ -66,29 +66,36 @@ def batch_of(first: int, last: int) -> LabelledBatch:
     return LabelledBatch(images[first:last], labels[first:last], None, target)
 
 
-def step(method: str, out: Path) -> None:
+def step(processes: Processes, method: str, out: Path) -> None:
     """Two steps, shared by however many processes there are; the first of them keeps the weights."""
-    daspm.strong_augment = lambda images, *_: images  # drawn by each process for itself
     recipe = small_recipe(network="semantic-fpn-resnet18", method=METHODS[method], clip=1.0)
-    with join_processes("cpu") as processes:
-        torch.manual_seed(0)
-        trainee = Trainee(Unnormed(), recipe, None, processes)
-        share = 4 // processes.world
-        for number in range(2):
-            batch = batch_of(processes.rank * share, (processes.rank + 1) * share)
-            trainee.loss(batch, Moment(number, 2, 0)).backward()
-            trainee.move(0.01)
-        if processes.rank == 0:
-            save_file({k: v.contiguous() for k, v in trainee.network.state_dict().items()}, out)
+    torch.manual_seed(0)
+    trainee = Trainee(Unnormed(), recipe, None, processes)
+    share = 4 // processes.world
+    for number in range(2):
+        batch = batch_of(processes.rank * share, (processes.rank + 1) * share)
+        trainee.loss(batch, Moment(number, 2, 0)).backward()
+        trainee.move(0.01)
+    if processes.rank == 0:
+        save_file({k: v.contiguous() for k, v in trainee.network.state_dict().items()}, out)
+
+
+def as_it_is(images: Tensor, *_: object) -> Tensor:
+    """In the place of what each process draws for itself."""
+    return images
 
 
 SCRIPT = """
 import sys
 sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
-from test_processes import METHODS, step
-for method in METHODS:
-    step(method, Path(sys.argv[2]) / f"{method}-two.safetensors")
+from citycover_models.methods import daspm
+from citycover_models.training.processes import join_processes
+from test_processes import METHODS, as_it_is, step
+daspm.strong_augment = as_it_is
+with join_processes("cpu") as processes:
+    for method in METHODS:
+        step(processes, method, Path(sys.argv[2]) / f"{method}-two.safetensors")
 """
 
 
@@ -112,8 +119,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_make_the_step_of_one(
     shared: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daspm, "strong_augment", daspm.strong_augment)  # put back what `step` replaces
-    step(method, tmp_path / "one.safetensors")
+    monkeypatch.setattr(daspm, "strong_augment", as_it_is)
+    with join_processes("cpu") as alone:
+        step(alone, method, tmp_path / "one.safetensors")
     one, two = load_file(tmp_path / "one.safetensors"), load_file(shared / f"{method}-two.safetensors")
     torch.manual_seed(0)
     began = Unnormed().state_dict()

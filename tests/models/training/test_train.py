@@ -24,6 +24,8 @@ from citycover_models.blocks.learnable import Learnable
 from citycover_models.catalogue.registry import find_aerial
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
+from citycover_models.data.pairs import ImageAndLabels
+from citycover_models.data.prepare import prepare_training_set
 from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
 from citycover_models.methods.learner import Learner
 from citycover_models.methods.method import CrossEntropy, Moment
@@ -196,6 +198,26 @@ def test_a_killed_run_goes_on_to_the_same_weights(city: Path, tmp_path: Path) ->
     one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
     for name, tensor in one.items():
         assert torch.equal(tensor, two[name]), name
+
+
+def test_a_finer_truth_judges_the_finished_network(
+    city: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [str(city / name) for name in ("image.tif", "labels_10m.tif", "truth.tif")]
+    item = ImageAndLabels(files[0], (files[1],), files[2])
+    judged = prepare_training_set([item], ["city"], None, truth_legend="city")
+    recipe = small_recipe(epochs=1)
+    trained = train(TrainRequest(judged, recipe, tmp_path / "run", workers=0, measure=False))
+    said = json.loads((tmp_path / "run" / "result.json").read_text())["test"]
+    assert (
+        said == trained.test and set(said) == {"truth_miou", "truth_accuracy"} and said["truth_accuracy"] > 0
+    )
+    assert not prepare_training_set([item], ["city"], None).judged
+    assert "left alone: name its legend with --truth-legend" in caplog.text
+    with pytest.raises(
+        ConfigError, match=r"--truth-legend city and no image has a truth; needed is a column"
+    ):
+        prepare_training_set([ImageAndLabels(files[0], (files[1],))], ["city"], None, truth_legend="city")
 
 
 DISTRIBUTED = """
