@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from odc.geo.geobox import GeoBox
+
 from citycover.errors import ConfigError, SceneError
 from citycover.evidence.labels import PlaceLabels
 from citycover.evidence.request import LabelRequest
@@ -133,8 +135,8 @@ def prepare(
         raise ConfigError(f"got --threads {engine.threads}; this machine takes 1 to {most}; give one a core")
     given = read_model_file(find_model(model)) if model is not None else None
     files = describe_files(imagery.files, imagery.trust)
-    imagery = replace(imagery, laying=read_lattice(imagery.laying, imagery.trust))
-    file = given or _fitting_builtin(imagery, files)
+    lattice = read_lattice(imagery.laying, imagery.trust)
+    file = given or _fitting_builtin(imagery, files, lattice)
     check_trusted(file.path, file.sha256, require_hash)
     if file.card.untrained:
         logger.warning("model %s has random weights: its map means nothing; give it weights", file.card.name)
@@ -145,6 +147,7 @@ def prepare(
         nodata=imagery.nodata,
         resample=imagery.resample,
         laying=imagery.laying,
+        lattice=lattice,
     )
     if lost := lost_sources(files):
         logger.warning(lost)
@@ -164,14 +167,14 @@ def _area(where: Where, scene: Scene) -> Area | None:
     return area_of_box(where.bbox, scene.grid) if where.bbox is not None else None
 
 
-def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo]) -> ModelFile:
+def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo], lattice: GeoBox | None) -> ModelFile:
     """The first built-in model that takes the scene as it is."""
     for info in files:
         if info.obstacle:
             raise SceneError(info.obstacle)
     reasons = []
     for model in read_builtins():
-        why = fits(model.card, files, bands=imagery.bands, laying=imagery.laying)
+        why = fits(model.card, files, bands=imagery.bands, laying=imagery.laying, lattice=lattice)
         if why is None:
             logger.info("no --model given: %s fits the bands of the scene", model.card.name)
             return model

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from odc.geo.geobox import GeoBox
-
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.files.remote import RemotePath, place_of
@@ -158,4 +156,4 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path | GeoBox) else value
+    return str(value) if isinstance(value, Path) else value

@@ -88,22 +88,24 @@ def describe_scene(
     Raises:
         SceneError: the files cannot be mapped, or not by this model; says what to do.
     """
-    files, laying = describe_files(paths, trust), read_lattice(laying, trust)
-    return assemble_scene(files, card, bands=bands, nodata=nodata, resample=resample, laying=laying)
+    files, lattice = describe_files(paths, trust), read_lattice(laying, trust)
+    return assemble_scene(
+        files, card, bands=bands, nodata=nodata, resample=resample, laying=laying, lattice=lattice
+    )
 
 
-def read_lattice(laying: Laying, trust: Trust) -> Laying:
-    """With the grid of the raster that is named, where it is one.
+def read_lattice(laying: Laying, trust: Trust) -> GeoBox | None:
+    """The grid of the raster whose lattice is to be taken; None where none is named.
 
     Raises:
-        SceneError: it is none that has a grid.
+        SceneError: it has no grid.
     """
-    if not isinstance(laying.grid, str) or not Path(laying.grid).exists():
-        return laying
+    if laying.grid is None or not Path(laying.grid).exists():
+        return None
     (info,) = describe_files([laying.grid], trust)
     if info.grid is None:
         raise SceneError(f"--grid: {info.obstacle}")
-    return replace(laying, grid=info.grid)
+    return info.grid
 
 
 def fits(
@@ -112,10 +114,11 @@ def fits(
     *,
     bands: Sequence[str] | None = None,
     laying: Laying = Laying(),  # noqa: B008 - a value
+    lattice: GeoBox | None = None,
 ) -> str | None:
     """Why a model cannot map files as they are; None where it can. Opens nothing."""
     try:
-        assemble_scene(files, card, bands=bands, laying=laying)
+        assemble_scene(files, card, bands=bands, laying=laying, lattice=lattice)
     except SceneError as error:
         return str(error)
     return None
@@ -136,13 +139,14 @@ def assemble_scene(
     nodata: float | None = None,
     resample: bool = False,
     laying: Laying = Laying(),  # noqa: B008 - a value
+    lattice: GeoBox | None = None,
 ) -> Scene:
     """Make a scene of files that are described already; see `describe_scene`. Opens nothing."""
     for info in files:
         if info.obstacle:
             raise SceneError(info.obstacle)
     sheets = _sheets(files, card, bands, nodata, laying)
-    groups = lay_out([sheet for sheet, _ in sheets], laying)
+    groups = lay_out([sheet for sheet, _ in sheets], laying, lattice)
     gsd, resampling = ground_sample_distance(groups[0].grid), None
     if card and (why := gsd_mismatch(groups[0].grid, card)):
         if not resample:

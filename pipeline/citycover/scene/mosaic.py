@@ -69,9 +69,8 @@ class Laying:
 
     overlap: Overlap | None = None
     """What counts where sheets overlap; None: the first, but sheets of the same place are refused."""
-    grid: str | GeoBox | None = None
-    """A grid whose lattice is taken, `EPSG:32633` or `EPSG:32633/10`; None: that of most sheets. The name of
-    a raster is to be made its grid first: `read_lattice`."""
+    grid: str | None = None
+    """A raster whose lattice is taken, `EPSG:32633` or `EPSG:32633/10`; None: that of most sheets."""
     resampling: Kernel | None = None
     """How sheets of another lattice are read; None: averaged where they are finer, else bilinear."""
 
@@ -144,8 +143,15 @@ def _grid(info: FileInfo) -> GeoBox:
     return info.grid
 
 
-def lay_out(sheets: Sequence[SheetGroups], laying: Laying) -> tuple[SceneGroup, ...]:
-    """Lay sheets, which have the same bands in the same groups, onto one grid for each band group.
+def lay_out(
+    sheets: Sequence[SheetGroups], laying: Laying, lattice: GeoBox | None = None
+) -> tuple[SceneGroup, ...]:
+    """Lay sheets onto one grid for each band group.
+
+    Args:
+        sheets: with the same bands in the same groups.
+        laying: how.
+        lattice: of the raster that `laying.grid` names; None: it names none.
 
     Raises:
         SceneError: they are no sheets of one scene.
@@ -156,9 +162,8 @@ def lay_out(sheets: Sequence[SheetGroups], laying: Laying) -> tuple[SceneGroup, 
         return sheets[0].groups
     sheets = _ordered(sheets, laying.overlap or "first")
     fine = [sheet.groups[0].grid for sheet in sheets]
-    lattice = laying.grid or _commonest(fine)
-    if isinstance(lattice, str):
-        lattice = _asked_lattice(lattice, fine[0])
+    if lattice is None:
+        lattice = _asked_lattice(laying.grid, fine[0]) if laying.grid else _commonest(fine)
     unit = math.lcm(*(group.ratio for group in sheets[0].groups))
     union = _union(fine, lattice, unit, [sheet.name for sheet in sheets])
     groups = tuple(_laid(number, sheets, union, laying) for number in range(len(sheets[0].groups)))

@@ -64,11 +64,10 @@ def test_sheets_of_two_utm_zones_are_one_scene(tmp_path: Path) -> None:
 
 def test_the_scene_is_another_where_sheets_lie_otherwise(tmp_path: Path) -> None:
     files = describe_files([sheet(tmp_path / "x1.tif"), sheet(tmp_path / "x2.tif", 20)])
-    coarse = GeoBox((1, 1), CORNER * Affine.scale(2), "EPSG:32633")
     layings = [
         Laying(),
         Laying("feather"),
-        Laying(grid=coarse),
+        Laying(grid="EPSG:32633/20"),
     ]
     scenes = [assemble_scene(files, None, laying=laying) for laying in layings]
     scenes.append(assemble_scene(files[::-1], None))
