@@ -47,7 +47,7 @@ class Failure:
     def report(self, as_json: bool) -> None:
         """Say it wherever somebody may look."""
         what = "" if self.kind == "Stopped" else "error: "
-        note(f"citycover: {what}{self.message}")
+        note(f"citycover: {what}{self.message}", "error")
         log_only(logging.ERROR, self.message)
         if as_json:
             with contextlib.suppress(StdoutError):

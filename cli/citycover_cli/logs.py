@@ -6,14 +6,18 @@ import contextlib
 import logging
 from pathlib import Path
 
-from citycover_cli.output import note, printable
+from citycover_cli.output import json_line, note, note_as_json, printable
 
 logger = logging.getLogger("citycover")
+
+_FILE_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 _NAMES = ("citycover", "citycover_models", "py.warnings")
 
 
-def set_up_logging(verbose: int, quiet: bool, log_file: Path | None, out: str | Path | None = None) -> None:
+def set_up_logging(
+    verbose: int, quiet: bool, log_file: Path | None, out: str | Path | None = None, *, as_json: bool = False
+) -> None:
     """Send the events of the library to stderr, and all of them to a file.
 
     Args:
@@ -21,6 +25,7 @@ def set_up_logging(verbose: int, quiet: bool, log_file: Path | None, out: str | 
         quiet: errors alone; the file gets everything all the same.
         log_file: where to, None: nowhere.
         out: what the verb writes; a log inside of it would be taken for a part of it.
+        as_json: one JSON object a line, there and there.
 
     Raises:
         ConfigError: the log lies in `out`.
@@ -30,11 +35,12 @@ def set_up_logging(verbose: int, quiet: bool, log_file: Path | None, out: str | 
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     stderr = logging.StreamHandler()
     stderr.setLevel(level)
-    stderr.setFormatter(_Line("citycover: %(levelname)s: %(message)s"))
+    note_as_json(as_json)
+    stderr.setFormatter(_JsonLine() if as_json else _Line("citycover: %(levelname)s: %(message)s"))
     stderr.addFilter(lambda record: not hasattr(record, "printed"))
     handlers: list[logging.Handler] = [stderr]
     if log_file is not None:
-        handlers.append(_open(log_file, out))
+        handlers.append(_open(log_file, out, _JsonLine() if as_json else _Line(_FILE_LINE)))
     for name in _NAMES:
         parent = logging.getLogger(name)
         parent.setLevel(logging.DEBUG)
@@ -60,7 +66,7 @@ def log_only(level: int, text: str) -> None:
         logger.log(level, "%s", text, extra={"printed": True})
 
 
-def _open(log_file: Path, out: str | Path | None) -> logging.Handler:
+def _open(log_file: Path, out: str | Path | None, line: logging.Formatter) -> logging.Handler:
     from citycover.errors import ConfigError, MachineError
     from citycover.product.folder import check_output
 
@@ -77,7 +83,7 @@ def _open(log_file: Path, out: str | Path | None) -> logging.Handler:
             f"--log-file {log_file} cannot be opened: {error.strerror}; name a file that can be written"
         ) from None
     handler.setLevel(logging.DEBUG)
-    handler.setFormatter(_Line("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(line)
     return handler
 
 
@@ -95,6 +101,16 @@ class _Line(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+class _JsonLine(logging.Formatter):
+    """One JSON object: time, level, event, and the `facts` that an event was logged with."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = dict(getattr(record, "facts", {}))
+        if record.exc_info:
+            facts["trace"] = self.formatException(record.exc_info)
+        return json_line(record.getMessage(), record.levelname.lower(), logger=record.name, **facts)
 
 
 class _LogFile(logging.FileHandler):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import unicodedata
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -68,12 +70,33 @@ def drop_stdout() -> None:
     os.close(nowhere)
 
 
-def note(text: str) -> None:
+_lines_are_json = False
+"""Whether stderr is for machines."""
+
+
+def note_as_json(on: bool) -> None:
+    """From now on what is no result is one JSON object a line, or plain text again."""
+    global _lines_are_json  # noqa: PLW0603 - stderr belongs to the process
+    _lines_are_json = on
+
+
+def note(text: str, level: str = "info") -> None:
     """Print what is no result, to stderr; where it cannot be heard, the run goes on all the same."""
     try:
-        _write(sys.stderr, text)
+        _write(
+            sys.stderr,
+            json_line(text.removeprefix("citycover: ").removeprefix("error: "), level)
+            if _lines_are_json
+            else text,
+        )
     except (OSError, ValueError):
         return
+
+
+def json_line(event: str, level: str, **facts: Any) -> str:
+    """An event as one line of JSON, with the time (UTC)."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": now, "level": level, "event": event, **facts}, default=str)
 
 
 def _write(stream: TextIO | None, text: str) -> None:

@@ -32,11 +32,13 @@ class Talk:
     """Errors alone."""
     log_file: Path | None = None
     """Where everything goes too."""
+    log_json: bool = False
+    """Events are JSON, one a line; progress, which is for people, is not shown."""
 
     @property
     def silent(self) -> bool:
         """No progress is shown."""
-        return self.quiet or self.as_json
+        return self.quiet or self.as_json or self.log_json
 
 
 _OPTIONS = {
@@ -50,6 +52,12 @@ _OPTIONS = {
     ),
     "quiet": (Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")], False),
     "log_file": (Annotated[Path | None, typer.Option(help="Also write everything to this file.")], None),
+    "log_json": (
+        Annotated[
+            bool, typer.Option("--log-json", help="Log events as JSON, one a line, instead of progress.")
+        ],
+        False,
+    ),
 }
 
 
@@ -88,7 +96,8 @@ def talking(verb: Verb, least: int = 0) -> Verb:
         talk = Talk(**{name: given.pop(name) for name in _OPTIONS})
         if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one talks
             talk = replace(talk, quiet=True, as_json=False)
-        set_up_logging(max(talk.verbose, least), talk.quiet, talk.log_file, given.get("out"))
+        verbose = max(talk.verbose, least, int(talk.log_json))
+        set_up_logging(verbose, talk.quiet, talk.log_file, given.get("out"), as_json=talk.log_json)
         verb(**given, talk=talk)
 
     run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]

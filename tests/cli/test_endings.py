@@ -254,6 +254,19 @@ def test_another_image_under_the_same_name_and_as_large_is_another_product(
     assert other.code == 2 and "content of" in other.err and str(scene) in other.err
 
 
+def test_events_as_json_one_a_line(citycover, scene: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    done = citycover("map", scene, "-o", tmp_path / "out", "--log-json", "--log-file", log)
+    events = [json.loads(line) for line in done.err.splitlines()]
+    assert done.code == 0 and all({"time", "level", "event"} <= set(event) for event in events)
+    assert any(event.get("block") == [0, 0] for event in events)
+    assert json.loads(log.read_text().splitlines()[-1])["event"] == "ended with exit code 0"
+    failed = citycover("map", "nothing\n.tif", "-o", tmp_path / "other", "--log-json")
+    (event,) = (json.loads(line) for line in failed.err.splitlines())
+    assert failed.code == 2 and event["level"] == "error" and "cannot be printed" in event["event"]
+    assert not citycover("map", scene, "-o", tmp_path / "again", "-q").err  # plain again, and quiet
+
+
 def test_a_folder_that_another_run_holds(citycover, scene: Path, tmp_path: Path) -> None:
     from citycover.store.work import WorkFolder
 

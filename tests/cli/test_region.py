@@ -73,7 +73,7 @@ def test_a_region_says_what_it_would_do_does_it_and_says_that_it_is_done(citycov
     assert json.loads(citycover("status", region, "--json").out)["counts"] == {"done": 2}
     (tmp_path / "im" / "bad.tif").write_bytes(b"II*\0")
     bad = citycover("run", region)
-    assert bad.code == 3 and "bad failed" in bad.err and "check that the file is whole" in bad.out
+    assert bad.code == 3 and "bad failed: " in bad.err and "check that the file is whole" in bad.out
     assert "bad" in citycover("status", region).out
 
 

@@ -65,7 +65,7 @@ def run(
     with noticing(on_end, "map") as facts, metering(metrics, "map") as meter:
         facts["product"] = str(out)
         with skipping(skip_finished, out, talk):
-            done = _map_with_progress(request, talk.quiet, meter)
+            done = _map_with_progress(request, talk.quiet or talk.log_json, meter)
         meter.scene_ended("mapped", len(done.run.holes))
         facts.update(done.run.facts())
         if talk.as_json:
@@ -126,7 +126,8 @@ class _Follower:
         self.progress.update(0.99 * share, f"{self._speed():.1f} Mpx/s")
 
     def advanced(self, block: Block) -> None:
-        logger.info("block %s done, %.1f Mpx/s", block.index, self._speed())
+        facts = {"block": block.index, "mpx_per_s": round(self._speed(), 3)}
+        logger.info("block %s done, %.1f Mpx/s", block.index, self._speed(), extra={"facts": facts})
 
     def _speed(self) -> float:
         """Mpx/s of output in this run."""

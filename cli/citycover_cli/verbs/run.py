@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from citycover.errors import StoppedError
 from citycover_cli import options
+from citycover_cli.logs import logger
 from citycover_cli.metrics import Meter, metering
 from citycover_cli.notice import noticing
 from citycover_cli.output import duration, mebibytes, note, print_columns, print_json, print_table, say
@@ -122,11 +124,13 @@ class _Follower:
     def ended(self, outcome: Outcome) -> None:
         self.count += 1
         self.meter.scene_ended(outcome.what, outcome.holes, failed=outcome.failed)
-        if self.quiet and not outcome.failed:
-            return
         why = f" ({outcome.why})" if outcome.why else ""
         said = f": {outcome.message}" if outcome.message else f" in {duration(outcome.seconds)}"
-        note(f"{self.count}/{self.total} {outcome.scene} {outcome.what}{why}{said}")
+        line = f"{self.count}/{self.total} {outcome.scene} {outcome.what}{why}{said}"
+        level = logging.ERROR if outcome.failed else logging.INFO
+        logger.log(level, "%s", line, extra={"facts": outcome.facts()})
+        if not (self.quiet or outcome.failed):
+            note(line)
 
 
 def print_forecast(forecast: RegionForecast) -> None:

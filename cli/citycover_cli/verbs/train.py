@@ -147,7 +147,7 @@ def run(
     if plan:
         _print_plan(request, talk.as_json)
         return
-    trained = _train_with_progress(request, talk.quiet)
+    trained = _train_with_progress(request, talk.quiet or talk.log_json)
     if talk.as_json:
         print_json(_facts(trained))
     elif not talk.quiet:
