@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
 
-.PHONY: docs demo test lint types unit test-s3 test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share memory models-table accuracy domains urban clean
+.PHONY: docs demo test lint types unit test-s3 test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -64,6 +64,10 @@ memory: $(STAMP)
 
 forward-share: $(STAMP)
 	$(BIN)/python tests/benchmarks/forward_share.py
+
+# What labels cost in a sweep, in processor time.
+evidence-share: $(STAMP)
+	$(BIN)/python tests/benchmarks/evidence_share.py
 
 # Against the peers, which live in an environment of their own; BENCH="--sizes 8192 --repeats 1" and the like.
 bench: $(STAMP) $(PEERS_STAMP)

@@ -39,6 +39,9 @@ _FINER = 8
 _LINES = 64
 """Rows and columns of windows whose weights are kept: half a megabyte each at most, mostly far less."""
 
+_AT_ONCE = 1 << 19
+"""Probabilities that a processor works on at once: what is made of them on the way stays in its caches."""
+
 _STEPS = 1024
 """Positions between points are rounded to: the last bits of a projection must not depend on the tile."""
 
@@ -89,6 +92,18 @@ class LabelField:
         Returns:
             (c, y, x) float32 probabilities, new.
         """
+        posterior = torch.empty_like(probabilities)
+        rows = window.height
+        if self.device.type == "cpu":
+            rows = max(1, _AT_ONCE // (len(probabilities) * window.width))
+        for first in range(0, window.height, rows):
+            strip = Window(window.row + first, window.col, min(rows, window.height - first), window.width)
+            part = slice(first, first + strip.height)
+            self._weigh(probabilities[:, part], strip, posterior[:, part])
+        return posterior
+
+    def _weigh(self, probabilities: Tensor, window: Window, posterior: Tensor) -> None:
+        """Write the (c, y, x) posterior of a window."""
         weights = self.smoothed(window)
         labelled = _total(weights)
         noise = self.labels.rule.noise
@@ -96,10 +111,10 @@ class LabelField:
         likelihood = probabilities / self._prior
         for plane, exponent in zip(likelihood.unbind(0), self._exponents, strict=True):
             _raise_power(plane, exponent)
-        posterior = q.mul_(likelihood)
+        q.mul_(likelihood)
         # Pixels without any vote are nodata; they must not become NaN on the way there.
-        posterior.div_(_total(posterior).clamp_(min=torch.finfo(torch.float32).tiny))
-        return torch.where(labelled > _LABELLED, posterior, probabilities)
+        q.div_(_total(q).clamp_(min=torch.finfo(torch.float32).tiny))
+        torch.where(labelled > _LABELLED, q, probabilities, out=posterior)
 
 
 def _raise_power(base: Tensor, parts: int) -> None:
@@ -141,8 +156,9 @@ class _PlacedSheet:
         self.reader, self.place = reader, Placement(grid, reader.sheet.grid)
         self.classes, self.sigma, self.device = classes, sigma, device
         # Windows of one row lie at the same rows of cells, and those of one column at the same columns.
-        self._rows, self._cols = (
-            lru_cache(maxsize=_LINES)(make) for make in (self._row_weights, self._col_weights)
+        self._rows, self._cols, self._points = (
+            lru_cache(maxsize=_LINES)(make)
+            for make in (self._row_weights, self._col_weights, self._point_weights)
         )
 
     def add_to(self, total: Tensor, window: Window) -> None:
@@ -173,24 +189,29 @@ class _PlacedSheet:
         """(x, cell column) of columns of pixels."""
         return self._weights(self.place.cols(first, count), cell, cells)
 
+    def _point_weights(self, cells: int) -> Tensor:
+        """(point, cell) of the points among so many cells, the first and the last of them included."""
+        finer = _FINER if self.sigma else 1
+        return self._weights(np.arange((cells - 1) * finer + 1) / finer, 0, cells)
+
     def _weights(self, at: NDArray[np.float64], cell: int, cells: int) -> Tensor:
         return cell_weights(at, cell, cells, self.sigma).to(self.device)
 
     def _between(self, cells: Tensor, seen: Window, window: Window) -> Tensor:
         """(c, y, x) at positions that follow the other grid: by way of points among the cells."""
         finer = _FINER if self.sigma else 1
-        shape = [(n - 1) * finer + 1 for n in (seen.height, seen.width)]
-        points = [np.arange(n) / finer + first for n, first in zip(shape, (seen.row, seen.col), strict=True)]
-        y = self._weights(points[0], seen.row, seen.height)
-        x = self._weights(points[1], seen.col, seen.width)
+        y, x = self._points(seen.height), self._points(seen.width)
         field = y @ (cells @ x.T)  # (c, point row, point column)
         corner, share = [], []
-        for nodes, first, count in zip(self.place.nodes(window), (seen.row, seen.col), shape, strict=True):
-            at = ((self._positions(nodes, window) - first) * (finer * _STEPS)).round_().div_(_STEPS)
-            at = at.clamp_(0, count - 1)  # around the raster there are only cells without a label
-            corner.append(at.floor().clamp_(max=count - 2))
-            share.append((at - corner[-1]).float())
-        return _bilinear(field, corner[0].long(), corner[1].long(), share[0], share[1])
+        for nodes, first, count in zip(
+            self.place.nodes(window), (seen.row, seen.col), field.shape[1:], strict=True
+        ):
+            at = ((self._positions(nodes, window) - first) * (finer * _STEPS)).round_()
+            # Around the raster there are only cells without a label.
+            steps = at.clamp_(0, (count - 1) * _STEPS).int()
+            corner.append(steps.div(_STEPS, rounding_mode="floor").clamp_(max=count - 2))
+            share.append((steps - corner[-1] * _STEPS).float().div_(_STEPS))
+        return _bilinear(field, corner[0], corner[1], share[0], share[1])
 
     def _positions(self, nodes: NDArray[np.float64], window: Window) -> Tensor:
         """(y, x) float64 position of each pixel along one axis of the cells."""
@@ -201,10 +222,11 @@ class _PlacedSheet:
 
 def _bilinear(field: Tensor, row: Tensor, col: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """(c, row, col) field at row + down, col + right, all (y, x); sums in one order, whatever the tile."""
-    flat, width = field.flatten(1), field.shape[2]
-    at = row * width + col
-    upper = flat[:, at] * (1 - right)
-    upper += flat[:, at + 1] * right
-    lower = flat[:, at + width] * (1 - right)
-    lower += flat[:, at + width + 1] * right
-    return upper.mul_(1 - down).add_(lower.mul_(down))
+    width = field.shape[2]
+    corners = torch.tensor([0, 1, width, width + 1], dtype=row.dtype, device=field.device)
+    at = (row * width + col).flatten()[:, None] + corners
+    up, left = 1 - down, 1 - right
+    weights = torch.stack([up * left, up * right, down * left, down * right], -1).flatten(0, 1)
+    points = field.flatten(1).T.contiguous()  # (point, c)
+    found = torch.nn.functional.embedding_bag(at, points, mode="sum", per_sample_weights=weights)
+    return found.T.reshape(-1, *row.shape)

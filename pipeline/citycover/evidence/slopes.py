@@ -60,20 +60,20 @@ class EvidenceCounts:
                 self.counts[k] += np.bincount(key, minlength=2 * _BINS).reshape(2, _BINS)
 
     def slopes(self, noise: float, pixels_per_cell: float) -> tuple[float, ...]:
-        """(class,) how far the network's evidence counts, 0 to 1; 1 where there is no label to tell.
+        """(class,) how far the network's evidence counts, 0 to 1; 0 where there is no label to tell.
 
         Args:
             noise: share of the labels that is wrong.
             pixels_per_cell: pixels that one labelled cell covers: those of a cell are one witness.
         """
         return tuple(
-            round(min(1.0, max(0.0, _slope(own / pixels_per_cell, noise))), 4) if own[1].any() else 1.0
+            round(min(1.0, max(0.0, _slope(own / pixels_per_cell, noise))), 4) if own[1].any() else 0.0
             for own in self.counts
         )
 
 
 def _slope(cells: NDArray[np.float64], noise: float) -> float:
-    """Most likely slope, by Fisher scoring; a slope of 1 is what is believed beforehand, give or take one.
+    """Most likely slope, by Fisher scoring; beforehand 0 is believed, give or take one: skill must show.
 
     Args:
         cells: (another label or its own, bin).
@@ -85,13 +85,13 @@ def _slope(cells: NDArray[np.float64], noise: float) -> float:
     if share == 1:
         return 1.0
     terms = np.stack([evidence, np.ones(_BINS)])  # of slope and base
-    at = np.array([1.0, np.log(share / (1 - share))])
+    at = np.array([0.0, np.log(share / (1 - share))])
     for _ in range(_STEPS):
         own = 1 / (1 + np.exp(-np.clip(at @ terms, -30, 30)))
         chance = np.clip((1 - noise) * own + noise * share, 1e-9, 1 - 1e-9)
         rise = (1 - noise) * own * (1 - own)
         spread = chance * (1 - chance)
-        gradient = terms @ ((cells[1] - total * chance) * rise / spread) - [at[0] - 1, 0]
+        gradient = terms @ ((cells[1] - total * chance) * rise / spread) - [at[0], 0]
         information = (terms * (total * rise**2 / spread)) @ terms.T + np.diag([1.0, 1e-6])
         step = np.linalg.solve(information, gradient).clip(-1, 1)
         at += step

@@ -1,0 +1,111 @@
+"""How much of a sweep with labels their evidence is: its processor time against that of all the rest.
+
+    python tests/benchmarks/evidence_share.py --size 1024 --network unet
+
+Both times are of the thread that computes, in one and the same sweep, with one thread of torch; so other
+load of the machine changes neither. Once with labels that count as clean, once with noisy ones (a Gaussian,
+and powers of more square roots), once in another CRS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from material import CLASSES, write_network, write_scene
+from odc.geo.geobox import GeoBox
+from torch import Tensor
+
+from citycover.classes.table import ClassTable
+from citycover.compute.choices import settle
+from citycover.engine.input import SweepInput
+from citycover.engine.sweep import sweep
+from citycover.evidence.cells import Sheet
+from citycover.evidence.field import LabelField
+from citycover.evidence.labels import LabelEvidence
+from citycover.evidence.rule import Rule
+from citycover.geometry.window import Window
+from citycover.job.job import prepare
+from citycover.job.request import EngineOptions, Imagery
+from citycover.model.predictor import ModelPredictor
+from citycover.plan.columns import open_columns
+from citycover.read.open import open_readers
+
+CELL = 10
+"""Pixels of the scene that a cell of the labels is wide."""
+
+
+@dataclass
+class Timed:
+    """Evidence, and the processor time that it takes."""
+
+    field: LabelField
+    seconds: float = 0.0
+
+    def __call__(self, probabilities: Tensor, window: Window) -> Tensor:
+        """As the field does."""
+        begin = time.thread_time()
+        found = self.field(probabilities, window)
+        self.seconds += time.thread_time() - begin
+        return found
+
+
+def random_sheet(path: Path, grid: GeoBox, turn: float) -> Sheet:
+    """Random labels of every class over a grid; with a turn, not along its axes."""
+    shape = tuple(n // CELL + 1 for n in grid.shape)
+    labels = np.random.default_rng(0).integers(1, CLASSES + 1, shape).astype(np.uint8)
+    transform = grid.transform * Affine.scale(CELL) * Affine.rotation(turn)
+    profile = {"driver": "GTiff", "height": shape[0], "width": shape[1], "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", **profile, crs=str(grid.crs), transform=transform) as out:
+        out.write(labels, 1)
+    table = ClassTable(np.arange(1, CLASSES + 1), np.arange(CLASSES).astype(np.int16), "benchmark")
+    return Sheet(path, GeoBox(shape, transform, grid.crs), table)
+
+
+def share(given: SweepInput, sheet: Sheet, noise: float) -> dict[str, Any]:
+    """Of one sweep: seconds of evidence and of the rest, and the first in per cent of the second."""
+    even = (1 / CLASSES,) * CLASSES
+    labels = LabelEvidence((sheet,), even, even, Rule(noise))
+    timed = Timed(LabelField(labels, given.plan.grid, torch.device("cpu")))
+    again = SweepInput(given.plan, given.predictor, given.open_readers, evidence=timed)
+    begin = time.thread_time()
+    for column in open_columns(given.plan.blocks(), set()):
+        for _ in sweep(again, column):
+            pass
+    rest = time.thread_time() - begin - timed.seconds
+    per_cent = round(100 * timed.seconds / rest, 2)
+    return {"evidence_s": round(timed.seconds, 3), "rest_s": round(rest, 3), "per_cent": per_cent}
+
+
+def main() -> None:
+    """Print a line a kind of labels."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--network", default="unet", choices=("unet", "cheap"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.pt"
+        write_network(options.network, model)
+        scene = write_scene(Path(folder), options.size, 4)
+        engine = EngineOptions(precision="fp32", threads=1)
+        job = prepare(Imagery((str(scene),)), str(model), engine=engine)
+        predictor = ModelPredictor.load(job.model.path, torch.device("cpu"))
+        plan = settle(job, predictor).plan
+        given = SweepInput(plan, predictor, open_readers(job.scene, 1))
+        for name, noise, turn in (("clean", 0.0, 0.0), ("noisy", 0.3, 0.0), ("noisy, turned", 0.3, 1.0)):
+            sheet = random_sheet(Path(folder) / "labels.tif", plan.grid, turn)
+            print(json.dumps({"labels": name} | share(given, sheet, noise)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
