@@ -13,6 +13,7 @@ import typer
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.job import request
+from citycover.scene.measure import Measure
 from citycover.scene.mosaic import Laying
 from citycover.scene.trust import Trust
 
@@ -142,6 +143,17 @@ Resample = Annotated[
     bool, typer.Option("--resample", help="Read at the model's GSD where the scene's is outside its limits.")
 ]
 
+ScaleOption = Annotated[
+    float | None,
+    typer.Option("--scale", help="What numbers mean: scale * number + offset, in the unit of the model."),
+]
+
+OffsetOption = Annotated[float | None, typer.Option("--offset", help="See --scale.")]
+
+UnitOption = Annotated[
+    str | None, typer.Option("--unit", help="Of --scale: dn, reflectance, dB or m; else that of the model.")
+]
+
 Overlap = Annotated[
     str | None,
     typer.Option(help="Where sheets overlap: first, newest, nearest-centre or feather; else the first."),
@@ -250,6 +262,9 @@ def imagery(
     scene: Scene,
     bands: Bands = None,
     nodata: Nodata = None,
+    scale: ScaleOption = None,
+    offset: OffsetOption = None,
+    unit: UnitOption = None,
     resample: Resample = False,
     overlap: Overlap = None,
     grid: Grid = None,
@@ -259,8 +274,12 @@ def imagery(
 ) -> request.Imagery:
     """The options of Imagery."""
     trust = trust_of(allow_remote, allow_path)
+    measure = None
+    if any(part is not None for part in (scale, offset, unit)):
+        given = 1.0 if scale is None else scale, 0.0 if offset is None else offset
+        measure = Measure(*given, unit)  # type: ignore[arg-type]  # looked at there
     laying = Laying(overlap, grid, resampling)  # type: ignore[arg-type]  # looked at there
-    return request.Imagery(tuple(scene), split_bands(bands), nodata, resample, trust, laying)
+    return request.Imagery(tuple(scene), split_bands(bands), nodata, resample, trust, laying, measure)
 
 
 def trust_of(allow_remote: bool, allow_path: list[str] | None) -> Trust:

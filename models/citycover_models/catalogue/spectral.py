@@ -35,8 +35,10 @@ def _card(
     fill: tuple[float, ...],
     **more: object,
 ) -> ModelCard:
-    high = 255.0 if dtypes == ("uint8",) else 20000.0
-    group = BandGroup(bands=bands, dtypes=dtypes, value_range=(0.0, high), fill=fill)
+    group = BandGroup(bands=bands, dtypes=dtypes, value_range=(0.0, 255.0), fill=fill)
+    if dtypes != ("uint8",):
+        changes = {"value_range": (0.0, 20000.0), "unit": "reflectance", "unit_scale": 0.0001}
+        group = group.model_copy(update=changes)
     fields: dict[str, object] = {
         "name": name,
         "licence": "Apache-2.0",

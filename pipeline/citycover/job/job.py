@@ -145,12 +145,15 @@ def prepare(
         file.card,
         bands=imagery.bands,
         nodata=imagery.nodata,
+        measure=imagery.measure,
         resample=imagery.resample,
         laying=imagery.laying,
         lattice=lattice,
     )
     if lost := lost_sources(files):
         logger.warning(lost)
+    if scene.conversions:
+        logger.info("numbers are read in the unit of the model: %s", "; ".join(scene.conversions))
     if other_scale := check_numbers(scene, file.card):
         logger.warning(other_scale)
     area = _area(where, scene) if where else None

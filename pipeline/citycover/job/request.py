@@ -11,6 +11,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.files.remote import RemotePath, place_of
 from citycover.model.precision import PRECISIONS, Precision
+from citycover.scene.measure import Measure
 from citycover.scene.mosaic import Laying
 from citycover.scene.trust import Trust
 
@@ -35,6 +36,8 @@ class Imagery:
     """Which files the files may name in turn."""
     laying: Laying = field(default_factory=Laying)
     """How sheets are laid out, where the files lie at several places."""
+    measure: Measure | None = None
+    """What numbers of the files mean; None: as they say, where the model has a unit."""
 
     def __post_init__(self) -> None:
         """One file may be given as itself, and files as paths."""

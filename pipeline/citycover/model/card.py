@@ -28,6 +28,9 @@ UNTRAINED = "none: random weights"
 
 Dtype = Literal["uint8", "uint16", "int16", "float32"]
 
+Unit = Literal["dn", "reflectance", "dB", "m"]
+"""What numbers are: raw digital numbers, reflectance of 0 to 1, decibels, metres."""
+
 _LONGEST = 65_536
 """Pixels: no window, trim or stride is longer. Numbers are bounded before anything is computed with them."""
 _SCALE = re.compile(r"\d{1,4}(/\d{1,4})?|\d{1,4}\.\d{1,6}")
@@ -73,6 +76,11 @@ class BandGroup(_Value):
     float32 for all others, always raw digital numbers."""
     value_range: tuple[float, float] | None = None
     """Lowest and highest digital number that makes sense; None where any does."""
+    unit: Unit = "dn"
+    """What the network's numbers are: `unit_scale * number + unit_offset` in this unit. Where a scene says
+    the same of its own, its numbers become those of the network; dn: they are taken as the file has them."""
+    unit_scale: float = Field(default=1.0, allow_inf_nan=False)
+    unit_offset: float = Field(default=0.0, allow_inf_nan=False)
     fill: tuple[float, ...] = ()
     """One digital number a band, put where pixels are invalid; empty means 0 for each."""
 
@@ -86,6 +94,8 @@ class BandGroup(_Value):
 
     @model_validator(mode="after")
     def _consistent(self) -> BandGroup:
+        if self.unit_scale == 0:
+            raise ValueError("unit_scale is 0; a unit's value is unit_scale * number + unit_offset")
         if self.fill and len(self.fill) != len(self.bands):
             raise ValueError(f"fill has {len(self.fill)} numbers for {len(self.bands)} bands")
         return self

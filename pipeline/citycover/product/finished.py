@@ -111,6 +111,7 @@ class Finished:
             identity=job.identity(self.plan),
             versions=versions(),
             command=tuple(sys.argv),
+            conversions=job.scene.conversions,
         )
 
     def _marked(self, paths: Sequence[str]) -> tuple[RunInput, ...]:

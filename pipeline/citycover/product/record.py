@@ -91,6 +91,8 @@ class Given:
     """Of software, by name; `machine`: system and processor."""
     command: tuple[str, ...] = ()
     """The words of the command line."""
+    conversions: tuple[str, ...] = ()
+    """How numbers of the files became those of the network, band by band; empty: as they stood there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from citycover.errors import SceneError
 from citycover.files.heed import heed, listen
 from citycover.geometry.window import Window
 from citycover.machine.descriptors import need_descriptors
+from citycover.read.convert import convert
 from citycover.read.reader import Hole
 from citycover.read.valid import MaskReader, differs, mask_readers
 from citycover.scene.scene import BandSource
@@ -78,6 +79,7 @@ class BandFile:
         self._broken: dict[Window, str] = {}
         self._losses = list(dict.fromkeys(loss for band in self._bands for loss in band.losses))
         first, last = self._places[0], self._places[-1]
+        self._plain = all(band.plain for band in self._bands)
         in_a_row = self._places == list(range(first, last + 1))
         self._slice = slice(first, last + 1) if in_a_row else None
         need_descriptors(_SPARE)
@@ -178,7 +180,8 @@ class BandFile:
         heed()
         for plane, place, band in zip(pixels, self._places, self._bands, strict=True):
             if plane.dtype.kind == "f":
-                checks.append(np.isfinite(values[:, :, place]))  # as kept: float64 may be too large for it
+                # As kept: float64 may be too large for it; whole numbers keep no sign of it.
+                checks.append(np.isfinite(values[:, :, place] if values.dtype.kind == "f" else plane))
             if band.nodata is not None and not math.isnan(band.nodata):
                 checks.append(differs(plane, band.nodata))
         for check in checks:
@@ -186,14 +189,14 @@ class BandFile:
 
     def _read_values(self, dataset: Any, where: RasterioWindow, values: NDArray[Any]) -> NDArray[Any]:
         """Fill the places of this file in `values`; the numbers as (band, y, x) in the file's own type."""
-        if self._slice is not None and self._dtype == values.dtype:
+        if self._slice is not None and self._dtype == values.dtype and self._plain:
             target = values[:, :, self._slice].transpose(2, 0, 1)  # a view: GDAL writes with its strides
             dataset.read(self._indexes, window=where, out=target)
             return target
         pixels: NDArray[Any] = dataset.read(self._indexes, window=where, out_dtype=self._dtype)
         with np.errstate(over="ignore"):  # a float64 too large for float32 becomes inf, which is invalid
-            for place, plane in zip(self._places, pixels, strict=True):
-                values[:, :, place] = plane
+            for place, plane, band in zip(self._places, pixels, self._bands, strict=True):
+                values[:, :, place] = plane if band.plain else convert(plane, band, values.dtype)
         return pixels
 
 

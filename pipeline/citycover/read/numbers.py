@@ -61,9 +61,15 @@ def _look(sheet: Sheet) -> NDArray[Any] | None:
         return None  # reading for the map reports what is wrong, with its place
     if small is None:
         return None
-    numbers = np.ma.compressed(small).astype(np.float64)
-    given = [band.nodata for band in sheet.bands if band.nodata is not None]
-    return numbers[np.isfinite(numbers) & ~np.isin(numbers, given)]
+    bands = sorted(sheet.bands, key=lambda band: list(sheet.files).index(band.path))  # as they were read
+    found = []
+    for plane, band in zip(small, bands, strict=True):
+        numbers = np.ma.compressed(plane).astype(np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+        if band.nodata is not None:
+            numbers = numbers[numbers != band.nodata]
+        found.append(numbers * band.gain + band.bias)
+    return np.concatenate(found)
 
 
 def _judge(numbers: NDArray[Any], group: SceneGroup, wanted: BandGroup, model: str) -> str | None:
@@ -73,25 +79,34 @@ def _judge(numbers: NDArray[Any], group: SceneGroup, wanted: BandGroup, model: s
     name = Path(group.bands[0].path).name
     found = f"numbers of {name} are {first:.4g} to {last:.4g} (1 % to 99 %)"
     needed = f"model '{model}' was made for {low:g} to {high:g}"
-    if high >= _REFLECTANCE and _LANDSAT_C2.search(name) and first >= 0 and middle > 1:
+    plain = all(band.plain for band in group.bands)
+    if plain and high >= _REFLECTANCE and _LANDSAT_C2.search(name) and first >= 0 and middle > 1:
         raise SceneError(
             f"{found}, reflectance as Landsat Collection 2 writes it (0.0000275 x - 0.2); {needed}, "
-            f"reflectance x 10000; convert them first: gdal_calc.py -A in.tif --type=UInt16 "
-            f'--calc="maximum(0, A * 0.275 - 2000)" --outfile=out.tif'
+            f"reflectance x 10000; convert them: {_options(wanted, 0.0000275, -0.2)}"
         )
-    if high >= _REFLECTANCE and last <= 2 and np.any(numbers != np.rint(numbers)):
+    if plain and high >= _REFLECTANCE and last <= 2 and np.any(numbers != np.rint(numbers)):
         raise SceneError(
-            f"{found}, which is reflectance of 0 to 1; {needed}; multiply it first: "
-            f"gdal_translate -ot UInt16 -scale 0 1 0 10000 in.tif out.tif"
+            f"{found}, which is reflectance of 0 to 1; {needed}; convert it: {_options(wanted, 1, 0)}"
         )
     if high >= _REFLECTANCE and last <= 255:
         return f"{found}, as of 8 bits; {needed}; if they were stretched to 8 bits, give the unstretched file"
-    if high >= _REFLECTANCE and first >= _LANDSAT_ZERO:
+    if plain and high >= _REFLECTANCE and first >= _LANDSAT_ZERO:
         return (
             f"{found}, as Landsat Collection 2 writes reflectance (0.0000275 x - 0.2), or all is snow or "
-            f"cloud; {needed}; convert them, or choose another model"
+            f"cloud; {needed}; convert them ({_options(wanted, 0.0000275, -0.2)}), or choose another model"
         )
     outside = float(np.mean((numbers < low) | (numbers > high)))
     if outside > _OUTSIDE:
-        return f"{found}, {outside:.0%} of them outside; {needed}; convert them, or choose another model"
+        return (
+            f"{found}, {outside:.0%} of them outside; {needed}; say what they mean (--scale, --offset), or "
+            f"choose another model"
+        )
     return None
+
+
+def _options(wanted: BandGroup, scale: float, offset: float) -> str:
+    """The options that say that numbers are reflectance of `scale * number + offset`."""
+    if wanted.unit != "reflectance":
+        scale, offset = scale * 10000, offset * 10000  # as cards without a unit count it
+    return f"--scale {scale:g} --offset {offset:g}"

@@ -31,6 +31,7 @@ from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.bands import SceneBand
 from citycover.scene.choose import match_bands, pick_bands, rank_of
 from citycover.scene.file import FileInfo, can_occur, describe_files
+from citycover.scene.measure import Measure, Numbers, conversion
 from citycover.scene.mosaic import Laying, SheetGroups, lay_out, split_sheets
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
 from citycover.scene.trust import Trust
@@ -57,6 +58,11 @@ class _Band:
         return self.info.dtypes[self.names.index - 1]
 
     @property
+    def measure(self) -> Measure | None:
+        measures = self.info.measures
+        return measures[self.names.index - 1] if measures else None
+
+    @property
     def grid(self) -> GeoBox:
         assert self.info.grid is not None, "files with an obstacle were refused"
         return self.info.grid
@@ -68,6 +74,7 @@ def describe_scene(
     *,
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    measure: Measure | None = None,
     resample: bool = False,
     laying: Laying = Laying(),  # noqa: B008 - a value
     trust: Trust = Trust(),  # noqa: B008 - a value
@@ -81,6 +88,7 @@ def describe_scene(
         bands: names or numbers (from 1, over all files of a sheet) in the order of the card's bands; None: by
             name.
         nodata: digital number of invalid pixels in every band, instead of the files' tags.
+        measure: what numbers of all bands mean, instead of what the files say.
         resample: read at the card's GSD where the scene's lies outside the card's limits.
         laying: how sheets are laid out, where there are several.
         trust: which files the files may name in turn.
@@ -90,7 +98,14 @@ def describe_scene(
     """
     files, lattice = describe_files(paths, trust), read_lattice(laying, trust)
     return assemble_scene(
-        files, card, bands=bands, nodata=nodata, resample=resample, laying=laying, lattice=lattice
+        files,
+        card,
+        bands=bands,
+        nodata=nodata,
+        measure=measure,
+        resample=resample,
+        laying=laying,
+        lattice=lattice,
     )
 
 
@@ -137,6 +152,7 @@ def assemble_scene(
     *,
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
+    measure: Measure | None = None,
     resample: bool = False,
     laying: Laying = Laying(),  # noqa: B008 - a value
     lattice: GeoBox | None = None,
@@ -145,7 +161,7 @@ def assemble_scene(
     for info in files:
         if info.obstacle:
             raise SceneError(info.obstacle)
-    sheets = _sheets(files, card, bands, nodata, laying)
+    sheets = _sheets(files, card, bands, Numbers(nodata, measure), laying)
     groups = lay_out([sheet for sheet, _ in sheets], laying, lattice)
     gsd, resampling = ground_sample_distance(groups[0].grid), None
     if card and (why := gsd_mismatch(groups[0].grid, card)):
@@ -169,7 +185,7 @@ def _sheets(
     files: Sequence[FileInfo],
     card: ModelCard | None,
     bands: Sequence[str] | None,
-    nodata: float | None,
+    numbers: Numbers,
     laying: Laying,
 ) -> list[tuple[SheetGroups, list[FileInfo]]]:
     """Each sheet, and the files that are used of it."""
@@ -178,7 +194,7 @@ def _sheets(
     failed: list[tuple[str, SceneError]] = []
     for part in parts:
         try:
-            found.append(_sheet(part, card, bands, nodata))
+            found.append(_sheet(part, card, bands, numbers))
         except SceneError as why:
             failed.append((part[0].name, why))
     if not failed:
@@ -192,11 +208,11 @@ def _sheets(
     names = [{band.label for info in part for band in info.bands} for part in parts]
     if len(parts) == 1 or names[0] & names[1]:
         raise error
-    return [_sheet(files, card, bands, nodata)]  # says what keeps files of different bands apart
+    return [_sheet(files, card, bands, numbers)]  # says what keeps files of different bands apart
 
 
 def _sheet(
-    files: Sequence[FileInfo], card: ModelCard | None, bands: Sequence[str] | None, nodata: float | None
+    files: Sequence[FileInfo], card: ModelCard | None, bands: Sequence[str] | None, numbers: Numbers
 ) -> tuple[SheetGroups, list[FileInfo]]:
     """The band groups of one sheet, and the files that they lie in."""
     everything = [_Band(names, info) for info in files for names in info.bands]
@@ -207,7 +223,7 @@ def _sheet(
                 f"{band.info.path} holds complex numbers ({band.dtype}); a model needs real ones; "
                 f"convert it first, for radar to intensity or amplitude"
             )
-    groups = _card_groups(chosen, card, nodata) if card else _grid_groups(chosen, nodata)
+    groups = _card_groups(chosen, card, numbers) if card else _grid_groups(chosen, numbers)
     used = list({band.info.path: band.info for band in chosen}.values())
     for info in files:
         if info not in used:
@@ -254,14 +270,14 @@ def _is_palette(band: _Band) -> bool:
     return band.info.colours[band.names.index - 1] == "palette"
 
 
-def _card_groups(chosen: Sequence[_Band], card: ModelCard, nodata: float | None) -> tuple[SceneGroup, ...]:
+def _card_groups(chosen: Sequence[_Band], card: ModelCard, numbers: Numbers) -> tuple[SceneGroup, ...]:
     """One group for each of the card's, each on one grid, the grids nested by the card's ratios."""
     groups: list[SceneGroup] = []
     start = 0
     for wanted in card.groups:
         members = chosen[start : start + len(wanted.bands)]
         start += len(wanted.bands)
-        group = _group(wanted.name, members, wanted.names, nodata, ratio=wanted.ratio)
+        group = _group(wanted.name, members, wanted.names, numbers, ratio=wanted.ratio, wanted=wanted)
         groups.append(_typed(group, wanted, card))
         finest = groups[0]
         ratio = nested_ratio(finest.grid, group.grid)
@@ -275,7 +291,7 @@ def _card_groups(chosen: Sequence[_Band], card: ModelCard, nodata: float | None)
     return tuple(groups)
 
 
-def _grid_groups(chosen: Sequence[_Band], nodata: float | None) -> tuple[SceneGroup, ...]:
+def _grid_groups(chosen: Sequence[_Band], numbers: Numbers) -> tuple[SceneGroup, ...]:
     """One group for each grid, the finest first: what can be said without a card."""
     shelves: list[list[_Band]] = []
     for band in chosen:
@@ -292,7 +308,7 @@ def _grid_groups(chosen: Sequence[_Band], nodata: float | None) -> tuple[SceneGr
         if ratio is None:
             raise _apart(shelves[0][0], shelf[0])
         name = "image" if number == 1 else f"image{number}"
-        groups.append(_group(name, shelf, [b.names.label for b in shelf], nodata, ratio=ratio))
+        groups.append(_group(name, shelf, [b.names.label for b in shelf], numbers, ratio=ratio))
     return tuple(groups)
 
 
@@ -305,7 +321,13 @@ def _apart(one: _Band, other: _Band) -> SceneError:
 
 
 def _group(
-    name: str, members: Sequence[_Band], titles: Sequence[str], nodata: float | None, *, ratio: int
+    name: str,
+    members: Sequence[_Band],
+    titles: Sequence[str],
+    numbers: Numbers,
+    *,
+    ratio: int,
+    wanted: BandGroup | None = None,
 ) -> SceneGroup:
     first = members[0]
     for band in members:
@@ -313,7 +335,12 @@ def _group(
             raise _apart(first, band)
     picked = {(b.info.path, b.names.index) for b in members}
     common = np.result_type(*(np.dtype(b.dtype) for b in members)).name
-    bands = tuple(_source(b, title, nodata, picked) for b, title in zip(members, titles, strict=True))
+    bands = tuple(
+        _measured(_source(b, title, numbers.nodata, picked), b, numbers.measure, wanted)
+        for b, title in zip(members, titles, strict=True)
+    )
+    if not all(band.plain for band in bands):
+        common = _converted_type(wanted)
     return SceneGroup(
         name=name,
         grid=first.grid,
@@ -322,6 +349,17 @@ def _group(
         block=(max(b.info.block[0] for b in members), max(b.info.block[1] for b in members)),
         ratio=ratio,
     )
+
+
+def _measured(source: BandSource, band: _Band, asked: Measure | None, wanted: BandGroup | None) -> BandSource:
+    """With the conversion of its numbers to those of the model."""
+    gain, bias = conversion(band.info.name, band.measure, asked, wanted)
+    return replace(source, gain=gain, bias=bias)
+
+
+def _converted_type(wanted: BandGroup | None) -> str:
+    """What converted numbers are read as: no decimal is lost where the model takes any."""
+    return "float32" if wanted is None or "float32" in wanted.dtypes else wanted.dtypes[0]
 
 
 def _source(band: _Band, title: str, nodata: float | None, picked: set[tuple[str, int]]) -> BandSource:
@@ -357,6 +395,8 @@ def _alpha_is_data(info: FileInfo, picked: set[tuple[str, int]]) -> bool:
 
 def _typed(group: SceneGroup, wanted: BandGroup, card: ModelCard) -> SceneGroup:
     """Check the pixel type; wide numbers are read as float32 where the card takes that."""
+    if not all(band.plain for band in group.bands):
+        return group
     types = {b.dtype for b in group.bands}
     common = np.result_type(*types).name
     if common in wanted.dtypes:

@@ -21,6 +21,7 @@ from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.given import Given, rasters_of
+from citycover.scene.measure import Measure, measure_of
 from citycover.scene.scene import Validity
 from citycover.scene.sources import (
     BandLoss,
@@ -82,6 +83,8 @@ class FileInfo:
     """Other files that its pixels come from: the sources of a mosaic at any depth, a mask beside it."""
     losses: tuple[BandLoss, ...] = ()
     """Parts of a mosaic that are known to be lost."""
+    measures: tuple[Measure | None, ...] = ()
+    """What the numbers of each band mean; None: nothing says so."""
 
     @property
     def name(self) -> str:
@@ -273,7 +276,15 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: 
         bands=bands,
         size=stat.st_size if stat else 0,
         mtime_ns=stat.st_mtime_ns if stat else 0,
+        measures=_measures(name, dataset, given),
     )
+
+
+def _measures(name: str, dataset: Any, given: Given) -> tuple[Measure | None, ...]:
+    said = given.measures
+    if len(said) != dataset.count or all(one == (1.0, 0.0, None) for one in said):
+        said = tuple(zip(dataset.scales, dataset.offsets, dataset.units, strict=True))
+    return tuple(measure_of(name, *one) for one in said)
 
 
 def _block(dataset: Any) -> tuple[int, int]:

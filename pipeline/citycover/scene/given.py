@@ -18,12 +18,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from citycover.errors import SceneError
 from citycover.geometry.vector import read_features
+from citycover.scene.measure import said_by_stac
 from citycover.scene.trust import Trust, is_remote
 
 _RASTERS = frozenset({".tif", ".tiff", ".jp2", ".img", ".png", ".jpg"})
@@ -52,6 +53,8 @@ class Given:
     """Names of its bands; empty: as the file says."""
     time: str | None = None
     """When it was taken, ISO 8601; None: as the file says."""
+    measures: tuple[tuple[float, float, str | None], ...] = ()
+    """Scale, offset and unit of its bands; empty: as the file says."""
 
 
 def rasters_of(paths: Sequence[str | Path], trust: Trust) -> list[Given]:
@@ -122,7 +125,7 @@ def _of_index(path: Path, trust: Trust) -> Iterator[Given]:
         yield _named(str(place), path, trust)
 
 
-def _named(href: str, by: Path, trust: Trust, titles: Sequence[str] = (), time: str | None = None) -> Given:
+def _named(href: str, by: Path, trust: Trust) -> Given:
     """A file that another one names.
 
     Raises:
@@ -131,7 +134,7 @@ def _named(href: str, by: Path, trust: Trust, titles: Sequence[str] = (), time: 
     absolute = href if is_remote(href) or href.startswith("/") else os.path.join(by.absolute().parent, href)  # noqa: PTH118 - `/vsi` names are no paths
     normal = absolute if is_remote(absolute) else os.path.normpath(absolute)
     trust.check(normal, str(by.absolute()))
-    return Given(normal, str(by.absolute()), tuple(titles), time)
+    return Given(normal, str(by.absolute()))
 
 
 def _is_item_collection(content: Mapping[str, Any]) -> bool:
@@ -184,15 +187,20 @@ def _of_item(item: Mapping[str, Any], path: Path, trust: Trust) -> Iterator[Give
             f"STAC item {item.get('id')} in {path} has no asset with the role data or with bands; it has "
             f"{', '.join(item['assets']) or 'none at all'}; name the files themselves"
         )
-    kept: dict[tuple[tuple[str, str], ...] | str, str] = {}
+    kept: dict[tuple[tuple[str, str], ...] | str, Mapping[str, Any]] = {}
     for key, asset in assets.items():
-        kept.setdefault(tuple(map(_names, _bands_of(asset))) or key, asset["href"])
+        kept.setdefault(tuple(map(_names, _bands_of(asset))) or key, asset)
     common = Counter(band[1] for bands in kept if isinstance(bands, tuple) for band in bands)
-    for bands, href in kept.items():
+    for bands, asset in kept.items():
         named = bands if isinstance(bands, tuple) else ()
         # Several bands share a common name (three red edges): then their own names tell them apart.
         titles = [shared if shared and common[shared] == 1 else name or shared for name, shared in named]
-        yield _named(href, path, trust, titles if all(titles) else (), time)
+        yield replace(
+            _named(asset["href"], path, trust),
+            titles=tuple(titles) if all(titles) else (),
+            time=time,
+            measures=tuple(said_by_stac(dict(asset) | dict(band)) for band in _measured(asset)),
+        )
 
 
 def _holds_data(key: str, asset: Mapping[str, Any]) -> bool:
@@ -204,6 +212,11 @@ def _holds_data(key: str, asset: Mapping[str, Any]) -> bool:
 
 def _bands_of(asset: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return asset.get("eo:bands") or asset.get("bands") or ()
+
+
+def _measured(asset: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Bands as the raster extension has them, before and since STAC 1.1."""
+    return asset.get("raster:bands") or asset.get("bands") or ()
 
 
 def _names(band: Mapping[str, Any]) -> tuple[str, str]:

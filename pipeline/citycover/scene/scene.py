@@ -61,6 +61,14 @@ class BandSource:
     """Where validity comes from, beside NaN in float bands, which is always invalid."""
     losses: tuple[Loss, ...] = ()
     """Parts that are known to be lost."""
+    gain: float = 1.0
+    """What is read is `gain * number + bias`: see `measure.py`."""
+    bias: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether numbers are read as they stand in the file."""
+        return (self.gain, self.bias) == (1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +159,12 @@ class Scene:
     def shape(self) -> tuple[int, int]:
         """(y, x) of the finest group."""
         return self.groups[0].shape
+
+    @property
+    def conversions(self) -> tuple[str, ...]:
+        """How numbers of files become those of the network, in words; empty: they are taken as they are."""
+        bands = (band for group in self.groups for sheet in group.sheets for band in sheet.bands)
+        return tuple(dict.fromkeys(f"{b.name}: {b.gain:g} x {b.bias:+g}" for b in bands if not b.plain))
 
     @property
     def identity(self) -> str:

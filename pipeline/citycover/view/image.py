@@ -21,6 +21,7 @@ from citycover.geometry.window import Window
 from citycover.product.record import RunRecord
 from citycover.read.picture import read_picture, visible_bands
 from citycover.scene.assemble import describe_scene
+from citycover.scene.measure import Measure
 from citycover.scene.mosaic import Laying
 from citycover.scene.scene import Scene
 from citycover.scene.trust import Trust, is_remote
@@ -98,6 +99,7 @@ def image_of_run(record: RunRecord, latitude: float, trust: Trust) -> SceneImage
             nodata=asked.get("nodata"),
             resample=bool(asked.get("resample")),
             laying=Laying(**asked.get("laying", {})),
+            measure=Measure(**asked["measure"]) if asked.get("measure") else None,
             trust=trust,
         )
         return _image(scene, latitude)
