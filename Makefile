@@ -4,9 +4,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
-TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root"
+TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs demo test lint types unit test-s3 test-slow test-gpu test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban clean
+.PHONY: docs demo test lint types unit test-s3 test-slow test-gpu test-browser test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -43,6 +43,11 @@ test-hosts: $(STAMP)
 # Power cuts for real, on a disk of its own: needs root and loop devices.
 power: $(STAMP)
 	$(BIN)/pytest -s -m root tests/power
+
+# Pages in Debian's Chromium (apt install chromium); SHOTS=folder keeps pictures of them.
+test-browser: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
+	$(BIN)/pytest -m browser tests/browser
 
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu tests/gpu

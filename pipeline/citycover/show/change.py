@@ -47,7 +47,7 @@ def change_section(facts: Mapping[str, Any], legend: Legend) -> str:
         f"{changed / max(compared, 1e-9):.1%} of {compared / _HECTARE:,.2f} ha, differ from "
         f"{escape(str(facts['before']))}{warped} in legend {escape(facts['legend'])}. Most of what differs "
         "between two maps may be error.</p>"
-        '<table class="bars"><thead><tr><th scope="col">from → to</th><th class="wide"></th>'
+        '<table class="bars"><thead><tr><th scope="col">from → to</th><td class="wide"></td>'
         f'<th class="n" scope="col">ha</th><th class="n" scope="col">share</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
         f"{matrix_table(names, matrix, texts, ('before, in ha', 'after'))}</section>"

@@ -168,7 +168,7 @@ def _areas(shown: Shown) -> str:
         f"Counted pixels of {shown.pixel_area:.4g} m², the size at the centre of the map; nodata is left out."
     )
     return (
-        '<section><h2>Areas</h2><table class="bars"><thead><tr><th>class</th><th></th>'
+        '<section><h2>Areas</h2><table class="bars"><thead><tr><th scope="col">class</th><td></td>'
         '<th class="n">share</th>'
         '<th class="n">ha</th><th class="n wide">m²</th></tr></thead>'
         f'<tbody>{"".join(rows)}</tbody></table><p class="faint">{note}</p></section>'

@@ -317,16 +317,17 @@ function follow(side) {
 
 async function begin() {
   const told = await get("view.json");
-  const times = told.maps.map((map) => map.time?.slice(0, 10));
-  const clear = new Set(times).size === times.length && times.every(Boolean);
-  told.maps.forEach((map, k) => { map.label = clear ? times[k] : map.name; });
+  // The shortest time that tells them apart: year, month or day; else their names.
+  const times = [4, 7, 10].map((length) => told.maps.map((map) => map.time?.slice(0, length)));
+  const clear = times.find((labels) => new Set(labels).size === labels.length && labels.every(Boolean));
+  told.maps.forEach((map, k) => { map.label = clear?.[k] ?? map.name; });
   state.maps = told.maps;
   state.changes = told.changes;
   const last = told.maps.length - 1;
   state.sides = last ? [{ map: 0, layer: "classes" }, { map: last, layer: "classes" }] : [{ map: 0, layer: told.maps[0].image ? "image" : "confidence" }, { map: 0, layer: "classes" }];
   document.querySelectorAll(".date").forEach((label) => { label.hidden = !last; });
   SIDES.forEach((name, side) => {
-    $(`${name}-map`).replaceChildren(...told.maps.map((map, k) => node("option", { value: k }, map.time && map.label !== map.name ? `${map.label} (${map.name})` : map.label)));
+    $(`${name}-map`).replaceChildren(...told.maps.map((map, k) => node("option", { value: k }, map.label === map.name ? map.name : `${map.label} (${map.name})`)));
     $(`${name}-map`).value = String(state.sides[side].map);
     const pane = new maplibregl.Map({ container: name, style: { version: 8, sources: {}, layers: [] }, attributionControl: false, dragRotate: false, pitchWithRotate: false, touchPitch: false, renderWorldCopies: false, maxZoom: Math.min(24, Math.max(...told.maps.map((map) => map.native)) + 3), fadeDuration: 0 });
     pane.touchZoomRotate.disableRotation();
@@ -335,7 +336,7 @@ async function begin() {
     pane.on("error", (event) => trouble(event.error?.message ?? "A tile cannot be shown."));
     pane.on("click", (event) => ask(event.lngLat));
     panes.push(pane);
-    marks.push(new maplibregl.Marker({ element: node("div", { class: "mark" }) }));
+    marks.push(new maplibregl.Marker({ element: node("div", { class: "mark", role: "img" }) }));
   });
   listen();
   await Promise.all(panes.map((pane) => new Promise((done) => pane.once("load", done))));
