@@ -157,6 +157,7 @@ def formats_alike(folder: Path, scene: Path, out: Path) -> None:
     assert one[1] == two[1] and (one[0] == two[0]).mean() > 0.9999, "but for ties of rounding"
 
 
+@pytest.mark.slow
 def test_lovecs_becomes_a_pt2_file_that_maps_alike(city: Path, other: Path, tmp_path: Path) -> None:
     method = {"name": "csn", "warm_up": 0.5, "scales": [1.0, 2.0]}
     recipe = LOVECS | {"method": method, "epochs": 1}
