@@ -89,6 +89,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("AdaBN", "source only", {"name": "adabn"}, like="CSN"),
         Row("CSN", "AdaBN", {"name": "csn", "warm_up": 0.5}),
         Row("CSN and self-training", "CSN"),
+        Row("the same, a tenth believed", "CSN", {"portion": 0.1}),
     ),
     "daspm": (
         Row("x1, source only", method={"target": "unseen"}, recipe=_X1, coarse=True),
@@ -320,9 +321,10 @@ def write_docs(rows: Sequence[dict[str, Any]]) -> None:
     """Put the tables between the marks of each page."""
     for system, cases in CASES.items():
         made = []
-        for small, case in itertools.product((True, False), cases):
-            own = [r for r in rows if r["network"].endswith("-small") == small]
-            if text := table(system, case, own):
+        lengths = sorted({r["steps"] for r in rows if r["system"] == system}, reverse=True)
+        for small, case, steps in itertools.product((True, False), cases, lengths):
+            same = [r for r in rows if r["network"].endswith("-small") == small and r["steps"] == steps]
+            if text := table(system, case, same):
                 made.append(f"`{case}`, {'small networks' if small else 'the light recipe'}:\n\n{text}")
         if made:
             page = DOCS / "methods" / f"{system}.md"
