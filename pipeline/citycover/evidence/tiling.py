@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from string import Formatter
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from citycover.geometry.grid import Bounds
 
@@ -31,6 +33,19 @@ class DegreeTiling(BaseModel):
     corner: Literal["south-west", "north-west"]
     name: str
     """Format of `lat`, `lon` (whole degrees without sign), `ns` (N or S) and `ew` (E or W)."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_format(cls, name: str) -> str:
+        """Only of these fields, and short: a width of a million digits would be a name as long."""
+        for _, field, spec, how in Formatter().parse(name):
+            if field is None:
+                continue
+            if field not in ("lat", "lon", "ns", "ew") or how or not re.fullmatch(r"(0\dd)?", spec or ""):
+                raise ValueError("fields are {lat:02d}, {lon:03d}, {ns} and {ew}")
+            if field in ("ns", "ew") and spec:
+                raise ValueError(f"{{{field}}} is a letter and takes no digits")
+        return name
 
     def names(self, box: Bounds) -> Iterator[str]:
         """Names of the tiles that a box meets.

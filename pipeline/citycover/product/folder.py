@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from citycover.errors import ConfigError, ProductError
-from citycover.files.atomic import sync_folder, sync_tree
+from citycover.files.atomic import sync_folder, sync_tree, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
 from citycover.product.names import BESIDE, PRODUCT_FILES, SHARPENING, SIGN
@@ -160,7 +160,11 @@ def _take_sign(work: WorkFolder, new: Sequence[str]) -> frozenset[str]:
     """
     listed = _listed(work.out / SIGN)
     if listed is None:
-        return _listed(work.replaced) or frozenset()
+        before = _listed(work.replaced)
+        if before is None and not is_store(work.work):
+            # Without a store beside them, what a power cut leaves of the new files would be nobody's.
+            write_atomic(work.replaced, (work.staging / SIGN).read_text(encoding="utf-8"))
+        return before or frozenset()
     theirs = sorted(name for name in new if name not in listed and (work.out / name).exists())
     if theirs:
         raise ProductError(

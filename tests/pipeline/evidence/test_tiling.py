@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from citycover.evidence.tiling import DegreeTiling, ZoneTiling
 
@@ -42,3 +44,11 @@ def test_a_box_meets_the_tiles_of_its_points(lon: float, lat: float, width: floa
         for x in (lon, (lon + east) / 2):
             for y in (lat, (lat + north) / 2):
                 assert set(tiling.names((x, y, x + 1e-9, y + 1e-9))) <= set(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["{lat", "{0}", "{lon.real}", "{lat:0999999d}", "{ns:02d}", "{tile}", "{lat!r}"]
+)
+def test_a_name_that_is_no_format_of_a_corner_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        DegreeTiling(kind="degrees", side=1, corner="south-west", name=name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disk import left_by
 
 from citycover.errors import MachineError, ProductError
 from citycover.files.atomic import temporary_path
@@ -40,6 +41,29 @@ def finish(folder: WorkFolder, *names: str) -> None:
 
 def content(out: Path) -> set[str]:
     return {path.name for path in out.iterdir()}
+
+
+def test_what_a_power_cut_leaves_of_a_product_without_a_store_can_be_made_again(tmp_path: Path) -> None:
+    """As `refine` makes them: nothing to go on with, and no folder that is somebody else's."""
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+
+    def make(root: Path) -> None:
+        with claim_folder(root / "out", overwrite=True) as folder:
+            finish(folder, "landcover.tif", "run.json")
+
+    trees = {tuple(sorted(tree.items())) for tree in left_by(recorded, lambda: make(recorded))}
+    half = [tree for tree in trees if ("out/landcover.tif", b"new landcover.tif") in tree]
+    assert half
+    for number, tree in enumerate(trees):
+        root = tmp_path / str(number)
+        for name, bytes_ in tree:
+            path = root / name
+            (path if bytes_ is None else path.parent).mkdir(parents=True, exist_ok=True)
+            if bytes_ is not None:
+                path.write_bytes(bytes_)
+        make(root)
+        assert content(root / "out") == {"landcover.tif", "run.json", "item.json"}
 
 
 @pytest.mark.parametrize("exists", [True, False])
