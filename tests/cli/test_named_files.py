@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from conftest import Result, write_scene
 from labelled import write_knowing_model
+from mapped import patchy, write_product
 
+from citycover.errors import ConfigError
+from citycover.product.open import open_product
+from citycover.scene.trust import Trust
 from citycover.synth.write import write_city
 
 Run = Callable[..., Result]
@@ -143,8 +151,6 @@ VECTORS = {
 def test_a_vector_file_may_not_name_others(
     citycover: Run, tmp_path: Path, scene: Path, what: str, zipped: bool
 ) -> None:
-    import zipfile
-
     square = [[500_010, 5_799_950], [500_050, 5_799_950], [500_050, 5_799_990], [500_010, 5_799_950]]
     secret = tmp_path / "secret.geojson"
     secret.write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
@@ -177,3 +183,61 @@ def test_features_called_like_the_format_are_no_virtual_ones(
         "</Polygon></Placemark></Folder></Document></kml>"
     )
     assert citycover("plan", scene, "--aoi", area, "--no-probe").code == 0
+
+
+TABLES = {
+    "VirtualOGR": "CREATE VIRTUAL TABLE t USING VirtualOGR('{}')",
+    "VirtualText": "create virtual table if not exists 't' using VirtualText('{}', 'UTF-8', 1, COMMA)",
+    "comments": "CREATE VIRTUAL TABLE t USING/*rtree(*/VirtualOGR('{}')",
+    "words": "CREATE VIRTUAL TABLE t USING VirtualOGR('{}', 't USING rtree(x)')",
+}
+
+
+@pytest.mark.parametrize("file", ["landcover.tif", "confidence.tif", "entropy.tif"])
+def test_layers_of_a_product_may_not_name_files_elsewhere(tmp_path: Path, file: str) -> None:
+    product = write_product(tmp_path / "product", patchy((60, 80)))
+    write_map(tmp_path / "elsewhere/map.tif")
+    vrt = write_vrt(product / "it.vrt", "../elsewhere/map.tif")
+    vrt.rename(product / file)
+    with pytest.raises(ConfigError, match=r"map\.tif outside its own folder"):
+        open_product(product)
+    assert open_product(product, Trust(folders=(tmp_path,)))["classes"].shape == (60, 80)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("what", TABLES)
+def test_a_table_may_not_lie_in_another_file(
+    citycover: Run, tmp_path: Path, scene: Path, what: str, zipped: bool
+) -> None:
+    pytest.importorskip("pyogrio")
+    area = tmp_path / "area.sqlite"
+    with closing(sqlite3.connect(area)) as database:
+        database.execute("PRAGMA writable_schema = 1")
+        database.execute(
+            "INSERT INTO sqlite_master VALUES ('table', 't', 't', 0, ?)",
+            [TABLES[what].format(tmp_path / "secret.geojson")],
+        )
+        database.commit()
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "area.zip", "w") as archive:
+            archive.write(area, "area.sqlite")
+        area = tmp_path / "area.zip"
+    refused = citycover("map", scene, "-o", tmp_path / "out", "--aoi", area)
+    assert refused.code == 2
+    assert ("is a packed database" if zipped else "whose rows may lie in other files") in refused.err
+
+
+def test_indices_of_a_database_are_its_own(citycover: Run, tmp_path: Path, scene: Path) -> None:
+    """A GeoPackage has an R-tree."""
+    pyogrio = pytest.importorskip("pyogrio")
+    area = tmp_path / "area.gpkg"
+    square = shapely.box(500_000, 5_799_900, 500_100, 5_800_000)
+    pyogrio.raw.write(
+        area, shapely.to_wkb(np.array([square])), [np.array([1])], ["a"], geometry_type="Polygon",
+        crs="EPSG:32633", layer='a "b"',
+    )  # fmt: skip
+    with closing(sqlite3.connect(area)) as database:
+        (kinds,) = database.execute("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%USING rtree%'")
+        assert kinds == (1,)
+    got = citycover("plan", scene, "--aoi", area, "--no-probe")
+    assert got.code == 0, got.err

@@ -108,8 +108,10 @@ def refine(
     source = open_source(product, None, trust)
     if source.record is None:
         raise ConfigError(f"{product} is no product folder, which refine needs; give one that `map` wrote")
-    if out.resolve() == source.path.parent.resolve():
-        raise ConfigError(f"{out} is the product itself, which is never changed; choose another --output")
+    if out.resolve().is_relative_to(source.path.parent.resolve()):
+        raise ConfigError(
+            f"{out} lies in the product itself, which is never changed; choose another --output"
+        )
     legend = read_legend(steps.to) if steps.to else source.legend
     legend.check_product()
     burns = [read_burn(path, name, legend, source.grid) for path, name in steps.burn]

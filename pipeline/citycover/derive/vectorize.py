@@ -59,7 +59,7 @@ def vectorize(
         progress: is told the share that is done.
 
     Raises:
-        ConfigError: no map, no such format, or the vector extra is not installed.
+        ConfigError: no map, no such format, a `simplify` beyond the map, or the vector extra is missing.
         MachineError: the file cannot be written.
 
     >>> import tempfile, numpy as np, rasterio, citycover
@@ -79,9 +79,15 @@ def vectorize(
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name} takes a number that is not negative, got {value}")
     source = open_source(Path(product), map_legend, trust)
+    side = math.sqrt(float(np.mean(source.row_areas)))
+    if simplify > (length := side * max(source.grid.shape)):
+        raise ConfigError(
+            f"--simplify {simplify:g} m is more than the map is long ({length:.6g} m): no line would stay; "
+            "give a few pixels' length"
+        )
     batches: Iterable[Patches] = polygonise(_strips(source, min_area, progress), source.row_units)
     if simplify:
-        batches = _simplified(batches, simplify / math.sqrt(float(np.mean(source.row_areas))))
+        batches = _simplified(batches, simplify / side)
     polygons, units = 0, 0
     with machine_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)

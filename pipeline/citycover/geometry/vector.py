@@ -25,6 +25,7 @@ from shapely.geometry import shape
 
 from citycover.errors import ConfigError
 from citycover.geometry.crs import DEGREES, to_degrees
+from citycover.geometry.database import MAGIC, refuse_reaching
 
 logger = logging.getLogger(__name__)
 
@@ -129,13 +130,22 @@ _NAMERS = re.compile(
 
 _HEAD = 1 << 16
 
-_ALONE = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none", "GML_DOWNLOAD_SCHEMA": "NO"}
-"""GDAL fetches nothing that a file names."""
+_ALONE = {
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "GML_DOWNLOAD_SCHEMA": "NO",
+    "OGR_SQLITE_STATIC_VIRTUAL_OGR": "NO",
+}
+"""GDAL fetches nothing that a file names, and opens nothing that a table names."""
 
 
 def _refuse_namers(path: Path, what: str) -> None:
     """Refuse a file that names others: what a user names may come from a stranger."""
-    if any(_NAMERS.search(head) for head in _heads(path, what)):
+    own, *packed = _heads(path, what)
+    if own.startswith(MAGIC):
+        refuse_reaching(path, what)
+    if any(head.startswith(MAGIC) for head in packed):
+        raise ConfigError(f"{what} {path} is a packed database; unpack it first")
+    if any(_NAMERS.search(head) for head in (own, *packed)):
         raise ConfigError(
             f"{what} {path} only names other files or services; nothing was read of them; "
             "give the file that holds the features (ogr2ogr out.gpkg in.vrt)"

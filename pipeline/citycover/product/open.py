@@ -48,17 +48,18 @@ def find_raster(path: Path, role: str = "map", trust: Trust = Trust()) -> tuple[
     return raster, read_record(run).legend
 
 
-def open_product(folder: str | Path | RemotePath) -> xr.Dataset:
+def open_product(folder: str | Path | RemotePath, trust: Trust = Trust()) -> xr.Dataset:  # noqa: B008
     """Open the layers of a product lazily, as `predict_array` gives them: of its Zarr, or of its COGs.
 
     Args:
         folder: on this machine, or `s3://bucket/prefix`.
+        trust: which files the rasters of a folder on this machine may name in turn.
 
     Attributes: `run`, the content of run.json as text.
 
     Raises:
         SceneError: the folder holds no finished product.
-        ConfigError: its run.json cannot be read.
+        ConfigError: its run.json cannot be read, or a raster may not be read.
 
     >>> import tempfile, citycover
     >>> from citycover.synth.write import write_city
@@ -79,11 +80,11 @@ def open_product(folder: str | Path | RemotePath) -> xr.Dataset:
             f"{folder} holds no {' and no '.join(missing)}; give the folder that `citycover map` wrote, whole"
         )
     record = read_record(folder / "run.json")
-    maps, grid = _of_zarr(folder / ZARR) if (folder / ZARR).is_dir() else _of_cogs(folder)
+    maps, grid = _of_zarr(folder / ZARR) if (folder / ZARR).is_dir() else _of_cogs(folder, trust)
     return as_dataset(maps, grid, record.card).assign_attrs(run=record.to_json())
 
 
-def _of_cogs(folder: Path | RemotePath) -> tuple[dict[str, da.Array], GeoBox]:
+def _of_cogs(folder: Path | RemotePath, trust: Trust) -> tuple[dict[str, da.Array], GeoBox]:
     """Layers by name, and their grid."""
     import rioxarray
     import xarray as xr
@@ -92,6 +93,7 @@ def _of_cogs(folder: Path | RemotePath) -> tuple[dict[str, da.Array], GeoBox]:
     for layer in (layer for layer in LAYERS if (folder / layer.file).is_file()):
         path = folder / layer.file
         if isinstance(path, Path):
+            check_class_file(path, "layer", trust)
             raster = rioxarray.open_rasterio(path, chunks=_CHUNKS)
         else:
             raster = rioxarray.open_rasterio(path.address, chunks=_CHUNKS, opener=path.opener())

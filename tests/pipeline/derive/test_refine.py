@@ -135,6 +135,9 @@ def test_classes_are_merged_by_a_table(product: Path, tmp_path: Path) -> None:
 def test_the_original_and_what_is_the_users_stay(product: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="never changed"):
         refine(product, product, Steps(majority=3), overwrite=True)
+    with pytest.raises(ConfigError, match="never changed"):
+        refine(product, product / "tidy/one", Steps(majority=3))
+    assert not (product / "tidy").exists()
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")

@@ -98,6 +98,13 @@ def test_simpler_lines_leave_no_gap(product: Path, tmp_path: Path) -> None:
     assert pairs.shape[1] == 0
 
 
+@pytest.mark.parametrize("simplify", [161, 1e30])
+def test_lines_are_not_smoothed_beyond_the_map(product: Path, tmp_path: Path, simplify: float) -> None:
+    with pytest.raises(ConfigError, match=r"more than the map is long \(160 m\)"):
+        vectorize(product, tmp_path / "areas.gpkg", simplify=simplify)
+    assert vectorize(product, tmp_path / "areas.gpkg", simplify=160).polygons
+
+
 def test_areas_on_degrees_are_geodesic(tmp_path: Path) -> None:
     step = 0.001
     product = write_product(
