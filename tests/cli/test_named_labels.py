@@ -66,6 +66,26 @@ def test_map_takes_labels_by_name_and_credits_them(citycover, city: Path, tmp_pa
     assert link["attribution"] == "© Tiles 2020"
 
 
+def test_sharpen_takes_labels_by_name_and_credits_them(citycover, city: Path, tmp_path: Path) -> None:
+    given = ("sharpen", city / "image.tif", *QUICK, "--window", 128, "--precision", "fp32")
+    with serving({"N52E013.tif": city / "labels_10m.tif"}) as server:
+        product = at(server, tmp_path)
+        by_name = citycover(*given, "--labels", product, "-o", tmp_path / "by_name")
+        assert by_name.code == 0, by_name.err
+    again = citycover(*given, "--labels", product, "-o", tmp_path / "without_network")
+    assert again.code == 0, again.err
+    folders = [tmp_path / name for name in ("by_name", "without_network")]
+    records = [json.loads((folder / "run.json").read_text())["labels"] for folder in folders]
+    assert records[0]["legend"] == "city"
+    assert records[0]["credits"][0]["attribution"] == "© Tiles 2020"
+    assert records[0] == records[1]
+    planes = []
+    for folder in folders:
+        with rasterio.open(folder / "landcover.tif") as raster:
+            planes.append(raster.read(1))
+    np.testing.assert_array_equal(*planes)
+
+
 def test_train_takes_labels_by_name_and_their_legend(citycover, city: Path, tmp_path: Path) -> None:
     with serving({"N52E013.tif": city / "labels_10m.tif"}) as server:
         product = at(server, tmp_path)
