@@ -107,13 +107,14 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("verb", ["map", "train"])
+@pytest.mark.parametrize("verb", ["map", "train", "sharpen"])
 @pytest.mark.parametrize("name", BAD)
 def test_bad_names_end_with_a_message(citycover, city: Path, tmp_path: Path, name: str, verb: str) -> None:
     named, code, message = BAD[name]
     more = {
         "map": ("map", city / "image.tif", "--model", city / "model.pt"),
         "train": ("train", "--recipe", "l2hnet-light", "--image", city / "image.tif", "--to", "base4"),
+        "sharpen": ("sharpen", city / "image.tif", "--to", "base4"),
     }
     result = citycover(*more[verb], "--labels", named, "-o", tmp_path / "out")
     assert result.code == code
