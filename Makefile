@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs demo test lint types unit test-s3 test-slow test-gpu test-browser test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban clean
+.PHONY: docs examples demo test lint types unit test-s3 test-slow test-gpu test-browser test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -27,6 +27,10 @@ types: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/pytest $(TESTS)
+
+# The examples of the site run anew, with their pictures: some minutes.
+examples: $(STAMP)
+	$(BIN)/python docs/site/examples.py
 
 # Against an object store of another make: moto, in an environment of its own, because it needs an older dateutil.
 test-s3: $(STAMP)
