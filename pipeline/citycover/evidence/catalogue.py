@@ -35,6 +35,14 @@ class Edition(_Value):
     """Address (`https://...`), or name where files are not to be fetched one by one; `{tile}` is the tile."""
     band: int = Field(default=1, ge=1)
     """Of the file that holds this year."""
+    asset: str | None = None
+    """Where `file` is the address of a STAC item: which of its assets is the file."""
+
+    @model_validator(mode="after")
+    def _items_have_addresses(self) -> Edition:
+        if self.asset is not None and "://" not in self.file:
+            raise ValueError("a STAC item has an address, https://...")
+        return self
 
 
 class LabelProduct(_Value):
@@ -94,6 +102,8 @@ class Tile:
     source: str
     """Address, or name of a file that is fetched by hand."""
     band: int
+    asset: str | None = None
+    """Of the STAC item at the address; None: the file itself is there."""
 
     @property
     def fetched(self) -> bool:
@@ -103,7 +113,7 @@ class Tile:
     @property
     def file(self) -> str:
         """Name of the file alone."""
-        return self.source.rpartition("/")[2]
+        return f"{self.name}.tif" if self.asset else self.source.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +159,8 @@ class Edited:
 
     def _tile(self, name: str) -> Tile:
         edition = self.product.years[self.year]
-        return Tile(name, self.name, self.year, edition.file.replace("{tile}", name), edition.band)
+        source = edition.file.replace("{tile}", name)
+        return Tile(name, self.name, self.year, source, edition.band, edition.asset)
 
     def credit(self, tile: Tile) -> Credit:
         """Whose a tile is."""

@@ -27,6 +27,7 @@ from rasterio.windows import from_bounds
 
 from citycover.errors import ConfigError, MachineError
 from citycover.evidence.catalogue import Credit, Edited, Tile, product_asked_for
+from citycover.evidence.item import asset_address
 from citycover.files.atomic import atomic_path
 from citycover.files.cache import FOLDER, cache_folder
 from citycover.files.gdal import REMOTE_OPTIONS, brief_reason
@@ -148,7 +149,9 @@ class _Excerpts:
         whole = self.folder / self.tile.file
         if not whole.is_file() and not self.tile.fetched:
             raise ConfigError(self._by_hand(f"{self.tile.product} is fetched by hand"))
-        source = str(whole) if whole.is_file() else f"/vsicurl/{self.tile.source}"
+        source = str(whole) if whole.is_file() else self._address()
+        if source is None:
+            return False
         try:
             # GeoTIFF alone: what an address answers must not name other files.
             with rasterio.Env(**REMOTE_OPTIONS), rasterio.open(source, driver="GTiff") as tile:
@@ -173,6 +176,17 @@ class _Excerpts:
             ) from None
         return True
 
+    def _address(self) -> str | None:
+        """Of the tile, as GDAL takes it; None where the product does not have it."""
+        if self.tile.asset is None:
+            return f"/vsicurl/{self.tile.source}"
+        pause = float(REMOTE_OPTIONS["GDAL_HTTP_RETRY_DELAY"])
+        try:
+            found = asset_address(self.tile.source, self.tile.asset, pause=pause)
+        except MachineError as error:
+            raise MachineError(self._by_hand(str(error))) from None
+        return None if found is None else f"/vsicurl/{found}"
+
     def _copy(self, tile: Any, window: RasterioWindow, path: Path) -> None:
         profile = {"driver": "GTiff", "dtype": tile.dtypes[self.tile.band - 1], "count": 1, "crs": tile.crs,
                    "nodata": self.nodata[0], "transform": tile.window_transform(window),
@@ -189,7 +203,7 @@ class _Excerpts:
                 out.write(cells, 1, window=to)
 
     def _by_hand(self, why: str) -> str:
-        files = ", ".join(tile.source for tile in self.together)
+        files = ", ".join(tile.file if tile.asset else tile.source for tile in self.together)
         return (
             f"labels {self.tile.product!r}: {why}; put these files into {self.folder} and run again: {files}"
         )

@@ -68,6 +68,56 @@ def test_the_part_that_a_scene_needs_is_read_and_kept(tmp_path: Path) -> None:
         assert kept.bounds.right > 6.53 + 0.004
 
 
+def stac_product(path: Path, address: str) -> Path:
+    """As `write_product`, by way of STAC items."""
+    product = write_product(path, address)
+    text = product.read_text().replace("{tile}.tif", "items/{tile}.json")
+    product.write_text(text + '\nasset = "map"\n')
+    return product
+
+
+def test_a_tile_is_found_by_its_stac_item(tmp_path: Path) -> None:
+    cells = write_tile(tmp_path / "tile.tif", 6, 0)
+    item = tmp_path / "item.json"
+    item.write_text('{"type": "Feature", "assets": {"map": {"href": "../cogs/any.tif"}}}')
+    served = {"items/N00E006.json": item, "cogs/any.tif": tmp_path / "tile.tif"}
+    with serving(served, failing=2) as server:
+        product = stac_product(tmp_path / "tiles.toml", server.url)
+        (found,) = find_labels(product, scene(6.99, 0.31))  # beside it lies a tile that there is not
+        count = len(server.asked)
+        assert {"/items/N00E006.json", "/cogs/any.tif", "/items/N00E007.json"} == set(server.asked)
+        assert find_labels(product, scene(6.99, 0.31)) == (found,)
+        assert len(server.asked) == count
+    assert found.credit is not None
+    with rasterio.open(found.path) as kept:
+        window = from_bounds(*kept.bounds, transform=Affine(1 / CELLS, 0, 6, 0, -1 / CELLS, 1))
+        top, left = round(window.row_off), round(window.col_off)
+        expected = cells[top : top + kept.height, left : left + kept.width]
+        np.testing.assert_array_equal(kept.read(1), np.where(expected == 250, 0, expected))
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ('{"assets": {"data": {"href": "x.tif"}}}', "no STAC item with an asset 'map'"),
+        ("<html>", "no STAC item with an asset 'map'"),
+        ('{"assets": {"map": {"href": "file:///etc/passwd"}}}', "needed is an address on the web"),
+    ],
+)
+def test_an_item_that_does_not_do_is_told(tmp_path: Path, item: str, said: str) -> None:
+    (tmp_path / "item.json").write_text(item)
+    with serving({"items/N00E006.json": tmp_path / "item.json"}) as server:
+        product = stac_product(tmp_path / "tiles.toml", server.url)
+        with pytest.raises(MachineError, match=said):
+            find_labels(product, scene(6.51, 0.31))
+
+
+def test_an_item_without_a_network_names_the_files_to_fetch(tmp_path: Path) -> None:
+    product = stac_product(tmp_path / "tiles.toml", "http://127.0.0.1:9")
+    with pytest.raises(MachineError, match=r"items/N00E006\.json cannot be read.*run again: N00E006\.tif"):
+        find_labels(product, scene(6.51, 0.31))
+
+
 def test_a_server_that_is_busy_is_asked_again(tmp_path: Path) -> None:
     write_tile(tmp_path / "tile.tif", 6, 0)
     with serving({"N00E006.tif": tmp_path / "tile.tif"}, failing=3) as server:
