@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from citycover.model.archive import Format
 from citycover.model.card import UNTRAINED
@@ -56,9 +57,8 @@ def export_preset(
     preset = find_preset(name)
     network, card = preset.build().eval(), preset.card()
     loaded = load_weights(network, weights) if weights is not None else None
-    trained = f"weights of {Path(weights).name}: {loaded}" if weights is not None else UNTRAINED
     if next(network.parameters(), None) is not None:
-        card = card.model_copy(update={"training": trained})
+        card = card.model_copy(update={"training": _training(network, weights, loaded)})
     if preset.fold is not None:
         network = preset.fold(network)
     logger.info("%s: trying bf16", name)
@@ -71,5 +71,21 @@ def export_preset(
         card = margins.on(card) if margins else card
     form = form or ("pt2" if Path(path).suffix == ".pt2" else "torchscript")
     logger.info("%s: writing %s as %s, and comparing it with the network", name, path, form)
+    if card.untrained and loaded is not None:
+        logger.warning(
+            "%s; its map means nothing: train it first, `train` leaves a model.pt that maps", card.training
+        )
     report = (export_pt2 if form == "pt2" else export_torchscript)(network, card, path)
     return PresetExport(report, loaded, margins)
+
+
+def _training(network: nn.Module, weights: str | Path | None, loaded: LoadReport | None) -> str:
+    """What a card says of the weights: of a network with a random head the map means nothing."""
+    if weights is None or loaded is None:
+        return UNTRAINED
+    said = f"weights of {Path(weights).name}: {loaded}"
+    names = [name for name, _ in network.named_parameters()]
+    if left := sorted({*names} & {*loaded.missing}):
+        listed = ", ".join(left[:4]) + (" and others" if len(left) > 4 else "")
+        return f"{UNTRAINED} in {len(left)} of {len(names)} tensors ({listed}); {said}"
+    return said

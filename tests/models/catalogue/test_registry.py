@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import citycover_models.nets
 from citycover.errors import ModelError
+from citycover.model.archive import read_model_file
 from citycover_models.catalogue.counts import facts_of, read_facts, receptive_field
 from citycover_models.catalogue.document import page_of
 from citycover_models.catalogue.drawing import draw_figure, draw_text, parts_of
@@ -23,7 +24,7 @@ from citycover_models.export.network import export_preset
 from citycover_models.export.proof import safe_precision
 from citycover_models.imagery.aerial import POLAND_RGB
 from citycover_models.nets.l2hnet import L2HNet
-from citycover_models.weights.weights import load_weights, read_weights, write_weights
+from citycover_models.weights.weights import load_weights, read_weights, write_tensors, write_weights
 
 
 def test_every_network_is_in_the_registry() -> None:
@@ -199,8 +200,24 @@ def test_a_preset_is_exported_with_weights_margins_and_both_formats(tmp_path: Pa
     torch.manual_seed(3)
     write_weights(preset.build(), tmp_path / "w.safetensors")
     done = export_preset("c2fnet-tiny", tmp_path / f"model{ending}", weights=tmp_path / "w.safetensors")
-    assert done.loaded is not None and not done.loaded.missing
+    assert done.loaded is not None and not done.loaded.missing and not done.report.card.untrained
     assert done.margins is not None and done.report.card.trim == done.margins.trim
     assert done.report.card.disagreement == pytest.approx(done.margins.left, abs=1e-6)
     assert done.report.format == ("pt2" if ending == ".pt2" else "torchscript")
     assert done.report.difference <= 1e-5 and len(done.report.sides) == 3
+
+
+def test_weights_of_another_legend_leave_a_random_head_which_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a training onto four classes, exported under the preset's eight."""
+    state = find_preset("c2fnet-tiny").build().state_dict()
+    heads = [name for name in state if name.startswith(("classifier", "coarse_head"))]
+    write_tensors({k: v[:4] if k in heads else v for k, v in state.items()}, tmp_path / "w.safetensors")
+    done = export_preset(
+        "c2fnet-tiny", tmp_path / "model.pt", weights=tmp_path / "w.safetensors", measure=False
+    )
+    assert done.loaded is not None and set(done.loaded.missing) == set(heads)
+    card = read_model_file(tmp_path / "model.pt").card
+    assert card.untrained and heads[0] in card.training
+    assert "random weights in 3 of" in caplog.text and "its map means nothing" in caplog.text
