@@ -93,10 +93,10 @@ def ready(page: Page) -> None:
 
 
 def settled(page: Page) -> None:
-    """Wait until nothing is on its way, and both maps are drawn."""
-    page.wait_for_load_state("networkidle")
-    until(page, "panes.every((pane) => pane.areTilesLoaded() && !pane.isMoving())")
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    """Wait until both maps are drawn; tiles are asked for in the next frame, so it is asked again."""
+    for _ in range(2):
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        until(page, "panes.every((pane) => pane.loaded() && !pane.isMoving())")
 
 
 def until(page: Page, expression: str) -> None:
