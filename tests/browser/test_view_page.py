@@ -142,6 +142,7 @@ def test_areas_are_those_of_what_is_in_view(browser: Browser, address: str) -> N
 def test_keys_choose_layers_and_arrangement(browser: Browser, address: str) -> None:
     with opened(browser, address) as (page, _):
         ready(page)
+        assert page.locator("h1").inner_text() == "2018 and 2022"
         page.keyboard.press("2")
         assert page.locator("#right-layer").input_value() == "confidence"
         assert page.locator("#ramp").is_visible()

@@ -104,8 +104,9 @@ function draw(side) {
 function redraw() {
   SIDES.forEach((_, side) => { fillLayers(side); draw(side); });
   const map = state.maps[state.sides[1].map];
-  $("title").textContent = map.name;
-  document.title = `${map.name} - citycover`;
+  const title = both()[0] === both()[1] ? map.name : `${dated(both()[0])} and ${dated(both()[1])}`;
+  $("title").textContent = title;
+  document.title = `${title} - citycover`;
   $("made").textContent = [map.made, map.size, map.crs].filter(Boolean).join(" · ");
   $("random").hidden = !state.sides.some((side) => state.maps[side.map].random);
   const ramped = state.sides.map((side, k) => [side.layer, $(`tag-${SIDES[k]}`).textContent]).filter(([layer]) => !["image", "change", "classes", "second"].includes(layer));
