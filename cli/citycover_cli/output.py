@@ -134,6 +134,15 @@ def print_columns(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], texts:
         say("  " + "  ".join(cells))
 
 
+def holes_of(count: int) -> str:
+    """How many holes there are, for people.
+
+    >>> holes_of(1)
+    '1 unreadable part is nodata'
+    """
+    return f"{count} unreadable part{' is' if count == 1 else 's are'} nodata"
+
+
 def mebibytes(count: float) -> str:
     """Bytes for people.
 

@@ -58,12 +58,15 @@ class MachineError(CitycoverError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was used up, of a device or of the machine; torch, which says it so, is not imported.
 
-    For the memory of a processor torch has no error of its own.
+    For the memory of a processor torch has no error of its own; oneDNN, under it, says that it could not
+    create a primitive.
     """
+    said = str(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
+        or "can't allocate memory" in said
+        or "could not create a primitive" in said
     )
 
 

@@ -172,6 +172,7 @@ def test_a_folder_with_other_content(citycover, scene: Path, tmp_path: Path) -> 
         ("--precision", "fp8", "fp32"),
         ("--compress", "lzw", "deflate"),
         ("--aoi", "missing.geojson", "does not exist"),
+        ("--threads", "100000", "this machine takes 1 to"),
     ],
 )
 def test_options_that_make_no_sense(

@@ -62,6 +62,7 @@ def command(*words: object) -> list[str]:
         (MachineError("x"), "MachineError", 4),
         (MemoryError(), "MachineError", 4),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "MachineError", 4),
+        (RuntimeError("could not create a primitive"), "MachineError", 4),
         (KeyboardInterrupt(), "Stopped", 130),
     ],
 )

@@ -10,7 +10,7 @@ import typer
 from citycover_cli import options
 from citycover_cli.cards import model_facts, print_model
 from citycover_cli.logs import logger
-from citycover_cli.output import print_json, print_table
+from citycover_cli.output import holes_of, print_json, print_table
 from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _inspect_product(path: Path, as_json: bool) -> None:
         ("imagery", "\n".join(given.path for given in record.given.inputs)),
         ("made", "not said" if made is None else made.isoformat(timespec="seconds")),
         ("classes", ", ".join(f"{name} {share:.1%}" for name, share in record.shares.items())),
-        ("holes", f"{holes} unreadable parts are nodata" if holes else "none"),
+        ("holes", holes_of(holes) if holes else "none"),
         ("warnings", "\n".join(record.warnings) or "none"),
     ]
     print_table(str(path.parent), rows)

@@ -16,7 +16,7 @@ from citycover_cli import options
 from citycover_cli.logs import logger
 from citycover_cli.metrics import Meter, metering
 from citycover_cli.notice import noticing
-from citycover_cli.output import duration, mebibytes, note, print_json, print_table
+from citycover_cli.output import duration, holes_of, mebibytes, note, print_json, print_table
 from citycover_cli.progress import Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, skipping, talking
@@ -186,9 +186,6 @@ def print_summary(product: Product) -> None:
             )
         )
     if record.holes:
-        parts = (
-            "1 unreadable part is" if len(record.holes) == 1 else f"{len(record.holes)} unreadable parts are"
-        )
-        rows.append(("holes", f"{parts} nodata; run.json lists them"))
+        rows.append(("holes", f"{holes_of(len(record.holes))}; run.json lists them"))
     rows.append(("look at", str(product.folder / "report.html")))
     print_table("done", rows)

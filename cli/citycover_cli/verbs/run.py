@@ -13,7 +13,16 @@ from citycover_cli import options
 from citycover_cli.logs import logger
 from citycover_cli.metrics import Meter, metering
 from citycover_cli.notice import noticing
-from citycover_cli.output import duration, mebibytes, note, print_columns, print_json, print_table, say
+from citycover_cli.output import (
+    duration,
+    holes_of,
+    mebibytes,
+    note,
+    print_columns,
+    print_json,
+    print_table,
+    say,
+)
 from citycover_cli.progress import Part, Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, talking
@@ -158,7 +167,5 @@ def print_report(report: RegionReport) -> None:
         ("mapped", f"{facts['pixels'] / 1e6:,.1f} Mpx in {duration(facts['seconds'])}"),
     ]
     rows += [(o.what, f"{o.scene}: {o.message}") for o in report.outcomes if o.what in ("failed", "held")]
-    rows += [
-        ("holes", f"{o.scene}: {o.holes} unreadable parts are nodata") for o in report.outcomes if o.holes
-    ]
+    rows += [("holes", f"{o.scene}: {holes_of(o.holes)}") for o in report.outcomes if o.holes]
     print_table(report.region, rows)
