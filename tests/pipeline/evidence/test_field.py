@@ -153,6 +153,22 @@ def test_tiles_are_the_whole_to_the_last_bit(
                 assert torch.equal(field(tile, all_of(tile).shift(y.start, x.start)), whole[:, y, x])
 
 
+@pytest.mark.parametrize("name", OTHER_GRIDS)
+def test_strips_are_the_whole_to_the_last_bit(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor works on a few rows at a time: as many as its caches hold."""
+    sheet = write_sheet(
+        tmp_path / "labels.tif", random_cells(OTHER_GRIDS[name].shape, holes=0.2), OTHER_GRIDS[name]
+    )
+    field = LabelField(evidence(sheet, noise=0.14), image_grid((60, 70)), CPU)
+    probabilities = random_probabilities((45, 60))
+    window = Window(9, 7, 45, 60)
+    whole = field(probabilities, window)
+    monkeypatch.setattr("citycover.evidence.field._AT_ONCE", 7 * CLASSES * 60)  # 45 = 6 x 7 + 3 rows
+    assert torch.equal(field(probabilities, window), whole)
+
+
 def test_scores_are_those_of_the_rule(tmp_path: Path) -> None:
     cells = random_cells((9, 11))
     sheet = write_sheet(tmp_path / "labels.tif", cells, OTHER_GRIDS["aligned"])
