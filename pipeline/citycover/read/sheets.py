@@ -79,7 +79,7 @@ class Sheets:
         if self._only:
             return self._only.cache_bytes
         pixel = np.dtype(self.group.dtype).itemsize * len(self.group.bands)
-        row = self.group.block[0] * self.group.native.shape[1] * pixel
+        row = 2 * self.group.block[0] * self.group.native.shape[1] * pixel
         return max(int(min(row, _MOST_CACHE)), sum(reader.cache_bytes for reader in self._open.values()))
 
     def _used(self, number: int) -> SheetReader:
