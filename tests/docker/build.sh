@@ -1,0 +1,143 @@
+#!/bin/bash
+# The image, built for real and used as in production, with buildah alone: no daemon, no registry of images.
+#
+#   tests/docker/build.sh            needs root, buildah, debootstrap (the base is made by it), some 15 GB, some minutes
+#
+# From the environment, for machines with package sources of their own:
+#   TORCH=cpu|cuda         which torch (cpu)
+#   TORCH_INDEX=           index of PyTorch's CPU wheels
+#   PIP_CONF=              a pip.conf for the build; it is a secret of it, and in no layer
+#   BUILD_OPTIONS=         more options of `buildah build`, such as -v /wheels:/wheels:ro
+#   BASE_TREE=             a root file system with python3, made earlier by debootstrap
+#   WORK=                  where to work (a new folder below /var/tmp), which is removed at the end
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+TORCH=${TORCH:-cpu}
+WORK=$(mktemp -d "${WORK:-/var/tmp}/citycover-image.XXXXXX")
+STORE=(--root "$WORK/store" --runroot "$WORK/run" --storage-driver vfs)
+ANYBODY=12345
+MOST=1500000000  # bytes of the CPU image
+
+b() { local verb=$1; shift; buildah "${STORE[@]}" "$verb" "$@"; }
+step() { printf '%s  %s\n' "$(date +%T)" "$*" >&2; }
+fail() { echo "FAILED: $*" >&2; exit 1; }
+clean() {
+  buildah "${STORE[@]}" umount --all > /dev/null 2>&1 || true
+  rm -rf "$WORK"
+}
+trap clean EXIT
+
+step "base: Debian with Python"
+if [ -z "${BASE_TREE:-}" ]; then
+  BASE_TREE=$WORK/base
+  debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$BASE_TREE" > "$WORK/debootstrap.log"
+fi
+made=$(b from scratch)
+tar -C "$BASE_TREE" --one-file-system --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' \
+  --exclude='./usr/share/doc/*' --exclude='./usr/share/locale/*' --exclude='./proc/*' --exclude='./sys/*' -cf "$WORK/base.tar" .
+b add --quiet "$made" "$WORK/base.tar" / > /dev/null
+b commit --quiet --rm "$made" citycover-base > /dev/null
+rm -f "$WORK/base.tar"
+
+step "build, TORCH=$TORCH"
+options=(--isolation chroot --format docker --target runtime --tag citycover
+  --build-arg BASE=localhost/citycover-base --build-arg "TORCH=$TORCH" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}"
+  --build-arg "REVISION=$(git rev-parse HEAD)" --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pipeline/citycover/version.py)")
+# A secret that is not there is an empty pip.conf.
+touch "$WORK/pip.conf"
+# shellcheck disable=SC2206  # options are words
+options+=(--secret "id=pip,src=${PIP_CONF:-$WORK/pip.conf}" ${BUILD_OPTIONS:-})
+b build "${options[@]}" . > "$WORK/build.log" 2>&1 || { tail -40 "$WORK/build.log" >&2; fail "the build"; }
+grep -h "^TORCH=" "$WORK/build.log"
+
+step "what the image says of itself"
+b inspect --type image citycover > "$WORK/image.json"
+python3 - "$WORK/image.json" > "$WORK/environment" <<'PY'
+import json
+import sys
+
+config = json.load(open(sys.argv[1]))["Docker"]["config"]
+assert config["Entrypoint"] == ["citycover"], config
+assert config["User"] == "10001:10001", config
+assert config["StopSignal"] in {"SIGTERM", "15"}, config
+assert config["Healthcheck"]["Test"] == ["CMD", "citycover", "doctor", "--quick", "-q"], config
+labels = config["Labels"]
+assert {"title", "licenses", "version", "revision"} <= {key.rpartition(".")[2] for key in labels}, labels
+assert "unknown" not in (labels["org.opencontainers.image.revision"], labels["org.opencontainers.image.version"]), labels
+print(*config["Env"], sep="\n")
+PY
+mapfile -t ENVIRONMENT < "$WORK/environment"
+
+step "what is in it"
+container=$(b from citycover)
+ROOT=$(b mount "$container")
+bytes=$(du -sb "$ROOT" | cut -f1)
+echo "size: $((bytes / 1000000)) MB"
+[ "$TORCH" != cpu ] || [ "$bytes" -lt $MOST ] || fail "the CPU image has $bytes bytes, more than $MOST"
+for program in gcc cc c++ make /opt/venv/bin/pip; do
+  [ -z "$(find "$ROOT/usr/bin" "$ROOT/usr/local/bin" "$ROOT/opt/venv/bin" -name "$(basename $program)")" ] || fail "$program is in the image"
+done
+for library in pytest mypy hypothesis tensorboard matplotlib mkdocs pip; do
+  [ -z "$(find "$ROOT/opt/venv" -path "*/site-packages/$library" -type d)" ] || fail "$library is in the image"
+done
+[ -z "$(find "$ROOT" -xdev -path '*/.cache/pip' -not -path "$ROOT/proc/*")" ] || fail "pip's cache is in the image"
+
+# inside COMMAND...: as the process 1 of a container of a user that nobody knows; the root is read-only, /tmp is memory, and
+# /data is the host's folder. Answers with the exit code.
+inside() {
+  # shellcheck disable=SC2016  # the inner shell expands
+  unshare --mount --pid --fork --kill-child sh -c '
+    set -e
+    root=$1; data=$2; user=$3; shift 3
+    mount --make-rprivate /
+    mount --bind "$root" "$root"
+    mount -o remount,bind,ro "$root"
+    mount -t proc proc "$root/proc"
+    mount --rbind /dev "$root/dev"
+    mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+    mount --bind "$data" "$root/data"
+    exec chroot --userspec="$user:$user" "$root" /usr/bin/env -i "$@"
+  ' inside "$ROOT" "$WORK/data" "$ANYBODY" "${ENVIRONMENT[@]}" sh -c 'cd /data; exec "$@"' citycover "$@"
+}
+mkdir "$WORK/data"
+chown "$ANYBODY:$ANYBODY" "$WORK/data"
+
+step "the health check, and a root that nobody can write to"
+inside citycover doctor --quick -q || fail "the health check said $?"
+! inside touch /opt/venv/mine 2> /dev/null || fail "the root can be written to"
+inside python -c 'import os; assert os.getpid() == 1, os.getpid()'
+
+step "a map as a user that nobody knows"
+inside citycover synth city --size 1024 -q
+inside citycover map city/image.tif -o product -q || fail "map said $?"
+others=$(find "$WORK/data" ! -user "$ANYBODY")
+[ -z "$others" ] || fail "not the user's: $others"
+[ -s "$WORK/data/product/item.json" ] || fail "no product"
+
+step "SIGTERM in the middle of a map, as docker stop sends it"
+inside citycover synth big --size 8192 -q
+inside citycover map big/image.tif -o stopped -q 2> "$WORK/stopped.log" &
+waits=$!
+for _ in $(seq 1200); do
+  [ "$(find "$WORK/data/stopped/.work/ledger" -type f 2> /dev/null | wc -l)" -eq 0 ] || break
+  kill -0 $waits 2> /dev/null || fail "the map ended before its first block: $(cat "$WORK/stopped.log")"
+  sleep 0.1
+done
+shell=$(pgrep -P "$waits" -x unshare || echo "$waits")
+kill -TERM "$(pgrep -P "$shell" | head -1)"
+code=0
+wait $waits || code=$?
+[ "$code" -eq 143 ] || fail "docker stop would end with $code, not 143: $(cat "$WORK/stopped.log")"
+[ -s "$WORK/data/stopped/.work/identity.json" ] || fail "nothing to go on with"
+kept=$(find "$WORK/data/stopped/.work/ledger" -type f | wc -l)
+step "and on again, from $kept blocks"
+inside citycover map big/image.tif -o stopped -q || fail "the map did not go on: $?"
+others=$(find "$WORK/data" ! -user "$ANYBODY")
+[ -z "$others" ] || fail "not the user's: $others"
+python3 - "$WORK/data/stopped/run.json" <<'PY'
+import json
+import sys
+
+assert json.load(open(sys.argv[1]))["resumed"] is True
+PY
+step "the image is as it should be"

@@ -1,0 +1,357 @@
+"""What production runs on, looked at by the tools that will read it, and by what stands in it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+PRODUCTION = ROOT / "configs/production"
+MONITORING = PRODUCTION / "monitoring"
+
+
+def loaded(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def checked(*command: str | Path, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], check=False, capture_output=True, text=True, timeout=120, cwd=cwd
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_commands_of_schedulers_and_docs_exist_with_all_their_options() -> None:
+    from typer.main import get_command
+
+    from citycover_cli.app import app
+
+    verbs = get_command(app).commands  # type: ignore[attr-defined]
+    found = []
+    for path in [*PRODUCTION.rglob("*"), ROOT / "docs/production.md"]:
+        if path.is_file() and path.suffix != ".json":
+            found += re.findall(
+                r"\bcitycover (?:run|status|doctor|map|plan) [^\n'\"&|;)`{#]*", path.read_text()
+            )
+    assert len(found) >= 15
+    for command in found:
+        verb, *rest = shlex.split(command)[1:]
+        known = {option for parameter in verbs[verb].params for option in parameter.opts}
+        assert {word for word in rest if word.startswith("-")} <= known, command
+
+
+# --- schedulers
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    verify = tool("systemd-analyze")
+    for unit in (PRODUCTION / "systemd").iterdir():
+        text = unit.read_text().replace("/opt/citycover/bin/citycover", sys.executable)
+        (tmp_path / unit.name.replace("@", "@north")).write_text(text)
+    done = subprocess.run(
+        [verify, "verify", "--man=no", *tmp_path.iterdir()], check=False, capture_output=True, text=True
+    )
+    assert not [line for line in done.stderr.splitlines() if "citycover@" in line], done.stderr
+
+
+def test_a_stop_and_failed_scenes_are_no_failures_of_the_unit() -> None:
+    text = (PRODUCTION / "systemd/citycover@.service").read_text()
+    codes = re.search(r"^SuccessExitStatus=(.*)$", text, re.MULTILINE)
+    assert codes is not None
+    assert {int(code) for code in codes[1].split()} == {3, 6, 143}
+
+
+def test_the_table_of_cron_has_five_times_a_user_and_a_command() -> None:
+    lines = (PRODUCTION / "citycover.cron").read_text().splitlines()
+    (line,) = [line for line in lines if re.match(r"[\d*]", line)]
+    *times, user = line.split()[:6]
+    assert all(
+        value == "*" or 0 <= int(value) <= most
+        for value, most in zip(times, (59, 23, 31, 12, 7), strict=True)
+    )
+    assert user == "citycover"
+    assert "citycover run region.toml" in line
+    assert "%" not in line  # cron takes it for the end of the line
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PRODUCTION.rglob("*.sh"), *ROOT.glob("docker/*.sh"), *ROOT.glob("tests/*/*.sh")],
+    ids=lambda path: path.name,
+)
+def test_shell_scripts_have_no_findings(path: Path) -> None:
+    checked(tool("shellcheck"), path)
+
+
+def test_a_slurm_array_ends_softly_and_is_queued_anew(tmp_path: Path) -> None:
+    for name, text in {
+        "citycover": '#!/bin/sh\necho "$@" > asked\ntrap "exit 143" TERM\n'
+        "touch ready\nwhile :; do sleep 0.05; done\n",
+        "scontrol": '#!/bin/sh\necho "$@" > requeued\n',
+    }.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_JOB_ID": "77"}
+    script = subprocess.Popen(
+        ["bash", PRODUCTION / "slurm/array.sh", "region.toml"],
+        cwd=tmp_path,
+        env={**environment, "PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+    while not (tmp_path / "ready").exists():
+        assert script.poll() is None
+    script.terminate()
+    assert script.wait(timeout=60) == 143
+    assert "--shard 3/8" in (tmp_path / "asked").read_text()
+    assert (tmp_path / "requeued").read_text() == "requeue 77_3\n"
+
+
+@pytest.mark.parametrize("name", ["volume", "job", "cronjob", "indexed-job"])
+def test_kubernetes_takes_the_manifests(name: str, tmp_path: Path) -> None:
+    validate = tool("kubernetes-validate")
+    text = (PRODUCTION / f"kubernetes/{name}.yaml").read_text()
+    # The server makes a name of `generateName`; the tool wants one.
+    (tmp_path / "manifest.yaml").write_text(text.replace("generateName:", "name:"))
+    checked(validate, "--strict", tmp_path / "manifest.yaml")
+
+
+@pytest.mark.parametrize("name", ["job", "cronjob", "indexed-job"])
+def test_pods_run_as_the_image_is_meant_to(name: str) -> None:
+    manifest = loaded(PRODUCTION / f"kubernetes/{name}.yaml")
+    spec = manifest["spec"]["jobTemplate"]["spec"] if name == "cronjob" else manifest["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["restartPolicy"] == "Never"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
+    assert claims == [loaded(PRODUCTION / "kubernetes/volume.yaml")["metadata"]["name"]]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts == {"data": "/data", "tmp": "/tmp"}
+    assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_each_index_of_a_job_is_another_part() -> None:
+    spec = loaded(PRODUCTION / "kubernetes/indexed-job.yaml")["spec"]
+    assert spec["completionMode"] == "Indexed"
+    (line,) = spec["template"]["spec"]["containers"][0]["args"]
+    shard = re.search(r'--shard ("[^"]*")', line)
+    assert shard is not None
+    parts = {
+        checked("sh", "-c", f"JOB_COMPLETION_INDEX={index}; echo {shard[1]}").strip()
+        for index in range(spec["completions"])
+    }
+    assert parts == {f"{part}/8" for part in range(1, 9)}
+
+
+class _Operator:
+    """Stands in for Airflow's: what it was given, and what comes after it."""
+
+    def __init__(self, **given: Any) -> None:
+        self.given = given
+        self.after: list[_Operator] = []
+
+    def __rshift__(self, other: _Operator) -> _Operator:
+        self.after.append(other)
+        return other
+
+
+class _Dag:
+    def __init__(self, **given: Any) -> None:
+        self.given = given
+
+    def __enter__(self) -> _Dag:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_the_dag_of_airflow_maps_every_part_between_doctor_and_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def module(name: str, **content: Any) -> None:
+        made = types.ModuleType(name)
+        vars(made).update(content)
+        monkeypatch.setitem(sys.modules, name, made)
+
+    for name in ("airflow", "airflow.providers", "airflow.providers.standard"):
+        module(name)
+    module("airflow.sdk", DAG=_Dag, Variable=types.SimpleNamespace(get=lambda _name, default: default))
+    module("airflow.providers.standard.operators")
+    module("airflow.providers.standard.operators.bash", BashOperator=_Operator)
+    spec = importlib.util.spec_from_file_location("dag", PRODUCTION / "airflow/citycover_region.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert (made.dag.given["max_active_runs"], made.dag.given["catchup"]) == (1, False)
+    assert set(made.fit.after) == {made.plan}
+    shards = [re.search(r"--shard (\S+)", part.given["bash_command"]) for part in made.plan.after]
+    assert [shard[1] for shard in shards if shard] == [f"{part}/8" for part in range(1, 9)]
+    assert all(part.after == [made.done] for part in made.plan.after)
+
+
+# --- watching
+
+
+def exported() -> set[str]:
+    """Names of all metrics that a run exports; those of counters end in _total."""
+    from citycover_cli import metrics
+
+    found = re.findall(
+        r'(Counter|Gauge|Info)MetricFamily\(\s*"(citycover_\w+)"', Path(metrics.__file__).read_text()
+    )
+    return {name + {"Counter": "_total", "Info": "_info", "Gauge": ""}[kind] for kind, name in found}
+
+
+def asked_for(text: str) -> set[str]:
+    return set(re.findall(r"\bcitycover_\w+", text))
+
+
+def rules() -> dict[str, dict[str, Any]]:
+    groups = loaded(MONITORING / "alerts.yml")["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def test_the_dashboard_shows_all_metrics_and_no_others() -> None:
+    assert asked_for((MONITORING / "grafana/citycover.json").read_text()) == exported()
+
+
+def test_rules_ask_for_metrics_that_are_exported_and_say_what_to_do() -> None:
+    assert {"CitycoverStalled", "CitycoverFailing", "CitycoverDiskFull"} <= set(rules())
+    for rule in rules().values():
+        assert asked_for(rule["expr"]) <= exported()
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+
+
+def test_prometheus_takes_the_rules_and_they_fire_when_they_should() -> None:
+    promtool = tool("promtool")
+    checked(promtool, "check", "rules", MONITORING / "alerts.yml")
+    checked(promtool, "test", "rules", "alerts_test.yml", cwd=MONITORING)
+
+
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    promtool = tool("promtool")
+    text = (MONITORING / "prometheus.yml").read_text()
+    (tmp_path / "prometheus.yml").write_text(text.replace("/etc/prometheus/", ""))
+    shutil.copy(MONITORING / "alerts.yml", tmp_path)
+    checked(promtool, "check", "config", "prometheus.yml", cwd=tmp_path)
+
+
+def test_panels_of_the_dashboard_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in json.loads((MONITORING / "grafana/citycover.json").read_text())["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + dx, at["y"] + dy) for dx in range(at["w"]) for dy in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+
+
+# --- images
+
+
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = loaded(ROOT / "compose.yaml")["services"]
+    return found
+
+
+def test_compose_has_workers_with_gpus_and_mounts_files_that_are_there() -> None:
+    assert set(services()) == {"scheduler", "worker", "citycover", "prometheus", "grafana"}
+    (device,) = services()["worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    for name, service in services().items():
+        for volume in service["volumes"]:
+            assert not volume.startswith("./") or (ROOT / volume.split(":")[0]).is_file(), volume
+        assert set(service.get("depends_on", {})) <= set(services())
+        if name in {"scheduler", "worker", "citycover"}:
+            assert (service["read_only"], service["tmpfs"]) == (True, ["/tmp"])
+
+
+def test_prometheus_looks_where_the_job_serves() -> None:
+    (job,) = loaded(MONITORING / "prometheus.yml")["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    host, port = target.split(":")
+    command = services()[host]["command"]
+    assert command[command.index("--metrics") + 1].endswith(f":{port}")
+
+
+def test_compose_is_taken_by_docker() -> None:
+    docker = tool("docker")
+    if subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode:
+        pytest.skip("docker has no compose here")
+    checked(docker, "compose", "--file", ROOT / "compose.yaml", "config", "--quiet")
+
+
+def pinned(path: Path) -> dict[str, str]:
+    found = re.findall(r"^([\w.-]+)==([^\s\\;]+)", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+@pytest.mark.parametrize("lock", ["runtime", "train", "dev", "build", "torch-cuda"])
+def test_locks_say_the_versions_of_the_constraints_and_a_hash_for_each(lock: str) -> None:
+    constraints = pinned(ROOT / "constraints.txt")
+    path = ROOT / f"docker/locks/{lock}.txt"
+    found = pinned(path)
+    assert found
+    assert {name: constraints.get(name, version) for name, version in found.items()} == found
+    blocks = re.split(r"^(?=[\w.-]+==)", path.read_text(), flags=re.MULTILINE)[1:]
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_the_lock_has_all_that_the_package_needs_and_nothing_of_development() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["vector"], *extras["metrics"]]
+    names = {re.split(r"[<>=\[]", need)[0].lower() for need in needed} - {"torch"}
+    found = set(pinned(ROOT / "docker/locks/runtime.txt"))
+    assert names <= found
+    assert not found & {"pytest", "mypy", "hypothesis", "tensorboard", "matplotlib", "torch", "pip"}
+
+
+def test_torch_of_both_locks_is_one_version_and_one_has_cuda() -> None:
+    cuda = pinned(ROOT / "docker/locks/torch-cuda.txt")
+    assert pinned(ROOT / "docker/locks/torch-cpu.txt") == {"torch": f"{cuda['torch']}+cpu"}
+    assert any(name.startswith("nvidia-cudnn") for name in cuda)
+
+
+@pytest.mark.parametrize("asked", ["cuda", "cpu", "base"])
+def test_a_build_ends_where_another_torch_was_installed_than_asked_for(asked: str) -> None:
+    import torch
+
+    done = subprocess.run(
+        [sys.executable, ROOT / "docker/check_torch.py", asked], check=False, capture_output=True, text=True
+    )
+    here = "cuda" if torch.version.cuda else "cpu"
+    assert (done.returncode == 0) == (asked in {here, "base"})
+    assert f"TORCH={asked}" in done.stdout + done.stderr
+    assert torch.__version__ in done.stdout + done.stderr
+
+
+def test_the_dockerfile_takes_files_that_are_there_and_ends_with_the_image_for_maps() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    stages = re.findall(r"^FROM .* AS (\w+)$", text, re.MULTILINE)
+    assert stages == ["dependencies", "package", "runtime", "train", "dev"]
+    assert text.rstrip().endswith("FROM runtime")
+    for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE):
+        assert all((ROOT / source).exists() for source in line.split()[:-1]), line
