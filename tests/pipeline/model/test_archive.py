@@ -125,6 +125,12 @@ def test_the_built_in_models_are_small_and_say_where_they_come_from() -> None:
         assert isinstance(model.card, ModelCard) and model.card.sources and model.card.licence == "Apache-2.0"
 
 
+def test_a_licence_that_nobody_gave_is_not_said() -> None:
+    given = CARD.model_dump()
+    given.pop("licence")
+    assert parse_card(given, "test").licence == "not said"
+
+
 def card_with(**fields: Any) -> ModelCard:
     return ModelCard.model_validate(make_card(64, 4, 8).model_dump() | fields)
 
