@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from citycover.errors import ConfigError
+from citycover.errors import ConfigError, MachineError
 from citycover.version import __version__
 from citycover_cli.endings import failure_of
 from citycover_cli.logs import close_logging, log_only
@@ -148,7 +149,15 @@ def _run(words: list[str]) -> int:
 
     Raises:
         ConfigError: a word is no text.
+        MachineError: there is no working folder any more.
     """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise MachineError(
+            f"the working folder cannot be looked at ({error.strerror}); it may have been removed: "
+            "change into another one (cd), and run the command again there"
+        ) from None
     for word in words:
         if any("\ud800" <= c <= "\udfff" for c in word):
             raise ConfigError(f"{word!r} is not UTF-8, as names of files must be here; rename it")

@@ -255,6 +255,18 @@ def test_another_image_under_the_same_name_and_as_large_is_another_product(
     assert other.code == 2 and "content of" in other.err and str(scene) in other.err
 
 
+def test_a_working_folder_that_was_removed(
+    citycover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (("map", "a.tif", "-o", "out"), ("models", "list"), ("synth", "city")):
+        result = citycover(*words)
+        assert result.code == 4 and "change into another one" in result.err
+    monkeypatch.chdir(tmp_path)
+
+
 def test_events_as_json_one_a_line(citycover, scene: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     done = citycover("map", scene, "-o", tmp_path / "out", "--log-json", "--log-file", log)
