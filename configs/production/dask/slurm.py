@@ -1,4 +1,4 @@
-"""A region on SLURM, 0 to 16 workers as there is work: `python slurm.py region.toml`. Needs dask-jobqueue.
+"""A region on SLURM, 1 to 16 workers as there is work: `python slurm.py region.toml`. Needs dask-jobqueue.
 
 The region file names no cluster: this script does. For PBS or LSF take PBSCluster or LSFCluster.
 """
@@ -26,7 +26,7 @@ cluster = SLURMCluster(
     # A worker ends itself before its time is over, so that what it has in hand is finished.
     worker_extra_args=["--lifetime", "225m", "--lifetime-stagger", "10m"],
 )
-cluster.adapt(minimum=0, maximum=WORKERS)
+cluster.adapt(minimum=1, maximum=WORKERS)
 region = read_region(Path(sys.argv[1]))
 engine = replace(region.engine, scheduler=cluster.scheduler_address)
 report = run_region(region.model_copy(update={"engine": engine}))

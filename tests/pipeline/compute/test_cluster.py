@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from distributed.comm.core import CommClosedError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -249,3 +249,16 @@ def test_what_crosses_the_wire_is_small(tmp_path: Path) -> None:
     work = Work(terms, big, ModelFactory(tmp_path, ""), partial(open_pattern, (1, 1)), tmp_path)
     column = next(open_columns(big.blocks(), set()))
     assert len(column) > 90 and len(cloudpickle.dumps((work, column))) < 30_000
+
+
+@pytest.mark.slow
+def test_adaptive_workers_come_while_there_is_work(
+    folder: WorkFolder, in_process: dict[str, np.ndarray]
+) -> None:
+    """A cluster that begins with one worker gets more, and the pixels are those of one process."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, processes=True) as cluster:
+        cluster.adapt(minimum=1, maximum=3, interval="100ms", target_duration="100ms", wait_count=50)
+        with open_cluster(None, cluster.scheduler_address) as client:
+            run = run_on(client, folder, PLAN, StandIn(CARD, seconds=0.1))
+    assert run.workers > 1
+    assert_same(stored(folder), in_process)

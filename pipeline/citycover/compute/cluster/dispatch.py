@@ -67,7 +67,7 @@ class ClusterRun:
             self._end()
 
     def _refill(self, pieces: Iterator[Sequence[Block]]) -> bool:
-        """One run in flight for each worker; whether any is."""
+        """One run in flight for each worker, and one more on a scheduler of others; whether any is."""
         workers = count_workers(self.client)
         now = time.monotonic()
         self.alive = now if workers else self.alive
@@ -77,7 +77,9 @@ class ClusterRun:
                 f"the cluster has had no worker for {WORKER_SECONDS} s; start workers and run the same "
                 "command again: finished blocks are kept"
             )
-        while len(self.flying) < workers and (piece := next(pieces, None)) is not None:
+        # Clusters that adapt start a worker only where a task waits for one.
+        waiting = 1 if workers and self.client.cluster is None else 0
+        while len(self.flying) < workers + waiting and (piece := next(pieces, None)) is not None:
             first, last = piece[0].index, piece[-1].index
             key = f"blocks-{first[0]}-to-{last[0]}-of-column-{first[1]}-{self.work.terms.run}"
             future = self.client.submit(compute, self.work, piece, key=key, pure=False)
