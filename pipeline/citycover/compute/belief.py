@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _CELLS, _FEW_CELLS = 8 * ENOUGH_CELLS, 2 * ENOUGH_CELLS
 """Labelled cells that a measure on the scene should rest on; where their noise is known already."""
 
-_LEAST, _MOST = 2, 64
+_LEAST, _MOST = 4, 64
 """Windows of the scene that are computed for it."""
 
 
