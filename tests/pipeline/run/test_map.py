@@ -85,6 +85,22 @@ def test_the_record_tells_of_attempts_and_warnings(request_of_blocks: MapRequest
     assert RunRecord.from_json((request_of_blocks.out / "run.json").read_text()) == run
 
 
+def test_progress_begins_where_an_earlier_run_ended(request_of_blocks: MapRequest) -> None:
+    """What is kept and what this run makes are the whole, each pixel counted once."""
+    interrupt(request_of_blocks)
+    kept: list[int] = []
+    made: list[int] = []
+    map_scene(
+        request_of_blocks,
+        Watch(
+            started=lambda _plan, done: kept.append(done),
+            advanced=lambda block: made.append(block.window.height * block.window.width),
+        ),
+    )
+    assert len(kept) == 1 and kept[0] > 0
+    assert kept[0] + sum(made) == 600 * 1100
+
+
 def test_a_run_at_one_go_is_one_attempt(request_of_blocks: MapRequest) -> None:
     run = map_scene(request_of_blocks).run
     assert (run.attempts, run.resumed, run.warnings) == (1, False, ())
