@@ -95,8 +95,12 @@ def test_a_preset_that_is_not_there_names_those_that_are(tmp_path: Path) -> None
 class OneSize(nn.Module):
     """What a trace of attention keeps: the size and the number of windows that it was traced with."""
 
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
     def forward(self, x: Tensor) -> Tensor:
-        z = x.float().mean(1).reshape(2, 1, 64, 64)
+        z = x.float().mean(1).reshape(2, 1, self.side, self.side)
         return torch.cat([-z, z], 1)
 
 
@@ -113,8 +117,12 @@ def two_classes(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_network_that_takes_one_size_is_found_at_export(tmp_path: Path, two_classes: Path) -> None:
-    torch.jit.save(torch.jit.trace(OneSize(), torch.rand(2, 3, 64, 64)), tmp_path / "raw.pt")
+@pytest.mark.parametrize("side", [64, None])
+def test_a_network_that_takes_one_size_is_found_at_export(
+    tmp_path: Path, two_classes: Path, side: int | None
+) -> None:
+    side = side or read_card(two_classes).window.size
+    torch.jit.save(torch.jit.trace(OneSize(side), torch.rand(2, 3, side, side)), tmp_path / "raw.pt")
     with pytest.raises(ModelError, match=r"does not take the windows that the card .* promises"):
         adopt_torchscript(tmp_path / "raw.pt", two_classes, tmp_path / "m.pt")
     assert not (tmp_path / "m.pt").exists()

@@ -87,6 +87,18 @@ def test_a_continent_or_the_world_holds_all_of_a_scene(tmp_path: Path, bounds: t
     assert area_of_box(bounds, GRID).part == Window(0, 0, 200, 300)
 
 
+@pytest.mark.parametrize(
+    ("crs", "bounds"),
+    [("EPSG:3857", (-2e7, -2e8, 2e7, 2e8)), ("EPSG:3035", (-6e6, -6e6, 14e6, 12e6))],
+)
+def test_the_world_in_metres_holds_all_of_a_scene(
+    tmp_path: Path, crs: str, bounds: tuple[float, ...]
+) -> None:
+    """Corners so far away have no place in the scene's zone, or a wrong one."""
+    area = read_area(write(tmp_path / "a.geojson", box(*bounds), crs=crs), GRID)
+    assert area.part == Window(0, 0, 200, 300) and whole_mask(area).all()
+
+
 def test_half_a_continent_ends_where_its_border_lies(tmp_path: Path) -> None:
     area = read_area(degrees_file(tmp_path / "a.geojson", box(15.02, 0, 120, 80)), GRID)
     mask = np.zeros((200, 300), np.bool_)
