@@ -49,10 +49,13 @@ def test_eight_bits_in_sixteen_and_sixteen_for_eight_are_warned_of(tmp_path: Pat
     assert "outside" in (said(tmp_path, (REFLECTANCE * 10000).astype("uint16"), high=255) or "")
 
 
-def test_nodata_is_no_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tagged", [True, False])
+def test_nodata_is_no_number(tmp_path: Path, tagged: bool) -> None:
+    """Of the file, or given by `--nodata`."""
     numbers = (REFLECTANCE * 10000).astype("float32")
     numbers[:, :20] = -9999
     group = BandGroup(bands=("red", "green", "blue"), dtypes=("float32",), value_range=(0, 10000))
-    path = write(tmp_path / "a.tif", numbers, photometric="rgb", nodata=-9999)
+    path = write(tmp_path / "a.tif", numbers, photometric="rgb", nodata=-9999 if tagged else None)
     card = make_card(64, 0, 8, groups=(group,))
-    assert check_numbers(describe_scene([path], card), card) is None
+    given = None if tagged else -9999
+    assert check_numbers(describe_scene([path], card, nodata=given), card) is None
