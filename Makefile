@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs examples demo test lint types unit test-s3 test-slow test-gpu test-browser test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban clean
+.PHONY: docs examples demo test lint types unit test-s3 test-slow test-gpu test-browser test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -97,6 +97,10 @@ domains: $(STAMP)
 
 models-table: $(STAMP)
 	$(BIN)/python -m citycover_models.catalogue.document docs
+
+# The CPU image, built by buildah and used as in production: needs root, buildah, debootstrap.
+image:
+	tests/docker/build.sh
 
 clean:
 	rm -rf .venv .s3-venv $(PEERS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
