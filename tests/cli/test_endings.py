@@ -267,6 +267,12 @@ def test_a_working_folder_that_was_removed(
     monkeypatch.chdir(tmp_path)
 
 
+def test_the_log_file_holds_what_a_command_failed_of(citycover, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    assert citycover("map", "nothing.tif", "-o", tmp_path / "out", "--log-file", log).code == 2
+    assert "there is no such file" in log.read_text()
+
+
 def test_events_as_json_one_a_line(citycover, scene: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     done = citycover("map", scene, "-o", tmp_path / "out", "--log-json", "--log-file", log)
