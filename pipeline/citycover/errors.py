@@ -17,6 +17,10 @@ class SceneError(CitycoverError):
     """The imagery cannot be used as it was given."""
 
 
+class ChangedError(SceneError):
+    """A file is another one than it was when the run began."""
+
+
 class ModelError(CitycoverError):
     """The model file, its card or its network cannot be used."""
 

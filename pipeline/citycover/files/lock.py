@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,9 @@ _log = logging.getLogger(__name__)
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
+
+_INSTANT = 0.05
+"""Seconds; who asks whether a lock is `taken` holds it for less."""
 
 _HOLDER = re.compile(r"process (\d+) on (.+)")
 
@@ -64,6 +68,20 @@ class RunLock:
             return None
         return (int(found[1]), found[2]) if found else None
 
+    def taken(self) -> bool:
+        """Whether a run holds the lock now; True where the file system cannot tell."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
     def held(self) -> bool:
         """Whether the lock was taken and its file is still the one that others would lock."""
         if self._fd is None:
@@ -91,7 +109,11 @@ class RunLock:
 
     def _lock(self, fd: int) -> None:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_INSTANT)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 200, 0).decode(errors="replace") or "another process"
             raise HeldError(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from citycover.errors import ProductError, SceneError
+from citycover.errors import ChangedError, ProductError
 from citycover.files.identity import FileMark, FileStamp
 from citycover.job.job import Job
 
@@ -31,7 +31,7 @@ class Inputs:
         """Mark the files of a job as they are now.
 
         Raises:
-            SceneError: a file of the scene is another one than was described.
+            ChangedError: a file of the scene is another one than was described.
             OSError: one cannot be read.
         """
         files = job.scene.fingerprints
@@ -52,7 +52,7 @@ class Inputs:
         """Raise if a file is not what it was; asks the file system alone as long as nothing was touched.
 
         Raises:
-            SceneError: a file was changed or removed, or one that was missing has come.
+            ChangedError: a file was changed or removed, or one that was missing has come.
         """
         for mark in self.marks:
             now = FileStamp.of(mark.path)
@@ -90,8 +90,8 @@ class Inputs:
         return cls(tuple(marks))
 
 
-def _changed(path: str) -> SceneError:
-    return SceneError(
+def _changed(path: str) -> ChangedError:
+    return ChangedError(
         f"{path} was changed or removed after the run began; a map of two images would be none; nothing was "
         "published, and blocks that were finished before are kept; bring the file back and run the same "
         "command again, or give --restart to map what is there now"

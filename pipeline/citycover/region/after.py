@@ -9,6 +9,7 @@ from citycover.derive.areas import zonal_areas
 from citycover.derive.refine import refine
 from citycover.derive.table import write_table
 from citycover.derive.vectorize import vectorize
+from citycover.product.folder import holds_product
 from citycover.region.config import Region
 from citycover.region.folder import RegionFolder
 
@@ -42,6 +43,14 @@ def steps_after(region: Region, folder: RegionFolder, scene: str) -> Iterator[St
                 list(zonal_areas(product, areas.zones, areas.by).rows()),
             ),
         )
+
+
+def is_there(region: Region, folder: RegionFolder, scene: str, step: str) -> bool:
+    """Whether what a step makes of the map of a scene lies where it is to be."""
+    if step == "refine":
+        return holds_product(folder.out / "refined" / scene)
+    part = region.polygons if step == "polygons" else region.areas
+    return part is not None and _beside(folder, step, scene, part.format).is_file()
 
 
 def _beside(folder: RegionFolder, part: str, scene: str, ending: str) -> Path:

@@ -17,8 +17,11 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOpt
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[^\W_][\w .+-]{0,199}")
+_NAME = re.compile(r"[^\W_][\w .+-]*")
 """What can be a folder anywhere, and is no hidden one."""
+
+_LONGEST = 200
+"""Bytes of a name; file systems take 255, with what is added to it."""
 
 
 def check_name(text: str) -> str:
@@ -27,10 +30,10 @@ def check_name(text: str) -> str:
     >>> check_name("harbour 2026-05")
     'harbour 2026-05'
     """
-    if not _NAME.fullmatch(text):
+    if not _NAME.fullmatch(text) or len(text.encode()) > _LONGEST:
         raise ValueError(
             f"{text[:60]!r} cannot name a folder everywhere; begin with a letter or a digit, and go on with "
-            "letters, digits, spaces and . _ + -"
+            f"letters, digits, spaces and . _ + -, {_LONGEST} bytes at most"
         )
     return text
 

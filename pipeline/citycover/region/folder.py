@@ -15,12 +15,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from citycover.errors import ProductError
+from citycover.errors import HeldError, ProductError
 from citycover.files.atomic import sync_folder, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
@@ -30,6 +31,9 @@ from citycover.product.record import read_record
 _OWN = ".region"
 
 _ABOUT = "region.json"
+
+_DROPPED = re.compile(r"\.(unknown|\d{8}T\d{6}Z)(-\d+)?")
+"""Names of earlier products that are about to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class RegionFolder:
             about = self.own / _ABOUT
             if not about.is_file():
                 self._check_free()
-                for part in ("maps", f"{_OWN}/next", f"{_OWN}/scenes", f"{_OWN}/now", f"{_OWN}/locks"):
+                for part in (f"{_OWN}/next", f"{_OWN}/scenes", f"{_OWN}/now", f"{_OWN}/locks", "maps"):
                     (self.out / part).mkdir(parents=True, exist_ok=True)
                 (self.own / "failures").mkdir(exist_ok=True)
                 write_atomic(about, json.dumps({"format": 1, "name": name}))
@@ -96,8 +100,9 @@ class RegionFolder:
                 )
 
     def _check_free(self) -> None:
-        names = [path.name for path in self.out.iterdir()] if self.out.exists() else []
-        if others := sorted(set(names) - {_OWN, "maps"}):
+        if self.own.is_dir():  # it was a region's, and lost the file that says whose
+            return
+        if others := sorted(path.name for path in self.out.iterdir()) if self.out.exists() else []:
             raise ProductError(
                 f"{self.out} holds other content: {', '.join(others[:5])}; a region needs a folder of its "
                 "own, empty or not existing yet; choose another out"
@@ -110,10 +115,13 @@ class RegionFolder:
 
         Raises:
             MachineError: it cannot be written.
+            HeldError: another run, in other shards, has put it there.
         """
         made, place = self.next_of(scene), self.map_of(scene)
         with machine_errors(place):
-            if place.exists():
+            if not made.is_dir():
+                raise HeldError(f"another run has just put {scene} in its place; run the same command again")
+            if os.path.lexists(place):
                 self._put_aside(scene)
             made.rename(place)
             for folder in (place.parent, made.parent):
@@ -124,47 +132,73 @@ class RegionFolder:
         place = self.map_of(scene)
         earlier = self.out / "earlier" / scene
         earlier.mkdir(parents=True, exist_ok=True)
-        finished = read_record(place / "run.json").timing.finished if holds_product(place) else None
+        finished = None
+        with contextlib.suppress(ProductError):
+            finished = read_record(place / "run.json").timing.finished if holds_product(place) else None
         stem = "unknown" if finished is None else finished.strftime("%Y%m%dT%H%M%SZ")
         names = (stem, *(f"{stem}-{n}" for n in range(2, 1000)))
-        place.rename(earlier / next(name for name in names if not (earlier / name).exists()))
+        place.rename(earlier / next(name for name in names if not os.path.lexists(earlier / name)))
         sync_folder(earlier)
 
     def _forget_earlier(self, scene: str, keep: int) -> None:
-        """Drop all but the last few; a folder in which somebody else has put something stays, hidden."""
+        """Drop all products but the last few; what is somebody else's stays, and counts for nothing.
+
+        Of a link to a product elsewhere the link goes: what it leads to was put there by somebody.
+        """
         earlier = self.out / "earlier" / scene
         if not earlier.is_dir():
             return
-        old = sorted(path for path in earlier.iterdir() if not path.name.startswith("."))
+        old = sorted(path for path in earlier.glob("[!.]*") if holds_product(path))
         for path in old[: max(0, len(old) - keep)]:
             path.rename(path.with_name(f".{path.name}"))  # at once, so that nobody finds half of it
-        for path in earlier.glob(".*"):
+        for path in [path for path in earlier.iterdir() if _DROPPED.fullmatch(path.name)]:
+            if path.is_symlink():
+                path.unlink()
             drop_product(path)
+            if path.exists():  # it has content of somebody's, who is to find it
+                path.rename(path.with_name(path.name.removeprefix(".")))
         with contextlib.suppress(OSError):  # it has content
             earlier.rmdir()
 
     def rename(self, old: str, new: str) -> None:
         """A scene has another name now; its product, and what is made of it, go along.
 
+        The map goes last: who was ended before goes on with the rest.
+
         Raises:
+            ProductError: something else lies where a product is to be.
             MachineError: it cannot be written.
         """
         with machine_errors(self.out):
-            pairs = [(self.out / part / old, self.out / part / new) for part in ("refined", "maps")]
-            for part in ("polygons", "areas"):
-                files = [file for file in (self.out / part).glob(f"{old}.*") if file.stem == old]
-                pairs += [(file, file.with_name(new + file.suffix)) for file in files]
-            for source, target in pairs:
-                if source.exists() and not target.exists():
-                    source.rename(target)
-                    sync_folder(target.parent)
+            files = [
+                file
+                for part in ("polygons", "areas")
+                for file in (self.out / part).glob(f"{old}.*")
+                if file.stem == old
+            ]
+            for file in files:
+                file.replace(file.with_name(new + file.suffix))
+                sync_folder(file.parent)
+            for source, target in [
+                (self.out / part / old, self.out / part / new) for part in ("refined", "maps")
+            ]:
+                if not source.exists():
+                    continue
+                if os.path.lexists(target):
+                    raise ProductError(
+                        f"{target} is there, where that of {old} is to be; move it away and run again"
+                    )
+                source.rename(target)
+                sync_folder(target.parent)
 
     def note_run(self, facts: Mapping[str, Any]) -> None:
         """Add a line to the history."""
         with machine_errors(self.history):
-            fd = os.open(self.history, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            fd = os.open(self.history, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:  # in one write, so that lines of shards that end together do not mix
-                os.write(fd, (json.dumps(facts, default=str) + "\n").encode())
+                end = os.lseek(fd, 0, os.SEEK_END)
+                cut = "\n" if end and os.pread(fd, 1, end - 1) != b"\n" else ""  # by a power cut
+                os.write(fd, (cut + json.dumps(facts, default=str) + "\n").encode())
                 os.fsync(fd)
             finally:
                 os.close(fd)

@@ -154,10 +154,13 @@ class SceneRecord:
         sizes = [None if stamp is None else stamp.size for stamp in stamps]
         if sizes != [None if mark.stamp is None else mark.stamp.size for mark in self.named]:
             return None
-        marks = [
-            FileMark.of(str(Path(file).absolute()), mark.budget)
-            for file, mark in zip(files, self.named, strict=True)
-        ]
+        try:
+            marks = [
+                FileMark.of(str(Path(file).absolute()), mark.budget)
+                for file, mark in zip(files, self.named, strict=True)
+            ]
+        except OSError:  # to be told of when it is mapped
+            return None
         if [mark.digest for mark in marks] != [mark.digest for mark in self.named]:
             return None
         others = [mark for mark in self.marks if mark not in self.named]
@@ -177,11 +180,14 @@ def record_of(name: str, files: Sequence[str], product: Product, settings: Setti
     marks = [
         _marked(file.path, FileStamp(file.bytes, file.mtime_ns, file.ctime_ns)) for file in run.given.inputs
     ]
+    decided = dict(settings.map)
+    if run.given.request.get("model") is not None:  # that which mapped, not that which lay there at the start
+        decided["model"] = _digest(run.given.model.sha256)
     return SceneRecord(
         name=name,
         files=tuple(files),
         marks=tuple(marks),
-        map=settings.map,
+        map=decided,
         after={},
         product=sha256_of(product.folder / "run.json"),
         finished=run.timing.finished,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from citycover.errors import (
+    ChangedError,
     CitycoverError,
     ConfigError,
     FinishedError,
@@ -32,7 +33,6 @@ from citycover.product.collection import collect
 from citycover.product.product import Product
 from citycover.region.after import steps_after
 from citycover.region.config import Region
-from citycover.region.folder import RegionFolder
 from citycover.region.hold import hold
 from citycover.region.now import Now, NowFile
 from citycover.region.outcome import Outcome, RegionReport, What
@@ -87,9 +87,9 @@ def survey_region(region: Region) -> Survey:
     Raises:
         CitycoverError: the region file names what is not there.
     """
-    scenes = find_scenes(region.scenes)
+    scenes = find_scenes(region.scenes, region.out)
     with machine_errors(region.out):
-        return Survey.of(RegionFolder(region.out), settings_of(region), scenes)
+        return Survey.of(region, settings_of(region), scenes)
 
 
 def run_region(region: Region, share: Share | None = None, watch: RegionWatch | None = None) -> RegionReport:
@@ -178,9 +178,8 @@ class _Run:
 
     def _outcome(self, name: str) -> Outcome:
         # What another shard did meanwhile is seen: where it stands is asked only now.
-        standing = self.survey.standing(name)
         try:
-            return self._work(standing)
+            return self._work(self.survey.standing(name))
         except StoppedError:
             raise
         except HeldError as error:
@@ -223,8 +222,9 @@ class _Run:
     def _make_after(self, record: SceneRecord) -> None:
         """Make what is asked for of a map; each is noted once it is there, so that none is made twice."""
         wanted, made = self.survey.settings.after, dict(record.after)
+        lacking = self.survey.lacking(record)
         for step, make in steps_after(self.region, self.folder, record.name):
-            if made.get(step) == wanted[step]:
+            if step not in lacking:
                 continue
             if self.watch.stop.is_set():
                 raise StoppedError
@@ -241,7 +241,7 @@ def _made(request: MapRequest, watch: Watch) -> Product:
         return Product.read(request.out)
     except HeldError:
         raise
-    except ProductError as error:  # what lies there was begun for another image, model or setting
+    except (ProductError, ChangedError) as error:  # what was begun there was of another image, model, setting
         logger.info("begun anew: %s", error)
         anew = replace(request.product, overwrite=True, restart=True)
         return map_scene(replace(request, product=anew), watch)

@@ -56,32 +56,35 @@ class Shard:
         return f"{self.index}-of-{self.count}"
 
 
-def find_scenes(sources: Sequence[SceneSource]) -> tuple[RegionScene, ...]:
+def find_scenes(sources: Sequence[SceneSource], out: Path) -> tuple[RegionScene, ...]:
     """The scenes of a region, by name.
 
-    A path without a pattern need not exist: its scene is found, and fails when it is looked at.
+    A path without a pattern need not exist: its scene is found, and fails when it is looked at. A pattern
+    finds nothing in `out`, where products are.
 
     Raises:
-        ConfigError: there is none at all, or two have one name.
+        ConfigError: there is none at all, or two have one name, or names that differ in case alone.
     """
     found: dict[str, RegionScene] = {}
     for source in sources:
-        for scene in _scenes_of(source):
-            other = found.setdefault(scene.name, scene)
-            if other.files != scene.files:
+        for scene in _scenes_of(source, out):
+            # On many disks and shares names that differ in case alone are one.
+            other = found.setdefault(scene.name.casefold(), scene)
+            if other != scene:
                 raise ConfigError(
-                    f"two scenes would be called {scene.name!r}: {other.files[0]} and {scene.files[0]}; "
+                    f"two scenes would be called {scene.name!r}, upper and lower case being one: "
+                    f"{other.files[0]} and {scene.files[0]}; "
                     'give one of them a name of its own under [[scenes]], or by = "folder" where each scene '
                     "has a folder"
                 )
     if not found:
         patterns = ", ".join(file for source in sources for file in source.files)
         raise ConfigError(f"no file matches {patterns}; check files under [[scenes]]")
-    return tuple(found[name] for name in sorted(found))
+    return tuple(sorted(found.values(), key=lambda scene: scene.name))
 
 
-def _scenes_of(source: SceneSource) -> Iterator[RegionScene]:
-    files = [path for pattern in source.files for path in _matches(pattern)]
+def _scenes_of(source: SceneSource, out: Path) -> Iterator[RegionScene]:
+    files = [path for pattern in source.files for path in _matches(pattern, out)]
     if source.name is not None:
         if files:
             yield RegionScene(source.name, tuple(dict.fromkeys(files)))
@@ -97,7 +100,9 @@ def _scenes_of(source: SceneSource) -> Iterator[RegionScene]:
             raise ConfigError(f"the scene {path}: {error}, or give it a name under [[scenes]]") from None
 
 
-def _matches(pattern: str) -> list[str]:
+def _matches(pattern: str, out: Path) -> list[str]:
     if not glob.has_magic(pattern):
         return [pattern]
-    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - the pattern is absolute
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern is absolute
+    ours = out.resolve()
+    return sorted(path for path in found if not Path(path).resolve().is_relative_to(ours))

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from citycover.files.failures import machine_errors
 from citycover.product.folder import holds_product
+from citycover.region.after import is_there
+from citycover.region.config import Region
 from citycover.region.folder import RegionFolder
 from citycover.region.record import SceneRecord, Settings, read_record_of
 from citycover.region.scenes import RegionScene
@@ -33,6 +36,7 @@ class Standing:
 class Survey:
     """All scenes of a region and what was mapped earlier."""
 
+    region: Region
     folder: RegionFolder
     settings: Settings
     scenes: Mapping[str, RegionScene]
@@ -40,27 +44,36 @@ class Survey:
     """Of scenes that the region has no more; their products stay."""
 
     @classmethod
-    def of(cls, folder: RegionFolder, settings: Settings, scenes: Sequence[RegionScene]) -> Survey:
+    def of(cls, region: Region, settings: Settings, scenes: Sequence[RegionScene]) -> Survey:
         """Look at what there is."""
+        folder = RegionFolder(region.out)
         named = {scene.name: scene for scene in scenes}
         gone = {}
         for path in sorted((folder.own / "scenes").glob("*.json")):
             if path.stem not in named and (record := read_record_of(path)) is not None:
                 gone[path.stem] = record
-        return cls(folder, settings, named, gone)
+        return cls(region, folder, settings, named, gone)
 
     def standings(self, wanted: Callable[[str], bool] = lambda _name: True) -> Iterator[Standing]:
         """Where scenes stand, by name."""
         return (self.standing(name) for name in self.scenes if wanted(name))
 
     def standing(self, name: str) -> Standing:
-        """Where a scene stands now."""
+        """Where a scene stands now.
+
+        Raises:
+            MachineError: what there is of it cannot be read.
+        """
+        with machine_errors(self.folder.out):
+            return self._standing(name)
+
+    def _standing(self, name: str) -> Standing:
         scene, folder = self.scenes[name], self.folder
         record = read_record_of(folder.record_of(name))
         why: tuple[str, ...] = ("product",)
         if record is not None and record.is_of(folder.map_of(name)):
             why = self._changed(scene, record)
-            missing = ", ".join(self._not_made(record))
+            missing = ", ".join(self.lacking(record))
             if not why:
                 return Standing(scene, "incomplete" if missing else "done", missing, record)
         made = folder.next_of(name)
@@ -79,9 +92,14 @@ class Survey:
             return (*parts, "files")
         return (*parts, *(f"content of {path}" for path in record.lost()[:3]))
 
-    def _not_made(self, record: SceneRecord) -> tuple[str, ...]:
-        after = self.settings.after
-        return tuple(name for name, digest in after.items() if record.after.get(name) != digest)
+    def lacking(self, record: SceneRecord) -> tuple[str, ...]:
+        """Steps whose outcome was not made, not as it is asked for now, or is gone."""
+        region, folder = self.region, self.folder
+        return tuple(
+            step
+            for step, digest in self.settings.after.items()
+            if record.after.get(step) != digest or not is_there(region, folder, record.name, step)
+        )
 
     def _renamed(self, scene: RegionScene) -> tuple[str, SceneRecord] | None:
         """The name that a scene had earlier, and its record under the new one."""

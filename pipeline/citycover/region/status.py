@@ -6,9 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from citycover.errors import ProductError
 from citycover.files.failures import machine_errors
+from citycover.files.lock import RunLock
 from citycover.region.config import Region
 from citycover.region.folder import RegionFolder, read_facts
 from citycover.region.now import Now, read_now
@@ -70,10 +73,13 @@ def status_of(region: Region) -> RegionStatus:
     survey = survey_region(region)
     folder = survey.folder
     with machine_errors(region.out):
-        notes = [read_now(path) for path in sorted((folder.own / "now").glob("*.json"))]
-        failures = {
-            name: read_facts(path) for name in survey.scenes if (path := folder.failure_of(name)).is_file()
-        }
+        # What a run that was killed has left says that it is under way: its lock does not.
+        notes = [
+            read_now(path)
+            for path in sorted((folder.own / "now").glob("*.json"))
+            if RunLock(folder.lock_of(path.stem)).taken()
+        ]
+        failures = {name: found for name in survey.scenes if (found := _failure(folder.failure_of(name)))}
         return RegionStatus(
             standings=tuple(survey.standings()),
             gone=tuple(survey.gone),
@@ -81,6 +87,14 @@ def status_of(region: Region) -> RegionStatus:
             failures=failures,
             runs=_last_runs(folder),
         )
+
+
+def _failure(path: Path) -> Mapping[str, Any]:
+    """Why a scene failed; empty: it did not, or a run has just mended it."""
+    try:
+        return read_facts(path) if path.is_file() else {}
+    except ProductError as error:
+        return {"message": str(error)} if path.is_file() else {}
 
 
 def _last_runs(folder: RegionFolder) -> tuple[Mapping[str, Any], ...]:
@@ -93,4 +107,4 @@ def _last_runs(folder: RegionFolder) -> tuple[Mapping[str, Any], ...]:
             found.append(json.loads(line))
         except ValueError:
             continue
-    return tuple(run for run in found if isinstance(run, dict))
+    return tuple(run for run in found if isinstance(run, dict) and isinstance(run.get("counts"), dict))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ import pytest
 import rasterio
 from conftest import write_scene
 
-from citycover.errors import ConfigError, MachineError, ProductError, StoppedError
+from citycover.errors import ConfigError, HeldError, MachineError, ProductError, StoppedError
 from citycover.job.watch import Watch
+from citycover.model.builtin import find_model
 from citycover.product.product import Product
 from citycover.region import run as module
 from citycover.region.config import Region, read_region
 from citycover.region.folder import RegionFolder
 from citycover.region.forecast import forecast_region
+from citycover.region.now import Now, NowFile
 from citycover.region.run import RegionWatch, Share, run_region
 from citycover.region.scenes import Shard
 from citycover.region.status import status_of
@@ -274,8 +278,8 @@ def test_earlier_products_are_kept_as_asked_and_what_is_not_ours_always(place: P
         if seed == 0:
             (place / "products/maps/a/notes.txt").write_text("mine")
     earlier = place / "products/earlier/a"
-    found = sorted(path.name for path in earlier.iterdir())
-    assert len([name for name in found if not name.startswith(".")]) == keep
+    assert len(list(earlier.glob("*/item.json"))) == keep
+    assert not list(earlier.glob(".*"))
     assert [p.read_text() for p in earlier.glob("**/notes.txt")] == ["mine"]
 
 
@@ -336,3 +340,99 @@ def test_where_a_region_stands_while_it_runs(place: Path) -> None:
     (place / "im/a.tif").unlink()
     after = status_of(region(place))
     assert after.counts == {"done": 1} and after.gone == ("a",) and after.now == () and len(after.runs) == 1
+
+
+def test_what_somebody_puts_beside_earlier_products_crowds_none_out(place: Path) -> None:
+    ran(place)
+    for seed in (20, 21):
+        (place / "products/earlier/a/notes").mkdir(parents=True, exist_ok=True)
+        image(place / "im/a.tif", seed)
+        assert ran(place) == {"a": "mapped"}
+    assert len(list((place / "products/earlier/a").glob("*/item.json"))) == 1
+    assert (place / "products/earlier/a/notes").is_dir()
+
+
+def test_a_map_that_was_moved_and_linked_to_is_never_removed(place: Path) -> None:
+    ran(place)
+    link, elsewhere = place / "products/maps/a", place / "elsewhere"
+    link.rename(elsewhere)
+    link.symlink_to(elsewhere)
+    for seed in (20, 21):
+        image(place / "im/a.tif", seed)
+        assert ran(place) == {"a": "mapped"}
+    assert (elsewhere / "landcover.tif").is_file()
+    ran(place)
+    (place / "products/maps/b").rename(place / "b")
+    (place / "products/maps/b").symlink_to(place / "nowhere")
+    assert ran(place) == {"b": "mapped"}
+
+
+def test_what_was_made_of_a_map_and_is_gone_is_made_again(place: Path, mapped: list[str]) -> None:
+    asked = "[areas]\n[polygons]\n[refine]\nmajority = 9\n"
+    ran(place, asked)
+    mapped.clear()
+    shutil.rmtree(place / "products/refined/a")
+    (place / "products/polygons/b.gpkg").unlink()
+    assert {s.why for s in status_of(region(place, asked)).standings} == {"refine", "polygons"}
+    assert ran(place, asked) == {"a": "completed", "b": "completed"} and mapped == []
+    assert (place / "products/refined/a/landcover.tif").is_file()
+    assert (place / "products/polygons/b.gpkg").is_file() and ran(place, asked) == {}
+
+
+def test_a_renamed_scene_takes_over_from_what_an_earlier_one_left(place: Path) -> None:
+    ran(place, "[areas]\n")
+    table = (place / "products/areas/a.csv").read_text()
+    (place / "products/areas/c.csv").write_text("of another time")
+    (place / "products/maps/c").mkdir()
+    (place / "im/a.tif").rename(place / "im/c.tif")
+    (outcome,) = run_region(region(place, "[areas]\n")).outcomes
+    assert outcome.what == "failed" and "maps/c is there" in outcome.message
+    (place / "products/maps/c").rmdir()
+    assert ran(place, "[areas]\n") == {"c": "renamed"}
+    assert (place / "products/areas/c.csv").read_text() == table
+    assert not (place / "products/areas/a.csv").exists() and ran(place, "[areas]\n") == {}
+
+
+def test_a_model_that_was_another_one_for_the_while_of_a_run(place: Path, mapped: list[str]) -> None:
+    good, bad = (find_model(f"spectral-{name}").read_bytes() for name in ("rgbn", "rgb"))
+    model, head = place / "m.citycover", HEAD.replace("spectral-rgbn", "m.citycover")
+    model.write_bytes(good)
+    asked = region(place, head=head)
+
+    def swap(standing: Any) -> Watch:
+        model.write_bytes(bad if standing.scene.name == "a" else good)
+        return Watch()
+
+    run_region(asked, None, RegionWatch(scene=swap))
+    mapped.clear()
+    assert ran(place, head=head) == {"a": "mapped"} and mapped == ["a"]
+    assert ran(place, head=head) == {}
+
+
+def test_a_folder_that_lost_its_name_goes_on(place: Path) -> None:
+    ran(place)
+    (place / "products/.region/region.json").write_text("{")
+    with pytest.raises(ProductError, match="remove it"):
+        ran(place)
+    (place / "products/.region/region.json").unlink()
+    assert ran(place) == {}
+
+
+def test_a_run_that_was_killed_is_not_under_way_and_a_cut_history_goes_on(place: Path) -> None:
+    ran(place)
+    folder = RegionFolder(place / "products")
+    NowFile(folder.now_of("1-of-1"), Now("1-of-1", datetime.now(UTC), 2)).note()
+    folder.failure_of("a").write_text("{")
+    with folder.history.open("a") as file:
+        file.write('{"counts": 5}\n{"started"')
+    ran(place)
+    status = status_of(region(place))
+    assert status.now == () and "remove it" in status.failures["a"]["message"]
+    assert [run["counts"] for run in status.runs] == [{"mapped": 2, "done": 0}, {"done": 2}]
+
+
+def test_what_another_run_has_just_put_in_its_place_stays(place: Path) -> None:
+    ran(place)
+    with pytest.raises(HeldError, match="another run has just put a"):
+        RegionFolder(place / "products").place("a", 1)
+    assert (place / "products/maps/a/item.json").is_file()

@@ -37,7 +37,8 @@ def test_files_folders_and_sets(tmp_path: Path) -> None:
             SceneSource(files=(str(tmp_path / "p.tif"), str(tmp_path / "q.tif")), name="harbour"),
             SceneSource(files=(str(tmp_path / "missing.tif"),)),
             SceneSource(files=(str(tmp_path / "none/*.tif"),)),
-        ]
+        ],
+        tmp_path / "out",
     )
     assert [scene.name for scene in found] == ["S2A_1", "S2A_2", "a", "b", "harbour", "missing"]
     assert [Path(file).name for file in found[0].files] == ["B02.jp2", "B03.jp2"]
@@ -47,7 +48,15 @@ def test_files_folders_and_sets(tmp_path: Path) -> None:
 def test_a_file_that_two_patterns_match_is_one_scene(tmp_path: Path) -> None:
     touched(tmp_path, "a.tif")
     both = (str(tmp_path / "*.tif"), str(tmp_path / "a.*"))
-    assert len(find_scenes([SceneSource(files=both), SceneSource(files=both[:1])])) == 1
+    assert len(find_scenes([SceneSource(files=both), SceneSource(files=both[:1])], tmp_path / "out")) == 1
+
+
+def test_products_are_no_scenes_and_names_fit_into_file_systems(tmp_path: Path) -> None:
+    touched(tmp_path, "a.tif", "out/maps/a/landcover.tif")
+    (scene,) = find_scenes([SceneSource(files=(str(tmp_path / "**/*.tif"),))], tmp_path / "x/../out")
+    assert scene.name == "a"
+    with pytest.raises(ValueError, match="200 bytes at most"):
+        SceneSource(files=("a.tif",), name="é" * 101)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +64,7 @@ def test_a_file_that_two_patterns_match_is_one_scene(tmp_path: Path) -> None:
     [
         ((), "*.tif", "no file matches"),
         (("x/a.tif", "y/a.tif"), "*/a.tif", "would be called 'a'"),
+        (("A.tif", "a.tif"), "*.tif", "upper and lower case being one"),
         (("_a.tif",), "*.tif", "cannot name a folder"),
         (("a\n.tif",), "*.tif", "cannot name a folder"),
     ],
@@ -62,7 +72,7 @@ def test_a_file_that_two_patterns_match_is_one_scene(tmp_path: Path) -> None:
 def test_what_no_region_can_have(tmp_path: Path, names: tuple[str, ...], pattern: str, words: str) -> None:
     touched(tmp_path, *names)
     with pytest.raises(ConfigError, match=words):
-        find_scenes([SceneSource(files=(str(tmp_path / pattern),))])
+        find_scenes([SceneSource(files=(str(tmp_path / pattern),))], tmp_path / "out")
 
 
 @given(st.lists(st.text(min_size=1), unique=True), st.integers(1, 9))
