@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -183,9 +184,9 @@ def _from(folder: Path, file: str) -> str:
 
 
 def _if_there(name: str, folder: Path) -> str:
-    """A name that may be a file: the file's path if it is one from the folder on."""
-    path = folder / name
-    return str(path) if path.is_file() else name
+    """A name that may be a file or a pattern: the path from the folder on if it is one."""
+    is_path = "/" in name or glob.has_magic(name) or (folder / name).is_file()
+    return _from(folder, name) if is_path else name
 
 
 def _anchored(value: T, folder: Path) -> T:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from citycover.errors import HeldError, ProductError
+from citycover.errors import CitycoverError, HeldError, ProductError
 from citycover.files.atomic import sync_folder, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
@@ -133,7 +133,7 @@ class RegionFolder:
         earlier = self.out / "earlier" / scene
         earlier.mkdir(parents=True, exist_ok=True)
         finished = None
-        with contextlib.suppress(ProductError):
+        with contextlib.suppress(CitycoverError):
             finished = read_record(place / "run.json").timing.finished if holds_product(place) else None
         stem = "unknown" if finished is None else finished.strftime("%Y%m%dT%H%M%SZ")
         names = (stem, *(f"{stem}-{n}" for n in range(2, 1000)))

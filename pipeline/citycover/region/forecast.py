@@ -71,7 +71,7 @@ def forecast_region(region: Region, share: Share | None = None) -> RegionForecas
     survey = survey_region(region)
     names = share.of(tuple(survey.scenes.values()))
     standings = [survey.standing(name) for name in names]
-    todo = [standing for standing in standings if standing.state != "done"][: share.limit]
+    todo = survey.todo(standings, share.limit)
     done = [SceneForecast(s.scene.name, s.state) for s in standings if s.state == "done"]
     return RegionForecast((*(_forecast(region, survey, s) for s in todo), *done), _speed(survey))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -89,8 +90,11 @@ def _told(value: Any) -> Any:
         return {name: _told(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_told(item) for item in value]
-    if isinstance(value, (str, Path)) and (path := Path(value)).is_absolute() and path.is_file():
-        return sha256_of(path)
+    if isinstance(value, (str, Path)) and (path := Path(value)).is_absolute():
+        if path.is_file():
+            return sha256_of(path)
+        if isinstance(value, str) and glob.has_magic(value):
+            return [sha256_of(Path(file)) for file in sorted(glob.glob(value, recursive=True))]  # noqa: PTH207
     return str(value) if isinstance(value, Path) else value
 
 
@@ -177,16 +181,20 @@ def record_of(name: str, files: Sequence[str], product: Product, settings: Setti
     """
     assert isinstance(product.folder, Path), "a region has a folder of this machine"
     run = product.run
-    marks = [
-        _marked(file.path, FileStamp(file.bytes, file.mtime_ns, file.ctime_ns)) for file in run.given.inputs
-    ]
+    read = (*run.given.inputs, *(run.labels.files if run.labels else ()))
+    marks = {
+        file.path: _marked(file.path, FileStamp(file.bytes, file.mtime_ns, file.ctime_ns)) for file in read
+    }
+    for file in files:  # an index or a STAC item, which names what was read
+        if (stamp := FileStamp.of(path := str(Path(file).absolute()))) is not None and path not in marks:
+            marks[path] = FileMark.of(path, stamp.size)
     decided = dict(settings.map)
     if run.given.request.get("model") is not None:  # that which mapped, not that which lay there at the start
         decided["model"] = _digest(run.given.model.sha256)
     return SceneRecord(
         name=name,
         files=tuple(files),
-        marks=tuple(marks),
+        marks=tuple(marks.values()),
         map=decided,
         after={},
         product=sha256_of(product.folder / "run.json"),

@@ -120,7 +120,7 @@ class _Run:
     def all_of(self, names: Sequence[str]) -> RegionReport:
         """Work on scenes by name."""
         standings = [self.survey.standing(name) for name in names]
-        todo = [standing for standing in standings if standing.state != "done"][: self.share.limit]
+        todo = self.survey.todo(standings, self.share.limit)
         self.report.done = sum(standing.state == "done" for standing in standings)
         self.watch.begun(todo)
         path = self.folder.now_of(str(self.share.shard))

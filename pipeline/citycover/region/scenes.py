@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from citycover.errors import ConfigError
 from citycover.region.config import SceneSource, check_name
+from citycover.scene.given import rasters_in
+from citycover.scene.trust import is_remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def _scenes_of(source: SceneSource, out: Path) -> Iterator[RegionScene]:
     files = [path for pattern in source.files for path in _matches(pattern, out)]
     if source.name is not None:
         if files:
-            yield RegionScene(source.name, tuple(dict.fromkeys(files)))
+            yield RegionScene(source.name, _rasters(dict.fromkeys(files)))
         return
     groups: dict[Path, list[str]] = {}
     for file in dict.fromkeys(files):
@@ -95,12 +97,27 @@ def _scenes_of(source: SceneSource, out: Path) -> Iterator[RegionScene]:
     for path, group in groups.items():
         name = path.name if source.by == "folder" else path.stem
         try:
-            yield RegionScene(check_name(name), tuple(group))
+            yield RegionScene(check_name(name), _rasters(group))
         except ValueError as error:
             raise ConfigError(f"the scene {path}: {error}, or give it a name under [[scenes]]") from None
 
 
+def _rasters(files: Iterable[str]) -> tuple[str, ...]:
+    """Files, and of a folder those that are in it now: one more makes another scene of it."""
+    found: list[str] = []
+    for file in files:
+        rasters = rasters_in(Path(file)) if Path(file).is_dir() else ()
+        found += map(str, rasters or (file,))
+    return tuple(found)
+
+
 def _matches(pattern: str, out: Path) -> list[str]:
+    if is_remote(pattern):
+        if "*" in pattern:
+            raise ConfigError(
+                f"{pattern}: patterns find files on disks alone; name each file under [[scenes]]"
+            )
+        return [pattern]  # its ? and [] are those of an address
     if not glob.has_magic(pattern):
         return [pattern]
     found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern is absolute

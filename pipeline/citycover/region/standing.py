@@ -54,6 +54,12 @@ class Survey:
                 gone[path.stem] = record
         return cls(region, folder, settings, named, gone)
 
+    def todo(self, standings: Sequence[Standing], limit: int | None) -> list[Standing]:
+        """What has something to do, up to a limit; what failed the last time last: it bars no other."""
+        left = [standing for standing in standings if standing.state != "done"]
+        left.sort(key=lambda standing: self.folder.failure_of(standing.scene.name).is_file())
+        return left[:limit]
+
     def standings(self, wanted: Callable[[str], bool] = lambda _name: True) -> Iterator[Standing]:
         """Where scenes stand, by name."""
         return (self.standing(name) for name in self.scenes if wanted(name))

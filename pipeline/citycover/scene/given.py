@@ -70,7 +70,7 @@ def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
     where = Path(path)
     suffix = where.suffix.lower()
     if where.is_dir():
-        yield from map(Given, _in_folder(where) or [path])
+        yield from map(Given, rasters_in(where) or (path,))
     elif not where.exists() and isinstance(path, str) and glob.has_magic(path) and not is_remote(path):
         yield from map(Given, _matching(path))
     elif where.is_file() and suffix in {".json", ".geojson"}:
@@ -81,7 +81,8 @@ def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
         yield Given(path)
 
 
-def _in_folder(folder: Path) -> Sequence[str | Path]:
+def rasters_in(folder: Path) -> Sequence[Path]:
+    """The raster files that are meant where a folder is given; VRT files only where it has no others."""
     files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")]
     rasters = [f for f in files if f.suffix.lower() in _RASTERS]
     return rasters or [f for f in files if f.suffix.lower() == ".vrt"]

@@ -23,6 +23,7 @@ from citycover.region.config import Region, read_region
 from citycover.region.folder import RegionFolder
 from citycover.region.forecast import forecast_region
 from citycover.region.now import Now, NowFile
+from citycover.region.record import settings_of
 from citycover.region.run import RegionWatch, Share, run_region
 from citycover.region.scenes import Shard
 from citycover.region.status import status_of
@@ -436,3 +437,51 @@ def test_what_another_run_has_just_put_in_its_place_stays(place: Path) -> None:
     with pytest.raises(HeldError, match="another run has just put a"):
         RegionFolder(place / "products").place("a", 1)
     assert (place / "products/maps/a/item.json").is_file()
+
+
+def test_a_scene_that_fails_bars_no_other_from_a_limit(place: Path) -> None:
+    (place / "im/a.tif").write_bytes(b"no raster")
+    told = [run_region(region(place), Share(limit=1)).outcomes for _ in range(3)]
+    assert [[(o.scene, o.what) for o in outcomes] for outcomes in told] == [
+        [("a", "failed")],
+        [("b", "mapped")],
+        [("a", "failed")],
+    ]
+
+
+def test_an_index_that_names_other_files_is_another_scene(place: Path, mapped: list[str]) -> None:
+    index = place / "t.geojson"
+    head = HEAD + '[[scenes]]\nfiles = ["t.geojson"]\n'
+    index.write_text(tiles("a"))
+    assert ran(place, head=head)["t"] == "mapped"
+    mapped.clear()
+    index.write_text(tiles("b"))
+    assert ran(place, head=head) == {"t": "mapped"} and mapped == ["t"]
+
+
+def tiles(name: str) -> str:
+    ring = [[0, 0], [1, 0], [1, 1], [0, 0]]
+    tile = {
+        "type": "Feature",
+        "properties": {"location": f"im/{name}.tif"},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    return json.dumps({"type": "FeatureCollection", "features": [tile]})
+
+
+def test_a_product_whose_record_is_damaged_is_replaced(place: Path) -> None:
+    ran(place)
+    (place / "products/maps/a/run.json").write_text("{")
+    assert ran(place) == {"a": "mapped"} and ran(place) == {}
+
+
+def test_sheets_of_labels_are_those_from_the_file_on_and_count_with_their_content(place: Path) -> None:
+    (place / "lab").mkdir()
+    more = '[labels]\nfiles = ["lab/*.tif", "worldcover"]\n'
+    asked = region(place, more)
+    assert asked.labels is not None and asked.labels.files == (str(place / "lab/*.tif"), "worldcover")
+    digests = [settings_of(asked).map["labels"]]
+    for seed in (1, 2):
+        image(place / "lab/x.tif", seed)
+        digests.append(settings_of(asked).map["labels"])
+    assert len(set(digests)) == 3

@@ -59,6 +59,22 @@ def test_products_are_no_scenes_and_names_fit_into_file_systems(tmp_path: Path) 
         SceneSource(files=("a.tif",), name="é" * 101)
 
 
+def test_one_more_file_in_a_folder_makes_another_scene_of_it(tmp_path: Path) -> None:
+    touched(tmp_path, "s/x.tif")
+    source = SceneSource(files=(str(tmp_path / "s"),))
+    (before,) = find_scenes([source], tmp_path / "out")
+    touched(tmp_path, "s/y.tif")
+    (after,) = find_scenes([source], tmp_path / "out")
+    assert (before.name, len(before.files), len(after.files)) == ("s", 1, 2)
+
+
+def test_addresses_are_no_patterns(tmp_path: Path) -> None:
+    (scene,) = find_scenes([SceneSource(files=("https://example.org/x.tif?sig=[a]",))], tmp_path)
+    assert (scene.name, scene.files) == ("x", ("https://example.org/x.tif?sig=[a]",))
+    with pytest.raises(ConfigError, match="name each file"):
+        find_scenes([SceneSource(files=("s3://bucket/*.tif",))], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("names", "pattern", "words"),
     [
