@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any
 
 import typer
@@ -71,7 +71,7 @@ def noticing(target: str | None, verb: str) -> Iterator[dict[str, Any]]:
 
 
 def _send(target: str, facts: dict[str, Any]) -> None:
-    """Send; what goes wrong is a warning: the command itself has ended as it has."""
+    """Send; what goes wrong is said, with `-q` too, and no more: the command has ended as it has."""
     from citycover.files.plain import to_json
 
     content = to_json(facts).encode()
@@ -89,5 +89,5 @@ def _send(target: str, facts: dict[str, Any]) -> None:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-    except (OSError, urllib.error.URLError, subprocess.SubprocessError, ValueError) as error:
-        logger.warning("--on-end could not be told: %s", error)
+    except (OSError, HTTPException, subprocess.SubprocessError, ValueError) as error:
+        logger.error("--on-end could not be told: %s", error)

@@ -84,7 +84,8 @@ def test_an_address_hears_of_it(hook: tuple[str, list[bytes]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/nowhere/at/all", "false", "http://127.0.0.1:9/", "http://", "{hook}/bad"]
+    "target",
+    ["/nowhere/at/all", "false", "http://127.0.0.1:9/", "http://", "http://localhost/a b", "{hook}/bad"],
 )
 def test_who_does_not_hear_changes_nothing(
     hook: tuple[str, list[bytes]], target: str, caplog: pytest.LogCaptureFixture
@@ -92,6 +93,7 @@ def test_who_does_not_hear_changes_nothing(
     with noticing(target.format(hook=hook[0]), "run"):
         pass
     assert "--on-end could not be told" in caplog.text
+    assert caplog.records[-1].levelname == "ERROR"  # a warning is nothing to those who asked for quiet
 
 
 @pytest.mark.parametrize("target", ["", "  ", "say 'it"])

@@ -32,6 +32,8 @@ _OWN = ".region"
 
 _ABOUT = "region.json"
 
+_PARTS = ("next", "scenes", "failures", "now", "locks")
+
 _DROPPED = re.compile(r"\.(unknown|\d{8}T\d{6}Z)(-\d+)?")
 """Names of earlier products that are about to go."""
 
@@ -89,15 +91,15 @@ class RegionFolder:
             about = self.own / _ABOUT
             if not about.is_file():
                 self._check_free()
-                for part in (f"{_OWN}/next", f"{_OWN}/scenes", f"{_OWN}/now", f"{_OWN}/locks", "maps"):
-                    (self.out / part).mkdir(parents=True, exist_ok=True)
-                (self.own / "failures").mkdir(exist_ok=True)
-                write_atomic(about, json.dumps({"format": 1, "name": name}))
             elif (other := read_facts(about).get("name")) != name:
                 raise ProductError(
                     f"{self.out} is the folder of the region {other!r}, not of {name!r}; choose another out, "
                     "or keep the name"
                 )
+            for folder in (*(self.own / part for part in _PARTS), self.out / "maps"):
+                folder.mkdir(parents=True, exist_ok=True)
+            if not about.is_file():
+                write_atomic(about, json.dumps({"format": 1, "name": name}))
 
     def _check_free(self) -> None:
         if self.own.is_dir():  # it was a region's, and lost the file that says whose
