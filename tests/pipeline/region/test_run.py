@@ -488,3 +488,13 @@ def test_sheets_of_labels_are_those_from_the_file_on_and_count_with_their_conten
         image(place / "lab/x.tif", seed)
         digests.append(settings_of(asked).map["labels"])
     assert len(set(digests)) == 3
+
+
+def test_a_shapefile_of_zones_counts_with_the_files_beside_it(place: Path) -> None:
+    more = '[areas]\nzones = "z.shp"\nby = "name"\n'
+    (place / "z.shp").write_bytes(b"shapes")
+    digests = []
+    for names in (b"east", b"west"):
+        (place / "z.dbf").write_bytes(names)
+        digests.append(settings_of(region(place, more)).after["areas"])
+    assert digests[0] != digests[1]
