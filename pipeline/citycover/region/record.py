@@ -92,7 +92,8 @@ def _told(value: Any) -> Any:
         return [_told(item) for item in value]
     if isinstance(value, (str, Path)) and (path := Path(value)).is_absolute():
         if path.suffix.lower() == ".shp" and path.is_file():  # names of its shapes, their CRS lie beside it
-            return [sha256_of(file) for file in sorted(path.parent.iterdir()) if file.stem == path.stem]
+            beside = [f for f in sorted(path.parent.iterdir()) if f.stem == path.stem and f.is_file()]
+            return [sha256_of(file) for file in beside]
         if path.is_file():
             return sha256_of(path)
         if isinstance(value, str) and glob.has_magic(value):

@@ -492,6 +492,7 @@ def test_sheets_of_labels_are_those_from_the_file_on_and_count_with_their_conten
 
 def test_a_shapefile_of_zones_counts_with_the_files_beside_it(place: Path) -> None:
     more = '[areas]\nzones = "z.shp"\nby = "name"\n'
+    (place / "z").mkdir()
     (place / "z.shp").write_bytes(b"shapes")
     digests = []
     for names in (b"east", b"west"):
