@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from citycover.errors import ConfigError, MachineError
+from citycover.machine.memory import process_memory
 from citycover.version import __version__
 from citycover_cli.endings import failure_of
 from citycover_cli.logs import logger
@@ -30,8 +32,8 @@ _EVERY = 15.0
 class Meter:
     """Counts what a command does. Threads may ask while others count: each number is one word of memory."""
 
-    def __init__(self, verb: str) -> None:
-        self.verb, self.begin = verb, time.monotonic()
+    def __init__(self, verb: str, name: str) -> None:
+        self.verb, self.name, self.begin = verb, name, time.monotonic()
         self.pixels = self.windows = self.blocks = self.holes = self.failures = 0
         self.scenes: Counter[str] = Counter()
         """By what became of them."""
@@ -97,19 +99,21 @@ class Meter:
 
 
 @contextmanager
-def metering(target: str | None, verb: str) -> Iterator[Meter]:
+def metering(target: str | None, verb: str, name: str) -> Iterator[Meter]:
     """Publish what a command does until the body ends, and how it ended.
 
     Args:
         target: a file, written now and then, and at the end; or `[HOST]:PORT`, where a server answers as long
             as the body runs; None: nowhere.
         verb: of the command line.
+        name: of what is made: a label of every number, so that those of several commands on one host can be
+            collected together.
 
     Raises:
         ConfigError: the extra is not installed, or the target is neither.
         MachineError: nothing can be served there, or the file cannot be written.
     """
-    meter = Meter(verb)
+    meter = Meter(verb, name)
     if target is None:
         yield meter
         return
@@ -206,45 +210,50 @@ class _Collector:
 
     def collect(self) -> Iterator[Any]:
         """All of them, as they are now."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+        from prometheus_client.core import InfoMetricFamily
 
         meter = self.meter
-        yield InfoMetricFamily("citycover_run", "This command.", {"verb": meter.verb, "version": __version__})
-        yield CounterMetricFamily("citycover_pixels", "Pixels of output in finished blocks.", meter.pixels)
-        yield CounterMetricFamily("citycover_windows", "Windows that went by, run or skipped.", meter.windows)
-        yield CounterMetricFamily("citycover_blocks", "Blocks that are safe.", meter.blocks)
-        yield CounterMetricFamily("citycover_holes", "Parts of images that could not be read.", meter.holes)
-        yield CounterMetricFamily("citycover_scene_failures", "Scenes that failed.", meter.failures)
-        stages = CounterMetricFamily("citycover_stage_seconds", "Time by stage.", labels=["stage"])
-        for stage, seconds in meter.stage_seconds().items():
-            stages.add_metric([stage], seconds)
-        yield stages
-        scenes = GaugeMetricFamily("citycover_scenes", "Scenes by what became of them.", labels=["state"])
-        for state, count in dict(meter.scenes).items():
-            scenes.add_metric([state], count)
-        yield scenes
-        yield GaugeMetricFamily("citycover_progress_ratio", "Share of the work that is done.", meter.share)
+        about = {"verb": meter.verb, "version": __version__, "name": meter.name}
+        yield InfoMetricFamily("citycover_run", "This command.", about)
+        yield self._total("pixels", "Pixels of output in finished blocks.", {"": meter.pixels})
+        yield self._total("windows", "Windows that went by, run or skipped.", {"": meter.windows})
+        yield self._total("blocks", "Blocks that are safe.", {"": meter.blocks})
+        yield self._total("holes", "Parts of images that could not be read.", {"": meter.holes})
+        yield self._total("scene_failures", "Scenes that failed.", {"": meter.failures})
+        yield self._total("stage_seconds", "Time by stage.", meter.stage_seconds(), "stage")
+        yield self._now("scenes", "Scenes by what became of them.", dict(meter.scenes), "state")
+        yield self._now("progress_ratio", "Share of the work that is done.", {"": meter.share})
         if meter.left_s is not None:
-            yield GaugeMetricFamily("citycover_eta_seconds", "Seconds until the end.", meter.left_s)
-        yield from _memory()
+            yield self._now("eta_seconds", "Seconds until the end.", {"": meter.left_s})
+        yield self._now("memory_bytes", "Memory of this process.", {"": process_memory("VmRSS")})
+        if devices := _device_memory():
+            yield self._now("gpu_memory_bytes", "Memory of a device.", devices, "device")
         if meter.ended is not None:
             at, code = meter.ended
-            yield GaugeMetricFamily("citycover_last_run_timestamp_seconds", "When it ended.", at)
-            yield GaugeMetricFamily("citycover_last_run_exit_code", "With which exit code.", code)
+            yield self._now("last_run_timestamp_seconds", "When it ended.", {"": at})
+            yield self._now("last_run_exit_code", "With which exit code.", {"": code})
+
+    def _total(self, name: str, what: str, values: Mapping[str, float], label: str = "") -> Any:
+        from prometheus_client.core import CounterMetricFamily
+
+        return self._filled(CounterMetricFamily, name, what, values, label)
+
+    def _now(self, name: str, what: str, values: Mapping[str, float], label: str = "") -> Any:
+        from prometheus_client.core import GaugeMetricFamily
+
+        return self._filled(GaugeMetricFamily, name, what, values, label)
+
+    def _filled(self, kind: Any, name: str, what: str, values: Mapping[str, float], label: str) -> Any:
+        family = kind(f"citycover_{name}", what, labels=["name", *([label] if label else [])])
+        for key, value in values.items():
+            family.add_metric([self.meter.name, *([key] if label else [])], value)
+        return family
 
 
-def _memory() -> Iterator[Any]:
-    import sys
-
-    from prometheus_client.core import GaugeMetricFamily
-
-    from citycover.machine.memory import process_memory
-
-    yield GaugeMetricFamily("citycover_memory_bytes", "Memory of this process.", process_memory("VmRSS"))
-    torch = sys.modules.get("torch")  # not before the command itself needs it
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        used = GaugeMetricFamily("citycover_gpu_memory_bytes", "Memory of a device.", labels=["device"])
-        for number in range(torch.cuda.device_count()):
-            free, total = torch.cuda.mem_get_info(number)
-            used.add_metric([f"cuda:{number}"], total - free)
-        yield used
+def _device_memory() -> dict[str, float]:
+    """Bytes in use, by device; none before the command itself has needed torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return {}
+    memory = (torch.cuda.mem_get_info(number) for number in range(torch.cuda.device_count()))
+    return {f"cuda:{number}": float(total - free) for number, (free, total) in enumerate(memory)}

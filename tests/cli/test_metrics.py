@@ -19,7 +19,7 @@ from citycover_cli.metrics import metering
 def values(text: str) -> dict[str, float]:
     """Samples by name and label."""
     return {
-        sample.name + "".join(sample.labels.values()): sample.value
+        sample.name + "".join(v for k, v in sample.labels.items() if k != "name"): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if sample.name != "citycover_run_info"
@@ -41,6 +41,8 @@ def test_a_map_in_numbers(citycover, scene: Path, tmp_path: Path) -> None:
     assert found["citycover_progress_ratio"] == 1 and found["citycover_last_run_exit_code"] == 0
     assert found["citycover_stage_seconds_totalforward"] > 0 and found["citycover_memory_bytes"] > 1 << 20
     assert 'verb="map"' in path.read_text()
+    numbers = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    assert all(f'name="{tmp_path / "out"}"' in line for line in numbers)
     assert citycover("map", "nothing.tif", "-o", tmp_path / "other", "--metrics", path).code == 2
     assert values(path.read_text())["citycover_last_run_exit_code"] == 2
 
@@ -48,7 +50,7 @@ def test_a_map_in_numbers(citycover, scene: Path, tmp_path: Path) -> None:
 def test_it_is_served_as_long_as_the_work_goes_on() -> None:
     address = f"127.0.0.1:{free_port()}"
     stages = Stages()
-    with metering(address, "run") as meter:
+    with metering(address, "run", "north") as meter:
         meter.work(4)
         meter.scene_ended("mapped", holes=2)
         meter.scene_ended("failed", failed=True)
@@ -67,14 +69,14 @@ def test_it_is_served_as_long_as_the_work_goes_on() -> None:
 
 def test_a_failure_is_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run.prom"
-    with pytest.raises(SceneError), metering(str(path), "map"):
+    with pytest.raises(SceneError), metering(str(path), "map", "out"):
         raise SceneError("no image")
     assert values(path.read_text())["citycover_last_run_exit_code"] == 2
 
 
 @pytest.mark.parametrize("target", ["metrics.txt", "", ":port", "localhost"])
 def test_what_is_no_target(target: str) -> None:
-    with pytest.raises(ConfigError, match=r"ends in \.prom"), metering(target, "map"):
+    with pytest.raises(ConfigError, match=r"ends in \.prom"), metering(target, "map", "out"):
         raise AssertionError
 
 
@@ -83,12 +85,12 @@ def test_what_cannot_be_served_or_written_is_said_before_the_work(tmp_path: Path
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(MachineError, match="choose another port"), metering(address, "map"):
+        with pytest.raises(MachineError, match="choose another port"), metering(address, "map", "out"):
             raise AssertionError
-    with pytest.raises(MachineError, match="choose another port"), metering(":99999", "map"):
+    with pytest.raises(MachineError, match="choose another port"), metering(":99999", "map", "out"):
         raise AssertionError
     (tmp_path / "file").touch()
-    with pytest.raises(MachineError), metering(str(tmp_path / "file" / "run.prom"), "map"):
+    with pytest.raises(MachineError), metering(str(tmp_path / "file" / "run.prom"), "map", "out"):
         raise AssertionError
 
 
@@ -100,6 +102,6 @@ def test_a_file_that_cannot_be_written_any_more_is_not_worth_the_run(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left on the device")
 
-    with metering(str(path), "map"):
+    with metering(str(path), "map", "out"):
         monkeypatch.setattr("citycover.files.output.write_atomic", refuse)
     assert "--metrics" in caplog.text and "last_run" not in path.read_text()

@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """See HELP."""
     request = MapRequest(imagery, place_of(out), model, where, engine, product, labels, require_hash, layers)
-    with noticing(on_end, "map") as facts, metering(metrics, "map") as meter:
+    with noticing(on_end, "map") as facts, metering(metrics, "map", str(out)) as meter:
         facts["product"] = str(out)
         with skipping(skip_finished, out, talk):
             done = _map_with_progress(request, talk.quiet or talk.log_json, meter)

@@ -80,7 +80,7 @@ def run(
 
     with (
         noticing(None if dry_run else on_end, "run") as facts,
-        metering(None if dry_run else metrics, "run") as meter,
+        metering(None if dry_run else metrics, "run", region.stem) as meter,
     ):
         asked, share = read_region(region), Share(Shard.parse(shard), tuple(only or ()), limit)
         if dry_run:
