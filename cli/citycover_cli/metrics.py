@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from citycover.errors import ConfigError, MachineError
-from citycover.machine.memory import process_memory
 from citycover.version import __version__
 from citycover_cli.endings import failure_of
 from citycover_cli.logs import logger
@@ -211,6 +210,8 @@ class _Collector:
     def collect(self) -> Iterator[Any]:
         """All of them, as they are now."""
         from prometheus_client.core import InfoMetricFamily
+
+        from citycover.machine.memory import process_memory
 
         meter = self.meter
         about = {"verb": meter.verb, "version": __version__, "name": meter.name}

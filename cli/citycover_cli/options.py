@@ -13,8 +13,8 @@ import typer
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.job import request
+from citycover.scene.laying import Laying
 from citycover.scene.measure import Measure
-from citycover.scene.mosaic import Laying
 from citycover.scene.trust import Trust
 
 Scene = Annotated[

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from citycover.run.arrays import predict_array as predict_array
     from citycover.run.forecast import plan_scene as plan_scene
     from citycover.run.map import map_scene as map_scene
-    from citycover.scene.mosaic import Laying as Laying
+    from citycover.scene.laying import Laying as Laying
 
 _PLACES = {
     "EngineOptions": "job.request",
     "Imagery": "job.request",
     "LabelRequest": "evidence.request",
-    "Laying": "scene.mosaic",
+    "Laying": "scene.laying",
     "Legend": "classes.legend",
     "MapRequest": "job.request",
     "Product": "product.product",

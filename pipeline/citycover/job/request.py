@@ -11,8 +11,8 @@ from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.files.remote import RemotePath, place_of
 from citycover.model.precision import PRECISIONS, Precision
+from citycover.scene.laying import Laying
 from citycover.scene.measure import Measure
-from citycover.scene.mosaic import Laying
 from citycover.scene.trust import Trust
 
 COMPRESSIONS = ("zstd", "deflate")

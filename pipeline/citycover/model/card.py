@@ -22,14 +22,12 @@ from pydantic import (
 )
 
 from citycover.classes.legend import Legend, builtin_legend, check_line
+from citycover.model.unit import Unit
 
 UNTRAINED = "none: random weights"
 """How `training` begins where nothing was learned."""
 
 Dtype = Literal["uint8", "uint16", "int16", "float32"]
-
-Unit = Literal["dn", "reflectance", "dB", "m"]
-"""What numbers are: raw digital numbers, reflectance of 0 to 1, decibels, metres."""
 
 _LONGEST = 65_536
 """Pixels: no window, trim or stride is longer. Numbers are bounded before anything is computed with them."""

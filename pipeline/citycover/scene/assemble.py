@@ -31,8 +31,9 @@ from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.bands import SceneBand
 from citycover.scene.choose import match_bands, pick_bands, rank_of
 from citycover.scene.file import FileInfo, can_occur, describe_files
+from citycover.scene.laying import Laying
 from citycover.scene.measure import Measure, Numbers, conversion
-from citycover.scene.mosaic import Laying, SheetGroups, lay_out, split_sheets
+from citycover.scene.mosaic import SheetGroups, lay_out, split_sheets
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
 from citycover.scene.trust import Trust
 

@@ -14,12 +14,13 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from citycover.errors import ConfigError, SceneError
-from citycover.model.card import BandGroup, Unit
+from citycover.model.unit import UNITS, Unit
 
-UNITS: tuple[Unit, ...] = get_args(Unit)
+if TYPE_CHECKING:
+    from citycover.model.card import BandGroup
 
 _LANDSAT_C2 = re.compile(r"(?:^|_)L[COTE]\d{2}_L2S[PR]_.*_SR_(?!.*(?:QA|aerosol))", re.IGNORECASE)
 

@@ -41,7 +41,8 @@ from citycover.geometry.positions import Positions, reach
 from citycover.geometry.vector import crs_named
 from citycover.geometry.window import Window
 from citycover.scene.file import FileInfo
-from citycover.scene.scene import KERNELS, OVERLAPS, Kernel, Overlap, SceneGroup, Sheet
+from citycover.scene.laying import Kernel, Laying, Overlap
+from citycover.scene.scene import SceneGroup, Sheet
 
 _SLACK = 0.1
 """Pixels by which a sheet may lie beside the lattice and still be of it: less than imagery is placed to, and
@@ -61,25 +62,6 @@ _BLOCK = (256, 256)
 
 _LATTICES = 32
 """Different ones that are told apart; sheets of yet others are warped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Laying:
-    """How sheets are laid out; None leaves it to citycover."""
-
-    overlap: Overlap | None = None
-    """What counts where sheets overlap; None: the first, but sheets of the same place are refused."""
-    grid: str | None = None
-    """A raster whose lattice is taken, `EPSG:32633` or `EPSG:32633/10`; None: that of most sheets."""
-    resampling: Kernel | None = None
-    """How sheets of another lattice are read; None: averaged where they are finer, else bilinear."""
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError where sheets cannot be laid out so."""
-        if self.overlap is not None and self.overlap not in OVERLAPS:
-            raise ConfigError(f"--overlap takes {', '.join(OVERLAPS)}; got {self.overlap!r}")
-        if self.resampling is not None and self.resampling not in KERNELS:
-            raise ConfigError(f"--resampling takes {', '.join(KERNELS)}; got {self.resampling!r}")
 
 
 @dataclass(frozen=True, slots=True)

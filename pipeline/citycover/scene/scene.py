@@ -17,19 +17,9 @@ from typing import Literal
 from odc.geo.geobox import GeoBox
 
 from citycover.geometry.window import Window
+from citycover.scene.laying import Kernel, Overlap
 
 Validity = Literal["none", "nodata", "mask", "alpha"]
-
-Overlap = Literal["first", "newest", "nearest-centre", "feather"]
-"""What counts where sheets overlap: the first that is valid, in the order given or by date; the one whose
-centre is nearest; or all, weighed by the distance to their edges."""
-
-OVERLAPS: tuple[Overlap, ...] = ("first", "newest", "nearest-centre", "feather")
-
-Kernel = Literal["nearest", "bilinear", "cubic", "average"]
-"""How a sheet of another lattice is read on that of the scene."""
-
-KERNELS: tuple[Kernel, ...] = ("nearest", "bilinear", "cubic", "average")
 
 
 @dataclass(frozen=True, slots=True)

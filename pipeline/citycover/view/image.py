@@ -21,8 +21,8 @@ from citycover.geometry.window import Window
 from citycover.product.record import RunRecord
 from citycover.read.picture import read_picture, visible_bands
 from citycover.scene.assemble import describe_scene
+from citycover.scene.laying import Laying
 from citycover.scene.measure import Measure
-from citycover.scene.mosaic import Laying
 from citycover.scene.scene import Scene
 from citycover.scene.trust import Trust, is_remote
 from citycover.view.mercator import native_level

@@ -17,8 +17,8 @@ from citycover.geometry.window import Window
 from citycover.read import sheets
 from citycover.read.raster import RasterReader
 from citycover.scene.assemble import describe_scene
-from citycover.scene.mosaic import Laying
-from citycover.scene.scene import KERNELS, OVERLAPS, Scene
+from citycover.scene.laying import KERNELS, OVERLAPS, Laying
+from citycover.scene.scene import Scene
 
 CORNER = Affine(0.5, 0, 5e5, 0, -0.5, 5.8e6)
 

@@ -10,7 +10,8 @@ from rasters import write
 
 from citycover.errors import ConfigError, SceneError
 from citycover.geometry.window import Window
-from citycover.model.card import BandGroup, ModelCard, Unit
+from citycover.model.card import BandGroup, ModelCard
+from citycover.model.unit import Unit
 from citycover.read.numbers import check_numbers
 from citycover.read.raster import RasterReader
 from citycover.scene.assemble import describe_scene

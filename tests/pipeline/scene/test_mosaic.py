@@ -12,7 +12,7 @@ from citycover.geometry.crs import tie
 from citycover.geometry.grid import ground_sample_distance
 from citycover.scene.assemble import assemble_scene, describe_scene
 from citycover.scene.file import describe_files
-from citycover.scene.mosaic import Laying
+from citycover.scene.laying import Laying
 
 CORNER = Affine(10, 0, 5e5, 0, -10, 5.8e6)
 
