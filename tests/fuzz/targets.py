@@ -43,11 +43,12 @@ def targets(folder: Path) -> dict[str, Target]:
         "recipe": [
             tomllib.loads(config_path("recipes", f"{n}.toml").read_text()) for n in config_names("recipes")
         ],
+        "region": [tomllib.loads(config_path("regions", "example.toml").read_text())],
     }
     texts = {name: [_toml(v).encode() for v in values] for name, values in tables.items()}
     found = [
         Target(name, ".toml", either(texts[name], tables[name], _toml), allowed(_reader(name)))
-        for name in ("card", "legend", "recipe")
+        for name in tables
     ]
     plan = ("plan", scene, "--no-probe", "--quiet")
     found += [
@@ -83,7 +84,15 @@ def _reader(name: str) -> Callable[[Path], Any]:
 
         return read_recipe(path)
 
-    return {"card": card, "legend": legend, "recipe": recipe}[name]
+    def region(path: Path) -> Any:
+        from citycover.region.config import read_region
+        from citycover.region.scenes import find_scenes
+
+        found = read_region(path)
+        found.request(("a.tif",), path.parent)
+        return find_scenes(found.scenes, found.out)
+
+    return {"card": card, "legend": legend, "recipe": recipe, "region": region}[name]
 
 
 def _more(folder: Path) -> list[Target]:
