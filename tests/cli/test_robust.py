@@ -72,7 +72,7 @@ def test_four_files_of_one_band_each_are_stacked(citycover, real_data: Path, tmp
     files = [real_data / f"vhr/naip_va/NAIP-VA-b{k}.tiff" for k in (1, 2, 3, 4)]
     refused = citycover("map", *files, "-o", tmp_path / "out")
     # Numbers alone say nothing of colours: asked for, and no order is proposed that might swap them.
-    assert refused.code == 2 and "name its bands with --bands" in refused.err
+    assert refused.code == 2 and "pass --bands with one name or number" in refused.err
     result = citycover("map", *files, "-o", tmp_path / "named", "--bands", "1,2,3,4")
     assert result.code == 0, result.err
 

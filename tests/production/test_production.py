@@ -217,10 +217,9 @@ def exported() -> set[str]:
     """Names of all metrics that a run exports; those of counters end in _total."""
     from citycover_cli import metrics
 
-    found = re.findall(
-        r'(Counter|Gauge|Info)MetricFamily\(\s*"(citycover_\w+)"', Path(metrics.__file__).read_text()
-    )
-    return {name + {"Counter": "_total", "Info": "_info", "Gauge": ""}[kind] for kind, name in found}
+    found = re.findall(r'self\._(total|now)\("(\w+)"', Path(metrics.__file__).read_text())
+    names = {f"citycover_{name}{'_total' if kind == 'total' else ''}" for kind, name in found}
+    return names | {"citycover_run_info"}
 
 
 def asked_for(text: str) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,8 @@ class SourceMap:
     record: RunRecord | None
     """None: a raster of unknown making."""
     grid: GeoBox
+    trust: Trust = field(default_factory=Trust)
+    """Which files its layers may name."""
 
     @property
     def row_areas(self) -> NDArray[np.float64]:
@@ -104,6 +106,7 @@ class SourceMap:
             classes = stack.enter_context(ClassRaster(self.path, onto=onto))
             sure = None
             if confidence and self.confidence is not None:
+                check_class_file(self.confidence, "layer", self.trust)
                 sure = stack.enter_context(ClassRaster(self.confidence, "layer", onto=onto))
                 if onto is None and sure.grid.shape != classes.grid.shape:
                     raise ConfigError(
@@ -168,14 +171,13 @@ def open_source(path: Path, legend: str | None, trust: Trust) -> SourceMap:
             f"{raster} has no CRS, so it has no areas; write it into the file (gdal_edit.py -a_srs EPSG:...)"
         )
     confidence = folder / CONFIDENCE.file if folder is not None else None
-    if confidence is not None and confidence.is_file():
-        check_class_file(confidence, "layer", trust)
     return SourceMap(
         raster,
         known,
         confidence if confidence is not None and confidence.is_file() else None,
         read_record(folder / "run.json") if folder is not None else None,
         grid,
+        trust,
     )
 
 

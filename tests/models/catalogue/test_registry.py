@@ -187,7 +187,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"state_dict": {"w": torch.ones(1)}, "evil": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(ModelError, match="more than tensors"):
+    with pytest.raises(ModelError, match="no file of tensors alone"):
         read_weights(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
     torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": 3}, tmp_path / "good.pth")
