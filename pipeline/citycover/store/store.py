@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citycover.errors import MachineError, ProductError
-from citycover.files.atomic import atomic_path, make_folder, write_atomic
+from citycover.files.atomic import atomic_path, make_folder, sync_folder, write_atomic
 from citycover.files.plain import parse_json
 from citycover.read.reader import Hole
 from citycover.store.ledger import BlockRecord, Ledger
@@ -86,6 +86,7 @@ class WorkingStore:
         group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
         write_atomic(folder / "store.zarr" / "zarr.json", json.dumps(group, indent=1))
         store.ledger.folder.mkdir()
+        sync_folder(folder)  # a power cut may not leave the sign without what it stands for
         description = _describe(layout, arrays) | {"identity": dict(identity), "extra": dict(extra or {})}
         # Last, because it is what makes a folder a store.
         write_atomic(folder / "identity.json", json.dumps(description, indent=1))
