@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import domain_cases
@@ -11,6 +12,8 @@ import pytest
 import rasterio
 import small_networks
 from affine import Affine
+
+from citycover_models.catalogue.registry import presets
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +28,18 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(material, "_SETTLING", 4)
 
 
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """The small networks are presets as long as a test lasts."""
+    before = dict(presets())
+    small_networks.register()
+    yield
+    presets().clear()
+    presets().update(before)
+
+
 def cell(system: str, row: str, steps: int = 1) -> domains.Cell:
     (found,) = (r for r in domains.ROWS[system] if r.name == row)
-    small_networks.register()
     return domains.Cell(system, "practice", found, 3, steps, "-small")
 
 
