@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def open_product(folder: str | Path | RemotePath, trust: Trust = Trust()) -> xr.
         folder: on this machine, or `s3://bucket/prefix`.
         trust: which files the rasters of a folder on this machine may name in turn.
 
-    Attributes: `run`, the content of run.json as text.
+    Attributes: `run`, the content of run.json as text. Closing it closes the files.
 
     Raises:
         SceneError: the folder holds no finished product.
@@ -80,12 +81,18 @@ def open_product(folder: str | Path | RemotePath, trust: Trust = Trust()) -> xr.
             f"{folder} holds no {' and no '.join(missing)}; give the folder that `citycover map` wrote, whole"
         )
     record = read_record(folder / "run.json")
-    maps, grid = _of_zarr(folder / ZARR) if (folder / ZARR).is_dir() else _of_cogs(folder, trust)
-    return as_dataset(maps, grid, record.card).assign_attrs(run=record.to_json())
+    files = ExitStack()
+    if (folder / ZARR).is_dir():
+        maps, grid = _of_zarr(folder / ZARR)
+    else:
+        maps, grid = _of_cogs(folder, trust, files)
+    found = as_dataset(maps, grid, record.card).assign_attrs(run=record.to_json())
+    found.set_close(files.close)
+    return found
 
 
-def _of_cogs(folder: Path | RemotePath, trust: Trust) -> tuple[dict[str, da.Array], GeoBox]:
-    """Layers by name, and their grid."""
+def _of_cogs(folder: Path | RemotePath, trust: Trust, files: ExitStack) -> tuple[dict[str, da.Array], GeoBox]:
+    """Layers by name, and their grid; `files` closes what was opened."""
     import rioxarray
     import xarray as xr
 
@@ -98,6 +105,7 @@ def _of_cogs(folder: Path | RemotePath, trust: Trust) -> tuple[dict[str, da.Arra
         else:
             raster = rioxarray.open_rasterio(path.address, chunks=_CHUNKS, opener=path.opener())
         assert isinstance(raster, xr.DataArray), "a COG of bands of one type is one array"
+        files.callback(raster.close)
         maps[layer.name] = raster if layer.per_class else raster.squeeze("band", drop=True)
     grid = grid_of_image(maps[CLASSES.name])
     return {name: raster.data for name, raster in maps.items()}, grid

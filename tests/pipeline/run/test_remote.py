@@ -69,7 +69,8 @@ def test_a_product_there_is_that_of_a_folder(
     assert names(bucket) == listed
     for name in ("landcover.tif", "confidence.tif", "landcover.qml"):
         assert bucket.objects[PREFIX + name] == (here.folder / name).read_bytes()
-    one, other = open_product(PLACE).compute(), open_product(here.folder).compute()
+    with open_product(PLACE) as far, open_product(here.folder) as near:
+        one, other = far.compute(), near.compute()
     for layer in ("classes", "confidence"):
         np.testing.assert_array_equal(one[layer], other[layer])
     assert one.rio.crs == other.rio.crs and one.rio.transform() == other.rio.transform()
@@ -129,7 +130,8 @@ def test_an_upload_that_was_stopped_goes_on_and_sends_no_file_twice(
     twice = {key for key in put if put.count(key) > 1}
     assert twice <= {PREFIX + MARK}
     assert MARK not in names(bucket)
-    assert open_product(PLACE).classes.shape == (200, 300)
+    with open_product(PLACE) as opened:
+        assert opened.classes.shape == (200, 300)
 
 
 def test_another_machine_may_take_an_unfinished_upload_over(
@@ -203,7 +205,8 @@ def test_another_server_takes_it_too(
     map_scene(replace(asked, layers=("entropy",)))
     map_scene(asked)
     assert isinstance(here.folder, Path)
-    np.testing.assert_array_equal(open_product(PLACE).classes, open_product(here.folder).classes)
+    with open_product(PLACE) as far, open_product(here.folder) as near:
+        np.testing.assert_array_equal(far.classes, near.classes)
     with pytest.raises(FinishedError):
         map_scene(replace(asked, product=ProductOptions(formats=("cog", "zarr"))))
     big = place_of(f"{PLACE}-big/large.bin")
