@@ -9,18 +9,13 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from labelled import write_knowing_model
+from labelled import write_labelled_city
 from labelling import BAD_LABELS, changed
-
-from citycover.synth.write import write_city
 
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("city")
-    write_city(folder, 300, 3)
-    write_knowing_model(folder / "model.pt")
-    return folder
+    return write_labelled_city(tmp_path_factory.mktemp("city"), 300)
 
 
 def read(out: Path) -> np.ndarray:

@@ -14,13 +14,12 @@ import pytest
 import rasterio
 import shapely
 from conftest import Result, write_scene
-from labelled import write_knowing_model
+from labelled import write_labelled_city
 from mapped import patchy, write_product
 
 from citycover.errors import ConfigError
 from citycover.product.open import open_product
 from citycover.scene.trust import Trust
-from citycover.synth.write import write_city
 
 Run = Callable[..., Result]
 
@@ -103,10 +102,7 @@ def test_a_class_raster_that_only_fetches_is_refused(citycover: Run, tmp_path: P
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("city")
-    write_city(folder, 300, 3)
-    write_knowing_model(folder / "model.pt")
-    return folder
+    return write_labelled_city(tmp_path_factory.mktemp("city"), 300)
 
 
 @pytest.mark.parametrize("verb", ["map", "plan", "sharpen", "train"])

@@ -10,22 +10,18 @@ import pytest
 import rasterio
 from affine import Affine
 from conftest import write_scene
-from labelled import write_knowing_model
+from labelled import write_labelled_city
 from serving import Served, serving, write_product
 
 from citycover.files.gdal import REMOTE_OPTIONS
 from citycover.model.archive import read_model_file
-from citycover.synth.write import write_city
 
 QUICK = ("--set", "epochs=1", "--set", "chips_per_epoch=16", "--set", "chip=32", "--set", "batch=4")
 
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("city")
-    write_city(folder, 300, 3)
-    write_knowing_model(folder / "model.pt")
-    return folder
+    return write_labelled_city(tmp_path_factory.mktemp("city"), 300)
 
 
 @pytest.fixture(autouse=True)

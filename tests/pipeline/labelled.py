@@ -17,6 +17,7 @@ from citycover.evidence.cells import Sheet
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import builtin_path
 from citycover.model.network import load_torchscript, write_torchscript
+from citycover.synth.write import write_city
 
 UTM = "EPSG:32633"
 CLASSES = 4
@@ -50,6 +51,13 @@ def write_sheet(path: Path, channels: NDArray[Any], grid: GeoBox, table: ClassTa
     with rasterio.open(path, "w", **profile) as out:
         out.write((channels + 1).astype(np.uint8), 1)
     return Sheet(path, grid, table or own_table())
+
+
+def write_labelled_city(folder: Path, side: int) -> Path:
+    """A practice city of `side` pixels, and a model beside it that knows how far to believe its labels."""
+    write_city(folder, side, 3)
+    write_knowing_model(folder / "model.pt")
+    return folder
 
 
 def write_knowing_model(path: Path, **fields: Any) -> Path:

@@ -13,7 +13,7 @@ import rasterio
 import rasterio.shutil
 import rioxarray
 import torch
-from labelled import write_knowing_model
+from labelled import write_knowing_model, write_labelled_city
 from numpy.typing import NDArray
 
 from citycover.classes.legend import read_legend
@@ -31,15 +31,11 @@ from citycover.product.record import read_record
 from citycover.read.open import open_readers
 from citycover.run.arrays import predict_array
 from citycover.run.map import map_scene
-from citycover.synth.write import write_city
 
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("city")
-    write_city(folder, 700, 3)
-    write_knowing_model(folder / "model.pt")
-    return folder
+    return write_labelled_city(tmp_path_factory.mktemp("city"), 700)
 
 
 TRUSTED = 0.85
