@@ -76,6 +76,14 @@ def failure_of(error: BaseException) -> Failure | None:
     return None
 
 
+def exit_code_of(error: BaseException) -> int:
+    """What the command line leaves with where an error, or an early end, comes out of a verb; 1: a bug."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    failure = failure_of(error)
+    return 1 if failure is None else failure.exit_code
+
+
 def _unprinted(cause: BaseException | None) -> Failure:
     if isinstance(cause, BrokenPipeError):
         return Failure("BrokenPipe", "nobody reads stdout any more", 141)

@@ -12,17 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from citycover.errors import ConfigError, MachineError
 from citycover.version import __version__
-from citycover_cli.endings import failure_of
+from citycover_cli.endings import exit_code_of
 from citycover_cli.logs import logger
 
 if TYPE_CHECKING:
     from citycover.job.watch import Watch
     from citycover.machine.stages import Stages
-    from citycover.plan.plan import Block, Plan
+    from citycover.plan.plan import Block
 
 _EVERY = 15.0
 """Seconds between two files."""
@@ -57,18 +55,13 @@ class Meter:
 
     def beside(self, watch: Watch) -> Watch:
         """A watch of one map that also counts."""
-        total, went = 1, 0
+        from citycover.job.watch import with_share
 
-        def started(plan: Plan, done: int) -> None:
-            nonlocal total
-            total = max(1, plan.windows)
-            watch.started(plan, done)
+        def share(of_this: float) -> None:
+            self.share = min(1.0, (self._part + of_this) / self._parts)
 
         def predicted(windows: int) -> None:
-            nonlocal went
-            went += windows
             self.windows += windows
-            self.share = min(1.0, (self._part + min(1.0, went / total)) / self._parts)
             watch.predicted(windows)
 
         def advanced(block: Block) -> None:
@@ -80,7 +73,8 @@ class Meter:
             self._stages.append(stages)
             watch.timing(stages)
 
-        return replace(watch, started=started, predicted=predicted, advanced=advanced, timing=timing)
+        counting = replace(watch, predicted=predicted, advanced=advanced, timing=timing)
+        return with_share(counting, share)
 
     def stage_seconds(self) -> Counter[str]:
         """Seconds by stage, of all maps."""
@@ -121,14 +115,7 @@ def metering(target: str | None, verb: str, name: str) -> Iterator[Meter]:
         try:
             yield meter
         except BaseException as error:
-            failure = failure_of(error)
-            code = (
-                error.exit_code
-                if isinstance(error, typer.Exit)
-                else 1
-                if failure is None
-                else failure.exit_code
-            )
+            code = exit_code_of(error)
             raise
         finally:
             meter.ended = (time.time(), code)

@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 from citycover.errors import ConfigError
-from citycover_cli.endings import failure_of
+from citycover_cli.endings import exit_code_of, failure_of
 from citycover_cli.logs import logger
 
 _PATIENCE = 30.0
@@ -52,18 +52,14 @@ def noticing(target: str | None, verb: str) -> Iterator[dict[str, Any]]:
     facts: dict[str, Any] = {"verb": verb, "exit_code": 0}
     try:
         yield facts
-    except typer.Exit as end:
-        facts["exit_code"] = end.exit_code
-        raise
     except BaseException as error:
-        failure = failure_of(error)
-        kind, said = (
-            (type(error).__name__, str(error)) if failure is None else (failure.kind, failure.message)
-        )
-        facts |= {
-            "exit_code": 1 if failure is None else failure.exit_code,
-            "error": {"kind": kind, "message": said},
-        }
+        facts["exit_code"] = exit_code_of(error)
+        if not isinstance(error, typer.Exit):
+            failure = failure_of(error)
+            kind, said = (
+                (type(error).__name__, str(error)) if failure is None else (failure.kind, failure.message)
+            )
+            facts["error"] = {"kind": kind, "message": said}
         raise
     finally:
         if target is not None:

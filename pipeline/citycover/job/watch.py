@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from citycover.machine.stages import Stages
 from citycover.plan.plan import Block, Plan
@@ -28,3 +28,21 @@ class Watch:
     """Called with a line about the cluster, if there is one: workers, dashboard, logs."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set it, and the run ends after the batch in hand with StoppedError."""
+
+
+def with_share(watch: Watch, tell: Callable[[float], object]) -> Watch:
+    """A watch of one run that is also told which share of the windows went by in it, 0 to 1."""
+    total, went = 1, 0
+
+    def started(plan: Plan, done: int) -> None:
+        nonlocal total
+        total = max(1, plan.windows)
+        watch.started(plan, done)
+
+    def predicted(windows: int) -> None:
+        nonlocal went
+        went += windows
+        tell(min(1.0, went / total))
+        watch.predicted(windows)
+
+    return replace(watch, started=started, predicted=predicted)

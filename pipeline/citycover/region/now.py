@@ -16,8 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from citycover.errors import ProductError
 from citycover.files.atomic import write_atomic
 from citycover.files.plain import to_json
-from citycover.job.watch import Watch
-from citycover.plan.plan import Plan
+from citycover.job.watch import Watch, with_share
 from citycover.region.folder import read_facts
 
 _EVERY = 2.0
@@ -83,20 +82,7 @@ class NowFile:
 
     def beside(self, watch: Watch) -> Watch:
         """A watch of one map that also notes how far it is."""
-        total = went = 0
-
-        def started(plan: Plan, done: int) -> None:
-            nonlocal total
-            total = plan.windows
-            watch.started(plan, done)
-
-        def predicted(windows: int) -> None:
-            nonlocal went
-            went += windows
-            self.note(soon=True, share=min(1.0, went / max(total, 1)))
-            watch.predicted(windows)
-
-        return replace(watch, started=started, predicted=predicted)
+        return with_share(watch, lambda share: self.note(soon=True, share=share))
 
 
 def read_now(path: Path) -> Now | None:
