@@ -14,7 +14,7 @@ from pathlib import Path
 from citycover.errors import FinishedError, StoppedError
 from citycover.evidence.labels import understand_labels
 from citycover.files.identity import sha256_of
-from citycover.job.job import prepare
+from citycover.job.job import prepare_request
 from citycover.job.request import MapRequest
 from citycover.machine.device import choose_device
 from citycover.model.predictor import ModelPredictor
@@ -96,7 +96,7 @@ def _other(request: SharpenRequest, asked: MapRequest, model: Path) -> bool:
     record = read_record(request.out / "run.json")
     if record.given.model.sha256 != sha256_of(model):
         return True
-    job = prepare(asked.imagery, asked.model, asked.where, asked.engine, asked.labels)
+    job = prepare_request(asked)
     return request.product.overwrite and bool(differences(job, record))
 
 

@@ -27,6 +27,7 @@ from citycover.errors import ConfigError, ProductError
 from citycover.files.atomic import sync_folder, sync_tree, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
+from citycover.files.remote import RemotePath
 from citycover.product.names import BESIDE, PRODUCT_FILES, SHARPENING, SIGN
 from citycover.store.work import WORK, WorkFolder, check_work, is_store, remove
 
@@ -67,9 +68,9 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
         check_work(out)
     names.discard(WORK)
     names -= BESIDE if (out / SHARPENING).is_file() else {SHARPENING.parent.name}
-    if _listed(WorkFolder(out).replaced) is not None:  # an earlier run had begun to replace a product
+    if listed_files(WorkFolder(out).replaced) is not None:  # an earlier run had begun to replace a product
         return
-    if _listed(out / SIGN) is not None:
+    if listed_files(out / SIGN) is not None:
         if not overwrite:
             raise ProductError(
                 f"{out} holds a finished product; give --overwrite to replace it, or choose another --out"
@@ -87,7 +88,7 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
 
 def holds_product(out: Path) -> bool:
     """Whether a finished product lies there, and no run has begun to replace it."""
-    return _listed(out / SIGN) is not None and _listed(WorkFolder(out).replaced) is None
+    return listed_files(out / SIGN) is not None and listed_files(WorkFolder(out).replaced) is None
 
 
 def check_output(path: Path, *inputs: Path | str | None) -> None:
@@ -104,7 +105,7 @@ def check_output(path: Path, *inputs: Path | str | None) -> None:
         raise ConfigError(f"{path} is a folder; name a file in it")
     if any(given and path.exists() and Path(given).exists() and path.samefile(given) for given in inputs):
         raise ConfigError(f"{path} is read by this command and would be replaced; choose another name")
-    if path.name in (_listed(path.parent / SIGN) or ()):
+    if path.name in (listed_files(path.parent / SIGN) or ()):
         raise ConfigError(
             f"{path} belongs to the product in {path.parent}, which would be spoilt; choose another name"
         )
@@ -146,7 +147,7 @@ def drop_product(folder: Path) -> None:
 
     That file goes last, so that what a kill leaves can be removed by the next call.
     """
-    for name in sorted(_listed(folder / SIGN) or (), key=lambda name: name == SIGN):
+    for name in sorted(listed_files(folder / SIGN) or (), key=lambda name: name == SIGN):
         remove(folder / name)
     with contextlib.suppress(OSError):  # it has other content
         folder.rmdir()
@@ -158,9 +159,9 @@ def _take_sign(work: WorkFolder, new: Sequence[str]) -> frozenset[str]:
     Raises:
         ProductError: a file that is to be written is the user's.
     """
-    listed = _listed(work.out / SIGN)
+    listed = listed_files(work.out / SIGN)
     if listed is None:
-        before = _listed(work.replaced)
+        before = listed_files(work.replaced)
         if before is None and not is_store(work.work):
             # Without a store beside them, what a power cut leaves of the new files would be nobody's.
             write_atomic(work.replaced, (work.staging / SIGN).read_text(encoding="utf-8"))
@@ -185,7 +186,7 @@ def _check_parent(out: Path) -> None:
         raise PermissionError(errno.EACCES, "not writable", str(parent))
 
 
-def _listed(sign: Path) -> frozenset[str] | None:
+def listed_files(sign: Path | RemotePath) -> frozenset[str] | None:
     """Files of the product that an `item.json` lists, itself and GDAL's side files too; None: not ours."""
     try:
         item = parse_json(sign.read_text(encoding="utf-8"))

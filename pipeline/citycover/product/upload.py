@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citycover.errors import ProductError, StoppedError
-from citycover.files.plain import parse_json, to_json
+from citycover.files.plain import to_json
 from citycover.files.remote import RemotePath, Stored
+from citycover.product.folder import listed_files
 from citycover.product.names import PRODUCT_FILES, SIGN
 from citycover.product.product import Product
 
@@ -62,13 +63,7 @@ class RemoteFolder:
     @property
     def finished(self) -> bool:
         """Whether a product of citycover is there, whole."""
-        if SIGN not in self.objects:
-            return False
-        try:
-            item = parse_json((self.place / SIGN).read_text())
-            return "citycover" in item["properties"]["processing:software"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return SIGN in self.objects and listed_files(self.place / SIGN) is not None
 
     @property
     def ours(self) -> frozenset[str]:

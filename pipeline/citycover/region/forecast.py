@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from citycover.errors import CitycoverError
-from citycover.job.job import prepare
+from citycover.job.job import prepare_request
 from citycover.region.config import Region
 from citycover.region.record import SceneRecord, read_record_of
 from citycover.region.run import Share, survey_region
@@ -82,15 +82,7 @@ def _forecast(region: Region, survey: Survey, standing: Standing) -> SceneForeca
         return SceneForecast(name, standing.state, standing.why)
     asked = region.request(standing.scene.files, survey.folder.next_of(name))
     try:
-        job = prepare(
-            asked.imagery,
-            asked.model,
-            asked.where,
-            asked.engine,
-            asked.labels,
-            asked.require_hash,
-            asked.layers,
-        )
+        job = prepare_request(asked)
     except CitycoverError as error:
         return SceneForecast(name, standing.state, standing.why, problem=str(error))
     plan = job.draft

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,10 +60,6 @@ class Survey:
         left.sort(key=lambda standing: self.folder.failure_of(standing.scene.name).is_file())
         return left[:limit]
 
-    def standings(self, wanted: Callable[[str], bool] = lambda _name: True) -> Iterator[Standing]:
-        """Where scenes stand, by name."""
-        return (self.standing(name) for name in self.scenes if wanted(name))
-
     def standing(self, name: str) -> Standing:
         """Where a scene stands now.
 
@@ -79,8 +75,8 @@ class Survey:
         why: tuple[str, ...] = ("product",)
         if record is not None and record.is_of(folder.map_of(name)):
             why = self._changed(scene, record)
-            missing = ", ".join(self.lacking(record))
             if not why:
+                missing = ", ".join(self.lacking(record))
                 return Standing(scene, "incomplete" if missing else "done", missing, record)
         made = folder.next_of(name)
         if holds_product(made) or is_store(made / WORK):

@@ -81,7 +81,7 @@ def status_of(region: Region) -> RegionStatus:
         ]
         failures = {name: found for name in survey.scenes if (found := _failure(folder.failure_of(name)))}
         return RegionStatus(
-            standings=tuple(survey.standings()),
+            standings=tuple(map(survey.standing, survey.scenes)),
             gone=tuple(survey.gone),
             now=tuple(now for now in notes if now is not None),
             failures=failures,

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from citycover.draw.colours import between, shown_range
 from citycover.errors import CitycoverError, SceneError
 from citycover.files.gdal import READ_OPTIONS
 from citycover.geometry.positions import reach
@@ -44,14 +44,10 @@ class SceneImage:
     """First level of web maps at which it is shown; files without overviews are shown from near only."""
 
     @cached_property
-    def limits(self) -> NDArray[np.float64]:
-        """(band, 2) 2nd and 98th percentile of what is valid; looked for when the first tile is asked for."""
+    def limits(self) -> tuple[tuple[float, float], ...]:
+        """Of each band what is dark and bright; looked for when the first tile is asked for."""
         picture = read_picture(self.scene, Window(0, 0, *self.scene.shape), _SAMPLE)
-        valid = picture.values[picture.valid]
-        if not len(valid):
-            return np.array([[0.0, 1.0]] * 3)
-        limits: NDArray[np.float64] = np.percentile(valid, (2, 98), axis=0).T.astype(np.float64)
-        return limits
+        return tuple(shown_range(band, picture.valid) for band in np.moveaxis(picture.values, 2, 0))
 
     def tile(self, grid: GeoBox) -> bytes:
         """PNG on a grid in Mercator.
@@ -74,9 +70,8 @@ class SceneImage:
             new = ~np.ma.getmaskarray(planes).any(0) & np.isfinite(planes.data).all(0) & ~valid
             np.copyto(values, planes.data, where=new)
             valid |= new
-        low, high = self.limits.T[:, :, None, None]
-        rgb = ((values - low) * (255 / np.maximum(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
-        return paint_image(np.moveaxis(rgb, 0, 2), valid)
+        rgb = [between(band, *limits) for band, limits in zip(values, self.limits, strict=True)]
+        return paint_image(np.stack(rgb, axis=2), valid)
 
 
 def image_of_files(files: Sequence[str | Path], latitude: float, trust: Trust) -> SceneImage:
