@@ -14,6 +14,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.job import request
 from citycover.scene.laying import Laying
+from citycover.scene.masking import Masking
 from citycover.scene.measure import Measure
 from citycover.scene.trust import Trust
 
@@ -175,6 +176,20 @@ Resampling = Annotated[
     ),
 ]
 
+Mask = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mask",
+        metavar="NAME[=VALUES]",
+        help="Nodata where a band of the files says so: scl, qa_pixel, fmask, udm2, or NAME=3,8-10, "
+        "NAME=bits:3,4; give several.",
+    ),
+]
+
+MaskGrow = Annotated[
+    float, typer.Option(metavar="METRES", help="Around what --mask hides, nodata too, this far.")
+]
+
 AllowRemote = Annotated[
     bool, typer.Option("--allow-remote", help="Files (VRT, WMS) may name others across the network.")
 ]
@@ -269,6 +284,8 @@ def imagery(
     overlap: Overlap = None,
     grid: Grid = None,
     resampling: Resampling = None,
+    mask: Mask = None,
+    mask_grow: MaskGrow = 0.0,
     allow_remote: AllowRemote = False,
     allow_path: AllowPath = None,
 ) -> request.Imagery:
@@ -279,7 +296,10 @@ def imagery(
         given = 1.0 if scale is None else scale, 0.0 if offset is None else offset
         measure = Measure(*given, unit)  # type: ignore[arg-type]  # looked at there
     laying = Laying(overlap, grid, resampling)  # type: ignore[arg-type]  # looked at there
-    return request.Imagery(tuple(scene), split_bands(bands), nodata, resample, trust, laying, measure)
+    masking = Masking(tuple(mask or ()), mask_grow)
+    return request.Imagery(
+        tuple(scene), split_bands(bands), nodata, resample, trust, laying, measure, masking
+    )
 
 
 def trust_of(allow_remote: bool, allow_path: list[str] | None) -> Trust:

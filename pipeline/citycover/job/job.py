@@ -28,6 +28,7 @@ from citycover.read.numbers import check_numbers
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
 from citycover.scene.assemble import answered, assemble_scene, fits, read_lattice
 from citycover.scene.file import FileInfo, describe_files, lost_sources
+from citycover.scene.masks import unused_masks
 from citycover.scene.scene import Scene
 
 logger = logging.getLogger(__name__)
@@ -148,8 +149,13 @@ def prepare(
         measure=imagery.measure,
         resample=imagery.resample,
         laying=imagery.laying,
+        masking=imagery.masking,
         lattice=lattice,
     )
+    if scene.masks:
+        logger.info("nodata where %s says so", "; ".join(scene.masks))
+    elif unused := unused_masks(files, imagery.masking):
+        logger.warning(unused)
     if lost := lost_sources(files):
         logger.warning(lost)
     if scene.conversions:
@@ -177,7 +183,10 @@ def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo], lattice: GeoBo
             raise SceneError(info.obstacle)
     reasons = []
     for model in read_builtins():
-        why = fits(model.card, files, bands=imagery.bands, laying=imagery.laying, lattice=lattice)
+        why = fits(
+            model.card, files,
+            bands=imagery.bands, laying=imagery.laying, masking=imagery.masking, lattice=lattice,
+        )  # fmt: skip
         if why is None:
             logger.info("no --model given: %s fits the bands of the scene", model.card.name)
             return model

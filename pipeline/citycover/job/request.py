@@ -12,6 +12,7 @@ from citycover.evidence.request import LabelRequest
 from citycover.files.remote import RemotePath, place_of
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.scene.laying import Laying
+from citycover.scene.masking import Masking
 from citycover.scene.measure import Measure
 from citycover.scene.trust import Trust
 
@@ -38,6 +39,8 @@ class Imagery:
     """How sheets are laid out, where the files lie at several places."""
     measure: Measure | None = None
     """What numbers of the files mean; None: as they say, where the model has a unit."""
+    masking: Masking = field(default_factory=Masking)
+    """Which masks of clouds count."""
 
     def __post_init__(self) -> None:
         """One file may be given as itself, and files as paths."""

@@ -21,6 +21,7 @@ from citycover.errors import SceneError
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
 from citycover.read.file import BandFile, reason_of
+from citycover.read.masks import MaskReader
 from citycover.read.reader import Hole
 from citycover.read.resampling import store
 from citycover.read.warp import sample, support
@@ -47,11 +48,14 @@ class SheetReader:
         """`group`: whose sheet it is. Touches no file."""
         self.sheet, self.group = sheet, group
         self._files: list[BandFile] = []
+        self._masks: list[MaskReader] = []
 
     def close(self) -> None:
         """Let go of files; what is known of broken blocks is kept."""
         for file in self._files:
             file.close()
+        for mask in self._masks:
+            mask.close()
 
     def read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
         """Read a window of the lattice that lies inside the sheet's.
@@ -99,7 +103,8 @@ class SheetReader:
     @property
     def cache_bytes(self) -> int:
         """Two decoded blocks of every file: with less, each window would decode the same block again."""
-        return sum(2 * file.block_bytes for file in self._files)
+        masks = (mask.file for mask in self._masks)
+        return sum(2 * file.block_bytes for file in (*self._files, *masks))
 
     def open(self) -> None:
         """Open its files, if that was not done."""
@@ -109,6 +114,7 @@ class SheetReader:
         for place, band in enumerate(self.sheet.bands):
             places.setdefault(band.path, []).append(place)
         try:
+            self._masks = [MaskReader(mask, self.sheet.grid) for mask in self.sheet.masks]
             self._files = [BandFile(path, self.sheet.bands, at) for path, at in places.items()]
         except RasterioError as error:
             raise SceneError(
@@ -127,7 +133,8 @@ class SheetReader:
     def _read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
         """Read a window of the sheet's own pixels."""
         valid[...] = True
-        return [hole for file in self._files for hole in file.read(window, values, valid)]
+        holes = [hole for file in self._files for hole in file.read(window, values, valid)]
+        return holes + [hole for mask in self._masks for hole in mask.hide(window, valid)]
 
     def _read_warped(
         self, warp: _Warp, tile: Window, values: NDArray[Any], valid: NDArray[np.bool_]

@@ -32,6 +32,8 @@ from citycover.scene.bands import SceneBand
 from citycover.scene.choose import match_bands, pick_bands, rank_of
 from citycover.scene.file import FileInfo, can_occur, describe_files
 from citycover.scene.laying import Laying
+from citycover.scene.masking import Masking
+from citycover.scene.masks import place_masks, split_masks
 from citycover.scene.measure import Measure, Numbers, conversion
 from citycover.scene.mosaic import SheetGroups, lay_out, split_sheets
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
@@ -78,6 +80,7 @@ def describe_scene(
     measure: Measure | None = None,
     resample: bool = False,
     laying: Laying = Laying(),  # noqa: B008 - a value
+    masking: Masking = Masking(),  # noqa: B008 - a value
     trust: Trust = Trust(),  # noqa: B008 - a value
 ) -> Scene:
     """Describe the scene that files hold, for a model or, without a card, as it is.
@@ -92,6 +95,7 @@ def describe_scene(
         measure: what numbers of all bands mean, instead of what the files say.
         resample: read at the card's GSD where the scene's lies outside the card's limits.
         laying: how sheets are laid out, where there are several.
+        masking: which masks of clouds count.
         trust: which files the files may name in turn.
 
     Raises:
@@ -106,6 +110,7 @@ def describe_scene(
         measure=measure,
         resample=resample,
         laying=laying,
+        masking=masking,
         lattice=lattice,
     )
 
@@ -130,11 +135,12 @@ def fits(
     *,
     bands: Sequence[str] | None = None,
     laying: Laying = Laying(),  # noqa: B008 - a value
+    masking: Masking = Masking(),  # noqa: B008 - a value
     lattice: GeoBox | None = None,
 ) -> str | None:
     """Why a model cannot map files as they are; None where it can. Opens nothing."""
     try:
-        assemble_scene(files, card, bands=bands, laying=laying, lattice=lattice)
+        assemble_scene(files, card, bands=bands, laying=laying, masking=masking, lattice=lattice)
     except SceneError as error:
         return str(error)
     return None
@@ -156,13 +162,16 @@ def assemble_scene(
     measure: Measure | None = None,
     resample: bool = False,
     laying: Laying = Laying(),  # noqa: B008 - a value
+    masking: Masking = Masking(),  # noqa: B008 - a value
     lattice: GeoBox | None = None,
 ) -> Scene:
     """Make a scene of files that are described already; see `describe_scene`. Opens nothing."""
     for info in files:
         if info.obstacle:
             raise SceneError(info.obstacle)
-    sheets = _sheets(files, card, bands, Numbers(nodata, measure), laying)
+    images, masks = split_masks(files, masking)
+    sheets = _sheets(images, card, bands, Numbers(nodata, measure), laying)
+    sheets = [_masked(sheet, infos, masks, masking) for sheet, infos in sheets]
     groups = lay_out([sheet for sheet, _ in sheets], laying, lattice)
     gsd, resampling = ground_sample_distance(groups[0].grid), None
     if card and (why := gsd_mismatch(groups[0].grid, card)):
@@ -180,6 +189,18 @@ def assemble_scene(
             dict.fromkeys(f for info in used for f in ((info.path, info.size, info.mtime_ns), *info.beside))
         ),
     )
+
+
+def _masked(
+    sheet: SheetGroups, used: list[FileInfo], masks: Sequence[FileInfo], masking: Masking
+) -> tuple[SheetGroups, list[FileInfo]]:
+    """A sheet with its masks, and the files that are used of it."""
+    found = place_masks(used, masks, masking)
+    groups = tuple(
+        replace(group, sheets=tuple(replace(s, masks=found) for s in group.sheets)) for group in sheet.groups
+    )
+    paths = {mask.source.path for mask in found}
+    return replace(sheet, groups=groups), [*used, *(info for info in masks if info.path in paths)]
 
 
 def _sheets(

@@ -290,7 +290,7 @@ def _laid(number: int, sheets: Sequence[SheetGroups], union: GeoBox, laying: Lay
             kernel = kernels[kind]
         inside = window and window.clip(whole)
         assert inside, "the union holds every sheet"
-        laid.append(Sheet(group.bands, group.grid, inside, kernel))
+        laid.append(Sheet(group.bands, group.grid, inside, kernel, group.sheets[0].masks))
         blocks.append(group.block if kernel is None else _BLOCK)
     return replace(
         groups[0],

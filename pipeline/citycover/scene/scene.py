@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from odc.geo.geobox import GeoBox
 
@@ -62,6 +62,25 @@ class BandSource:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskSource:
+    """A band whose numbers say where the ground is hidden: see `masking.py`."""
+
+    source: BandSource
+    grid: GeoBox
+    """That of its file; it covers the sheet, to a pixel."""
+    values: tuple[int, ...] = ()
+    bits: tuple[int, ...] = ()
+    grow: float = 0.0
+    """Pixels of its own around what is hidden that are hidden too."""
+
+    @property
+    def words(self) -> str:
+        """Which numbers of which file hide the ground."""
+        numbers = ", ".join(map(str, self.values or self.bits))
+        return f"{self.source.name} ({'bits ' * bool(self.bits)}{numbers})"
+
+
+@dataclass(frozen=True, slots=True)
 class Sheet:
     """One raster among those that a band group is made of."""
 
@@ -73,6 +92,8 @@ class Sheet:
     """Pixels of the group's lattice that it reaches into."""
     kernel: Kernel | None = None
     """How it is warped; None: its pixels are pixels of the lattice, and are taken as they are."""
+    masks: tuple[MaskSource, ...] = ()
+    """What hides the ground."""
 
     @property
     def files(self) -> dict[str, list[int]]:
@@ -157,6 +178,11 @@ class Scene:
         return tuple(dict.fromkeys(f"{b.name}: {b.gain:g} x {b.bias:+g}" for b in bands if not b.plain))
 
     @property
+    def masks(self) -> tuple[str, ...]:
+        """What hides the ground, in words; empty: nothing that is asked for."""
+        return tuple(dict.fromkeys(m.words for sheet in self.groups[0].sheets for m in sheet.masks))
+
+    @property
     def identity(self) -> str:
         """Hash of everything that decides which pixels are read."""
         groups = [
@@ -166,12 +192,20 @@ class Scene:
                 *_place(g.native),
                 g.dtype,
                 g.overlap,
-                [(*_place(s.grid), repr(s.window), s.kernel, repr(s.bands)) for s in g.sheets],
+                [
+                    (*_place(s.grid), repr(s.window), s.kernel, repr(s.bands), *map(_mask, s.masks))
+                    for s in g.sheets
+                ],
             )
             for g in self.groups
         ]
         text = json.dumps([groups, self.resampling, self.fingerprints], default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _mask(mask: MaskSource) -> tuple[Any, ...]:
+    """A mask as plain values."""
+    return repr(mask.source), _place(mask.grid), mask.values, mask.bits, mask.grow
 
 
 def _place(grid: GeoBox) -> tuple[str, tuple[float, ...], tuple[int, int]]:

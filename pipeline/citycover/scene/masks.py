@@ -1,0 +1,179 @@
+"""Masks of a scene: which files are masks, and which of them lies on each sheet.
+
+A known mask is found by what files and bands are called; it is never taken for a band of the image.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+
+from citycover.errors import SceneError
+from citycover.geometry.grid import grid_text, ground_sample_distance
+from citycover.scene.bands import fold
+from citycover.scene.file import FileInfo
+from citycover.scene.masking import KNOWN, Masking, MaskRule
+from citycover.scene.scene import BandSource, MaskSource
+
+_RESOLUTION = re.compile(r"[_\-.](\d+m|\d{8}(t\d{6})?|clip|reproject)$", re.IGNORECASE)
+"""What may follow the name of a mask in that of its file."""
+
+
+def kind_of(info: FileInfo) -> str | None:
+    """The known mask that a file is; None: it is none."""
+    return next((name for name in KNOWN if _is_called(info.name, name)), None)
+
+
+def _is_called(file: str, name: str) -> bool:
+    stem = file.rsplit(".", 1)[0]
+    while (shorter := _RESOLUTION.sub("", stem)) != stem:
+        stem = shorter
+    return bool(re.search(rf"(?:^|[_\-. ]){re.escape(name)}$", stem, re.IGNORECASE))
+
+
+def split_masks(files: Sequence[FileInfo], masking: Masking) -> tuple[list[FileInfo], list[FileInfo]]:
+    """Files that hold the image, and files that are masks alone, used or not."""
+    named = {rule.name.lower() for rule in masking.parsed}
+    masks = [i for i in files if kind_of(i) or i.name.lower() in named or _one_band_called(i, named)]
+    return [i for i in files if i not in masks] or list(files), masks
+
+
+def _one_band_called(info: FileInfo, names: set[str]) -> bool:
+    return len(info.dtypes) == 1 and any(_is_called(info.name, name) for name in names)
+
+
+def unused_masks(files: Sequence[FileInfo], masking: Masking) -> str | None:
+    """A word on masks that are there and do not count; None: all do."""
+    if masking.rules or len(files) == 1:
+        return None
+    found = next(((kind, info) for info in files if (kind := kind_of(info))), None)
+    if found is None:
+        return None
+    return (
+        f"{found[1].name} says where clouds are, and is not used; with --mask {found[0]} they become nodata"
+    )
+
+
+def place_masks(
+    sheet: Sequence[FileInfo], masks: Sequence[FileInfo], masking: Masking
+) -> tuple[MaskSource, ...]:
+    """The masks of one sheet, each rule once.
+
+    Args:
+        sheet: its files: a mask may be one of their bands.
+        masks: files that are masks alone, of any sheet.
+        masking: which of them count.
+
+    Raises:
+        SceneError: none answers to a rule, or it does not lie on the sheet.
+    """
+    return tuple(_placed(rule, sheet, masks, masking.grow) for rule in masking.parsed)
+
+
+def _placed(rule: MaskRule, sheet: Sequence[FileInfo], masks: Sequence[FileInfo], grow: float) -> MaskSource:
+    found = [(info, index) for info in (*masks, *sheet) if (index := _index_of(rule, info)) is not None]
+    if not found:
+        have = ", ".join(dict.fromkeys(info.name for info in (*masks, *sheet)))
+        raise SceneError(
+            f"--mask {rule.name}: no file or band of the scene is called so; it has {have}; give the file of "
+            f"the mask beside those of the bands"
+        )
+    over = [(info, index) for info, index in found if _covers(info, sheet[0])]
+    if not over:
+        raise SceneError(
+            f"--mask {rule.name}: {found[0][0].name} lies on {_grid_of(found[0][0])}, which does not cover "
+            f"{sheet[0].name} on {_grid_of(sheet[0])}; give the mask of this very sheet, in its CRS"
+        )
+    info, index = _own(rule, over, sheet)
+    return _source(rule, info, index, grow)
+
+
+def _own(
+    rule: MaskRule, found: Sequence[tuple[FileInfo, int]], sheet: Sequence[FileInfo]
+) -> tuple[FileInfo, int]:
+    """The mask of a sheet among those of its place: of its own file, date, name; then the finest.
+
+    Raises:
+        SceneError: all are of other days, or two have an equal right.
+    """
+    time = next((info.time for info in sheet if info.time), None)
+    ranked = sorted(
+        ((rank, number) for number, (info, _) in enumerate(found) if (rank := _rank(info, time, sheet)))
+    )
+    if not ranked:
+        raise SceneError(
+            f"--mask {rule.name}: {found[0][0].name} is of {found[0][0].time}, {sheet[0].name} of {time}; "
+            f"give the mask of each date"
+        )
+    if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
+        one, other = (found[number][0].name for _, number in ranked[:2])
+        raise SceneError(
+            f"--mask {rule.name}: {one} and {other} both lie on {sheet[0].name}; leave one out, or name the "
+            f"one that is meant: --mask {one}=VALUES"
+        )
+    return found[ranked[0][1]]
+
+
+def _rank(
+    info: FileInfo, time: str | None, sheet: Sequence[FileInfo]
+) -> tuple[bool, bool, int, float] | None:
+    """How far a mask is from a sheet, nearest first; None where it is of another day."""
+    if time and info.time and info.time[:10] != time[:10]:
+        return None
+    alike = len(os.path.commonprefix([info.name, sheet[0].name]))  # noqa: RUF071 - names, not paths
+    return info not in sheet, info.time != time, -alike, info.gsd or math.inf
+
+
+def _source(rule: MaskRule, info: FileInfo, index: int, grow: float) -> MaskSource:
+    dtype = info.dtypes[index - 1]
+    if not dtype.startswith(("int", "uint")):
+        raise SceneError(
+            f"--mask {rule.name}: band {index} of {info.name} is {dtype}; a mask has whole numbers; convert "
+            f"it first: gdal_translate -ot Byte in.tif out.tif"
+        )
+    assert info.grid is not None, "files with an obstacle were refused"
+    source = BandSource(
+        path=info.path,
+        index=index,
+        name=rule.name,
+        dtype=dtype,
+        nodata=info.nodata[index - 1],
+        validity=info.masks[index - 1],
+        losses=tuple(loss for band, loss in info.losses if band in (None, index)),
+    )
+    return MaskSource(source, info.grid, rule.values, rule.bits, grow / ground_sample_distance(info.grid))
+
+
+def _index_of(rule: MaskRule, info: FileInfo) -> int | None:
+    """Number of the band that a rule means; None: none of the file."""
+    by_file = info.name.lower() == rule.name.lower() or _is_called(info.name, rule.name)
+    if rule.index is not None:
+        return rule.index if by_file and rule.index <= len(info.dtypes) else None
+    if by_file and len(info.dtypes) == 1:
+        return 1
+    name = fold(rule.name)
+    return next(
+        (b.index for b in info.bands if name and (fold(b.title) == name or name in b.literals)),
+        1 if by_file else None,
+    )
+
+
+def _covers(mask: FileInfo, sheet: FileInfo) -> bool:
+    """Whether a mask lies on all of a sheet, to a pixel of the coarser."""
+    one, other = mask.grid, sheet.grid
+    assert one is not None, "files with an obstacle were refused"
+    assert other is not None, "the same"
+    if one.crs != other.crs:
+        return False
+    slack = max(abs(grid.transform.a) for grid in (one, other))
+    (west, south, east, north), box = one.boundingbox.bbox, other.boundingbox.bbox
+    return bool(
+        west - slack <= box[0] and south - slack <= box[1]
+        and east + slack >= box[2] and north + slack >= box[3]
+    )  # fmt: skip
+
+
+def _grid_of(info: FileInfo) -> str:
+    return grid_text(info.grid) if info.grid is not None else "no grid"
