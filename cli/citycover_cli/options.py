@@ -23,7 +23,10 @@ Scene = Annotated[
     typer.Argument(metavar="SCENE...", help="Raster files: bands of one place, or sheets of several."),
 ]
 
-Map = Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a raster of classes.")]
+Map = Annotated[
+    str,
+    typer.Argument(metavar="MAP", help="Product (folder, or s3://BUCKET/PREFIX), or a raster of classes."),
+]
 
 MapLegend = Annotated[str | None, typer.Option(help="Of a map that is no product: name or .toml file.")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +18,10 @@ are new ones.
 
 @talking
 def run(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds products, each in its folder.")],
+    folder: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER", help="Holds products, each in its folder; or s3://BUCKET/PREFIX."),
+    ],
     title: Annotated[str | None, typer.Option(help="Of the collection; else the name of FOLDER.")] = None,
     licence: Annotated[
         str, typer.Option("--license", help="Of the maps: an SPDX identifier, as CC-BY-4.0, or other.")

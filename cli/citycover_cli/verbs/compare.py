@@ -23,8 +23,13 @@ _SHOWN = 12
 
 @talking
 def run(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="Product folder, or a raster of classes.")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="The later one; its grid counts.")],
+    before: Annotated[
+        str,
+        typer.Argument(
+            metavar="BEFORE", help="Product (folder, or s3://BUCKET/PREFIX), or a raster of classes."
+        ),
+    ],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="The later one; its grid counts.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="COG of the transitions to write: .tif.")
     ] = None,
@@ -59,7 +64,7 @@ def run(
             check(path)
             check_output(path, before, after, zones)
     if into_report:
-        check_report(after)
+        later = check_report(after)
     with show_progress("comparing", 1.0, talk.silent) as progress:
         change = compare(
             before, after, output, zones=zones, by=by, min_confidence=min_confidence, to=to,
@@ -69,10 +74,10 @@ def run(
     if table is not None:
         write_table(table, rows)
     if figure is not None:
-        write_flow_figure(change.whole, change.legend, figure, (before.stem, after.stem))
-    facts = {"before": str(before), "after": str(after), **change.facts(), "transitions": rows}
+        write_flow_figure(change.whole, change.legend, figure, (Path(before).stem, Path(after).stem))
+    facts = {"before": before, "after": after, **change.facts(), "transitions": rows}
     if into_report:
-        revise_report(after, change_section(facts, change.legend))
+        revise_report(later, change_section(facts, change.legend))
     if talk.as_json:
         print_json(facts)
     elif not talk.quiet:

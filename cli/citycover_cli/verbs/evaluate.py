@@ -23,10 +23,10 @@ HELP = """Compare a map with the truth: a raster, points or polygons."""
 
 @talking
 def run(
-    map_: Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a raster of classes.")],
+    map_: options.Map,
     truth: Annotated[
-        Path,
-        typer.Option(help="Raster of classes, product folder, or points or polygons (CSV, GeoJSON, ...)."),
+        str,
+        typer.Option(help="Raster of classes, product, or points or polygons (CSV, GeoJSON, ...)."),
     ],
     legend: Annotated[
         str | None, typer.Option(help="Of the truth: a name, name:variant or file; else that of the map.")
@@ -93,7 +93,7 @@ def run(
 
         check_figure(figure)
     if into_report:
-        check_report(map_)
+        judged = check_report(map_)
     with show_progress("comparing", 1.0, talk.silent) as progress:
         evaluation = evaluate(request, progress.update)
     report = {"map": str(map_), "truth": str(truth)} | evaluation.report()
@@ -102,7 +102,7 @@ def run(
     if figure is not None:
         write_matrix_figure(evaluation.confusion, evaluation.legend, figure)
     if into_report:
-        revise_report(map_, accuracy_section(report, evaluation.legend))
+        revise_report(judged, accuracy_section(report, evaluation.legend))
     if talk.as_json:
         print_json(report)
     elif not talk.quiet:

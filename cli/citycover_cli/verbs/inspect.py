@@ -14,6 +14,7 @@ from citycover_cli.output import holes_of, print_json, print_table
 from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
+    from citycover.files.remote import Place
     from citycover.scene.file import FileInfo
     from citycover.scene.trust import Trust
 
@@ -50,13 +51,26 @@ def run(
             logger.warning("its weights are random: a map by it means nothing; give it weights")
         return
 
-    if len(what) == 1 and (run_ := Path(what[0]) / "run.json").is_file():
+    if len(what) == 1 and (run_ := _record_of(what[0])) is not None:
         _inspect_product(run_, talk.as_json)
         return
     _inspect_scene(what, statistics, talk.as_json, options.trust_of(allow_remote, allow_path))
 
 
-def _inspect_product(path: Path, as_json: bool) -> None:
+def _record_of(what: str) -> Place | None:
+    """run.json of a product; None: it is none."""
+    from citycover.files.remote import place_of
+    from citycover.product.open import find_raster
+
+    if what.startswith("s3://"):
+        place = place_of(what)
+        find_raster(place)  # raises where it is none
+        return place / "run.json"
+    run_ = Path(what) / "run.json"
+    return run_ if run_.is_file() else None
+
+
+def _inspect_product(path: Place, as_json: bool) -> None:
     """What run.json of a product says."""
     from citycover.product.record import read_record
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +17,13 @@ HELP = """Tidy a map up: merge classes, vote speckle down, drop small patches, b
 
 @talking
 def run(
-    product: Annotated[Path, typer.Argument(metavar="PRODUCT", help="Product folder; it stays as it is.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new product.")],
+    product: Annotated[
+        str,
+        typer.Argument(metavar="PRODUCT", help="Product (folder, or s3://BUCKET/PREFIX); it stays as it is."),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Folder of the new product, or s3://BUCKET/PREFIX.")
+    ],
     to: Annotated[
         str | None, typer.Option(help="First: merge classes by the table of this legend (name or file).")
     ] = None,
@@ -53,7 +57,8 @@ def run(
             progress=progress.update,
         )
     if talk.as_json:
-        print_json(asdict(found) | {"steps": steps.facts()})
+        facts = {"folder": str(found.folder), "pixels": found.pixels, "changed": found.changed}
+        print_json(facts | {"steps": steps.facts()})
     elif not talk.quiet:
         share = found.changed / max(1, found.pixels)
         print_table(str(found.folder), [("pixels", f"{found.pixels:,}"), ("changed", f"{share:.2%}")])

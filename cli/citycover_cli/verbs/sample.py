@@ -20,7 +20,7 @@ HELP = """Draw a stratified random sample of a map's pixels, for `evaluate` to j
 
 @talking
 def run(
-    map_: Annotated[Path, typer.Argument(metavar="MAP", help="Product folder, or a raster of classes.")],
+    map_: options.Map,
     output: Annotated[Path, typer.Option("--output", "-o", help="Points to write: .geojson or .csv.")],
     points: Annotated[
         int | None, typer.Option(min=1, help="How many; without it, as many as --standard-error takes.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import webbrowser
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,8 +18,11 @@ HELP = """Look at maps in the browser: image, classes, probabilities, areas, cha
 @talking
 def run(
     maps: Annotated[
-        list[Path],
-        typer.Argument(metavar="PRODUCT|FOLDER...", help="Products, or folders that hold some."),
+        list[str],
+        typer.Argument(
+            metavar="PRODUCT|FOLDER...",
+            help="Products, or folders that hold some; on this machine, or s3://BUCKET/PREFIX.",
+        ),
     ],
     image: Annotated[
         list[str] | None,

@@ -6,7 +6,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,8 +21,9 @@ from rasterio.windows import Window as RasterioWindow
 from citycover.classes.legend import legends_that_fit
 from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
-from citycover.files.gdal import READ_OPTIONS, brief_reason
+from citycover.files.gdal import brief_reason, open_raster, options_for
 from citycover.files.heed import heed, listen
+from citycover.files.remote import Place
 from citycover.geometry.crs import tie
 from citycover.geometry.footprint import degrees_text
 from citycover.geometry.grid import crs_of, grid_of, same_grid
@@ -52,7 +52,7 @@ class ClassRaster:
     does not depend on the size of the raster.
 
     Args:
-        path: any raster that GDAL reads, of one band beside opacity.
+        path: any raster that GDAL reads, of one band beside opacity; a GeoTIFF in an object store.
         role: `map`, `truth` or `labels`, for messages.
         onto: grid to read on; None: its own.
 
@@ -60,13 +60,13 @@ class ClassRaster:
         ConfigError: not readable, of several bands, or on no grid that can be tied to `onto`.
     """
 
-    def __init__(self, path: Path | str, role: str = "map", onto: GeoBox | None = None) -> None:
+    def __init__(self, path: Place | str, role: str = "map", onto: GeoBox | None = None) -> None:
         self.path, self.role = path, role
         self._stack = ExitStack()
         try:
-            with rasterio.Env(**READ_OPTIONS), warnings.catch_warnings():
+            with rasterio.Env(**options_for(path)), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `located` says it better
-                self.dataset = self._stack.enter_context(rasterio.open(path))
+                self.dataset = self._stack.enter_context(open_raster(path))
                 self._refuse_bands()
                 self.grid = grid_of(self.dataset)
                 self._opacity = _alpha_band(self.dataset)
@@ -87,7 +87,7 @@ class ClassRaster:
         self._stack.close()
 
     def __enter__(self) -> ClassRaster:
-        self._stack.enter_context(rasterio.Env(**READ_OPTIONS, GDAL_CACHEMAX=_CACHE_BYTES))
+        self._stack.enter_context(rasterio.Env(**options_for(self.path), GDAL_CACHEMAX=_CACHE_BYTES))
         return self
 
     def __exit__(
@@ -224,7 +224,7 @@ def refuse_apart(raster: ClassRaster, other: ClassRaster) -> None:
 
 
 def count_ids(
-    path: Path | str, role: str = "map", progress: Progress | None = None, under: GeoBox | None = None
+    path: Place | str, role: str = "map", progress: Progress | None = None, under: GeoBox | None = None
 ) -> dict[int, int]:
     """Pixels of each number in a class raster, nodata left out, smallest number first.
 
@@ -269,7 +269,7 @@ def _histogram(labels: NDArray[np.integer]) -> dict[int, int]:
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
-def refuse_unknown(path: Path | str, role: str, table: ClassTable, counts: Mapping[int, int]) -> None:
+def refuse_unknown(path: Place | str, role: str, table: ClassTable, counts: Mapping[int, int]) -> None:
     """Refuse a raster whose numbers a table does not know.
 
     Args:

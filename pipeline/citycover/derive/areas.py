@@ -16,6 +16,7 @@ from citycover.derive.assessment import Adjusted, read_assessment
 from citycover.derive.coverage import covered_shares
 from citycover.derive.source import Strip, open_source
 from citycover.derive.zones import Zone, zones_on
+from citycover.files.remote import Place
 from citycover.scene.trust import Trust
 
 _HECTARE = 10_000.0
@@ -82,7 +83,7 @@ class AreaTable:
 
 
 def zonal_areas(
-    product: str | Path,
+    product: str | Place,
     zones: str | Path | None = None,
     by: str | None = None,
     *,
@@ -97,7 +98,7 @@ def zonal_areas(
     Mercator grids areas are those on the ellipsoid. Zones may overlap; each is reckoned by itself.
 
     Args:
-        product: product folder, or class raster.
+        product: product folder, or class raster; on this machine, or `s3://bucket/prefix`.
         zones: file of polygons in any CRS; None: the whole map alone.
         by: column that names the zones; None: they are numbered.
         map_legend: of a raster that is no product: name or file.
@@ -118,7 +119,7 @@ def zonal_areas(
     >>> [(row["name"], row["area_m2"]) for row in table.rows()][:2]
     [('Water', 12.0), ('Tree', 12.0)]
     """
-    source = open_source(Path(product), map_legend, trust)
+    source = open_source(product, map_legend, trust)
     places = zones_on(zones, by, source.grid)
     adjusted = () if assessment is None else read_assessment(Path(assessment), source.legend)
     areas, classes = source.row_areas, len(source.legend.ids)

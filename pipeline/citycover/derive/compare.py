@@ -21,6 +21,7 @@ from citycover.derive.source import SourceMap, Strip, open_source
 from citycover.derive.zones import zones_on
 from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
+from citycover.files.remote import Place
 from citycover.geometry.grid import grid_text, same_grid
 from citycover.product.folder import check_output
 from citycover.product.tiff import BandInfo
@@ -30,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 
 def compare(
-    before: str | Path,
-    after: str | Path,
+    before: str | Place,
+    after: str | Place,
     out: str | Path | None = None,
     *,
     zones: str | Path | None = None,
@@ -48,7 +49,7 @@ def compare(
     its centre. Where their legends differ, they are compared in the one that has a table from the other.
 
     Args:
-        before: product folder, or class raster.
+        before: product folder, or class raster; on this machine, or `s3://bucket/prefix`.
         after: likewise.
         out: COG of the transitions to write, .tif; None: none.
         zones: file of polygons to reckon in, too; pixels on borders count by their shares.
@@ -80,7 +81,7 @@ def compare(
         raise ConfigError(f"a raster of change is written as .tif; got {out}")
     if out is not None:
         check_output(Path(out), before, after, zones)
-    maps = open_source(Path(before), map_legend, trust), open_source(Path(after), map_legend, trust)
+    maps = open_source(before, map_legend, trust), open_source(after, map_legend, trust)
     least = _steps(min_confidence, maps)
     legend = read_legend(to) if to else common_legend(maps[0].legend, maps[1].legend)
     pairs = _Pairs(maps, legend, least)

@@ -12,6 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -27,14 +29,18 @@ from citycover.derive.sieve import sieved_strips
 from citycover.derive.source import SourceMap, Strip, on_legend, open_source
 from citycover.errors import ConfigError, ProductError
 from citycover.files.atomic import write_atomic
+from citycover.files.cache import cache_folder
 from citycover.files.failures import machine_errors
+from citycover.files.remote import Place, RemotePath, place_of
 from citycover.geometry.grid import ground_sample_distance
 from citycover.plan.layers import CLASSES, CONFIDENCE
 from citycover.product.cog import ArraySource
 from citycover.product.folder import claim_folder, publish_files
+from citycover.product.product import Product
 from citycover.product.rasters import Rasters, model_tags
 from citycover.product.record import RunRecord
 from citycover.product.stac import ItemContent, ProductFile, describe_file, write_item
+from citycover.product.upload import RemoteFolder, upload
 from citycover.scene.trust import Trust
 from citycover.store.work import WorkFolder
 from citycover.version import __version__
@@ -80,7 +86,7 @@ class Steps:
 class Refined:
     """What was written."""
 
-    folder: Path
+    folder: Place
     pixels: int
     """That have a class."""
     changed: int
@@ -88,8 +94,8 @@ class Refined:
 
 
 def refine(
-    product: Path,
-    out: Path,
+    product: str | Place,
+    out: str | Place,
     steps: Steps,
     *,
     overwrite: bool = False,
@@ -100,18 +106,55 @@ def refine(
 
     Nodata stays nodata. Confidence stays that of the network's best class, 1 where vectors were burnt in.
 
+    Args:
+        product: folder on this machine, or `s3://bucket/prefix`.
+        out: likewise.
+        steps: what is done.
+        overwrite: replace a finished product in `out`.
+        trust: which files the map's own may name in turn.
+        progress: is told the share that is done.
+
     Raises:
         ConfigError: no product, or a step that cannot be done.
         ProductError: `out` holds something else.
         MachineError: it cannot be written.
     """
-    source = open_source(product, None, trust)
+    source, out = open_source(product, None, trust), place_of(out)
     if source.record is None:
         raise ConfigError(f"{product} is no product folder, which refine needs; give one that `map` wrote")
-    if out.resolve().is_relative_to(source.path.parent.resolve()):
+    if _lies_in(out, source.path.parent):
         raise ConfigError(
             f"{out} lies in the product itself, which is never changed; choose another --output"
         )
+    if isinstance(out, RemotePath):
+        return _refine_to_store(source, out, steps, overwrite, progress)
+    return _refine_into(source, out, steps, overwrite, progress)
+
+
+def _lies_in(out: Place, product: Place) -> bool:
+    if isinstance(out, RemotePath) or isinstance(product, RemotePath):
+        return f"{out}/".startswith(f"{product}/")
+    return out.resolve().is_relative_to(product.resolve())
+
+
+def _refine_to_store(
+    source: SourceMap, out: RemotePath, steps: Steps, overwrite: bool, progress: Progress | None
+) -> Refined:
+    """Made on this machine, then put there: see `upload`."""
+    if RemoteFolder.look(out).finished and not overwrite:
+        raise ProductError(
+            f"{out} holds a finished product; give --overwrite to replace it, or choose another --output"
+        )
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=cache_folder(), prefix="refine-") as here:
+        found = _refine_into(source, Path(here) / out.name, steps, False, progress)
+        upload(Product.read(found.folder), RemoteFolder.look(out), Path(here) / "uploaded.jsonl", Event())
+    return replace(found, folder=out)
+
+
+def _refine_into(
+    source: SourceMap, out: Path, steps: Steps, overwrite: bool, progress: Progress | None
+) -> Refined:
     legend = read_legend(steps.to) if steps.to else source.legend
     legend.check_product()
     burns = [read_burn(path, name, legend, source.grid) for path, name in steps.burn]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,12 @@ from citycover.classes.legend import Legend, read_legend
 from citycover.classes.raster import ClassRaster, Progress, count_ids, name_legends
 from citycover.classes.table import NO_CLASS, ClassTable
 from citycover.errors import ConfigError
+from citycover.files.remote import Place, place_of
 from citycover.geometry.areas import row_areas
 from citycover.geometry.grid import pixel_ground_size
 from citycover.geometry.window import Window
-from citycover.plan.layers import CLASSES, CONFIDENCE, USUAL
-from citycover.product.open import find_raster
+from citycover.plan.layers import CLASSES, CONFIDENCE
+from citycover.product.open import find_raster, refuse_part
 from citycover.product.record import RunRecord, read_record
 from citycover.scene.file import check_class_file
 from citycover.scene.trust import Trust
@@ -44,10 +44,10 @@ class Strip:
 class SourceMap:
     """A map on disk and what its numbers mean."""
 
-    path: Path
+    path: Place
     """Of the class raster."""
     legend: Legend
-    confidence: Path | None
+    confidence: Place | None
     record: RunRecord | None
     """None: a raster of unknown making."""
     grid: GeoBox
@@ -137,24 +137,20 @@ class OpenMap:
         return Strip(window, self.classes.read_ranks(window, self.table), sure)
 
 
-def open_source(path: Path, legend: str | None, trust: Trust) -> SourceMap:
+def open_source(path: str | Place, legend: str | None, trust: Trust) -> SourceMap:
     """A map by its product folder, or by a class raster.
 
     Args:
-        path: folder, or raster.
+        path: folder, or raster; on this machine, or `s3://bucket/prefix`.
         legend: of a map that is no product: a name or file.
         trust: which files a raster may name in turn.
 
     Raises:
         ConfigError: there is none, a product lacks files, or nothing says what its numbers mean.
     """
-    if path.is_dir() and (path / "run.json").is_file() | (path / CLASSES.file).is_file():
-        needed = [*(layer.file for layer in USUAL), "run.json"]
-        if missing := [name for name in needed if not (path / name).is_file()]:
-            raise ConfigError(
-                f"{path} holds no {' and no '.join(missing)}: it is a part of a product; give the folder as "
-                "`citycover map` wrote it, or map again"
-            )
+    path = place_of(path)
+    if path.is_dir() and any((path / name).is_file() for name in ("run.json", CLASSES.file)):
+        refuse_part(path)
     raster, said = find_raster(path, trust=trust)
     if said is None and legend is None:
         raise ConfigError(

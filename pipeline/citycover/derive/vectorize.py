@@ -17,6 +17,7 @@ from citycover.derive.sieve import sieved_strips
 from citycover.derive.source import SourceMap, Strip, open_source
 from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
+from citycover.files.remote import Place
 from citycover.product.folder import check_output
 from citycover.scene.trust import Trust
 
@@ -35,7 +36,7 @@ class Vectorized:
 
 
 def vectorize(
-    product: str | Path,
+    product: str | Place,
     out: str | Path,
     *,
     min_area: float = 0.0,
@@ -50,7 +51,7 @@ def vectorize(
     With `min_area` it grows with the number of patches, with `simplify` by all polygons.
 
     Args:
-        product: product folder, or class raster.
+        product: product folder, or class raster; on this machine, or `s3://bucket/prefix`.
         out: file to write: .parquet (GeoParquet 1.1), .gpkg, .fgb or .geojsonl; one that exists is replaced.
         min_area: square metres of the smallest patch; smaller ones go to their longest neighbour.
         simplify: metres by which lines may be smoothed; neighbours keep the same line, so that no gap opens.
@@ -78,7 +79,7 @@ def vectorize(
     for name, value in (("--min-area", min_area), ("--simplify", simplify)):
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name} takes a number that is not negative, got {value}")
-    source = open_source(Path(product), map_legend, trust)
+    source = open_source(product, map_legend, trust)
     side = math.sqrt(float(np.mean(source.row_areas)))
     if simplify > (length := side * max(source.grid.shape)):
         raise ConfigError(

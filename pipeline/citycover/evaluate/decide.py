@@ -24,7 +24,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.classes.table import NO_CLASS
 from citycover.errors import ConfigError
+from citycover.files.gdal import open_raster, options_for
 from citycover.files.heed import heed, listen
+from citycover.files.remote import Place
 from citycover.geometry.grid import grid_of
 
 Merge = Literal["first", "last"]
@@ -79,7 +81,7 @@ class _Source:
     """(first row, end) -> (channel, y, x)."""
 
 
-def write_decided(path: Path, out: Path, ranks: NDArray[np.int16], classes: int, merge: Merge) -> None:
+def write_decided(path: Place, out: Path, ranks: NDArray[np.int16], classes: int, merge: Merge) -> None:
     """Decide on the classes of a file of probabilities, strip by strip.
 
     Args:
@@ -95,7 +97,9 @@ def write_decided(path: Path, out: Path, ranks: NDArray[np.int16], classes: int,
     """
     with ExitStack() as stack:
         try:
-            source = _open_zarr(path) if path.is_dir() else _open_raster(path, stack)
+            source = (
+                _open_zarr(path) if isinstance(path, Path) and path.is_dir() else _open_raster(path, stack)
+            )
             if source.channels != len(ranks):
                 raise ConfigError(
                     f"--probabilities {path} has {source.channels} bands and the map's legend {len(ranks)} "
@@ -117,8 +121,9 @@ def write_decided(path: Path, out: Path, ranks: NDArray[np.int16], classes: int,
             raise ConfigError(f"--probabilities {path} cannot be read: {error}") from None
 
 
-def _open_raster(path: Path, stack: ExitStack) -> _Source:
-    dataset = stack.enter_context(rasterio.open(path))
+def _open_raster(path: Place, stack: ExitStack) -> _Source:
+    stack.enter_context(rasterio.Env(**options_for(path)))
+    dataset = stack.enter_context(open_raster(path))
 
     def read(row: int, end: int) -> NDArray[Any]:
         window = RasterioWindow(0, row, dataset.width, end - row)

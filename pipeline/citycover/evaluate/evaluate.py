@@ -32,6 +32,7 @@ from citycover.evaluate.rasters import check_compared, compare_rasters
 from citycover.evaluate.reliability import Certainty, Reliability
 from citycover.evaluate.request import EvaluationRequest, Side, resolve
 from citycover.evaluate.strata import Strata
+from citycover.files.remote import Place
 from citycover.geometry.grid import pixel_ground_size
 from citycover.plan.layers import CLASSES, CONFIDENCE, PROBABILITIES
 from citycover.scene.file import check_class_file
@@ -107,9 +108,9 @@ def _certainty(request: EvaluationRequest, ours: Side) -> Certainty | None:
 @contextmanager
 def _decided(
     request: EvaluationRequest, ours: Side, legend: Legend, table: dict[int, int]
-) -> Iterator[tuple[Path, dict[int, int]]]:
+) -> Iterator[tuple[Place, dict[int, int]]]:
     """The class raster to compare, and the table from its numbers to ids of the legend."""
-    probabilities = request.probabilities
+    probabilities: Place | None = request.probabilities
     if probabilities is None and request.merge == "first":
         probabilities = ours.path.with_name(PROBABILITIES.file)
         if not probabilities.exists():
@@ -131,7 +132,7 @@ def _decided(
 
 def _compare_features(
     request: EvaluationRequest,
-    path: Path,
+    path: Place,
     map_table: dict[int, int],
     sides: tuple[Side, Side],
     legend: Legend,
@@ -145,6 +146,7 @@ def _compare_features(
     with ClassRaster(path) as raster, certainty.on() if certainty else nullcontext():
         if raster.grid.crs is None:
             raise ConfigError(f"map {path} has no CRS, so no point can be found on it; give it one")
+        assert isinstance(theirs.path, Path), "resolve looked"
         features = read_truth(theirs.path, raster.grid, request.truth_crs)
         truth = _ranks(features, request, theirs.legend, truth_table)
         unlabelled = int((truth == NO_CLASS).sum())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 
 from citycover.classes.legend import Legend
 from citycover.classes.raster import ClassRaster, Progress, refuse_apart
@@ -12,11 +11,12 @@ from citycover.classes.table import ClassTable
 from citycover.errors import ConfigError
 from citycover.evaluate.confusion import Confusion, count_pairs
 from citycover.evaluate.reliability import Certainty
+from citycover.files.remote import Place
 
 
 def compare_rasters(
-    mapped: Path,
-    truth: Path,
+    mapped: Place,
+    truth: Place,
     legend: Legend,
     map_table: Mapping[int, int] | None = None,
     truth_table: Mapping[int, int] | None = None,
@@ -59,7 +59,7 @@ def compare_rasters(
     return check_compared(total, mapped, truth)
 
 
-def check_compared(confusion: Confusion, mapped: Path | str, truth: Path) -> Confusion:
+def check_compared(confusion: Confusion, mapped: Place | str, truth: Place) -> Confusion:
     """The matrix, if anything was counted.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from citycover.classes.raster import ClassRaster
+from citycover.files.remote import Place
 from citycover.geometry.window import Window
 
 BINS = 10
@@ -90,7 +90,7 @@ class Reliability:
 class Certainty:
     """The confidence of a map, read beside it and held against the truth."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self._path = path
         self._raster: ClassRaster | None = None
         self.found = Reliability.empty()

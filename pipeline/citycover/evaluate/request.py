@@ -12,6 +12,7 @@ from citycover.classes.table import common_legend
 from citycover.errors import ConfigError
 from citycover.evaluate.decide import Merge
 from citycover.evaluate.features import VECTOR_ENDINGS
+from citycover.files.remote import Place, RemotePath, place_of
 from citycover.product.open import find_raster
 from citycover.scene.trust import Trust
 
@@ -20,9 +21,9 @@ from citycover.scene.trust import Trust
 class EvaluationRequest:
     """What a user asks for."""
 
-    mapped: Path
-    """Product folder, or class raster."""
-    truth: Path
+    mapped: str | Place
+    """Product folder, or class raster; on this machine, or `s3://bucket/prefix`."""
+    truth: str | Place
     """Class raster, product folder, or points or polygons in a file."""
     legend: str | None = None
     """Of the truth: name, name:variant or file; None: the map's."""
@@ -50,13 +51,13 @@ class EvaluationRequest:
 class Side:
     """The map or the truth: where it is, and what its numbers mean."""
 
-    path: Path
+    path: Place
     legend: Legend
     table: str
     """Name of the remap table from it."""
 
     @classmethod
-    def named(cls, path: Path, text: str) -> Side:
+    def named(cls, path: Place, text: str) -> Side:
         """With a legend by name, name:variant or file.
 
         `nlcd:wet_is_water` is NLCD under a contested remap table.
@@ -70,7 +71,7 @@ class Side:
         return cls(path, read_legend(text.partition(":")[0]), text)
 
 
-def resolve_map(path: Path, legend: str | None, trust: Trust) -> Side:
+def resolve_map(path: str | Place, legend: str | None, trust: Trust) -> Side:
     """The class raster of a map and what its numbers mean.
 
     Args:
@@ -81,6 +82,7 @@ def resolve_map(path: Path, legend: str | None, trust: Trust) -> Side:
     Raises:
         ConfigError: not found, or its legend is not known.
     """
+    path = place_of(path)
     raster, said = find_raster(path, trust=trust)
     if legend is not None:
         return Side.named(raster, legend)
@@ -99,7 +101,9 @@ def resolve(request: EvaluationRequest) -> tuple[Side, Side, Legend]:
         ConfigError: a file or legend is missing, or no remap table joins the legends.
     """
     ours = resolve_map(request.mapped, request.map_legend, request.trust)
-    truth, said = request.truth, None
+    truth, said = place_of(request.truth), None
+    if isinstance(truth, RemotePath) and truth.suffix.lower() in VECTOR_ENDINGS:
+        raise ConfigError(f"truth {truth}: points and polygons are read from files of this machine; copy it")
     if truth.suffix.lower() not in VECTOR_ENDINGS:
         truth, said = find_raster(truth, "truth", request.trust)
     if request.legend is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from citycover.classes.legend import Legend
 from citycover.classes.raster import ClassRaster, Progress, count_ids, listed, name_legends
 from citycover.errors import ConfigError
+from citycover.files.remote import Place
 from citycover.geometry.crs import tie
 from citycover.geometry.grid import pixel_ground_size
 
@@ -125,7 +125,7 @@ def allocate(pixels: Mapping[int, int], points: int, how: Allocation) -> dict[in
     return given
 
 
-def count_strata(path: Path, legend: Legend, progress: Progress | None = None) -> dict[int, int]:
+def count_strata(path: Place, legend: Legend, progress: Progress | None = None) -> dict[int, int]:
     """Pixels of each class that occurs on a map; `progress` is told how far it is.
 
     Raises:
@@ -145,7 +145,7 @@ def count_strata(path: Path, legend: Legend, progress: Progress | None = None) -
 
 
 def draw_sample(
-    path: Path,
+    path: Place,
     legend: Legend,
     pixels: Mapping[int, int],
     points: int,

@@ -13,6 +13,7 @@ from citycover.evaluate.estimate import sample_size
 from citycover.evaluate.points import check_ending, write_sample
 from citycover.evaluate.request import resolve_map
 from citycover.evaluate.sample import Allocation, PointSample, count_strata, draw_sample, limits
+from citycover.files.remote import Place
 from citycover.product.folder import check_output
 from citycover.scene.trust import Trust
 
@@ -26,8 +27,8 @@ Follow = Callable[[str, float], None]
 class SampleRequest:
     """What a user asks for."""
 
-    mapped: Path
-    """Product folder, or class raster."""
+    mapped: str | Place
+    """Product folder, or class raster; on this machine, or `s3://bucket/prefix`."""
     output: Path
     """Points to write: .geojson or .csv."""
     points: int | None = None

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from urllib.parse import urlsplit
+
+import rasterio
+from rasterio.io import DatasetReader
+
+from citycover.files.remote import Place, RemotePath
 
 READ_OPTIONS: dict[str, Any] = {
     # Side-cars (.msk, .aux.xml, .ovr) are looked for by name: EMPTY_DIR would hide them, and listing a
@@ -25,6 +32,40 @@ REMOTE_OPTIONS: dict[str, Any] = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
 }
 """GDAL settings under which files of known products are read at their addresses."""
+
+
+def options_for(raster: str | Place) -> dict[str, Any]:
+    """GDAL settings under which a raster of a product is read; enter them before `open_raster`."""
+    return {**REMOTE_OPTIONS, **_store_options()} if isinstance(raster, RemotePath) else READ_OPTIONS
+
+
+def open_raster(raster: str | Place) -> DatasetReader:
+    """Open a raster of a product.
+
+    In an object store it must be a GeoTIFF: other formats could name files of this machine.
+
+    Raises:
+        RasterioError: it cannot be opened.
+    """
+    if isinstance(raster, RemotePath):
+        return DatasetReader(f"/vsis3/{raster.bucket}/{raster.key}", driver="GTiff")
+    return rasterio.open(raster)
+
+
+def _store_options() -> dict[str, Any]:
+    """What the environment says to obstore, as GDAL understands it; keys and region it knows itself."""
+    # What was read of an object is forgotten when it is closed: another product may lie there by then.
+    options = {"CPL_VSIL_CURL_NON_CACHED": "/vsis3/"}
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT"):
+        address = urlsplit(endpoint)
+        options |= {
+            "AWS_S3_ENDPOINT": address.netloc + address.path.rstrip("/"),
+            "AWS_HTTPS": "NO" if address.scheme == "http" else "YES",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+        }
+    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in {"1", "true", "yes", "on"}:
+        options["AWS_NO_SIGN_REQUEST"] = "YES"
+    return options
 
 
 def brief_reason(error: BaseException) -> str:

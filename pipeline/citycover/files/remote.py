@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from citycover.errors import CitycoverError, ConfigError, MachineError
 
@@ -29,7 +29,9 @@ _MEDIA = {
 }
 """What a browser is told that a file is, where Python does not know it."""
 
-_DENIED = re.compile(r"\b(401|403)\b|169\.254\.169\.254|AccessDenied|credential", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(401|403)\b|169\.254\.169\.254|/latest/(api|meta-data)|AccessDenied|credential", re.IGNORECASE
+)
 """What a store, or the search for credentials, says to whom it does not let in."""
 
 
@@ -64,6 +66,20 @@ class RemotePath:
     def name(self) -> str:
         """The last part."""
         return self.key.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the last part, as `.tif`."""
+        return Path(self.name).suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        """What it lies in."""
+        return RemotePath(self.bucket, self.key.rpartition("/")[0])
+
+    def with_name(self, name: str) -> RemotePath:
+        """Another one beside it."""
+        return self.parent / name
 
     def store(self) -> S3Store:
         """What is below the name, for libraries that read from stores.
@@ -101,8 +117,7 @@ class RemotePath:
     def is_file(self) -> bool:
         """Whether there is such an object."""
         try:
-            with _in_words(self):
-                _store(self.bucket).head(self.key)
+            self.look()
         except FileNotFoundError:
             return False
         return True
@@ -111,6 +126,16 @@ class RemotePath:
         """Whether objects lie below."""
         with _in_words(self):
             return any(_store(self.bucket).list(f"{self.key}/", chunk_size=1))
+
+    def look(self) -> Stored:
+        """Size and tag of the object.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with _in_words(self):
+            found = _store(self.bucket).head(self.key)
+        return Stored(found["size"], found["e_tag"])
 
     def exists(self) -> bool:
         """Whether it is an object, or objects lie below."""
@@ -139,8 +164,12 @@ class RemotePath:
             _store(self.bucket).delete(self.key)
 
 
-def place_of(place: str | Path | RemotePath) -> Path | RemotePath:
-    """A folder on this machine or in an object store.
+Place: TypeAlias = Path | RemotePath
+"""Where something lies, on this machine or in an object store."""
+
+
+def place_of(place: str | Place) -> Place:
+    """A folder or file on this machine or in an object store.
 
     Raises:
         ConfigError: it is neither.

@@ -19,7 +19,8 @@ import pystac
 from citycover.errors import ConfigError
 from citycover.files.output import write_output
 from citycover.files.plain import parse_json, to_json
-from citycover.product.folder import holds_product
+from citycover.files.remote import Place, RemotePath, place_of
+from citycover.product.folder import holds_product, listed_files
 from citycover.product.names import SIGN
 from citycover.product.product import Product
 from citycover.version import __version__
@@ -42,16 +43,16 @@ _OF_ONE = ("count", "percentage")
 class Collected:
     """A collection that was written."""
 
-    path: Path
-    products: tuple[Path, ...]
+    path: Place
+    products: tuple[Place, ...]
     """Folders."""
 
 
-def collect(folder: str | Path, *, title: str | None = None, licence: str = "other") -> Collected:
+def collect(folder: str | Place, *, title: str | None = None, licence: str = "other") -> Collected:
     """Write `collection.json` into a folder, for all finished products below it.
 
     Args:
-        folder: where products lie, each in a folder of its own, at any depth.
+        folder: where products lie, each in a folder of its own, at any depth; or `s3://bucket/prefix`.
         title: of the collection; None: the name of the folder.
         licence: of the maps, an SPDX identifier or `other`.
 
@@ -59,11 +60,11 @@ def collect(folder: str | Path, *, title: str | None = None, licence: str = "oth
         ConfigError: there is no product, one is not whole, or the file there is somebody else's.
         MachineError: the file cannot be written.
     """
-    folder = Path(folder)
+    folder = place_of(folder)
     path = folder / COLLECTION
     if path.exists() and not _is_ours(path):
         raise ConfigError(f"{path} is not of citycover, so it is not replaced; move it away")
-    products = tuple(sorted(_products_below(folder)))
+    products: tuple[Place, ...] = tuple(sorted(_products_below(folder), key=str))
     if not products:
         raise ConfigError(
             f"{folder} holds no finished product in a folder of its own; give the folder above those that "
@@ -71,13 +72,18 @@ def collect(folder: str | Path, *, title: str | None = None, licence: str = "oth
         )
     for product in products:
         Product.read(product)  # raises where one is not whole
-    items = [pystac.Item.from_file(str(product / SIGN)) for product in products]
+    items = [_read_item(product / SIGN) for product in products]
     _warn_of_twins(items, products)
-    collection = make_collection(items, folder.resolve().name, title, licence)
+    name = folder.resolve().name if isinstance(folder, Path) else folder.name
+    collection = make_collection(items, name, title, licence)
     for product in products:
-        href = f"./{product.relative_to(folder).as_posix()}/{SIGN}"
+        href = f"./{_within(product, folder)}/{SIGN}"
         collection.add_link(pystac.Link(pystac.RelType.ITEM, href, media_type=pystac.MediaType.GEOJSON))
-    write_output(path, to_json(collection.to_dict(include_self_link=False)))
+    text = to_json(collection.to_dict(include_self_link=False))
+    if isinstance(path, RemotePath):
+        path.write(text.encode())
+    else:
+        write_output(path, text)
     return Collected(path, products)
 
 
@@ -106,8 +112,23 @@ def make_collection(
     return collection
 
 
-def _products_below(folder: Path) -> Iterator[Path]:
+def _within(product: Place, folder: Place) -> str:
+    if isinstance(product, Path) and isinstance(folder, Path):
+        return product.relative_to(folder).as_posix()
+    return str(product).removeprefix(f"{folder}/")
+
+
+def _read_item(sign: Place) -> pystac.Item:
+    """The item of a product."""
+    return pystac.Item.from_dict(parse_json(sign.read_text(encoding="utf-8")))
+
+
+def _products_below(folder: Place) -> Iterator[Place]:
     """Folders of finished products; what lies inside of one is its own affair."""
+    if isinstance(folder, RemotePath):
+        signs = [folder / key for key in folder.below() if key.endswith(f"/{SIGN}")]
+        yield from (sign.parent for sign in signs if listed_files(sign) is not None)
+        return
     for place, inner, _ in os.walk(folder):
         if place != str(folder) and holds_product(Path(place)):
             inner.clear()
@@ -115,14 +136,14 @@ def _products_below(folder: Path) -> Iterator[Path]:
         inner[:] = [name for name in inner if not name.startswith(".")]
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(path: Place) -> bool:
     try:
         return _MADE in parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
 
 
-def _warn_of_twins(items: Sequence[pystac.Item], products: Sequence[Path]) -> None:
+def _warn_of_twins(items: Sequence[pystac.Item], products: Sequence[Place]) -> None:
     """Items are known by their ids; two maps of files that are called alike have one."""
     for name, count in Counter(item.id for item in items).items():
         if count > 1:

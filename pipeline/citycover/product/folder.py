@@ -27,7 +27,7 @@ from citycover.errors import ConfigError, ProductError
 from citycover.files.atomic import sync_folder, sync_tree, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
-from citycover.files.remote import RemotePath
+from citycover.files.remote import Place, RemotePath
 from citycover.product.names import BESIDE, PRODUCT_FILES, SHARPENING, SIGN
 from citycover.store.work import WORK, WorkFolder, check_work, is_store, remove
 
@@ -91,7 +91,7 @@ def holds_product(out: Path) -> bool:
     return listed_files(out / SIGN) is not None and listed_files(WorkFolder(out).replaced) is None
 
 
-def check_output(path: Path, *inputs: Path | str | None) -> None:
+def check_output(path: Path, *inputs: str | Place | None) -> None:
     """Raise unless a file may be written there; one that exists is replaced, but for what would be missed.
 
     Args:
@@ -103,7 +103,8 @@ def check_output(path: Path, *inputs: Path | str | None) -> None:
     """
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file in it")
-    if any(given and path.exists() and Path(given).exists() and path.samefile(given) for given in inputs):
+    here = [Path(given) for given in inputs if given and not isinstance(given, RemotePath)]
+    if any(path.exists() and given.exists() and path.samefile(given) for given in here):
         raise ConfigError(f"{path} is read by this command and would be replaced; choose another name")
     if path.name in (listed_files(path.parent / SIGN) or ()):
         raise ConfigError(
@@ -186,7 +187,7 @@ def _check_parent(out: Path) -> None:
         raise PermissionError(errno.EACCES, "not writable", str(parent))
 
 
-def listed_files(sign: Path | RemotePath) -> frozenset[str] | None:
+def listed_files(sign: Place) -> frozenset[str] | None:
     """Files of the product that an `item.json` lists, itself and GDAL's side files too; None: not ours."""
     try:
         item = parse_json(sign.read_text(encoding="utf-8"))

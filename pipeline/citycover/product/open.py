@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
-from citycover.files.remote import RemotePath, place_of
+from citycover.files.remote import Place, RemotePath, place_of
 from citycover.plan.layers import CLASSES, LAYERS, USUAL
 from citycover.product.dataset import as_dataset, grid_of_image
 from citycover.product.names import SIGN, ZARR
@@ -26,11 +26,32 @@ if TYPE_CHECKING:
 _CHUNKS = {"y": 2048, "x": 2048}
 
 
-def find_raster(path: Path, role: str = "map", trust: Trust = Trust()) -> tuple[Path, Legend | None]:  # noqa: B008
+def lacking(folder: Place) -> list[str]:
+    """Files without which nothing is derived from a product, and that are not there."""
+    needed = [*(layer.file for layer in USUAL), "run.json"]
+    if isinstance(folder, RemotePath):  # where no rename makes it appear at once
+        needed.append(SIGN)
+    return [name for name in needed if not (folder / name).is_file()]
+
+
+def refuse_part(folder: Place) -> None:
+    """Refuse what is left of a product.
+
+    Raises:
+        ConfigError: files are lacking.
+    """
+    if missing := lacking(folder):
+        raise ConfigError(
+            f"{folder} holds no {' and no '.join(missing)}: it is a part of a product; give the folder as "
+            "`citycover map` wrote it, or map again"
+        )
+
+
+def find_raster(path: Place, role: str = "map", trust: Trust = Trust()) -> tuple[Place, Legend | None]:  # noqa: B008
     """The class raster of a product folder with the legend that its run.json holds; or a raster as it is.
 
     Args:
-        path: folder, or raster.
+        path: folder, or raster; on this machine or in an object store.
         role: `map` or `truth`, for messages.
         trust: which files the raster may name in turn.
 
@@ -38,10 +59,13 @@ def find_raster(path: Path, role: str = "map", trust: Trust = Trust()) -> tuple[
         ConfigError: there is nothing, a folder that is no product or whose run.json cannot be read, or a
             raster that may not be read.
     """
-    raster = path / CLASSES.file if path.is_dir() else path
+    is_folder = path.is_dir()
+    raster = path / CLASSES.file if is_folder else path
     if not raster.exists():
-        what = f"holds no {CLASSES.file}" if path.is_dir() else "does not exist"
+        what = f"holds no {CLASSES.file}" if is_folder else "does not exist"
         raise ConfigError(f"{path} {what}; give a folder that `citycover map` wrote, or a class raster")
+    if is_folder and isinstance(path, RemotePath):
+        refuse_part(path)
     check_class_file(raster, role, trust)
     run = raster.with_name("run.json")
     if raster.name != CLASSES.file or not run.is_file():
@@ -49,7 +73,7 @@ def find_raster(path: Path, role: str = "map", trust: Trust = Trust()) -> tuple[
     return raster, read_record(run).legend
 
 
-def open_product(folder: str | Path | RemotePath, trust: Trust = Trust()) -> xr.Dataset:  # noqa: B008
+def open_product(folder: str | Place, trust: Trust = Trust()) -> xr.Dataset:  # noqa: B008
     """Open the layers of a product lazily, as `predict_array` gives them: of its Zarr, or of its COGs.
 
     Args:
@@ -73,10 +97,7 @@ def open_product(folder: str | Path | RemotePath, trust: Trust = Trust()) -> xr.
     (['classes', 'confidence', 'entropy'], 32633, 'water dense_vegetation sparse_vegetation bare built-up')
     """
     folder = place_of(folder)
-    needed: tuple[str, ...] = (*(layer.file for layer in USUAL), "run.json")
-    if isinstance(folder, RemotePath):  # where no rename makes it appear at once
-        needed = (*needed, SIGN)
-    if missing := [name for name in needed if not (folder / name).is_file()]:
+    if missing := lacking(folder):
         raise SceneError(
             f"{folder} holds no {' and no '.join(missing)}; give the folder that `citycover map` wrote, whole"
         )
@@ -91,7 +112,7 @@ def open_product(folder: str | Path | RemotePath, trust: Trust = Trust()) -> xr.
     return found
 
 
-def _of_cogs(folder: Path | RemotePath, trust: Trust, files: ExitStack) -> tuple[dict[str, da.Array], GeoBox]:
+def _of_cogs(folder: Place, trust: Trust, files: ExitStack) -> tuple[dict[str, da.Array], GeoBox]:
     """Layers by name, and their grid; `files` closes what was opened."""
     import rioxarray
     import xarray as xr
@@ -103,7 +124,9 @@ def _of_cogs(folder: Path | RemotePath, trust: Trust, files: ExitStack) -> tuple
             check_class_file(path, "layer", trust)
             raster = rioxarray.open_rasterio(path, chunks=_CHUNKS)
         else:
-            raster = rioxarray.open_rasterio(path.address, chunks=_CHUNKS, opener=path.opener())
+            raster = rioxarray.open_rasterio(
+                path.address, chunks=_CHUNKS, opener=path.opener(), driver="GTiff"
+            )
         assert isinstance(raster, xr.DataArray), "a COG of bands of one type is one array"
         files.callback(raster.close)
         maps[layer.name] = raster if layer.per_class else raster.squeeze("band", drop=True)
@@ -111,7 +134,7 @@ def _of_cogs(folder: Path | RemotePath, trust: Trust, files: ExitStack) -> tuple
     return {name: raster.data for name, raster in maps.items()}, grid
 
 
-def _of_zarr(path: Path | RemotePath) -> tuple[dict[str, da.Array], GeoBox]:
+def _of_zarr(path: Place) -> tuple[dict[str, da.Array], GeoBox]:
     """Layers by name, and their grid; a dask chunk is a shard."""
     import xarray as xr
     from zarr.storage import ObjectStore

@@ -18,6 +18,7 @@ from rasterio.io import DatasetReader
 
 from citycover.errors import ConfigError, SceneError
 from citycover.files.gdal import READ_OPTIONS, brief_reason
+from citycover.files.remote import Place, RemotePath
 from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.given import Given, rasters_of
@@ -200,7 +201,7 @@ def lost_sources(files: Sequence[FileInfo]) -> str | None:
     )
 
 
-def check_class_file(path: str | Path, role: str, trust: Trust) -> tuple[str, ...]:
+def check_class_file(path: str | Place, role: str, trust: Trust) -> tuple[str, ...]:
     """Look at a raster of class numbers first: what it names in turn, and whether all of it is there.
 
     A hole in an image is left out of its map; in numbers that are compared or learned it would be class 0.
@@ -216,6 +217,8 @@ def check_class_file(path: str | Path, role: str, trust: Trust) -> tuple[str, ..
     Raises:
         ConfigError: it is missing or no raster, names what it may not, or has lost sources.
     """
+    if isinstance(path, RemotePath):
+        return ()  # a GeoTIFF, see `open_raster`: it names no file
     try:
         (info,) = describe_files([path], trust)
     except SceneError as error:

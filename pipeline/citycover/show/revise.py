@@ -8,6 +8,7 @@ from pathlib import Path
 from citycover.errors import ConfigError
 from citycover.files.atomic import write_atomic
 from citycover.files.failures import machine_errors
+from citycover.files.remote import Place, RemotePath, place_of
 from citycover.product.folder import holds_product
 from citycover.product.stac import renew_file
 from citycover.show.parts import style
@@ -17,18 +18,25 @@ _NAME = "report.html"
 _SECTION = re.compile(r'<section id="([a-z]+)"[^>]*>.*?</section>', re.DOTALL)
 
 
-def check_report(folder: Path) -> None:
-    """Look before anything is reckoned whether a section can be brought in.
+def check_report(folder: str | Place) -> Path:
+    """The folder of a product whose report can take a section; for a look before anything is reckoned.
 
     Raises:
-        ConfigError: it is no finished product, or has no report that can take one.
+        ConfigError: it is no finished product of this machine, or has no report that can take one.
     """
+    folder = place_of(folder)
+    if isinstance(folder, RemotePath):
+        raise ConfigError(
+            f"--report writes into the {_NAME} of a product, and {folder} lies in an object store, where "
+            "products are not changed; copy it into a folder and name that, or leave --report out"
+        )
     if not holds_product(folder):
         raise ConfigError(
             f"--report brings the result into the {_NAME} of a product, and {folder} is none that is whole; "
             "give the folder that `citycover map` wrote, or leave --report out"
         )
     _read(folder)
+    return folder
 
 
 def revise_report(folder: Path, section: str) -> Path:

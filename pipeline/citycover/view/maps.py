@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import rasterio
 from rasterio.errors import RasterioError
 
 from citycover.derive.source import SourceMap, open_source
 from citycover.errors import ConfigError
-from citycover.files.gdal import READ_OPTIONS, brief_reason
+from citycover.files.gdal import brief_reason, open_raster, options_for
+from citycover.files.remote import Place, RemotePath, place_of
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds
 from citycover.plan.layers import CLASSES, LAYERS, USUAL, Layer
@@ -54,18 +55,21 @@ class ShownMap:
         card = self.source.record.card
         return tuple(zip(card.channels, card.channel_names, strict=True))
 
-    def path(self, layer: Layer) -> Path:
+    def path(self, layer: Layer) -> Place:
         """Of the raster of a layer."""
         return self.source.path if layer is CLASSES else self.source.path.with_name(layer.file)
 
     @property
     def edition(self) -> str:
         """Another one after the file was written anew: tiles of the old one are not shown for it."""
-        return format(self.source.path.stat().st_mtime_ns, "x")
+        path = self.source.path
+        if isinstance(path, RemotePath):
+            return hashlib.sha256(str(path.look().e_tag).encode()).hexdigest()[:12]
+        return format(path.stat().st_mtime_ns, "x")
 
 
 def find_maps(
-    paths: Sequence[Path],
+    paths: Sequence[str | Place],
     map_legend: str | None = None,
     trust: Trust = Trust(),  # noqa: B008 - a value
 ) -> tuple[ShownMap, ...]:
@@ -79,15 +83,15 @@ def find_maps(
     Raises:
         ConfigError: there is none, one that was named is not whole, or lies where web maps show nothing.
     """
-    found = [shown for path in paths for shown in _maps_at(path, map_legend, trust)]
+    found = [shown for path in paths for shown in _maps_at(place_of(path), map_legend, trust)]
     return tuple(sorted(found, key=lambda shown: (shown.time or "", shown.name)))
 
 
-def _maps_at(path: Path, map_legend: str | None, trust: Trust) -> Iterator[ShownMap]:
+def _maps_at(path: Place, map_legend: str | None, trust: Trust) -> Iterator[ShownMap]:
     if not path.is_dir() or _is_product(path):
         yield _shown(path, map_legend, trust)
         return
-    inner = sorted(child for child in path.iterdir() if child.is_dir() and _is_product(child))
+    inner = [child for child in _folders_in(path) if _is_product(child)]
     found, problems = 0, []
     for child in inner:
         try:
@@ -107,12 +111,19 @@ def _maps_at(path: Path, map_legend: str | None, trust: Trust) -> Iterator[Shown
         )
 
 
-def _is_product(folder: Path) -> bool:
+def _folders_in(folder: Place) -> Sequence[Place]:
+    """Folders that lie in one, by name."""
+    if isinstance(folder, RemotePath):
+        return [folder / name for name in sorted({key.split("/")[0] for key in folder.below() if "/" in key})]
+    return sorted(child for child in folder.iterdir() if child.is_dir())
+
+
+def _is_product(folder: Place) -> bool:
     """Whether it is one, or what is left of one."""
     return any((folder / name).is_file() for name in ("run.json", SIGN, CLASSES.file))
 
 
-def _shown(path: Path, map_legend: str | None, trust: Trust) -> ShownMap:
+def _shown(path: Place, map_legend: str | None, trust: Trust) -> ShownMap:
     source = open_source(path, map_legend, trust)
     bounds = degrees_of(source.grid)
     if bounds is None:
@@ -135,7 +146,7 @@ def _shown(path: Path, map_legend: str | None, trust: Trust) -> ShownMap:
         if layer not in USUAL:  # those were looked at when the map was opened
             check_class_file(source.path.with_name(layer.file), "layer", trust)
     try:
-        with rasterio.Env(**READ_OPTIONS), rasterio.open(source.path) as dataset:
+        with rasterio.Env(**options_for(source.path)), open_raster(source.path) as dataset:
             least = least_level(dataset, native)
     except RasterioError as error:
         raise ConfigError(f"{source.path} cannot be opened: {brief_reason(error)}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from citycover.files.gdal import READ_OPTIONS
+from citycover.files.gdal import open_raster, options_for
 from citycover.files.heed import heed, listen
+from citycover.files.remote import Place
 from citycover.geometry.crs import DEGREES, tie
 from citycover.geometry.grid import crs_of, grid_of
 from citycover.view.mercator import MERCATOR, TILE
@@ -23,7 +23,7 @@ _DECODED = 2**24
 
 
 def read_on(
-    path: str | Path, grid: GeoBox, bands: Sequence[int], nodata: float | None = None
+    path: str | Place, grid: GeoBox, bands: Sequence[int], nodata: float | None = None
 ) -> np.ma.MaskedArray[Any, Any]:
     """Nearest pixels on a grid, of the overview that is fine enough for it.
 
@@ -44,7 +44,7 @@ def read_on(
     height, width = (int(n) for n in grid.shape)
     west, south, east, north = grid.boundingbox
     crs = CRS.from_user_input(MERCATOR)
-    with rasterio.Env(**READ_OPTIONS), rasterio.open(path) as dataset:
+    with rasterio.Env(**options_for(path)), open_raster(path) as dataset:
         listen()
         image = reader.part(
             dataset, (west, south, east, north), bounds_crs=crs, dst_crs=crs, height=height, width=width,
@@ -54,14 +54,14 @@ def read_on(
     return image.array
 
 
-def read_at(path: str | Path, longitude: float, latitude: float) -> tuple[int | float, ...] | None:
+def read_at(path: str | Place, longitude: float, latitude: float) -> tuple[int | float, ...] | None:
     """Numbers of all bands of the pixel at a place; None: outside, or invalid in every band.
 
     Raises:
         RasterioError: it cannot be read.
         ConfigError: its CRS is no place on the Earth.
     """
-    with rasterio.Env(**READ_OPTIONS), rasterio.open(path) as dataset:
+    with rasterio.Env(**options_for(path)), open_raster(path) as dataset:
         to = tie(DEGREES, crs_of(grid_of(dataset)), str(path))
         col, row = ~dataset.transform * to.transform(longitude, latitude)
         if not (0 <= row < dataset.height and 0 <= col < dataset.width):

@@ -6,10 +6,10 @@ import importlib.util
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from citycover.errors import ConfigError, MachineError
+from citycover.files.remote import Place
 from citycover.scene.trust import Trust
 from citycover.view.maps import ShownMap, find_maps
 
@@ -37,7 +37,7 @@ def check_extra() -> None:
 
 
 def open_app(
-    paths: Sequence[Path],
+    paths: Sequence[str | Place],
     host: str,
     *,
     image: Sequence[str] = (),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket import BUCKET, Bucket, serving_bucket
+from bucket import BUCKET, Bucket, point_at, serving_bucket
 from conftest import write_scene
 
 from citycover.errors import ConfigError, FinishedError, MachineError, ProductError, SceneError, StoppedError
@@ -27,15 +27,6 @@ from citycover.run.map import map_scene
 
 PLACE = f"s3://{BUCKET}/2026/city"
 PREFIX = "2026/city/"
-
-
-def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let everything that talks to S3 talk to this machine."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    said = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1", "ENDPOINT_URL": url}
-    for name, value in (said | {"ALLOW_HTTP": "true"}).items():
-        monkeypatch.setenv(f"AWS_{name}", value)
 
 
 @pytest.fixture
