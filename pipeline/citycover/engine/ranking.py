@@ -158,41 +158,57 @@ class Ranking:
         shares = self._shares(exact, scale)
         self._put_in_order(shares, scale)
         # 255 is nodata: a class that is certain leaves one step to the second.
-        full = torch.zeros_like(shares[0])
-        for share in shares.unbind(0):
-            full |= share == _TOTAL
-        second = self._second & self.ranker.mask
-        for share, code in zip(shares.unbind(0), self.ranker.codes.tolist(), strict=True):
-            share.clamp_(max=_MOST).add_(full & (second == code))
-        return shares
+        full = shares.amax(0) == _TOTAL
+        second = self.ranker.mask - (self._second & self.ranker.mask)
+        return shares.clamp_(max=_MOST).scatter_add_(0, second.long()[None], full.to(torch.uint8)[None])
 
     @staticmethod
     def _shares(exact: Tensor, scale: Tensor) -> Tensor:
         """(class, y, x) uint8 that sum to 255: differences of the rounded running sum, each within 1."""
         shares = torch.empty(exact.shape, dtype=torch.uint8, device=exact.device)
-        total, before = torch.zeros_like(scale), torch.zeros_like(scale)
-        for index, probability in enumerate(exact[:-1].unbind(0)):
-            total += probability * scale
-            now = (total + 0.5).floor_().clamp_(max=_TOTAL)  # halves upward: to even would add to the error
-            shares[index] = now - before
+        total, part = torch.zeros_like(scale), torch.empty_like(scale)
+        before = torch.zeros(scale.shape, dtype=torch.uint8, device=exact.device)
+        for share, probability in zip(shares[:-1].unbind(0), exact[:-1].unbind(0), strict=True):
+            total += torch.mul(probability, scale, out=part)
+            now = torch.add(total, 0.5, out=part).to(torch.uint8)  # halves upward: even would add error
+            torch.sub(now, before, out=share)
             before = now
-        shares[-1] = _TOTAL - before
+        torch.sub(_TOTAL, before, out=shares[-1])
         return shares
 
     def _put_in_order(self, shares: Tensor, scale: Tensor) -> None:
         """Give the best class the first of the largest shares, where rounding left them in another order."""
-        rows, cols = torch.nonzero(self._lead * scale < 2.01, as_tuple=True)
-        close = shares[:, rows, cols].to(torch.int16)  # (class, pixel)
-        best = (self.ranker.mask - (self._first[rows, cols] & self.ranker.mask)).long()[None]
-        number = torch.arange(len(shares), device=shares.device)[:, None]
-        # Twice the share, and one more for those before the best: they must have less than it has.
-        earlier = (number < best).to(torch.int16)
-        for _ in range(3):  # each is less than 1 off, so at most two steps are lacking; one for float32
-            claims = (2 * close + earlier).scatter_(0, best, -1)
-            claim, rival = claims.max(0, keepdim=True)
-            step = (claim > 2 * close.gather(0, best)).to(torch.int16)
-            close.scatter_add_(0, best, step).scatter_add_(0, rival, -step)
-        shares[:, rows, cols] = close.to(torch.uint8)
+        flat = shares.flatten(1)  # (class, pixel), a view
+        near = torch.nonzero((self._lead * scale < 2.01).flatten())[:, 0]
+        close = flat.index_select(1, near)
+        best = self.ranker.mask - (self._first.flatten().index_select(0, near) & self.ranker.mask)
+        wrong = torch.nonzero(_first_of_largest(close) != best)[:, 0]
+        if len(wrong):
+            settled = _in_order(close.index_select(1, wrong), best.index_select(0, wrong))
+            flat.index_copy_(1, near.index_select(0, wrong), settled)
+
+
+def _first_of_largest(shares: Tensor) -> Tensor:
+    """(pixel,) number of the first of the largest shares (class, pixel)."""
+    last = len(shares) - 1
+    best = torch.zeros(shares.shape[1:], dtype=torch.int32, device=shares.device)
+    for number, share in enumerate(shares.unbind(0)):
+        torch.maximum(best, share.to(torch.int32).mul_(256).add_(last - number), out=best)
+    return last - (best & 255)
+
+
+def _in_order(shares: Tensor, best: Tensor) -> Tensor:
+    """(class, pixel) uint8 shares of which the first of the largest is the best class, with the same sum."""
+    close, place = shares.to(torch.int16), best.long()[None]
+    number = torch.arange(len(close), device=close.device)[:, None]
+    # Twice the share, and one more for those before the best: they must have less than it has.
+    earlier = (number < place).to(torch.int16)
+    for _ in range(3):  # each is less than 1 off, so at most two steps are lacking; one for float32
+        claims = (2 * close + earlier).scatter_(0, place, -1)
+        claim, rival = claims.max(0, keepdim=True)
+        step = (claim > 2 * close.gather(0, place)).to(torch.int16)
+        close.scatter_add_(0, place, step).scatter_add_(0, rival, -step)
+    return close.to(torch.uint8)
 
 
 @lru_cache(maxsize=8)
