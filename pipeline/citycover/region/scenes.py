@@ -10,7 +10,8 @@ from pathlib import Path
 
 from citycover.errors import ConfigError
 from citycover.region.config import SceneSource, check_name
-from citycover.scene.given import rasters_in
+from citycover.scene.find import rasters_in
+from citycover.scene.products import holds_product
 from citycover.scene.trust import is_remote
 
 
@@ -106,7 +107,8 @@ def _rasters(files: Iterable[str]) -> tuple[str, ...]:
     """Files, and of a folder those that are in it now: one more makes another scene of it."""
     found: list[str] = []
     for file in files:
-        rasters = rasters_in(Path(file)) if Path(file).is_dir() else ()
+        plain = Path(file).is_dir() and not holds_product(Path(file))
+        rasters = rasters_in(Path(file)) if plain else ()
         found += map(str, rasters or (file,))
     return tuple(found)
 

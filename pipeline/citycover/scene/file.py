@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.files.remote import Place, RemotePath
 from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
-from citycover.scene.given import Given, rasters_of
+from citycover.scene.find import rasters_of
+from citycover.scene.given import Given
 from citycover.scene.measure import Measure, measure_of
 from citycover.scene.scene import Validity
 from citycover.scene.sources import (
@@ -97,7 +98,7 @@ def describe_files(paths: Sequence[str | Path], trust: Trust = Trust()) -> tuple
     """Read the metadata of files, and of the files that they name in turn.
 
     Args:
-        paths: rasters, and what stands for several: see `given.py`.
+        paths: rasters, and what stands for several: see `find.py`.
         trust: which files they may name.
 
     Raises:
@@ -155,7 +156,7 @@ def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo
 
 def _open(path: str, trust: Trust) -> Any:
     """Open a file in a format that holds its pixels itself; connection strings are the user's own words."""
-    if trust.remote or _is_connection(path):
+    if trust.remote or (_is_connection(path) and not _archive_of(path)):
         return rasterio.open(path)
     with rasterio.Env() as env:
         drivers = [name for name in env.drivers() if name not in REMOTE_DRIVERS]
@@ -166,6 +167,7 @@ def _with_sources(info: FileInfo, dataset: Any, trust: Trust, named: Named) -> F
     """Add the files that the pixels come from, and what of them is lost."""
     if info.driver != "VRT":
         beside = [name for name in dataset.files if name.endswith(".msk")]
+        beside += filter(None, [_archive_of(info.path)])
         return replace(info, beside=fingerprints(beside)) if beside else info
     sources = named.get(info.path)
     if sources is None:  # in an archive, across the network, or a `vrt://` of the user's own
@@ -237,6 +239,14 @@ def _absolute(path: str | Path) -> str:
     return text if isinstance(path, str) and _is_connection(text) else str(Path(text).absolute())
 
 
+def _archive_of(path: str) -> str | None:
+    """The archive that a file lies in; None: it lies in none, or in one across the network."""
+    if not path.startswith(("/vsizip/", "/vsitar/")):
+        return None
+    whole = Path(path.removeprefix(path[:8]))
+    return next((str(part) for part in (whole, *whole.parents) if part.is_file()), None)
+
+
 def _is_connection(text: str) -> bool:
     """True for what GDAL understands and a file system does not: /vsi..., https://..., NETCDF:..."""
     return text.startswith("/vsi") or "://" in text or bool(re.match(r"[A-Za-z][A-Za-z0-9_]+:", text))
@@ -252,7 +262,13 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: 
     grid = None if obstacle else grid_of(dataset)
     name = Path(path).name
     colours = tuple(c.name.lower() for c in dataset.colorinterp)
+    if given.strict and given.titles and len(given.titles) != dataset.count:
+        raise SceneError(
+            f"{path} has {dataset.count} bands, and {given.named} names {len(given.titles)}: "
+            f"{', '.join(given.titles)}; name each once, in the order of the file"
+        )
     titles = given.titles if len(given.titles) == dataset.count else dataset.descriptions
+    masks = _validities(dataset.mask_flag_enums, colours)
     bands = name_bands(name, titles, colours, names)
     return FileInfo(
         path=path,
@@ -263,10 +279,10 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: 
         compression=structure.get("COMPRESSION"),
         interleave=structure.get("INTERLEAVE"),
         overviews=len(dataset.overviews(1)),
-        masks=_validities(dataset.mask_flag_enums, colours),
+        masks=tuple("nodata" if m == "none" and given.nodata is not None else m for m in masks),
         nodata=tuple(
             v if v is not None and can_occur(v, dtype) else None
-            for v, dtype in zip(dataset.nodatavals, dataset.dtypes, strict=True)
+            for v, dtype in zip(_nodata_of(dataset, masks, given), dataset.dtypes, strict=True)
         ),
         descriptions=tuple(titles),
         colours=colours,
@@ -283,8 +299,14 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: 
     )
 
 
+def _nodata_of(dataset: Any, masks: Sequence[Validity], given: Given) -> Iterator[float | None]:
+    """Nodata of each band: its tag, or what is said elsewhere of bands that have nothing of their own."""
+    for tag, mask in zip(dataset.nodatavals, masks, strict=True):
+        yield given.nodata if mask == "none" else tag
+
+
 def _measures(name: str, dataset: Any, given: Given) -> tuple[Measure | None, ...]:
-    said = given.measures
+    said = given.measures * (dataset.count if len(given.measures) == 1 else 1)
     if len(said) != dataset.count or all(one == (1.0, 0.0, None) for one in said):
         said = tuple(zip(dataset.scales, dataset.offsets, dataset.units, strict=True))
     return tuple(measure_of(name, *one) for one in said)

@@ -10,7 +10,7 @@ from rasters import write
 from citycover.errors import SceneError
 from citycover.scene.assemble import describe_scene
 from citycover.scene.file import describe_files
-from citycover.scene.given import rasters_of
+from citycover.scene.find import rasters_of
 from citycover.scene.trust import Trust
 
 

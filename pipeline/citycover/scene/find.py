@@ -1,0 +1,241 @@
+"""What is given as a scene, as the raster files that it means: folders, patterns, tile indexes, STAC.
+
+    folder           a product of Sentinel-2 or Landsat, or its raster files, in the order of their names
+    archive          the same in .zip and .tar
+    scene file       .toml: see `stated.py`
+    pattern          `tiles/**/*.tif`, where no file is called so
+    tile index       a vector file with a column `location`, as `gdaltindex` writes it
+    STAC             an item, an item collection, or a collection or catalog with links to items: the assets
+                     that hold data, with the names of bands and the date that the item gives them
+
+Anything else is the name of a raster. What an index or an item names is checked as the sources of a VRT are:
+by `trust.py`, before it is opened.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from citycover.errors import SceneError
+from citycover.geometry.vector import read_features
+from citycover.scene.given import Given
+from citycover.scene.measure import said_by_stac
+from citycover.scene.members import is_archive, members_of
+from citycover.scene.products import holds_product, product_rasters
+from citycover.scene.stated import stated_rasters
+from citycover.scene.trust import Trust, is_remote
+
+_RASTERS = frozenset({".tif", ".tiff", ".jp2", ".img", ".png", ".jpg"})
+
+_INDEXES = frozenset({".shp", ".gpkg", ".fgb", ".geojsonl", ".parquet"})
+
+_LARGEST = 512 << 20
+"""Bytes of JSON."""
+
+_DEEPEST = 8
+"""Catalogs of catalogs."""
+
+_NO_DATA_ROLES = frozenset({"thumbnail", "overview", "visual", "metadata", "tilejson", "saturation", "cloud"})
+
+_NO_RASTER = re.compile(r"\.(json|geojson|xml|html?|txt|csv|pdf|zip)$", re.IGNORECASE)
+
+
+def rasters_of(paths: Sequence[str | Path], trust: Trust) -> list[Given]:
+    """The raster files that are meant, in order.
+
+    Raises:
+        SceneError: an index cannot be read, means nothing, or names what it has no right to.
+    """
+    return [given for path in paths for given in _meant(path, trust)]
+
+
+def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
+    where = Path(path)
+    suffix = where.suffix.lower()
+    if where.is_dir():
+        yield from _in_folder(where)
+    elif where.is_file() and is_archive(where):
+        yield from _in_archive(where)
+    elif where.is_file() and suffix == ".toml":
+        yield from stated_rasters(where, trust)
+    elif not where.exists() and isinstance(path, str) and glob.has_magic(path) and not is_remote(path):
+        yield from map(Given, _matching(path))
+    elif where.is_file() and suffix in {".json", ".geojson"}:
+        yield from _of_json(where, trust)
+    elif where.is_file() and suffix in _INDEXES:
+        yield from _of_index(where, trust)
+    else:
+        yield Given(path)
+
+
+def _in_folder(folder: Path) -> Iterator[Given]:
+    """Products, or else raster files; for GDAL the folder itself where there are none of them."""
+    if holds_product(folder):
+        yield from product_rasters(members_of(folder))
+    else:
+        yield from map(Given, rasters_in(folder) or (folder,))
+
+
+def _in_archive(path: Path) -> Iterator[Given]:
+    """Products, or else the raster files that lie in the fewest folders."""
+    members = members_of(path)
+    if products := product_rasters(members):
+        yield from products
+        return
+    rasters = [name for name in members.names if Path(name).suffix.lower() in _RASTERS]
+    if not rasters:
+        raise SceneError(f"{path} holds no raster file and no known product; unpack it, and name its files")
+    level = min(name.count("/") for name in rasters)
+    yield from (Given(members.path(name)) for name in rasters if name.count("/") == level)
+
+
+def rasters_in(folder: Path) -> Sequence[Path]:
+    """The raster files that are meant where a folder is given; VRT files only where it has no others."""
+    files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")]
+    rasters = [f for f in files if f.suffix.lower() in _RASTERS]
+    return rasters or [f for f in files if f.suffix.lower() == ".vrt"]
+
+
+def _matching(pattern: str) -> list[str]:
+    found = sorted(f for f in glob.glob(pattern, recursive=True) if Path(f).is_file())  # noqa: PTH207 - text stays
+    if not found:
+        raise SceneError(f"no file matches {pattern}; check the pattern (** goes into folders)")
+    return found
+
+
+def _of_json(path: Path, trust: Trust) -> Iterator[Given]:
+    content = _read_json(path)
+    if isinstance(content, Mapping) and (content.get("stac_version") or _is_item_collection(content)):
+        yield from _of_stac(content, path, trust)
+    elif isinstance(content, Mapping) and content.get("type") == "FeatureCollection":
+        yield from _of_index(path, trust)
+    else:
+        yield Given(path)  # GDAL says what it is not
+
+
+def _read_json(path: Path) -> Any:
+    if path.stat().st_size > _LARGEST:
+        raise SceneError(f"{path} is more than {_LARGEST >> 20} MiB of JSON; split it into several")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise SceneError(f"{path} is no JSON ({error}); check that the file is whole") from None
+
+
+def _of_index(path: Path, trust: Trust) -> Iterator[Given]:
+    """The `location` of each feature, counted from the folder of the index where it is relative."""
+    places = read_features(path, "tile index", None).columns.get("location")
+    if not places:
+        raise SceneError(
+            f"{path} is a vector file without a column 'location'; a scene is raster files or an index of "
+            f"them; make one: gdaltindex {path} *.tif"
+        )
+    for place in places:
+        yield _named(str(place), path, trust)
+
+
+def _named(href: str, by: Path, trust: Trust) -> Given:
+    """A file that another one names.
+
+    Raises:
+        SceneError: it has no right to.
+    """
+    absolute = href if is_remote(href) or href.startswith("/") else os.path.join(by.absolute().parent, href)  # noqa: PTH118 - `/vsi` names are no paths
+    normal = absolute if is_remote(absolute) else os.path.normpath(absolute)
+    trust.check(normal, str(by.absolute()))
+    return Given(normal, str(by.absolute()))
+
+
+def _is_item_collection(content: Mapping[str, Any]) -> bool:
+    features = content.get("features")
+    return isinstance(features, list) and bool(features) and all("assets" in f for f in features)
+
+
+def _of_stac(content: Mapping[str, Any], path: Path, trust: Trust, depth: int = 0) -> Iterator[Given]:
+    try:
+        if content.get("type") == "FeatureCollection":
+            for item in content["features"]:
+                yield from _of_item(item, path, trust)
+        elif content.get("type") == "Feature":
+            yield from _of_item(content, path, trust)
+        else:
+            yield from _of_links(content, path, trust, depth)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise SceneError(
+            f"{path} is STAC that lacks something ({error!r}); check it with stac-validator"
+        ) from None
+
+
+def _of_links(content: Mapping[str, Any], path: Path, trust: Trust, depth: int) -> Iterator[Given]:
+    """Items of a collection or catalog."""
+    links = [link["href"] for link in content.get("links", ()) if link.get("rel") in {"item", "child"}]
+    if not links or depth == _DEEPEST:
+        why = "is more than 8 catalogs deep" if links else "links to no item"
+        raise SceneError(f"{path} is a STAC {content.get('type', 'catalog')} that {why}; name its items")
+    for href in links:
+        inner = _named(href, path, trust)
+        if is_remote(str(inner.path)):
+            raise SceneError(
+                f"{path} links to {href}, which lies across the network; download the item first"
+            )
+        where = Path(inner.path)
+        if not where.is_file():
+            raise SceneError(
+                f"{path} links to {where}, which does not exist; bring it back, or name its items"
+            )
+        yield from _of_stac(_read_json(where), where, trust, depth + 1)
+
+
+def _of_item(item: Mapping[str, Any], path: Path, trust: Trust) -> Iterator[Given]:
+    """Assets of an item that hold data; of several with the same bands (COG and JPEG 2000) the first."""
+    properties = item.get("properties") or {}
+    time = properties.get("datetime") or properties.get("start_datetime")
+    assets = {key: asset for key, asset in item["assets"].items() if _holds_data(key, asset)}
+    if not assets:
+        raise SceneError(
+            f"STAC item {item.get('id')} in {path} has no asset with the role data or with bands; it has "
+            f"{', '.join(item['assets']) or 'none at all'}; name the files themselves"
+        )
+    kept: dict[tuple[tuple[str, str], ...] | str, Mapping[str, Any]] = {}
+    for key, asset in assets.items():
+        kept.setdefault(tuple(map(_names, _bands_of(asset))) or key, asset)
+    common = Counter(band[1] for bands in kept if isinstance(bands, tuple) for band in bands)
+    for bands, asset in kept.items():
+        named = bands if isinstance(bands, tuple) else ()
+        # Several bands share a common name (three red edges): then their own names tell them apart.
+        titles = [shared if shared and common[shared] == 1 else name or shared for name, shared in named]
+        yield replace(
+            _named(asset["href"], path, trust),
+            titles=tuple(titles) if all(titles) else (),
+            time=time,
+            measures=tuple(said_by_stac(dict(asset) | dict(band)) for band in _measured(asset)),
+        )
+
+
+def _holds_data(key: str, asset: Mapping[str, Any]) -> bool:
+    roles = set(asset.get("roles") or ())
+    if roles & _NO_DATA_ROLES or key in _NO_DATA_ROLES or _NO_RASTER.search(asset["href"]):
+        return False
+    return bool(roles & {"data", "reflectance"} or _bands_of(asset))
+
+
+def _bands_of(asset: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return asset.get("eo:bands") or asset.get("bands") or ()
+
+
+def _measured(asset: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Bands as the raster extension has them, before and since STAC 1.1."""
+    return asset.get("raster:bands") or asset.get("bands") or ()
+
+
+def _names(band: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and common name; empty where there is none."""
+    return str(band.get("name") or ""), str(band.get("eo:common_name") or band.get("common_name") or "")
