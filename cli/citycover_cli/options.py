@@ -45,8 +45,21 @@ Zones = Annotated[
 ZonesBy = Annotated[str | None, typer.Option("--by", help="Column that names the zones; else numbers.")]
 
 Model = Annotated[
-    str | None,
-    typer.Option(help="Model file, or a built-in name; without it, the built-in that fits the bands."),
+    list[str] | None,
+    typer.Option(
+        metavar="FILE|NAME[=WEIGHT]",
+        help="Model file, or a built-in name; several are averaged; without it, the built-in that fits the "
+        "bands.",
+    ),
+]
+
+Tta = Annotated[
+    str,
+    typer.Option(
+        "--tta",
+        metavar="none|flips|d4",
+        help="Map each window turned, too, and average: 4 or 8 times the computing.",
+    ),
 ]
 
 RequireHash = Annotated[

@@ -49,6 +49,7 @@ def run(
         typer.Option("--out", "-o", metavar="DIR", help="Folder of the product, or s3://BUCKET/PREFIX."),
     ],
     model: options.Model = None,
+    tta: options.Tta = "none",
     require_hash: options.RequireHash = None,
     where: Where,
     engine: EngineOptions,
@@ -61,7 +62,10 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
-    request = MapRequest(imagery, place_of(out), model, where, engine, product, labels, require_hash, layers)
+    models = tuple(model) if model else None
+    request = MapRequest(
+        imagery, place_of(out), models, where, engine, product, labels, require_hash, layers, tta
+    )
     with noticing(on_end, "map") as facts, metering(metrics, "map", str(out)) as meter:
         facts["product"] = str(out)
         with skipping(skip_finished, out, talk):

@@ -31,6 +31,7 @@ def run(
     *,
     imagery: Imagery,
     model: options.Model = None,
+    tta: options.Tta = "none",
     require_hash: options.RequireHash = None,
     where: Where,
     engine: EngineOptions,
@@ -44,7 +45,7 @@ def run(
     """See HELP."""
     from citycover.job.job import prepare
 
-    job = prepare(imagery, model, where, engine, labels, require_hash, layers)
+    job = prepare(imagery, model, where, engine, labels, require_hash, layers, tta)
     facts = _settled(job) if probe else _draft(job)
     if talk.as_json:
         print_json(facts)

@@ -13,7 +13,7 @@ from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
 from citycover.machine.stages import Stages
-from citycover.model.predictor import ModelPredictor
+from citycover.model.predictor import load_predictor
 from citycover.plan.layers import layers_named
 from citycover.read.open import open_readers
 from citycover.store.work import WorkFolder
@@ -22,9 +22,7 @@ from citycover.store.work import WorkFolder
 def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
     """All unfinished blocks, in this process."""
     with stages.time("start"):
-        predictor = ModelPredictor.load(
-            job.model.path, choose_device(job.engine.device), sha256=job.model.sha256
-        )
+        predictor = load_predictor(job.model, choose_device(job.engine.device))
         settled = settle(job, predictor, kept_choices(job, folder))
         plan = settled.plan
         store, inputs = open_store(job, folder, plan, settled.kept)

@@ -276,7 +276,7 @@ def _item(
         grid=source.grid,
         gsd=ground_sample_distance(source.grid),
         inputs=tuple(file.path for file in given.inputs),
-        model=str(given.request.get("model") or given.model.name),
+        model=named if isinstance(named := given.request.get("model"), str) else given.model.name,
         files=tuple(files),
         lineage=f"{given.model.name} {given.model.version}, {record.evidence}; refined from "
         f"{source.path.parent} by {', '.join(steps.facts())}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from citycover.errors import ChangedError, ProductError
@@ -43,10 +42,11 @@ class Inputs:
         labels = [str(sheet.path.absolute()) for sheet in job.labels.sheets] if job.labels else []
         labels += job.labels.beside if job.labels else ()
         marks += [FileMark.of(path, budget) for path in labels]
-        model = Path(job.model.path).absolute()
-        stamp = FileStamp.of(model)
-        whole = FileMark(str(model), stamp, 0 if stamp is None else stamp.size, job.model.sha256)
-        return cls((*marks, whole))
+        for member in job.model.members:
+            path = str(member.path.absolute())
+            stamp = FileStamp.of(path)
+            marks.append(FileMark(path, stamp, 0 if stamp is None else stamp.size, member.sha256))
+        return cls(tuple(marks))
 
     def check(self) -> None:
         """Raise if a file is not what it was; asks the file system alone as long as nothing was touched.

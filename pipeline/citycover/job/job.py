@@ -14,11 +14,11 @@ from citycover.evidence.labels import PlaceLabels
 from citycover.evidence.request import LabelRequest
 from citycover.job.labels import look_at_labels
 from citycover.job.request import EngineOptions, Imagery, MapRequest, Where
-from citycover.model.archive import ModelFile, read_model_file
-from citycover.model.builtin import find_model, read_builtins
+from citycover.model.archive import ModelFile
+from citycover.model.builtin import read_builtins
 from citycover.model.card import ModelCard
+from citycover.model.joint import MapModel, check_map_model, join, read_map_model
 from citycover.model.precision import Precision
-from citycover.model.trusted import check_trusted
 from citycover.plan.cost import PlanTotals
 from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.layers import USUAL, Layer, layers_of
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 class Job:
     """A request that was understood: nothing was read but metadata."""
 
-    model: ModelFile
+    model: MapModel
     scene: Scene
     area: Area | None
     engine: EngineOptions
@@ -102,17 +102,19 @@ def prepare_request(request: MapRequest) -> Job:
         request.labels,
         request.require_hash,
         request.layers,
+        request.tta,
     )
 
 
 def prepare(
     imagery: Imagery,
-    model: str | None = None,
+    model: str | Sequence[str] | None = None,
     where: Where | None = None,
     engine: EngineOptions | None = None,
     labels: LabelRequest | None = None,
     require_hash: str | None = None,
     layers: Sequence[str] = (),
+    tta: str = "none",
 ) -> Job:
     """Understand a request: model, scene, area, windows, labels.
 
@@ -120,12 +122,14 @@ def prepare(
 
     Args:
         imagery: files, and what of them is seen.
-        model: file or built-in name; None: the first built-in that fits.
+        model: file or built-in name, or several with their weights (`a.pt=2`), whose probabilities are
+            averaged; None: the first built-in that fits.
         where: the part to map; None: all.
         engine: how it is computed; None: as citycover chooses.
         labels: of the place, to be evidence beside the network; None: it maps alone.
         require_hash: sha256 that the model file must have, or its first 8 digits or more; None: any.
         layers: names of layers beside the usual ones.
+        tta: none, flips or d4: how windows are turned, to be mapped once more and averaged.
 
     Raises:
         CitycoverError: anything the user can mend.
@@ -134,11 +138,12 @@ def prepare(
     most = max(64, 4 * (os.cpu_count() or 1))
     if engine.threads is not None and engine.threads > most:
         raise ConfigError(f"got --threads {engine.threads}; this machine takes 1 to {most}; give one a core")
-    given = read_model_file(find_model(model)) if model is not None else None
+    named = (model,) if isinstance(model, str) else tuple(model or ())
+    given = read_map_model(named, tta) if named else None
     files = describe_files(imagery.files, imagery.trust)
     lattice = read_lattice(imagery.laying, imagery.trust)
-    file = given or _fitting_builtin(imagery, files, lattice)
-    check_trusted(file.path, file.sha256, require_hash)
+    file = given or join([(_fitting_builtin(imagery, files, lattice), 1.0)], tta)
+    check_map_model(file, require_hash)
     if file.card.untrained:
         logger.warning("model %s has random weights: its map means nothing; give it weights", file.card.name)
     scene = assemble_scene(

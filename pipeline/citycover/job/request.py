@@ -136,8 +136,9 @@ class MapRequest:
     imagery: Imagery
     out: Path | RemotePath
     """Folder of the product, or `s3://bucket/prefix`; may be given as text."""
-    model: str | None = None
-    """Model file or name of a built-in one; None: the built-in that fits the bands."""
+    model: str | tuple[str, ...] | None = None
+    """Model file or name of a built-in one; several, with their weights (`a.pt=2`), are averaged; None: the
+    built-in that fits the bands."""
     where: Where = field(default_factory=Where)
     engine: EngineOptions = field(default_factory=EngineOptions)
     product: ProductOptions = field(default_factory=ProductOptions)
@@ -147,10 +148,15 @@ class MapRequest:
     """sha256 that the model file must have, or its first 8 digits or more; None: any."""
     layers: tuple[str, ...] = ()
     """Layers beside the usual ones: probabilities, entropy, second, margin."""
+    tta: str = "none"
+    """How windows are turned, to be mapped once more and averaged: none, flips (4 times) or d4 (8 times)."""
 
     def __post_init__(self) -> None:
-        """The place may be given as text."""
+        """The place may be given as text, and one model in a row."""
         object.__setattr__(self, "out", place_of(self.out))
+        if self.model is not None and not isinstance(self.model, str):
+            names = tuple(map(str, self.model))
+            object.__setattr__(self, "model", names[0] if len(names) == 1 else names or None)
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""

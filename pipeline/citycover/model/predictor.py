@@ -19,6 +19,7 @@ from torch import Tensor
 from citycover.errors import MachineError
 from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
+from citycover.model.joint import MapModel, Turns
 from citycover.model.network import load_model
 from citycover.model.precision import Precision
 
@@ -125,7 +126,81 @@ class ModelPredictor:
             return run_network(self.network, windows, self.card)
 
 
-_: tuple[type[Predictor], type[Predictor]] = (FunctionPredictor, ModelPredictor)
+Turn = tuple[bool, tuple[int, ...]]
+"""Whether rows and columns change places, and which axes are flipped after it."""
+
+_FLIPS: tuple[Turn, ...] = ((False, ()), (False, (3,)), (False, (2,)), (False, (2, 3)))
+
+_TURNS: dict[Turns, tuple[Turn, ...]] = {
+    "none": _FLIPS[:1],
+    "flips": _FLIPS,
+    "d4": (*_FLIPS, *((True, axes) for _, axes in _FLIPS)),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JointPredictor:
+    """Several networks, or one that sees each window turned, too: their mean probabilities."""
+
+    card: ModelCard
+    device: torch.device
+    parts: tuple[tuple[Predictor, float, Tensor], ...]
+    """Networks, weights, and the place of each of their channels in the joint map."""
+    turns: tuple[Turn, ...]
+
+    def at(self, precision: Precision) -> JointPredictor:
+        """The same networks in a precision."""
+        parts = tuple((predictor.at(precision), weight, ranks) for predictor, weight, ranks in self.parts)
+        return replace(self, parts=parts)
+
+    def __call__(self, windows: Sequence[Tensor]) -> Tensor:
+        """(n, c, y, x) float32 mean probabilities: always in the same order, so always the same."""
+        total: Tensor | None = None
+        for turn in self.turns:
+            turned = [_turned(window, turn) for window in windows]
+            for predictor, weight, ranks in self.parts:
+                probabilities = to_probabilities(predictor(turned), predictor.card)
+                with torch.inference_mode():
+                    back = _turned_back(probabilities, turn)
+                    if total is None:
+                        shape = (len(back), len(self.card.channels), *back.shape[2:])
+                        total = torch.zeros(shape, device=self.device)
+                    total.index_add_(1, ranks, back, alpha=weight / len(self.turns))
+        assert total is not None, "there is a network, and a turn"
+        return total
+
+
+def _turned(window: Tensor, turn: Turn) -> Tensor:
+    """(n, band, y, x) as a network sees it; turned by nothing, the window itself is not given away."""
+    swaps, axes = turn
+    seen = window.transpose(2, 3) if swaps else window
+    return seen.flip(axes).contiguous(memory_format=torch.channels_last)
+
+
+def _turned_back(scores: Tensor, turn: Turn) -> Tensor:
+    swaps, axes = turn
+    straight = scores.flip(axes) if axes else scores
+    return straight.transpose(2, 3) if swaps else straight
+
+
+def load_predictor(model: MapModel, device: torch.device, precision: Precision = "fp32") -> Predictor:
+    """Load all networks of a map onto a device.
+
+    Raises:
+        ModelError: a file is no model any more, or another one.
+        MachineError: they do not fit into the memory of the device.
+    """
+    loaded = [ModelPredictor.load(m.path, device, precision, m.sha256) for m in model.members]
+    if model.alone:
+        return loaded[0]
+    parts = tuple(
+        (predictor, member.weight, torch.tensor(member.ranks, device=device))
+        for predictor, member in zip(loaded, model.members, strict=True)
+    )
+    return JointPredictor(model.card, device, parts, _TURNS[model.turns])
+
+
+_: tuple[type[Predictor], ...] = (FunctionPredictor, ModelPredictor, JointPredictor)
 
 
 def _with_background(scores: Tensor, card: ModelCard, own: Tensor) -> Tensor:

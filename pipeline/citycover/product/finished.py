@@ -20,6 +20,7 @@ from citycover.job.job import Job
 from citycover.job.request import MapRequest
 from citycover.machine.memory import peak_rss
 from citycover.machine.stages import SIDE_STAGES, SWEEP_STAGES, Stages
+from citycover.model.joint import MapModel
 from citycover.plan.plan import Plan
 from citycover.product.record import (
     Amount,
@@ -27,6 +28,7 @@ from citycover.product.record import (
     Machinery,
     RunInput,
     RunLabels,
+    RunMember,
     RunModel,
     RunRecord,
     Timing,
@@ -102,7 +104,7 @@ class Finished:
         card = job.model.card
         return Given(
             request=self.request.facts(),
-            model=RunModel(card.name, card.version, job.model.sha256),
+            model=_run_model(job.model),
             card=card.model_dump(mode="json"),
             inputs=self._marked([path for path, _, _ in job.scene.fingerprints]),
             gsd=job.scene.gsd,
@@ -150,6 +152,14 @@ class Finished:
             started=self.attempts[0] if self.attempts else None,
             finished=datetime.now(UTC).replace(microsecond=0),
         )
+
+
+def _run_model(model: MapModel) -> RunModel:
+    """What mapped, as a record tells it."""
+    members = tuple(RunMember(m.card.name, str(m.path), m.sha256, m.weight) for m in model.members)
+    return RunModel(
+        model.card.name, model.card.version, model.sha256, () if model.alone else members, model.turns
+    )
 
 
 def versions() -> dict[str, str]:

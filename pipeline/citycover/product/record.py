@@ -33,12 +33,26 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class RunMember:
+    """One network of several that were averaged."""
+
+    name: str
+    path: str
+    sha256: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunModel:
-    """The model file."""
+    """What mapped."""
 
     name: str
     version: str
     sha256: str
+    """Of the model file; of several, or of one whose windows were turned, of all that decides the map."""
+    members: tuple[RunMember, ...] = ()
+    """Networks that were averaged; empty: one model file is all."""
+    turns: str = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,11 @@ class Region(_Part):
     name: str
     out: Path
     scenes: Annotated[tuple[SceneSource, ...], Field(min_length=1)]
-    model: str | None = None
-    """Model file or name of a built-in one; None: the built-in that fits the bands of each scene."""
+    model: str | tuple[str, ...] | None = None
+    """Model file or name of a built-in one; several, with their weights (`a.pt=2`), are averaged; None: the
+    built-in that fits the bands of each scene."""
+    tta: str = "none"
+    """How windows are turned, to be mapped once more and averaged: none, flips or d4."""
     require_hash: str | None = None
     imagery: Imagery = Imagery(())
     where: Where = Where()
@@ -135,6 +138,7 @@ class Region(_Part):
             labels=self.labels,
             require_hash=self.require_hash,
             layers=self.layers,
+            tta=self.tta,
         )
 
 
@@ -166,7 +170,7 @@ def _anchored_region(region: Region, folder: Path) -> Region:
     if region.areas:
         changes["areas"] = region.areas.model_copy(update={"zones": _anchored(region.areas.zones, folder)})
     if region.model is not None:
-        changes["model"] = _if_there(region.model, folder)
+        changes["model"] = _model_there(region.model, folder)
     if (labels := region.labels) is not None:
         legend = None if labels.legend is None else _if_there(labels.legend, folder)
         files = tuple(_if_there(str(file), folder) for file in labels.files)
@@ -187,6 +191,16 @@ def _if_there(name: str, folder: Path) -> str:
     """A name that may be a file or a pattern: the path from the folder on if it is one."""
     is_path = "/" in name or glob.has_magic(name) or (folder / name).is_file()
     return _from(folder, name) if is_path else name
+
+
+def _model_there(model: str | tuple[str, ...], folder: Path) -> str | tuple[str, ...]:
+    """Names of models that may be files, with or without a weight."""
+    if not isinstance(model, str):
+        return tuple(str(_model_there(name, folder)) for name in model)
+    file, equals, weight = model.rpartition("=")
+    if equals and not (folder / model).is_file():
+        return f"{_if_there(file, folder)}={weight}"
+    return _if_there(model, folder)
 
 
 def _anchored(value: T, folder: Path) -> T:

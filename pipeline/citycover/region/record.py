@@ -19,7 +19,8 @@ from citycover.files.atomic import write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.identity import FileMark, FileStamp, sha256_of
 from citycover.files.plain import to_json
-from citycover.model.builtin import find_model, read_builtins
+from citycover.model.builtin import read_builtins
+from citycover.model.joint import join, read_map_model
 from citycover.product.folder import holds_product
 from citycover.product.product import Product
 from citycover.region.config import Region
@@ -72,8 +73,10 @@ def settings_of(region: Region) -> Settings:
 
 def _model(region: Region) -> str:
     if region.model is None:  # which one it is depends on the scene
-        return " ".join(model.sha256 for model in read_builtins())
-    return sha256_of(find_model(region.model))
+        return " ".join(join([(model, 1.0)], region.tta).sha256 for model in read_builtins())
+    return read_map_model(
+        [region.model] if isinstance(region.model, str) else region.model, region.tta
+    ).sha256
 
 
 def _digest(value: Any) -> str:

@@ -35,11 +35,9 @@ from citycover.job.job import Job
 from citycover.job.labels import look_at_labels
 from citycover.job.request import EngineOptions
 from citycover.machine.device import choose_device
-from citycover.model.archive import read_model_file
-from citycover.model.builtin import find_model
 from citycover.model.card import ModelCard
-from citycover.model.predictor import ModelPredictor
-from citycover.model.trusted import check_trusted
+from citycover.model.joint import MapModel, check_map_model, read_map_model
+from citycover.model.predictor import Predictor, load_predictor
 from citycover.plan.layers import Layer, layers_of
 from citycover.plan.plan import Block, Plan
 from citycover.product.dataset import as_dataset, grid_of_image
@@ -59,7 +57,7 @@ _TYPES = ("uint8", "uint16", "int16", "float32")
 
 def predict_array(
     image: xr.DataArray,
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     *,
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
@@ -67,6 +65,7 @@ def predict_array(
     labels: LabelRequest | None = None,
     require_hash: str | None = None,
     layers: Sequence[str] = (),
+    tta: str = "none",
     trust: Trust = Trust(),  # noqa: B008 - a value
 ) -> xr.Dataset:
     """Map an image lazily.
@@ -75,7 +74,7 @@ def predict_array(
         image: (band, y, x) raw digital numbers with a CRS and transform as rioxarray keeps them, in memory or
             on dask. Bands are named by its `band` coordinate or its `long_name`, else as in the file that it
             was opened from.
-        model: built-in name or model file, with one group of bands.
+        model: built-in name or model file, with one group of bands; several are averaged, as for `map`.
         bands: name or number (from 1) of the band for each band of the model; None: by name.
         nodata: digital number of invalid pixels; None: the image's own `rio.nodata`. NaN is always invalid.
         engine: as for `map`, with two differences, because nothing is computed here: where no window is asked
@@ -85,6 +84,7 @@ def predict_array(
             few blocks of the image, unless their trust is given or the model knows the place.
         require_hash: sha256 that the model file must have, or its first 8 digits or more; None: any.
         layers: names of further layers: probabilities, entropy, second, margin.
+        tta: none, flips or d4: windows are turned, mapped once more, and averaged.
         trust: which files label files may name in turn.
 
     Returns:
@@ -109,12 +109,12 @@ def predict_array(
     >>> int((maps.classes != maps.classes.attrs["_FillValue"]).sum())
     4096
     """
-    file = read_model_file(find_model(model))
-    check_trusted(file.path, file.sha256, require_hash)
+    file = read_map_model((model,) if isinstance(model, str | Path) else model, tta)
+    check_map_model(file, require_hash)
     source = _source(image, file.card, bands, nodata)
     engine = _for_blocks(engine or EngineOptions(), file.card)
     job = Job(file, _scene(source, file.card), None, engine, layers=layers_of(file.card.task, layers))
-    predictor = _predictor(str(file.path), file.sha256, engine.device)
+    predictor = _predictor(file, engine.device)
     plan = settle(job, predictor).plan
     evidence = None
     if labels is not None:
@@ -122,7 +122,7 @@ def predict_array(
         given = SweepInput(plan, predictor.at(plan.precision), lambda: [_SourceReader(source)])
         with _LOCK:
             evidence = understood.believed(believe(understood, given))
-    of_block = _BlockTask(str(file.path), file.sha256, engine.device, plan, source, evidence, job.layers)
+    of_block = _BlockTask(file, engine.device, plan, source, evidence, job.layers)
     of = _planes(job.layers, file.card)
     every = _all_blocks(delayed(of_block, pure=False), plan, sum(map(len, of.values())))
     maps = {
@@ -223,8 +223,7 @@ _: type[Reader] = _SourceReader
 class _BlockTask:
     """Computes one block; small, but for an image in memory, which travels with it."""
 
-    model: str
-    sha256: str
+    model: MapModel
     device: str
     plan: Plan
     source: _Source
@@ -234,7 +233,7 @@ class _BlockTask:
     def __call__(self, block: Block) -> NDArray[np.uint8]:
         """(plane, y, x) of all layers, one after the other."""
         with _LOCK:
-            predictor = _predictor(self.model, self.sha256, self.device)
+            predictor = _predictor(self.model, self.device)
             given = SweepInput(
                 self.plan,
                 predictor.at(self.plan.precision),
@@ -248,8 +247,8 @@ class _BlockTask:
 
 
 @lru_cache(maxsize=4)
-def _predictor(model: str, sha256: str, device: str) -> ModelPredictor:
-    return ModelPredictor.load(Path(model), choose_device(device), sha256=sha256)
+def _predictor(model: MapModel, device: str) -> Predictor:
+    return load_predictor(model, choose_device(device))
 
 
 def _source(

@@ -9,7 +9,7 @@ from citycover.compute.forecast import Forecast, forecast
 from citycover.job.job import Job, prepare_request
 from citycover.job.request import MapRequest
 from citycover.machine.device import choose_device
-from citycover.model.predictor import ModelPredictor
+from citycover.model.predictor import load_predictor
 
 
 def plan_scene(request: MapRequest) -> Forecast:
@@ -45,6 +45,6 @@ def forecast_job(job: Job) -> Forecast:
 
         return forecast_on_cluster(job)
     device = choose_device(job.engine.device)
-    predictor = ModelPredictor.load(job.model.path, device, sha256=job.model.sha256)
+    predictor = load_predictor(job.model, device)
     found = forecast(in_one_process(job), predictor)
     return replace(found, workers=job.engine.workers or 1)

@@ -15,7 +15,7 @@ from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
 from citycover.machine.memory import release_memory
 from citycover.machine.stages import Stages
-from citycover.model.predictor import ModelPredictor
+from citycover.model.predictor import load_predictor
 from citycover.plan.layers import CLASSES
 from citycover.product.finished import Finished
 from citycover.product.product import Product
@@ -79,7 +79,7 @@ def _verify(job: Job, done: Computed, store: WorkingStore, stages: Stages, stop:
     """Compare patches of the finished map with the same ones on a shifted grid."""
     with stages.time("seams"):
         plan, device = done.plan, choose_device(job.engine.device)
-        predictor = ModelPredictor.load(job.model.path, device, plan.precision, job.model.sha256)
+        predictor = load_predictor(job.model, device, plan.precision)
         readers = open_readers(job.scene, job.engine.threads)
         return verify_seams(
             plan, predictor, readers, store.array(CLASSES.name).read, stop, evidence=done.evidence

@@ -80,7 +80,7 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
         work = Work(
             terms=terms,
             plan=plan,
-            make_predictor=ModelFactory(far.model.path, far.model.sha256),
+            make_predictor=ModelFactory(far.model),
             open_readers=open_readers(far.scene, far.engine.threads),
             store=folder.work.absolute(),
             area=area_mask(job, plan),
@@ -117,7 +117,7 @@ def _about(job: Job, terms: Terms) -> Terms:
     return replace(
         terms,
         files=tuple(_files(job)),
-        model=(str(job.model.path), job.model.sha256),
+        models=tuple((str(member.path), member.sha256) for member in job.model.members),
         versions=local_versions(),
     )
 
@@ -141,7 +141,10 @@ def _seen_from_afar(job: Job) -> Job:
     """The job as a worker sees it: absolute paths, and its share of the cores."""
     return replace(
         in_one_process(job),
-        model=replace(job.model, path=Path(job.model.path).absolute()),
+        model=replace(
+            job.model,
+            members=tuple(replace(member, path=member.path.absolute()) for member in job.model.members),
+        ),
         scene=_absolute(job.scene),
         labels=_absolute_labels(job.labels),
     )

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from citycover.model.joint import MapModel
 from citycover.version import __version__
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Terms:
     """File in the working folder that holds the name of the run; None: a run that writes nothing."""
     files: tuple[tuple[str, int], ...] = ()
     """Path and size of every input file."""
-    model: tuple[str, str] | None = None
-    """Path and sha256 of the model file."""
+    models: tuple[tuple[str, str], ...] = ()
+    """Path and sha256 of every model file."""
     versions: tuple[tuple[str, str], ...] = ()
     """What must be equal, by name: see `local_versions`."""
 
@@ -48,16 +49,15 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class ModelFactory:
-    """Loads a model file onto a device: the usual predictor of a run."""
+    """Loads what maps onto a device: the usual predictor of a run."""
 
-    path: Path
-    sha256: str
+    model: MapModel
 
     def __call__(self, device: torch.device) -> Predictor:
         """Load it, in fp32; the plan says which precision computes."""
-        from citycover.model.predictor import ModelPredictor
+        from citycover.model.predictor import load_predictor
 
-        return ModelPredictor.load(self.path, device, sha256=self.sha256)
+        return load_predictor(self.model, device)
 
 
 @dataclass(frozen=True, slots=True)

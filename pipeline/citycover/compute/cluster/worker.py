@@ -137,8 +137,9 @@ def _obstacle(terms: Terms) -> str | None:
     for path, size in terms.files:
         if (stamp := FileStamp.of(path)) is None or stamp.size != size:
             return f"it cannot see the input {path} as the client does; put it on a shared folder"
-    if terms.model is not None and not _is_model(*terms.model):
-        return f"it cannot see the model {terms.model[0]} as the client does; put it on a shared folder"
+    for path, sha256 in terms.models:
+        if not _is_model(path, sha256):
+            return f"it cannot see the model {path} as the client does; put it on a shared folder"
     return None
 
 
@@ -193,7 +194,7 @@ def _as_offered(job: Job, worker: Worker) -> Job:
 def _network_of(job: Job, terms: Terms) -> Predictor:
     """The network of a job, on the device that it asks for."""
     _check(terms)
-    return _process.predictor(ModelFactory(job.model.path, job.model.sha256), job.engine.device)
+    return _process.predictor(ModelFactory(job.model), job.engine.device)
 
 
 def compute(work: Work, blocks: Sequence[Block]) -> Report:
