@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Compare two years
 #
-# Two images of one place, with a quarter that was built anew between them: the synthetic city, and the same one
-# with a square out of another city. What changed is known, so one sees what a comparison of two maps is worth.
+# Two images of one place, with houses that were built on fields between them: a synthetic town's edge, and the same
+# with a square out of another town. What changed is known, so one sees what a comparison of two maps is worth.
 
 # %%
 SIZE = 512  # pixels of 1 m
@@ -15,8 +15,8 @@ import numpy as np
 import rasterio
 from citycover.synth.write import write_city
 
-write_city(Path("2020"), SIZE)
-write_city(Path("other"), SIZE, seed=7)
+write_city(Path("2020"), SIZE, seed=12)
+write_city(Path("other"), SIZE, seed=15)
 Path("2024").mkdir()
 copy("2020/image.tif", "2024/image.tif")
 first, last = SIZE // 4, SIZE // 2  # of the quarter, in both directions
@@ -51,10 +51,19 @@ quarter[first:last, first:last] = True
 print(f"inside the quarter {changed[quarter].mean():.1%} changed, outside {changed[~quarter].mean():.2%}")
 
 # %%
-from PIL import Image
+from citycover.classes.legend import read_legend
+from citycover.draw.colours import colorize
+from citycover.draw.panels import write_panels
 
+legend = read_legend("landcover5")
+panels = []
+for year in ("2020", "2024"):
+    with rasterio.open(f"product-{year}/landcover.tif") as dataset:
+        panels.append((year, colorize(dataset.read(1), legend)))
 colours = np.array([table[code][:3] for code in range(256)], np.uint8)
-show(Image.fromarray(colours[codes]), "transitions; unchanged ground is pale")
+panels.append(("change, in the colour of what it became", colours[codes]))
+write_panels(Path("change.png"), panels, legend, "what changed")
+show("change.png", "both maps, and the transitions between them; unchanged ground is pale")
 
 # %% [markdown]
 # How each class divided.

@@ -5,7 +5,7 @@
 # files that it left. The place is a synthetic city.
 
 # %%
-SIZE = 192  # pixels of 1 m
+SIZE = 320  # pixels of 1 m
 
 import shlex
 import subprocess
@@ -28,7 +28,7 @@ def run(command):
 # ## synth: a place to practise on
 
 # %%
-run("synth city --size {SIZE} --quiet")
+run("synth city --size {SIZE} --seed 8 --quiet")
 
 # %% [markdown]
 # ## inspect: what is in a file
@@ -71,25 +71,29 @@ run("refine product -o tidy --majority 5 --min-area 200")
 
 # %%
 import rasterio
-from PIL import Image
-import numpy as np
+from citycover.classes.legend import read_legend
+from citycover.draw.colours import colorize
+from citycover.draw.panels import write_panels
 
-
-def picture(path):
-    """Classes in their colours."""
-    with rasterio.open(path) as dataset:
-        colours = np.array([dataset.colormap(1)[code][:3] for code in range(256)], np.uint8)
-        return colours[dataset.read(1)]
-
-
-both = np.hstack([picture("product/landcover.tif"), picture("tidy/landcover.tif")])
-show(Image.fromarray(both), "before and after")
+legend = read_legend("landcover5")
+panels = []
+for name in ("product", "tidy"):
+    with rasterio.open(f"{name}/landcover.tif") as dataset:
+        panels.append((name, colorize(dataset.read(1), legend)))
+write_panels(Path("tidier.png"), panels, legend, "before and after")
+show("tidier.png", "before and after")
 
 # %% [markdown]
 # ## compare: what changed
 
 # %%
-run("synth later --size {SIZE} --seed 7 --quiet")
+from shutil import copytree
+
+copytree("city", "later")  # and a forest where there were houses
+run("synth forest --size {SIZE} --seed 7 --quiet")
+window = ((0, SIZE // 2), (0, SIZE // 2))
+with rasterio.open("forest/image.tif") as forest, rasterio.open("later/image.tif", "r+") as later:
+    later.write(forest.read(window=window), window=window)
 run("map later/image.tif --out product-later --quiet")
 run("compare product product-later -o change.tif --figure change.png --table change.csv")
 show("change.png", "change.png: how each class divided")

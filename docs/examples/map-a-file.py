@@ -6,13 +6,14 @@
 
 # %%
 SIZE = 512  # pixels of 1 m
+SEED = 8  # of the city: houses beside a park
 
 from pathlib import Path
 
 import citycover
 from citycover.synth.write import write_city
 
-city = write_city(Path("city"), SIZE)
+city = write_city(Path("city"), SIZE, SEED)
 image = citycover.Imagery(("city/image.tif",))
 
 # %% [markdown]

@@ -114,18 +114,17 @@ def draw_preview(given: PreviewInput) -> Image.Image:
     if given.subtitle:
         text = fit_text(given.subtitle, SMALL, width - 2 * MARGIN)
         draw.text((MARGIN, MARGIN + TITLE + 10), text, FAINT, load_font(SMALL), anchor="lt")
-    left = (width - 2 * image.width - GAP) // 2
-    for panel, x in ((image, left), (chart, left + image.width + GAP)):
+    for panel, x in ((image, MARGIN), (chart, MARGIN + image.width + GAP)):
         picture.paste(panel, (x, top))
         draw.rectangle((x - 1, top - 1, x + panel.width, top + panel.height), outline=(200, 204, 208))
-    draw_scale_bar(draw, (left, below), given.metres / scale, image.width)
+    draw_scale_bar(draw, (MARGIN, below), given.metres / scale, image.width)
     draw_legend(draw, entries, rows, (MARGIN, below + 34))
     return picture
 
 
 def _magnification(shape: tuple[int, ...]) -> int:
     """Whole factor that brings small maps to a readable size."""
-    return max(1, _MIN_SIDE // max(shape[:2]))
+    return max(1, math.ceil(_MIN_SIDE / max(shape[:2])))
 
 
 def _panel(rgb: NDArray[np.uint8], valid: NDArray[np.bool_], scale: int) -> Image.Image:

@@ -15,11 +15,15 @@ import pytest
 from bucket import BUCKET, Bucket, point_at, serving_bucket
 from conftest import write_scene
 
+from citycover.derive.areas import zonal_areas
+from citycover.derive.compare import compare
+from citycover.derive.refine import Steps, refine
 from citycover.errors import ConfigError, FinishedError, MachineError, ProductError, SceneError, StoppedError
 from citycover.files import remote
 from citycover.files.remote import place_of
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
 from citycover.job.watch import Watch
+from citycover.product.collection import collect
 from citycover.product.open import open_product
 from citycover.product.product import Product
 from citycover.product.upload import MARK
@@ -198,6 +202,10 @@ def test_another_server_takes_it_too(
     assert isinstance(here.folder, Path)
     with open_product(PLACE) as far, open_product(here.folder) as near:
         np.testing.assert_array_equal(far.classes, near.classes)
+    assert list(zonal_areas(PLACE).rows()) == list(zonal_areas(here.folder).rows())
+    assert not compare(here.folder, PLACE).whole.changed
+    assert refine(PLACE, f"{PLACE}-tidy", Steps(majority=3)).changed
+    assert len(collect(PLACE.removesuffix("/city")).products) == 2
     with pytest.raises(FinishedError):
         map_scene(replace(asked, product=ProductOptions(formats=("cog", "zarr"))))
     big = place_of(f"{PLACE}-big/large.bin")
