@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -289,6 +290,36 @@ def _parse_bbox(text: str | None) -> tuple[float, ...] | None:
         raise ConfigError(f"--bbox takes west,south,east,north as numbers, got {text!r}") from None
 
 
+def reading(
+    bands: Bands = None,
+    nodata: Nodata = None,
+    scale: ScaleOption = None,
+    offset: OffsetOption = None,
+    unit: UnitOption = None,
+    overlap: Overlap = None,
+    grid: Grid = None,
+    resampling: Resampling = None,
+    mask: Mask = None,
+    mask_grow: MaskGrow = 0.0,
+    allow_remote: AllowRemote = False,
+    allow_path: AllowPath = None,
+) -> request.Imagery:
+    """The options of Imagery but for its files: how images are read, whichever they are."""
+    measure = None
+    if any(part is not None for part in (scale, offset, unit)):
+        given = 1.0 if scale is None else scale, 0.0 if offset is None else offset
+        measure = Measure(*given, unit)  # type: ignore[arg-type]  # looked at there
+    return request.Imagery(
+        (),
+        split_bands(bands),
+        nodata,
+        trust=trust_of(allow_remote, allow_path),
+        laying=Laying(overlap, grid, resampling),  # type: ignore[arg-type]  # looked at there
+        measure=measure,
+        masking=Masking(tuple(mask or ()), mask_grow),
+    )
+
+
 def imagery(
     scene: Scene,
     bands: Bands = None,
@@ -306,16 +337,11 @@ def imagery(
     allow_path: AllowPath = None,
 ) -> request.Imagery:
     """The options of Imagery."""
-    trust = trust_of(allow_remote, allow_path)
-    measure = None
-    if any(part is not None for part in (scale, offset, unit)):
-        given = 1.0 if scale is None else scale, 0.0 if offset is None else offset
-        measure = Measure(*given, unit)  # type: ignore[arg-type]  # looked at there
-    laying = Laying(overlap, grid, resampling)  # type: ignore[arg-type]  # looked at there
-    masking = Masking(tuple(mask or ()), mask_grow)
-    return request.Imagery(
-        tuple(scene), split_bands(bands), nodata, resample, trust, laying, measure, masking
-    )
+    seen = reading(
+        bands, nodata, scale, offset, unit, overlap, grid, resampling, mask, mask_grow, allow_remote,
+        allow_path,
+    )  # fmt: skip
+    return replace(seen, files=tuple(scene), resample=resample)
 
 
 def trust_of(allow_remote: bool, allow_path: list[str] | None) -> Trust:
@@ -391,8 +417,12 @@ def layers(
     return tuple(name for name, wanted in asked.items() if wanted)
 
 
+Reading = Annotated[request.Imagery, "without files"]
+"""Of a verb that is given its images otherwise."""
+
 _GROUPS: dict[object, Callable[..., Any]] = {
     request.Imagery: imagery,
+    Reading: reading,
     request.Where: where,
     request.EngineOptions: engine,
     request.ProductOptions: product,

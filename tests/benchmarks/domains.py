@@ -195,8 +195,8 @@ def finish_with(weights: Path, request: TrainRequest) -> None:
 def domains_of(image: Path, labels: Path, place: Domains) -> TrainingSet:
     """Red, green and blue of both: what all cases have."""
     source = [ImageAndLabels(str(image), (str(labels),))]
-    known = prepare_training_set(source, [place.legend], None, bands=_RGB)
-    return prepare_targets(known, [ImageAndLabels(str(place.target), ())], bands=_RGB)
+    known = prepare_training_set(source, [place.legend], None, seen=Imagery((), _RGB))
+    return prepare_targets(known, [ImageAndLabels(str(place.target), ())], seen=Imagery((), _RGB))
 
 
 _RGB = ("red", "green", "blue")

@@ -181,3 +181,42 @@ def test_sigterm_keeps_what_was_learned_and_says_how_to_go_on(city: Path, tmp_pa
     assert process.returncode == 143, said
     assert "what was learned and mapped is kept" in said and "citycover sharpen" in said
     assert (run / "training" / "checkpoint.pt").is_file()
+
+
+def test_bands_in_files_of_their_own_are_learned_from_and_sharpened_alike(
+    citycover, city, straight, tmp_path
+) -> None:
+    with rasterio.open(city / "image.tif") as image:
+        values, profile, names = image.read(), dict(image.profile), image.descriptions
+    parts = []
+    for part in ((0, 1), (2, 3)):
+        parts.append(tmp_path / f"{part[0]}.tif")
+        with rasterio.open(parts[-1], "w", **profile | {"count": 2, "photometric": None}) as file:
+            file.write(values[list(part)])
+            file.descriptions = [names[k] for k in part]
+    words = given(city, tmp_path / "out")
+    done = citycover("sharpen", *map(str, parts), *words[1:])
+    assert done.code == 0, done.err
+    np.testing.assert_array_equal(pixels(tmp_path / "out"), pixels(straight))
+
+
+def test_clouds_are_neither_learned_nor_mapped(citycover, city: Path, tmp_path: Path) -> None:
+    with rasterio.open(city / "image.tif") as image:
+        values, profile = image.read(), dict(image.profile)
+    numbers = np.full(values.shape[1:], 4, np.uint8)
+    numbers[:, 96:] = 9
+    cloudy = np.where(numbers == 9, 255, values).astype(values.dtype)
+    for name, pixel in (("clear", values), ("cloudy", cloudy)):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.write(pixel)
+    kept = {"count": 1, "dtype": "uint8", "nodata": None, "photometric": None}
+    with rasterio.open(tmp_path / "SCL.tif", "w", **profile | kept) as file:
+        file.write(numbers, 1)
+    for name in ("clear", "cloudy"):
+        words = given(city, tmp_path / name)[1:]
+        mask = ("--mask", "scl", "--bands", "1,2,3,4")
+        done = citycover("sharpen", str(tmp_path / f"{name}.tif"), str(tmp_path / "SCL.tif"), *words, *mask)
+        assert done.code == 0, done.err
+    clear, cloudy = (pixels(tmp_path / name) for name in ("clear", "cloudy"))
+    assert (clear[:, 96:] == 0).all() and (clear[:, :96] > 0).all()
+    np.testing.assert_array_equal(clear, cloudy)  # what is under a cloud decides nothing

@@ -39,6 +39,7 @@ Exit codes: 0 done; 2 input or options; 4 no space, memory or device; 130 / 143 
 
 @talking
 @heavy
+@options.grouped
 def run(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the training.")],
     recipe: Annotated[str, typer.Option(help="Built-in recipe (vcnet, l2hnet-light, ...) or a .toml file.")],
@@ -97,10 +98,6 @@ def run(
             metavar="DIR", help="BigEarthNet: decode patches once into this folder, and read there."
         ),
     ] = None,
-    bands: options.Bands = None,
-    nodata: options.Nodata = None,
-    allow_remote: options.AllowRemote = False,
-    allow_path: options.AllowPath = None,
     weights: Annotated[
         Path | None, typer.Option(help="Begin with these weights (.safetensors): fine-tuning.")
     ] = None,
@@ -115,6 +112,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier training.")] = False,
     *,
+    seen: options.Reading,
     talk: Talk,
 ) -> None:
     """See HELP."""
@@ -126,7 +124,7 @@ def run(
 
     chosen = read_recipe(recipe, set_ or ())
     if layout == BIGEARTHNET or is_fusion(chosen.network):
-        _refuse_for_patches(image=image, labels=labels, list=listing, legend=legend, bands=bands)
+        _refuse_for_patches(image=image, labels=labels, list=listing, legend=legend, bands=seen.bands)
         training_set: TrainingSet | PatchSet = _patches(
             folder, to=to, regions=region or (), test_regions=test_region or (), share=share, seed=seed,
             shards=shards,
@@ -137,9 +135,8 @@ def run(
             targets=target or (), target_labels=target_labels or (),
         )  # fmt: skip
         training_set = prepare_sources(
-            found, legend or (), to, agree=agree, bands=options.split_bands(bands), nodata=nodata,
-            trust=options.trust_of(allow_remote, allow_path), truth_legend=truth_legend,
-        )  # fmt: skip
+            found, legend or (), to, agree=agree, seen=seen, truth_legend=truth_legend
+        )
     request = TrainRequest(
         training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
         overwrite=overwrite, pt2=pt2,

@@ -57,8 +57,8 @@ def make(folder: Path, data: Path | None, work: Path) -> None:
     aerial = [_labelled(scene, work) for scene in _naip(data, work)] if data else []
     for name, bands in BANDS.items():
         training_set = _join(
-            prepare_training_set(items, ["city"], "landcover5", bands=bands),
-            prepare_training_set(aerial, ["landcover5"], None, bands=bands) if aerial else None,
+            prepare_training_set(items, ["city"], "landcover5", seen=Imagery((), bands)),
+            prepare_training_set(aerial, ["landcover5"], None, seen=Imagery((), bands)) if aerial else None,
         )
         trained = train(TrainRequest(training_set, read_recipe("urban"), work / name, overwrite=True))
         model = read_model_file(trained.model)

@@ -11,6 +11,7 @@ from datetime import datetime
 from citycover.classes.legend import Legend, read_legend
 from citycover.errors import ConfigError, SceneError
 from citycover.evidence.catalogue import Credit
+from citycover.job.request import Imagery
 from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.assemble import describe_scene
 from citycover.scene.file import check_class_file
@@ -24,6 +25,9 @@ from citycover_models.data.placing import place
 from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB
 
 logger = logging.getLogger(__name__)
+
+ALL = Imagery(())
+"""Images as they are."""
 
 _YEARS_APART = 3
 
@@ -84,9 +88,7 @@ def prepare_training_set(
     to: str | None,
     *,
     agree: int = 1,
-    bands: Sequence[str] | None = None,
-    nodata: float | None = None,
-    trust: Trust = Trust(),  # noqa: B008 - a value
+    seen: Imagery = ALL,
     truth_legend: str | None = None,
 ) -> TrainingSet:
     """Describe images, join their labels to the legend that is learned, and look at every code first.
@@ -97,9 +99,8 @@ def prepare_training_set(
             know theirs.
         to: legend to learn; None: that of the labels.
         agree: label rasters that must agree on a pixel.
-        bands: names or numbers; None: red, green, blue and, where all images have it, near infrared.
-        nodata: digital number of invalid pixels in every image.
-        trust: which files the images and labels may name in turn.
+        seen: how images are read; its files do not matter. Without bands: red, green, blue and, where all
+            images have it, near infrared.
         truth_legend: legend of the finer truths that items have; None: they are not looked at.
 
     Raises:
@@ -113,14 +114,14 @@ def prepare_training_set(
     learned = read_legend(to or named[0])
     learned.check_product()
     items = place(items)
-    scenes = _describe(items, bands, nodata, trust)
+    scenes = _describe(items, seen)
     pairs, credited = [], dict[Credit, None]()
     for item, scene in zip(items, scenes, strict=True):
         sheets = found_labels(item, legends, scene.grid)
         credited.update((s.credit, None) for s in sheets if s.credit is not None)
-        pairs.append(_labelled(item.image, scene, sheets, learned, agree, trust))
+        pairs.append(_labelled(item.image, scene, sheets, learned, agree, seen.trust))
     gsds = [scene.gsd for scene in scenes]
-    judged = _judged(items, scenes, learned, truth_legend, trust)
+    judged = _judged(items, scenes, learned, truth_legend, seen.trust)
     return TrainingSet(tuple(pairs), learned, _group(scenes), (min(gsds), max(gsds)), tuple(credited), judged)
 
 
@@ -129,9 +130,7 @@ def prepare_targets(
     targets: Sequence[ImageAndLabels],
     legends: Sequence[str] = (),
     *,
-    bands: Sequence[str] | None = None,
-    nodata: float | None = None,
-    trust: Trust = Trust(),  # noqa: B008 - a value
+    seen: Imagery = ALL,
 ) -> TrainingSet:
     """Join images of the target domain to a training set.
 
@@ -139,9 +138,7 @@ def prepare_targets(
         training_set: of the source.
         targets: images; labels that some of them have are for judging alone.
         legends: of these labels, as in `prepare_training_set`.
-        bands: names or numbers, in the order of the source's bands; None: the source's names.
-        nodata: digital number of invalid pixels in every target.
-        trust: which files the targets and their labels may name in turn.
+        seen: how targets are read; bands in the order of the source's bands, without them the source's names.
 
     Raises:
         ConfigError: labels and legends do not fit each other or the targets.
@@ -151,11 +148,13 @@ def prepare_targets(
         raise ConfigError("there is nothing to adapt to; give --target, or a --folder with two domains")
     items = place(targets)
     wanted = training_set.group.names
-    card = None if bands is not None else _any_card(training_set.group)
-    scenes = [_target_scene(item, card, bands, nodata, trust, wanted) for item in items]
+    card = None if seen.bands is not None else _any_card(training_set.group)
+    scenes = [_target_scene(item, card, seen, wanted) for item in items]
     pairs = tuple(Pair(scene, ()) for scene in scenes)
     judged = [
-        _labelled(item.image, scene, found_labels(item, legends, scene.grid), training_set.legend, 1, trust)
+        _labelled(
+            item.image, scene, found_labels(item, legends, scene.grid), training_set.legend, 1, seen.trust
+        )
         for item, scene in zip(items, scenes, strict=True)
         if item.labels
     ]
@@ -218,14 +217,12 @@ def _labelled(
 def _target_scene(
     item: ImageAndLabels,
     card: ModelCard | None,
-    bands: Sequence[str] | None,
-    nodata: float | None,
-    trust: Trust,
+    seen: Imagery,
     wanted: Sequence[str],
 ) -> Scene:
     """A target as a scene of the source's bands."""
     try:
-        scene = describe_scene(item.files, card, bands=bands, nodata=nodata, trust=trust)
+        scene = _scene(item, card, seen)
     except SceneError as error:
         raise SceneError(
             f"target {item.image}: {error}; both domains need the same bands, here {', '.join(wanted)}; name "
@@ -240,25 +237,35 @@ def _target_scene(
     return scene
 
 
-def _describe(
-    items: Sequence[ImageAndLabels], bands: Sequence[str] | None, nodata: float | None, trust: Trust
-) -> list[Scene]:
+def _scene(item: ImageAndLabels, card: ModelCard | None, seen: Imagery) -> Scene:
+    """An image as a scene: as it is, or with the bands of a card."""
+    return describe_scene(
+        item.files,
+        card,
+        bands=seen.bands,
+        nodata=seen.nodata,
+        measure=seen.measure,
+        laying=seen.laying,
+        masking=seen.masking,
+        trust=seen.trust,
+    )
+
+
+def _describe(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scene]:
     """Scenes of the same bands: as named, or else all of RGBN, or else all of RGB."""
-    if bands is not None:
-        scenes = [describe_scene(item.files, None, bands=bands, nodata=nodata, trust=trust) for item in items]
+    if seen.bands is not None:
+        scenes = [_scene(item, None, seen) for item in items]
     else:
         scenes = []
         for statistics in (CHESAPEAKE_RGBN, POLAND_RGB):
             card = _any_card(statistics.group)
             try:
-                scenes = [describe_scene(item.files, card, nodata=nodata, trust=trust) for item in items]
+                scenes = [_scene(item, card, seen) for item in items]
                 break
             except SceneError as error:
                 if statistics is POLAND_RGB:
-                    for (
-                        item
-                    ) in items:  # a file that cannot be used at all says so, not that bands are missing
-                        describe_scene(item.files, None, nodata=nodata, trust=trust)
+                    for item in items:  # what cannot be used at all says so, not that bands are missing
+                        _scene(item, None, seen)
                     raise SceneError(f"{error}; or name the bands to learn from with --bands") from None
     for scene, item in zip(scenes, items, strict=True):
         if len(scene.groups) != 1:

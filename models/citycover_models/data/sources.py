@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from citycover.errors import ConfigError
-from citycover.scene.trust import Trust
+from citycover.job.request import Imagery
 from citycover_models.data.layouts import LAYOUTS, Listing, read_folder, read_list
 from citycover_models.data.pairs import ImageAndLabels, files_of
 from citycover_models.data.prepare import TrainingSet, prepare_targets, prepare_training_set
@@ -79,9 +79,7 @@ def prepare_sources(
     to: str | None,
     *,
     agree: int,
-    bands: tuple[str, ...] | None,
-    nodata: float | None,
-    trust: Trust,
+    seen: Imagery,
     truth_legend: str | None = None,
 ) -> TrainingSet:
     """Images with coarse labels as a training takes them, and the domain that is mapped where there is one.
@@ -91,9 +89,7 @@ def prepare_sources(
         legends: of the labels; none: that of the layout.
         to: legend to learn; None: that of the labels.
         agree: label rasters that must agree on a pixel.
-        bands: names or numbers, in the order of the model; None: found by name.
-        nodata: digital number of invalid pixels; None: what the files say.
-        trust: which files other files may name.
+        seen: how images are read; its files do not matter.
         truth_legend: legend of finer truths that images have, to judge by.
 
     Raises:
@@ -101,9 +97,8 @@ def prepare_sources(
     """
     legends = list(legends) or ([found.legend] if found.legend else [])
     training_set = prepare_training_set(
-        found.items, legends, to, agree=agree, bands=bands, nodata=nodata, trust=trust,
-        truth_legend=truth_legend,
-    )  # fmt: skip
+        found.items, legends, to, agree=agree, seen=seen, truth_legend=truth_legend
+    )
     if not found.targets:
         return training_set
-    return prepare_targets(training_set, found.targets, legends, bands=bands, nodata=nodata, trust=trust)
+    return prepare_targets(training_set, found.targets, legends, seen=seen)

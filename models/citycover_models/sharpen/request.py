@@ -21,7 +21,7 @@ RECIPE = "l2hnet-light"
 
 @dataclass(frozen=True, slots=True)
 class SharpenRequest:
-    """An image, coarse labels of its place, and the folder of the finer map."""
+    """A scene, coarse labels of its place, and the folder of the finer map."""
 
     imagery: Imagery
     labels: LabelRequest
@@ -42,11 +42,6 @@ class SharpenRequest:
 
     def __post_init__(self) -> None:
         """Raise ConfigError where nothing can be learned from it."""
-        if len(self.imagery.files) != 1:
-            raise ConfigError(
-                f"got {len(self.imagery.files)} image files; sharpen learns from one that holds all bands; "
-                "join them first (gdalbuildvrt -separate)"
-            )
         if ":" in (self.labels.legend or ""):
             raise ConfigError(
                 f"--labels-legend {self.labels.legend} names a table; training knows one table a legend; "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from citycover.classes.legend import Legend, read_legend
@@ -52,15 +52,16 @@ def understand(request: SharpenRequest) -> Understood:
     named = tuple(str(file) for file in labels.files)
     written = labels.legend or legends_by_name(named, "--labels-legend")[0]
     legend = read_legend(request.to or written)
-    scene = describe_scene(image.files, None, bands=image.bands, nodata=image.nodata, trust=image.trust)
+    scene = describe_scene(
+        image.files, None, bands=image.bands, nodata=image.nodata, measure=image.measure,
+        laying=image.laying, masking=image.masking, trust=image.trust,
+    )  # fmt: skip
     look_at_labels(labels, _draft(recipe, legend, written), scene.grid, image.trust)
     training_set = prepare_training_set(
-        [ImageAndLabels(image.files[0], named)],
+        [ImageAndLabels(image.files[0], named, further=image.files[1:])],
         [labels.legend] if labels.legend else (),
         request.to,
-        bands=image.bands,
-        nodata=image.nodata,
-        trust=image.trust,
+        seen=image,
     )
     return Understood(training_set, recipe, _identity(request, recipe, training_set))
 
@@ -80,19 +81,26 @@ def _draft(recipe: Recipe, legend: Legend, learned: str) -> ModelCard:
 
 
 def _identity(request: SharpenRequest, recipe: Recipe, known: TrainingSet) -> dict[str, str]:
-    sheets = known.pairs[0].labels
-    marks = [
-        FileMark.of(path, _MARKED) for path in (*request.imagery.files, *(sheet.path for sheet in sheets))
-    ]
-    contents = [[m.path, None if m.stamp is None else m.stamp.size, m.digest] for m in marks]
+    (pair,) = known.pairs
     return {
         "recipe": _hash([recipe.model_dump(mode="json"), request.method]),
-        "image": _hash([contents[:1], request.imagery.bands, request.imagery.nodata]),
-        "labels": _hash([contents[1:], [sheet.legend for sheet in sheets]]),
+        "image": _hash(
+            [
+                _contents(path for path, _, _ in pair.scene.fingerprints),
+                replace(pair.scene, fingerprints=()).identity,
+            ]
+        ),
+        "labels": _hash([_contents(s.path for s in pair.labels), [sheet.legend for sheet in pair.labels]]),
         "legend": _hash(known.legend.model_dump(mode="json")),
         "seed": str(request.seed),
         "citycover": __version__,
     }
+
+
+def _contents(paths: Iterable[str]) -> list[list[Any]]:
+    """What files hold: content, not date."""
+    marks = [FileMark.of(path, _MARKED) for path in paths]
+    return [[m.path, None if m.stamp is None else m.stamp.size, m.digest] for m in marks]
 
 
 def _hash(facts: Any) -> str:

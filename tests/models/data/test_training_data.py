@@ -23,6 +23,7 @@ from citycover.classes.raster import count_ids
 from citycover.classes.table import NO_CLASS
 from citycover.errors import ConfigError, MachineError, SceneError
 from citycover.geometry.window import Window
+from citycover.job.request import Imagery
 from citycover_models.data.augment import Augment
 from citycover_models.data.batches import LabelledBatch, training_batches
 from citycover_models.data.cells import Cells, hold_out
@@ -274,7 +275,7 @@ def test_bands_must_be_there_and_the_same(tmp_path: Path) -> None:
     grey = write_scene(tmp_path / "g.tif", (30, 30), bands=1, descriptions=("a",))
     with pytest.raises(SceneError, match="--bands"):
         learn(grey, labels)
-    assert len(learn(grey, labels, bands=["1"]).group.bands) == 1
+    assert len(learn(grey, labels, seen=Imagery((), ("1",))).group.bands) == 1
     colour = write_scene(tmp_path / "c.tif", (30, 30))
     rgb = write_scene(tmp_path / "d.tif", (30, 30), bands=3)
     both = [ImageAndLabels(str(p), (labels,)) for p in (colour, rgb)]

@@ -327,7 +327,7 @@ def test_domains_of_different_bands_are_refused(city: Path, other: Path, tmp_pat
     with pytest.raises(SceneError, match=r"rgb.tif: .*both domains need the same bands, here red.*nir"):
         domains(city, ImageAndLabels(str(three), ()))
     with pytest.raises(SceneError, match=r"target .*b.tif has 2 bands.*the source has 4: red"):
-        domains(city, ImageAndLabels(str(other), ()), bands=("1", "2"))
+        domains(city, ImageAndLabels(str(other), ()), seen=Imagery((), ("1", "2")))
 
 
 def test_pixels_thirty_times_as_large_are_refused(city: Path, other: Path, tmp_path: Path) -> None:
