@@ -59,3 +59,34 @@ def test_a_plan_takes_sheets_and_bad_words_are_told(citycover, tmp_path: Path) -
     for option, value in (("--overlap", "last"), ("--resampling", "sinc"), ("--grid", "Berlin")):
         result = citycover("plan", *sheets, option, value, "--no-probe")
         assert result.code == 2 and option in result.err
+
+
+def test_a_band_of_another_resolution_maps_as_if_it_had_been_warped_before(citycover, tmp_path: Path) -> None:
+    whole = write_scene(tmp_path / "whole.tif")
+    with rasterio.open(whole) as scene:
+        image, crs = scene.read(), scene.crs
+    height, width = image.shape[1:]
+    profile = {"driver": "GTiff", "height": height, "width": width, "crs": crs, "dtype": "uint8"}
+    coarse = image[3, ::2, ::2].copy()
+    shape = {"height": coarse.shape[0], "width": coarse.shape[1], "transform": CORNER * Affine.scale(2)}
+    with rasterio.open(
+        tmp_path / "rgb.tif", "w", count=3, transform=CORNER, photometric="rgb", **profile
+    ) as file:
+        file.write(image[:3])
+    with rasterio.open(tmp_path / "x_nir.tif", "w", count=1, **profile | shape) as file:
+        file.write(coarse, 1)
+    fine = coarse.repeat(2, 0).repeat(2, 1)[:height, :width]
+    before = write_scene(
+        tmp_path / "before.tif", (height, width), values=np.concatenate([image[:3], fine[None]])
+    )
+    options = ("--model", "spectral-rgbn", "--device", "cpu", "--window", "64", "--resampling", "nearest")
+    parts = tmp_path / "rgb.tif", tmp_path / "x_nir.tif"
+    for name, files in (("two", parts), ("one", (before,))):
+        done = citycover("map", *files, "-o", tmp_path / name, *options)
+        assert done.code == 0, done.err
+        assert ("x_nir.tif (nearest)" in done.err) == (name == "two")
+    maps = []
+    for name in ("two", "one"):
+        with rasterio.open(tmp_path / name / "landcover.tif") as file:
+            maps.append(file.read(1))
+    np.testing.assert_array_equal(*maps)

@@ -157,6 +157,10 @@ def prepare(
         masking=imagery.masking,
         lattice=lattice,
     )
+    if scene.warps:
+        logger.warning(
+            "files that lie on another grid are warped onto that of the others: %s", ", ".join(scene.warps)
+        )
     if scene.masks:
         logger.info("nodata where %s says so", "; ".join(scene.masks))
     elif unused := unused_masks(files, imagery.masking):

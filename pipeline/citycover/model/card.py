@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from citycover.classes.legend import Legend, builtin_legend, check_line
+from citycover.model.kernel import Kernel
 from citycover.model.unit import Unit
 
 UNTRAINED = "none: random weights"
@@ -79,6 +80,9 @@ class BandGroup(_Value):
     the same of its own, its numbers become those of the network; dn: they are taken as the file has them."""
     unit_scale: float = Field(default=1.0, allow_inf_nan=False)
     unit_offset: float = Field(default=0.0, allow_inf_nan=False)
+    kernel: Kernel | None = None
+    """How bands that lie on another grid than the group's are warped onto it: nearest, bilinear, cubic or
+    average; None: averaged where they are finer, else bilinear."""
     fill: tuple[float, ...] = ()
     """One digital number a band, put where pixels are invalid; empty means 0 for each."""
 

@@ -61,7 +61,7 @@ def _look(sheet: Sheet) -> NDArray[Any] | None:
         return None  # reading for the map reports what is wrong, with its place
     if small is None:
         return None
-    bands = sorted(sheet.bands, key=lambda band: list(sheet.files).index(band.path))  # as they were read
+    bands = sorted(sheet.native, key=lambda band: list(sheet.files).index(band.path))  # as they were read
     found = []
     for plane, band in zip(small, bands, strict=True):
         numbers = np.ma.compressed(plane).astype(np.float64)

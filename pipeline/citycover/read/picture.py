@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,11 +89,33 @@ def _add_sheet(sheet: Sheet, places: list[int], grid: GeoBox, picture: Picture) 
     at = at and at.clip(Window(0, 0, *picture.valid.shape))
     if not at or picture.valid[at.slices].all():
         return
-    positions = Positions(sheet.grid, grid)
-    own = reach(grid[at.slices], sheet.grid)
-    own = own and own.clip(Window(0, 0, *sheet.grid.shape))
-    if not own:
+    grids: dict[GeoBox, list[int]] = {}
+    for place in dict.fromkeys(places):
+        grids.setdefault(sheet.bands[place].lies or sheet.grid, []).append(place)
+    planes: dict[int, _Plane] = {}
+    for of, those in grids.items():
+        planes |= _sampled({place: sheet.bands[place] for place in those}, of, grid, at)
+    if len(planes) < len(set(places)):
         return
+    new = ~picture.valid[at.slices]
+    for _, seen in planes.values():
+        new &= seen
+    for k, place in enumerate(places):
+        np.copyto(picture.values[(*at.slices, k)], planes[place][0], where=new)
+    picture.valid[at.slices] |= new
+
+
+_Plane = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""(y, x) numbers, and where they were observed."""
+
+
+def _sampled(bands: Mapping[int, BandSource], of: GeoBox, grid: GeoBox, at: Window) -> dict[int, _Plane]:
+    """Nearest pixels of bands on a grid, at pixels of the picture's; nothing where they do not lie there."""
+    positions = Positions(of, grid)
+    own = reach(grid[at.slices], of)
+    own = own and own.clip(Window(0, 0, *of.shape))
+    if not own:
+        return {}
     down, right = (max(1.0, scale) for scale in positions.scale)
     shape = (max(1, round(own.height / down)), max(1, round(own.width / right)))
     rows, cols = positions.at(at)
@@ -102,13 +124,8 @@ def _add_sheet(sheet: Sheet, places: list[int], grid: GeoBox, picture: Picture) 
         col = np.floor((cols - own.col) * (shape[1] / own.width) + 1e-6)
         inside = (row >= 0) & (row < shape[0]) & (col >= 0) & (col < shape[1])
     index = np.where(inside, row, 0).astype(np.intp), np.where(inside, col, 0).astype(np.intp)
-    planes = {place: _read_band(sheet.bands[place], own, shape) for place in set(places)}
-    new = inside & ~picture.valid[at.slices]
-    for _, seen in planes.values():
-        new &= seen[index]
-    for k, place in enumerate(places):
-        np.copyto(picture.values[(*at.slices, k)], planes[place][0][index], where=new)
-    picture.valid[at.slices] |= new
+    read = {place: _read_band(band, own, shape) for place, band in bands.items()}
+    return {place: (values[index], seen[index] & inside) for place, (values, seen) in read.items()}
 
 
 def _read_band(

@@ -2,43 +2,107 @@
 
 A sheet whose pixels are those of the lattice is read as it is. Any other is warped a tile at a time: where
 the pixels of the tile lie in the sheet (`geometry/positions.py`), what lies there (`file.py`), weighed
-(`warp.py`). Both ways pixels that a file cannot give are invalid, and told of as holes of the lattice.
+(`warp.py`). So are bands of a sheet that lie on another grid than the others. All ways pixels that a file
+cannot give are invalid, and told of as holes of the lattice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 
 from citycover.errors import SceneError
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
+from citycover.model.kernel import Kernel
 from citycover.read.file import BandFile, reason_of
 from citycover.read.masks import MaskReader
 from citycover.read.reader import Hole
 from citycover.read.resampling import store
 from citycover.read.warp import sample, support
-from citycover.scene.scene import SceneGroup, Sheet
+from citycover.scene.scene import BandSource, SceneGroup, Sheet
 
 _TILE = (512, 1024)
 """(y, x) pixels that are warped together: bounds what a wide strip takes."""
 
+_Read = Callable[[Window, NDArray[Any], NDArray[np.bool_]], list[Hole]]
 
-@dataclass(frozen=True, slots=True)
+
 class _Warp:
-    """What is known of a sheet that is warped."""
+    """Reads what lies on one grid as pixels of another."""
 
-    positions: Positions
-    scale: tuple[float, float]
-    halo: int
-    """Pixels of the sheet around positions that their kernels look at."""
+    def __init__(self, of: GeoBox, to: GeoBox, kernel: Kernel, bands: int) -> None:
+        self.of, self.to, self.kernel, self.bands = of, to, kernel, bands
+        self.positions = Positions(of, to)
+        self.scale = self.positions.scale
+        self.halo = math.ceil(support(kernel, max(self.scale))) + 1
+
+    def read(
+        self, window: Window, read: _Read, values: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> Iterator[Hole]:
+        """Read a window of `to`.
+
+        Args:
+            window: what is read, a tile at a time.
+            read: reads a window of `of`.
+            values: (y, x, band) receives numbers.
+            valid: (y, x) receives where they were observed.
+        """
+        for tile in _tiles(window):
+            inside = tile.shift(-window.row, -window.col).slices
+            yield from self._read_tile(tile, read, values[inside], valid[inside])
+
+    def _read_tile(
+        self, tile: Window, read: _Read, values: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> Iterator[Hole]:
+        valid[...] = False
+        rows, cols = self.positions.at(tile)
+        own = _around(rows, cols, self.halo, self.of.shape)
+        if own is None:
+            return
+        pixels = np.empty((own.height, own.width, self.bands), values.dtype)
+        seen = np.empty((own.height, own.width), np.bool_)
+        holes = read(own, pixels, seen)
+        weighed, kept = sample(pixels, seen, rows - own.row, cols - own.col, self.kernel, self.scale)
+        store(weighed, values)
+        valid[...] = kept
+        for hole in holes:
+            touched = reach(self.of[hole.window.slices], self.to)
+            if touched and (inside := touched.clip(tile)):
+                yield Hole(inside, hole.path, hole.reason)
+
+
+class _WarpedFile:
+    """Bands of one file that lie on another grid than their sheet."""
+
+    def __init__(self, bands: Sequence[BandSource], places: Sequence[int], sheet: GeoBox) -> None:
+        first = bands[places[0]]
+        assert first.lies is not None, "they are warped"
+        assert first.kernel is not None, "likewise"
+        own = [bands[place] for place in places]
+        self.places = list(places)
+        self.file = BandFile(first.path, own, range(len(own)))
+        self.warp = _Warp(first.lies, sheet, first.kernel, len(own))
+
+    def read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
+        """Read a window of the sheet into the places of the bands; clear `valid` where they are not."""
+        pixels = np.zeros((window.height, window.width, len(self.places)), values.dtype)
+        seen = np.empty((window.height, window.width), np.bool_)
+        holes = list(self.warp.read(window, self._read, pixels, seen))
+        values[:, :, self.places] = pixels
+        valid &= seen
+        return holes
+
+    def _read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
+        valid[...] = True
+        return self.file.read(window, values, valid)
 
 
 class SheetReader:
@@ -48,14 +112,13 @@ class SheetReader:
         """`group`: whose sheet it is. Touches no file."""
         self.sheet, self.group = sheet, group
         self._files: list[BandFile] = []
+        self._warped: list[_WarpedFile] = []
         self._masks: list[MaskReader] = []
 
     def close(self) -> None:
         """Let go of files; what is known of broken blocks is kept."""
-        for file in self._files:
+        for file in self._open_files:
             file.close()
-        for mask in self._masks:
-            mask.close()
 
     def read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
         """Read a window of the lattice that lies inside the sheet's.
@@ -78,15 +141,7 @@ class SheetReader:
             if (at.row, at.col) == (0, 0):
                 return holes
             return [Hole(hole.window.shift(at.row, at.col), hole.path, hole.reason) for hole in holes]
-        return [
-            hole
-            for tile in _tiles(window)
-            for hole in self._read_warped(
-                self._warp,
-                tile,
-                *(into[tile.shift(-window.row, -window.col).slices] for into in (values, valid)),
-            )
-        ]
+        return list(self._warp.read(window, self._read, values, valid))
 
     def edge_distance(self, window: Window) -> NDArray[np.float32]:
         """(y, x) how far pixels of the lattice lie inside the sheet, in its own pixels; 0 at its edge."""
@@ -103,19 +158,24 @@ class SheetReader:
     @property
     def cache_bytes(self) -> int:
         """Two decoded blocks of every file: with less, each window would decode the same block again."""
-        masks = (mask.file for mask in self._masks)
-        return sum(2 * file.block_bytes for file in (*self._files, *masks))
+        return sum(2 * file.block_bytes for file in self._open_files)
+
+    @property
+    def _open_files(self) -> list[BandFile]:
+        return [*self._files, *(far.file for far in self._warped), *(mask.file for mask in self._masks)]
 
     def open(self) -> None:
         """Open its files, if that was not done."""
-        if self._files:
+        if self._files or self._warped:
             return
-        places: dict[str, list[int]] = {}
+        places: dict[tuple[str, bool], list[int]] = {}
         for place, band in enumerate(self.sheet.bands):
-            places.setdefault(band.path, []).append(place)
+            places.setdefault((band.path, band.lies is not None), []).append(place)
         try:
             self._masks = [MaskReader(mask, self.sheet.grid) for mask in self.sheet.masks]
-            self._files = [BandFile(path, self.sheet.bands, at) for path, at in places.items()]
+            bands, grid = self.sheet.bands, self.sheet.grid
+            self._warped = [_WarpedFile(bands, at, grid) for (_, far), at in places.items() if far]
+            self._files = [BandFile(path, bands, at) for (path, far), at in places.items() if not far]
         except RasterioError as error:
             raise SceneError(
                 f"a file of the scene could be described but not opened to read it ({reason_of(error)}); "
@@ -126,36 +186,14 @@ class SheetReader:
     def _warp(self) -> _Warp | None:
         if self.sheet.kernel is None:
             return None
-        positions = Positions(self.sheet.grid, self.group.native)
-        scale = positions.scale
-        return _Warp(positions, scale, math.ceil(support(self.sheet.kernel, max(scale))) + 1)
+        return _Warp(self.sheet.grid, self.group.native, self.sheet.kernel, len(self.sheet.bands))
 
     def _read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
         """Read a window of the sheet's own pixels."""
         valid[...] = True
-        holes = [hole for file in self._files for hole in file.read(window, values, valid)]
+        files: list[BandFile | _WarpedFile] = [*self._files, *self._warped]
+        holes = [hole for file in files for hole in file.read(window, values, valid)]
         return holes + [hole for mask in self._masks for hole in mask.hide(window, valid)]
-
-    def _read_warped(
-        self, warp: _Warp, tile: Window, values: NDArray[Any], valid: NDArray[np.bool_]
-    ) -> Iterator[Hole]:
-        assert self.sheet.kernel is not None, "told by the warp"
-        valid[...] = False
-        rows, cols = warp.positions.at(tile)
-        own = _around(rows, cols, warp.halo, self.sheet.grid.shape)
-        if own is None:
-            return
-        pixels = np.empty((own.height, own.width, len(self.sheet.bands)), values.dtype)
-        seen = np.empty((own.height, own.width), np.bool_)
-        holes = self._read(own, pixels, seen)
-        weighed, kept = sample(pixels, seen, rows - own.row, cols - own.col, self.sheet.kernel, warp.scale)
-        store(weighed, values)
-        valid[...] = kept
-        for hole in holes:
-            part = self.sheet.grid[hole.window.slices]
-            touched = reach(part, self.group.native)
-            if touched and (inside := touched.clip(tile)):
-                yield Hole(inside, hole.path, hole.reason)
 
 
 def _tiles(window: Window) -> Iterator[Window]:

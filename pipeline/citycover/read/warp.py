@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from citycover.scene.laying import Kernel
+from citycover.model.kernel import Kernel
 
 _HALF = 0.5 - 1e-6
 

@@ -26,8 +26,10 @@ from citycover.geometry.grid import (
     same_grid,
     same_place,
 )
+from citycover.geometry.positions import reach
 from citycover.geometry.window import Window
 from citycover.model.card import BandGroup, ModelCard
+from citycover.model.kernel import Kernel
 from citycover.scene.bands import SceneBand
 from citycover.scene.choose import match_bands, pick_bands, rank_of
 from citycover.scene.file import FileInfo, can_occur, describe_files
@@ -35,7 +37,7 @@ from citycover.scene.laying import Laying
 from citycover.scene.masking import Masking
 from citycover.scene.masks import place_masks, split_masks
 from citycover.scene.measure import Measure, Numbers, conversion
-from citycover.scene.mosaic import SheetGroups, lay_out, split_sheets
+from citycover.scene.mosaic import SheetGroups, lay_out, split_sheets, usual_kernel
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
 from citycover.scene.trust import Trust
 
@@ -216,7 +218,7 @@ def _sheets(
     failed: list[tuple[str, SceneError]] = []
     for part in parts:
         try:
-            found.append(_sheet(part, card, bands, numbers))
+            found.append(_sheet(part, card, bands, numbers, laying))
         except SceneError as why:
             failed.append((part[0].name, why))
     if not failed:
@@ -230,11 +232,15 @@ def _sheets(
     names = [{band.label for info in part for band in info.bands} for part in parts]
     if len(parts) == 1 or names[0] & names[1]:
         raise error
-    return [_sheet(files, card, bands, numbers)]  # says what keeps files of different bands apart
+    return [_sheet(files, card, bands, numbers, laying)]  # bands that lie on grids of their own
 
 
 def _sheet(
-    files: Sequence[FileInfo], card: ModelCard | None, bands: Sequence[str] | None, numbers: Numbers
+    files: Sequence[FileInfo],
+    card: ModelCard | None,
+    bands: Sequence[str] | None,
+    numbers: Numbers,
+    laying: Laying,
 ) -> tuple[SheetGroups, list[FileInfo]]:
     """The band groups of one sheet, and the files that they lie in."""
     everything = [_Band(names, info) for info in files for names in info.bands]
@@ -245,7 +251,12 @@ def _sheet(
                 f"{band.info.path} holds complex numbers ({band.dtype}); a model needs real ones; "
                 f"convert it first, for radar to intensity or amplitude"
             )
-    groups = _card_groups(chosen, card, numbers) if card else _grid_groups(chosen, numbers)
+    if card:
+        groups = _card_groups(chosen, card, numbers, laying.resampling)
+    elif bands is not None:
+        groups = (_named_group(chosen, numbers, laying.resampling),)
+    else:
+        groups = _grid_groups(chosen, numbers)
     used = list({band.info.path: band.info for band in chosen}.values())
     for info in files:
         if info not in used:
@@ -292,25 +303,49 @@ def _is_palette(band: _Band) -> bool:
     return band.info.colours[band.names.index - 1] == "palette"
 
 
-def _card_groups(chosen: Sequence[_Band], card: ModelCard, numbers: Numbers) -> tuple[SceneGroup, ...]:
-    """One group for each of the card's, each on one grid, the grids nested by the card's ratios."""
+def _card_groups(
+    chosen: Sequence[_Band], card: ModelCard, numbers: Numbers, resampling: Kernel | None
+) -> tuple[SceneGroup, ...]:
+    """One group for each of the card's, each on one grid, the grids nested by the card's ratios.
+
+    The first has the finest grid of its bands. What lies on another grid than its group's is warped onto it.
+    """
     groups: list[SceneGroup] = []
     start = 0
     for wanted in card.groups:
         members = chosen[start : start + len(wanted.bands)]
         start += len(wanted.bands)
-        group = _group(wanted.name, members, wanted.names, numbers, ratio=wanted.ratio, wanted=wanted)
+        grid = _grid_for(members, wanted.ratio, groups[0].grid if groups else None)
+        group = _group(
+            wanted.name, members, wanted.names, numbers,
+            grid=grid, ratio=wanted.ratio, wanted=wanted, kernel=resampling or wanted.kernel,
+        )  # fmt: skip
         groups.append(_typed(group, wanted, card))
-        finest = groups[0]
-        ratio = nested_ratio(finest.grid, group.grid)
-        if ratio != wanted.ratio:
-            found = f"{ratio} times" if ratio else "no whole multiple from the same origin of"
-            raise SceneError(
-                f"bands '{group.name}' lie on {grid_text(group.grid)}, which is {found} the grid of "
-                f"'{finest.name}': {grid_text(finest.grid)}; model '{card.name}' needs {wanted.ratio} times; "
-                f"give files of the resolutions it was made for, or warp them onto such a grid"
-            )
     return tuple(groups)
+
+
+def _grid_for(members: Sequence[_Band], ratio: int, finest: GeoBox | None) -> GeoBox:
+    """The grid of a group: that of bands which nest in the finest as they should, else one that does."""
+    if finest is None:
+        return _finest(members)
+    nested = next((band.grid for band in members if nested_ratio(finest, band.grid) == ratio), None)
+    if nested is not None:
+        return nested
+    rows, cols = (math.ceil(n / ratio) for n in finest.shape)
+    return GeoBox((rows, cols), finest.transform * Affine.scale(ratio), finest.crs)
+
+
+def _finest(bands: Sequence[_Band]) -> GeoBox:
+    """The grid of the finest band; of those as fine, of the first."""
+    sizes = [ground_sample_distance(band.grid) for band in bands]
+    return next(b.grid for b, size in zip(bands, sizes, strict=True) if size <= min(sizes) * (1 + _GSD_SLACK))
+
+
+def _named_group(chosen: Sequence[_Band], numbers: Numbers, resampling: Kernel | None) -> SceneGroup:
+    """Bands that the user put in an order: one group, on the finest grid among them."""
+    grid = _finest(chosen)
+    titles = [band.names.label for band in chosen]
+    return _group("image", chosen, titles, numbers, grid=grid, ratio=1, kernel=resampling)
 
 
 def _grid_groups(chosen: Sequence[_Band], numbers: Numbers) -> tuple[SceneGroup, ...]:
@@ -330,7 +365,8 @@ def _grid_groups(chosen: Sequence[_Band], numbers: Numbers) -> tuple[SceneGroup,
         if ratio is None:
             raise _apart(shelves[0][0], shelf[0])
         name = "image" if number == 1 else f"image{number}"
-        groups.append(_group(name, shelf, [b.names.label for b in shelf], numbers, ratio=ratio))
+        titles = [b.names.label for b in shelf]
+        groups.append(_group(name, shelf, titles, numbers, grid=shelf[0].grid, ratio=ratio))
     return tuple(groups)
 
 
@@ -348,29 +384,42 @@ def _group(
     titles: Sequence[str],
     numbers: Numbers,
     *,
+    grid: GeoBox,
     ratio: int,
     wanted: BandGroup | None = None,
+    kernel: Kernel | None = None,
 ) -> SceneGroup:
-    first = members[0]
-    for band in members:
-        if not same_grid(first.grid, band.grid):
-            raise _apart(first, band)
     picked = {(b.info.path, b.names.index) for b in members}
     common = np.result_type(*(np.dtype(b.dtype) for b in members)).name
     bands = tuple(
-        _measured(_source(b, title, numbers.nodata, picked), b, numbers.measure, wanted)
+        _laid(
+            _measured(_source(b, title, numbers.nodata, picked), b, numbers.measure, wanted), b, grid, kernel
+        )
         for b, title in zip(members, titles, strict=True)
     )
     if not all(band.plain for band in bands):
         common = _converted_type(wanted)
     return SceneGroup(
         name=name,
-        grid=first.grid,
-        sheets=(Sheet(bands, first.grid, Window(0, 0, *first.grid.shape)),),
+        grid=grid,
+        sheets=(Sheet(bands, grid, Window(0, 0, *grid.shape)),),
         dtype=common if common in _PIXEL_TYPES else "float32",
         block=(max(b.info.block[0] for b in members), max(b.info.block[1] for b in members)),
         ratio=ratio,
     )
+
+
+def _laid(source: BandSource, band: _Band, grid: GeoBox, kernel: Kernel | None) -> BandSource:
+    """With the way onto the grid of its group, where it lies on another one."""
+    if same_grid(grid, band.grid):
+        return source
+    place = reach(band.grid, grid)
+    if place is None or not place.clip(Window(0, 0, *grid.shape)):
+        raise SceneError(
+            f"{band.info.name} lies on {grid_text(band.grid)}, which is elsewhere than {grid_text(grid)} of "
+            f"the other bands; give files of one place"
+        )
+    return replace(source, lies=band.grid, kernel=kernel or usual_kernel(band.grid, grid))
 
 
 def _measured(source: BandSource, band: _Band, asked: Measure | None, wanted: BandGroup | None) -> BandSource:

@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from citycover.errors import ConfigError
+from citycover.model.kernel import KERNELS, Kernel
 
 Overlap = Literal["first", "newest", "nearest-centre", "feather"]
 """What counts where sheets overlap: the first that is valid, in the order given or by date; the one whose
 centre is nearest; or all, weighed by the distance to their edges."""
 
 OVERLAPS: tuple[Overlap, ...] = ("first", "newest", "nearest-centre", "feather")
-
-Kernel = Literal["nearest", "bilinear", "cubic", "average"]
-"""How a sheet of another lattice is read on that of the scene."""
-
-KERNELS: tuple[Kernel, ...] = ("nearest", "bilinear", "cubic", "average")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,9 @@ from citycover.geometry.grid import (
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.vector import crs_named
 from citycover.geometry.window import Window
+from citycover.model.kernel import Kernel
 from citycover.scene.file import FileInfo
-from citycover.scene.laying import Kernel, Laying, Overlap
+from citycover.scene.laying import Laying, Overlap
 from citycover.scene.scene import SceneGroup, Sheet
 
 _SLACK = 0.1
@@ -286,7 +287,7 @@ def _laid(number: int, sheets: Sequence[SheetGroups], union: GeoBox, laying: Lay
             window = reach(group.grid, grid)
             kind = str(group.grid.crs), group.grid.transform.a
             if kind not in kernels:
-                kernels[kind] = laying.resampling or _usual_kernel(group.grid, grid)
+                kernels[kind] = laying.resampling or usual_kernel(group.grid, grid)
             kernel = kernels[kind]
         inside = window and window.clip(whole)
         assert inside, "the union holds every sheet"
@@ -301,7 +302,8 @@ def _laid(number: int, sheets: Sequence[SheetGroups], union: GeoBox, laying: Lay
     )
 
 
-def _usual_kernel(grid: GeoBox, lattice: GeoBox) -> Kernel:
+def usual_kernel(grid: GeoBox, lattice: GeoBox) -> Kernel:
+    """How pixels of a grid are warped onto a lattice unless somebody says otherwise."""
     return "average" if max(Positions(grid, lattice).scale) >= _AVERAGED else "bilinear"
 
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from odc.geo.geobox import GeoBox
 
 from citycover.geometry.window import Window
-from citycover.scene.laying import Kernel, Overlap
+from citycover.model.kernel import Kernel
+from citycover.scene.laying import Overlap
 
 Validity = Literal["none", "nodata", "mask", "alpha"]
 
@@ -54,6 +56,10 @@ class BandSource:
     gain: float = 1.0
     """What is read is `gain * number + bias`: see `measure.py`."""
     bias: float = 0.0
+    lies: GeoBox | None = None
+    """Grid of its file, where it is warped onto that of its sheet; None: it is of that grid."""
+    kernel: Kernel | None = None
+    """How it is warped."""
 
     @property
     def plain(self) -> bool:
@@ -96,10 +102,15 @@ class Sheet:
     """What hides the ground."""
 
     @property
+    def native(self) -> tuple[BandSource, ...]:
+        """Bands whose files are of its grid."""
+        return tuple(band for band in self.bands if band.lies is None)
+
+    @property
     def files(self) -> dict[str, list[int]]:
-        """Path of each file to the numbers of its bands that are used."""
+        """Path of each file of its grid to the numbers of its bands that are used."""
         found: dict[str, list[int]] = {}
-        for band in self.bands:
+        for band in self.native:
             found.setdefault(band.path, []).append(band.index)
         return found
 
@@ -176,6 +187,12 @@ class Scene:
         """How numbers of files become those of the network, in words; empty: they are taken as they are."""
         bands = (band for group in self.groups for sheet in group.sheets for band in sheet.bands)
         return tuple(dict.fromkeys(f"{b.name}: {b.gain:g} x {b.bias:+g}" for b in bands if not b.plain))
+
+    @property
+    def warps(self) -> tuple[str, ...]:
+        """Files whose bands are warped onto the grid of others, in words; empty: none is."""
+        bands = (band for group in self.groups for sheet in group.sheets for band in sheet.bands)
+        return tuple(dict.fromkeys(f"{Path(b.path).name} ({b.kernel})" for b in bands if b.lies is not None))
 
     @property
     def masks(self) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from rasterio.warp import reproject
 from rasters import write
 
 from citycover.geometry.window import Window
+from citycover.model.kernel import KERNELS
 from citycover.read import sheets
 from citycover.read.raster import RasterReader
 from citycover.scene.assemble import describe_scene
-from citycover.scene.laying import KERNELS, OVERLAPS, Laying
+from citycover.scene.laying import OVERLAPS, Laying
 from citycover.scene.scene import Scene
 
 CORNER = Affine(0.5, 0, 5e5, 0, -0.5, 5.8e6)
@@ -303,3 +304,35 @@ def test_sheets_of_a_map_are_the_raster_that_they_were_cut_from(
     same = np.all(values == merged, axis=2) & (valid == seen)
     assert valid.mean() > 0.4
     assert same.mean() > 0.9999  # a border that lies in the middle of a pixel is nobody's
+
+
+@pytest.mark.parametrize("kernel", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:25833"])
+def test_a_band_of_another_grid_is_what_gdal_makes_of_it(tmp_path: Path, kernel: str, crs: str) -> None:
+    """Elevation beside colours: another pixel size, shifted, another CRS."""
+    ground = np.add.outer(np.arange(40) * 3.0, np.arange(50) * 1.5) + np.random.default_rng(2).uniform(
+        1, 9, (40, 50)
+    )
+    place = CORNER * Affine.translation(-8.3, -6.6) * Affine.scale(2.3)
+    colour = part_of(IMAGE[:1], Window(0, 0, 50, 70), tmp_path / "red.tif")
+    dem = str(
+        write(tmp_path / "dem.tif", ground[None].astype(np.float32), transform=place, nodata=0, crs=crs)
+    )
+    scene = describe_scene([colour, dem], None, bands=("1", "2"), laying=Laying(resampling=kernel))  # type: ignore[arg-type]
+    assert scene.warps == (f"dem.tif ({kernel})",) and scene.shape == (50, 70)
+    values, valid, _ = read(scene)
+    np.testing.assert_array_equal(values[..., 0], np.where(valid, IMAGE[0], 0))
+    expected = warped(ground[None], scene, place, crs, kernel)[0]
+    assert valid.all() and (expected != -1).all()
+    away = np.abs(values[..., 1] - expected)
+    assert np.quantile(away, 0.98) < 0.02 and away.max() < (10 if kernel == "nearest" else 0.2)
+    strips = [Window(a, 0, b - a, 70) for a, b in itertools.pairwise((0, 7, 8, 31, 50))]
+    np.testing.assert_array_equal(read(scene, strips)[0], values)
+
+
+def test_where_a_warped_band_has_nothing_there_is_no_pixel(tmp_path: Path) -> None:
+    colour = part_of(IMAGE[:1], Window(0, 0, 50, 70), tmp_path / "red.tif")
+    half = CORNER * Affine.scale(2)
+    dem = str(write(tmp_path / "dem.tif", np.full((1, 25, 20), 5, np.float32), transform=half))
+    _, valid, holes = read(describe_scene([colour, dem], None, bands=("1", "2")))
+    assert valid[:, :39].all() and not valid[:, 41:].any() and not holes

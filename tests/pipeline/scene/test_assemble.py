@@ -24,11 +24,15 @@ from citycover.geometry.grid import (
 from citycover.model.card import BandGroup, ModelCard, WindowRule
 from citycover.scene.assemble import assemble_scene, describe_scene, fits
 from citycover.scene.file import describe_files
+from citycover.scene.laying import Laying
 
 UTM = "EPSG:32632"
 NORTH_UP = Affine(1, 0, 500_000, 0, -1, 5_000_000)
 RGB = ("red", "green", "blue")
 S2 = ("T32TQM_20220101T101010_B02_10m.tif", "T32TQM_20220101T101010_B03_10m.tif")
+
+
+CUBIC = Laying(resampling="cubic")
 
 
 def card(bands=RGB, dtypes=("uint8",), gsd=None, native=None, more=()):
@@ -294,22 +298,41 @@ def test_a_type_that_the_card_does_not_take_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"shape": (21, 30)}, {"transform": NORTH_UP * Affine.translation(1, 0)}, {"crs": "EPSG:32633"}]
+    ("other", "finer"),
+    [
+        ({"shape": (21, 30)}, False),
+        ({"transform": NORTH_UP * Affine.translation(1, 0)}, False),
+        ({"transform": NORTH_UP * Affine.scale(2.5), "shape": (9, 13)}, False),
+        ({"transform": NORTH_UP * Affine.scale(0.5), "shape": (40, 60)}, True),
+    ],
 )
-def test_bands_on_different_grids_are_refused_with_both_named(tmp_path, other):
+def test_bands_on_another_grid_are_warped_onto_the_finest(tmp_path, other, finer):
     red = write(tmp_path / "x_red.tif", count=1)
     green = write(tmp_path / "x_green.tif", count=1, **other)
-    with pytest.raises(SceneError, match=r"x_red.tif lies on 30 x 20 .* and x_green.tif on"):
+    scene = describe_scene([red, green], card(("red", "green")))
+    assert scene.shape == ((40, 60) if finer else (20, 30))
+    assert scene.warps == ("x_red.tif (bilinear)" if finer else "x_green.tif (bilinear)",)
+    assert scene.identity != describe_scene([red, green], card(("red", "green")), laying=CUBIC).identity
+
+
+def test_a_band_of_another_place_is_refused(tmp_path):
+    red = write(tmp_path / "x_red.tif", count=1)
+    green = write(tmp_path / "x_green.tif", count=1, crs="EPSG:32633")
+    with pytest.raises(SceneError, match=r"x_green.tif lies on .*which is elsewhere than .*one place"):
         describe_scene([red, green], card(("red", "green")))
 
 
-def test_shifted_coarse_group_is_refused(tmp_path):
+def test_a_group_that_does_not_nest_is_warped_as_its_card_says(tmp_path):
     fine = write(tmp_path / "x_red.tif", count=1)
     shifted = NORTH_UP * Affine.scale(2) * Affine.translation(0.5, 0)
     coarse = write(tmp_path / "x_green.tif", count=1, shape=(10, 15), transform=shifted)
-    more = (BandGroup(name="slow", bands=("green",), ratio=2, dtypes=("uint8",)),)
-    with pytest.raises(SceneError, match=r"bands 'slow' lie on .* needs 2 times"):
-        describe_scene([fine, coarse], card(("red",), more=more))
+    more = BandGroup(name="slow", bands=("green",), ratio=2, dtypes=("uint8",), kernel="nearest")
+    scene = describe_scene([fine, coarse], card(("red",), more=(more,)))
+    slow = scene.groups[1]
+    assert slow.shape == (10, 15) and slow.grid.transform == NORTH_UP * Affine.scale(2)
+    assert scene.warps == ("x_green.tif (nearest)",)
+    asked = describe_scene([fine, coarse], card(("red",), more=(more,)), laying=CUBIC)
+    assert asked.warps == ("x_green.tif (cubic)",)
 
 
 def test_gsd_outside_the_card_is_refused_and_can_be_resampled(tmp_path):
