@@ -186,7 +186,7 @@ def _table_from(source: Legend, card: ModelCard, variant: str) -> dict[int, int]
 
 def _sheet(raster: ClassRaster, table: ClassTable, grid: GeoBox) -> Sheet:
     """A label raster whose metadata let it be evidence."""
-    path = Path(raster.path)
+    path = Path(str(raster.path))
     if raster.grid.crs is None:
         raise ConfigError(
             f"labels {path} have no CRS, so they cannot be laid on the image; write one into the file "
