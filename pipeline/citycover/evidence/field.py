@@ -5,7 +5,7 @@
 S is the one-hot of the labels at pixel centres: cells of all sheets within reach vote with their weights, and
 what has no label does not vote. Where no label is within reach the network decides alone: P stays as it is.
 A class that training never had, or that the network cannot tell apart, has none of its evidence for or
-against it: strength_k is 0.
+against it: strength_k is 0. Probabilities are the softmax of `sharpness` times the scores.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class LabelField:
         self._shares = torch.tensor(labels.shares, device=device).view(column)
         self._prior = torch.tensor([p if p > 0 else 1.0 for p in labels.prior], device=device).view(column)
         self._exponents = [round(strength * PARTS) for strength in labels.strengths]
+        self._sharpness = round(labels.rule.sharpness * PARTS)
 
     def smoothed(self, window: Window) -> Tensor:
         """(c, y, x) weights of the labels' classes at pixel centres; all 0 where there is no label."""
@@ -113,12 +114,16 @@ class LabelField:
             _raise_power(plane, exponent)
         q.mul_(likelihood)
         # Pixels without any vote are nodata; they must not become NaN on the way there.
-        q.div_(_total(q).clamp_(min=torch.finfo(torch.float32).tiny))
+        tiny = torch.finfo(torch.float32).tiny
+        q.div_(_total(q).clamp_(min=tiny))
+        if self._sharpness != PARTS:
+            _raise_power(q, self._sharpness)
+            q.div_(_total(q).clamp_(min=tiny))
         torch.where(labelled > _LABELLED, q, probabilities, out=posterior)
 
 
 def _raise_power(base: Tensor, parts: int) -> None:
-    """(y, x) `base ** (parts / PARTS)`, in place; parts below 2 PARTS.
+    """(...) `base ** (parts / PARTS)`, in place; parts below 2 PARTS.
 
     One square root for each binary digit: the same to the last bit on every device and in tiles of any size.
     """

