@@ -136,8 +136,9 @@ def train(cell: Cell, case: Case, out: Path, labels: str | None = None) -> dict[
     if cell.method != "own":
         changes = changes | {"method.name": cell.method}
     begin = time.perf_counter()
+    learned = ((case.image, labels),) if labels else case.elsewhere or ((case.image, case.coarse),)
     citycover(
-        "train", "--recipe", cell.recipe, "--image", case.image, "--labels", labels or case.coarse,
+        "train", "--recipe", cell.recipe, *(w for i, l in learned for w in ("--image", i, "--labels", l)),
         "--legend", case.codes, "--seed", cell.seed, "--workers", 0, "-o", out, "--quiet",
         *(("--to", case.to) if case.to else ()), *_bands(case),
         *(word for key, value in changes.items() for word in ("--set", f"{key}={value}")),

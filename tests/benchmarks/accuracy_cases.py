@@ -44,6 +44,8 @@ class Case:
     """Of the recipe."""
     bands: tuple[str, ...] | None = None
     """Bands to learn from, where they have no colour names."""
+    elsewhere: tuple[tuple[str, str], ...] = ()
+    """Images and coarse labels of other places that are learned from instead; none: those of this place."""
 
 
 def variant_of(case: Case, variant: str, folder: Path, seed: int) -> Case:
@@ -171,7 +173,7 @@ def floods(folder: Path, data: Path) -> Case:
     return Case("floods", image, coarse, truth, _two_classes(folder), changes={"chip": 64})
 
 
-def czech(folder: Path, data: Path) -> Case:
+def czech(folder: Path, data: Path, metres: int = 10) -> Case:
     """A sheet of 2 x 3 aerial chips joined, at half resolution, taken as 0.3 m; majority of 33 x 33: 10 m.
 
     The rim of 2 px of each chip is no truth, nor is what the masks call other.
@@ -183,16 +185,44 @@ def czech(folder: Path, data: Path) -> Case:
     rgb = np.vstack([np.hstack([_rgb(place / "images" / f"{n}.jpg") for n in row]) for row in grid])
     masks = [[_rim(_ids(_rgb(place / "masks" / f"{n}.png"), colours), 2) for n in row] for row in grid]
     ids = np.vstack([np.hstack(row) for row in masks])[::2, ::2]
-    return _chips("czech", folder, _halve(rgb), ids, names, gsd=0.3, factor=33)
+    return _chips("czech", folder, _halve(rgb), ids, names, gsd=0.3, metres=metres)
 
 
-def dubai(folder: Path, data: Path) -> Case:
+def city_unseen(folder: Path, _data: Path, seed: int) -> Case:
+    """A practice city, mapped by what was learned from two others, a hundred kilometres off."""
+    others = []
+    for number in (1, 2):
+        case = city(folder, seed + 50 * number)
+        with rasterio.open(case.truth) as source:
+            here, cell = source.transform, source.res[0]
+        for path in (case.image, case.coarse):
+            with rasterio.open(path, "r+") as sink:
+                scale = Affine.scale(sink.res[0] / cell)
+                sink.transform = Affine.translation(100_000 * number, 0) * here * scale
+        others.append((case.image, case.coarse))
+    return replace(city(folder, seed), elsewhere=tuple(others))
+
+
+def ontario_unseen(folder: Path, data: Path, seed: int) -> Case:
+    """A Landsat block, mapped by what was learned from the three others."""
+    own, *rest = (ontario(folder, data, seed + offset) for offset in range(4))
+    return replace(own, elsewhere=tuple((case.image, case.coarse) for case in rest))
+
+
+def dubai_unseen(folder: Path, data: Path) -> Case:
+    """The tile of *dubai*, mapped by what was learned from three others."""
+    others = [dubai(folder, data, tile=tile) for tile in (2, 3, 4)]
+    return replace(dubai(folder, data), elsewhere=tuple((case.image, case.coarse) for case in others))
+
+
+def dubai(folder: Path, data: Path, metres: int = 10, tile: int = 7) -> Case:
     """A tile of 3 x 3 satellite parts joined, at half resolution, taken as 1 m; majority of 10 x 10."""
     place = data / "hr" / "dubai_mbrsc"
     names = ("building", "land", "road", "vegetation", "water")
     colours = {"3c1098": 0, "8429f6": 1, "6ec1e4": 2, "fedd3a": 3, "e2a929": 4}
-    size = (2061, 1816)
-    parts = [[f"tile7_{3 * row + col + 1:03d}" for col in range(3)] for row in range(3)]
+    parts = [[f"tile{tile}_{3 * row + col + 1:03d}" for col in range(3)] for row in range(3)]
+    shapes = [_rgb(place / "images" / f"{name}.jpg").shape for row in parts for name in row]
+    size = (min(shape[0] for shape in shapes), min(shape[1] for shape in shapes))
 
     def join(read: Callable[[str], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         rows = [np.hstack([read(name)[: size[0], : size[1]] for name in row]) for row in parts]
@@ -200,10 +230,12 @@ def dubai(folder: Path, data: Path) -> Case:
 
     rgb = join(lambda name: _rgb(place / "images" / f"{name}.jpg"))
     ids = join(lambda name: _ids(_rgb(place / "masks" / f"{name}.png"), colours))
-    return _chips("dubai", folder, _halve(rgb), ids[::2, ::2], names, gsd=1.0, factor=10)
+    name = "dubai" if tile == 7 else f"dubai-{tile}"
+    east = 500_000 + 20_000 * (tile - 7)
+    return _chips(name, folder, _halve(rgb), ids[::2, ::2], names, gsd=1.0, metres=metres, east=east)
 
 
-def southchina(folder: Path, data: Path) -> Case:
+def southchina(folder: Path, data: Path, metres: int = 10) -> Case:
     """A sheet of 4 x 4 chips joined, at 0.55 m; majority of 18 x 18: 10 m. Code 7 is no truth."""
     place = data / "hr" / "google18_southchina"
     names = ("cropland", "trees", "grass", "water", "built-up", "bare")
@@ -215,10 +247,10 @@ def southchina(folder: Path, data: Path) -> Case:
         rows.append(np.hstack(with_codes))
     codes = np.vstack(rows).astype(np.int16) - 1
     ids = np.where((codes < 0) | (codes > 5), 255, codes).astype(np.uint8)
-    return _chips("southchina", folder, rgb, ids, names, gsd=0.55, factor=18)
+    return _chips("southchina", folder, rgb, ids, names, gsd=0.55, metres=metres)
 
 
-def zurich(folder: Path, data: Path) -> Case:
+def zurich(folder: Path, data: Path, metres: int = 10) -> Case:
     """QuickBird at 0.6 m, four bands; majority of 17 x 17: 10 m. Rare classes join their neighbours."""
     place = data / "hr" / "zurich_qb"
     names = ("water", "tree", "grass", "road", "building")
@@ -230,7 +262,7 @@ def zurich(folder: Path, data: Path) -> Case:
     with rasterio.open(place / "gt_14.tif") as source:
         ids = _ids(np.moveaxis(source.read(), 0, -1), colours)
     truth = _write(folder / "zurich-truth.tif", ids[None], transform, crs=crs, nodata=255)
-    coarse = _coarsen(Path(truth), folder / "zurich-coarse.tif", 17)
+    coarse = _coarsen(Path(truth), folder / f"zurich-coarse-{metres}m.tif", round(metres / 0.6))
     legend = _legend(folder / "zurich.toml", names)
     return Case("zurich", image, coarse, truth, legend, changes={"chip": 64})
 
@@ -263,16 +295,18 @@ def _chips(
     classes: Sequence[str],
     *,
     gsd: float,
-    factor: int,
+    metres: int,
+    east: int = 500_000,
 ) -> Case:
     """A case of chips without a georeference, joined: theirs is made up.
 
     Args:
         rgb: (y, x, 3).
         ids: (y, x), 255 where there is no truth.
-        factor: pixels along a side of a coarse cell.
+        metres: side of a coarse cell.
+        east: of the made-up place.
     """
-    transform = Affine(gsd, 0, 500_000, 0, -gsd, 5_400_000)
+    transform = Affine(gsd, 0, east, 0, -gsd, 5_400_000)
     image = folder / f"{name}.tif"
     profile = {
         "driver": "GTiff", "height": rgb.shape[0], "width": rgb.shape[1], "count": 3, "dtype": "uint8",
@@ -281,7 +315,7 @@ def _chips(
     with rasterio.open(image, "w", **profile) as sink:
         sink.write(np.moveaxis(rgb, -1, 0))
     truth = _write(folder / f"{name}-truth.tif", ids[None], transform, crs="EPSG:32633", nodata=255)
-    coarse = _coarsen(Path(truth), folder / f"{name}-coarse.tif", factor)
+    coarse = _coarsen(Path(truth), folder / f"{name}-coarse-{metres}m.tif", round(metres / gsd))
     legend = _legend(folder / f"{name}.toml", classes)
     return Case(name, str(image), coarse, truth, legend, changes={"chip": 64})
 
@@ -395,6 +429,11 @@ def _one(make: Callable[[Path, Path], Case]) -> Callable[[Path, Path, int], Case
     return lambda folder, data, _seed: make(folder, data)
 
 
+def _coarser(make: Callable[[Path, Path, int], Case]) -> Callable[[Path, Path, int], Case]:
+    """The same place with labels of 30 m."""
+    return lambda folder, data, _seed: make(folder, data, 30)
+
+
 CASES: dict[str, Callable[[Path, Path, int], Case]] = {
     "city": lambda folder, _data, seed: city(folder, seed),
     "buildings": _one(buildings),
@@ -407,5 +446,12 @@ CASES: dict[str, Callable[[Path, Path, int], Case]] = {
     "dubai": _one(dubai),
     "southchina": _one(southchina),
     "zurich": _one(zurich),
+    "czech-30m": _coarser(czech),
+    "dubai-30m": _coarser(dubai),
+    "southchina-30m": _coarser(southchina),
+    "zurich-30m": _coarser(zurich),
+    "city-unseen": city_unseen,
+    "ontario-unseen": ontario_unseen,
+    "dubai-unseen": _one(dubai_unseen),
 }
 """By name: folder for what is made, folder of the data, and a seed, which draws a city and picks a block."""
