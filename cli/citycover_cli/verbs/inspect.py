@@ -139,12 +139,13 @@ def _statistics(info: FileInfo) -> dict[str, Any]:
     """Smallest, mean and largest digital number of each band, and the share of valid pixels."""
     from rasterio.errors import RasterioError
 
+    from citycover.files.gdal import brief_reason
     from citycover.read.look import look_at
 
     try:
         look = look_at(info)
     except RasterioError as error:
-        return {"statistics": f"cannot be read: {error}"}
+        return {"statistics": f"cannot be read: {brief_reason(error)}"}
     if look is None:
         return {"statistics": "none: a look would take too long; make overviews (gdaladdo file)"}
     lines = [

@@ -12,7 +12,7 @@ from citycover.classes.raster import ClassRaster
 from citycover.errors import ConfigError
 from citycover.evidence.catalogue import Credit, product_asked_for
 from citycover.evidence.fetch import find_labels
-from citycover.scene.file import describe_files
+from citycover.scene.file import describe_file
 from citycover.scene.trust import Trust
 from citycover_models.data.pairs import ImageAndLabels
 
@@ -31,7 +31,7 @@ class FoundLabels:
         """When the labels are from; None: they do not say it."""
         if self.credit is not None:
             return date(self.credit.year, 7, 1)
-        (info,) = describe_files([self.path], trust)
+        info = describe_file(self.path, trust)
         return None if info.time is None else datetime.fromisoformat(info.time).date()
 
 

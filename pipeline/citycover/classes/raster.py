@@ -123,7 +123,10 @@ class ClassRaster:
             valid = self._valid(where)
             heed()
         except RasterioError as error:
-            raise ConfigError(f"{self.role} {self.path} cannot be read: {brief_reason(error)}") from None
+            raise ConfigError(
+                f"{self.role} {self.path} cannot be read in rows {window.row} to {window.row_end - 1}: "
+                f"{brief_reason(error)}; numbers there would count as a class; fetch or copy the file again"
+            ) from None
         return self._whole_numbers(labels, valid), valid
 
     def _valid(self, where: RasterioWindow) -> NDArray[np.bool_]:

@@ -24,7 +24,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.classes.table import NO_CLASS
 from citycover.errors import ConfigError
-from citycover.files.gdal import open_raster, options_for
+from citycover.files.gdal import brief_reason, open_raster, options_for
 from citycover.files.heed import heed, listen
 from citycover.files.remote import Place
 from citycover.geometry.grid import grid_of
@@ -118,7 +118,9 @@ def write_decided(path: Place, out: Path, ranks: NDArray[np.int16], classes: int
                 decided = decide(source.read(row, min(row + rows, height)), ranks, classes, merge)
                 target.write(decided, 1, window=RasterioWindow(0, row, width, len(decided)))
         except RasterioError as error:
-            raise ConfigError(f"--probabilities {path} cannot be read: {error}") from None
+            raise ConfigError(
+                f"--probabilities {path} cannot be read: {brief_reason(error)}; fetch or copy the file again"
+            ) from None
 
 
 def _open_raster(path: Place, stack: ExitStack) -> _Source:

@@ -162,7 +162,7 @@ class _Excerpts:
                             window.height, source)  # fmt: skip
                 self._copy(tile, window, path)
         except RasterioError as error:
-            reason = brief_reason(error.__cause__ or error)
+            reason = brief_reason(error)
             if _ABSENT in reason:
                 logger.info("labels %s: there is no %s", self.tile.product, self.tile.file)
                 return False

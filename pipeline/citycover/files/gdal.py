@@ -69,5 +69,8 @@ def _store_options() -> dict[str, Any]:
 
 
 def brief_reason(error: BaseException) -> str:
-    """What an exception says, on one line."""
-    return " ".join(str(error).split())[:200].rstrip(".")
+    """What GDAL said first, on one line: the last exception may only say that there was one before."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(getattr(error, "errmsg", "") or error)
+    return " ".join(text.split())[:200].rstrip(".")

@@ -46,8 +46,7 @@ def seen_from(window: Window, grid: GeoBox, other: GeoBox, slack: float = _TOUCH
         slack: pixels of the other that count for nothing at its edges.
     """
     bounds = bounds_after(grid.transform, window.col, window.row_end, window.col_end, window.row)
-    if grid.crs != other.crs:
-        bounds = bounds_in(other, grid, bounds)
+    bounds = bounds_in(other, grid, bounds)
     if not all(map(math.isfinite, bounds)):
         return None
     left, top, right, bottom = bounds_after(~other.transform, *bounds)
@@ -64,6 +63,8 @@ def bounds_in(other: GeoBox, grid: GeoBox, bounds: Bounds) -> Bounds:
     Raises:
         ConfigError: nothing ties one CRS to the other.
     """
+    if grid.crs == other.crs:
+        return bounds  # also where it is no place on the Earth
     to = tie(crs_of(grid), crs_of(other), "an image")
     try:
         west, south, east, north = to.transform_bounds(*bounds)

@@ -144,8 +144,7 @@ def prepare(
     lattice = read_lattice(imagery.laying, imagery.trust)
     file = given or join([(_fitting_builtin(imagery, files, lattice), 1.0)], tta)
     check_map_model(file, require_hash)
-    if file.card.untrained:
-        logger.warning("model %s has random weights: its map means nothing; give it weights", file.card.name)
+    warn_of_random_weights(file.card)
     scene = assemble_scene(
         files,
         file.card,
@@ -177,6 +176,12 @@ def prepare(
     if labels is None:
         return job
     return replace(job, labels=look_at_labels(labels, file.card, grid, imagery.trust))
+
+
+def warn_of_random_weights(card: ModelCard) -> None:
+    """Say it where nothing was learned."""
+    if card.untrained:
+        logger.warning("model %s has random weights: its map means nothing; give it weights", card.name)
 
 
 def _area(where: Where, scene: Scene) -> Area | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
-from citycover.model.card import ModelCard
 from citycover.plan.layers import Layer, layers_named
 
 if TYPE_CHECKING:
@@ -25,38 +24,58 @@ def grid_of_image(image: xr.DataArray) -> GeoBox:
     return GeoBox((height, width), image.rio.transform(), image.rio.crs)
 
 
-def as_dataset(maps: Mapping[str, da.Array], grid: GeoBox, card: ModelCard) -> xr.Dataset:
-    """Layers of a map, ([class,] y, x) by name, with what they mean and where they lie."""
+def as_dataset(
+    maps: Mapping[str, da.Array], grid: GeoBox, legend: Legend, channels: Sequence[int]
+) -> xr.Dataset:
+    """Layers of a map, ([class,] y, x) by name, with what they mean and where they lie.
+
+    Args:
+        maps: each layer.
+        grid: of the map.
+        legend: of its classes.
+        channels: id of the class of each band of layers that have one for each.
+    """
     layers = layers_named(maps)
-    found = coordinates_of(grid, card, banded=any(layer.per_class for layer in layers))
+    found = coordinates_of(grid, legend, channels if any(layer.per_class for layer in layers) else ())
     return found.assign(
         {
             layer.name: (
                 ("class", "y", "x") if layer.per_class else ("y", "x"),
                 maps[layer.name],
-                attributes_of(layer, card.legend),
+                attributes_of(layer, legend),
             )
             for layer in layers
         }
     )
 
 
-def coordinates_of(grid: GeoBox, card: ModelCard, *, banded: bool) -> xr.Dataset:
+def coordinates_of(grid: GeoBox, legend: Legend, channels: Sequence[int]) -> xr.Dataset:
     """The coordinates of a map, at the centres of its pixels, without a layer yet.
 
     Args:
         grid: of the map.
-        card: of the network.
-        banded: whether there is a layer with a band for each class.
+        legend: of its classes.
+        channels: id of the class of each band; empty: no layer has a band for each.
     """
+    dataset = _coordinates(grid)
+    if channels:
+        ids = np.array(channels, dtype=np.uint8)
+        dataset = dataset.assign_coords({"class": ("class", ids, _flags(legend))})
+    return dataset
+
+
+def _coordinates(grid: GeoBox) -> xr.Dataset:
+    import rioxarray  # noqa: F401 - gives datasets their `rio`
     import xarray as xr
     from odc.geo.xr import xr_coords
 
-    dataset = xr.Dataset(coords=xr_coords(grid)).rename(dict(zip(grid.dimensions, ("y", "x"), strict=True)))
-    if banded:
-        ids = np.array(card.channels, dtype=np.uint8)
-        dataset = dataset.assign_coords({"class": ("class", ids, _flags(card.legend))})
-    return dataset
+    if grid.crs is None or grid.crs.projected or grid.crs.geographic:
+        found = xr.Dataset(coords=xr_coords(grid))
+        return found.rename(dict(zip(grid.dimensions, ("y", "x"), strict=True)))
+    # A local grid, which is no place on the Earth: odc-geo has no names for its axes.
+    found = xr.Dataset(coords=xr_coords(GeoBox(grid.shape, grid.transform, None)))
+    located: xr.Dataset = found.rio.write_crs(str(grid.crs)).rio.write_transform(grid.transform)
+    return located
 
 
 def attributes_of(layer: Layer, legend: Legend) -> dict[str, Any]:

@@ -147,7 +147,8 @@ def _half(fine: ShardedArray, window: Window, layer: Layer) -> NDArray[np.uint8]
 
 def _write_coordinates(level: _Level, layers: Sequence[Layer], card: ModelCard) -> dict[str, Metadata]:
     """Write x, y, spatial_ref, and class where a layer has bands; returns their metadata by name."""
-    coordinates = coordinates_of(level.grid, card, banded=any(layer.per_class for layer in layers)).coords
+    channels = card.channels if any(layer.per_class for layer in layers) else ()
+    coordinates = coordinates_of(level.grid, card.legend, channels).coords
     return {str(name): _write_whole(level.path / str(name), array) for name, array in coordinates.items()}
 
 

@@ -107,7 +107,7 @@ def open_product(folder: str | Place, trust: Trust = Trust()) -> xr.Dataset:  # 
         maps, grid = _of_zarr(folder / ZARR)
     else:
         maps, grid = _of_cogs(folder, trust, files)
-    found = as_dataset(maps, grid, record.card).assign_attrs(run=record.to_json())
+    found = as_dataset(maps, grid, record.legend, record.card.channels).assign_attrs(run=record.to_json())
     found.set_close(files.close)
     return found
 

@@ -21,6 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.errors import SceneError
+from citycover.files.gdal import brief_reason
 from citycover.files.heed import heed, listen
 from citycover.geometry.window import Window
 from citycover.machine.descriptors import need_descriptors
@@ -122,7 +123,7 @@ class BandFile:
                 self._read_part(self._main, window, values, valid)
                 return []
             except _FAILURES as error:
-                logger.debug("%s: %s at %s, trying block by block", self._path, reason_of(error), window)
+                logger.debug("%s: %s at %s, trying block by block", self._path, brief_reason(error), window)
                 need_descriptors(_SPARE)  # too few look like a damaged file
                 self.close()
         return self._salvage(window, values, valid)
@@ -164,7 +165,7 @@ class BandFile:
                 self._read_part(self._alone, part, values, valid)
                 return None
             except _FAILURES as error:
-                reason = reason_of(error)
+                reason = brief_reason(error)
                 need_descriptors(_SPARE)
                 self.close()
         return reason
@@ -211,14 +212,6 @@ def around(window: Window, gaps: Sequence[Window]) -> Iterator[Window]:
             col = max(col, gap.col_end)
         if col < window.col_end:
             yield Window(top, col, bottom - top, window.col_end - col)
-
-
-def reason_of(error: BaseException) -> str:
-    """What GDAL said first: the last exception only says that there was one before."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(getattr(error, "errmsg", "") or error)
-    return " ".join(text.split())
 
 
 def _joined(holes: Sequence[Hole]) -> list[Hole]:

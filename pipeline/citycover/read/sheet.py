@@ -19,10 +19,11 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 
 from citycover.errors import SceneError
+from citycover.files.gdal import brief_reason
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
 from citycover.model.kernel import Kernel
-from citycover.read.file import BandFile, reason_of
+from citycover.read.file import BandFile
 from citycover.read.masks import MaskReader
 from citycover.read.reader import Hole
 from citycover.read.resampling import store
@@ -178,7 +179,7 @@ class SheetReader:
             self._files = [BandFile(path, bands, at) for (path, far), at in places.items() if not far]
         except RasterioError as error:
             raise SceneError(
-                f"a file of the scene could be described but not opened to read it ({reason_of(error)}); "
+                f"a file of the scene could be described but not opened to read it ({brief_reason(error)}); "
                 f"its files must stay where they are during a run; bring it back and start again"
             ) from None
 

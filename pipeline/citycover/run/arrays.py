@@ -7,6 +7,7 @@ same windows, weights and batches as `citycover map`, hence the same pixels.
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,19 +20,16 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
 from citycover.compute.belief import believe
 from citycover.compute.choices import settle
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
-from citycover.errors import ConfigError, SceneError
+from citycover.errors import ConfigError
 from citycover.evidence.field import open_field
 from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.request import LabelRequest
-from citycover.geometry.grid import pixel_ground_size
-from citycover.geometry.window import Window
-from citycover.job.job import Job
+from citycover.job.job import Job, warn_of_random_weights
 from citycover.job.labels import look_at_labels
 from citycover.job.request import EngineOptions
 from citycover.machine.device import choose_device
@@ -40,19 +38,14 @@ from citycover.model.joint import MapModel, check_map_model, read_map_model
 from citycover.model.predictor import Predictor, load_predictor
 from citycover.plan.layers import Layer, layers_of
 from citycover.plan.plan import Block, Plan
-from citycover.product.dataset import as_dataset, grid_of_image
-from citycover.read.reader import Hole, Reader
-from citycover.scene.assemble import gsd_mismatch
-from citycover.scene.bands import SceneBand, name_bands
-from citycover.scene.choose import match_bands, pick_bands
-from citycover.scene.file import can_occur, describe_files
-from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet
+from citycover.product.dataset import as_dataset
+from citycover.run.array_image import ArrayImage, ArrayReader, other_scale, scene_of, understand_image
 from citycover.scene.trust import Trust
 
 _LOCK = threading.Lock()
 """One sweep at a time in a process: a network has all cores to itself, as in `map`."""
 
-_TYPES = ("uint8", "uint16", "int16", "float32")
+logger = logging.getLogger(__name__)
 
 
 def predict_array(
@@ -73,7 +66,8 @@ def predict_array(
     Args:
         image: (band, y, x) raw digital numbers with a CRS and transform as rioxarray keeps them, in memory or
             on dask. Bands are named by its `band` coordinate or its `long_name`, else as in the file that it
-            was opened from.
+            was opened from; a band that this file calls opacity says where pixels are valid, and numbers mean
+            what it, or `scale_factor` and `add_offset`, say.
         model: built-in name or model file, with one group of bands; several are averaged, as for `map`.
         bands: name or number (from 1) of the band for each band of the model; None: by name.
         nodata: digital number of invalid pixels; None: the image's own `rio.nodata`. NaN is always invalid.
@@ -111,15 +105,18 @@ def predict_array(
     """
     file = read_map_model((model,) if isinstance(model, str | Path) else model, tta)
     check_map_model(file, require_hash)
-    source = _source(image, file.card, bands, nodata)
+    warn_of_random_weights(file.card)
+    source = understand_image(image, file.card, bands, nodata)
+    if odd := other_scale(source, file.card):
+        logger.warning(odd)
     engine = _for_blocks(engine or EngineOptions(), file.card)
-    job = Job(file, _scene(source, file.card), None, engine, layers=layers_of(file.card.task, layers))
+    job = Job(file, scene_of(source, file.card), None, engine, layers=layers_of(file.card.task, layers))
     predictor = _predictor(file, engine.device)
     plan = settle(job, predictor).plan
     evidence = None
     if labels is not None:
         understood = look_at_labels(labels, file.card, plan.grid, trust)
-        given = SweepInput(plan, predictor.at(plan.precision), lambda: [_SourceReader(source)])
+        given = SweepInput(plan, predictor.at(plan.precision), lambda: [ArrayReader(source)])
         with _LOCK:
             evidence = understood.believed(believe(understood, given))
     of_block = _BlockTask(file, engine.device, plan, source, evidence, job.layers)
@@ -130,7 +127,7 @@ def predict_array(
         else every[of[layer.name].start]
         for layer in job.layers
     }  # fmt: skip
-    return as_dataset(maps, plan.grid, file.card)
+    return as_dataset(maps, plan.grid, file.card.legend, file.card.channels)
 
 
 def _planes(layers: Sequence[Layer], card: ModelCard) -> dict[str, range]:
@@ -166,67 +163,13 @@ def _for_blocks(asked: EngineOptions, card: ModelCard) -> EngineOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """Pixels of an array, in the order of the network's bands."""
-
-    image: xr.DataArray
-    grid: GeoBox
-    nodata: float | None
-    dtype: str
-
-
-@dataclass
-class _SourceReader:
-    """Reads windows of an array, dask or not, in the thread that asks: that is a task of dask already."""
-
-    source: _Source
-    block: tuple[int, int] = (256, 256)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(y, x)."""
-        _, height, width = self.source.image.shape
-        return height, width
-
-    @property
-    def bands(self) -> int:
-        """Number of bands."""
-        return int(self.source.image.shape[0])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Pixel type."""
-        return np.dtype(self.source.dtype)
-
-    def read_into(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Hole, ...]:
-        """Compute a window."""
-        rows, cols = window.slices
-        part = self.source.image[:, rows, cols].data
-        pixels = np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, which is invalid
-            values[...] = pixels.transpose(1, 2, 0)  # (band, y, x) -> (y, x, band)
-        valid[...] = True
-        if values.dtype.kind == "f":
-            valid &= np.isfinite(values).all(axis=2)
-        if self.source.nodata is not None and not np.isnan(self.source.nodata):
-            valid &= (pixels != pixels.dtype.type(self.source.nodata)).all(axis=0)
-        return ()
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-_: type[Reader] = _SourceReader
-
-
-@dataclass(frozen=True, slots=True)
 class _BlockTask:
     """Computes one block; small, but for an image in memory, which travels with it."""
 
     model: MapModel
     device: str
     plan: Plan
-    source: _Source
+    source: ArrayImage
     evidence: LabelEvidence | None
     layers: tuple[Layer, ...]
 
@@ -237,7 +180,7 @@ class _BlockTask:
             given = SweepInput(
                 self.plan,
                 predictor.at(self.plan.precision),
-                lambda: [_SourceReader(self.source)],
+                lambda: [ArrayReader(self.source)],
                 evidence=open_field(self.evidence, self.plan.grid, predictor.device),
                 layers=self.layers,
             )
@@ -249,100 +192,3 @@ class _BlockTask:
 @lru_cache(maxsize=4)
 def _predictor(model: MapModel, device: str) -> Predictor:
     return load_predictor(model, choose_device(device))
-
-
-def _source(
-    image: xr.DataArray, card: ModelCard, bands: Sequence[str] | None, nodata: float | None
-) -> _Source:
-    """Choose bands, find grid, nodata and type."""
-    if not isinstance(image, xr.DataArray):
-        raise SceneError(
-            f"got {type(image).__name__}; a DataArray (band, y, x) is needed; "
-            'make one of a Dataset with data.to_array("band").rio.write_crs(data.rio.crs)'
-        )
-    if len(card.groups) != 1:
-        raise SceneError(
-            f"model {card.name!r} takes {len(card.groups)} groups of bands, each on its own grid; an array "
-            "has one grid: use `citycover map`"
-        )
-    if image.ndim != 3 or image.dims[0] != "band":
-        raise SceneError(
-            f"got an image of dimensions {image.dims}; (band, y, x) is needed; "
-            "take one time with image.isel(time=0), drop what is one long with image.squeeze(), "
-            'and put the bands first with image.transpose("band", "y", "x")'
-        )
-    if image.rio.crs is None:
-        raise SceneError("the image has no CRS; set it with image.rio.write_crs(...)")
-    group = card.groups[0]
-    known, wanted = _named_bands(image), list(group.bands)
-    try:
-        places = (
-            pick_bands(bands, wanted, known, card.name) if bands else match_bands(card.name, wanted, known)
-        )
-    except SceneError as error:
-        raise SceneError(str(error).replace("--bands", "bands=")) from None
-    grid = grid_of_image(image)
-    if why := gsd_mismatch(grid, card):
-        raise SceneError(why)
-    dtype = str(image.dtype)
-    if dtype not in group.dtypes and "float32" in group.dtypes:
-        dtype = "float32"
-    if dtype not in _TYPES or dtype not in group.dtypes:
-        raise SceneError(
-            f"the image holds {image.dtype}; model {card.name!r} needs {' or '.join(group.dtypes)}; "
-            "open it without masked=True, or image.fillna(nodata).astype(...) if its values fit"
-        )
-    nodata = image.rio.nodata if nodata is None else nodata
-    value = float(nodata) if nodata is not None and can_occur(float(nodata), str(image.dtype)) else None
-    return _Source(image[list(places)], grid, value, dtype)
-
-
-def _named_bands(image: xr.DataArray) -> tuple[SceneBand, ...]:
-    """Names that the bands answer to: those of the array, else those of the file that it was opened from.
-
-    rioxarray keeps no colour interpretation, but the name of the file, as long as pixels are as they were.
-    """
-    said = _names(image)
-    if not any(said) and (found := _bands_of_source(image)):
-        return found
-    return name_bands("array", said, ["undefined"] * image.shape[0])
-
-
-def _bands_of_source(image: xr.DataArray) -> tuple[SceneBand, ...]:
-    """Bands of the array in the file that it was opened from; empty: it is not known."""
-    source = image.encoding.get("source")
-    if not isinstance(source, str) or "band" not in image.coords or image["band"].dtype.kind not in "iu":
-        return ()
-    try:
-        (info,) = describe_files([source])
-    except SceneError:
-        return ()
-    numbers = image["band"].values.tolist()
-    return (
-        tuple(info.bands[n - 1] for n in numbers)
-        if set(numbers) <= set(range(1, len(info.bands) + 1))
-        else ()
-    )
-
-
-def _names(image: xr.DataArray) -> list[str | None]:
-    """What the array calls its bands."""
-    said = image.attrs.get("long_name")
-    if isinstance(said, (tuple, list)) and len(said) == image.shape[0]:
-        return [str(name) for name in said]
-    if "band" in image.coords and image.coords["band"].dtype.kind in "UO":
-        return [str(name) for name in image.coords["band"].values]
-    return [None] * image.shape[0]
-
-
-def _scene(source: _Source, card: ModelCard) -> Scene:
-    """A scene of one group whose bands lie in memory."""
-    bands = tuple(
-        BandSource(
-            "array", i, name, source.dtype, source.nodata, "nodata" if source.nodata is not None else "none"
-        )
-        for i, name in enumerate(card.groups[0].names, start=1)
-    )
-    sheet = Sheet(bands, source.grid, Window(0, 0, *source.grid.shape))
-    group = SceneGroup(card.groups[0].name, source.grid, (sheet,), source.dtype, (256, 256))
-    return Scene((group,), gsd=max(pixel_ground_size(source.grid)))

@@ -7,6 +7,7 @@ grid, and grids must nest; then the sheets are laid onto one grid. No pixel is r
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from citycover.model.card import BandGroup, ModelCard
 from citycover.model.kernel import Kernel
 from citycover.scene.bands import SceneBand
 from citycover.scene.choose import match_bands, pick_bands, rank_of
-from citycover.scene.file import FileInfo, can_occur, describe_files
+from citycover.scene.file import FileInfo, can_occur, describe_file, describe_files, lost_sources
 from citycover.scene.laying import Laying
 from citycover.scene.masking import Masking
 from citycover.scene.masks import place_masks, split_masks
@@ -40,6 +41,8 @@ from citycover.scene.measure import Measure, Numbers, conversion
 from citycover.scene.mosaic import SheetGroups, lay_out, split_sheets, usual_kernel
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
 from citycover.scene.trust import Trust
+
+logger = logging.getLogger(__name__)
 
 _PIXEL_TYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -85,7 +88,7 @@ def describe_scene(
     masking: Masking = Masking(),  # noqa: B008 - a value
     trust: Trust = Trust(),  # noqa: B008 - a value
 ) -> Scene:
-    """Describe the scene that files hold, for a model or, without a card, as it is.
+    """Describe the scene that files hold, for a model or, without a card, as it is; warn of what is lost.
 
     Args:
         paths: raster files, folders of them, or what else `describe_files` takes. Several of one place hold
@@ -104,7 +107,7 @@ def describe_scene(
         SceneError: the files cannot be mapped, or not by this model; says what to do.
     """
     files, lattice = describe_files(paths, trust), read_lattice(laying, trust)
-    return assemble_scene(
+    scene = assemble_scene(
         files,
         card,
         bands=bands,
@@ -115,6 +118,9 @@ def describe_scene(
         masking=masking,
         lattice=lattice,
     )
+    if lost := lost_sources(files):
+        logger.warning(lost)
+    return scene
 
 
 def read_lattice(laying: Laying, trust: Trust) -> GeoBox | None:
@@ -125,7 +131,10 @@ def read_lattice(laying: Laying, trust: Trust) -> GeoBox | None:
     """
     if laying.grid is None or not Path(laying.grid).exists():
         return None
-    (info,) = describe_files([laying.grid], trust)
+    try:
+        info = describe_file(laying.grid, trust)
+    except SceneError as error:
+        raise SceneError(f"--grid: {error}") from None
     if info.grid is None:
         raise SceneError(f"--grid: {info.obstacle}")
     return info.grid
@@ -398,7 +407,7 @@ def _group(
         for b, title in zip(members, titles, strict=True)
     )
     if not all(band.plain for band in bands):
-        common = _converted_type(wanted)
+        common = converted_type(wanted)
     return SceneGroup(
         name=name,
         grid=grid,
@@ -428,7 +437,7 @@ def _measured(source: BandSource, band: _Band, asked: Measure | None, wanted: Ba
     return replace(source, gain=gain, bias=bias)
 
 
-def _converted_type(wanted: BandGroup | None) -> str:
+def converted_type(wanted: BandGroup | None) -> str:
     """What converted numbers are read as: no decimal is lost where the model takes any."""
     return "float32" if wanted is None or "float32" in wanted.dtypes else wanted.dtypes[0]
 
@@ -443,7 +452,7 @@ def _source(band: _Band, title: str, nodata: float | None, picked: set[tuple[str
     info, index = band.info, band.names.index
     validity: Validity = info.masks[index - 1]
     tag = info.nodata[index - 1] if validity in {"nodata", "alpha"} else None
-    if validity == "alpha" and _alpha_is_data(info, picked):
+    if validity == "alpha" and alpha_is_data(info, picked):
         validity = "none"
     if nodata is not None:
         if not can_occur(nodata, band.dtype):
@@ -458,7 +467,7 @@ def _source(band: _Band, title: str, nodata: float | None, picked: set[tuple[str
     return BandSource(info.path, index, title, band.dtype, tag, validity, losses)
 
 
-def _alpha_is_data(info: FileInfo, picked: set[tuple[str, int]]) -> bool:
+def alpha_is_data(info: FileInfo, picked: set[tuple[str, int]]) -> bool:
     """True where the band tagged alpha is chosen as data, or known to be something else by its product."""
     alphas = [names for names, colour in zip(info.bands, info.colours, strict=True) if colour == "alpha"]
     return any((info.path, a.index) in picked or not a.alpha for a in alphas)

@@ -111,6 +111,21 @@ def describe_files(paths: Sequence[str | Path], trust: Trust = Trust()) -> tuple
     return tuple(_describe_file(one, trust, names) for one in given)
 
 
+def describe_file(path: str | Path, trust: Trust = Trust()) -> FileInfo:  # noqa: B008 - a value
+    """Describe one raster, where no folder, pattern or index will do.
+
+    Raises:
+        SceneError: as for `describe_files`, or it is no raster itself.
+    """
+    info, *more = describe_files([path], trust)
+    if more or info.path != _absolute(path):
+        raise SceneError(
+            f"{path} stands for {info.name}{f' and {len(more)} more' if more else ''}; needed is one raster; "
+            f"name it, or make one of several first (gdalbuildvrt)"
+        )
+    return info
+
+
 def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo:
     path = given.path
     where = _absolute(path)
@@ -217,12 +232,12 @@ def check_class_file(path: str | Place, role: str, trust: Trust) -> tuple[str, .
         Paths of the files that its pixels come from in turn.
 
     Raises:
-        ConfigError: it is missing or no raster, names what it may not, or has lost sources.
+        ConfigError: it is missing, no raster or several, names what it may not, or has lost sources.
     """
     if isinstance(path, RemotePath):
         return ()  # a GeoTIFF, see `open_raster`: it names no file
     try:
-        (info,) = describe_files([path], trust)
+        info = describe_file(path, trust)
     except SceneError as error:
         raise ConfigError(f"{role} {error}") from None
     if lost := {loss.path: loss.reason for _, loss in info.losses}:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import rioxarray
 import xarray as xr
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 
 import citycover
 from citycover.compute import choices
@@ -126,6 +130,102 @@ def test_colours_of_an_ordinary_photo_are_found_in_the_file_it_came_from(
     xr.testing.assert_identical(found.compute(), turned.compute())
     with pytest.raises(SceneError, match=r"pass bands= "):
         citycover.predict_array(image + np.uint8(1), "spectral-rgb")
+
+
+def written(path: Path, values: np.ndarray, **changes: object) -> Path:
+    """Red, green, blue, near infrared and what follows them."""
+    profile = {
+        "driver": "GTiff", "height": values.shape[1], "width": values.shape[2], "count": len(values),
+        "dtype": values.dtype, "crs": "EPSG:32633", "transform": Affine(10, 0, 5e5, 0, -10, 5.8e6),
+    }  # fmt: skip
+    names = ("red", "green", "blue", "nir", "opacity")[: len(values)]
+    with rasterio.open(path, "w", **profile | changes) as image:
+        image.write(values)
+        image.descriptions = names
+        image.colorinterp = [COLOURS.get(name, ColorInterp.undefined) for name in names]
+    return path
+
+
+COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue,
+           "opacity": ColorInterp.alpha}  # fmt: skip
+
+
+def mapped_by_file(path: Path, model: str, out: Path, **imagery: Any) -> np.ndarray:
+    request = citycover.MapRequest(citycover.Imagery((str(path),), **imagery), out, model)
+    return citycover.open_product(citycover.map_scene(request).folder).classes.values
+
+
+@pytest.mark.parametrize("chunks", [None, {}])
+@pytest.mark.parametrize("bands", [(0, 1, 2, 3, 4), (4, 2, 1, 0, 3)])
+def test_opacity_of_the_file_that_an_array_came_from_counts(tmp_path: Path, bands: tuple, chunks) -> None:
+    values = np.random.default_rng(0).integers(1, 255, (5, 40, 60), np.uint8)
+    values[4, :, :25] = 0
+    path = written(tmp_path / "a.tif", values)
+    image = rioxarray.open_rasterio(path, chunks=chunks)
+    found = citycover.predict_array(image[list(bands)], "spectral-rgbn").classes.values
+    assert ((found == 0) == (values[4] == 0)).all()
+    np.testing.assert_array_equal(found, mapped_by_file(path, "spectral-rgbn", tmp_path / "out"))
+
+
+@pytest.mark.parametrize("what", ["mask", "opacity"])
+def test_what_says_validity_and_is_not_in_the_array_is_pointed_out(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.random.default_rng(0).integers(1, 255, (5 if what == "opacity" else 4, 40, 60), np.uint8)
+    path = written(tmp_path / "a.tif", values)
+    if what == "mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as image:
+            image.write_mask(values[0] > 99)
+    citycover.predict_array(rioxarray.open_rasterio(path)[:4], "spectral-rgbn")
+    assert "a.tif says which of its pixels are invalid, the array does not" in caplog.text
+
+
+REFLECTANCE = np.random.default_rng(0).uniform(0.01, 0.4, (4, 8, 12)).repeat(5, 1).repeat(5, 2)
+SCALED: dict[str, tuple[str, float, float, str]] = {
+    "tags": ("a.tif", 0.0002, -0.1, "uint16"),
+    "Landsat by its name": ("LC08_L2SP_193024_20210615_20210622_02_T1_SR_B4.TIF", 0.0000275, -0.2, "uint16"),
+}
+
+
+@pytest.mark.parametrize("opened", [{}, {"masked": True}, {"mask_and_scale": True}], ids=str)
+@pytest.mark.parametrize("kind", SCALED)
+def test_numbers_of_an_array_mean_what_its_file_says(tmp_path: Path, kind: str, opened: dict) -> None:
+    name, scale, offset, dtype = SCALED[kind]
+    path = written(tmp_path / name, ((REFLECTANCE - offset) / scale).round().astype(dtype), nodata=0)
+    if kind == "tags":
+        with rasterio.open(path, "r+") as file:
+            file.scales, file.offsets = (scale,) * 4, (offset,) * 4
+    bands = ("red", "green", "blue", "nir")
+    image = rioxarray.open_rasterio(path, **opened)
+    found = citycover.predict_array(image, "spectral-s2", bands=bands).classes.values
+    np.testing.assert_array_equal(found, mapped_by_file(path, "spectral-s2", tmp_path / "out", bands=bands))
+
+
+def test_numbers_of_another_scale_are_refused_or_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = rioxarray.open_rasterio(written(tmp_path / "a.tif", REFLECTANCE.astype(np.float32)))
+    bands = ("red", "green", "blue", "nir")
+    with pytest.raises(
+        SceneError, match=r"the array .* reflectance of 0 to 1; .* convert it: image \* 10000$"
+    ):
+        citycover.predict_array(image, "spectral-s2", bands=bands)
+    citycover.predict_array((image * 250).astype("int16").assign_attrs(long_name=bands), "spectral-s2")
+    assert "as of 8 bits" in caplog.text
+    lazy = rioxarray.open_rasterio(tmp_path / "a.tif", chunks={})
+    assert citycover.predict_array(lazy, "spectral-s2", bands=bands).classes.shape == (40, 60)
+
+
+def test_an_array_that_lies_nowhere_on_the_earth_is_mapped(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(1, 255, (4, 40, 60), np.uint8)
+    path = written(tmp_path / "a.tif", values, crs=CRS.from_wkt('LOCAL_CS["site grid",UNIT["metre",1]]'))
+    found = citycover.predict_array(rioxarray.open_rasterio(path), "spectral-rgbn", layers=["probabilities"])
+    request = citycover.MapRequest(
+        citycover.Imagery((str(path),)), tmp_path / "out", layers=("probabilities",)
+    )
+    done = citycover.open_product(citycover.map_scene(request).folder)
+    xr.testing.assert_identical(found.compute(), done.drop_attrs(deep=False).compute())
+    assert done.rio.transform() == Affine(10, 0, 5e5, 0, -10, 5.8e6) and "site grid" in done.rio.crs.to_wkt()
 
 
 def test_the_public_door_shows_what_stands_behind_it() -> None:
