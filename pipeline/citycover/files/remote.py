@@ -193,6 +193,15 @@ def place_of(place: str | Place) -> Place:
     return RemotePath(bucket, key)
 
 
+def size_of(place: Place) -> int:
+    """Bytes of a file or object.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return place.look().size if isinstance(place, RemotePath) else place.stat().st_size
+
+
 def _store(bucket: str, prefix: str | None = None) -> S3Store:
     try:
         from obstore.store import S3Store

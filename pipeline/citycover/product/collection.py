@@ -20,6 +20,7 @@ from citycover.errors import ConfigError
 from citycover.files.output import write_output
 from citycover.files.plain import parse_json, to_json
 from citycover.files.remote import Place, RemotePath, place_of
+from citycover.plan.layers import CLASSES
 from citycover.product.folder import holds_product, listed_files
 from citycover.product.names import SIGN
 from citycover.product.product import Product
@@ -129,10 +130,15 @@ def _products_below(folder: Place) -> Iterator[Place]:
         signs = [folder / key for key in folder.below() if key.endswith(f"/{SIGN}")]
         yield from (sign.parent for sign in signs if listed_files(sign) is not None)
         return
-    for place, inner, _ in os.walk(folder):
+    for place, inner, names in os.walk(folder):
         if place != str(folder) and holds_product(Path(place)):
             inner.clear()
             yield Path(place)
+        elif {"run.json", CLASSES.file} <= {*names}:
+            logger.warning(
+                "%s is left out: it holds a map, and no %s that is whole; copy it again, or map again",
+                place, SIGN,
+            )  # fmt: skip
         inner[:] = [name for name in inner if not name.startswith(".")]
 
 

@@ -27,7 +27,7 @@ from citycover.errors import ConfigError, ProductError
 from citycover.files.atomic import sync_folder, sync_tree, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
-from citycover.files.remote import Place, RemotePath
+from citycover.files.remote import Place, RemotePath, size_of
 from citycover.product.names import BESIDE, PRODUCT_FILES, SHARPENING, SIGN
 from citycover.store.work import WORK, WorkFolder, check_work, is_store, remove
 
@@ -185,6 +185,25 @@ def _check_parent(out: Path) -> None:
         raise ProductError(f"{parent} is a file, so {out} cannot be made; choose another --out")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "not writable", str(parent))
+
+
+def refuse_cut(folder: Place, names: Sequence[str]) -> None:
+    """Refuse a product of which files are not as large as its `item.json` says, where it says so.
+
+    Raises:
+        ConfigError: they were cut, or are another product's.
+    """
+    try:
+        assets = parse_json((folder / SIGN).read_text(encoding="utf-8"))["assets"].values()
+        said = {str(one["href"]).removeprefix("./"): one.get("file:size") for one in assets}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    sizes = [(name, size_of(folder / name), said[name]) for name in names if said.get(name)]
+    if cut := [f"{name} ({size:,} of {whole:,} bytes)" for name, size, whole in sizes if size != whole]:
+        raise ConfigError(
+            f"{folder} holds {', '.join(cut)}, of another size than its {SIGN} says; copy the product again, "
+            "or map again"
+        )
 
 
 def listed_files(sign: Place) -> frozenset[str] | None:

@@ -13,6 +13,8 @@ from citycover.errors import ConfigError, SceneError
 from citycover.files.remote import Place, RemotePath, place_of
 from citycover.plan.layers import CLASSES, LAYERS, USUAL
 from citycover.product.dataset import as_dataset, grid_of_image
+from citycover.product.folder import refuse_cut
+from citycover.product.geozarr import refuse_partial
 from citycover.product.names import SIGN, ZARR
 from citycover.product.record import read_record
 from citycover.scene.file import check_class_file
@@ -38,13 +40,14 @@ def refuse_part(folder: Place) -> None:
     """Refuse what is left of a product.
 
     Raises:
-        ConfigError: files are lacking.
+        ConfigError: files are lacking, or the map was cut.
     """
     if missing := lacking(folder):
         raise ConfigError(
             f"{folder} holds no {' and no '.join(missing)}: it is a part of a product; give the folder as "
             "`citycover map` wrote it, or map again"
         )
+    refuse_cut(folder, (CLASSES.file,))
 
 
 def find_raster(path: Place, role: str = "map", trust: Trust = Trust()) -> tuple[Place, Legend | None]:  # noqa: B008
@@ -83,7 +86,7 @@ def open_product(folder: str | Place, trust: Trust = Trust()) -> xr.Dataset:  # 
     Attributes: `run`, the content of run.json as text. Closing it closes the files.
 
     Raises:
-        SceneError: the folder holds no finished product.
+        SceneError: the folder holds no finished product, or its Zarr is not whole.
         ConfigError: its run.json cannot be read, or a raster may not be read.
 
     >>> import tempfile, citycover
@@ -104,6 +107,7 @@ def open_product(folder: str | Place, trust: Trust = Trust()) -> xr.Dataset:  # 
     record = read_record(folder / "run.json")
     files = ExitStack()
     if (folder / ZARR).is_dir():
+        refuse_partial(folder / ZARR)
         maps, grid = _of_zarr(folder / ZARR)
     else:
         maps, grid = _of_cogs(folder, trust, files)

@@ -17,9 +17,10 @@ from PIL import Image
 
 from citycover.errors import ConfigError
 from citycover.files.plain import parse_json
-from citycover.files.remote import RemotePath, place_of
+from citycover.files.remote import Place, place_of
 from citycover.geometry.areas import row_areas
 from citycover.plan.layers import CLASSES
+from citycover.product.folder import refuse_cut
 from citycover.product.names import SIGN
 from citycover.product.record import RunRecord, read_record
 
@@ -30,25 +31,27 @@ _PICTURE_SIDE = 900
 class Product:
     """A finished product. As the last value of a notebook's cell it shows its picture and its areas."""
 
-    folder: Path | RemotePath
-    files: tuple[Path | RemotePath, ...]
+    folder: Place
+    files: tuple[Place, ...]
     run: RunRecord
     """What run.json says."""
 
     @classmethod
-    def read(cls, folder: str | Path | RemotePath) -> Product:
+    def read(cls, folder: str | Place) -> Product:
         """A product that lies there.
 
         Raises:
             ConfigError: there is none, or it is not whole.
         """
         folder = place_of(folder)
-        names = {str(asset["href"]).removeprefix("./") for asset in _item(folder)["assets"].values()}
+        assets = _item(folder)["assets"].values()
+        names = {str(asset["href"]).removeprefix("./") for asset in assets}
         if missing := sorted(name for name in names if not (folder / name).exists()):
             raise ConfigError(
                 f"{folder} lacks {', '.join(missing)}, which its {SIGN} lists; give the folder as "
                 "`citycover map` wrote it, or map again"
             )
+        refuse_cut(folder, sorted(name for name in names if name.endswith(".tif")))
         files = (*(folder / name for name in sorted(names)), folder / SIGN)
         return cls(folder, files, read_record(folder / "run.json"))
 
@@ -103,7 +106,7 @@ def _grid(properties: Mapping[str, Any]) -> GeoBox:
     return GeoBox(tuple(properties["proj:shape"]), Affine(*properties["proj:transform"][:6]), crs)
 
 
-def _item(folder: Path | RemotePath) -> dict[str, Any]:
+def _item(folder: Place) -> dict[str, Any]:
     """The item of a product.
 
     Raises:

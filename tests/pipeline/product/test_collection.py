@@ -23,8 +23,9 @@ from citycover.product.stac import ItemContent, ProductFile, write_item
 def put(folder: Path, **changes: Any) -> Path:
     """A product with an item."""
     write_product(folder, np.ones((2, 3), np.uint8), legend=LEGEND)
+    size = (folder / "landcover.tif").stat().st_size
     files = (
-        ProductFile("landcover.tif", "Land cover", 10, "cd" * 32, (BAND,), (STATISTICS,)),
+        ProductFile("landcover.tif", "Land cover", size, "cd" * 32, (BAND,), (STATISTICS,)),
         ProductFile("run.json", "Provenance", 2, "01" * 32),
     )
     content: ItemContent = replace(CONTENT, **{"id": folder.name, "files": files} | changes)
