@@ -28,14 +28,24 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 _HOOKED = ("fsync", "fdatasync", "rename", "replace", "unlink", "remove", "rmdir", "mkdir")
 
-_UNREAD = re.compile(r"(^|/)\.[^/]*\.tmp[^/]*$|/\.work/publish/")
-"""Files that are removed before anything is read: half written ones, and what was about to be published."""
+_PASSING = re.compile(r"(^|/)\.[^/]*\.tmp[^/]*$")
+"""Half written files: removed before anything is read of them."""
+
+_LOCK = re.compile(r"(^|/)\.?lock$")
+"""Opened, and never read: what stands in it is asked for by those who find it taken."""
+
+_RUBBISH = (
+    (r"\.work/publish/.*", "", False),  # what was about to be published: whoever comes removes it
+    (r"\.work/(store\.zarr|ledger)/.*", ".work/identity.json", False),  # blocks without a sign
+    (r"checkpoint\.pt", "result.json", True),  # once a training ended it is left alone or removed
+)
+"""Nobody asks for what is in such files, or whether they are there; where another is a file, or is none."""
 
 _MOST = 400
 """States of one moment: where there are more, so many of them are drawn."""
@@ -181,13 +191,35 @@ class State:
     """In words, for a failing test."""
 
     @property
+    def unopened(self) -> frozenset[str]:
+        """Files that are left alone, or removed before they are opened."""
+        return frozenset(path for path in self._files if is_passing(path) or self._is_rubbish(path))
+
+    @property
+    def locks(self) -> frozenset[str]:
+        """Files that are opened and not read."""
+        return frozenset(path for path in self._files if _LOCK.search(path))
+
+    @property
     def digest(self) -> str:
-        """The same for the same files, but for what is in those that nobody reads."""
-        parts = hashlib.sha256()
+        """The same for states that no reader can tell apart.
+
+        Of a lock and of a half written file it counts that it is there; of rubbish, that its folder is.
+        """
+        parts, unread = hashlib.sha256(), self.unopened | self.locks
         for path, content in sorted(self.tree.items()):
-            unread = content is None or _UNREAD.search(path)
-            parts.update(repr((path, content is None, unread or _digest(content))).encode())
+            if not self._is_rubbish(path):
+                told = content is not None and path not in unread and _digest(content)
+                parts.update(repr((path, content is None, told)).encode())
         return parts.hexdigest()
+
+    @property
+    def _files(self) -> Iterator[str]:
+        return (path for path, content in self.tree.items() if content is not None)
+
+    def _is_rubbish(self, path: str) -> bool:
+        other, wanted = _rubbish_by(path)
+        return other is not None and (self.tree.get(other) is not None) == wanted
 
     def write(self, folder: Path) -> None:
         """Make it for real, in a folder that is empty."""
@@ -199,6 +231,20 @@ class State:
                 (folder / path).write_bytes(content)
 
 
+def is_passing(path: str) -> bool:
+    """Whether a file is half written, by its name."""
+    return _PASSING.search(path) is not None
+
+
+@functools.lru_cache(4096)
+def _rubbish_by(path: str) -> tuple[str | None, bool]:
+    """The file that decides whether a path is rubbish, and whether it must be there; None: it never is."""
+    for pattern, other, wanted in _RUBBISH:
+        if found := re.fullmatch(rf"((?:.*/)?){pattern}", path):
+            return found[1] + other, wanted
+    return None, False
+
+
 def states(recording: Recording, *, seed: int = 0) -> Iterator[State]:
     """Every different state that a power cut may leave, for each moment of a recording.
 
@@ -206,8 +252,9 @@ def states(recording: Recording, *, seed: int = 0) -> Iterator[State]:
     """
     seen: set[str] = set()
     chance = random.Random(seed)
-    for moment in range(len(recording.operations) + 1):
-        for state in _states_at(recording, moment, chance):
+    done = [replace(op, path=_foreign(op.path), to=_foreign(op.to)) for op in recording.operations]
+    for moment in range(len(done) + 1):
+        for state in _states_at(recording.start, done[:moment], chance):
             if state.digest not in seen:
                 seen.add(state.digest)
                 yield state
@@ -220,25 +267,21 @@ def left_by(root: Path, work: Callable[[], object]) -> list[Tree]:
     return [state.tree for state in states(recording)]
 
 
-def _states_at(recording: Recording, moment: int, chance: random.Random) -> Iterator[State]:
-    done = recording.operations[:moment]
-    entries = [k for k, op in enumerate(done) if op.folder is not None]
-    pending = [k for k in entries if not _entries_safe(done, k)]
-    dirty = sorted({op.node for k, op in enumerate(done) if op.kind == "write" and not _bytes_safe(done, k)})
+def _foreign(path: str) -> str:
+    """As a process of another number would have called it, so that who goes on does not write over it."""
+    return path.replace(f".{os.getpid()}.tmp", ".1.tmp")
+
+
+def _states_at(start: dict[str, Known], done: Sequence[Operation], chance: random.Random) -> Iterator[State]:
+    folders = {op.path: k for k, op in enumerate(done) if op.kind == "sync"}
+    files = {op.node: k for k, op in enumerate(done) if op.kind == "sync"}
+    pending = [k for k, op in enumerate(done) if op.folder is not None and folders.get(op.folder, -1) < k]
+    loose = {k for k, op in enumerate(done) if op.kind == "write" and files.get(op.node, -1) < k}
+    dirty = sorted({done[k].node for k in loose})
     chosen = list(itertools.product(_choices(pending, chance), _data_choices(dirty)))
     for lost, data in chosen if len(chosen) <= _MOST else chance.sample(chosen, _MOST):
-        tree = _apply(recording.start, done, set(lost), data)
-        yield State(moment, tree, _words(done, lost, data))
-
-
-def _entries_safe(done: Sequence[Operation], number: int) -> bool:
-    """Whether the folder of an operation was synchronised after it."""
-    return any(op.kind == "sync" and op.path == done[number].folder for op in done[number + 1 :])
-
-
-def _bytes_safe(done: Sequence[Operation], number: int) -> bool:
-    node = done[number].node
-    return any(op.kind == "sync" and op.node == node for op in done[number + 1 :])
+        tree = _apply(start, done, set(lost), {k: data.get(done[k].node, "") for k in loose})
+        yield State(len(done), tree, _words(done, lost, data))
 
 
 def _choices(pending: Sequence[int], chance: random.Random) -> Iterator[tuple[int, ...]]:
@@ -269,7 +312,7 @@ def _data_choices(dirty: Sequence[int]) -> Iterator[dict[int, str]]:
 
 
 def _apply(start: dict[str, Known], done: Sequence[Operation], lost: set[int], fates: dict[int, str]) -> Tree:
-    """The tree after operations, without those that were lost."""
+    """The tree after operations, without those that were lost; `fates` is of writes, by their number."""
     entries: dict[str, int | None] = {}
     data: dict[int, bytes] = {}
     for path, known in start.items():
@@ -279,7 +322,7 @@ def _apply(start: dict[str, Known], done: Sequence[Operation], lost: set[int], f
     for k, op in enumerate(done):
         match op.kind:
             case "write":
-                _write(op, k, done, fates, data)
+                _write(op, fates.get(k, ""), data)
             case _ if k in lost:
                 continue
             case "create" | "mkdir" if _has_parent(op.path, entries):
@@ -297,10 +340,7 @@ def _apply(start: dict[str, Known], done: Sequence[Operation], lost: set[int], f
     return {path: None if node is None else data.get(node, b"") for path, node in entries.items()}
 
 
-def _write(
-    op: Operation, number: int, done: Sequence[Operation], fates: dict[int, str], data: dict[int, bytes]
-) -> None:
-    fate = fates.get(op.node) if not _bytes_safe(done, number) else None
+def _write(op: Operation, fate: str, data: dict[int, bytes]) -> None:
     match fate:
         case "old":
             data.setdefault(op.node, b"")

@@ -6,6 +6,7 @@ A scenario makes a folder, does something to a product in it, and says what a us
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -19,6 +20,7 @@ from unittest import mock
 
 import numpy as np
 import rasterio
+import typer
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from serving import write_product
@@ -34,7 +36,7 @@ BLOCK = 512
 
 @contextlib.contextmanager
 def hasty() -> Iterator[None]:
-    """Small blocks; of a trained network little is measured, and nothing drawn but predictions."""
+    """Small blocks, one parser; of a trained network little is measured, and only predictions are drawn."""
     from citycover.plan import fit
     from citycover_models.export import write
     from citycover_models.training import finish, journal, knowledge
@@ -45,6 +47,7 @@ def hasty() -> Iterator[None]:
         (finish, "safe_precision", lambda *_: "fp32"), (finish, "measurable", lambda _card: False),
         (knowledge, "_CHIPS", 3), (journal, "_events", lambda *_: None),
         (journal.Journal, "draw_curves", lambda _journal: None),
+        (typer.main, "get_command", functools.cache(typer.main.get_command)),
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         for owner, name, value in changes:

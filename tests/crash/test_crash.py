@@ -8,8 +8,8 @@ from lessons import lessons
 from scenarios import hasty, scenarios
 
 SHARES = {
-    "run": 0.004, "resume": 0.02, "restart": 0.005, "overwrite": 0.004, "refine": 0.02, "label-cache": 1.0,
-    "train-resume": 0.04,
+    "run": 0.03, "resume": 0.03, "restart": 0.025, "overwrite": 0.03, "refine": 0.05, "label-cache": 1.0,
+    "train-resume": 0.06,
 }  # fmt: skip
 
 

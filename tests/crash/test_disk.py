@@ -4,7 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from disk import Tree, left_by
+import pytest
+import rasterio
+from disk import State, Tree, left_by
+from unread import unread
 
 
 def trees(root: Path, work: Callable[[Path], object]) -> list[Tree]:
@@ -66,3 +69,46 @@ def test_removing_a_tree_is_seen_file_by_file(tmp_path: Path) -> None:
     found = trees(tmp_path, lambda root: shutil.rmtree(root / "d"))
     assert {} in found and any("d/one" in t and "d/two" not in t for t in found)
     assert any("d/two" in t and "d/one" not in t for t in found)
+
+
+def test_blocks_count_only_beside_the_sign_of_their_run() -> None:
+    def digest(**files: bytes) -> str:
+        tree: Tree = {"p/.work": None, "p/.work/store.zarr": None, "p/.work/publish": None}
+        return State(0, tree | {f"p/.work/{name}": content for name, content in files.items()}, "").digest
+
+    block, sign = {"store.zarr/0": b"1"}, {"identity.json": b"{}"}
+    assert digest() == digest(**block) == digest(**{"publish/a.tif": b"1"})
+    assert len({digest(), digest(**sign), digest(**sign, **block), digest(**sign, **{"ledger/0": b"1"})}) == 4
+    assert digest(**{".a.tmp": b"1"}) == digest(**{".a.tmp": b""}) != digest()
+
+
+def test_a_checkpoint_counts_until_its_training_ended() -> None:
+    begun, ended = {"t/checkpoint.pt": b"1"}, {"t/result.json": b"{}"}
+    digests = [State(0, {"t": None, **files}, "").digest for files in (begun | ended, ended, begun, {})]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
+@pytest.mark.parametrize("reader", [Path.read_bytes, rasterio.open])
+def test_a_file_that_is_opened_is_known(tmp_path: Path, reader: Callable[[Path], object]) -> None:
+    file = tmp_path / "a.asc"
+    file.write_text("ncols 1\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n7\n")
+    with pytest.raises(AssertionError, match=r"a\.asc"), unread([file]):
+        reader(file)
+
+
+def test_a_file_that_is_moved_and_removed_is_not_opened(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"1")
+    with unread([file]):
+        file.rename(tmp_path / "b")
+        (tmp_path / "b").unlink()
+
+
+def test_a_lock_may_be_opened_but_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    file.write_bytes(b"1")
+    with unread([], [file]), file.open("rb+") as lock:
+        lock.truncate(0)
+        lock.write(b"2")
+    with pytest.raises(AssertionError, match="lock"), unread([], [file]):
+        file.read_bytes()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from citycover.errors import ProductError
-from citycover.files.atomic import make_folder, sync_folder, write_atomic
+from citycover.files.atomic import make_folder, passing_names, sync_folder, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
 from citycover.files.plain import parse_json
@@ -46,6 +46,8 @@ def claim_sharpening(
     with machine_errors(out):
         make_folder(begun.parent)
         with RunLock(begun.with_name("lock")) as lock:
+            for path in _passing(out):
+                path.unlink()
             before = _begun(out)
             finished = before == identity and (out / REPORT).is_file()
             if before is not None and before != identity and not overwrite:
@@ -67,6 +69,12 @@ def _begin(out: Path, identity: Mapping[str, str]) -> None:
         if folder.is_dir():
             sync_folder(folder)
     write_atomic(out / SHARPENING, json.dumps(dict(identity), indent=1))
+
+
+def _passing(out: Path) -> tuple[Path, ...]:
+    """What a kill left of files that were being written."""
+    ours = (out / SHARPENING, out / REPORT, out / PICTURE)
+    return tuple(path for file in ours for path in file.parent.glob(passing_names(file.name)))
 
 
 def _begun(out: Path) -> dict[str, str] | None:

@@ -33,7 +33,7 @@ _PLAN = "plan.json"
 
 _OURS = (
     "metrics.jsonl", "curves.png", "predictions-*.png", "events/events.*", BEST,
-    "broken-batch.safetensors", "weights.safetensors", "model.pt", CHECKPOINT, RESULT, _PLAN,
+    "broken-batch.safetensors", "weights.safetensors", "model.pt", "model.pt2", CHECKPOINT, RESULT, _PLAN,
 )  # fmt: skip
 """Every name that a training writes."""
 

@@ -137,7 +137,7 @@ def _writing(path: Path) -> Iterator[Path]:
 
 def _repack(path: Path) -> None:
     """Rewrite a TorchScript archive without source positions and with fixed names, dates and order."""
-    clean = path.with_name(path.name + ".clean")
+    clean = path.with_stem(f"{path.stem}.clean.tmp")  # by its name, too, what a kill leaves is known
     try:
         with zipfile.ZipFile(path) as old, zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as new:
             for entry in sorted(old.infolist(), key=lambda e: e.filename.split("/", 1)[1]):

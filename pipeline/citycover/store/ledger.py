@@ -88,7 +88,7 @@ class Ledger:
     def read(self) -> dict[tuple[int, int], BlockRecord]:
         """All entries by (row, column)."""
         records = {}
-        for path in sorted(self.folder.glob("*.json")):
+        for path in sorted(self.folder.glob("[0-9]*.json")):  # half written ones begin with a dot
             try:
                 record = BlockRecord.from_json(path.read_text(encoding="utf-8"))
                 pixels = self.layout.block_window(record.index).pixels

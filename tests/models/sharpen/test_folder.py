@@ -46,6 +46,21 @@ def test_a_training_is_kept_together_with_what_it_is_for(tmp_path: Path) -> None
     assert all("out/.sharpen/begun.json" in tree for tree in trees if f"out/{TRAINING}" in tree)
 
 
+def test_what_a_kill_left_half_written_goes(tmp_path: Path) -> None:
+    begun, shown, report = (
+        ".sharpen/.begun.host.7.tmp.json",
+        ".sharpen.host.7.tmp.png",
+        ".sharpen.host.7.tmp.json",
+    )
+    (tmp_path / ".sharpen").mkdir()
+    (tmp_path / SHARPENING).write_text("{}")
+    for name in (begun, shown, report, ".notes.host.7.tmp.txt"):
+        (tmp_path / name).write_text("x")
+    with claim_sharpening(tmp_path, {}, overwrite=False, restart=False):
+        left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"begun.json", "lock", ".notes.host.7.tmp.txt"}
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
 def test_a_sign_that_cannot_be_read_is_none_of_ours(tmp_path: Path, text: str) -> None:
     (tmp_path / SHARPENING).parent.mkdir(parents=True)

@@ -16,7 +16,8 @@ PLAN = json.dumps({"citycover": "0", "recipe": {}, "samples": {}})
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     """What a finished training leaves."""
-    for name in ("metrics.jsonl", "best.safetensors", "weights.safetensors", "model.pt", RESULT):
+    models = ("weights.safetensors", "model.pt", "model.pt2")
+    for name in ("metrics.jsonl", "best.safetensors", *models, RESULT):
         (tmp_path / name).write_text("old")
     (tmp_path / "plan.json").write_text(PLAN)
     return tmp_path
@@ -33,6 +34,7 @@ def test_a_training_that_is_half_cleared_is_neither_finished_nor_somebody_elses(
         whole = {"weights.safetensors", "model.pt", "best.safetensors"} <= tree.keys()
         assert RESULT not in tree or whole
         assert "plan.json" in tree, "by it the folder is known, and may be cleared once more"
+    assert [path.name for path in finished.iterdir()] == ["plan.json"]
 
 
 def test_what_a_kill_left_half_written_goes_and_other_files_stay(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 import json
 import zipfile
+from fnmatch import fnmatch
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from disk import left_by
 from making import make_card, make_legend
 from torch import Tensor, nn
 
 from citycover.classes.legend import Legend, LegendClass
 from citycover.errors import ConfigError, ModelError
+from citycover.files.atomic import passing_names
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import NAMES, builtin_path, find_model, read_builtins
 from citycover.model.card import ModelCard
@@ -43,6 +46,13 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         sizes = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
         write_exported(torch.export.export(Net().eval(), (example,), dynamic_shapes=(sizes,)), CARD, path)
     return path
+
+
+def test_what_a_kill_leaves_of_writing_is_known_by_its_name(tmp_path: Path) -> None:
+    network = torch.jit.script(Net().eval())
+    trees = left_by(tmp_path, lambda: write_torchscript(network, CARD, tmp_path / "model.pt"))
+    names = {name for tree in trees for name in tree}
+    assert len(names) == 3 and all(fnmatch(name, passing_names("model.pt")) for name in names - {"model.pt"})
 
 
 def test_the_card_comes_back_from_both_formats(model: Path) -> None:
