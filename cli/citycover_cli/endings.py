@@ -25,7 +25,7 @@ import typer
 
 from citycover.errors import CitycoverError, is_out_of_memory
 from citycover_cli.logs import log_only
-from citycover_cli.output import StdoutError, note, print_json
+from citycover_cli.output import StdoutError, is_first, note, print_json
 from citycover_cli.signals import Stopped
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE}
@@ -45,7 +45,9 @@ class Failure:
     exit_code: int
 
     def report(self, as_json: bool) -> None:
-        """Say it wherever somebody may look."""
+        """Say it wherever somebody may look; of those of torchrun one says that it was stopped."""
+        if self.kind == "Stopped" and not is_first():
+            return
         what = "" if self.kind == "Stopped" else "error: "
         note(f"citycover: {what}{self.message}", "error")
         log_only(logging.ERROR, self.message)

@@ -36,6 +36,11 @@ def _written_out(character: str) -> str:
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
+def is_first() -> bool:
+    """Whether this process talks: of those of torchrun, the first one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
     """Print a result, to stdout.
 

@@ -21,16 +21,25 @@ from citycover_cli.output import note
 
 _KINDS = (signal.SIGINT, signal.SIGTERM)
 
+_ELASTIC = "TORCHELASTIC_RUN_ID"
+"""A variable that torchrun sets for its processes."""
+
 _TWICE = 0.3
 """Seconds in which a second signal is the first once more: `timeout` sends to a process and to its group."""
 
 
 class Stopped(BaseException):
-    """A signal ended the command; the message says what is kept and how to go on."""
+    """A signal ended the command; the message says what is kept and how to go on.
 
-    def __init__(self, number: int, what_next: str = ""):
-        self.exit_code = 128 + number
-        super().__init__(f"stopped by {signal.Signals(number).name}{what_next}")
+    Args:
+        number: of the signal; None: it came to another process of the same work.
+        what_next: the rest of the message.
+    """
+
+    def __init__(self, number: int | None, what_next: str = ""):
+        self.exit_code = 128 + (number or signal.SIGINT)
+        how = f"by {signal.Signals(number).name}" if number else "since another process was"
+        super().__init__(f"stopped {how}{what_next}")
 
 
 @dataclass
@@ -70,7 +79,8 @@ def hear_signals() -> Iterator[list[int]]:
     finally:
         signal.set_wakeup_fd(old)
         for kind, handler in before.items():
-            signal.signal(kind, handler)
+            if signal.getsignal(kind) is not signal.SIG_IGN:
+                signal.signal(kind, handler)
         os.close(into)  # which ends the thread
 
 
@@ -118,7 +128,17 @@ def stopped(caught: list[int], kept: str, *more: str, without: tuple[str, ...] =
         without: arguments that would begin anew.
     """
     words = [a for a in sys.argv[1:] if a not in {*without, *more}]
+    if _ELASTIC in os.environ:  # it sends a signal to those that are still ending when the first has ended
+        for kind in _KINDS:
+            signal.signal(kind, signal.SIG_IGN)
     return Stopped(
-        caught[0] if caught else signal.SIGINT,
-        f"; {kept}; to go on, run the same command again:\n  {shlex.join(['citycover', *words, *more])}",
+        caught[0] if caught else None,
+        f"; {kept}; to go on, run the same command again:\n  {shlex.join([*_program(), *words, *more])}",
     )
+
+
+def _program() -> list[str]:
+    """How the command is called."""
+    if _ELASTIC not in os.environ:
+        return ["citycover"]
+    return ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1"), "-m", "citycover_cli"]

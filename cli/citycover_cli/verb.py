@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -15,7 +14,7 @@ import typer
 
 from citycover.errors import FinishedError
 from citycover_cli.logs import logger, set_up_logging
-from citycover_cli.output import print_json, print_table
+from citycover_cli.output import is_first, print_json, print_table
 
 Verb = Callable[..., None]
 
@@ -94,7 +93,7 @@ def talking(verb: Verb, least: int = 0) -> Verb:
     @wraps(verb)
     def run(**given: Any) -> None:
         talk = Talk(**{name: given.pop(name) for name in _OPTIONS})
-        if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one talks
+        if not is_first():
             talk = replace(talk, quiet=True, as_json=False)
         verbose = max(talk.verbose, least, int(talk.log_json))
         set_up_logging(verbose, talk.quiet, talk.log_file, given.get("out"), as_json=talk.log_json)

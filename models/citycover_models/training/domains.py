@@ -128,9 +128,8 @@ class DomainsMaterial(CoarseMaterial):
         steps = self._recipe.epochs * self.steps_per_epoch
         for network in {id(n): n for n in (trainee.network, trainee.kept)}.values():
             self._method.enter(network, stage, steps)
-        if stage.labelled and processes.rank == 0:
-            self._label(trainee, processes.device, stage.first)
-        processes.wait()
+        if stage.labelled:
+            processes.first(lambda: self._label(trainee, processes.device, stage.first))
 
     def _label(self, trainee: Trainee, device: torch.device, step: int) -> None:
         assert isinstance(self._method, LoveCS), "stages of no other method are labelled"

@@ -67,7 +67,8 @@ class Run:
         """
         state, processes = self.state, self.processes
         self.trainee.network.train()
-        self.trainee.heed_stop()
+        if processes.anyone(watch.stop.is_set()):
+            raise StoppedError
         for batch in () if state.enough else self._batches():
             moment = Moment(state.step, self.steps, state.step // self.steps_per_epoch)
             loss = self._learn_from(batch, moment)
@@ -80,6 +81,7 @@ class Run:
             if stopped or ended or time.perf_counter() - self._saved > _SAVE_EVERY:
                 self._save()
             if stopped:
+                processes.wait()  # torchrun ends all as soon as one has ended: not before this is kept
                 raise StoppedError
             if state.enough:
                 logger.info("no better criterion for %d epochs: enough", self.recipe.patience)
@@ -120,9 +122,9 @@ class Run:
         """Judge the weights, write journal and figures; True where training has gone on long enough."""
         state, patience = self.state, self.recipe.patience
         figure = self.request.out / f"predictions-{epoch + 1:04d}.png"
-        judged = self.material.judge(self.trainee, figure) if self.processes.rank == 0 else {}
+        # Of the first alone: statistics of BatchNorm differ a little between processes.
+        scores = self.processes.first(lambda: self.material.judge(self.trainee, figure))
         self.trainee.network.train()
-        scores = self.processes.agreed(judged)
         if self.journal is not None:
             self.journal.add({"step": state.step, "epoch": epoch, **scores})
             self.journal.draw_now_and_then()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 
-from citycover.errors import ConfigError
+from citycover.errors import ConfigError, StoppedError
 from citycover.machine.device import choose_device
 from citycover_models.training.recipe import Recipe
+
+T = TypeVar("T")
 
 _PATIENCE = timedelta(days=2)
 """How long processes wait while one of them labels a target as large as a city."""
@@ -42,13 +45,23 @@ class Processes:
         if self.world > 1:
             torch.distributed.barrier()
 
-    def agreed(self, scores: dict[str, float]) -> dict[str, float]:
-        """Scores of the first process, in all: statistics of BatchNorm differ a little between them."""
-        if self.world > 1:
-            shared = [scores]
-            torch.distributed.broadcast_object_list(shared, device=self.device)
-            (scores,) = shared
-        return scores
+    def first(self, work: Callable[[], T]) -> T:
+        """What the first process makes of something, in all.
+
+        Raises:
+            StoppedError: the first was told to end meanwhile; in all, or they would wait for it.
+        """
+        if self.world == 1:
+            return work()
+        made: list[T] = []
+        if self.rank == 0:
+            with suppress(StoppedError):
+                made.append(work())
+        shared = [made]
+        torch.distributed.broadcast_object_list(shared, device=self.device)
+        if not shared[0]:
+            raise StoppedError
+        return shared[0][0]
 
 
 def check_share(recipe: Recipe, world: int) -> None:

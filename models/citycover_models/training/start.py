@@ -53,8 +53,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         state = Checkpoint(identity)
         if request.resume and (request.out / CHECKPOINT).is_file():
             state = read_checkpoint(request.out / CHECKPOINT, identity)
-        # Of several processes one judges alone: the others would wait for ever for one that ended there.
-        trainee = _trainee(request, material, processes, watch.stop if processes.world == 1 else None)
+        trainee = _trainee(request, material, processes, watch.stop)
         if state.step:
             trainee.restore(state)
         if not state.step:
@@ -96,7 +95,7 @@ def _trained(request: TrainRequest, state: Checkpoint, seconds: float, end: Conc
 
 
 def _trainee(
-    request: TrainRequest, material: Material, processes: Processes, stop: threading.Event | None
+    request: TrainRequest, material: Material, processes: Processes, stop: threading.Event
 ) -> Trainee:
     """The network with the weights that a training begins with."""
     torch.manual_seed(request.seed)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from training_sets import small_recipe
 
+from citycover.errors import StoppedError
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.data.batches import LabelledBatch
@@ -80,6 +81,20 @@ def step(processes: Processes, method: str, out: Path) -> None:
         save_file({k: v.contiguous() for k, v in trainee.network.state_dict().items()}, out)
 
 
+def said(processes: Processes) -> str:
+    """What a process hears of the first: what that made, and that it was told to end."""
+
+    def end() -> None:
+        raise StoppedError
+
+    made = processes.first(lambda: {"rank": processes.rank})
+    try:
+        processes.first(end)
+    except StoppedError:
+        return f"{made}, stopped"
+    return str(made)
+
+
 def as_it_is(images: Tensor, *_: object) -> Tensor:
     """In the place of what each process draws for itself."""
     return images
@@ -91,11 +106,12 @@ sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
 from citycover_models.methods import daspm
 from citycover_models.training.processes import join_processes
-from test_processes import METHODS, as_it_is, step
+from test_processes import METHODS, as_it_is, said, step
 daspm.strong_augment = as_it_is
 with join_processes("cpu") as processes:
     for method in METHODS:
         step(processes, method, Path(sys.argv[2]) / f"{method}-two.safetensors")
+    (Path(sys.argv[2]) / f"said-{processes.rank}").write_text(said(processes))
 """
 
 
@@ -128,3 +144,7 @@ def test_two_processes_make_the_step_of_one(
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, two[name], rtol=1e-5, atol=1e-6)
     assert not torch.equal(one["head.weight"], began["head.weight"])
+
+
+def test_what_the_first_makes_or_that_it_ends_is_known_to_all(shared: Path) -> None:
+    assert [(shared / f"said-{rank}").read_text() for rank in range(2)] == ["{'rank': 0}, stopped"] * 2
