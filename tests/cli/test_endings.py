@@ -79,7 +79,7 @@ def test_a_bug_keeps_its_traceback(error: Exception) -> None:
 @given(st.text(st.characters()))
 def test_what_is_printed_is_printable_and_json_stays_json(text: str) -> None:
     shown = printable(text)
-    assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs"} for c in shown if c != "\n")
+    assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in shown if c != "\n")
     assert json.loads(printable(json.dumps(text, ensure_ascii=False))) == text
 
 
@@ -162,8 +162,11 @@ def test_two_signals_at_once_are_one_as_timeout_sends_them(scene: Path, tmp_path
 
 
 def test_names_that_a_terminal_would_obey(citycover, tmp_path: Path) -> None:
-    result = citycover("inspect", tmp_path / "a\x1b[2J\u202e.tif")
-    assert result.code == 2 and "\x1b" not in result.err and "\\u001b[2J\\u202e" in result.err
+    log = tmp_path / "log.txt"
+    result = citycover("inspect", tmp_path / "a\x1b[2J\u202e.tif", "--log-file", log)
+    assert result.code == 2
+    for said in (result.err, log.read_text()):
+        assert "\x1b" not in said and "\\u001b[2J\\u202e" in said
 
 
 def test_names_that_are_not_utf8(citycover, tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from conftest import Result, write_scene
 from labelled import write_labelled_city
 from mapped import patchy, write_product
 
+from citycover.classes.legend import read_legend
 from citycover.errors import ConfigError
 from citycover.product.open import open_product
 from citycover.scene.trust import Trust
+from citycover.view.maps import find_maps
 
 Run = Callable[..., Result]
 
@@ -154,7 +156,7 @@ def test_a_vector_file_may_not_name_others(
     vrt.write_text(VECTORS[what].format(secret))
     if zipped:
         vrt = tmp_path / "area.zip"
-        with zipfile.ZipFile(vrt, "w") as archive:
+        with zipfile.ZipFile(vrt, "w", zipfile.ZIP_DEFLATED) as archive:  # else its text is that of the zip
             archive.write(tmp_path / "area.vrt", "area.vrt")
     write_map(tmp_path / "map.tif")
     for given in (
@@ -198,6 +200,45 @@ def test_layers_of_a_product_may_not_name_files_elsewhere(tmp_path: Path, file: 
     with pytest.raises(ConfigError, match=r"map\.tif outside its own folder"):
         open_product(product)
     assert open_product(product, Trust(folders=(tmp_path,)))["classes"].shape == (60, 80)
+
+
+LAYERS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
+    "vectorize": lambda product, out: ("vectorize", product, "-o", out / "v.geojsonl"),
+    "refine": lambda product, out: ("refine", product, "-o", out / "refined", "--majority", 3),
+    "compare": lambda product, _: ("compare", product, product, "--min-confidence", 0.5),
+    "evaluate": lambda product, out: ("evaluate", product, "--truth", out / "elsewhere/map.tif"),
+}
+
+
+@pytest.mark.parametrize("verb", LAYERS)
+def test_the_confidence_of_a_product_may_not_be_a_file_elsewhere(
+    citycover: Run, tmp_path: Path, verb: str
+) -> None:
+    product = write_product(tmp_path / "product", patchy((60, 80)))
+    write_map(tmp_path / "elsewhere/map.tif")
+    write_vrt(product / "it.vrt", "../elsewhere/map.tif").rename(product / "confidence.tif")
+    refused = citycover(*LAYERS[verb](product, tmp_path))
+    assert refused.code == 2 and f"{tmp_path}/elsewhere/map.tif outside its own folder" in refused.err
+
+
+@pytest.mark.parametrize("file", ["landcover.tif", "confidence.tif", "entropy.tif"])
+def test_a_map_that_is_viewed_may_not_name_files_elsewhere(tmp_path: Path, file: str) -> None:
+    product = write_product(tmp_path / "product", patchy((60, 80)))
+    write_map(tmp_path / "elsewhere/map.tif")
+    write_vrt(product / "it.vrt", "../elsewhere/map.tif").rename(product / file)
+    with pytest.raises(ConfigError, match=r"map\.tif outside its own folder"):
+        find_maps([product])
+    assert find_maps([product], trust=Trust(folders=(tmp_path,)))
+
+
+def test_probabilities_may_not_be_a_file_elsewhere(citycover: Run, tmp_path: Path) -> None:
+    product = write_product(tmp_path / "product", patchy((60, 80)), legend=read_legend("landcover5"))
+    write_map(tmp_path / "elsewhere/map.tif")
+    (tmp_path / "mine").mkdir()
+    given = ("evaluate", product, "--truth", product, "--merge", "first", "--to", "base4")
+    vrt = write_vrt(tmp_path / "mine/p.vrt", "../elsewhere/map.tif")
+    refused = citycover(*given, "--probabilities", vrt)
+    assert refused.code == 2 and f"{tmp_path}/elsewhere/map.tif outside its own folder" in refused.err
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -33,6 +33,7 @@ SPOILING: dict[str, tuple[str, ...]] = {
     "compare --table": ("compare", "{p}", "{p}", "--table", "{p}/run.json"),
     "compare --figure": ("compare", "{p}", "{p}", "--figure", "{p}/preview.png"),
     "--log-file": ("stats", "{p}", "--log-file", "{p}/run.json"),
+    "models show": ("models", "show", "spectral-rgb", "--figure", "{p}/preview.png"),
 }
 
 
@@ -53,6 +54,19 @@ def test_no_output_replaces_what_the_command_reads(citycover: Run, tmp_path: Pat
     refused = citycover("stats", raster, "--map-legend", "base4", "--zones", zones, "-o", zones)
     assert refused.code == 2 and "is read by this command and would be replaced" in refused.err
     assert zones.read_text() == "{}"
+    for name, words in (
+        ("n.pt", ("export", "--torchscript", "{}", "--card", raster)),
+        ("w.safetensors", ("import-weights", "{}", "--from", "deit", "--to", "l2hnet-tiny")),
+        ("m.gpkg", ("vectorize", "{}", "--map-legend", "base4")),
+        ("m.csv", ("sample", "{}", "--points", 9, "--map-legend", "base4")),
+    ):
+        path = raster.rename(tmp_path / name) if name.startswith("m.") else tmp_path / name
+        path.touch()
+        before = path.read_bytes()
+        refused = citycover(*(path if word == "{}" else word for word in words), "-o", path)
+        assert refused.code == 2 and "is read by this command and would be replaced" in refused.err
+        assert path.read_bytes() == before
+        raster = path if name.startswith("m.") else raster
 
 
 def test_models_and_logs_are_not_written_over_imagery(citycover: Run, scene: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from citycover.files.gdal import brief_reason, open_raster, options_for
 from citycover.files.remote import Place, RemotePath, place_of
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds
-from citycover.plan.layers import CLASSES, LAYERS, USUAL, Layer
+from citycover.plan.layers import CLASSES, LAYERS, Layer
 from citycover.product.names import SIGN
 from citycover.scene.file import check_class_file
 from citycover.scene.trust import Trust
@@ -143,7 +143,7 @@ def _shown(path: Place, map_legend: str | None, trust: Trust) -> ShownMap:
         if layer is CLASSES or (source.record is not None and source.path.with_name(layer.file).is_file())
     )  # fmt: skip
     for layer in layers:
-        if layer not in USUAL:  # those were looked at when the map was opened
+        if layer is not CLASSES:  # which was looked at when the map was opened
             check_class_file(source.path.with_name(layer.file), "layer", trust)
     try:
         with rasterio.Env(**options_for(source.path)), open_raster(source.path) as dataset:

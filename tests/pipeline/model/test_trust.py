@@ -83,7 +83,11 @@ def test_samples_that_are_no_tensors_never_run(exported: Path, tmp_path: Path, h
 
 
 @pytest.mark.parametrize("place", ["weights", "constants"])
-@pytest.mark.parametrize("listed", ['"use_pickle": true', '"use_pickle": false', "nothing"])
+@pytest.mark.parametrize(
+    "listed",
+    ['"use_pickle": true, "tensor_meta": null', '"use_pickle": false, "tensor_meta": null',
+     '"use_pickle": false, "tensor_meta": {"dtype": 7}', "nothing"],
+)  # fmt: skip
 def test_weights_and_constants_are_looked_into(
     exported: Path, tmp_path: Path, place: str, listed: str
 ) -> None:
@@ -91,7 +95,7 @@ def test_weights_and_constants_are_looked_into(
     config = f"data/{place}/model_{place}_config.json"
     text = (
         '{"config": {"x": {"path_name": "custom_obj_0", "is_param": false, '
-         f'{listed}, "tensor_meta": null' + "}}}" if listed != "nothing" else "not json"
+         f"{listed}}}}}}}" if listed != "nothing" else "not json"
     )  # fmt: skip
 
     def change(name: str, content: bytes) -> tuple[str, bytes]:

@@ -273,9 +273,9 @@ def test_what_has_no_place_on_the_map_is_refused(tmp_path):
         describe_scene([write(tmp_path / "b.tif", crs=None, transform=None)], None)
     with pytest.raises(SceneError, match="a CRS but no transform"):
         describe_scene([write(tmp_path / "c.tif", transform=None)], None)
-    for number in (float("nan"), float("inf")):
+    for a, b, d in ((float("nan"), 0, 0), (float("inf"), 0, 0), (1, -1, 1)):
         with pytest.raises(SceneError, match="a transform without area"):
-            describe_scene([write(tmp_path / "f.tif", transform=Affine(number, 0, 5e5, 0, -1, 5e6))], None)
+            describe_scene([write(tmp_path / "f.tif", transform=Affine(a, b, 5e5, d, -1, 5e6))], None)
     with pytest.raises(SceneError, match="rotated or sheared"):
         describe_scene([write(tmp_path / "d.tif", transform=NORTH_UP * Affine.rotation(5))], None)
     points = [GroundControlPoint(r, c, 10 + c / 100, 50 - r / 100) for r in (0, 20) for c in (0, 30)]
@@ -482,6 +482,14 @@ def test_naip_dates_one_pixel_apart_and_unordered_files_are_refused():
 def test_names_that_cannot_be_written_down_are_refused_at_once(tmp_path, name):
     path = write(tmp_path / "a.tif", photometric="rgb").rename(tmp_path / name)
     with pytest.raises(SceneError, match="rename it"):
+        describe_scene([path], card())
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_at_once(tmp_path):
+    folder = tmp_path / b"caf\xe9".decode("utf8", "surrogateescape")
+    folder.mkdir()
+    path = write(tmp_path / "a.tif", photometric="rgb").rename(folder / "a.tif")
+    with pytest.raises(SceneError, match="not UTF-8"):
         describe_scene([path], card())
 
 

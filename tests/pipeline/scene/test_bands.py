@@ -93,7 +93,7 @@ def test_missing_band_names_what_is_there_what_is_needed_and_what_to_do():
     text = str(error.value)
     assert "scene has 4 bands (red, green, blue, unnamed)" in text
     assert "needs red, green, blue, nir" in text
-    assert "pass --bands 1,2,3,4" in text
+    assert "if the bands do lie in the order red, green, blue, nir, pass --bands 1,2,3,4" in text
 
 
 def test_alpha_is_proposed_last():
