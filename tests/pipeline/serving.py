@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 
 @dataclass
@@ -23,11 +28,16 @@ class Served:
     asked: list[str] = field(default_factory=list)
     sent: int = 0
     """Bytes of content."""
+    flaky: float = 0.0
+    """Share of the requests for content that are answered with 503, drawn with a seed."""
+    lost: tuple[int, int] | None = None
+    """Bytes that no request gets: it is answered with 500."""
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
 
 
 @contextmanager
-def serving(files: dict[str, Path], failing: int = 0) -> Iterator[Served]:
-    served = Served(files, failing)
+def serving(files: dict[str, Path], failing: int = 0, **more: Any) -> Iterator[Served]:
+    served = Served(files, failing, **more)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -51,6 +61,12 @@ def serving(files: dict[str, Path], failing: int = 0) -> Iterator[Served]:
                 return
             first, last = map(int, re.findall(r"\d+", self.headers["Range"])[:2])
             last = min(last, size - 1)
+            if served.chance.random() < served.flaky:
+                self._answer(503, b"")
+                return
+            if served.lost and first < served.lost[1] and last >= served.lost[0]:
+                self._answer(500, b"")
+                return
             with path.open("rb") as file:
                 file.seek(first)
                 content = file.read(last + 1 - first)
@@ -93,3 +109,34 @@ def write_product(path: Path, address: str, **changes: str) -> Path:
               f'file = "{address}/{{tile}}.tif"']  # fmt: skip
     path.write_text("\n".join(lines))
     return path
+
+
+@contextmanager
+def serving_apart(path: Path, **more: Any) -> Iterator[tuple[str, Callable[[], tuple[int, int]]]]:
+    """A server of one file in a process of its own, for readers that hold on to Python's lock.
+
+    Yields:
+        Its address, and what tells how many requests it had and how many bytes it gave.
+    """
+    words = [sys.executable, __file__, str(path), json.dumps(more)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def told() -> tuple[int, int]:
+            print(file=server.stdin, flush=True)
+            asked, sent = json.loads(server.stdout.readline())
+            return asked, sent
+
+        try:
+            yield server.stdout.readline().strip(), told
+        finally:
+            server.kill()
+
+
+if __name__ == "__main__":
+    file = Path(sys.argv[1])
+    with serving({file.name: file}, **json.loads(sys.argv[2])) as here:
+        print(f"{here.url}/{file.name}", flush=True)
+        for _ in sys.stdin:
+            print(json.dumps((len(here.asked), here.sent)), flush=True)

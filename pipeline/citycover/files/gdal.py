@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 import rasterio
 from rasterio.io import DatasetReader
 
-from citycover.files.remote import Place, RemotePath
+from citycover.files.remote import Place, RemotePath, is_remote
 
 READ_OPTIONS: dict[str, Any] = {
     # Side-cars (.msk, .aux.xml, .ovr) are looked for by name: EMPTY_DIR would hide them, and listing a
@@ -32,6 +33,21 @@ REMOTE_OPTIONS: dict[str, Any] = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
 }
 """GDAL settings under which files of known products are read at their addresses."""
+
+
+def options_of(paths: Iterable[str]) -> dict[str, Any]:
+    """GDAL settings under which files of a scene are described and read.
+
+    For those across the network: patience, no look for side-cars unless some files lie here, and ranges that
+    follow each other in one request. What the environment says of these goes before.
+    """
+    remote = [is_remote(path) for path in paths]
+    if not any(remote):
+        return READ_OPTIONS
+    patient = REMOTE_OPTIONS | {"GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES", **_store_options()}
+    if not all(remote):
+        patient |= READ_OPTIONS
+    return {name: value for name, value in patient.items() if name not in os.environ}
 
 
 def options_for(raster: str | Place) -> dict[str, Any]:

@@ -22,6 +22,10 @@ from citycover.errors import CitycoverError, ConfigError, MachineError
 if TYPE_CHECKING:
     from obstore.store import RetryConfig, S3Store
 
+_NETWORK = re.compile(
+    r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs|stdin)|[a-z][a-z0-9+.-]*://", re.IGNORECASE
+)
+
 _MEDIA = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".qml": "application/xml",
@@ -166,6 +170,11 @@ class RemotePath:
 
 Place: TypeAlias = Path | RemotePath
 """Where something lies, on this machine or in an object store."""
+
+
+def is_remote(path: str) -> bool:
+    """Whether reading it goes over the network (or to a stream)."""
+    return bool(_NETWORK.search(path))
 
 
 def place_of(place: str | Place) -> Place:

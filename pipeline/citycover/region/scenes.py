@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citycover.errors import ConfigError
+from citycover.files.remote import is_remote
 from citycover.region.config import SceneSource, check_name
 from citycover.scene.find import rasters_in
 from citycover.scene.products import holds_product
-from citycover.scene.trust import is_remote
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from citycover.errors import SceneError
+from citycover.files.remote import is_remote
 from citycover.geometry.vector import read_features
 from citycover.scene.given import Given
 from citycover.scene.measure import said_by_stac
 from citycover.scene.members import is_archive, members_of
 from citycover.scene.products import holds_product, product_rasters
 from citycover.scene.stated import stated_rasters
-from citycover.scene.trust import Trust, is_remote
+from citycover.scene.trust import Trust
 
 _RASTERS = frozenset({".tif", ".tiff", ".jp2", ".img", ".png", ".jpg"})
 

@@ -21,9 +21,10 @@ from rasterio.io import DatasetReader
 
 from citycover.errors import SceneError
 from citycover.files.gdal import READ_OPTIONS, brief_reason
+from citycover.files.remote import is_remote
 from citycover.geometry.window import Window
 from citycover.scene.scene import Loss
-from citycover.scene.trust import PIXEL_DRIVERS, Trust, is_remote
+from citycover.scene.trust import PIXEL_DRIVERS, Trust
 from citycover.scene.vrt import Rect, Source, read_sources
 
 Fingerprint = tuple[str, int, int]

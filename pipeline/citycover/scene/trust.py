@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citycover.errors import SceneError
+from citycover.files.remote import is_remote
 
 PIXEL_DRIVERS = (
     "GTiff", "COG", "VRT", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JPEG", "PNG", "WEBP", "BMP", "GIF",
@@ -26,10 +27,6 @@ REMOTE_DRIVERS = frozenset(
      "NGW", "PostGISRaster", "GeoRaster", "TIL", "ECRGTOC", "RPFTOC", "MRF", "DERIVED"}
 )  # fmt: skip
 """Formats whose files only say where pixels are."""
-
-_NETWORK = re.compile(
-    r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs|stdin)|[a-z][a-z0-9+.-]*://", re.IGNORECASE
-)
 
 _PARTS = re.compile(
     r'(?:NETCDF|HDF[45](?:_SDS)?|GTIFF_DIR(?::(?:off:)?\d+)?):"?([^"]+?)"?(?::[^/\\]*)?', re.IGNORECASE
@@ -84,11 +81,6 @@ class Trust:
                 f"{named} names {local} {what}; nothing was read of it; "
                 f"if you trust the file, give --allow-path {Path(local).parent}"
             )
-
-
-def is_remote(path: str) -> bool:
-    """Whether reading it goes over the network (or to a stream)."""
-    return bool(_NETWORK.search(path))
 
 
 def folders_of(named: str) -> list[str]:

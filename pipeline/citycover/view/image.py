@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from citycover.draw.colours import between, shown_range
 from citycover.errors import CitycoverError, SceneError
 from citycover.files.gdal import READ_OPTIONS
+from citycover.files.remote import is_remote
 from citycover.geometry.positions import reach
 from citycover.geometry.window import Window
 from citycover.product.record import RunRecord
@@ -24,7 +25,7 @@ from citycover.scene.assemble import describe_scene
 from citycover.scene.laying import Laying
 from citycover.scene.measure import Measure
 from citycover.scene.scene import Scene
-from citycover.scene.trust import Trust, is_remote
+from citycover.scene.trust import Trust
 from citycover.view.mercator import native_level
 from citycover.view.paint import paint_image
 from citycover.view.pixels import least_level, read_on
