@@ -27,6 +27,15 @@ def test_every_yes_has_a_command() -> None:
         assert command or answer != "Y", feature
 
 
+def test_what_pytest_and_make_are_to_run_exists() -> None:
+    targets = re.findall(r"^([a-z-]+):", (PAGE.parent.parent / "Makefile").read_text(), re.MULTILINE)
+    for _, _, command in proofs():
+        tool, _, what = command.partition(" ")
+        assert tool in {"", "citycover", "rio", "pytest", "make"}, command
+        assert tool != "pytest" or (PAGE.parent.parent / what).is_file(), command
+        assert tool != "make" or what in targets, command
+
+
 @pytest.mark.slow
 def test_the_commands_do_what_is_said(tmp_path: Path) -> None:
     """Those of pytest and make are run by themselves."""

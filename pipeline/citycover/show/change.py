@@ -33,9 +33,10 @@ def change_section(facts: Mapping[str, Any], legend: Legend) -> str:
     moved.sort(key=lambda row: -float(row["area_m2"]))
     largest = max((row["area_m2"] for row in moved), default=1.0)
     rows = "".join(
-        f'<tr><th scope="row">{chip(colors[row["from"]])}{escape(row["from_name"])} → '
-        f'{chip(colors[row["to"]])}{escape(row["to_name"])}</th><td class="bar wide"><span style="width:'
-        f'{100 * row["area_m2"] / largest:.1f}%;background:{colors[row["to"]]}"></span></td>'
+        f'<tr><th scope="row">{chip(colors[row["from"]])}{escape(row["from_name"])} '
+        f'<span class="to">→ {chip(colors[row["to"]])}{escape(row["to_name"])}</span></th>'
+        f'<td class="bar wide"><span style="width:{100 * row["area_m2"] / largest:.1f}%;'
+        f'background:{colors[row["to"]]}"></span></td>'
         f'<td class="n">{row["area_ha"]:,.2f}</td><td class="n">{row["percent"]:.1f} %</td></tr>'
         for row in moved[:_SHOWN]
     )
