@@ -346,7 +346,7 @@ def _grid_for(members: Sequence[_Band], ratio: int, finest: GeoBox | None) -> Ge
 
 def _finest(bands: Sequence[_Band]) -> GeoBox:
     """The grid of the finest band; of those as fine, of the first."""
-    sizes = [ground_sample_distance(band.grid) for band in bands]
+    sizes = [band.info.gsd or math.inf for band in bands]
     return next(b.grid for b, size in zip(bands, sizes, strict=True) if size <= min(sizes) * (1 + _GSD_SLACK))
 
 

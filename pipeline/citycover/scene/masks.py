@@ -23,7 +23,8 @@ _RESOLUTION = re.compile(r"[_\-.](\d+m|\d{8}(t\d{6})?|clip|reproject)$", re.IGNO
 
 def kind_of(info: FileInfo) -> str | None:
     """The known mask that a file is; None: it is none."""
-    return next((name for name in KNOWN if _is_called(info.name, name)), None)
+    low = info.name.lower()  # there may be thousands of files, and few are masks
+    return next((name for name in KNOWN if name in low and _is_called(info.name, name)), None)
 
 
 def _is_called(file: str, name: str) -> bool:
