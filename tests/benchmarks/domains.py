@@ -89,7 +89,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("AdaBN", "source only", {"name": "adabn"}, like="CSN"),
         Row("CSN", "AdaBN", {"name": "csn", "warm_up": 0.5}),
         Row("CSN and self-training", "CSN"),
-        Row("the same, a tenth believed", "CSN", {"portion": 0.1}),
+        Row("the same, half believed", "CSN", {"portion": 0.5}),
     ),
     "daspm": (
         Row("x1, source only", method={"target": "unseen"}, recipe=_X1, coarse=True),
