@@ -90,7 +90,7 @@ class PlaceLabels:
 
     def believed(self, belief: Belief) -> LabelEvidence:
         """As evidence: a share of them reckoned wrong, and read where they say what the image shows."""
-        rule = Rule(belief.share)
+        rule = Rule(belief.share, belief.measured)
         offset, slopes = belief.offset.applied, belief.slopes
         return LabelEvidence(self.sheets, self.prior, self.shares, rule, offset, slopes)
 

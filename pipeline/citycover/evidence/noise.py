@@ -77,6 +77,11 @@ class Belief:
         """Noise that is reckoned with, 0 to 1."""
         return self.noise.share if self.source == "asked" else self.noise.believed
 
+    @property
+    def measured(self) -> bool:
+        """Whether that noise is known: asked for, or resting on enough labels."""
+        return self.source == "asked" or self.noise.cells >= ENOUGH_CELLS
+
     def facts(self) -> dict[str, Any]:
         """As plain values."""
         return {

@@ -25,3 +25,9 @@ def test_more_noise_never_means_more_trust(one: float, other: float) -> None:
 def test_noise_is_a_share() -> None:
     with pytest.raises(ValueError, match=r"0 to 1, got 1\.2"):
         Rule(1.2)
+
+
+def test_confidence_is_sharpened_where_labels_are_noisy_and_held_back_where_nobody_knows() -> None:
+    assert [Rule(noise).sharpness for noise in (0.0, 0.1, 0.2, 1.0)] == [1, 1, 1.375, 1.375]
+    assert Rule(0.15).sharpness == pytest.approx(1.1875, abs=1 / 128)
+    assert Rule(0.0, measured=False).sharpness == 0.75
