@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,11 @@ from citycover_models.data.labels import IGNORE, LabelReader
 from citycover_models.data.pairs import Pair
 from citycover_models.data.sampling import Chip
 from citycover_models.imagery.aerial import AerialStatistics
+
+logger = logging.getLogger(__name__)
+
+_TOLD: set[str] = set()
+"""Images of which it was said, by this process or the one that it is a fork of, that parts are lost."""
 
 _OPEN = 64
 """Images kept open at once by a process: thousands would use up its file handles."""
@@ -58,7 +64,11 @@ class ChipReader:
         assert inside is not None, "chips touch their image"
         values = np.empty((inside.height, inside.width, image.bands), image.dtype)
         valid = np.empty((inside.height, inside.width), np.bool_)
-        image.read_into(inside, values, valid)
+        holes = image.read_into(inside, values, valid)
+        if holes and (name := self._pairs[chip.pair].name) not in _TOLD:
+            _TOLD.add(name)
+            first = f"{holes[0].path}: {holes[0].reason}"
+            logger.warning("parts of %s cannot be read (%s): nothing is learned there", name, first)
         here = inside.shift(-chip.window.row, -chip.window.col).slices
         pixels[here][valid] = self._brought_over(values[valid])
         channels[here] = np.where(valid, labels.read(inside), IGNORE)

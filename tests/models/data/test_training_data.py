@@ -241,6 +241,26 @@ def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert list(reader._open) == [chip.pair]
 
 
+def test_parts_of_an_image_that_cannot_be_read_are_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training_set, plan = learn_two(tmp_path)
+    image = Path(training_set.pairs[0].name)
+    with rasterio.open(image) as source:
+        values, profile = source.read(), source.profile
+    with rasterio.open(image, "w", **profile | {"compress": "deflate"}) as sink:
+        sink.write(values)
+    with rasterio.open(image) as source:
+        at = int(source.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+    content = bytearray(image.read_bytes())
+    content[at : at + 20] = bytes(20)
+    image.write_bytes(content)
+    reader = ChipReader(training_set.pairs, (0, 0, 0, 0))
+    channels = np.stack([reader.read(chip)[1] for chip in plan.epoch(0) if chip.pair == 0])
+    assert (channels == IGNORE).any()
+    assert caplog.text.count(f"parts of {image} cannot be read") == 1
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_a_worker_cannot_read_is_said_in_one_line(tmp_path: Path, workers: int) -> None:
     training_set, plan = learn_two(tmp_path)

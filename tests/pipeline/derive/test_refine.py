@@ -19,6 +19,7 @@ from rio_cogeo.cogeo import cog_validate
 from scipy import ndimage
 
 from citycover.classes import raster
+from citycover.classes.legend import read_legend
 from citycover.classes.table import NO_CLASS
 from citycover.derive.majority import majority
 from citycover.derive.refine import Steps, refine
@@ -165,3 +166,11 @@ def test_what_cannot_be_done_is_refused(product: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             refine(product, tmp_path / "out", steps)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_refined_product_is_opened_with_its_own_legend(tmp_path: Path) -> None:
+    product = write_product(tmp_path / "product", patchy((60, 80)), legend=read_legend("landcover5"))
+    refine(product, tmp_path / "out", Steps(to="base4"))
+    maps = open_product(tmp_path / "out")
+    assert maps.classes.attrs["flag_values"].tolist() == list(read_legend("base4").ids)
+    assert maps.classes.attrs["flag_meanings"].split()[0] == "water" and "bare" not in str(maps.classes.attrs)
