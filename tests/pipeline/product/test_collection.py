@@ -56,6 +56,9 @@ def test_products_below_a_folder_are_a_valid_collection(
     )  # fmt: skip
     classes = said["item_assets"]["landcover"]["classification:classes"]
     assert [c["value"] for c in classes] == [1, 2, 255] and "count" not in classes[0]
+    (tmp_path / "maps").rename(tmp_path / "moved")
+    moved = pystac.Collection.from_file(str(tmp_path / "moved" / COLLECTION))
+    assert [item.id for item in moved.get_items()] == ["west", "east"]
 
 
 def test_a_collection_is_written_anew_and_nobody_elses_is_replaced(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_missing_band_names_what_is_there_what_is_needed_and_what_to_do():
     assert "scene has 4 bands (red, green, blue, unnamed)" in text
     assert "needs red, green, blue, nir" in text
     assert "if the bands do lie in the order red, green, blue, nir, pass --bands 1,2,3,4" in text
+    assert "names come from descriptions, colours or file names" in text
 
 
 def test_alpha_is_proposed_last():

@@ -10,6 +10,8 @@ from rasters import write
 from citycover.errors import ConfigError, SceneError
 from citycover.geometry.crs import tie
 from citycover.geometry.grid import ground_sample_distance
+from citycover.model.archive import read_model_file
+from citycover.model.builtin import builtin_path
 from citycover.scene.assemble import assemble_scene, describe_scene
 from citycover.scene.file import describe_files
 from citycover.scene.laying import Laying
@@ -106,6 +108,15 @@ def test_what_is_no_sheet_of_the_scene_is_refused(
     files += [sheet(tmp_path / f"x{i}.tif", **{"col": 30} | other) for i, other in enumerate(others, 1)]
     with pytest.raises(SceneError, match=said):
         describe_scene(files, None, laying=Laying(**laying))
+
+
+def test_a_file_elsewhere_that_the_model_cannot_take_is_not_left_out(tmp_path: Path) -> None:
+    card = read_model_file(builtin_path("spectral-rgb")).card
+    files = [sheet(tmp_path / "x0.tif"), sheet(tmp_path / "x1.tif", 30, bands=1, photometric="MINISBLACK")]
+    said = r"x1\.tif lies elsewhere than x0\.tif and cannot be a sheet .*leave it out"
+    with pytest.raises(SceneError, match=said):
+        describe_scene(files, card)
+    assert describe_scene(files[:1], card).shape == (20, 30)
 
 
 def test_two_dates_of_a_place_need_a_word(tmp_path: Path) -> None:
