@@ -18,6 +18,7 @@ from citycover.derive.source import SourceMap, Strip, open_source
 from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
 from citycover.files.remote import Place
+from citycover.geometry.areas import mean_area
 from citycover.product.folder import check_output
 from citycover.scene.trust import Trust
 
@@ -80,7 +81,7 @@ def vectorize(
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name} takes a number that is not negative, got {value}")
     source = open_source(product, map_legend, trust)
-    side = math.sqrt(float(np.mean(source.row_areas)))
+    side = math.sqrt(mean_area(source.grid))
     if simplify > (length := side * max(source.grid.shape)):
         raise ConfigError(
             f"--simplify {simplify:g} m is more than the map is long ({length:.6g} m): no line would stay; "

@@ -33,7 +33,7 @@ from citycover.evaluate.reliability import Certainty, Reliability
 from citycover.evaluate.request import EvaluationRequest, Side, resolve
 from citycover.evaluate.strata import Strata
 from citycover.files.remote import Place
-from citycover.geometry.grid import pixel_ground_size
+from citycover.geometry.areas import mean_area
 from citycover.plan.layers import CLASSES, CONFIDENCE, PROBABILITIES
 from citycover.scene.file import check_class_file
 
@@ -169,12 +169,12 @@ def _compare_features(
         if certainty is not None:
             for place, window in pixels_of(features, raster.grid):
                 certainty.add(window, truth[[[place]]], mapped[[[place]]])  # (1, 1)
-        height, width = pixel_ground_size(raster.grid)
+        hectares = mean_area(raster.grid) / _SQUARE_METRES
     confusion = check_compared(count_pairs(truth, mapped, classes), path, theirs.path)
     found = Evaluation(legend, confusion, "points", unlabelled)
     if "stratum" in features.columns:
         try:
-            strata = Strata.of(features, mapped_side, height * width / _SQUARE_METRES)
+            strata = Strata.of(features, mapped_side, hectares)
             sample = strata.sample(mapped, truth, classes)
             return replace(found, sample=sample, hectares=strata.hectares)
         except ConfigError as error:

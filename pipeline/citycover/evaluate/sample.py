@@ -19,8 +19,8 @@ from citycover.classes.legend import Legend
 from citycover.classes.raster import ClassRaster, Progress, count_ids, listed, name_legends
 from citycover.errors import ConfigError
 from citycover.files.remote import Place
+from citycover.geometry.areas import mean_area
 from citycover.geometry.crs import tie
-from citycover.geometry.grid import pixel_ground_size
 
 Allocation = Literal["proportional", "equal", "olofsson"]
 
@@ -50,7 +50,7 @@ class PointSample:
     pixels: Mapping[int, int]
     """Class id -> pixels on the map: the sizes of the strata."""
     pixel_ha: float
-    """Hectares of a pixel on the ground, at the centre of the map."""
+    """Mean hectares of a pixel of the map."""
 
     @property
     def allocation(self) -> dict[int, int]:
@@ -184,8 +184,7 @@ def draw_sample(
     strata, rows, cols = strata[order], rows[order], cols[order]
     x, y = grid.transform * (cols + 0.5, rows + 0.5)
     lon, lat = tie(grid.crs.proj, "EPSG:4326", f"map {path}").transform(x, y)
-    height, width = pixel_ground_size(grid)
-    return PointSample(legend, strata, x, y, lon, lat, dict(pixels), height * width / _SQUARE_METRES)
+    return PointSample(legend, strata, x, y, lon, lat, dict(pixels), mean_area(grid) / _SQUARE_METRES)
 
 
 def _find(

@@ -51,6 +51,15 @@ def row_areas(grid: GeoBox) -> NDArray[np.float64]:
     return areas
 
 
+def mean_area(grid: GeoBox) -> float:
+    """Square metres of a pixel, on the mean of all rows: times their number it is the area of the grid.
+
+    Raises:
+        ConfigError: as `row_areas`.
+    """
+    return float(np.mean(row_areas(grid)))
+
+
 def _rows_are_parallels(crs: CRS) -> bool:
     if crs.is_geographic:
         return True

@@ -10,7 +10,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from PIL import Image
@@ -18,7 +17,7 @@ from PIL import Image
 from citycover.errors import ConfigError
 from citycover.files.plain import parse_json
 from citycover.files.remote import Place, place_of
-from citycover.geometry.areas import row_areas
+from citycover.geometry.areas import mean_area
 from citycover.plan.layers import CLASSES
 from citycover.product.folder import refuse_cut
 from citycover.product.names import SIGN
@@ -61,7 +60,7 @@ class Product:
         `zonal_areas` reckons row by row, which differs where pixels of one map differ in size.
         """
         item = _item(self.folder)
-        pixel = float(np.mean(row_areas(_grid(item["properties"]))))
+        pixel = mean_area(_grid(item["properties"]))
         classes = item["assets"][Path(CLASSES.file).stem]["classification:classes"]
         counts = {c["title"]: c["count"] for c in classes if c.get("count")}
         return {name: counts[name] * pixel for name in self.run.legend.names if name in counts}

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from citycover.draw.colours import stretch
 from citycover.draw.preview import PreviewInput, write_preview
 from citycover.files.atomic import write_atomic
-from citycover.geometry.grid import authority_code, crs_of, pixel_ground_size
+from citycover.geometry.areas import mean_area
+from citycover.geometry.grid import authority_code, crs_of
 from citycover.geometry.window import Window
 from citycover.plan.fit import MAX_BLOCK_WIDTH
 from citycover.plan.layers import CLASSES, CONFIDENCE, Layer, layers_named
@@ -128,7 +129,6 @@ def _shown(
             pixels: NDArray[np.uint8] = dataset.read(1, window=window, out_shape=picture.valid.shape)
         return pixels
 
-    height, width = pixel_ground_size(plan.grid)
     crs = crs_of(plan.grid)
     return Shown(
         title=_title(scene),
@@ -140,7 +140,7 @@ def _shown(
         metres=scene.gsd * picture.part.width / picture.valid.shape[1],
         cropped=place.pixels < part.pixels,
         counts=counts,
-        pixel_area=height * width,
+        pixel_area=mean_area(plan.grid),
         shape=plan.shape,
         crs=authority_code(crs) or crs.name,
     )

@@ -32,7 +32,7 @@ class Shown:
     counts: Mapping[int, int]
     """Pixels of each class in the full map, by id."""
     pixel_area: float
-    """Square metres of a pixel of the map, at its centre."""
+    """Mean square metres of a pixel of the map."""
     shape: tuple[int, int]
     """(y, x) pixels of the map."""
     crs: str

@@ -164,9 +164,7 @@ def _areas(shown: Shown) -> str:
             f'<td class="n">{100 * count / total if total else 0:.1f} %</td>'
             f'<td class="n">{square / 1e4:,.2f}</td><td class="n wide">{square:,.0f}</td></tr>'
         )
-    note = (
-        f"Counted pixels of {shown.pixel_area:.4g} m², the size at the centre of the map; nodata is left out."
-    )
+    note = f"Counted pixels of {shown.pixel_area:.4g} m², the mean size in the map; nodata is left out."
     return (
         '<section><h2>Areas</h2><table class="bars"><thead><tr><th scope="col">class</th><td></td>'
         '<th class="n">share</th>'

@@ -160,6 +160,17 @@ def test_a_lazy_map_has_all_layers(mapped: Path) -> None:
         citycover.predict_array(image, "spectral-rgbn", layers=("entropie",))
 
 
+def test_areas_are_the_same_wherever_they_are_said(mapped: Path) -> None:
+    table = {row["name"]: row["area_m2"] for row in citycover.zonal_areas(mapped / "out").rows()}
+    assert sum(table.values()) > 0
+    there = {name: area for name, area in table.items() if area}
+    assert citycover.Product.read(mapped / "out").areas() == pytest.approx(there)
+    found = citycover.vectorize(mapped / "out", mapped / "areas.gpkg")
+    assert found.square_metres == pytest.approx(sum(table.values()))
+    report = (mapped / "out/report.html").read_text()
+    assert all(f'<td class="n wide">{area:,.0f}</td>' in report for area in there.values())
+
+
 class Several(torch.nn.Module):
     """Three classes, each there where its band is bright."""
 
