@@ -196,3 +196,8 @@ def test_a_pixel_of_several_classes_keeps_all_of_them(mapped: Path) -> None:
         assert np.abs(product.probabilities.to_numpy()[:, valid] - wanted).max() < 0.6
     with rasterio.open(mapped / "several" / "labels.tif") as raster:
         assert raster.descriptions == ("class 1", "class 2", "class 3")
+    areas = citycover.zonal_areas(mapped / "several")
+    assert areas.total == pytest.approx(
+        citycover.vectorize(mapped / "several", mapped / "s.fgb").square_metres
+    )
+    assert not citycover.compare(mapped / "several", mapped / "several").whole.changed
