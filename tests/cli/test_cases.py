@@ -74,8 +74,10 @@ NO_CLASSES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a damaged block": (lambda d: damaged(raster(d / "x.tif", CLASSES)), "to 63: ZIPDecode"),
     "a mosaic that lost a tile": (lambda d: mosaic(raster(d / "x.tif", CLASSES)), "sources cannot be read"),
     "an empty file": (lambda d: write_nothing(d / "x.tif"), "the file is empty (0 bytes)"),
-    "a folder of rasters": (lambda d: raster(d / "x/a.tif", CLASSES).parent, "x"),
-    "a pattern": (lambda d: raster(d / "x/a.tif", CLASSES).with_name("*.tif"), "*.tif"),
+    "a folder of rasters": (lambda d: raster(d / "x/a.tif", CLASSES).parent,
+                            "stands for a.tif|holds no landcover"),
+    "a pattern": (lambda d: raster(d / "x/a.tif", CLASSES).with_name("*.tif"),
+                  "stands for a.tif|does not exist"),
     "no CRS": (lambda d: raster(d / "x.tif", CLASSES, crs=None), "CRS"),
 }  # fmt: skip
 
@@ -115,7 +117,9 @@ def test_what_is_no_raster_of_classes_is_refused_by_every_verb(
         if (kind, verb) == ("an image", "sharpen"):
             said = "hold ids that"  # counted in cells of the image, as labels are
         result = citycover(*words(bad, good, tmp_path))
-        assert result.code == 2 and said in result.err, f"{verb}: {result.err}"
+        assert result.code == 2 and any(word in result.err for word in said.split("|")), (
+            f"{verb}: {result.err}"
+        )
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])

@@ -15,6 +15,7 @@ import rasterio
 import rasterio.shutil
 
 from citycover.synth.write import write_city
+from citycover_cli.verbs.train import _by_class
 
 QUICK = ("--set", "epochs=1", "--set", "chips_per_epoch=16", "--set", "chip=32", "--set", "batch=4")
 
@@ -81,11 +82,17 @@ def test_the_command_that_a_training_prints_maps_its_image(
     trained = citycover(*given, *QUICK, *(("--bands", "1,2,3") if kind == "unnamed" else ()))
     assert trained.code == 0, trained.err
     printed = trained.out + trained.err
-    assert "IoU" in printed
+    assert "\n  IoU " in printed, "of each class, beside their mean"
     out = str(tmp_path / "product")
     mapped = citycover(*(out if word == "DIR" else word for word in map_command(printed)))
     assert mapped.code == 0, mapped.err
     assert (tmp_path / "product" / "landcover.tif").is_file()
+
+
+def test_a_class_that_is_never_right_is_said() -> None:
+    said = {"validation_miou": 0.2, "validation_iou/water": 0.0, "validation_iou/tree": 0.4}
+    rows = dict(_by_class(said))
+    assert rows == {"IoU": "water 0%, tree 40%", "never right": "water: of these no labelled pixel was found"}
 
 
 @pytest.mark.parametrize("name", ["image.tif", "labels_10m.tif"])
