@@ -68,6 +68,8 @@ class Scenario:
     """What the user types then; its exit code."""
     results: Callable[[Path], str | None]
     """A name of what stands there as finished: its pixels or weights; None: nothing that claims to be."""
+    shared: bool = False
+    """Several processes write there at once, so nobody removes what others have half written."""
 
 
 def run(*words: object) -> int:
@@ -166,7 +168,7 @@ def scenarios(place: Path) -> list[Scenario]:
             results,
         ),
         Scenario("refine", nothing, mapped_as(refined), refined, results),
-        Scenario("label-cache", tile, mapped_as(fetched), fetched, excerpt_of),
+        Scenario("label-cache", tile, mapped_as(fetched), fetched, excerpt_of, shared=True),
     ]  # fmt: skip
 
 
