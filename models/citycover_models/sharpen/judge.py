@@ -82,8 +82,8 @@ def judge(predictor: Predictor, evidence: LabelEvidence, pair: Pair, plan: Sampl
             probabilities, seen = _look(predictor, reader, chip)
             seen &= (field.smoothed(chip.window).sum(0) > 0).cpu().numpy()  # a label is within reach
             kept = _kept_back(cells, place, chip.window, seen)
-            around = field(nothing.expand_as(probabilities), chip.window)
-            said = (around, probabilities, field(probabilities, chip.window))
+            around = field(nothing.expand_as(probabilities).clone(), chip.window)
+            said = (around, probabilities, field(probabilities.clone(), chip.window))
             for name, planes in zip(OUTPUTS, said, strict=True):
                 totals[name] += count_pairs(kept.labels, kept.sums(planes.cpu().numpy()).argmax(0), classes)
     return Judgement(totals)

@@ -10,8 +10,10 @@ against it: strength_k is 0. Probabilities are the softmax of `sharpness` times 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from citycover.classes.table import NO_CLASS
 from citycover.evidence.cells import CellReader, Sheet
 from citycover.evidence.kernel import cell_weights
 from citycover.evidence.labels import LabelEvidence
-from citycover.evidence.place import Placement, between_nodes
+from citycover.evidence.place import LATTICE, Placement, between_nodes
 from citycover.evidence.rule import PARTS
 from citycover.geometry.window import Window
 
@@ -39,7 +41,7 @@ _FINER = 8
 _LINES = 64
 """Rows and columns of windows whose weights are kept: half a megabyte each at most, mostly far less."""
 
-_AT_ONCE = 1 << 19
+_AT_ONCE = 1 << 18
 """Probabilities that a processor works on at once: what is made of them on the way stays in its caches."""
 
 _STEPS = 1024
@@ -71,55 +73,107 @@ class LabelField:
             for sheet in labels.sheets
         ]
         column = (len(labels.prior), 1, 1)
-        self._shares = torch.tensor(labels.shares, device=device).view(column)
-        self._prior = torch.tensor([p if p > 0 else 1.0 for p in labels.prior], device=device).view(column)
-        self._exponents = [round(strength * PARTS) for strength in labels.strengths]
+        noise = labels.rule.noise
+        self._base = torch.tensor(labels.shares, device=device).view(column) * noise + _FLOOR
+        self._per_prior = torch.tensor([1 / p if p > 0 else 1.0 for p in labels.prior], device=device)
+        self._per_prior = self._per_prior.view(column)
+        self._powers = _runs([round(strength * PARTS) for strength in labels.strengths])
         self._sharpness = round(labels.rule.sharpness * PARTS)
 
     def smoothed(self, window: Window) -> Tensor:
         """(c, y, x) weights of the labels' classes at pixel centres; all 0 where there is no label."""
-        total = torch.zeros(len(self.labels.prior), window.height, window.width, device=self.device)
-        for sheet in self._sheets:
-            sheet.add_to(total, window)
-        return total
+        return self._added(self._cells(window), window)
 
     def __call__(self, probabilities: Tensor, window: Window) -> Tensor:
-        """Put the labels' evidence to the network's.
+        """Put the labels' evidence to the network's, in place.
 
         Args:
             probabilities: (c, y, x) float32, blended.
             window: the pixels of output that they are of.
 
         Returns:
-            (c, y, x) float32 probabilities, new.
+            What was given.
         """
-        posterior = torch.empty_like(probabilities)
-        rows = window.height
-        if self.device.type == "cpu":
-            rows = max(1, _AT_ONCE // (len(probabilities) * window.width))
-        for first in range(0, window.height, rows):
-            strip = Window(window.row + first, window.col, min(rows, window.height - first), window.width)
-            part = slice(first, first + strip.height)
-            self._weigh(probabilities[:, part], strip, posterior[:, part])
-        return posterior
+        cells = self._cells(window)
+        for tile in self._tiles(window):
+            part = tile.shift(-window.row, -window.col).slices
+            self._weigh(probabilities[:, *part], self._added(cells, tile))
+        return probabilities
 
-    def _weigh(self, probabilities: Tensor, window: Window, posterior: Tensor) -> None:
-        """Write the (c, y, x) posterior of a window."""
-        weights = self.smoothed(window)
+    def _cells(self, window: Window) -> list[Weights]:
+        """Of each sheet that has labels there."""
+        found = [sheet.over(window) for sheet in self._sheets]
+        return [weights for weights in found if weights is not None]
+
+    def _added(self, cells: list[Weights], tile: Window) -> Tensor:
+        """(c, y, x) sum of what sheets say."""
+        if not cells:
+            return torch.zeros(len(self.labels.prior), tile.height, tile.width, device=self.device)
+        total = cells[0](tile)
+        for more in cells[1:]:
+            total += more(tile)
+        return total
+
+    def _tiles(self, window: Window) -> Iterator[Window]:
+        """Parts of a window that are worked on at once: what is made of them stays in a processor's caches.
+
+        Whole rows, or squares where cells are not aligned: around a square of pixels such cells are fewest.
+        """
+        height, width = window.height, window.width
+        if self.device.type == "cpu":
+            pixels = _AT_ONCE / len(self.labels.prior)
+            if not all(sheet.place.aligned for sheet in self._sheets):
+                width = _even(width, math.sqrt(pixels))
+            height = _even(height, pixels / width)
+        for row in range(window.row, window.row_end, height):
+            for col in range(window.col, window.col_end, width):
+                yield Window(row, col, min(height, window.row_end - row), min(width, window.col_end - col))
+
+    def _weigh(self, probabilities: Tensor, weights: Tensor) -> None:
+        """Make (c, y, x) probabilities the posterior, in the light of the labels' weights, which are used up.
+
+        Every number is made of operations that round alike wherever a pixel lies in a tensor: of no fused
+        ones, and of no sum whose order is left open.
+        """
         labelled = _total(weights)
-        noise = self.labels.rule.noise
-        q = weights.mul_((1 - noise) / labelled.clamp(min=_LABELLED)).add_(noise * self._shares + _FLOOR)
-        likelihood = probabilities / self._prior
-        for plane, exponent in zip(likelihood.unbind(0), self._exponents, strict=True):
-            _raise_power(plane, exponent)
+        scale = (1 - self.labels.rule.noise) / labelled.clamp(min=_LABELLED)
+        q = weights.mul_(scale).add_(self._base)
+        likelihood = probabilities * self._per_prior
+        for classes, exponent in self._powers:
+            _raise_power(likelihood[classes], exponent)
         q.mul_(likelihood)
         # Pixels without any vote are nodata; they must not become NaN on the way there.
-        tiny = torch.finfo(torch.float32).tiny
-        q.div_(_total(q).clamp_(min=tiny))
+        total = _part_of_all(q)
         if self._sharpness != PARTS:
-            _raise_power(q, self._sharpness)
-            q.div_(_total(q).clamp_(min=tiny))
-        torch.where(labelled > _LABELLED, q, probabilities, out=posterior)
+            _raise_power(q.mul_(total), self._sharpness)
+            total = _part_of_all(q)
+        if float(labelled.amin()) > _LABELLED:
+            torch.mul(q, total, out=probabilities)
+        else:
+            probabilities.copy_(torch.where(labelled > _LABELLED, q.mul_(total), probabilities))
+
+
+def _even(length: int, most: float) -> int:
+    """Length of parts of about equal length, each about `most` at most.
+
+    >>> _even(100, 40), _even(100, 1000)
+    (34, 100)
+    """
+    return math.ceil(length / math.ceil(length / max(1, most)))
+
+
+def _runs(exponents: list[int]) -> list[tuple[slice, int]]:
+    """Neighbouring classes of one exponent together.
+
+    >>> _runs([32, 32, 0])
+    [(slice(0, 2, None), 32), (slice(2, 3, None), 0)]
+    """
+    runs, first = [], 0
+    for exponent, group in itertools.groupby(exponents):
+        count = len(list(group))
+        runs.append((slice(first, first + count), exponent))
+        first += count
+    return runs
 
 
 def _raise_power(base: Tensor, parts: int) -> None:
@@ -127,16 +181,18 @@ def _raise_power(base: Tensor, parts: int) -> None:
 
     One square root for each binary digit: the same to the last bit on every device and in tiles of any size.
     """
-    if parts == PARTS:
+    if parts == 0:
+        base.fill_(1)
         return
-    power = base.clone() if parts & PARTS else torch.ones_like(base)
-    place = PARTS
-    while parts & (place - 1):
-        place //= 2
-        base.sqrt_()
+    last, power = parts & -parts, None
+    for place in (PARTS >> digit for digit in range(PARTS.bit_length())):
+        if place == last:
+            break
         if parts & place:
-            power *= base
-    base.copy_(power)
+            power = base.clone() if power is None else power.mul_(base)
+        base.sqrt_()
+    if power is not None:
+        base.mul_(power)
 
 
 def _total(planes: Tensor) -> Tensor:
@@ -147,9 +203,18 @@ def _total(planes: Tensor) -> Tensor:
     return total
 
 
+def _part_of_all(planes: Tensor) -> Tensor:
+    """(y, x) what (c, y, x) planes are multiplied by to sum to one."""
+    return _total(planes).clamp_(min=torch.finfo(torch.float32).tiny).reciprocal_()
+
+
 def open_field(labels: LabelEvidence | None, grid: GeoBox, device: torch.device) -> LabelField | None:
     """The field of labels on an output grid; None where there are none."""
     return None if labels is None else LabelField(labels, grid, device)
+
+
+Weights = Callable[[Window], Tensor]
+"""Part of the window that it was made for -> (c, y, x) weights of a sheet's classes at pixel centres."""
 
 
 class _PlacedSheet:
@@ -161,26 +226,33 @@ class _PlacedSheet:
         self.reader, self.place = reader, Placement(grid, reader.sheet.grid)
         self.classes, self.sigma, self.device = classes, sigma, device
         # Windows of one row lie at the same rows of cells, and those of one column at the same columns.
-        self._rows, self._cols, self._points = (
+        self._rows, self._cols, self._points, self._lines = (
             lru_cache(maxsize=_LINES)(make)
-            for make in (self._row_weights, self._col_weights, self._point_weights)
+            for make in (self._row_weights, self._col_weights, self._point_weights, self._node_weights)
         )
 
-    def add_to(self, total: Tensor, window: Window) -> None:
-        """Add what the cells say to (c, y, x) weights."""
+    def over(self, window: Window) -> Weights | None:
+        """The cells around a window, asked tile by tile for their weights; None: there is no label."""
         seen = self.place.seen(window)
         if seen is None:
-            return
+            return None
         channels = self.reader.read(seen)
         if (channels == NO_CLASS).all():
-            return
+            return None
         cells = self._one_hot(channels)
-        if self.place.aligned:
-            y = self._rows(window.row, window.height, seen.row, seen.height)
-            x = self._cols(window.col, window.width, seen.col, seen.width)
-            total += y @ (cells @ x.T)
-        else:
-            total += self._between(cells, seen, window)
+        if not self.place.aligned:
+            return partial(self._between, cells, seen, window, self.place.nodes(window))
+        return partial(
+            self._along, cells @ self._cols(window.col, window.width, seen.col, seen.width).T, seen
+        )
+
+    def _along(self, columns: Tensor, seen: Window, tile: Window) -> Tensor:
+        """(c, y, x) at rows of pixels, from (c, cell row, x) of the `seen` cells."""
+        near = self.place.seen(tile)
+        if near is None:
+            return torch.zeros(self.classes, tile.height, tile.width, device=self.device)
+        y = self._rows(tile.row, tile.height, near.row, near.height)
+        return y @ columns[:, near.row - seen.row :][:, : near.height]
 
     def _one_hot(self, channels: NDArray[np.int16]) -> Tensor:
         every = torch.arange(self.classes, dtype=torch.int16, device=self.device)[:, None, None]
@@ -195,43 +267,79 @@ class _PlacedSheet:
         return self._weights(self.place.cols(first, count), cell, cells)
 
     def _point_weights(self, cells: int) -> Tensor:
-        """(point, cell) of the points among so many cells, the first and the last of them included."""
+        """(point, cell) of the points among so many cells, from the first one on."""
         finer = _FINER if self.sigma else 1
-        return self._weights(np.arange((cells - 1) * finer + 1) / finer, 0, cells)
+        return self._weights(np.arange(cells * finer) / finer, 0, cells)
+
+    def _node_weights(self, first: int, count: int) -> Tensor:
+        """(pixel, node) float64 of rows or columns of pixels among the nodes around them."""
+        return torch.from_numpy(between_nodes(first, count)).to(self.device)
 
     def _weights(self, at: NDArray[np.float64], cell: int, cells: int) -> Tensor:
         return cell_weights(at, cell, cells, self.sigma).to(self.device)
 
-    def _between(self, cells: Tensor, seen: Window, window: Window) -> Tensor:
-        """(c, y, x) at positions that follow the other grid: by way of points among the cells."""
-        finer = _FINER if self.sigma else 1
-        y, x = self._points(seen.height), self._points(seen.width)
-        field = y @ (cells @ x.T)  # (c, point row, point column)
-        corner, share = [], []
-        for nodes, first, count in zip(
-            self.place.nodes(window), (seen.row, seen.col), field.shape[1:], strict=True
-        ):
-            at = ((self._positions(nodes, window) - first) * (finer * _STEPS)).round_()
+    def _between(
+        self, cells: Tensor, seen: Window, window: Window, nodes: NDArray[np.float64], tile: Window
+    ) -> Tensor:
+        """(c, y, x) at positions that follow the other grid: by way of points among the cells.
+
+        Args:
+            cells: (c, cell row, cell column) one-hot of the `seen` ones.
+            seen: all around `window`.
+            window: whose pixels the tile is of.
+            nodes: (2, node row, node column) around it.
+            tile: the pixels.
+        """
+        nodes = nodes[:, *_nodes_of(tile, window)]
+        near = self.place.among(nodes)
+        if near is None:
+            return torch.zeros(self.classes, tile.height, tile.width, device=self.device)
+        cells = cells[:, *near.shift(-seen.row, -seen.col).slices]
+        y, x = self._among(near.height), self._among(near.width)
+        table = _table(y, cells @ x.T)
+        steps = _STEPS * (_FINER if self.sigma else 1)
+        at = torch.empty(1, tile.height, tile.width, 2, device=self.device)  # column, row; -1 to 1
+        for axis, first, last in ((0, near.row, len(y) - 1), (1, near.col, len(x) - 1)):
+            position = self._positions(nodes[axis] * steps, tile).sub_(first * steps)
             # Around the raster there are only cells without a label.
-            steps = at.clamp_(0, (count - 1) * _STEPS).int()
-            corner.append(steps.div(_STEPS, rounding_mode="floor").clamp_(max=count - 2))
-            share.append((steps - corner[-1] * _STEPS).float().div_(_STEPS))
-        return _bilinear(field, corner[0], corner[1], share[0], share[1])
+            point = position.round_().float().clamp_(0, last * _STEPS)
+            half = table.shape[2 + axis] / 2
+            at[0, :, :, 1 - axis] = point.mul_(1 / (half * _STEPS)).add_(0.5 / half - 1)
+        return torch.nn.functional.grid_sample(table, at, align_corners=False)[0]
+
+    def _among(self, cells: int) -> Tensor:
+        """(point, cell) weights of points among so many cells, the first and the last of them included."""
+        finer = _FINER if self.sigma else 1
+        return self._points(1 << cells.bit_length())[: (cells - 1) * finer + 1, :cells]
 
     def _positions(self, nodes: NDArray[np.float64], window: Window) -> Tensor:
         """(y, x) float64 position of each pixel along one axis of the cells."""
-        y = torch.from_numpy(between_nodes(window.row, window.height)).to(self.device)
-        x = torch.from_numpy(between_nodes(window.col, window.width)).to(self.device)
+        y, x = self._lines(window.row, window.height), self._lines(window.col, window.width)
         return y @ (torch.from_numpy(nodes).to(self.device) @ x.T)
 
 
-def _bilinear(field: Tensor, row: Tensor, col: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """(c, row, col) field at row + down, col + right, all (y, x); sums in one order, whatever the tile."""
-    width = field.shape[2]
-    corners = torch.tensor([0, 1, width, width + 1], dtype=row.dtype, device=field.device)
-    at = (row * width + col).flatten()[:, None] + corners
-    up, left = 1 - down, 1 - right
-    weights = torch.stack([up * left, up * right, down * left, down * right], -1).flatten(0, 1)
-    points = field.flatten(1).T.contiguous()  # (point, c)
-    found = torch.nn.functional.embedding_bag(at, points, mode="sum", per_sample_weights=weights)
-    return found.T.reshape(-1, *row.shape)
+def _table(y: Tensor, columns: Tensor) -> Tensor:
+    """`y @ columns` as (1, c, row, column) that says its sides are powers of two.
+
+    So a position between -1 and 1 is exact, and the same in any tile. What lies beyond the true sides is
+    looked at with weight 0 alone, and is some number of the table or 0.
+
+    Args:
+        y: (row, cell row).
+        columns: (c, cell row, column).
+    """
+    classes, height, width = len(columns), len(y), columns.shape[2]
+    rows, cols = (1 << (side - 1).bit_length() for side in (height, width))
+    size = classes * height * width
+    memory = torch.zeros(size + (rows - height) * width + cols - width, device=y.device)
+    torch.matmul(y, columns, out=memory[:size].view(classes, height, width))
+    return memory.as_strided((1, classes, rows, cols), (size, height * width, width, 1))
+
+
+def _nodes_of(tile: Window, window: Window) -> tuple[slice, slice]:
+    """Which of the nodes around a window lie around a part of it."""
+    row, col = window.row // LATTICE, window.col // LATTICE
+    return (
+        slice(tile.row // LATTICE - row, -(-tile.row_end // LATTICE) - row + 1),
+        slice(tile.col // LATTICE - col, -(-tile.col_end // LATTICE) - col + 1),
+    )

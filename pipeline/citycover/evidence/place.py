@@ -12,6 +12,7 @@ over the output grid, and lie on straight lines between them:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -88,13 +89,13 @@ class Placement:
     def seen(self, window: Window) -> Window | None:
         """Cells that can have a say about a window of output, two around included; None: none."""
         if self.aligned:
-            ends = [
-                self.rows(window.row, window.height)[[0, -1]],
-                self.cols(window.col, window.width)[[0, -1]],
-            ]
-        else:
-            ends = list(self.nodes(window).reshape(2, -1))
-        limits = [(math.floor(e.min()) - REACH, math.ceil(e.max()) + REACH + 1) for e in ends]
+            rows, cols = self.rows(window.row, window.height), self.cols(window.col, window.width)
+            return self.among([rows[[0, -1]], cols[[0, -1]]])
+        return self.among(self.nodes(window))
+
+    def among(self, positions: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Window | None:
+        """Cells that can have a say between positions, given as all rows and all columns; None: none."""
+        limits = [(math.floor(at.min()) - REACH, math.ceil(at.max()) + REACH + 1) for at in positions]
         kept = [
             (max(low, -_MARGIN), min(high, size + _MARGIN))
             for (low, high), size in zip(limits, self.cells.shape, strict=True)
