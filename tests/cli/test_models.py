@@ -39,6 +39,12 @@ def test_an_export_says_what_it_is_doing_unless_it_is_told_to_be_quiet(citycover
     assert 0 <= shown["card"]["disagreement"] <= 0.01
 
 
+def test_an_export_without_weights_says_that_they_are_random(citycover, tmp_path: Path) -> None:
+    done = citycover("export", "c2fnet-tiny", "--margins", "card", "-o", tmp_path / "m.pt")
+    assert done.code == 0 and "none: random weights" in done.out
+    assert "a map by it means nothing" in citycover("inspect", tmp_path / "m.pt").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
