@@ -426,6 +426,7 @@ def test_a_run_that_was_killed_is_not_under_way_and_a_cut_history_goes_on(place:
     ran(place)
     folder = RegionFolder(place / "products")
     NowFile(folder.now_of("1-of-1"), Now("1-of-1", datetime.now(UTC), 2)).note()
+    assert folder.now_of("1-of-1").is_file() and status_of(region(place)).now == ()
     folder.failure_of("a").write_text("{")
     with folder.history.open("a") as file:
         file.write('{"counts": 5}\n{"started"')
