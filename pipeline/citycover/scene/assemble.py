@@ -206,7 +206,7 @@ def _masked(
     sheet: SheetGroups, used: list[FileInfo], masks: Sequence[FileInfo], masking: Masking
 ) -> tuple[SheetGroups, list[FileInfo]]:
     """A sheet with its masks, and the files that are used of it."""
-    found = place_masks(used, masks, masking)
+    found = place_masks(used, sheet.groups[0].grid, masks, masking)
     groups = tuple(
         replace(group, sheets=tuple(replace(s, masks=found) for s in group.sheets)) for group in sheet.groups
     )

@@ -23,7 +23,7 @@ from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.find import rasters_of
 from citycover.scene.given import Given
-from citycover.scene.measure import Measure, measure_of
+from citycover.scene.measure import Measure, measure_of, stated_measure
 from citycover.scene.scene import Validity
 from citycover.scene.sources import (
     BandLoss,
@@ -36,7 +36,7 @@ from citycover.scene.sources import (
 )
 from citycover.scene.trust import REMOTE_DRIVERS, Trust
 from citycover.scene.vrt import parse_sources
-from citycover.scene.when import acquisition_time
+from citycover.scene.when import acquisition_time, said_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +282,7 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: 
             f"{path} has {dataset.count} bands, and {given.named} names {len(given.titles)}: "
             f"{', '.join(given.titles)}; name each once, in the order of the file"
         )
+    _check_nodata(path, dataset, given)
     titles = given.titles if len(given.titles) == dataset.count else dataset.descriptions
     masks = _validities(dataset.mask_flag_enums, colours)
     bands = name_bands(name, titles, colours, names)
@@ -306,7 +307,7 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: 
         grid=grid,
         obstacle=obstacle,
         gsd=ground_sample_distance(grid) if grid is not None else None,
-        time=given.time or acquisition_time(name, dataset.tags()),
+        time=said_time(given.time) or acquisition_time(name, dataset.tags()),
         bands=bands,
         size=stat.st_size if stat else 0,
         mtime_ns=stat.st_mtime_ns if stat else 0,
@@ -320,8 +321,20 @@ def _nodata_of(dataset: Any, masks: Sequence[Validity], given: Given) -> Iterato
         yield given.nodata if mask == "none" else tag
 
 
+def _check_nodata(path: str, dataset: Any, given: Given) -> None:
+    """Raise SceneError where a scene file says a nodata that cannot stand in a band."""
+    wrong = [d for d in dataset.dtypes if given.nodata is not None and not can_occur(given.nodata, d)]
+    if given.strict and wrong:
+        raise SceneError(
+            f"{given.named} says nodata {given.nodata:g} of {path}, whose pixels are {wrong[0]} and cannot "
+            f"be that; give the number that stands in its invalid pixels"
+        )
+
+
 def _measures(name: str, dataset: Any, given: Given) -> tuple[Measure | None, ...]:
     said = given.measures * (dataset.count if len(given.measures) == 1 else 1)
+    if given.strict and said:  # in words of the user: a scale of 1 is meant, too
+        return tuple(stated_measure(*one) for one in said)
     if len(said) != dataset.count or all(one == (1.0, 0.0, None) for one in said):
         said = tuple(zip(dataset.scales, dataset.offsets, dataset.units, strict=True))
     return tuple(measure_of(name, *one) for one in said)

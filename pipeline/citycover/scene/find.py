@@ -78,11 +78,12 @@ def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
 
 
 def _in_folder(folder: Path) -> Iterator[Given]:
-    """Products, or else raster files; for GDAL the folder itself where there are none of them."""
-    if holds_product(folder):
+    """A product, else raster files, else products in it; for GDAL the folder itself where there are none."""
+    rasters = rasters_in(folder)
+    if holds_product(folder) or (not rasters and holds_product(folder, "*/")):
         yield from product_rasters(members_of(folder))
     else:
-        yield from map(Given, rasters_in(folder) or (folder,))
+        yield from map(Given, rasters or (folder,))
 
 
 def _in_archive(path: Path) -> Iterator[Given]:

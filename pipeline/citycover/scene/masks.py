@@ -10,6 +10,8 @@ import os
 import re
 from collections.abc import Sequence
 
+from odc.geo.geobox import GeoBox
+
 from citycover.errors import SceneError
 from citycover.geometry.grid import grid_text, ground_sample_distance
 from citycover.scene.bands import fold
@@ -58,22 +60,25 @@ def unused_masks(files: Sequence[FileInfo], masking: Masking) -> str | None:
 
 
 def place_masks(
-    sheet: Sequence[FileInfo], masks: Sequence[FileInfo], masking: Masking
+    sheet: Sequence[FileInfo], grid: GeoBox, masks: Sequence[FileInfo], masking: Masking
 ) -> tuple[MaskSource, ...]:
     """The masks of one sheet, each rule once.
 
     Args:
         sheet: its files: a mask may be one of their bands.
+        grid: of the sheet; files may lie on others, and are warped.
         masks: files that are masks alone, of any sheet.
         masking: which of them count.
 
     Raises:
         SceneError: none answers to a rule, or it does not lie on the sheet.
     """
-    return tuple(_placed(rule, sheet, masks, masking.grow) for rule in masking.parsed)
+    return tuple(_placed(rule, sheet, grid, masks, masking.grow) for rule in masking.parsed)
 
 
-def _placed(rule: MaskRule, sheet: Sequence[FileInfo], masks: Sequence[FileInfo], grow: float) -> MaskSource:
+def _placed(
+    rule: MaskRule, sheet: Sequence[FileInfo], grid: GeoBox, masks: Sequence[FileInfo], grow: float
+) -> MaskSource:
     found = [(info, index) for info in (*masks, *sheet) if (index := _index_of(rule, info)) is not None]
     if not found:
         have = ", ".join(dict.fromkeys(info.name for info in (*masks, *sheet)))
@@ -81,11 +86,11 @@ def _placed(rule: MaskRule, sheet: Sequence[FileInfo], masks: Sequence[FileInfo]
             f"--mask {rule.name}: no file or band of the scene is called so; it has {have}; give the file of "
             f"the mask beside those of the bands"
         )
-    over = [(info, index) for info, index in found if _covers(info, sheet[0])]
+    over = [(info, index) for info, index in found if _covers(info, grid)]
     if not over:
         raise SceneError(
             f"--mask {rule.name}: {found[0][0].name} lies on {_grid_of(found[0][0])}, which does not cover "
-            f"{sheet[0].name} on {_grid_of(sheet[0])}; give the mask of this very sheet, in its CRS"
+            f"{sheet[0].name} as it is read, on {grid_text(grid)}; give the mask of this sheet, in that CRS"
         )
     info, index = _own(rule, over, sheet)
     return _source(rule, info, index, grow)
@@ -161,11 +166,10 @@ def _index_of(rule: MaskRule, info: FileInfo) -> int | None:
     )
 
 
-def _covers(mask: FileInfo, sheet: FileInfo) -> bool:
+def _covers(mask: FileInfo, other: GeoBox) -> bool:
     """Whether a mask lies on all of a sheet, to a pixel of the coarser."""
-    one, other = mask.grid, sheet.grid
+    one = mask.grid
     assert one is not None, "files with an obstacle were refused"
-    assert other is not None, "the same"
     if one.crs != other.crs:
         return False
     slack = max(abs(grid.transform.a) for grid in (one, other))

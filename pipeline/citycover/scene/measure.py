@@ -71,6 +71,11 @@ def measure_of(name: str, scale: float, offset: float, unit: str | None) -> Meas
     return None
 
 
+def stated_measure(scale: float, offset: float, unit: str | None) -> Measure:
+    """What a scene file says of a band: nothing is guessed beside it."""
+    return Measure(scale, offset, _WRITTEN.get((unit or "").lower()))
+
+
 def conversion(
     name: str, said: Measure | None, asked: Measure | None, group: BandGroup | None
 ) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,18 @@ _DEPTH = 6
 """Folders in folders of a product."""
 
 _TARS = (".tar", ".tar.gz", ".tgz")
+
+_DAMAGED = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+)
+"""What bytes that are no archive raise; ValueError: names that are no text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +58,7 @@ class Members:
         """
         try:
             content = self._read(name)
-        except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError) as error:
+        except _DAMAGED as error:
             raise SceneError(f"{name} in {self.place} cannot be read ({error}); fetch it again") from None
         if len(content) > _LARGEST:
             raise SceneError(
@@ -58,10 +71,12 @@ class Members:
             with (self.place / name).open("rb") as file:
                 return file.read(_LARGEST + 1)
         if self.kind == "zip":
-            with zipfile.ZipFile(self.place) as archive, archive.open(name) as member:
-                return member.read(_LARGEST + 1)
+            with zipfile.ZipFile(self.place) as archive:
+                own = next(info for info in archive.infolist() if _plain(info.filename) == name)
+                with archive.open(own) as member:
+                    return member.read(_LARGEST + 1)
         with tarfile.open(self.place) as tar:
-            found = tar.extractfile(name)
+            found = tar.extractfile(next(info for info in tar if _plain(info.name) == name))
             return found.read(_LARGEST + 1) if found else b""
 
 
@@ -82,15 +97,15 @@ def members_of(path: Path) -> Members:
     try:
         if kind == "zip":
             with zipfile.ZipFile(path) as archive:
-                names = [info.filename for info in archive.infolist() if not info.is_dir()]
+                names = [_plain(info.filename) for info in archive.infolist() if not info.is_dir()]
         else:
             with tarfile.open(path) as tar:
-                names = [info.name for info in tar if info.isfile()]
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+                names = [_plain(info.name) for info in tar if info.isfile()]
+    except _DAMAGED as error:
         raise SceneError(f"{path} is no whole archive ({error}); fetch it again") from None
     if len(names) > _MOST:
         raise SceneError(f"{path} holds {len(names):,} files; a scene has fewer than {_MOST:,}; unpack it")
-    return Members(path, kind, tuple(sorted(n for n in names if not _is_hidden(n) and ".." not in n)))
+    return Members(path, kind, tuple(sorted(n for n in names if not _is_hidden(n))))
 
 
 def _below(folder: Path, depth: int, before: str = "") -> Iterator[str]:
@@ -101,6 +116,11 @@ def _below(folder: Path, depth: int, before: str = "") -> Iterator[str]:
             yield from _below(entry, depth - 1, f"{before}{entry.name}/")
         elif entry.is_file():
             yield before + entry.name
+
+
+def _plain(name: str) -> str:
+    """As GDAL calls a member; `tar -c .` writes `./` before each."""
+    return name.removeprefix("./")
 
 
 def _is_hidden(name: str) -> bool:

@@ -48,14 +48,9 @@ _Measures = tuple[tuple[float, float, str], ...]
 _QA = re.compile(r"_QA_PIXEL\.TIF$", re.IGNORECASE)
 
 
-def holds_product(folder: Path) -> bool:
-    """Whether a folder, or one in it, has metadata of a known product."""
-    return any(
-        True
-        for depth in ("", "*/")
-        for name in ("MTD_MSIL??.xml", "*_MTL.txt")
-        for _ in folder.glob(depth + name)
-    )
+def holds_product(folder: Path, depth: str = "") -> bool:
+    """Whether a folder, or with the depth `*/` one in it, has metadata of a known product."""
+    return any(True for name in ("MTD_MSIL??.xml", "*_MTL.txt") for _ in folder.glob(depth + name))
 
 
 def product_rasters(members: Members) -> list[Given]:
@@ -111,7 +106,7 @@ def _tags_of(text: bytes, what: str) -> list[_Tag]:
         raise SceneError(f"{what} declares XML entities; metadata of a product do not; remove the DOCTYPE")
     try:
         root = ET.fromstring(text)  # noqa: S314 - no document type, hence no entities
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # the last two: encodings that nobody knows
         raise SceneError(f"{what} is no whole XML ({error}); fetch it again") from None
     return [
         (str(e.tag).rpartition("}")[2], e.get("band_id") or "", (e.text or "").strip()) for e in root.iter()
@@ -133,7 +128,7 @@ def _reflectance(tags: list[_Tag], metadata: str) -> Mapping[str, tuple[float, f
         }
     except (StopIteration, ValueError, IndexError):
         whole, offsets = 0.0, {}
-    if not whole > 0:
+    if not 0 < whole < math.inf or not all(map(math.isfinite, offsets.values())):
         raise SceneError(f"{metadata} does not say what numbers mean (QUANTIFICATION_VALUE); fetch it again")
     return {band: (1 / whole, offsets.get(band, 0.0) / whole, "reflectance") for band in _S2_BANDS}
 
@@ -165,5 +160,5 @@ def _top_of_atmosphere(names: list[str], facts: Mapping[str, str]) -> Iterator[t
                 height = math.sin(math.radians(float(facts["SUN_ELEVATION"])))
             except (KeyError, ValueError):
                 continue
-            if height > 0:
+            if height > 0 and all(map(math.isfinite, numbers)):
                 yield name, ((numbers[0] / height, numbers[1] / height, "reflectance"),)

@@ -22,6 +22,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from citycover.errors import SceneError
+from citycover.files.remote import is_remote
 from citycover.files.toml import problems_of, read_toml
 from citycover.model.unit import Unit
 from citycover.scene.given import Given
@@ -101,8 +102,13 @@ def stated_rasters(path: Path, trust: Trust) -> Iterator[Given]:
 
 
 def _matching(folder: Path, pattern: str, path: Path) -> list[str]:
+    if is_remote(pattern):
+        return [pattern]
     whole = str(folder / pattern)
-    found = sorted(glob.glob(whole, recursive=True)) if glob.has_magic(pattern) else [whole]  # noqa: PTH207
+    if not glob.has_magic(pattern) or Path(whole).is_file():
+        return [whole]
+    inside = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 - `**` and folders of any name
+    found = sorted(str(folder / name) for name in inside)
     if not found:
         raise SceneError(f"scene file {path}: no file matches {pattern}; check the pattern")
     return found

@@ -32,6 +32,22 @@ def acquisition_time(name: str, tags: Mapping[str, str]) -> str | None:
     return next((found for text in texts for found in _dates(text)), None)
 
 
+def said_time(text: object) -> str | None:
+    """A time that metadata give, in UTC, so that two of them compare as text; None where it is none.
+
+    >>> said_time("2024-05-31T01:30:00+02:00"), said_time("2024-05-31"), said_time("last May")
+    ('2024-05-30T23:30:00Z', '2024-05-31', None)
+    """
+    try:
+        found = datetime.fromisoformat(str(text))
+        if len(str(text)) <= len("2024-05-31"):
+            return found.date().isoformat()
+        at = found.astimezone(UTC) if found.tzinfo else found
+    except (ValueError, OverflowError):
+        return None
+    return at.replace(tzinfo=None).isoformat(timespec="milliseconds" if at.microsecond else "seconds") + "Z"
+
+
 def _day_of_year(year: int, number: int) -> str | None:
     if number < 1:
         return None

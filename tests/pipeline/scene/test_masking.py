@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
+from rasterio.warp import transform
 from rasters import write
 
 from citycover.errors import ConfigError, SceneError
@@ -133,7 +134,7 @@ def test_udm2_has_four_bands_that_count(tmp_path: Path) -> None:
     [
         ({}, "qa_pixel", "no file or band of the scene is called so; it has .*SCL"),
         ({"transform": Affine.translation(400, 0) * COARSE}, "scl", "does not cover a.tif"),
-        ({"crs": "EPSG:32634"}, "scl", "does not cover a.tif .*in its CRS"),
+        ({"crs": "EPSG:32634"}, "scl", "does not cover a.tif .*in that CRS"),
         ({"dtype": np.float32}, "scl", "is float32; a mask has whole numbers"),
     ],
 )
@@ -156,3 +157,19 @@ def test_which_of_two_masks_is_meant_is_not_guessed(tmp_path: Path) -> None:
 
 def test_each_known_mask_has_a_rule() -> None:
     assert all(rule.values or rule.bits for rules in KNOWN.values() for rule in rules)
+
+
+def test_a_mask_lies_on_the_grid_that_bands_are_warped_onto(tmp_path: Path) -> None:
+    ((x,), (y,)) = transform("EPSG:32631", "EPSG:32632", [5e5], [5.8e6])
+    far = Affine(20, 0, x - 100, 0, -20, y + 200)
+    red = write(tmp_path / "red.tif", np.ones((1, 30, 30), np.uint8), transform=far, crs="EPSG:32632")
+    fine = write(tmp_path / "green.tif", np.ones((1, 20, 30), np.uint8), transform=FINE, crs="EPSG:32631")
+    of_red = write(tmp_path / "red_scl.tif", np.ones((1, 30, 30), np.uint8), transform=far, crs="EPSG:32632")
+    of_fine = write(
+        tmp_path / "green_scl.tif", np.ones((1, 10, 15), np.uint8), transform=COARSE, crs="EPSG:32631"
+    )
+    given = {"bands": ["red", "green"], "masking": Masking(("scl",))}
+    scene = describe_scene([red, fine, of_red, of_fine], None, **given)
+    assert scene.groups[0].sheets[0].masks[0].source.path == str(of_fine)
+    with pytest.raises(SceneError, match=r"does not cover red.tif as it is read, on 30 x 20"):
+        describe_scene([red, fine, of_red], None, **given)

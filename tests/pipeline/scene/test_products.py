@@ -262,6 +262,8 @@ def test_a_scene_file_says_what_rasters_do_not(tmp_path: Path) -> None:
             r"has 1 bands, and .*scene.toml names 2: red, nir",
         ),
         ("[[files]]\npath = '../x.tif'", "outside its own folder"),
+        ("[[files]]\npath = 'https://example.org/x.tif'", "give --allow-remote"),
+        ("[[files]]\npath = 'x.tif'\nnodata = 70000", "pixels are uint16 and cannot be that"),
         ("[[files]", "is not TOML"),
     ],
 )
@@ -269,3 +271,81 @@ def test_scene_files_that_are_none(tmp_path: Path, text: str, said: str) -> None
     band(tmp_path / "x.tif", 1, 10, "GTiff")
     with pytest.raises(SceneError, match=said):
         describe_files([stated(tmp_path, text)])
+
+
+def test_an_archive_packed_from_within_its_folder(tmp_path: Path) -> None:
+    folder = landsat(tmp_path / "product")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(folder, ".")  # members are ./...
+    inside = describe_files([tmp_path / "x.tar"])
+    assert [info.name for info in inside] == [info.name for info in describe_files([folder])]
+    assert {info.time for info in inside} == {info.time for info in describe_files([folder])}
+
+
+def test_damaged_archives_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("LC09_MTL.txt", "".join(f"x{k} = {k * k}\n" for k in range(3000)))
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + bytes(byte ^ 90 for byte in content[100:160]) + content[160:])
+    with pytest.raises(SceneError, match=r"LC09_MTL.txt in .* cannot be read"):
+        describe_files([path])
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ä.tif", "x")
+    path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))
+    with pytest.raises(SceneError, match="is no whole archive"):
+        describe_files([path])
+
+
+OFFSET = """<a><QUANTIFICATION_VALUE>10000</QUANTIFICATION_VALUE>
+<BOA_ADD_OFFSET band_id="3">nan</BOA_ADD_OFFSET></a>"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('<?xml version="1.0" encoding="nobody"?><a/>', "is no whole XML"),
+        ('<?xml version="1.0" encoding="utf-7"?><a/>', "is no whole XML"),
+        (OFFSET, "does not say what numbers mean"),
+        ("<a><QUANTIFICATION_VALUE>inf</QUANTIFICATION_VALUE></a>", "does not say what numbers mean"),
+        (
+            "<a><BOA_QUANTIFICATION_VALUE>nan</BOA_QUANTIFICATION_VALUE></a>",
+            "does not say what numbers mean",
+        ),
+    ],
+)
+def test_metadata_that_say_nothing(tmp_path: Path, text: str, said: str) -> None:
+    folder = safe(tmp_path)
+    (folder / "MTD_MSIL2A.xml").write_text(text)
+    with pytest.raises(SceneError, match=said):
+        describe_files([folder])
+
+
+def test_rasters_of_a_folder_come_before_products_in_it(tmp_path: Path) -> None:
+    landsat(tmp_path / "raw")
+    band(tmp_path / "ortho.tif", 1, 10, "GTiff")
+    assert [info.name for info in describe_files([tmp_path])] == ["ortho.tif"]
+
+
+def test_a_scene_file_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "sheets[1]"
+    for name in ("x_1.tif", "x[2].tif"):
+        band(folder / name, 1, 10, "GTiff")
+    (info,) = describe_files(
+        [stated(folder, "[[files]]\npath = 'x_*.tif'\ntime = 2024-05-31T01:30:00+02:00")]
+    )
+    assert info.name == "x_1.tif" and info.time == "2024-05-30T23:30:00Z"
+    (info,) = describe_files([stated(folder, "[[files]]\npath = 'x[2].tif'")])
+    assert info.name == "x[2].tif"
+
+
+def test_a_scale_of_1_and_a_unit_in_a_scene_file_count(tmp_path: Path) -> None:
+    write(
+        tmp_path / "x.tif", np.full((1, 8, 8), 0.25, np.float32), transform=Affine(10, 0, 5e5, 0, -10, 5.8e6)
+    )
+    path = stated(tmp_path, "[[files]]\npath = 'x.tif'\nbands = ['red']\nunit = 'reflectance'")
+    values, _ = pixels(describe_scene([path], card("red")))
+    assert values == pytest.approx(2500)
+    stated(tmp_path, "[[files]]\npath = 'x.tif'\nbands = ['red']\nunit = 'dB'")
+    with pytest.raises(SceneError, match="are dB, the model needs reflectance"):
+        describe_scene([path], card("red"))
