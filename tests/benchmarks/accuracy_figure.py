@@ -1,9 +1,10 @@
-"""The figure of docs/accuracy.md: image, labels, network alone, network + labels and truth of two places.
+"""The figure of docs/accuracy.md: image, labels, network alone, network + labels and truth of three places.
 
     python tests/benchmarks/accuracy_figure.py docs/accuracy.png
 
-A practice city, and Landsat over Zion (USGS; NLCD 2011): imagery that may be shown. Crops are
-chosen for what they show; the numbers above the panels are of the whole place.
+A practice city, Landsat over Zion (USGS; NLCD 2011) and Sentinel-2 over a flood in Spain (Copernicus; labels
+of Sen1Floods11, CC BY 4.0): imagery that may be shown. Crops are chosen for what they show; the numbers above
+the panels are of the whole place.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SIDE = 340
 PLACES = {
     "city": ("a practice city, 1 m, with noisy labels of 10 m", (700, 900, 340)),
     "zion": ("Zion, Landsat 8 at 30 m, with NLCD made coarse to 240 m", (150, 250, 340)),
+    "floods": ("a flood in Spain, Sentinel-2 at 10 m, with drawn water made coarse to 80 m", (86, 86, 340)),
 }
 """Case -> words, and the crop (row, column, side) on the grid of the truth."""
 
