@@ -8,6 +8,7 @@ shifted by half a cell.
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -350,11 +351,17 @@ def _halve(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _legend(path: Path, names: Sequence[str], *, first: int = 0, nodata: int = 255) -> str:
     """A legend file with made-up colours."""
     rows = [
-        f'[[classes]]\nid = {k}\nname = "{name}"\ncolor = "#{(k * 53) % 256:02x}{255 - k * 16:02x}80"\n'
+        f'[[classes]]\nid = {k}\nname = "{name}"\ncolor = "{_colour(k - first, len(names))}"\n'
         for k, name in enumerate(names, start=first)
     ]
     path.write_text(f"nodata = {nodata}\n" + "".join(rows), encoding="utf-8")
     return str(path)
+
+
+def _colour(rank: int, count: int) -> str:
+    """A colour of its own for each of so many classes."""
+    rgb = colorsys.hls_to_rgb((0.25 + rank / count) % 1, 0.4 + 0.2 * (rank % 2), 0.55)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 def _two_classes(folder: Path) -> str:

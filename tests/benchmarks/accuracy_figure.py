@@ -30,7 +30,7 @@ SIDE = 340
 PLACES = {
     "city": ("a practice city, 1 m, with noisy labels of 10 m", (700, 900, 340)),
     "zion": ("Zion, Landsat 8 at 30 m, with NLCD made coarse to 240 m", (150, 250, 340)),
-    "floods": ("a flood in Spain, Sentinel-2 at 10 m, with drawn water made coarse to 80 m", (86, 86, 340)),
+    "floods": ("a flood in Spain, Sentinel-2 at 10 m, with drawn water made coarse to 80 m", (0, 172, 340)),
 }
 """Case -> words, and the crop (row, column, side) on the grid of the truth."""
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from delivered import delivered_targets
 from held import held_targets
 from mutate import edited_bytes
 from target import Target, allowed, command, either
@@ -64,7 +65,7 @@ def targets(folder: Path) -> dict[str, Target]:
         Target("list", ".csv", edited_bytes([_LIST.encode("utf-8-sig")]), allowed(_read_list)),
         Target("run", ".json", either([b"{}"], [run_record()], json.dumps), _open_product),
     ]  # fmt: skip
-    found += [*held_targets(), *_more(folder)]
+    found += [*held_targets(), *_more(folder), *delivered_targets(folder)]
     return {target.name: target for target in found}
 
 
