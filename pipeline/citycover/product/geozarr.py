@@ -98,7 +98,9 @@ def write_zarr(
                 if number:
                     _halve_all(levels[number - 1], level, layer, spec, pool)
                 else:
-                    shutil.copytree(store.array_path(layer.name) / "c", array / "c")
+                    # Half written shards of a run that was killed begin with a dot: they are no part of it.
+                    left_out = shutil.ignore_patterns(".*")
+                    shutil.copytree(store.array_path(layer.name) / "c", array / "c", ignore=left_out)
             found |= {prefix + name: about for name, about in _write_coordinates(level, layers, card).items()}
             if number:
                 found[str(number)] = _group(level.path, _georeference(level.grid))

@@ -97,7 +97,8 @@ def members_of(path: Path) -> Members:
     try:
         if kind == "zip":
             with zipfile.ZipFile(path) as archive:
-                names = [_plain(info.filename) for info in archive.infolist() if not info.is_dir()]
+                files = [info for info in archive.infolist() if info.filename and not info.is_dir()]
+                names = [_plain(info.filename) for info in files]
         else:
             with tarfile.open(path) as tar:
                 names = [_plain(info.name) for info in tar if info.isfile()]

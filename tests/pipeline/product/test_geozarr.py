@@ -22,6 +22,7 @@ from citycover.job.request import ProductOptions
 from citycover.plan import fit
 from citycover.product.geozarr import _georeference
 from citycover.run.map import map_scene
+from citycover.store.store import WorkingStore
 from citycover.synth.write import write_city
 
 LAYERS = ("probabilities", "entropy", "second", "margin")
@@ -140,3 +141,28 @@ def test_the_item_lists_it(product: Path, validator: JsonSchemaSTACValidator) ->
 def test_other_formats_are_refused(formats: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="--format takes cog, or cog,zarr"):
         ProductOptions(formats=formats)
+
+
+def test_half_written_shards_of_a_killed_run_do_not_go_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array_path = WorkingStore.array_path
+
+    def with_a_rest(store: WorkingStore, name: str) -> Path:
+        path = array_path(store, name)
+        if (path / "c" / "0").is_dir():
+            (path / "c" / "0" / ".0.host.1.tmp").write_bytes(b"half")
+        return path
+
+    monkeypatch.setattr(WorkingStore, "array_path", with_a_rest)
+    write_city(tmp_path, 200, 3)
+    map_scene(
+        citycover.MapRequest(
+            citycover.Imagery((str(tmp_path / "image.tif"),)),
+            tmp_path / "out",
+            "spectral-rgbn",
+            product=ProductOptions(formats=("cog", "zarr")),
+        )
+    )
+    assert (tmp_path / "out" / "landcover.zarr" / "classes" / "c" / "0" / "0").is_file()
+    assert not list((tmp_path / "out").rglob("*.tmp"))
