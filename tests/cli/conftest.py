@@ -70,3 +70,19 @@ def write_scene(path: Path, shape: tuple[int, int] = (90, 120), bands: int = 4, 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     return write_scene(tmp_path / "scene.tif")
+
+
+def write_map(folder: Path, shape: tuple[int, int]) -> Path:
+    """A product of all usual layers and probabilities, COGs and Zarr, as a run leaves it."""
+    from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
+    from citycover.run.map import map_scene
+
+    scene = write_scene(folder / "scene.tif", shape)
+    map_scene(
+        MapRequest(
+            Imagery((str(scene),)), folder / "city", "spectral-rgbn", layers=("probabilities",),
+            engine=EngineOptions(window=256, batch=1, precision="fp32", threads=1),
+            product=ProductOptions(formats=("cog", "zarr")),
+        )
+    )  # fmt: skip
+    return folder / "city"

@@ -13,14 +13,12 @@ import pystac
 import pytest
 import rasterio
 from bucket import BUCKET, Bucket, point_at, serving_bucket
-from conftest import Result, write_scene
+from conftest import Result, write_map
 from starlette.testclient import TestClient
 
 from citycover.files import remote
-from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
 from citycover.product.open import open_product
 from citycover.product.product import Product
-from citycover.run.map import map_scene
 from citycover.view.server import open_app
 
 Run = Callable[..., Result]
@@ -32,16 +30,7 @@ HALF = f"s3://{BUCKET}/maps/half"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A product with probabilities, as a run leaves it."""
-    folder = tmp_path_factory.mktemp("made")
-    scene = write_scene(folder / "scene.tif", (96, 128))
-    map_scene(
-        MapRequest(
-            Imagery((str(scene),)), folder / "city", "spectral-rgbn", layers=("probabilities",),
-            engine=EngineOptions(window=256, batch=1, precision="fp32", threads=1),
-            product=ProductOptions(formats=("cog", "zarr")),
-        )
-    )  # fmt: skip
-    return folder / "city"
+    return write_map(tmp_path_factory.mktemp("made"), (96, 128))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_scene
+from conftest import write_map
 from starlette.testclient import TestClient
 
 from citycover.derive.areas import zonal_areas
@@ -21,12 +21,10 @@ from citycover.derive.vectorize import vectorize
 from citycover.errors import CitycoverError
 from citycover.evaluate.evaluate import evaluate
 from citycover.evaluate.request import EvaluationRequest
-from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
 from citycover.product.collection import collect
 from citycover.product.open import open_product
 from citycover.product.product import Product
 from citycover.product.record import read_record
-from citycover.run.map import map_scene
 from citycover.show.revise import check_report
 from citycover.view.server import open_app
 
@@ -35,16 +33,7 @@ CHUNK = "landcover.zarr/classes/c/0/0"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    scene = write_scene(folder / "scene.tif", (64, 80))
-    map_scene(
-        MapRequest(
-            Imagery((str(scene),)), folder / "city", "spectral-rgbn", layers=("probabilities",),
-            engine=EngineOptions(window=256, batch=1, precision="fp32", threads=1),
-            product=ProductOptions(formats=("cog", "zarr")),
-        )
-    )  # fmt: skip
-    return folder / "city"
+    return write_map(tmp_path_factory.mktemp("made"), (64, 80))
 
 
 def _opened(product: Path) -> dict[str, int]:
