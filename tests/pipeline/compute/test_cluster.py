@@ -156,7 +156,7 @@ def test_workers_that_cannot_take_part_are_named_with_the_reason(client: Client,
             "cannot write to": replace(good, lease=folder.out / "elsewhere" / "lease"),
             "belongs to another run": replace(good, run="another"),
             "cannot see the input": replace(good, files=((__file__, 1),)),
-            "cannot see the model": replace(good, model=(__file__, "0" * 64)),
+            "cannot see the model": replace(good, models=((__file__, "0" * 64),)),
         }
         for reason, terms_ in bad.items():
             with pytest.raises(MachineError, match=reason):
@@ -243,10 +243,13 @@ def test_what_crosses_the_wire_is_small(tmp_path: Path) -> None:
     import cloudpickle
 
     from citycover.compute.cluster.terms import ModelFactory, Work
+    from citycover.model.joint import read_map_model
 
     big = plan_of(make_scene((200_000, 200_000)), CARD)
     terms = Terms("run", tmp_path, versions=local_versions())
-    work = Work(terms, big, ModelFactory(tmp_path, ""), partial(open_pattern, (1, 1)), tmp_path)
+    work = Work(
+        terms, big, ModelFactory(read_map_model(["spectral-rgb"])), partial(open_pattern, (1, 1)), tmp_path
+    )
     column = next(open_columns(big.blocks(), set()))
     assert len(column) > 90 and len(cloudpickle.dumps((work, column))) < 30_000
 
