@@ -90,7 +90,9 @@ def join_processes(device: str) -> Iterator[Processes]:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+    together = Processes(rank, world, chosen)
     try:
-        yield Processes(rank, world, chosen)
+        yield together
+        together.wait()  # who leaves earlier takes its connections from those that still use them
     finally:
         torch.distributed.destroy_process_group()
