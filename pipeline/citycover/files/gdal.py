@@ -35,7 +35,7 @@ REMOTE_OPTIONS: dict[str, Any] = {
 """GDAL settings under which files of known products are read at their addresses."""
 
 
-def options_of(paths: Iterable[str]) -> dict[str, Any]:
+def scene_options(paths: Iterable[str]) -> dict[str, Any]:
     """GDAL settings under which files of a scene are described and read.
 
     For those across the network: patience, no look for side-cars unless some files lie here, and ranges that

@@ -16,7 +16,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from citycover.files.gdal import options_of
+from citycover.files.gdal import scene_options
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole, Reader
 from citycover.read.resampling import Kind, axis_taps, resample, store
@@ -50,7 +50,7 @@ class RasterReader:
         """
         self._group = group
         self._kind = cast("Kind | None", resampling)
-        self._options = options_of(group.paths) | {
+        self._options = scene_options(group.paths) | {
             "GDAL_CACHEMAX": cache_bytes,
             "GDAL_NUM_THREADS": str(threads),
         }

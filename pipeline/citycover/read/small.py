@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window as RasterioWindow
 
-from citycover.files.gdal import options_of
+from citycover.files.gdal import scene_options
 from citycover.scene.scene import SceneGroup, Sheet
 
 HINT_BYTES = 32 << 20
@@ -52,7 +52,7 @@ def read_small(
         RasterioError: a file cannot be read.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(rasterio.Env(**options_of(bands)))
+        stack.enter_context(rasterio.Env(**scene_options(bands)))
         files = [(stack.enter_context(rasterio.open(path)), list(i)) for path, i in bands.items()]
         height, width = files[0][0].shape
         factor = max(1.0, max(height, width) / longest)

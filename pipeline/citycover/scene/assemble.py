@@ -36,7 +36,7 @@ from citycover.scene.choose import match_bands, pick_bands, rank_of
 from citycover.scene.file import FileInfo, can_occur, describe_file, describe_files, lost_sources
 from citycover.scene.laying import Laying
 from citycover.scene.masking import Masking
-from citycover.scene.masks import place_masks, split_masks
+from citycover.scene.masks import Masks, split_masks
 from citycover.scene.measure import Measure, Numbers, conversion
 from citycover.scene.mosaic import SheetGroups, lay_out, split_sheets, usual_kernel
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
@@ -180,9 +180,10 @@ def assemble_scene(
     for info in files:
         if info.obstacle:
             raise SceneError(info.obstacle)
-    images, masks = split_masks(files, masking)
+    images, alone = split_masks(files, masking)
+    masks = Masks(alone, masking)
     sheets = _sheets(images, card, bands, Numbers(nodata, measure), laying)
-    sheets = [_masked(sheet, infos, masks, masking) for sheet, infos in sheets]
+    sheets = [_masked(sheet, infos, masks) for sheet, infos in sheets]
     groups = lay_out([sheet for sheet, _ in sheets], laying, lattice)
     gsd, resampling = ground_sample_distance(groups[0].grid), None
     if card and (why := gsd_mismatch(groups[0].grid, card)):
@@ -202,16 +203,13 @@ def assemble_scene(
     )
 
 
-def _masked(
-    sheet: SheetGroups, used: list[FileInfo], masks: Sequence[FileInfo], masking: Masking
-) -> tuple[SheetGroups, list[FileInfo]]:
+def _masked(sheet: SheetGroups, used: list[FileInfo], masks: Masks) -> tuple[SheetGroups, list[FileInfo]]:
     """A sheet with its masks, and the files that are used of it."""
-    found = place_masks(used, sheet.groups[0].grid, masks, masking)
+    found = masks.of(used, sheet.groups[0].grid)
     groups = tuple(
         replace(group, sheets=tuple(replace(s, masks=found) for s in group.sheets)) for group in sheet.groups
     )
-    paths = {mask.source.path for mask in found}
-    return replace(sheet, groups=groups), [*used, *(info for info in masks if info.path in paths)]
+    return replace(sheet, groups=groups), [*used, *masks.files_of(found)]
 
 
 def _sheets(

@@ -17,7 +17,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import ConfigError, SceneError
-from citycover.files.gdal import brief_reason, options_of
+from citycover.files.gdal import brief_reason, scene_options
 from citycover.files.remote import Place, RemotePath
 from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
@@ -150,7 +150,7 @@ def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo
         raise SceneError(f"{path}: the file is empty (0 bytes); fetch or copy it again")
     named = check_sources(where, trust)  # before GDAL opens it, and with it its sources
     try:
-        with rasterio.Env(**options_of([where])), warnings.catch_warnings():
+        with rasterio.Env(**scene_options([where])), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `obstacle` says it better
             with _open(where, trust) as dataset:
                 info = _read_info(where, dataset, local.stat() if is_local else None, names, given)

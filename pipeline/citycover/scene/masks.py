@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import shapely
 from odc.geo.geobox import GeoBox
 
 from citycover.errors import SceneError
@@ -39,8 +40,12 @@ def _is_called(file: str, name: str) -> bool:
 def split_masks(files: Sequence[FileInfo], masking: Masking) -> tuple[list[FileInfo], list[FileInfo]]:
     """Files that hold the image, and files that are masks alone, used or not."""
     named = {rule.name.lower() for rule in masking.parsed}
-    masks = [i for i in files if kind_of(i) or i.name.lower() in named or _one_band_called(i, named)]
-    return [i for i in files if i not in masks] or list(files), masks
+    images: list[FileInfo] = []
+    masks: list[FileInfo] = []
+    for info in files:
+        alone = kind_of(info) or info.name.lower() in named or _one_band_called(info, named)
+        (masks if alone else images).append(info)
+    return images or list(files), masks
 
 
 def _one_band_called(info: FileInfo, names: set[str]) -> bool:
@@ -59,41 +64,63 @@ def unused_masks(files: Sequence[FileInfo], masking: Masking) -> str | None:
     )
 
 
-def place_masks(
-    sheet: Sequence[FileInfo], grid: GeoBox, masks: Sequence[FileInfo], masking: Masking
-) -> tuple[MaskSource, ...]:
-    """The masks of one sheet, each rule once.
+class Masks:
+    """Masks of a scene: looked through once, laid on one sheet after the other."""
 
-    Args:
-        sheet: its files: a mask may be one of their bands.
-        grid: of the sheet; files may lie on others, and are warped.
-        masks: files that are masks alone, of any sheet.
-        masking: which of them count.
+    def __init__(self, files: Sequence[FileInfo], masking: Masking) -> None:
+        """`files`: those that are masks alone, of any sheet."""
+        self.files, self.masking = files, masking
+        self._by_path = {info.path: info for info in files}
+        self._found = {rule: _answering(rule, files) for rule in masking.parsed}
+        self._trees = {rule: shapely.STRtree(_boxes(found)) for rule, found in self._found.items()}
 
-    Raises:
-        SceneError: none answers to a rule, or it does not lie on the sheet.
-    """
-    return tuple(_placed(rule, sheet, grid, masks, masking.grow) for rule in masking.parsed)
+    def of(self, sheet: Sequence[FileInfo], grid: GeoBox) -> tuple[MaskSource, ...]:
+        """The masks of one sheet, each rule once.
+
+        Args:
+            sheet: its files: a mask may be one of their bands.
+            grid: of the sheet; files may lie on others, and are warped.
+
+        Raises:
+            SceneError: none answers to a rule, or it does not lie on the sheet.
+        """
+        return tuple(self._placed(rule, sheet, grid) for rule in self._found)
+
+    def files_of(self, sources: Iterable[MaskSource]) -> list[FileInfo]:
+        """Files that are masks alone, of some masks."""
+        paths = dict.fromkeys(mask.source.path for mask in sources)
+        return [self._by_path[path] for path in paths if path in self._by_path]
+
+    def _placed(self, rule: MaskRule, sheet: Sequence[FileInfo], grid: GeoBox) -> MaskSource:
+        everywhere, own = self._found[rule], _answering(rule, sheet)
+        if not (everywhere or own):
+            have = ", ".join(dict.fromkeys(info.name for info in (*self.files, *sheet)))
+            raise SceneError(
+                f"--mask {rule.name}: no file or band of the scene is called so; it has {have}; give the "
+                f"file of the mask beside those of the bands"
+            )
+        near = sorted(self._trees[rule].query(shapely.box(*grid.boundingbox.bbox)).tolist())
+        over = [one for one in (*(everywhere[k] for k in near), *own) if _covers(one[0], grid)]
+        if not over:
+            other = (*everywhere, *own)[0][0]
+            raise SceneError(
+                f"--mask {rule.name}: {other.name} lies on {_grid_of(other)}, which does not cover "
+                f"{sheet[0].name} as it is read, on {grid_text(grid)}; give the mask of this sheet, in that "
+                f"CRS"
+            )
+        info, index = _own(rule, over, sheet)
+        return _source(rule, info, index, self.masking.grow)
 
 
-def _placed(
-    rule: MaskRule, sheet: Sequence[FileInfo], grid: GeoBox, masks: Sequence[FileInfo], grow: float
-) -> MaskSource:
-    found = [(info, index) for info in (*masks, *sheet) if (index := _index_of(rule, info)) is not None]
-    if not found:
-        have = ", ".join(dict.fromkeys(info.name for info in (*masks, *sheet)))
-        raise SceneError(
-            f"--mask {rule.name}: no file or band of the scene is called so; it has {have}; give the file of "
-            f"the mask beside those of the bands"
-        )
-    over = [(info, index) for info, index in found if _covers(info, grid)]
-    if not over:
-        raise SceneError(
-            f"--mask {rule.name}: {found[0][0].name} lies on {_grid_of(found[0][0])}, which does not cover "
-            f"{sheet[0].name} as it is read, on {grid_text(grid)}; give the mask of this sheet, in that CRS"
-        )
-    info, index = _own(rule, over, sheet)
-    return _source(rule, info, index, grow)
+def _answering(rule: MaskRule, files: Sequence[FileInfo]) -> list[tuple[FileInfo, int]]:
+    """Files that have the band that a rule means, with its number."""
+    return [(info, index) for info in files if (index := _index_of(rule, info)) is not None]
+
+
+def _boxes(found: Sequence[tuple[FileInfo, int]]) -> list[shapely.Geometry]:
+    """Where masks lie, each in its own CRS; nowhere where it has no grid."""
+    grids = (info.grid for info, _ in found)
+    return [shapely.box(*grid.boundingbox.bbox) if grid is not None else shapely.Polygon() for grid in grids]
 
 
 def _own(
