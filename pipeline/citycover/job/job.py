@@ -138,8 +138,7 @@ def prepare(
     most = max(64, 4 * (os.cpu_count() or 1))
     if engine.threads is not None and engine.threads > most:
         raise ConfigError(f"got --threads {engine.threads}; this machine takes 1 to {most}; give one a core")
-    named = (model,) if isinstance(model, str) else tuple(model or ())
-    given = read_map_model(named, tta) if named else None
+    given = None if model in (None, (), []) else read_map_model(model, tta)
     files = describe_files(imagery.files, imagery.trust)
     lattice = read_lattice(imagery.laying, imagery.trust)
     file = given or join([(_fitting_builtin(imagery, files, lattice), 1.0)], tta)
@@ -156,6 +155,21 @@ def prepare(
         masking=imagery.masking,
         lattice=lattice,
     )
+    _tell_how_it_is_read(scene, files, imagery, file.card)
+    area = _area(where, scene) if where else None
+    job = Job(file, scene, area, engine, layers=layers_of(file.card.task, layers))
+    grid = job.draft.grid  # raises where windows contradict the card
+    if labels is None:
+        return job
+    return replace(job, labels=look_at_labels(labels, file.card, grid, imagery.trust))
+
+
+def _tell_how_it_is_read(scene: Scene, files: Sequence[FileInfo], imagery: Imagery, card: ModelCard) -> None:
+    """Say what is done to pixels on their way to the network, and what may be wrong with them.
+
+    Raises:
+        SceneError: numbers are of another scale for certain.
+    """
     if scene.warps:
         logger.warning(
             "files that lie on another grid are warped onto that of the others: %s", ", ".join(scene.warps)
@@ -168,14 +182,8 @@ def prepare(
         logger.warning(lost)
     if scene.conversions:
         logger.info("numbers are read in the unit of the model: %s", "; ".join(scene.conversions))
-    if other_scale := check_numbers(scene, file.card):
+    if other_scale := check_numbers(scene, card):
         logger.warning(other_scale)
-    area = _area(where, scene) if where else None
-    job = Job(file, scene, area, engine, layers=layers_of(file.card.task, layers))
-    grid = job.draft.grid  # raises where windows contradict the card
-    if labels is None:
-        return job
-    return replace(job, labels=look_at_labels(labels, file.card, grid, imagery.trust))
 
 
 def warn_of_random_weights(card: ModelCard) -> None:

@@ -81,17 +81,19 @@ class MapModel:
         return hash(self._key)
 
 
-def read_map_model(names: Sequence[str | Path], turns: str = "none") -> MapModel:
+def read_map_model(given: str | Path | Sequence[str | Path], turns: str = "none") -> MapModel:
     """What maps, by the cards of the models that are named.
 
     Args:
-        names: model files or names of built-in ones, each with `=WEIGHT` where it counts more or less than 1.
+        given: a model file or the name of a built-in one, or several; each with `=WEIGHT` where it counts
+            more or less than 1.
         turns: none, flips or d4.
 
     Raises:
         ConfigError: a weight is none, or the turns are unknown.
         ModelError: a model cannot be read, or they cannot be averaged.
     """
+    names = (given,) if isinstance(given, str | Path) else given
     if len(names) > _MOST:
         raise ConfigError(f"got {len(names)} models; a map is made of {_MOST} at most")
     return join([_opened(str(name)) for name in names], turns)

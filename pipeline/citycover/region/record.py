@@ -74,9 +74,7 @@ def settings_of(region: Region) -> Settings:
 def _model(region: Region) -> str:
     if region.model is None:  # which one it is depends on the scene
         return " ".join(join([(model, 1.0)], region.tta).sha256 for model in read_builtins())
-    return read_map_model(
-        [region.model] if isinstance(region.model, str) else region.model, region.tta
-    ).sha256
+    return read_map_model(region.model, region.tta).sha256
 
 
 def _digest(value: Any) -> str:

@@ -103,7 +103,7 @@ def predict_array(
     >>> int((maps.classes != maps.classes.attrs["_FillValue"]).sum())
     4096
     """
-    file = read_map_model((model,) if isinstance(model, str | Path) else model, tta)
+    file = read_map_model(model, tta)
     check_map_model(file, require_hash)
     warn_of_random_weights(file.card)
     source = understand_image(image, file.card, bands, nodata)
