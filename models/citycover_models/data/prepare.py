@@ -222,7 +222,7 @@ def _target_scene(
 ) -> Scene:
     """A target as a scene of the source's bands."""
     try:
-        scene = _scene(item, card, seen)
+        scene = describe_image(item.files, card, seen)
     except SceneError as error:
         raise SceneError(
             f"target {item.image}: {error}; both domains need the same bands, here {', '.join(wanted)}; name "
@@ -237,10 +237,16 @@ def _target_scene(
     return scene
 
 
-def _scene(item: ImageAndLabels, card: ModelCard | None, seen: Imagery) -> Scene:
-    """An image as a scene: as it is, or with the bands of a card."""
+def describe_image(files: Sequence[str], card: ModelCard | None, seen: Imagery) -> Scene:
+    """An image as a scene: as it is, or with the bands of a card.
+
+    Args:
+        files: of the image.
+        card: whose bands are taken; None: all, or those that `seen` names.
+        seen: how it is read; its files do not matter.
+    """
     return describe_scene(
-        item.files,
+        files,
         card,
         bands=seen.bands,
         nodata=seen.nodata,
@@ -254,18 +260,18 @@ def _scene(item: ImageAndLabels, card: ModelCard | None, seen: Imagery) -> Scene
 def _describe(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scene]:
     """Scenes of the same bands: as named, or else all of RGBN, or else all of RGB."""
     if seen.bands is not None:
-        scenes = [_scene(item, None, seen) for item in items]
+        scenes = [describe_image(item.files, None, seen) for item in items]
     else:
         scenes = []
         for statistics in (CHESAPEAKE_RGBN, POLAND_RGB):
             card = _any_card(statistics.group)
             try:
-                scenes = [_scene(item, card, seen) for item in items]
+                scenes = [describe_image(item.files, card, seen) for item in items]
                 break
             except SceneError as error:
                 if statistics is POLAND_RGB:
                     for item in items:  # what cannot be used at all says so, not that bands are missing
-                        _scene(item, None, seen)
+                        describe_image(item.files, None, seen)
                     raise SceneError(f"{error}; or name the bands to learn from with --bands") from None
     for scene, item in zip(scenes, items, strict=True):
         if len(scene.groups) != 1:

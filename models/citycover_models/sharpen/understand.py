@@ -12,12 +12,11 @@ from citycover.classes.legend import Legend, read_legend
 from citycover.files.identity import FileMark
 from citycover.job.labels import look_at_labels
 from citycover.model.card import ModelCard
-from citycover.scene.assemble import describe_scene
 from citycover.version import __version__
 from citycover_models.catalogue.registry import find_aerial
 from citycover_models.data.named import legends_by_name
 from citycover_models.data.pairs import ImageAndLabels
-from citycover_models.data.prepare import TrainingSet, prepare_training_set
+from citycover_models.data.prepare import TrainingSet, describe_image, prepare_training_set
 from citycover_models.imagery.aerial import CHESAPEAKE_RGBN
 from citycover_models.sharpen.method import recipe_of
 from citycover_models.sharpen.request import SharpenRequest
@@ -52,10 +51,7 @@ def understand(request: SharpenRequest) -> Understood:
     named = tuple(str(file) for file in labels.files)
     written = labels.legend or legends_by_name(named, "--labels-legend")[0]
     legend = read_legend(request.to or written)
-    scene = describe_scene(
-        image.files, None, bands=image.bands, nodata=image.nodata, measure=image.measure,
-        laying=image.laying, masking=image.masking, trust=image.trust,
-    )  # fmt: skip
+    scene = describe_image(image.files, None, image)
     look_at_labels(labels, _draft(recipe, legend, written), scene.grid, image.trust)
     training_set = prepare_training_set(
         [ImageAndLabels(image.files[0], named, further=image.files[1:])],
