@@ -320,28 +320,24 @@ def reading(
     )
 
 
-def imagery(
-    scene: Scene,
-    bands: Bands = None,
-    nodata: Nodata = None,
-    scale: ScaleOption = None,
-    offset: OffsetOption = None,
-    unit: UnitOption = None,
-    resample: Resample = False,
-    overlap: Overlap = None,
-    grid: Grid = None,
-    resampling: Resampling = None,
-    mask: Mask = None,
-    mask_grow: MaskGrow = 0.0,
-    allow_remote: AllowRemote = False,
-    allow_path: AllowPath = None,
-) -> request.Imagery:
-    """The options of Imagery."""
-    seen = reading(
-        bands, nodata, scale, offset, unit, overlap, grid, resampling, mask, mask_grow, allow_remote,
-        allow_path,
-    )  # fmt: skip
-    return replace(seen, files=tuple(scene), resample=resample)
+def _with_options_of(base: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Names the options of another function in the signature of one that hands them on to it."""
+
+    def named(make: Callable[..., Any]) -> Callable[..., Any]:
+        own, others = (inspect.signature(one, eval_str=True) for one in (make, base))
+        kept = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        make.__signature__ = own.replace(  # type: ignore[attr-defined]
+            parameters=[*kept, *others.parameters.values()]
+        )
+        return make
+
+    return named
+
+
+@_with_options_of(reading)
+def imagery(scene: Scene, resample: Resample = False, **seen: Any) -> request.Imagery:
+    """The options of Imagery: those of `reading`, and two more."""
+    return replace(reading(**seen), files=tuple(scene), resample=resample)
 
 
 def trust_of(allow_remote: bool, allow_path: list[str] | None) -> Trust:
