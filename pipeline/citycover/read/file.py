@@ -27,7 +27,7 @@ from citycover.geometry.window import Window
 from citycover.machine.descriptors import need_descriptors
 from citycover.read.convert import convert
 from citycover.read.reader import Hole
-from citycover.read.valid import MaskReader, differs, mask_readers
+from citycover.read.valid import ValidityReader, differs, mask_readers
 from citycover.scene.scene import BandSource
 
 _ATTEMPTS = 2
@@ -50,7 +50,7 @@ class _Handle:
 
     def __init__(self, path: str, bands: Sequence[BandSource]) -> None:
         self.dataset = rasterio.open(path)
-        self.masks: list[MaskReader] = mask_readers(self.dataset, bands)
+        self.masks: list[ValidityReader] = mask_readers(self.dataset, bands)
         for band in bands:
             flags = {flag.name for flag in self.dataset.mask_flag_enums[band.index - 1]}
             lost_mask = band.validity == "mask" and "all_valid" in flags

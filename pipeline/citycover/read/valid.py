@@ -13,12 +13,12 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.scene.scene import BandSource
 
-MaskReader = Callable[[RasterioWindow], NDArray[np.bool_]]
+ValidityReader = Callable[[RasterioWindow], NDArray[np.bool_]]
 
 
-def mask_readers(dataset: Any, bands: Sequence[BandSource]) -> list[MaskReader]:
+def mask_readers(dataset: Any, bands: Sequence[BandSource]) -> list[ValidityReader]:
     """What to ask an open file for the validity of bands, beside the numbers themselves."""
-    readers: list[MaskReader] = []
+    readers: list[ValidityReader] = []
     validities = {band.validity for band in bands}
     if "alpha" in validities:
         alphas = [i for i, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c.name == "alpha"]
