@@ -25,10 +25,11 @@ from citycover.read.convert import convert
 from citycover.read.numbers import judge_numbers
 from citycover.read.reader import Hole, Reader
 from citycover.read.valid import differs
-from citycover.scene.assemble import alpha_is_data, converted_type, gsd_mismatch
 from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.choose import match_bands, pick_bands
 from citycover.scene.file import FileInfo, can_occur, describe_file
+from citycover.scene.groups import alpha_is_data, converted_type
+from citycover.scene.gsd import gsd_mismatch
 from citycover.scene.measure import Measure, conversion, measure_of
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
 
