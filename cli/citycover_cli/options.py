@@ -157,6 +157,13 @@ LabelsTrust = Annotated[
     typer.Option(help="How far --labels are trusted: 0 to 1, or auto: as far as the network bears them out."),
 ]
 
+Change = Annotated[
+    bool,
+    typer.Option(
+        "--change", help="Look where the place outlived --labels, trust them no more there: change.tif."
+    ),
+]
+
 Resample = Annotated[
     bool, typer.Option("--resample", help="Read at the model's GSD where the scene's is outside its limits.")
 ]
@@ -390,16 +397,21 @@ def product(
 
 
 def labels(
-    labels: Labels = None, labels_legend: LabelsLegend = None, trust: LabelsTrust = "auto"
+    labels: Labels = None,
+    labels_legend: LabelsLegend = None,
+    trust: LabelsTrust = "auto",
+    change: Change = False,
 ) -> LabelRequest | None:
     """The options of LabelRequest; None where no labels are named."""
     try:
         number = None if trust == "auto" else float(trust)
     except ValueError:
         raise ConfigError(f"--trust takes auto or a number from 0 to 1, got {trust!r}") from None
-    if not labels and (labels_legend is not None or number is not None):
-        raise ConfigError("--labels-legend and --trust are about --labels; name label files with it")
-    return LabelRequest(tuple(labels), labels_legend, number) if labels else None
+    if not labels and (labels_legend is not None or number is not None or change):
+        raise ConfigError(
+            "--labels-legend, --trust and --change are about --labels; name label files with it"
+        )
+    return LabelRequest(tuple(labels), labels_legend, number, change) if labels else None
 
 
 def layers(

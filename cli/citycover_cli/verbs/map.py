@@ -156,7 +156,8 @@ def _evidence(record: RunRecord) -> str:
         why = f"{labels.cells:.0f} labelled cells are too few to measure their noise"
     down, right = labels.offset.cells
     moved = f", read {down:+.2f} cells down and {right:+.2f} right" if labels.offset.sure else ""
-    return f"with labels, {labels.trust:.0%} trusted ({why}){moved}"
+    changed = "" if labels.changed is None else f"; {labels.changed:.1%} changed since, and not trusted there"
+    return f"with labels, {labels.trust:.0%} trusted ({why}){moved}{changed}"
 
 
 def print_summary(product: Product) -> None:

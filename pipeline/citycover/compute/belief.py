@@ -21,6 +21,7 @@ from citycover.classes.table import NO_CLASS
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.evidence.cells import nearest_channels
+from citycover.evidence.change import check_windows
 from citycover.evidence.comparison import Comparison
 from citycover.evidence.labels import PlaceLabels, moved
 from citycover.evidence.noise import Belief, LabelNoise, NoiseSource
@@ -48,10 +49,16 @@ def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
     Args:
         labels: of the place that is mapped.
         given: the sweep to come, still without evidence.
+
+    Raises:
+        ConfigError: change is looked for, and windows see too few cells for it.
     """
-    card = given.card
+    card, plan = given.card, given.plan
+    if labels.change:
+        votes = [plan.output(axis.step + axis.feather) for axis in (plan.y, plan.x)]
+        check_windows(labels.sheets, plan.grid, min(votes))
     asked = labels.trust is not None
-    known = not asked and _knows(card, labels, given.plan)
+    known = not asked and _knows(card, labels, plan)
     look = _look(labels, given, _FEW_CELLS if asked or known else _CELLS)
     offset = look.shifts.offset()
     logger.info("%s", offset)

@@ -8,7 +8,7 @@ from citycover.compute.choices import kept_choices, settle
 from citycover.compute.sink import Computed, StoreSink, open_store
 from citycover.engine.blocks import run_blocks
 from citycover.engine.input import SweepInput
-from citycover.evidence.field import open_field
+from citycover.evidence.open import open_field
 from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device

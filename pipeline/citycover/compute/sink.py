@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from citycover.engine.canvas import FinishedBlock
 from citycover.evidence.labels import LabelEvidence
@@ -15,6 +18,7 @@ from citycover.evidence.noise import Belief
 from citycover.files.failures import machine_errors
 from citycover.job.inputs import Inputs
 from citycover.job.job import Job
+from citycover.plan.layers import CHANGE, CHANGED
 from citycover.plan.plan import CHUNK, Plan
 from citycover.store.shard import ArraySpec, Layout
 from citycover.store.store import WorkingStore
@@ -86,6 +90,14 @@ def read_inputs(work: Path) -> Inputs:
     return Inputs.from_facts(WorkingStore.read_extra(work, {}).get("inputs", ()))
 
 
+def _changed(layers: Mapping[str, NDArray[np.uint8]]) -> dict[str, int]:
+    """Pixels of a block with a label, and those that have changed since; nothing where nobody looked."""
+    if (change := layers.get(CHANGE.name)) is None:
+        return {}
+    seen = change != CHANGE.nodata
+    return {"watched": int(seen.sum()), "changed": int((seen & (change >= CHANGED)).sum())}
+
+
 @dataclass
 class StoreSink:
     """The working store as a sink of blocks, and the count of windows beside it."""
@@ -125,6 +137,7 @@ class StoreSink:
         with self._lock:
             counts = {k: self.windows[k] - self._written[k] for k in self.windows}
             self._written = dict(self.windows)
+        counts |= _changed(finished.layers)
         with machine_errors(self.store.folder):
             self.store.write_block(finished.block.index, finished.layers, holes=finished.holes, counts=counts)
         for hole in finished.holes:

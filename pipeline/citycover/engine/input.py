@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,23 @@ same in the light of something else. May write into what it is given. What is as
 and is final; each pixel is asked for at most once, and not at all where no window around it was run."""
 
 
+@runtime_checkable
+class Watching(Protocol):
+    """Evidence that looks at each window alone as well. What it sees there is blended as probabilities are,
+    and stands behind them as one plane more: in what it is given, and in what it gives, where -1 is nodata.
+    """
+
+    def watch(self, probabilities: Tensor, window: Window, seen: NDArray[np.bool_]) -> Tensor:
+        """(y, x) 0 to 1.
+
+        Args:
+            probabilities: (class, y, x) float32 where the window votes.
+            window: the pixels of output that they are of; may begin and end outside of the map.
+            seen: (y, x) where the image is valid.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SweepInput:
     """What a sweep reads and asks."""
@@ -47,6 +64,11 @@ class SweepInput:
     stop: threading.Event = field(default_factory=threading.Event)
     on_windows: Callable[[int, int], None] = lambda _run, _skipped: None
     """Called with the number of windows run and skipped after each row."""
+
+    @property
+    def watching(self) -> Watching | None:
+        """The evidence, where it looks at windows."""
+        return self.evidence if isinstance(self.evidence, Watching) else None
 
     @property
     def card(self) -> ModelCard:

@@ -55,25 +55,26 @@ class Ranker:
         table[self.mask - np.arange(channels)] = ids
         self.ids = torch.from_numpy(table).to(device)  # (code,)
 
-    def __call__(self, probabilities: Tensor) -> Ranking:
+    def __call__(self, probabilities: Tensor, lost: Tensor | None = None) -> Ranking:
         """Rank the classes of each pixel.
 
         Probabilities closer than 2**(b - 23) count as equal, and of equals the first class wins.
 
         Args:
             probabilities: (class, y, x) float32, at least 0. Taken over by the ranking.
+            lost: (y, x) trust that labels lost, 0 to 1; -1 without a label; None: nobody looked.
         """
         keys = probabilities.view(torch.int32)  # (class, y, x)
         keys.bitwise_and_(~self.mask).bitwise_or_(self.codes[:, None, None])
-        return Ranking(self, keys)
+        return Ranking(self, keys, lost)
 
 
 class Ranking:
     """The classes of each pixel, ranked; what is not asked for is not computed."""
 
-    def __init__(self, ranker: Ranker, keys: Tensor) -> None:
+    def __init__(self, ranker: Ranker, keys: Tensor, lost: Tensor | None = None) -> None:
         """`keys`: (class, y, x) int32 patterns of probabilities with the number of the class in them."""
-        self.ranker, self.keys = ranker, keys
+        self.ranker, self.keys, self.lost = ranker, keys, lost
 
     @cached_property
     def _first(self) -> Tensor:
@@ -121,7 +122,13 @@ class Ranking:
     @property
     def margin(self) -> Tensor:
         """(y, x) uint8 lead of the best class over the second, round(254 (p1 - p2))."""
-        return (self._lead * _MOST).round_().clamp_(0, _MOST).to(torch.uint8)
+        return _in_steps(self._lead)
+
+    @property
+    def change(self) -> Tensor:
+        """(y, x) uint8 trust that labels lost, round(254 lost); 255 where there is no label."""
+        assert self.lost is not None, "the layer is made only where somebody looked"
+        return _in_steps(self.lost).masked_fill_(self.lost < 0, _TOTAL)
 
     @property
     def entropy(self) -> Tensor:
@@ -134,7 +141,7 @@ class Ranking:
         for key in self.keys.unbind(0):
             index = (key >> _BITS).sub_(_LEAST).clamp_(0, len(table) - 1)
             total += table.index_select(0, index.flatten()).view(total.shape)
-        return total.mul_(_MOST).round_().clamp_(0, _MOST).to(torch.uint8)
+        return _in_steps(total)
 
     @property
     def present(self) -> Tensor:
@@ -209,6 +216,11 @@ def _in_order(shares: Tensor, best: Tensor) -> Tensor:
         step = (claim > 2 * close.gather(0, place)).to(torch.int16)
         close.scatter_add_(0, place, step).scatter_add_(0, rival, -step)
     return close.to(torch.uint8)
+
+
+def _in_steps(shares: Tensor) -> Tensor:
+    """uint8 of shares 0 to 1 in steps of 1/254; 255 is left for nodata."""
+    return (shares * _MOST).round_().clamp_(0, _MOST).to(torch.uint8)
 
 
 @lru_cache(maxsize=8)

@@ -22,8 +22,8 @@ from odc.geo.geobox import GeoBox
 from citycover.engine.agreement import Seams
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
-from citycover.evidence.field import open_field
 from citycover.evidence.labels import LabelEvidence
+from citycover.evidence.open import open_field
 from citycover.geometry.window import Window
 from citycover.model.predictor import Predictor
 from citycover.plan.axis import Axis

@@ -1,7 +1,8 @@
 """Scores become pieces of output: probabilities where windows vote, blended, then the layers made of them.
 
 ```
-scores of a batch ─▶ probabilities, checked ─▶ blended with neighbours ─▶ [evidence] ─▶ layers, on the host
+scores of a batch ─▶ probabilities, checked ─▶ [watched] ─▶ blended with neighbours ─▶ [evidence] ─┐
+                                                                         layers, on the host ◀─┘
 ```
 """
 
@@ -42,7 +43,9 @@ class Votes:
         self.blender = RowBlender(self.feather)
         card = given.card
         self.rank = Ranker(lookup_table(card.channels), given.predictor.device, card.task == "classes")
-        shape = (self.plan.batch, len(given.card.channels), *self.side)  # (slot, class, S + f, S + f)
+        self.channels, self.watching = len(card.channels), given.watching
+        planes = self.channels + (self.watching is not None)
+        shape = (self.plan.batch, planes, *self.side)  # (slot, class or what was seen, S + f, S + f)
         self.kept = _static(shape, given.predictor.device)
 
     def next_row(self) -> None:
@@ -53,7 +56,7 @@ class Votes:
         """Keep the probabilities where the windows vote; (slot, class, W, W) scores may be forgotten."""
         (ty, tx), (height, width) = self.trim, self.side
         voting = scores[:, :, ty : ty + height, tx : tx + width]  # (slot, class, S + f, S + f)
-        to_probabilities(voting, self.given.card, self.kept[: len(scores)])
+        to_probabilities(voting, self.given.card, self.kept[: len(scores), : self.channels])
 
     def final_rows(self, index: int) -> tuple[int, int]:
         """Output rows that are final after row of windows `index`: the first, and one past the last."""
@@ -66,10 +69,15 @@ class Votes:
         Raises:
             ModelError: a window votes on a valid pixel with something that is no probability.
         """
-        votes = self.kept[slot : slot + len(columns)]  # (n, class, S + f, S + f)
-        low, high = torch.stack(torch.aminmax(votes)).tolist()
+        votes = self.kept[slot : slot + len(columns)]  # (n, class or what was seen, S + f, S + f)
+        alone = votes[:, : self.channels]
+        low, high = torch.stack(torch.aminmax(alone)).tolist()
         if not PROBABILITIES[0] <= low <= high <= PROBABILITIES[1]:  # false for NaN
-            self._refuse(votes, index, columns, seen)
+            self._refuse(alone, index, columns, seen)
+        if self.watching is not None:
+            for column, vote in zip(columns, votes, strict=True):
+                place = self._place(index, column, self.side)
+                vote[-1] = self.watching.watch(vote[:-1], place, seen(place))
         ends_row = columns[-1] == self.plan.x.count - 1
         blended = self.blender.add(votes, columns[0], ends_row, index == self.plan.y.count - 1)
         for column, probabilities in zip(columns, blended, strict=True):
@@ -84,10 +92,11 @@ class Votes:
         return Window(index * sy - fy, column * sx - fx, *shape)
 
     def _layers(self, probabilities: Tensor, window: Window) -> dict[str, NDArray[np.uint8]]:
-        """([band,] y, x) of every layer from (class, y, x) probabilities, which are used up."""
+        """([band,] y, x) of every layer from (class or what was seen, y, x) planes, which are used up."""
         if self.given.evidence is not None:
             probabilities = self.given.evidence(probabilities, window)
-        ranking = self.rank(probabilities)
+        lost = None if self.watching is None else probabilities[-1]
+        ranking = self.rank(probabilities[: self.channels], lost)
         return {layer.name: layer.of(ranking).cpu().numpy() for layer in self.given.layers}
 
     def _refuse(self, votes: Tensor, index: int, columns: list[int], seen: Seen) -> None:

@@ -32,7 +32,7 @@ from citycover.geometry.window import Window
 _FLOOR = 1e-5
 """Share that a class without any label nearby still has."""
 
-_LABELLED = 1e-3
+LABELLED = 1e-3
 """Weight of labelled cells above which a pixel has labels within reach."""
 
 _FINER = 8
@@ -74,7 +74,8 @@ class LabelField:
         ]
         column = (len(labels.prior), 1, 1)
         noise = labels.rule.noise
-        self._base = torch.tensor(labels.shares, device=device).view(column) * noise + _FLOOR
+        self._shares = torch.tensor(labels.shares, device=device).view(column)
+        self._base = self._shares * noise + _FLOOR
         self._per_prior = torch.tensor([1 / p if p > 0 else 1.0 for p in labels.prior], device=device)
         self._per_prior = self._per_prior.view(column)
         self._powers = _runs([round(strength * PARTS) for strength in labels.strengths])
@@ -129,15 +130,21 @@ class LabelField:
             for col in range(window.col, window.col_end, width):
                 yield Window(row, col, min(height, window.row_end - row), min(width, window.col_end - col))
 
-    def _weigh(self, probabilities: Tensor, weights: Tensor) -> None:
+    def _weigh(self, probabilities: Tensor, weights: Tensor, lost: Tensor | None = None) -> None:
         """Make (c, y, x) probabilities the posterior, in the light of the labels' weights, which are used up.
+
+        Of trust that the labels `lost`, (y, x) 0 to 1, it is as if that share of them were noise as well.
 
         Every number is made of operations that round alike wherever a pixel lies in a tensor: of no fused
         ones, and of no sum whose order is left open.
         """
-        labelled = _total(weights)
-        scale = (1 - self.labels.rule.noise) / labelled.clamp(min=_LABELLED)
+        labelled = total_of(weights)
+        scale = (1 - self.labels.rule.noise) / labelled.clamp(min=LABELLED)
+        if lost is not None:
+            scale *= 1 - lost
         q = weights.mul_(scale).add_(self._base)
+        if lost is not None:
+            q += self._shares * (lost * (1 - self.labels.rule.noise))
         likelihood = probabilities * self._per_prior
         for classes, exponent in self._powers:
             _raise_power(likelihood[classes], exponent)
@@ -147,10 +154,10 @@ class LabelField:
         if self._sharpness != PARTS:
             _raise_power(q.mul_(total), self._sharpness)
             total = _part_of_all(q)
-        if float(labelled.amin()) > _LABELLED:
+        if float(labelled.amin()) > LABELLED:
             torch.mul(q, total, out=probabilities)
         else:
-            probabilities.copy_(torch.where(labelled > _LABELLED, q.mul_(total), probabilities))
+            probabilities.copy_(torch.where(labelled > LABELLED, q.mul_(total), probabilities))
 
 
 def _even(length: int, most: float) -> int:
@@ -195,7 +202,7 @@ def _raise_power(base: Tensor, parts: int) -> None:
         base.mul_(power)
 
 
-def _total(planes: Tensor) -> Tensor:
+def total_of(planes: Tensor) -> Tensor:
     """(c, y, x) -> (y, x) sum, always in the order of the classes."""
     total = planes[0].clone()
     for plane in planes[1:].unbind(0):
@@ -205,12 +212,7 @@ def _total(planes: Tensor) -> Tensor:
 
 def _part_of_all(planes: Tensor) -> Tensor:
     """(y, x) what (c, y, x) planes are multiplied by to sum to one."""
-    return _total(planes).clamp_(min=torch.finfo(torch.float32).tiny).reciprocal_()
-
-
-def open_field(labels: LabelEvidence | None, grid: GeoBox, device: torch.device) -> LabelField | None:
-    """The field of labels on an output grid; None where there are none."""
-    return None if labels is None else LabelField(labels, grid, device)
+    return total_of(planes).clamp_(min=torch.finfo(torch.float32).tiny).reciprocal_()
 
 
 Weights = Callable[[Window], Tensor]

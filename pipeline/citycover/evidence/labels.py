@@ -53,6 +53,8 @@ class LabelEvidence:
     """Rows and columns of the map by which what a pixel shows is said elsewhere in the labels."""
     slopes: tuple[float, ...] = ()
     """(channel,) how far the network's word on a class counts, 0 to 1; empty: fully."""
+    change: bool = False
+    """Watched: they lose their trust where the place has changed since."""
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -87,12 +89,14 @@ class PlaceLabels:
     """Hash of files, meaning and trust; whether the files stay what they were is told by their content."""
     beside: tuple[str, ...] = ()
     """Files that mosaics among the sheets are made of."""
+    change: bool = False
+    """Whether they are watched."""
 
     def believed(self, belief: Belief) -> LabelEvidence:
         """As evidence: a share of them reckoned wrong, and read where they say what the image shows."""
         rule = Rule(belief.share, belief.measured)
         offset, slopes = belief.offset.applied, belief.slopes
-        return LabelEvidence(self.sheets, self.prior, self.shares, rule, offset, slopes)
+        return LabelEvidence(self.sheets, self.prior, self.shares, rule, offset, slopes, self.change)
 
 
 def moved(grid: GeoBox, offset: tuple[float, float]) -> GeoBox:
@@ -137,6 +141,7 @@ def understand_labels(request: LabelRequest, card: ModelCard, grid: GeoBox) -> P
         trust=request.trust,
         credits=tuple(file.credit for file in files if file.credit is not None),
         identity=_identity(sheets, request.trust),
+        change=request.change,
     )
 
 

@@ -19,6 +19,8 @@ class LabelRequest:
     product by name its own."""
     trust: float | None = None
     """1: every label is right, 0: none says anything; None: as was measured."""
+    change: bool = False
+    """Look where the place has changed since, trust them no more there, and write the layer `change`."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError where the trust is no share; one file may be given as itself."""

@@ -43,13 +43,14 @@ class Rule:
             raise ValueError(f"the noise of labels is a share, 0 to 1, got {self.noise}")
 
     @property
-    def _doubt(self) -> float:
+    def doubt(self) -> float:
+        """0: labels count as clean, 1: as noisy."""
         return min(1.0, max(0.0, (self.noise - _CLEAN) / (_NOISY - _CLEAN)))
 
     @property
     def strength(self) -> float:
         """Power of the network's evidence: neighbouring pixels say much the same, so below 1 at first."""
-        return round((0.5 + 0.7 * self._doubt) * PARTS) / PARTS
+        return round((0.5 + 0.7 * self.doubt) * PARTS) / PARTS
 
     @property
     def sharpness(self) -> float:
@@ -61,9 +62,9 @@ class Rule:
         """
         if not self.measured:
             return _UNKNOWN
-        return round((1 + 0.375 * self._doubt) * PARTS) / PARTS
+        return round((1 + 0.375 * self.doubt) * PARTS) / PARTS
 
     @property
     def sigma(self) -> float:
         """Width in cells of the Gaussian that labels are smoothed by; 0: bilinear between cell centres."""
-        return 0.35 + 0.35 * self._doubt if self._doubt > 0 else 0.0
+        return 0.35 + 0.35 * self.doubt if self.doubt > 0 else 0.0

@@ -157,7 +157,8 @@ def prepare(
     )
     _tell_how_it_is_read(scene, files, imagery, file.card)
     area = _area(where, scene) if where else None
-    job = Job(file, scene, area, engine, layers=layers_of(file.card.task, layers))
+    made = layers_of(file.card.task, layers, change=labels is not None and labels.change)
+    job = Job(file, scene, area, engine, layers=made)
     grid = job.draft.grid  # raises where windows contradict the card
     if labels is None:
         return job

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from citycover.plan.layers import Layer, bytes_per_pixel
+from citycover.plan.layers import CHANGE, Layer, bytes_per_pixel
 from citycover.plan.plan import Plan
 from citycover.scene.scene import Scene
 
@@ -39,8 +39,9 @@ def memory_bound(plan: Plan, scene: Scene, channels: int, layers: Sequence[Layer
         rows_decoded = 2 if len(group.sheets) == 1 else 3  # a row of blocks is kept across sheets
         decoded += rows_decoded * min(group.block[0], group.shape[0]) * width * pixel // group.ratio
     area = plan.scale * plan.scale
-    votes = plan.batch * plan.window_pixels * channels * 4
-    blend = int(area * (3 * votes + plan.y.feather * width * channels * 4))
+    planes = channels + (CHANGE in layers)
+    votes = plan.batch * plan.window_pixels * planes * 4
+    blend = int(area * (3 * votes + plan.y.feather * width * planes * 4))
     pixel = bytes_per_pixel(layers, channels)
     blocks = 4 * plan.block_shape[0] * plan.block_shape[1] * pixel
     return MemoryBound(strips, decoded, blend, blocks)

@@ -31,7 +31,7 @@ class Layer:
     of: Callable[[Any], Tensor]
     """`engine.ranking.Ranking` -> uint8 (y, x), or (band, y, x)."""
     nodata: int | None = None
-    """Number of pixels without a value, which `of` never gives; None: the nodata of the legend."""
+    """Number of pixels without a value; None: the nodata of the legend."""
     scale: float = 1.0
     """What one step of the numbers stands for."""
     overviews: Literal["mode", "average"] = "average"
@@ -87,7 +87,13 @@ SECOND = Layer("second", "second.tif", "second best class", attrgetter("second")
 
 MARGIN = Layer("margin", "margin.tif", "lead over the second class", attrgetter("margin"), 255, 1 / 254)
 
-LAYERS = (CLASSES, PRESENT, CONFIDENCE, PROBABILITIES, ENTROPY, SECOND, MARGIN)
+CHANGE = Layer("change", "change.tif", "trust that labels lost", attrgetter("change"), 255, 1 / 254)
+"""Of maps with labels that are watched: the place has changed since; nodata where there is no label, too."""
+
+CHANGED = 127
+"""Number of it from which on a pixel counts as changed: half of the trust."""
+
+LAYERS = (CLASSES, PRESENT, CONFIDENCE, PROBABILITIES, ENTROPY, SECOND, MARGIN, CHANGE)
 """Every layer that there is."""
 
 USUAL = (CLASSES, CONFIDENCE)
@@ -97,12 +103,15 @@ ON_REQUEST = (PROBABILITIES, ENTROPY, SECOND, MARGIN)
 """Those of a map that was asked for them."""
 
 
-def layers_of(task: Literal["classes", "labels"], asked: Iterable[str] = ()) -> tuple[Layer, ...]:
+def layers_of(
+    task: Literal["classes", "labels"], asked: Iterable[str] = (), change: bool = False
+) -> tuple[Layer, ...]:
     """Layers of a map.
 
     Args:
         task: of the network; `labels`: a pixel may be of several classes.
         asked: names of layers on request.
+        change: whether labels are watched.
 
     Raises:
         ConfigError: there is no such layer on request.
@@ -116,7 +125,7 @@ def layers_of(task: Literal["classes", "labels"], asked: Iterable[str] = ()) -> 
             f"there is no layer {', '.join(map(repr, unknown))} to ask for; a map can have "
             f"{', '.join(layer.name for layer in ON_REQUEST)}"
         )
-    own = (*USUAL, PRESENT) if task == "labels" else USUAL
+    own = [*USUAL, *([PRESENT] if task == "labels" else []), *([CHANGE] if change else [])]
     return layers_named({*(layer.name for layer in own), *asked})
 
 

@@ -125,7 +125,11 @@ class Finished:
         labels = self.job.labels
         if labels is None or self.belief is None:
             return None
+        watched, changed = (
+            sum(b.counts.get(name, 0) for b in self.blocks) for name in ("watched", "changed")
+        )
         return RunLabels(
+            changed=changed / watched if labels.change and watched else None,
             files=self._marked([str(sheet.path.absolute()) for sheet in labels.sheets]),
             legend=labels.legend,
             shares=dict(zip(self.job.model.card.channel_names, labels.shares, strict=True)),

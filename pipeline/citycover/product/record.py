@@ -178,6 +178,8 @@ class RunLabels:
     """How far they lie beside the image; corrected where that is sure."""
     slopes: tuple[float, ...] = ()
     """(channel,) how far the network's word on a class counts beside them, 0..1; empty: fully."""
+    changed: float | None = None
+    """Share of the pixels with a label that have changed since, see `change.tif`; None: nobody looked."""
 
     @property
     def belief(self) -> Belief:

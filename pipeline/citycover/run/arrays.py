@@ -26,8 +26,8 @@ from citycover.compute.choices import settle
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import ConfigError
-from citycover.evidence.field import open_field
 from citycover.evidence.labels import LabelEvidence
+from citycover.evidence.open import open_field
 from citycover.evidence.request import LabelRequest
 from citycover.job.job import Job, warn_of_random_weights
 from citycover.job.labels import look_at_labels
@@ -110,7 +110,8 @@ def predict_array(
     if odd := other_scale(source, file.card):
         logger.warning(odd)
     engine = _for_blocks(engine or EngineOptions(), file.card)
-    job = Job(file, scene_of(source, file.card), None, engine, layers=layers_of(file.card.task, layers))
+    made = layers_of(file.card.task, layers, change=labels is not None and labels.change)
+    job = Job(file, scene_of(source, file.card), None, engine, layers=made)
     predictor = _predictor(file, engine.device)
     plan = settle(job, predictor).plan
     evidence = None

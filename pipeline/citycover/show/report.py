@@ -260,6 +260,7 @@ def _provenance(shown: Shown) -> str:
         "model": f"{given.model.name} {given.model.version}, sha256 {given.model.sha256[:16]}...",
         "imagery": ", ".join(Path(one.path).name for one in given.inputs),
         "evidence": record.evidence,
+        "changed since the labels": _changed(record),
         "windows": "{} run, {} skipped, redundancy {}".format(
             record.amount.windows.get("run", 0),
             record.amount.windows.get("skipped", 0),
@@ -276,6 +277,12 @@ def _provenance(shown: Shown) -> str:
         f'<section><h2>Provenance</h2><dl class="facts">{rows}</dl>'
         '<p class="faint">All of it: run.json.</p></section>'
     )
+
+
+def _changed(record: RunRecord) -> str:
+    """Share of the labelled map where the place has changed; nothing where nobody looked."""
+    changed = record.labels.changed if record.labels else None
+    return "" if changed is None else f"{changed:.1%} of what is labelled; change.tif says where"
 
 
 def _sources(record: RunRecord) -> str:

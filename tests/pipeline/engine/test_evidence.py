@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,28 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from labelled import grid_of, write_sheet
-from making import CLASSES, FILL, make_card, make_legend, make_scene, plan_of, run_sweeps
+from making import (
+    CLASSES,
+    FILL,
+    ArrayReader,
+    FunctionPredictor,
+    make_card,
+    make_legend,
+    make_scene,
+    plan_of,
+    run_sweeps,
+)
 
 from citycover.classes.table import ClassTable
+from citycover.engine.input import SweepInput
+from citycover.engine.sweep import sweep
 from citycover.evidence.field import LabelField
 from citycover.evidence.labels import LabelEvidence
+from citycover.evidence.open import open_field
 from citycover.evidence.rule import Rule
 from citycover.geometry.window import Window
 from citycover.model.card import BandGroup
+from citycover.plan.layers import CHANGE, CHANGED, USUAL
 
 CPU = torch.device("cpu")
 
@@ -93,3 +108,55 @@ def test_labels_meet_groups_of_several_resolutions(tmp_path: Path) -> None:
     alone = run_sweeps(plan, card, scores, images, [None, None])
     np.testing.assert_array_equal(maps[0], maps[1])
     assert (maps[0][0] != alone[0]).mean() > 0.1
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    block=st.tuples(st.integers(12, 60), st.integers(12, 60)),
+    noise=st.sampled_from([0.0, 0.3]),
+    batch=st.integers(1, 3),
+    holes=st.booleans(),
+)
+def test_blocks_see_the_same_change(
+    tmp_path: Path, block: tuple[int, int], noise: float, batch: int, holes: bool
+) -> None:
+    """The network knows nothing on the left, and is sure of another class than the labels' on the right."""
+    card = make_card(32, 4, 6)
+    image = np.zeros((83, 77, 3), np.uint8)
+    image[:, 35:] = 255
+    valid = np.random.default_rng(1).random((83, 77)) < 0.8 if holes else None
+    cells = np.full((30, 30), 0, np.int16)
+    cells[:6, 20:] = -1
+    grid = grid_of(cells.shape, Affine(3.1, 0, 500_000 - 3.3, 0, -3.1, 5_800_000 + 1.7))
+    legend = make_legend()
+    table = ClassTable.onto(legend, {id_: id_ for id_ in (0, *legend.ids)}, title="legend 'test'")
+    sheet = write_sheet(tmp_path / "labels.tif", cells, grid, table)
+    labels = LabelEvidence((sheet,), (0.2,) * CLASSES, (0.2,) * CLASSES, Rule(noise), change=True)
+    scene, layers = make_scene((83, 77)), (*USUAL, CHANGE)
+    maps = []
+    for plan in (plan_of(scene, card, block=block, batch=batch), plan_of(scene, card)):
+        field = open_field(labels, plan.grid, CPU)
+        given = SweepInput(
+            plan,
+            FunctionPredictor(card, scores),
+            lambda: [ArrayReader(image, valid, (16, 16))],
+            evidence=field,
+            layers=layers,
+        )
+        whole = {layer.name: np.zeros(plan.shape, np.uint8) for layer in layers}
+        for bx in range(plan.block_counts[1]):
+            for done in sweep(given, [plan.block(by, bx) for by in range(plan.block_counts[0])]):
+                for name, values in done.layers.items():
+                    whole[name][done.block.window.slices] = values
+        maps.append(whole)
+    for layer in layers:
+        np.testing.assert_array_equal(maps[0][layer.name], maps[1][layer.name])
+    change, classes = maps[1]["change"], maps[1]["classes"]
+    seen = classes != card.legend.product_nodata
+    assert (change[~seen] == 255).all()
+    assert (change[:10, 65:] == 255).all()  # no label
+    assert (change[25:, :25][seen[25:, :25]] == 0).all()
+    assert (change[25:, 48:][seen[25:, 48:]] >= CHANGED).mean() > 0.98
+    plain = LabelField(replace(labels, change=False), plan.grid, CPU)
+    without, _ = run_sweeps(plan, card, scores, [image], [valid], evidence=plain)
+    np.testing.assert_array_equal(classes[change == 0], without[change == 0])

@@ -150,7 +150,8 @@ def test_a_network_that_breaks_its_promise_is_told_so(network: Any, told: str) -
         swept(network)
 
 
-def test_every_layer_of_the_table_is_made() -> None:
-    made = swept(layers=layers.LAYERS)
-    assert set(made) == {layer.name for layer in layers.LAYERS}
+def test_every_layer_that_needs_no_labels_is_made() -> None:
+    asked = tuple(layer for layer in layers.LAYERS if layer is not layers.CHANGE)
+    made = swept(layers=asked)
+    assert set(made) == {layer.name for layer in asked}
     assert all(pixels.any() for pixels in made.values())

@@ -214,7 +214,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
     from citycover.compute.sink import StoreSink
     from citycover.engine.blocks import run_blocks
     from citycover.engine.input import SweepInput
-    from citycover.evidence.field import open_field
+    from citycover.evidence.open import open_field
     from citycover.machine.memory import peak_rss
     from citycover.machine.stages import Stages
     from citycover.plan.layers import layers_named
