@@ -256,9 +256,9 @@ def _settle_belief(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan
 
 
 def _choose_window(job: Job, predictor: Predictor, kept: Mapping[str, Any]) -> int:
-    """The card's window or a larger one; where memory is short, the card's."""
+    """The card's window or a larger one; where memory is short, and of tiles, that they match, the card's."""
     card = job.model.card
-    larger = larger_windows(card) if job.engine.memory is None else ()
+    larger = larger_windows(card) if job.engine.memory is None and job.tile is None else ()
     plans = {size: _with_batch(job, predictor, kept, size) for size in (card.window.size, *larger)}
     return fastest_window(plans, predictor)
 
@@ -269,17 +269,21 @@ def _with_batch(job: Job, predictor: Predictor, kept: Mapping[str, Any], window:
     plan = job.plan_in(window, asked or 1, "fp32")
     if "batch" in kept and asked in (None, kept.get("batch_asked")):
         return replace(plan, batch=kept["batch"])
-    return plan if asked else replace(plan, batch=default_batch(plan, predictor.device))
+    batch = asked or default_batch(plan, predictor.device)
+    if job.tile is not None:  # a window keeps its slot in the batch wherever the whole is cut: see `RowMaker`
+        cells = job.tile.size // plan.x.step
+        batch = max(n for n in range(1, batch + 1) if cells % n == 0)
+    return replace(plan, batch=batch)
 
 
 def _settle_precision(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: Plan) -> Precision:
-    """As asked for; else as kept; else what real windows of the scene bear."""
+    """As asked for; else as kept; else what real windows of the scene bear; of tiles, to match, fp32."""
     if job.engine.precision == "auto" and "precision" in kept:
         precision: Precision = kept["precision"]
         return precision
     readers = open_readers(job.scene, job.engine.threads)
     return choose_precision(
-        job.engine.precision,
+        "fp32" if job.tile is not None and job.engine.precision == "auto" else job.engine.precision,
         predictor,
         lambda: sample_windows(plan, job.model.card, readers, GATE_PIXELS),
     )

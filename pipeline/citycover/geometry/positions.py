@@ -17,7 +17,7 @@ from citycover.geometry.grid import Bounds, crs_of
 from citycover.geometry.overlap import bounds_after, bounds_in
 from citycover.geometry.window import Window
 
-_STEP = 16
+KNOTS = 16
 """Pixels between knots."""
 
 _SURE = 1e-6
@@ -76,15 +76,15 @@ class Positions:
 
 
 def _knots(first: int, end: int) -> NDArray[np.float64]:
-    low, high = first // _STEP * _STEP, -(-end // _STEP) * _STEP
-    return np.arange(low, high + 1, _STEP, dtype=np.float64)
+    low, high = first // KNOTS * KNOTS, -(-end // KNOTS) * KNOTS
+    return np.arange(low, high + 1, KNOTS, dtype=np.float64)
 
 
 def _between(
     knots: NDArray[np.float64], down: NDArray[np.float64], right: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Straight lines between knots; `down` and `right` are pixels from the first one."""
-    y, x = (at / _STEP for at in (down, right))
+    y, x = (at / KNOTS for at in (down, right))
     row, col = (at.astype(np.intp) for at in (y, x))
     y, x = (y - row)[:, None], (x - col)[None, :]
     above = knots[row][:, col] * (1 - x) + knots[row][:, col + 1] * x

@@ -7,11 +7,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from citycover.errors import ConfigError, SceneError
 from citycover.evidence.labels import PlaceLabels
 from citycover.evidence.request import LabelRequest
+from citycover.geometry.tiles import Tile
+from citycover.geometry.window import Window
 from citycover.job.labels import look_at_labels
 from citycover.job.request import EngineOptions, Imagery, MapRequest, Where
 from citycover.model.archive import ModelFile
@@ -20,7 +23,7 @@ from citycover.model.card import ModelCard
 from citycover.model.joint import MapModel, check_map_model, join, read_map_model
 from citycover.model.precision import Precision
 from citycover.plan.cost import PlanTotals
-from citycover.plan.fit import PlanOptions, make_plan
+from citycover.plan.fit import PlanOptions, make_plan, tile_reach
 from citycover.plan.layers import USUAL, Layer, layers_of
 from citycover.plan.plan import Plan
 from citycover.read.collar import constant_border
@@ -29,6 +32,7 @@ from citycover.scene.area import Area, AreaMask, area_of_box, read_area
 from citycover.scene.assemble import answered, assemble_scene, fits, read_lattice
 from citycover.scene.file import FileInfo, describe_files, lost_sources
 from citycover.scene.masks import unused_masks
+from citycover.scene.mosaic import lattice_of
 from citycover.scene.scene import Scene
 
 logger = logging.getLogger(__name__)
@@ -46,6 +50,8 @@ class Job:
     """None: the network maps alone."""
     layers: tuple[Layer, ...] = USUAL
     """What is said of each pixel."""
+    tile: Tile | None = None
+    """That the area is; None: a scene by itself."""
 
     def plan_in(self, window: int | None, batch: int, precision: Precision) -> Plan:
         """The plan in windows of a length; None: the card's.
@@ -53,9 +59,11 @@ class Job:
         Raises:
             PlanError: window, trim or feather contradict each other or the card.
         """
-        options = PlanOptions(window, self.engine.trim, self.engine.feather, self.engine.block)
         part = self.area.part if self.area else None
-        return make_plan(self.scene, self.model.card, options, part, batch=batch, precision=precision)
+        return make_plan(
+            self.scene, self.model.card, _plan_options(self.engine, window), part,
+            batch=batch, precision=precision, tiled=self.tile is not None,
+        )  # fmt: skip
 
     @property
     def draft(self) -> Plan:
@@ -90,6 +98,10 @@ class Job:
             "layers": " ".join(layer.name for layer in self.layers),
             "citycover": __version__,
         }
+
+
+def _plan_options(engine: EngineOptions, window: int | None) -> PlanOptions:
+    return PlanOptions(window, engine.trim, engine.feather, engine.block)
 
 
 def prepare_request(request: MapRequest) -> Job:
@@ -140,6 +152,7 @@ def prepare(
         raise ConfigError(f"got --threads {engine.threads}; this machine takes 1 to {most}; give one a core")
     given = None if model in (None, (), []) else read_map_model(model, tta)
     files = describe_files(imagery.files, imagery.trust)
+    tile = where.tile if where else None
     lattice = read_lattice(imagery.laying, imagery.trust)
     file = given or join([(_fitting_builtin(imagery, files, lattice), 1.0)], tta)
     check_map_model(file, require_hash)
@@ -150,15 +163,16 @@ def prepare(
         bands=imagery.bands,
         nodata=imagery.nodata,
         measure=imagery.measure,
-        resample=imagery.resample,
+        resample=imagery.resample and tile is None,
         laying=imagery.laying,
         masking=imagery.masking,
         lattice=lattice,
+        frame=tile_frame(tile, lattice_of(imagery.laying, lattice), file.card, engine) if tile else None,
     )
     _tell_how_it_is_read(scene, files, imagery, file.card)
-    area = _area(where, scene) if where else None
+    area = _area(where, scene, file.card, engine) if where else None
     made = layers_of(file.card.task, layers, change=labels is not None and labels.change)
-    job = Job(file, scene, area, engine, layers=made)
+    job = Job(file, scene, area, engine, layers=made, tile=tile)
     grid = job.draft.grid  # raises where windows contradict the card
     if labels is None:
         return job
@@ -193,10 +207,28 @@ def warn_of_random_weights(card: ModelCard) -> None:
         logger.warning("model %s has random weights: its map means nothing; give it weights", card.name)
 
 
-def _area(where: Where, scene: Scene) -> Area | None:
+def _area(where: Where, scene: Scene, card: ModelCard, engine: EngineOptions) -> Area | None:
+    if where.tile is not None:
+        before, _ = tile_reach(where.tile.size, card, _plan_options(engine, engine.window))
+        part = Window(before, before, where.tile.size, where.tile.size)
+        inside = None if where.aoi is None else read_area(where.aoi, scene.grid).geometry
+        return Area(part, inside, scene.grid.transform)
     if where.aoi is not None:
         return read_area(where.aoi, scene.grid)
     return area_of_box(where.bbox, scene.grid) if where.bbox is not None else None
+
+
+def tile_frame(tile: Tile, lattice: GeoBox, card: ModelCard, engine: EngineOptions) -> GeoBox:
+    """All that the windows of a tile look at, on the lattice.
+
+    Raises:
+        PlanError: no window fits the tile.
+        ConfigError: the lattice is none that tiles are cut from.
+    """
+    before, after = tile_reach(tile.size, card, _plan_options(engine, engine.window))
+    at, side = tile.window(lattice), before + tile.size + after
+    corner = Affine.translation(at.col - before, at.row - before)
+    return GeoBox((side, side), lattice.transform * corner, lattice.crs)
 
 
 def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo], lattice: GeoBox | None) -> ModelFile:

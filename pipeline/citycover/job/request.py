@@ -10,6 +10,7 @@ from typing import Any, Literal
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.files.remote import RemotePath, place_of
+from citycover.geometry.tiles import Tile
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.scene.laying import Laying
 from citycover.scene.masking import Masking
@@ -57,6 +58,9 @@ class Where:
     """File of polygons."""
     bbox: tuple[float, ...] | None = None
     """West, south, east, north: degrees, or in the scene's CRS where they are no degrees."""
+    tile: Tile | None = None
+    """A square of a fixed grid on the lattice that `Laying.grid` names, mapped as a part of a whole that goes
+    on around it: pixels are those of the whole, nodata where no file is. `aoi` may leave out parts of it."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError where there are two parts."""
@@ -64,6 +68,8 @@ class Where:
             object.__setattr__(self, "aoi", Path(self.aoi))
         if self.aoi is not None and self.bbox is not None:
             raise ConfigError("got both --aoi and --bbox; give one of them")
+        if self.bbox is not None and self.tile is not None:
+            raise ConfigError("a tile takes polygons (aoi), got a bbox; give the box as a file of polygons")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,14 @@ class Axis:
     """t: pixels at each end of a window that never vote."""
     feather: int
     """f: pixels over which neighbours hand over; at most S, so that at most two windows vote on a pixel."""
+    goes_on: bool = False
+    """Windows go on past the last pixel, which ends a cell: that which looks at the next cell votes, too."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.step < 1 or min(self.trim, self.feather) < 0 or self.feather > self.step:
             raise ValueError(f"no such axis: {self}")
+        if self.goes_on and self.size % self.step:
+            raise ValueError(f"cells end in the middle of what goes on: {self}")
 
     @property
     def window(self) -> int:
@@ -53,7 +57,7 @@ class Axis:
     @property
     def count(self) -> int:
         """Number of windows, and of cells."""
-        return math.ceil(self.size / self.step)
+        return math.ceil((self.size + self.goes_on * self.feather) / self.step)
 
     def start(self, index: int) -> int:
         """First pixel of window `index`; negative for the first."""
@@ -86,4 +90,5 @@ def coarse_axis(axis: Axis, ratio: int) -> Axis:
     """The same windows in the pixels of a coarser band group."""
     if ratio == 1:
         return axis
-    return Axis(-(-axis.size // ratio), axis.step // ratio, axis.trim // ratio, axis.feather // ratio)
+    lengths = (axis.step // ratio, axis.trim // ratio, axis.feather // ratio)
+    return Axis(-(-axis.size // ratio), *lengths, axis.goes_on)

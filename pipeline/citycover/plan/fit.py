@@ -9,6 +9,7 @@ from fractions import Fraction
 from odc.geo.geobox import GeoBox
 
 from citycover.errors import PlanError
+from citycover.geometry.positions import KNOTS
 from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
 from citycover.model.precision import Precision
@@ -55,15 +56,30 @@ class _Rule:
         first = _round_up(max(self.feather, 1), self.step_multiple)
         return range(first, self.largest - self.margins + 1, self.step_multiple)
 
+    def allowed(self) -> list[int]:
+        """Steps whose windows the card allows."""
+        allowed = [s for s in self.steps() if (s + self.margins) % self.multiple == 0]
+        return [s for s in allowed if s + self.margins == self.largest] if self.fixed else allowed
+
     def fit(self, size: int) -> int:
         """The step with the fewest pixels to compute: the windows that the longest one needs, made equal."""
-        allowed = [s for s in self.steps() if (s + self.margins) % self.multiple == 0]
-        if self.fixed:
-            allowed = [s for s in allowed if s + self.margins == self.largest]
-        if not allowed:
+        if not (allowed := self.allowed()):
             raise PlanError(self._no_window())
         count = math.ceil(size / allowed[-1])
         return next(s for s in allowed if s * count >= size)
+
+    def divide(self, size: int) -> int:
+        """The longest step that cuts a tile into whole cells: those of its neighbours go on from them."""
+        if not (allowed := self.allowed()):
+            raise PlanError(self._no_window())
+        if fitting := [s for s in allowed if size % s == 0]:
+            return fitting[-1]
+        step = allowed[-1]
+        near = [n for n in (size // step * step, _round_up(size, step)) if n]
+        raise PlanError(
+            f"a tile of {size} px is no whole number of steps of windows; the nearest that fit are "
+            f"{' and '.join(map(str, near))} px; give one of them as tile, or another window"
+        )
 
     def _no_window(self) -> str:
         return (
@@ -81,6 +97,7 @@ def make_plan(
     *,
     batch: int,
     precision: Precision,
+    tiled: bool = False,
 ) -> Plan:
     """Fit windows and blocks to a scene.
 
@@ -91,6 +108,7 @@ def make_plan(
         part: input pixels to map; None for all. It is grown outward to whole pixels of every band group.
         batch: windows that go through the network together.
         precision: the network's.
+        tiled: the part is a tile, and its windows are those of a whole that goes on around it.
 
     Raises:
         PlanError: window, trim or feather contradict each other or the card.
@@ -98,8 +116,9 @@ def make_plan(
     rule = _rule(card, options)
     unit = math.lcm(*(group.ratio for group in card.groups), card.output_scale.denominator)
     area = _snap(part, unit, scene.shape) if part else Window(0, 0, *scene.shape)
-    y = Axis(area.height, rule.fit(area.height), rule.trim, rule.feather)
-    x = Axis(area.width, rule.fit(area.width), rule.trim, rule.feather)
+    step = rule.divide if tiled else rule.fit
+    y = Axis(area.height, step(area.height), rule.trim, rule.feather, tiled)
+    x = Axis(area.width, step(area.width), rule.trim, rule.feather, tiled)
     grid = _output_grid(scene.grid, area, card.output_scale)
     limits = options.block or (MAX_BLOCK_HEIGHT, MAX_BLOCK_WIDTH)
     return Plan(
@@ -112,6 +131,19 @@ def make_plan(
         batch=batch,
         precision=precision,
     )
+
+
+def tile_reach(size: int, card: ModelCard, options: PlanOptions) -> tuple[int, int]:
+    """How far the windows of a tile look: input pixels before its first one, and past its last one.
+
+    Both are whole pixels of every band group, and whole intervals of knots: see `geometry/positions.py`.
+
+    Raises:
+        PlanError: no window fits the tile.
+    """
+    rule = _rule(card, options)
+    unit = math.lcm(*(group.ratio for group in card.groups), card.output_scale.denominator, KNOTS)
+    return _round_up(rule.trim + rule.feather, unit), _round_up(rule.divide(size) + rule.trim, unit)
 
 
 def _rule(card: ModelCard, options: PlanOptions) -> _Rule:

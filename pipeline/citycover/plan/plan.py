@@ -144,6 +144,7 @@ class Plan:
             "redundancy": round(self.redundancy, 4),
             "batch": self.batch,
             "precision": self.precision,
+            **({"goes_on": True} if self.y.goes_on else {}),
         }
 
     @property

@@ -131,7 +131,7 @@ def _shown(
 
     crs = crs_of(plan.grid)
     return Shown(
-        title=_title(scene),
+        title=run.job.tile.name if run.job.tile else _title(scene),
         record=record,
         image=rgb,
         valid=picture.valid,
@@ -172,7 +172,8 @@ def _write_preview(path: Path, shown: Shown) -> None:
 def _item(run: Finished, files: list[ProductFile], record: RunRecord) -> ItemContent:
     card = run.job.model.card
     scene = run.job.scene
-    name = Path(scene.groups[0].bands[0].path).stem
+    tile = run.job.tile
+    name = tile.name if tile else Path(scene.groups[0].bands[0].path).stem
     return ItemContent.of(
         record,
         name=f"{name}-{card.name}",

@@ -134,8 +134,9 @@ def assemble_scene(
     laying: Laying = Laying(),  # noqa: B008 - a value
     masking: Masking = Masking(),  # noqa: B008 - a value
     lattice: GeoBox | None = None,
+    frame: GeoBox | None = None,
 ) -> Scene:
-    """Make a scene of files that are described already; see `describe_scene`. Opens nothing."""
+    """Make a scene of files that are described already; see `describe_scene` and `lay_out`. Opens nothing."""
     for info in files:
         if info.obstacle:
             raise SceneError(info.obstacle)
@@ -143,7 +144,7 @@ def assemble_scene(
     masks = Masks(alone, masking)
     sheets = _sheets(images, card, bands, Numbers(nodata, measure), laying)
     sheets = [_masked(sheet, infos, masks) for sheet, infos in sheets]
-    groups = lay_out([sheet for sheet, _ in sheets], laying, lattice)
+    groups = lay_out([sheet for sheet, _ in sheets], laying, lattice, frame)
     gsd, resampling = ground_sample_distance(groups[0].grid), None
     if card and (why := gsd_mismatch(groups[0].grid, card)):
         if not resample:

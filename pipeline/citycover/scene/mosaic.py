@@ -127,7 +127,10 @@ def _grid(info: FileInfo) -> GeoBox:
 
 
 def lay_out(
-    sheets: Sequence[SheetGroups], laying: Laying, lattice: GeoBox | None = None
+    sheets: Sequence[SheetGroups],
+    laying: Laying,
+    lattice: GeoBox | None = None,
+    frame: GeoBox | None = None,
 ) -> tuple[SceneGroup, ...]:
     """Lay sheets onto one grid for each band group.
 
@@ -135,21 +138,24 @@ def lay_out(
         sheets: with the same bands in the same groups.
         laying: how.
         lattice: of the raster that `laying.grid` names; None: it names none.
+        frame: the grid of the scene, which sheets may leave gaps in and reach beyond; None: one on the
+            lattice that holds them all.
 
     Raises:
         SceneError: they are no sheets of one scene.
         ConfigError: nothing ties the CRS of a sheet to that of the lattice.
     """
     _check_alike(sheets)
-    if len(sheets) == 1 and laying.grid is None:
+    if len(sheets) == 1 and laying.grid is None and frame is None:
         return sheets[0].groups
     sheets = _ordered(sheets, laying.overlap or "first")
-    fine = [sheet.groups[0].grid for sheet in sheets]
-    if lattice is None:
-        lattice = _asked_lattice(laying.grid, fine[0]) if laying.grid else _commonest(fine)
-    unit = math.lcm(*(group.ratio for group in sheets[0].groups))
-    union = _union(fine, lattice, unit, [sheet.name for sheet in sheets])
-    groups = tuple(_laid(number, sheets, union, laying) for number in range(len(sheets[0].groups)))
+    if frame is None:
+        fine = [sheet.groups[0].grid for sheet in sheets]
+        if lattice is None:
+            lattice = _asked_lattice(laying.grid, fine[0]) if laying.grid else _commonest(fine)
+        unit = math.lcm(*(group.ratio for group in sheets[0].groups))
+        frame = _union(fine, lattice, unit, [sheet.name for sheet in sheets])
+    groups = tuple(_laid(number, sheets, frame, laying) for number in range(len(sheets[0].groups)))
     if laying.overlap is None:
         _check_apart(groups[0], [sheet.name for sheet in sheets])
     return groups
@@ -226,11 +232,20 @@ def _window_on(lattice: GeoBox, grid: GeoBox) -> Window | None:
     return Window(row, col, int(height), int(width))
 
 
+def place_on(lattice: GeoBox, grid: GeoBox) -> Window | None:
+    """The pixels of a lattice that a grid reaches into; None where it lies where the CRS of the lattice ends.
+
+    Raises:
+        ConfigError: nothing ties one CRS to the other.
+    """
+    return _window_on(lattice, grid) or reach(grid, lattice)
+
+
 def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[str]) -> GeoBox:
     """The grid on the lattice that holds all; its corner is one of each `unit` x `unit` pixels too."""
     windows = []
     for grid, name in zip(grids, names, strict=True):
-        window = _window_on(lattice, grid) or reach(grid, lattice)
+        window = place_on(lattice, grid)
         if window is None:
             raise SceneError(
                 f"{name} lies where {crs_text(lattice)}, the CRS of the scene, ends; choose another with "
@@ -271,13 +286,12 @@ def _edges(group: SceneGroup) -> NDArray[np.float64]:
     return np.array([(w.col, w.row, w.col_end, w.row_end) for w in windows], np.float64).T
 
 
-def _laid(number: int, sheets: Sequence[SheetGroups], union: GeoBox, laying: Laying) -> SceneGroup:
+def _laid(number: int, sheets: Sequence[SheetGroups], frame: GeoBox, laying: Laying) -> SceneGroup:
     """One band group of all sheets."""
     groups = [sheet.groups[number] for sheet in sheets]
     ratio = groups[0].ratio
-    rows, cols = (math.ceil(n / ratio) for n in union.shape)
-    grid = GeoBox((rows, cols), union.transform * Affine.scale(ratio), union.crs)
-    whole = Window(0, 0, rows, cols)
+    rows, cols = (math.ceil(n / ratio) for n in frame.shape)
+    grid = GeoBox((rows, cols), frame.transform * Affine.scale(ratio), frame.crs)
     kernels: dict[tuple[str, float], Kernel] = {}
     laid: list[Sheet] = []
     blocks: list[tuple[int, int]] = []
@@ -289,9 +303,8 @@ def _laid(number: int, sheets: Sequence[SheetGroups], union: GeoBox, laying: Lay
             if kind not in kernels:
                 kernels[kind] = laying.resampling or usual_kernel(group.grid, grid)
             kernel = kernels[kind]
-        inside = window and window.clip(whole)
-        assert inside, "the union holds every sheet"
-        laid.append(Sheet(group.bands, group.grid, inside, kernel, group.sheets[0].masks))
+        assert window, "it is known where sheets lie"
+        laid.append(Sheet(group.bands, group.grid, window, kernel, group.sheets[0].masks))
         blocks.append(group.block if kernel is None else _BLOCK)
     return replace(
         groups[0],
@@ -307,7 +320,27 @@ def usual_kernel(grid: GeoBox, lattice: GeoBox) -> Kernel:
     return "average" if max(Positions(grid, lattice).scale) >= _AVERAGED else "bilinear"
 
 
-def _asked_lattice(text: str, sheet: GeoBox) -> GeoBox:
+def lattice_of(laying: Laying, named: GeoBox | None) -> GeoBox:
+    """The lattice that is asked for, whatever sheets there are.
+
+    Args:
+        laying: how they are laid out.
+        named: the grid of the raster that it names; None: it names none.
+
+    Raises:
+        ConfigError: it depends on the sheets.
+    """
+    if named is not None:
+        return named
+    if laying.grid is None or "/" not in laying.grid:
+        raise ConfigError(
+            f"tiles need a lattice that no sheet decides, got grid {laying.grid!r}; give "
+            "EPSG:<code>/<pixel size>, or a raster of it"
+        )
+    return _asked_lattice(laying.grid, None)
+
+
+def _asked_lattice(text: str, sheet: GeoBox | None) -> GeoBox:
     """The lattice that a CRS means: `EPSG:32633`, or `EPSG:32633/10` for pixels of 10 of its units.
 
     Args:
@@ -320,7 +353,7 @@ def _asked_lattice(text: str, sheet: GeoBox) -> GeoBox:
     name, _, size = text.partition("/")
     crs = crs_named(name, "give --grid a raster, EPSG:<code> or EPSG:<code>/<pixel size>")
     try:
-        side = float(size) if size else _side_in(crs, sheet)
+        side = float(size) if size or sheet is None else _side_in(crs, sheet)
     except ValueError:
         side = math.nan
     if not (math.isfinite(side) and side > 0):
