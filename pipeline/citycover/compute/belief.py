@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 _CELLS, _FEW_CELLS = 8 * ENOUGH_CELLS, 2 * ENOUGH_CELLS
 """Labelled cells that a measure on the scene should rest on; where their noise is known already."""
 
+_SMALLEST = 1e-6
+"""Mean probability of a class that training had, at least: 0 says that it had none."""
+
 _LEAST, _MOST = 4, 64
 """Windows of the scene that are computed for it."""
 
@@ -58,11 +61,13 @@ def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
         votes = [plan.output(axis.step + axis.feather) for axis in (plan.y, plan.x)]
         check_windows(labels.sheets, plan.grid, min(votes))
     asked = labels.trust is not None
-    known = not asked and _knows(card, labels, plan)
+    here = _learned_here(card, plan)
+    known = not asked and here and _measured(card, labels)
     look = _look(labels, given, _FEW_CELLS if asked or known else _CELLS)
     offset = look.shifts.offset()
     logger.info("%s", offset)
-    comparison = look.compared(labels, offset)
+    prior = () if here else look.prior(labels.prior)
+    comparison = look.compared(labels, offset, prior or labels.prior)
     source: NoiseSource
     if labels.trust is not None:
         noise, source = LabelNoise(1 - labels.trust, 0), "asked"
@@ -71,15 +76,19 @@ def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
         noise, source = LabelNoise(card.label_noise, card.label_cells), "model"
     else:
         noise, source = comparison.noise(), "scene"
-    belief = Belief(noise, source, offset, comparison.slopes(noise.share))
+    belief = Belief(noise, source, offset, comparison.slopes(noise.share), prior)
     logger.info("%s", belief)
     return belief
 
 
-def _knows(card: ModelCard, labels: PlaceLabels, plan: Plan) -> bool:
-    """Whether the model measured these labels: enough of them, of this legend, in this place."""
-    if card.label_noise is None or card.label_cells < ENOUGH_CELLS or labels.legend != card.label_legend:
-        return False
+def _measured(card: ModelCard, labels: PlaceLabels) -> bool:
+    """Whether the model measured labels of this legend, and enough of them."""
+    enough = card.label_noise is not None and card.label_cells >= ENOUGH_CELLS
+    return enough and labels.legend == card.label_legend
+
+
+def _learned_here(card: ModelCard, plan: Plan) -> bool:
+    """Whether the model was trained in the place that is mapped."""
     box = degrees_of(plan.grid)
     if box is None:
         return False
@@ -113,14 +122,34 @@ class _Look:
         thin = slice(self.shifts.step // 2, None, self.shifts.step)
         self.pieces.append((window, probabilities[:, thin, thin].copy()))
 
-    def compared(self, labels: PlaceLabels, offset: LabelOffset) -> Comparison:
+    def prior(self, trained: Sequence[float]) -> tuple[float, ...]:
+        """(class,) mean probability of the network, of classes that its training had; else 0.
+
+        In another place than that of the training the network sees other shares, and light that shifts all it
+        says: what counts as evidence is what it says of a pixel beyond what it says of all of them.
+
+        Args:
+            trained: (class,) the same where it was trained.
+        """
+        total = sum((part.sum((1, 2), dtype=np.float64) for _, part in self.pieces), np.zeros(len(trained)))
+        if not total.any():
+            return tuple(trained)
+        mean = np.maximum(total / total.sum(), _SMALLEST).round(6)
+        return tuple(np.where(np.asarray(trained) > 0, mean, 0.0).tolist())
+
+    def compared(self, labels: PlaceLabels, offset: LabelOffset, prior: Sequence[float]) -> Comparison:
         """Network and labels, these read where they say what the image shows.
 
         They are read with the margin that the offset was sought in: of labels in another CRS the place of a
         pixel depends a little on what is read around it.
+
+        Args:
+            labels: of the place.
+            offset: of theirs against the image.
+            prior: (class,) mean probability of the network.
         """
         step, margin = self.shifts.step, self.shifts.margin
-        comparison = Comparison(labels.prior, labels.pixels_per_cell / step**2)
+        comparison = Comparison(prior, labels.pixels_per_cell / step**2)
         for window, probabilities in self.pieces:
             near = _labels_around(labels, self.grid, window, margin, offset.applied)
             inside = near[margin : margin + window.height, margin : margin + window.width]

@@ -4,8 +4,9 @@
 
 S is the one-hot of the labels at pixel centres: cells of all sheets within reach vote with their weights, and
 what has no label does not vote. Where no label is within reach the network decides alone: P stays as it is.
-A class that training never had, or that the network cannot tell apart, has none of its evidence for or
-against it: strength_k is 0. Probabilities are the softmax of `sharpness` times the scores.
+Of a class that training never had, or that the network cannot tell apart, it has nothing to say: strength_k
+is 0, and what speaks for or against the known classes around it is said of that class too, so that it keeps
+the share that the labels give it. Probabilities are the softmax of `sharpness` times the scores.
 """
 
 from __future__ import annotations
@@ -79,6 +80,9 @@ class LabelField:
         self._per_prior = torch.tensor([1 / p if p > 0 else 1.0 for p in labels.prior], device=device)
         self._per_prior = self._per_prior.view(column)
         self._powers = _runs([round(strength * PARTS) for strength in labels.strengths])
+        self._known = torch.tensor(labels.known, device=device).view(column)
+        doubts = ((k, round((1 - known) * PARTS)) for k, known in enumerate(labels.known))
+        self._doubts = [(k, parts) for k, parts in doubts if parts]
         self._sharpness = round(labels.rule.sharpness * PARTS)
 
     def smoothed(self, window: Window) -> Tensor:
@@ -148,6 +152,8 @@ class LabelField:
         likelihood = probabilities * self._per_prior
         for classes, exponent in self._powers:
             _raise_power(likelihood[classes], exponent)
+        if self._doubts:
+            self._spare_unknown(q, likelihood)
         q.mul_(likelihood)
         # Pixels without any vote are nodata; they must not become NaN on the way there.
         total = _part_of_all(q)
@@ -158,6 +164,23 @@ class LabelField:
             torch.mul(q, total, out=probabilities)
         else:
             probabilities.copy_(torch.where(labelled > LABELLED, q.mul_(total), probabilities))
+
+    def _spare_unknown(self, q: Tensor, likelihood: Tensor) -> None:
+        """Put to classes, as far as the network does not know them, the mean of what it says of the others.
+
+        Else each word for a known class would be one against an unknown one.
+
+        Args:
+            q: (c, y, x) what the labels say.
+            likelihood: (c, y, x) what the network says; changed in place.
+        """
+        known = q * self._known
+        share = total_of(known).add_(_FLOOR)
+        mean = total_of(known.mul_(likelihood)).add_(_FLOOR).div_(share)
+        for k, parts in self._doubts:
+            power = mean.clone()
+            _raise_power(power, parts)
+            likelihood[k].mul_(power)
 
 
 def _even(length: int, most: float) -> int:

@@ -59,9 +59,13 @@ class LabelEvidence:
     @property
     def strengths(self) -> tuple[float, ...]:
         """(channel,) power of the network's evidence; 0 where training never had the class."""
+        return tuple(self.rule.strength * known for known in self.known)
+
+    @property
+    def known(self) -> tuple[float, ...]:
+        """(channel,) how far the network can tell a class from the others, 0 to 1."""
         slopes = self.slopes or (1.0,) * len(self.prior)
-        known = zip(slopes, self.prior, strict=True)
-        return tuple(self.rule.strength * slope if prior > 0 else 0.0 for slope, prior in known)
+        return tuple(slope if prior > 0 else 0.0 for slope, prior in zip(slopes, self.prior, strict=True))
 
     def seen_from(self, grid: GeoBox) -> GeoBox:
         """A grid of the map, moved to where the labels say what it shows."""
@@ -76,7 +80,7 @@ class PlaceLabels:
     legend: str
     """What their numbers mean."""
     prior: tuple[float, ...]
-    """(channel,) mean probability of the network, from its card."""
+    """(channel,) mean probability of the network where it was trained, from its card."""
     shares: tuple[float, ...]
     """(channel,) of the labels over the area that is mapped."""
     pixels_per_cell: float
@@ -95,8 +99,8 @@ class PlaceLabels:
     def believed(self, belief: Belief) -> LabelEvidence:
         """As evidence: a share of them reckoned wrong, and read where they say what the image shows."""
         rule = Rule(belief.share, belief.measured)
-        offset, slopes = belief.offset.applied, belief.slopes
-        return LabelEvidence(self.sheets, self.prior, self.shares, rule, offset, slopes, self.change)
+        offset, prior = belief.offset.applied, belief.prior or self.prior
+        return LabelEvidence(self.sheets, prior, self.shares, rule, offset, belief.slopes, self.change)
 
 
 def moved(grid: GeoBox, offset: tuple[float, float]) -> GeoBox:

@@ -71,6 +71,8 @@ class Belief:
     """Against the image, always measured on what is mapped."""
     slopes: tuple[float, ...] = ()
     """(channel,) how far the network's word on a class counts, 0 to 1, measured likewise; empty: fully."""
+    prior: tuple[float, ...] = ()
+    """(channel,) mean probability of the network on what is mapped; empty: the model's own, of this place."""
 
     @property
     def share(self) -> float:
@@ -90,6 +92,7 @@ class Belief:
             "noise_from": self.source,
             "offset": asdict(self.offset),
             "slopes": list(self.slopes),
+            "prior": list(self.prior),
         }
 
     @classmethod
@@ -97,7 +100,8 @@ class Belief:
         """From plain values."""
         noise = LabelNoise(facts["contradicted"], facts["cells"])
         offset = LabelOffset(**facts["offset"])
-        return cls(noise, facts["noise_from"], offset, tuple(facts["slopes"]))
+        slopes, prior = tuple(facts["slopes"]), tuple(facts.get("prior", ()))
+        return cls(noise, facts["noise_from"], offset, slopes, prior)
 
     def __str__(self) -> str:
         return (

@@ -7,7 +7,9 @@ the network's evidence for it:
     chance of label k = (1 - noise) sigmoid(slope_k log(P_k / prior_k) + base_k) + noise * share_k
 
 This is the calibration slope of Cox (1958), with labels that may be wrong. At 1 evidence is worth what it
-says, or more; below it overstates, and counts by that much less; at 0 and below it tells nothing.
+says, or more; below it overstates, and counts by that much less; at 0 and below it tells nothing. What counts
+is what is sure of it, the slope less two standard errors: of a class with a handful of labels nobody knows
+whether the network can tell it apart.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ _TOP = 16.0
 
 _STEPS = 50
 """Of the fit; it ends long before."""
+
+_ERRORS = 2.0
+"""Standard errors by which a slope is taken to be less than it seems."""
 
 _CLOSE = 1e-4
 """Step of slope and base that ends the fit."""
@@ -73,7 +78,7 @@ class EvidenceCounts:
 
 
 def _slope(cells: NDArray[np.float64], noise: float) -> float:
-    """Most likely slope, by Fisher scoring; beforehand 0 is believed, give or take one: skill must show.
+    """What the slope is at least, by Fisher scoring; beforehand 0 is believed, give or take one.
 
     Args:
         cells: (another label or its own, bin).
@@ -97,4 +102,4 @@ def _slope(cells: NDArray[np.float64], noise: float) -> float:
         at += step
         if abs(step).max() < _CLOSE:
             break
-    return float(at[0])
+    return float(at[0] - _ERRORS * np.sqrt(np.linalg.inv(information)[0, 0]))

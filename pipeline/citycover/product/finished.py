@@ -135,7 +135,12 @@ class Finished:
             shares=dict(zip(self.job.model.card.channel_names, labels.shares, strict=True)),
             trust=round(1 - self.belief.share, 6),
             credits=labels.credits,
-            **(self.belief.facts() | {"offset": self.belief.offset, "slopes": self.belief.slopes}),
+            contradicted=self.belief.noise.share,
+            cells=self.belief.noise.cells,
+            noise_from=self.belief.source,
+            offset=self.belief.offset,
+            slopes=self.belief.slopes,
+            prior=self.belief.prior,
         )
 
     def _timing(self) -> Timing:

@@ -178,6 +178,8 @@ class RunLabels:
     """How far they lie beside the image; corrected where that is sure."""
     slopes: tuple[float, ...] = ()
     """(channel,) how far the network's word on a class counts beside them, 0..1; empty: fully."""
+    prior: tuple[float, ...] = ()
+    """(channel,) mean probability of the network on what was mapped; empty: its own, of this place."""
     changed: float | None = None
     """Share of the pixels with a label that have changed since, see `change.tif`; None: nobody looked."""
 
@@ -185,7 +187,7 @@ class RunLabels:
     def belief(self) -> Belief:
         """How far they were believed, and where they were read."""
         noise = LabelNoise(self.contradicted, self.cells)
-        return Belief(noise, self.noise_from, self.offset, self.slopes)
+        return Belief(noise, self.noise_from, self.offset, self.slopes, self.prior)
 
 
 @dataclass(frozen=True, slots=True)

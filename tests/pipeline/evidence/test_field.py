@@ -252,10 +252,23 @@ def test_evidence_counts_by_the_slope_of_its_class(tmp_path: Path) -> None:
     probabilities = random_probabilities((40, 50))
     ratio = np.log(probabilities.numpy()) - np.log(np.reshape(PRIOR, column))
     powers = np.round(np.array(slopes) * labels.rule.strength * 64) / 64
-    scores = np.reshape(powers, column) * ratio + np.log(q + 1e-5)
+    said = np.reshape(powers, column) * ratio
+    known = np.reshape(slopes, column) * (q + 1e-5)
+    mean = (known * np.exp(said)).sum(0) / known.sum(0)  # of what is said of known classes
+    scores = said + (1 - np.reshape(slopes, column)) * np.log(mean) + np.log(q + 1e-5)
     wanted = softmax(labels.rule.sharpness * scores, 0)
     got = field(probabilities.clone(), all_of(probabilities))
-    np.testing.assert_allclose(got.numpy(), wanted, atol=1e-5)
+    np.testing.assert_allclose(got.numpy(), wanted, atol=1e-4)
+
+
+def test_a_class_that_nobody_can_tell_keeps_the_share_that_its_labels_give_it(tmp_path: Path) -> None:
+    sheet = write_sheet(tmp_path / "labels.tif", random_cells((9, 11)), OTHER_GRIDS["aligned"])
+    labels = replace(evidence(sheet), slopes=(1.0, 1.0, 1.0, 0.0))
+    field = LabelField(labels, image_grid((40, 50)), CPU)
+    s = field.smoothed(Window(0, 0, 40, 50))
+    probabilities = random_probabilities((40, 50))
+    got = field(probabilities.clone(), all_of(probabilities))
+    torch.testing.assert_close(got[3], (s / s.sum(0))[3], atol=2e-4, rtol=0)  # whatever is said of the others
 
 
 def test_pixels_without_a_vote_stay_numbers(tmp_path: Path) -> None:

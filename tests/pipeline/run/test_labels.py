@@ -190,6 +190,17 @@ def test_noise_comes_from_the_model_where_it_was_trained_and_from_the_scene_else
     assert 4000 < few.noise.cells < 4900  # of 70 x 70 cells those on which one window alone votes
 
 
+def test_in_another_place_the_network_is_measured_by_what_it_says_there(city: Path, tmp_path: Path) -> None:
+    known = {"label_noise": 0.17, "label_cells": 5000}
+    assert belief_of(city, tmp_path, **known, trained_on=HERE).prior == ()
+    there = belief_of(city, tmp_path, **known, trained_on=ELSEWHERE).prior
+    asked = request(city, tmp_path / "alone", labels=None)
+    map_scene(replace(asked, layers=("probabilities",)))
+    with rasterio.open(tmp_path / "alone" / "probabilities.tif") as file:
+        mean = file.read().astype(np.float64).mean((1, 2))
+    np.testing.assert_allclose(there, mean / mean.sum(), atol=0.01)  # a few windows against all of them
+
+
 def test_a_network_that_takes_classes_for_others_is_heard_less(city: Path, tmp_path: Path) -> None:
     """Its channels mean other classes than its card says: what it says of them follows no label."""
     knowing = belief_of(city, tmp_path)
@@ -207,12 +218,13 @@ def test_a_run_goes_on_with_the_belief_that_it_had(city: Path, tmp_path: Path) -
     offset = {"rows": 3.0, "cols": -4.0, "cell": 10.0, "error": 0.01, "sure": True}
     slopes = [1.0, 0.5, 0.0, 1.0, 1.0]
     measured = {"contradicted": 0.123, "cells": 4000.0, "noise_from": "scene"}
-    kept = {"labels": measured | {"offset": offset, "slopes": slopes}}
+    kept = {"labels": measured | {"offset": offset, "slopes": slopes, "prior": [0.2] * 5}}
     settled = settle(job, predictor, kept)
     assert settled.evidence is not None
     assert settled.evidence.rule.noise == 0.123
     assert settled.evidence.offset == (3, -4)
     assert settled.evidence.slopes == tuple(slopes)
+    assert settled.evidence.prior == (0.2,) * 5
     assert settled.kept["labels"] == kept["labels"]
 
 
