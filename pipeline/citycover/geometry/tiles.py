@@ -10,6 +10,7 @@ north. Where no corner of a pixel lies at the origin, the nearest one takes its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,12 @@ class Tile:
     """To the east of the origin; negative: to the west."""
     row: int
     """To the north of the origin; negative: to the south."""
+
+    @classmethod
+    def named(cls, name: str, size: int) -> Tile | None:
+        """The tile that is called so; None: no tile is."""
+        match = re.fullmatch(r"x(-?\d+)_y(-?\d+)", name)
+        return cls(size, int(match[1]), int(match[2])) if match else None
 
     @property
     def name(self) -> str:

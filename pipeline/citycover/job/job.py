@@ -167,7 +167,7 @@ def prepare(
         laying=imagery.laying,
         masking=imagery.masking,
         lattice=lattice,
-        frame=tile_frame(tile, lattice_of(imagery.laying, lattice), file.card, engine) if tile else None,
+        frame=_frame(tile, lattice_of(imagery.laying, lattice), file.card, engine) if tile else None,
     )
     _tell_how_it_is_read(scene, files, imagery, file.card)
     area = _area(where, scene, file.card, engine) if where else None
@@ -218,8 +218,8 @@ def _area(where: Where, scene: Scene, card: ModelCard, engine: EngineOptions) ->
     return area_of_box(where.bbox, scene.grid) if where.bbox is not None else None
 
 
-def tile_frame(tile: Tile, lattice: GeoBox, card: ModelCard, engine: EngineOptions) -> GeoBox:
-    """All that the windows of a tile look at, on the lattice.
+def windows_of_tile(tile: Tile, lattice: GeoBox, card: ModelCard, engine: EngineOptions) -> Window:
+    """All pixels of the lattice that the windows of a tile look at.
 
     Raises:
         PlanError: no window fits the tile.
@@ -227,8 +227,13 @@ def tile_frame(tile: Tile, lattice: GeoBox, card: ModelCard, engine: EngineOptio
     """
     before, after = tile_reach(tile.size, card, _plan_options(engine, engine.window))
     at, side = tile.window(lattice), before + tile.size + after
-    corner = Affine.translation(at.col - before, at.row - before)
-    return GeoBox((side, side), lattice.transform * corner, lattice.crs)
+    return Window(at.row - before, at.col - before, side, side)
+
+
+def _frame(tile: Tile, lattice: GeoBox, card: ModelCard, engine: EngineOptions) -> GeoBox:
+    seen = windows_of_tile(tile, lattice, card, engine)
+    corner = Affine.translation(seen.col, seen.row)
+    return GeoBox((seen.height, seen.width), lattice.transform * corner, lattice.crs)
 
 
 def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo], lattice: GeoBox | None) -> ModelFile:

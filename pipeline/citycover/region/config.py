@@ -14,6 +14,8 @@ from citycover.derive.refine import Steps
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.files.toml import problems_of, read_toml
+from citycover.geometry.positions import KNOTS
+from citycover.geometry.tiles import Tile
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
 
 T = TypeVar("T")
@@ -62,6 +64,15 @@ class SceneSource(_Part):
         return self
 
 
+class Mosaic(_Part):
+    """All files are sheets of one whole; its products are squares of a fixed grid."""
+
+    grid: str
+    """Lattice of the whole: `EPSG:32633/10` for pixels of 10 of its units, or a raster that lies on it."""
+    tile: Annotated[int, Field(gt=0, multiple_of=KNOTS)]
+    """Pixels of the lattice along a side of a tile."""
+
+
 class Polygons(_Part):
     """Polygons of each map: see `vectorize`."""
 
@@ -98,6 +109,8 @@ class Region(_Part):
     name: str
     out: Path
     scenes: Annotated[tuple[SceneSource, ...], Field(min_length=1)]
+    mosaic: Mosaic | None = None
+    """None: every scene is a product by itself."""
     model: str | tuple[str, ...] | None = None
     """Model file or name of a built-in one; several, with their weights (`a.pt=2`), are averaged; None: the
     built-in that fits the bands of each scene."""
@@ -124,15 +137,36 @@ class Region(_Part):
             )
         if self.imagery.files:
             raise ValueError("imagery.files: which files there are stands under [[scenes]]; leave it out")
+        if self.mosaic is not None and (why := self._no_mosaic()):
+            raise ValueError(f"mosaic: {why}")
         return self
 
-    def request(self, files: tuple[str, ...], out: Path) -> MapRequest:
-        """The map of one scene."""
+    def _no_mosaic(self) -> str:
+        """Why the rest does not go with a mosaic; empty: it does."""
+        if self.model is None:
+            return "tiles are to match, so they need one model; give model"
+        if self.labels is not None:
+            return "labels are believed scene by scene, so that tiles would not match; leave out labels"
+        if self.imagery.resample:
+            return "its grid says how large pixels are; leave out imagery.resample"
+        if self.imagery.laying.grid is not None:
+            return "it has a grid of its own; leave out imagery.laying.grid"
+        if self.where.bbox is not None:
+            return "tiles take polygons; give where.aoi instead of where.bbox"
+        if any(source.name is not None or source.by != "file" for source in self.scenes):
+            return "all files are its sheets; leave out name and by under [[scenes]]"
+        return ""
+
+    def request(self, files: tuple[str, ...], out: Path, tile: Tile | None = None) -> MapRequest:
+        """The map of one scene, or of a tile."""
+        laying = self.imagery.laying
+        if self.mosaic is not None:
+            laying = replace(laying, grid=self.mosaic.grid)
         return MapRequest(
-            imagery=replace(self.imagery, files=files),
+            imagery=replace(self.imagery, files=files, laying=laying),
             out=out,
             model=self.model,
-            where=self.where,
+            where=replace(self.where, tile=tile),
             engine=self.engine,
             product=self.product,
             labels=self.labels,
@@ -167,6 +201,8 @@ def _anchored_region(region: Region, folder: Path) -> Region:
     changes: dict[str, Any] = {
         name: _anchored(getattr(region, name), folder) for name in ("out", "imagery", "where", "refine")
     }
+    if region.mosaic:
+        changes["mosaic"] = region.mosaic.model_copy(update={"grid": _file_there(region.mosaic.grid, folder)})
     if region.areas:
         changes["areas"] = region.areas.model_copy(update={"zones": _anchored(region.areas.zones, folder)})
     if region.model is not None:
@@ -185,6 +221,11 @@ def _anchored_region(region: Region, folder: Path) -> Region:
 def _from(folder: Path, file: str) -> str:
     """A path or pattern from a folder on; what lies across the network, or in an archive, as it is."""
     return file if "://" in file or file.startswith("/vsi") else str(folder / file)
+
+
+def _file_there(name: str, folder: Path) -> str:
+    """A name that may be a file: the path from the folder on if there is one."""
+    return str(folder / name) if (folder / name).is_file() else name
 
 
 def _if_there(name: str, folder: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from citycover.errors import CitycoverError
+from citycover.errors import CitycoverError, SceneError
 from citycover.job.job import prepare_request
 from citycover.region.config import Region
 from citycover.region.record import SceneRecord, read_record_of
@@ -80,8 +80,10 @@ def _forecast(region: Region, survey: Survey, standing: Standing) -> SceneForeca
     name = standing.scene.name
     if standing.record is not None:  # its map is there
         return SceneForecast(name, standing.state, standing.why)
-    asked = region.request(standing.scene.files, survey.folder.next_of(name))
+    asked = region.request(standing.scene.files, survey.folder.next_of(name), standing.scene.tile)
     try:
+        if standing.scene.problem:
+            raise SceneError(standing.scene.problem)
         job = prepare_request(asked)
     except CitycoverError as error:
         return SceneForecast(name, standing.state, standing.why, problem=str(error))

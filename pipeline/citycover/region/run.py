@@ -22,6 +22,7 @@ from citycover.errors import (
     HeldError,
     MachineError,
     ProductError,
+    SceneError,
     StoppedError,
 )
 from citycover.files.atomic import write_atomic
@@ -39,6 +40,7 @@ from citycover.region.outcome import Outcome, RegionReport, What
 from citycover.region.record import SceneRecord, record_of, settings_of
 from citycover.region.scenes import RegionScene, Shard, find_scenes
 from citycover.region.standing import Standing, Survey
+from citycover.region.tiles import find_tiles
 from citycover.run.map import map_scene
 
 logger = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ def survey_region(region: Region) -> Survey:
     Raises:
         CitycoverError: the region file names what is not there.
     """
-    scenes = find_scenes(region.scenes, region.out)
+    scenes = find_scenes(region.scenes, region.out) if region.mosaic is None else find_tiles(region)
     with machine_errors(region.out):
         return Survey.of(region, settings_of(region), scenes)
 
@@ -207,7 +209,9 @@ class _Run:
     def _map(self, standing: Standing) -> SceneRecord:
         """Map a scene beside the product that is there, note of what, and put it in its place."""
         scene, folder = standing.scene, self.folder
-        request = self.region.request(scene.files, folder.next_of(scene.name))
+        if scene.problem:
+            raise SceneError(scene.problem)
+        request = self.region.request(scene.files, folder.next_of(scene.name), scene.tile)
         product = _made(request, self.now.beside(self.watch.scene(standing)))
         record = record_of(scene.name, scene.files, product, self.survey.settings)
         record.save(folder.record_of(scene.name))
@@ -216,6 +220,8 @@ class _Run:
 
     def _rename(self, old: str, record: SceneRecord) -> None:
         record.save(self.folder.record_of(record.name))
+        if old == record.name:
+            return
         self.folder.rename(old, record.name)
         self.folder.record_of(old).unlink(missing_ok=True)
 

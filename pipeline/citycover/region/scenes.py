@@ -10,6 +10,7 @@ from pathlib import Path
 
 from citycover.errors import ConfigError
 from citycover.files.remote import is_remote
+from citycover.geometry.tiles import Tile
 from citycover.region.config import SceneSource, check_name
 from citycover.scene.find import rasters_in
 from citycover.scene.products import holds_product
@@ -21,6 +22,10 @@ class RegionScene:
 
     name: str
     files: tuple[str, ...]
+    tile: Tile | None = None
+    """Of the mosaic, and the files those of its sheets that its windows look at."""
+    problem: str = ""
+    """Why it cannot be mapped, where that is known before it is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,10 @@ def find_scenes(sources: Sequence[SceneSource], out: Path) -> tuple[RegionScene,
 
 
 def _scenes_of(source: SceneSource, out: Path) -> Iterator[RegionScene]:
-    files = [path for pattern in source.files for path in _matches(pattern, out)]
+    files = files_of(source, out)
     if source.name is not None:
         if files:
-            yield RegionScene(source.name, _rasters(dict.fromkeys(files)))
+            yield RegionScene(source.name, rasters_of(dict.fromkeys(files)))
         return
     groups: dict[Path, list[str]] = {}
     for file in dict.fromkeys(files):
@@ -98,12 +103,17 @@ def _scenes_of(source: SceneSource, out: Path) -> Iterator[RegionScene]:
     for path, group in groups.items():
         name = path.name if source.by == "folder" else path.stem
         try:
-            yield RegionScene(check_name(name), _rasters(group))
+            yield RegionScene(check_name(name), rasters_of(group))
         except ValueError as error:
             raise ConfigError(f"the scene {path}: {error}, or give it a name under [[scenes]]") from None
 
 
-def _rasters(files: Iterable[str]) -> tuple[str, ...]:
+def files_of(source: SceneSource, out: Path) -> list[str]:
+    """Files that a source names, as they are there now, in order."""
+    return [path for pattern in source.files for path in _matches(pattern, out)]
+
+
+def rasters_of(files: Iterable[str]) -> tuple[str, ...]:
     """Files, and of a folder those that are in it now: one more makes another scene of it."""
     found: list[str] = []
     for file in files:

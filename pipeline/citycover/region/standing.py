@@ -27,7 +27,8 @@ class Standing:
     scene: RegionScene
     state: State
     why: str = ""
-    """Of `changed`: what differs; of `renamed`: the name that it had."""
+    """Of `changed`: what differs; of `renamed`: the name that it had, which may be the same: its files had
+    others."""
     record: SceneRecord | None = None
     """Of the map that is there, if there is one that counts."""
 
@@ -78,6 +79,8 @@ class Survey:
             if not why:
                 missing = ", ".join(self.lacking(record))
                 return Standing(scene, "incomplete" if missing else "done", missing, record)
+            if why == ("files",) and (moved := record.moved_to(name, scene.files)) is not None:
+                return Standing(scene, "renamed", name, moved)
         made = folder.next_of(name)
         if holds_product(made) or is_store(made / WORK):
             return Standing(scene, "unfinished")
