@@ -22,7 +22,7 @@ from citycover.geometry.window import Window
 from citycover.model.card import BandGroup, ModelCard
 from citycover.product.dataset import grid_of_image
 from citycover.read.convert import convert
-from citycover.read.numbers import judge_numbers
+from citycover.read.numbers import expected_range, judge_numbers
 from citycover.read.reader import Hole, Reader
 from citycover.read.valid import differs
 from citycover.scene.bands import SceneBand, name_bands
@@ -30,7 +30,7 @@ from citycover.scene.choose import match_bands, pick_bands
 from citycover.scene.file import FileInfo, can_occur, describe_file
 from citycover.scene.groups import alpha_is_data, converted_type
 from citycover.scene.gsd import gsd_mismatch
-from citycover.scene.measure import Measure, conversion, measure_of
+from citycover.scene.measure import Meaningless, Measure, conversion, measure_of
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def _dtype(image: xr.DataArray, bands: Sequence[BandSource], card: ModelCard) ->
 
 def _band(
     image: xr.DataArray,
-    measure: Measure | None,
+    measure: Measure | Meaningless | None,
     place: int,
     name: str,
     nodata: float | None,
@@ -193,17 +193,20 @@ def _band(
     """What one band of the array means to the network."""
     gain, bias = conversion("the array", measure, None, group)
     validity: Validity = "none" if nodata is None else "nodata"
-    return BandSource("array", place + 1, name, str(image.dtype), nodata, validity, gain=gain, bias=bias)
+    told = measure is not None and group.unit != "dn"
+    return BandSource(
+        "array", place + 1, name, str(image.dtype), nodata, validity, gain=gain, bias=bias, told=told
+    )
 
 
-def _measure(image: xr.DataArray, origin: _Origin | None, place: int) -> Measure | None:
+def _measure(image: xr.DataArray, origin: _Origin | None, place: int) -> Measure | Meaningless | None:
     """What the array, or the file that it was opened from, says of the numbers of a band."""
     scale, offset = (float(image.encoding.get(name, usual)) for name, usual in _USUAL)
     unit = image.attrs.get("units")
     unit = unit if isinstance(unit, str) else None
     if (scale, offset) != (1, 0):  # decoded by mask_and_scale: values, not numbers of the file
         said = measure_of("", scale, offset, unit)
-        return None if said is None else Measure(unit=said.unit)
+        return Measure(unit=said.unit) if isinstance(said, Measure) else None
     if origin is not None:
         measures = origin.info.measures
         return measures[origin.numbers[place] - 1] if measures else None
@@ -293,7 +296,7 @@ def other_scale(source: ArrayImage, card: ModelCard) -> str | None:
         return None
     group, numbers = card.groups[0], []
     rows, cols = (_some_of(int(length)) for length in source.grid.shape)
-    for row, col in itertools.product(rows, cols) if group.value_range is not None else ():
+    for row, col in itertools.product(rows, cols) if expected_range(group) is not None else ():
         planes, valid = source.pixels(row, col)
         for plane, band in zip(planes, source.bands, strict=True):
             numbers.append(plane[valid].astype(np.float64) * band.gain + band.bias)
@@ -316,4 +319,6 @@ def _in_python(wanted: BandGroup, scale: float, offset: float) -> str:
         Measure(scale, offset) if wanted.unit == "reflectance" else Measure(scale * 10000, offset * 10000)
     )
     gain, bias = conversion("the array", None, measure, wanted)
+    if (gain, bias) == (1, 0):
+        return "image.attrs |= {'units': 'reflectance', 'scale_factor': 0.0001}"
     return f"image * {gain:g}{f' + {bias:g}' if bias else ''}"

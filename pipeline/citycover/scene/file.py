@@ -23,7 +23,7 @@ from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.find import rasters_of
 from citycover.scene.given import Given
-from citycover.scene.measure import Measure, measure_of, stated_measure
+from citycover.scene.measure import Meaningless, Measure, measure_of, nodata_of, stated_measure
 from citycover.scene.scene import Validity
 from citycover.scene.sources import (
     BandLoss,
@@ -85,7 +85,7 @@ class FileInfo:
     """Other files that its pixels come from: the sources of a mosaic at any depth, a mask beside it."""
     losses: tuple[BandLoss, ...] = ()
     """Parts of a mosaic that are known to be lost."""
-    measures: tuple[Measure | None, ...] = ()
+    measures: tuple[Measure | Meaningless | None, ...] = ()
     """What the numbers of each band mean; None: nothing says so."""
 
     @property
@@ -106,9 +106,14 @@ def describe_files(paths: Sequence[str | Path], trust: Trust = Trust()) -> tuple
     """
     if not paths:
         raise SceneError("no scene was given; name at least one raster file")
-    given = rasters_of(paths, trust)
+    given = [_as_named(one) for one in rasters_of(paths, trust)]
     names = list(dict.fromkeys(Path(one.path).name for one in given))
     return tuple(_describe_file(one, trust, names) for one in given)
+
+
+def _as_named(given: Given) -> Given:
+    """With the nodata that the name of a file tells, where nothing else does."""
+    return given if given.nodata is not None else replace(given, nodata=nodata_of(Path(given.path).name))
 
 
 def describe_file(path: str | Path, trust: Trust = Trust()) -> FileInfo:  # noqa: B008 - a value
@@ -331,7 +336,7 @@ def _check_nodata(path: str, dataset: Any, given: Given) -> None:
         )
 
 
-def _measures(name: str, dataset: Any, given: Given) -> tuple[Measure | None, ...]:
+def _measures(name: str, dataset: Any, given: Given) -> tuple[Measure | Meaningless | None, ...]:
     said = given.measures * (dataset.count if len(given.measures) == 1 else 1)
     if given.strict and said:  # in words of the user: a scale of 1 is meant, too
         return tuple(stated_measure(*one) for one in said)

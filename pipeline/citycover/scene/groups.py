@@ -24,7 +24,7 @@ from citycover.model.card import BandGroup, ModelCard
 from citycover.model.kernel import Kernel
 from citycover.scene.bands import SceneBand
 from citycover.scene.file import FileInfo, can_occur
-from citycover.scene.measure import Measure, Numbers, conversion
+from citycover.scene.measure import Meaningless, Measure, Numbers, conversion
 from citycover.scene.mosaic import usual_kernel
 from citycover.scene.scene import BandSource, SceneGroup, Sheet, Validity
 
@@ -47,7 +47,7 @@ class BandInFile:
         return self.info.dtypes[self.names.index - 1]
 
     @property
-    def measure(self) -> Measure | None:
+    def measure(self) -> Measure | Meaningless | None:
         """What its numbers mean, as far as its file says."""
         measures = self.info.measures
         return measures[self.names.index - 1] if measures else None
@@ -183,7 +183,9 @@ def _measured(
 ) -> BandSource:
     """With the conversion of its numbers to those of the model."""
     gain, bias = conversion(band.info.name, band.measure, asked, wanted)
-    return replace(source, gain=gain, bias=bias)
+    has_unit = wanted is not None and wanted.unit != "dn"
+    told = asked is not None or (has_unit and band.measure is not None)
+    return replace(source, gain=gain, bias=bias, told=told)
 
 
 def converted_type(wanted: BandGroup | None) -> str:

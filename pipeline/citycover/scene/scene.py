@@ -56,6 +56,8 @@ class BandSource:
     gain: float = 1.0
     """What is read is `gain * number + bias`: see `measure.py`."""
     bias: float = 0.0
+    told: bool = False
+    """Whether its file or the user says what its numbers mean, in the unit of the model."""
     lies: GeoBox | None = None
     """Grid of its file, where it is warped onto that of its sheet; None: it is of that grid."""
     kernel: Kernel | None = None

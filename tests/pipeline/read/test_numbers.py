@@ -2,13 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affine import Affine
 from making import make_card
 from rasters import write
 
 from citycover.errors import SceneError
-from citycover.model.card import BandGroup
+from citycover.model.card import BandGroup, Dtype
+from citycover.model.unit import Unit
 from citycover.read.numbers import check_numbers
 from citycover.scene.assemble import describe_scene
+from citycover.scene.measure import Measure
 
 REFLECTANCE = np.random.default_rng(0).uniform(0.01, 0.45, (3, 60, 80))
 
@@ -37,16 +40,96 @@ def test_reflectance_of_one_is_refused_with_the_way_on(tmp_path: Path, dtype: st
         said(tmp_path, REFLECTANCE.astype(dtype))
 
 
-def test_landsat_by_name_is_refused_and_by_numbers_warned_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["LC08_L2SP_193024_20210615_20210622_02_T1_SR_stack.TIF", "a.tif"])
+def test_landsat_is_refused_by_name_and_by_numbers(tmp_path: Path, name: str) -> None:
     numbers = ((REFLECTANCE + 0.2) / 0.0000275).astype("uint16")
-    with pytest.raises(SceneError, match=r"--scale 0.275 --offset -2000"):
-        said(tmp_path, numbers, name="LC08_L2SP_193024_20210615_20210622_02_T1_SR_stack.TIF")
-    assert "Landsat" in (said(tmp_path, numbers) or "")
+    with pytest.raises(SceneError, match=r"as Landsat.*--scale 0.275 --offset -2000"):
+        said(tmp_path, numbers, name=name)
 
 
-def test_eight_bits_in_sixteen_and_sixteen_for_eight_are_warned_of(tmp_path: Path) -> None:
-    assert "8 bits" in (said(tmp_path, (REFLECTANCE * 255).astype("uint16")) or "")
-    assert "outside" in (said(tmp_path, (REFLECTANCE * 10000).astype("uint16"), high=255) or "")
+def test_eight_bits_in_sixteen_and_sixteen_for_eight_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match=r"as of 8 bits.*stretched.*say so: --scale 1 --offset 0"):
+        said(tmp_path, (REFLECTANCE * 255).astype("uint16"))
+    with pytest.raises(SceneError, match="outside; model 'test' was made for 0 to 255; say what they mean"):
+        said(tmp_path, (REFLECTANCE * 10000).astype("uint16"), high=255)
+    assert "10% of them outside" in (said(tmp_path, (REFLECTANCE * 10000).astype("uint16"), high=4050) or "")
+
+
+def test_what_the_user_says_of_numbers_is_believed(tmp_path: Path) -> None:
+    """Snow, or dark water: they look like another scale, and are not."""
+    for numbers in (REFLECTANCE * 255, 7000 + REFLECTANCE * 1000):
+        scene = describe_scene([write(tmp_path / "a.tif", numbers.astype("uint16"), photometric="rgb")], None)
+        card = make_card(64, 0, 8, groups=(a_group("reflectance", (0, 10000), "uint16"),))
+        with pytest.raises(SceneError):
+            check_numbers(describe_scene(list(scene.groups[0].paths), card), card)
+        told = describe_scene(list(scene.groups[0].paths), card, measure=Measure(0.0001))
+        assert check_numbers(told, card) is None
+
+
+def a_group(unit: Unit, limits: tuple[float, float] | None, *dtypes: Dtype) -> BandGroup:
+    scale = 0.0001 if unit == "reflectance" else 1
+    return BandGroup(
+        bands=("red", "green", "blue"), dtypes=dtypes, value_range=limits, unit=unit, unit_scale=scale
+    )
+
+
+def judged(path: Path, values: np.ndarray, group: BandGroup, **changes: object) -> str | None:
+    card = make_card(64, 0, 8, groups=(group,))
+    scene = describe_scene([write(path, values, photometric="rgb", **changes)], card)
+    return check_numbers(scene, card)
+
+
+def test_fine_pixels_of_a_camera_are_no_reflectance_until_somebody_says_so(tmp_path: Path) -> None:
+    """11 bits of a satellite camera, and the same numbers at 10 m, where they may be reflectance x 10000."""
+    group = a_group("reflectance", (0, 20000), "uint16")
+    counts = np.random.default_rng(1).integers(80, 1900, (3, 60, 80)).astype("uint16")
+    with pytest.raises(SceneError, match=r"pixels of 1 m, and nothing says that they are reflectance.*11 or"):
+        judged(tmp_path / "a.tif", counts, group)
+    coarse = Affine(10, 0, 5e5, 0, -10, 5.8e6)
+    assert judged(tmp_path / "b.tif", counts, group, transform=coarse) is None
+    assert judged(tmp_path / "20240601_101010_24_2406_3B_AnalyticMS_SR.tif", counts, group) is None
+
+
+def test_a_network_of_eight_bits_takes_no_other_numbers_though_its_card_names_no_range(
+    tmp_path: Path,
+) -> None:
+    group = a_group("dn", None, "uint8", "float32")
+    assert judged(tmp_path / "a.tif", (REFLECTANCE * 255).astype("float32"), group) is None
+    with pytest.raises(SceneError, match=r"a scale of 0 to 1.*convert them: --scale 255 --offset 0"):
+        judged(tmp_path / "b.tif", REFLECTANCE.astype("float32"), group)
+    for odd in (REFLECTANCE * 10000, -REFLECTANCE * 50):  # sixteen bits, decibels
+        with pytest.raises(SceneError, match="outside"):
+            judged(tmp_path / "c.tif", odd.astype("float32"), group)
+
+
+def test_power_is_no_backscatter_in_decibels(tmp_path: Path) -> None:
+    group = a_group("dB", None, "float32")
+    assert judged(tmp_path / "a.tif", (10 * np.log10(REFLECTANCE)).astype("float32"), group) is None
+    with pytest.raises(SceneError, match=r"no decibels.*10 log10"):
+        judged(tmp_path / "b.tif", REFLECTANCE.astype("float32"), group)
+
+
+def test_an_old_name_with_a_new_offset_is_warned_of(tmp_path: Path) -> None:
+    """Scenes from before baseline 04.00 are processed anew with it, under the same names."""
+    group, coarse = a_group("reflectance", (0, 20000), "uint16"), Affine(10, 0, 5e5, 0, -10, 5.8e6)
+    name = tmp_path / "T33UUU_20170216T102101_B02.tif"
+    numbers = (REFLECTANCE * 10000).astype("uint16")
+    assert judged(name, numbers, group, transform=coarse) is None
+    told = judged(name, numbers + 1000, group, transform=coarse)
+    assert "perhaps with the 1000" in (told or "") and "--scale 0.0001 --offset -0.1" in (told or "")
+
+
+def test_every_group_is_judged(tmp_path: Path) -> None:
+    """A warning of the first hides no refusal of the second."""
+    groups = (
+        BandGroup(name="a", bands=("red",), dtypes=("uint16",), value_range=(0, 4050)),
+        BandGroup(name="b", bands=("green",), dtypes=("uint16", "float32"), value_range=(0, 10000)),
+    )
+    card = make_card(64, 0, 8, groups=groups)
+    red = write(tmp_path / "red.tif", (REFLECTANCE[:1] * 10000).astype("uint16"))
+    green = write(tmp_path / "green.tif", REFLECTANCE[1:2].astype("float32"))
+    with pytest.raises(SceneError, match=r"green.tif are .* reflectance of 0 to 1"):
+        check_numbers(describe_scene([red, green], card), card)
 
 
 @pytest.mark.parametrize("tagged", [True, False])

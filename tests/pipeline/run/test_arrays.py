@@ -201,7 +201,7 @@ def test_numbers_of_an_array_mean_what_its_file_says(tmp_path: Path, kind: str, 
     np.testing.assert_array_equal(found, mapped_by_file(path, "spectral-s2", tmp_path / "out", bands=bands))
 
 
-def test_numbers_of_another_scale_are_refused_or_warned_of(
+def test_numbers_of_another_scale_are_refused_unless_the_array_says_what_they_mean(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = rioxarray.open_rasterio(written(tmp_path / "a.tif", REFLECTANCE.astype(np.float32)))
@@ -210,8 +210,12 @@ def test_numbers_of_another_scale_are_refused_or_warned_of(
         SceneError, match=r"the array .* reflectance of 0 to 1; .* convert it: image \* 10000$"
     ):
         citycover.predict_array(image, "spectral-s2", bands=bands)
-    citycover.predict_array((image * 250).astype("int16").assign_attrs(long_name=bands), "spectral-s2")
-    assert "as of 8 bits" in caplog.text
+    dark = (image * 250).astype("int16").assign_attrs(long_name=bands)
+    with pytest.raises(SceneError, match=r"the array .* as of 8 bits; .* say so: image.attrs"):
+        citycover.predict_array(dark, "spectral-s2")
+    dark.attrs |= {"units": "reflectance", "scale_factor": 0.0001}
+    citycover.predict_array(dark, "spectral-s2")
+    assert not caplog.text
     lazy = rioxarray.open_rasterio(tmp_path / "a.tif", chunks={})
     assert citycover.predict_array(lazy, "spectral-s2", bands=bands).classes.shape == (40, 60)
 

@@ -15,7 +15,7 @@ from citycover.model.unit import Unit
 from citycover.read.numbers import check_numbers
 from citycover.read.raster import RasterReader
 from citycover.scene.assemble import describe_scene
-from citycover.scene.measure import Measure, conversion
+from citycover.scene.measure import Measure, conversion, measure_of
 from citycover.scene.scene import Scene
 
 LANDSAT = "LC08_L2SP_193024_20210615_20210622_02_T1_SR_stack.TIF"
@@ -127,3 +127,57 @@ def test_another_unit_is_refused(tmp_path: Path) -> None:
         describe_scene([path], card())
     with pytest.raises(SceneError, match="are reflectance, the model needs dn"):
         describe_scene([path], card("dn"), measure=Measure(1, 0, "reflectance"))
+
+
+@pytest.mark.parametrize(
+    ("name", "means"),
+    [
+        ("T29UNU_20221005T115411_B02_60m.jp2", Measure(0.0001, -0.1, "reflectance")),
+        ("T33UUU_20170216T102101_B02.jp2", None),  # of a day before the offset, or processed anew with it
+        ("T29UNU_20221005T115411_B02_60m.tif", None),  # somebody made it, with the offset or without
+        ("20240601_101010_24_2406_3B_AnalyticMS_SR_8b_clip.tif", Measure(0.0001, 0, "reflectance")),
+        ("20240601_101010_24_2406_3B_AnalyticMS_8b_SR.tif", Measure(0.0001, 0, "reflectance")),
+        ("20170831_172754_101c_3B_AnalyticMS_DN_udm.tif", None),
+        ("LC08_L2SP_193024_20210615_20210622_02_T1_SR_B4.TIF", Measure(0.0000275, -0.2, "reflectance")),
+        ("LC08_L2SP_193024_20210615_20210622_02_T1_SR_QA_AEROSOL.TIF", None),
+    ],
+)
+def test_what_a_name_says_of_numbers(name: str, means: Measure | None) -> None:
+    assert measure_of(name, 1, 0, None) == means
+    assert measure_of(name, 0.5, 0, None) == Measure(0.5)  # tags go before
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("LC80320272014265LGN00_B2.TIF", "are counts of Landsat level 1.*MTL.txt"),
+        ("LE07_L1TP_193024_20000615_20200917_02_T1_B3.TIF", "are counts of Landsat level 1"),
+        ("20170831_172754_101c_3B_AnalyticMS.tif", r"are radiance of PlanetScope.*AnalyticMS_SR"),
+        ("20170831_172754_101c_3B_AnalyticMS_clip.tif", "are radiance of PlanetScope"),
+    ],
+)
+def test_names_of_numbers_that_are_no_reflectance(tmp_path: Path, name: str, said: str) -> None:
+    path = write(tmp_path / name, (REFLECTANCE[:1] * 10000).astype(np.uint16), photometric="minisblack")
+    with pytest.raises(SceneError, match=said):
+        describe_scene([path], card(), bands=("1", "1", "1"))
+    assert describe_scene([path], card("dn"), bands=("1", "1", "1"))
+    asked = describe_scene([path], card(), bands=("1", "1", "1"), measure=Measure(2e-5, -0.1))
+    assert asked.conversions
+
+
+def test_a_unit_alone_is_said_too(tmp_path: Path) -> None:
+    path = tagged(tmp_path / "x.tif", REFLECTANCE.astype(np.float32), 1, 0, "reflectance")
+    values, _ = read(describe_scene([path], card()))
+    np.testing.assert_allclose(values, REFLECTANCE * 10000, rtol=1e-6)
+    path = tagged(tmp_path / "y.tif", REFLECTANCE.astype(np.float32), 1, 0, "m")
+    with pytest.raises(SceneError, match=r"numbers of y.tif are m, the model needs reflectance"):
+        describe_scene([path], card())
+
+
+def test_0_is_nodata_of_sentinel2_as_it_is_delivered(tmp_path: Path) -> None:
+    numbers = ((REFLECTANCE[:1] + 0.1) * 10000).astype(np.uint16)
+    numbers[0, 3, 4] = 0
+    options = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
+    path = write(tmp_path / "T29UNU_20221005T115411_B04_10m.jp2", numbers, **options)
+    _, valid = read(describe_scene([path], None))
+    assert not valid[3, 4] and valid.sum() == valid.size - 1
