@@ -197,9 +197,12 @@ def _sheets(
             f"{error}; or leave it out"
         )
     names = [{band.label for info in part for band in info.bands} for part in parts]
-    if len(parts) == 1 or names[0] & names[1]:
+    if len(parts) == 1 or (bands is None and names[0] & names[1]):
         raise error
-    return [_sheet(files, card, bands, numbers, laying)]  # bands that lie on grids of their own
+    try:
+        return [_sheet(files, card, bands, numbers, laying)]  # bands that lie on grids of their own
+    except SceneError as why:
+        raise (error if names[0] & names[1] else why) from None
 
 
 def _sheet(
