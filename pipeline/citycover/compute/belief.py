@@ -76,7 +76,9 @@ def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
         noise, source = LabelNoise(card.label_noise, card.label_cells), "model"
     else:
         noise, source = comparison.noise(), "scene"
-    belief = Belief(noise, source, offset, comparison.slopes(noise.share), prior)
+    belief = Belief(
+        noise, source, offset, comparison.slopes(noise.share), prior, comparison.odds(noise.share)
+    )
     logger.info("%s", belief)
     return belief
 

@@ -3,8 +3,8 @@
 A pixel that contradicts its label is a roof in a green cell; a cell of them is a label that is wrong; only
 where most of the cells around say so as well has the place changed since:
 
-    gone      the network is sure that a label is not here: over one cell around the pixel, it gives what
-              labels say less than a quarter of what it gives the best class of each pixel
+    gone      the network is sure that a label is not here: over one cell around the pixel, what labels say
+              has less than a quarter of the chance that the best class of each pixel has
     share     of the surroundings that is gone, a square of _CLEAN cells, of _NOISY where labels are noisy
     lost      trust in the labels there: none below three ninths of it, all from five on
 
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from citycover.errors import ConfigError
 from citycover.evidence.cells import Sheet
+from citycover.evidence.chances import STEPS, Chances
 from citycover.evidence.field import LABELLED, LabelField, total_of
 from citycover.evidence.labels import LabelEvidence
 from citycover.geometry.grid import pixel_ground_size
@@ -43,9 +44,6 @@ _CLEAN, _NOISY = 3, 5
 _TOLD = 0.5
 """Slope from which on a network can tell a class from the others."""
 
-_STEPS = 255
-"""Probabilities are summed in whole numbers of such steps."""
-
 
 class ChangeField(LabelField):
     """Labels beside a network that lose their trust where the place has changed.
@@ -56,9 +54,9 @@ class ChangeField(LabelField):
     def __init__(self, labels: LabelEvidence, grid: GeoBox, device: torch.device) -> None:
         """Open the sheets; see `LabelField`."""
         super().__init__(labels, grid, device)
-        slopes = labels.slopes or (1.0,) * len(labels.prior)
-        told = [slope >= _TOLD and prior > 0 for slope, prior in zip(slopes, labels.prior, strict=True)]
-        self._untold = (~torch.tensor(told, device=device)).mul(_STEPS).view(-1, 1, 1)
+        told = [known >= _TOLD for known in labels.known]
+        self._untold = (~torch.tensor(told, device=device)).float().mul_(STEPS).view(-1, 1, 1)
+        self._chances = Chances(labels.odds, labels.prior, device)
         cells = _CLEAN + (_NOISY - _CLEAN) * labels.rule.doubt
         sides = _cell_sides(labels.sheets, grid)
         self._cell, self._around = ([int(side * n / 2) for side in sides] for n in (1, cells))
@@ -78,9 +76,9 @@ class ChangeField(LabelField):
             part = tile.shift(-window.row, -window.col).slices
             weights = self._added(cells, tile)
             counted[part] &= total_of(weights) > LABELLED
-            steps = probabilities[:, *part].mul(_STEPS).round_()
-            held = _at_largest(weights, torch.maximum(steps, self._untold))
-            against[part] = steps.amax(0).sub_(held.mul_(_DOUBT)).int()
+            chances = self._chances(probabilities[:, *part])
+            held = _at_largest(weights, torch.maximum(chances, self._untold))
+            against[part] = chances.amax(0).sub_(held.mul_(_DOUBT)).int()
         gone = counted & (_sums(against.mul_(counted), self._cell) > 0)
         half = math.prod(2 * reach + 1 for reach in self._around) // 2
         share = _sums(gone.int(), self._around) / _sums(counted.int(), self._around).clamp_(min=half)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citycover.evidence.noise import Contradictions, LabelNoise
-from citycover.evidence.slopes import EvidenceCounts
+from citycover.evidence.slopes import EvidenceCounts, Odds
 
 
 class Comparison:
@@ -42,3 +42,7 @@ class Comparison:
     def slopes(self, noise: float) -> tuple[float, ...]:
         """(class,) how far the network's word counts beside labels of which a share is wrong."""
         return self._evidence.slopes(noise, self.pixels_per_cell)
+
+    def odds(self, noise: float) -> tuple[Odds, ...]:
+        """(class,) what the network's word is most likely worth as a chance, likewise."""
+        return self._evidence.odds(noise, self.pixels_per_cell)

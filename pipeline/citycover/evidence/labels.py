@@ -27,6 +27,7 @@ from citycover.evidence.fetch import LabelFile, find_labels
 from citycover.evidence.noise import Belief
 from citycover.evidence.request import LabelRequest
 from citycover.evidence.rule import Rule
+from citycover.evidence.slopes import Odds
 from citycover.geometry.footprint import degrees_text
 from citycover.geometry.grid import pixel_ground_size
 from citycover.model.card import ModelCard
@@ -55,6 +56,8 @@ class LabelEvidence:
     """(channel,) how far the network's word on a class counts, 0 to 1; empty: fully."""
     change: bool = False
     """Watched: they lose their trust where the place has changed since."""
+    odds: tuple[Odds, ...] = ()
+    """(channel,) what the network's word on a class is worth as a chance; empty: what it says."""
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -100,7 +103,9 @@ class PlaceLabels:
         """As evidence: a share of them reckoned wrong, and read where they say what the image shows."""
         rule = Rule(belief.share, belief.measured)
         offset, prior = belief.offset.applied, belief.prior or self.prior
-        return LabelEvidence(self.sheets, prior, self.shares, rule, offset, belief.slopes, self.change)
+        return LabelEvidence(
+            self.sheets, prior, self.shares, rule, offset, belief.slopes, self.change, belief.odds
+        )
 
 
 def moved(grid: GeoBox, offset: tuple[float, float]) -> GeoBox:

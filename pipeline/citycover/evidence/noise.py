@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from citycover.classes.table import NO_CLASS
 from citycover.evidence.offset import NO_OFFSET, LabelOffset
 from citycover.evidence.rule import ENOUGH_CELLS
+from citycover.evidence.slopes import Odds
 
 _SUREST = 0.05
 
@@ -73,6 +74,8 @@ class Belief:
     """(channel,) how far the network's word on a class counts, 0 to 1, measured likewise; empty: fully."""
     prior: tuple[float, ...] = ()
     """(channel,) mean probability of the network on what is mapped; empty: the model's own, of this place."""
+    odds: tuple[Odds, ...] = ()
+    """(channel,) what the network's word on a class is worth as a chance; empty: what it says."""
 
     @property
     def share(self) -> float:
@@ -93,6 +96,7 @@ class Belief:
             "offset": asdict(self.offset),
             "slopes": list(self.slopes),
             "prior": list(self.prior),
+            "odds": [list(pair) for pair in self.odds],
         }
 
     @classmethod
@@ -101,7 +105,8 @@ class Belief:
         noise = LabelNoise(facts["contradicted"], facts["cells"])
         offset = LabelOffset(**facts["offset"])
         slopes, prior = tuple(facts["slopes"]), tuple(facts.get("prior", ()))
-        return cls(noise, facts["noise_from"], offset, slopes, prior)
+        odds = tuple((slope, base) for slope, base in facts.get("odds", ()))
+        return cls(noise, facts["noise_from"], offset, slopes, prior, odds)
 
     def __str__(self) -> str:
         return (

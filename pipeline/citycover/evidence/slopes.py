@@ -9,11 +9,12 @@ the network's evidence for it:
 This is the calibration slope of Cox (1958), with labels that may be wrong. At 1 evidence is worth what it
 says, or more; below it overstates, and counts by that much less; at 0 and below it tells nothing. What counts
 is what is sure of it, the slope less two standard errors: of a class with a handful of labels nobody knows
-whether the network can tell it apart.
+whether the network can tell it apart. The most likely slope and base are what its word is worth as a chance.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from citycover.classes.table import NO_CLASS
+
+Odds = tuple[float, float]
+"""Slope and base: the log odds of a class are most likely `slope * log(P / prior) + base`."""
 
 _BINS = 256
 _TOP = 16.0
@@ -71,14 +75,19 @@ class EvidenceCounts:
             noise: share of the labels that is wrong.
             pixels_per_cell: pixels that one labelled cell covers: those of a cell are one witness.
         """
-        return tuple(
-            round(min(1.0, max(0.0, _slope(own / pixels_per_cell, noise))), 4) if own[1].any() else 0.0
-            for own in self.counts
-        )
+        fits = (_fit(own / pixels_per_cell, noise) for own in self.counts)
+        return tuple(round(min(1.0, max(0.0, slope - _ERRORS * error)), 4) for slope, _, error in fits)
+
+    def odds(self, noise: float, pixels_per_cell: float) -> tuple[Odds, ...]:
+        """(class,) what the network's evidence is worth; see `slopes`."""
+        fits = (_fit(own / pixels_per_cell, noise) for own in self.counts)
+        return tuple((round(slope, 4), round(base, 4)) for slope, base, _ in fits)
 
 
-def _slope(cells: NDArray[np.float64], noise: float) -> float:
-    """What the slope is at least, by Fisher scoring; beforehand 0 is believed, give or take one.
+def _fit(cells: NDArray[np.float64], noise: float) -> tuple[float, float, float]:
+    """Most likely slope and base, by Fisher scoring, and the standard error of the slope.
+
+    Of the slope 0 is believed beforehand, give or take one. Where there is no label it is that.
 
     Args:
         cells: (another label or its own, bin).
@@ -86,9 +95,11 @@ def _slope(cells: NDArray[np.float64], noise: float) -> float:
     """
     evidence = (np.arange(_BINS) + 0.5) * (2 * _TOP / _BINS) - _TOP
     total = cells.sum(0)
+    if not cells[1].any():
+        return 0.0, -_TOP, 1.0
     share = float(cells[1].sum() / total.sum())
     if share == 1:
-        return 1.0
+        return 1.0, _TOP, 0.0
     terms = np.stack([evidence, np.ones(_BINS)])  # of slope and base
     at = np.array([0.0, np.log(share / (1 - share))])
     for _ in range(_STEPS):
@@ -102,4 +113,4 @@ def _slope(cells: NDArray[np.float64], noise: float) -> float:
         at += step
         if abs(step).max() < _CLOSE:
             break
-    return float(at[0] - _ERRORS * np.sqrt(np.linalg.inv(information)[0, 0]))
+    return float(at[0]), float(at[1]), math.sqrt(np.linalg.inv(information)[0, 0])

@@ -141,6 +141,7 @@ class Finished:
             offset=self.belief.offset,
             slopes=self.belief.slopes,
             prior=self.belief.prior,
+            odds=self.belief.odds,
         )
 
     def _timing(self) -> Timing:

@@ -19,6 +19,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.catalogue import Credit
 from citycover.evidence.noise import Belief, LabelNoise, evidence_words
 from citycover.evidence.offset import NO_OFFSET, LabelOffset
+from citycover.evidence.slopes import Odds
 from citycover.files.identity import FileMark, FileStamp
 from citycover.files.plain import parse_json, to_json
 from citycover.files.remote import RemotePath
@@ -180,6 +181,8 @@ class RunLabels:
     """(channel,) how far the network's word on a class counts beside them, 0..1; empty: fully."""
     prior: tuple[float, ...] = ()
     """(channel,) mean probability of the network on what was mapped; empty: its own, of this place."""
+    odds: tuple[Odds, ...] = ()
+    """(channel,) slope and base of what the network's word on a class is worth as a chance."""
     changed: float | None = None
     """Share of the pixels with a label that have changed since, see `change.tif`; None: nobody looked."""
 
@@ -187,7 +190,7 @@ class RunLabels:
     def belief(self) -> Belief:
         """How far they were believed, and where they were read."""
         noise = LabelNoise(self.contradicted, self.cells)
-        return Belief(noise, self.noise_from, self.offset, self.slopes, self.prior)
+        return Belief(noise, self.noise_from, self.offset, self.slopes, self.prior, self.odds)
 
 
 @dataclass(frozen=True, slots=True)

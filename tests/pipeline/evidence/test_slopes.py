@@ -60,6 +60,10 @@ def test_the_slope_is_that_of_a_logistic_regression_less_two_standard_errors() -
     terms = np.hstack([evidence, np.ones_like(evidence)])
     error = np.linalg.inv((terms.T * (chance * (1 - chance))) @ terms)[0, 0] ** 0.5
     assert slopes_of(probabilities, labels)[0] == pytest.approx(oracle.coef_[0, 0] - 2 * error, abs=0.01)
+    counts = EvidenceCounts(PRIOR)
+    counts.add(probabilities, labels)
+    likely = (oracle.coef_[0, 0], oracle.intercept_[0])
+    assert counts.odds(0.0, 1.0)[0] == pytest.approx(likely, abs=0.01)
 
 
 def test_a_handful_of_labels_does_not_show_that_a_class_is_known() -> None:

@@ -218,13 +218,17 @@ def test_a_run_goes_on_with_the_belief_that_it_had(city: Path, tmp_path: Path) -
     offset = {"rows": 3.0, "cols": -4.0, "cell": 10.0, "error": 0.01, "sure": True}
     slopes = [1.0, 0.5, 0.0, 1.0, 1.0]
     measured = {"contradicted": 0.123, "cells": 4000.0, "noise_from": "scene"}
-    kept = {"labels": measured | {"offset": offset, "slopes": slopes, "prior": [0.2] * 5}}
+    kept = {
+        "labels": measured
+        | {"offset": offset, "slopes": slopes, "prior": [0.2] * 5, "odds": [[2.5, -1.0]] * 5}
+    }
     settled = settle(job, predictor, kept)
     assert settled.evidence is not None
     assert settled.evidence.rule.noise == 0.123
     assert settled.evidence.offset == (3, -4)
     assert settled.evidence.slopes == tuple(slopes)
     assert settled.evidence.prior == (0.2,) * 5
+    assert settled.evidence.odds == ((2.5, -1.0),) * 5
     assert settled.kept["labels"] == kept["labels"]
 
 
