@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from affine import Affine
 from hypothesis import strategies as st
@@ -80,3 +82,19 @@ def plans(draw: st.DrawFn) -> Plan:
 def holes(draw: st.DrawFn) -> Hole:
     """What could not be read; path and reason are any text."""
     return Hole(draw(windows((10**6, 10**6))), draw(st.text()), draw(st.text()))
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> dict[str, Any]:
+    """A raster, windows and blocks over it, and how it is masked."""
+    feather, trim = draw(st.integers(0, 6)), draw(st.integers(3, 6))
+    mask = draw(st.sampled_from(["none", "scattered", "half", "corner", "all"]))
+    return {
+        "shape": draw(st.tuples(st.integers(1, 90), st.integers(1, 90))),
+        "window": draw(st.integers(2 * trim + 2 * max(feather, 1), 60)),
+        "trim": trim,
+        "feather": feather,
+        "block": draw(st.tuples(st.integers(5, 60), st.integers(5, 60))),
+        "batch": draw(st.integers(1, 4)),
+        "mask": mask,
+    }

@@ -200,6 +200,14 @@ Resampling = Annotated[
     ),
 ]
 
+Composite = Annotated[
+    str | None,
+    typer.Option(
+        help="Several dates of a place, pixel by pixel: latest, median or best of the valid ones, or "
+        "mean-probability: each is mapped, and probabilities are averaged."
+    ),
+]
+
 Mask = Annotated[
     list[str] | None,
     typer.Option(
@@ -306,6 +314,7 @@ def reading(
     overlap: Overlap = None,
     grid: Grid = None,
     resampling: Resampling = None,
+    composite: Composite = None,
     mask: Mask = None,
     mask_grow: MaskGrow = 0.0,
     allow_remote: AllowRemote = False,
@@ -321,7 +330,7 @@ def reading(
         split_bands(bands),
         nodata,
         trust=trust_of(allow_remote, allow_path),
-        laying=Laying(overlap, grid, resampling),  # type: ignore[arg-type]  # looked at there
+        laying=Laying(overlap, grid, resampling, composite),  # type: ignore[arg-type]  # looked at there
         measure=measure,
         masking=Masking(tuple(mask or ()), mask_grow),
     )

@@ -16,7 +16,7 @@ from citycover_cli.verbs import plan as plan_verb
 
 NOT_FOR_PEOPLE = {"block"}
 RENAMED = {"scene": "files", "allow_remote": "trust", "allow_path": "trust"}
-RENAMED |= dict.fromkeys(("overlap", "grid", "resampling"), "laying")
+RENAMED |= dict.fromkeys(("overlap", "grid", "resampling", "composite"), "laying")
 RENAMED |= dict.fromkeys(("mask", "mask_grow"), "masking")
 RENAMED |= dict.fromkeys(("scale", "offset", "unit"), "measure")
 

@@ -5,11 +5,16 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 
 from citycover.geometry.window import Window
 from citycover.read.raster import RasterReader
 from citycover.read.reader import Hole
 from citycover.scene.assemble import describe_scene
+from citycover.scene.scene import Scene
+
+CORNER = Affine(0.5, 0, 5e5, 0, -0.5, 5.8e6)
+"""Where images begin that are cut into parts."""
 
 
 def write(path: Path, values: np.ndarray, **changes: object) -> Path:
@@ -61,3 +66,23 @@ def mosaic(folder: Path, side: int, tile: int = 32) -> Path:
         f'<VRTRasterBand dataType="Byte" band="1">{"".join(sources)}</VRTRasterBand></VRTDataset>'
     )
     return vrt
+
+
+def part_of(image: NDArray[np.generic], part: Window, path: str | Path, **changes: object) -> str:
+    """A part of an image that begins at CORNER, as a file of its own."""
+    transform = CORNER * Affine.translation(part.col, part.row)
+    profile = {"driver": "GTiff", "dtype": image.dtype, "crs": "EPSG:32633", "transform": transform} | changes
+    with rasterio.open(path, "w", count=len(image), height=part.height, width=part.width, **profile) as file:
+        file.write(image[(slice(None), *part.slices)])
+    return str(path)
+
+
+def read_scene(scene: Scene, parts: list[Window] | None = None) -> tuple[np.ndarray, np.ndarray, list]:
+    """All of a scene, in windows; (y, x, band) with 0 where invalid."""
+    reader = RasterReader(scene.groups[0], scene.resampling)
+    values, valid = np.zeros((*reader.shape, reader.bands), reader.dtype), np.zeros(reader.shape, np.bool_)
+    holes = []
+    for window in parts or [Window(0, 0, *reader.shape)]:
+        holes += reader.read_into(window, values[window.slices], valid[window.slices])
+    reader.close()
+    return np.where(valid[..., None], values, 0), valid, holes

@@ -15,6 +15,7 @@ from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
     from citycover.files.remote import Place
+    from citycover.product.record import Given
     from citycover.scene.file import FileInfo
     from citycover.scene.trust import Trust
 
@@ -82,12 +83,20 @@ def _inspect_product(path: Place, as_json: bool) -> None:
     rows = [
         ("model", f"{record.given.model.name}, {record.standing}, {record.evidence}"),
         ("imagery", "\n".join(given.path for given in record.given.inputs)),
+        ("taken", _taken(record.given)),
         ("made", "not said" if made is None else made.isoformat(timespec="seconds")),
         ("classes", ", ".join(f"{name} {share:.1%}" for name, share in record.shares.items())),
         ("holes", holes_of(holes) if holes else "none"),
         ("warnings", "\n".join(record.warnings) or "none"),
     ]
     print_table(str(path.parent), rows)
+
+
+def _taken(given: Given) -> str:
+    """When imagery was taken, and what became of several dates."""
+    if given.dates:
+        return f"{given.composite} of {', '.join(given.dates)}"
+    return " to ".join(filter(None, (given.start, given.time))) or "not said"
 
 
 def _inspect_scene(paths: list[str], statistics: bool, as_json: bool, trust: Trust) -> None:

@@ -96,6 +96,8 @@ def _facts(job: Job, plan: Plan) -> dict[str, Any]:
     return {
         "model": job.model.card.name,
         "gsd_m": round(job.scene.gsd, 4),
+        "composite": job.scene.composite,
+        "dates": list(job.scene.dates),
         **plan.facts(),
         "layers": [layer.name for layer in job.layers],
         "evidence": evidence_words(job.labels is not None),
@@ -112,6 +114,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", f"{facts['model']}, scene at {facts['gsd_m']:g} m"),
         ("output", f"{height} x {width} px = {height * width / 1e6:.1f} Mpx"),
         ("windows", f"{facts['windows']} of {window} px, trim {facts['trim']}, feather {facts['feather']}"),
+        *([("dates", f"{facts['composite']} of {', '.join(facts['dates'])}")] if facts["dates"] else []),
         ("redundancy", f"{facts['redundancy']:.2f}"),
         ("blocks", "{} x {}, each up to {} x {} px".format(*facts["blocks"], *facts["block_shape"])),
         ("evidence", _evidence(facts)),

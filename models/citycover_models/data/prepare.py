@@ -244,7 +244,15 @@ def describe_image(files: Sequence[str], card: ModelCard | None, seen: Imagery) 
         files: of the image.
         card: whose bands are taken; None: all, or those that `seen` names.
         seen: how it is read; its files do not matter.
+
+    Raises:
+        ConfigError: dates are to be averaged after a network.
     """
+    if seen.laying.composite == "mean-probability":
+        raise ConfigError(
+            "--composite mean-probability averages what a network says of several dates when it maps; one "
+            "that learns sees one image: give --composite latest, median or best, or one date"
+        )
     return describe_scene(
         files,
         card,

@@ -36,4 +36,5 @@ def forecast(job: Job, predictor: Predictor) -> Forecast:
     settled = settle(job, predictor)
     speed = measure_speed(settled.plan, predictor.at(settled.plan.precision))
     engine = job.totals(settled.plan).memory.total
-    return Forecast(settled, speed.seconds(settled.plan), engine, peak_rss() + engine)
+    seconds = job.scene.passes * speed.seconds(settled.plan)
+    return Forecast(settled, seconds, engine, peak_rss() + engine)

@@ -32,7 +32,7 @@ def sample_windows(
     Args:
         plan: which windows there are.
         card: band groups.
-        open_readers: one reader a band group.
+        open_readers: one reader a band group, date by date.
         pixels: input pixels wanted at least, as far as the scene has so many.
     """
     wanted = max(1, -(-pixels // plan.window_pixels))
@@ -56,7 +56,17 @@ def sample_windows(
 def _read_window(
     plan: Plan, card: ModelCard, readers: Sequence[Reader], row: int, column: int
 ) -> list[Tensor] | None:
-    """One (1, band, y, x) tensor a band group; None where no pixel is valid."""
+    """One (1, band, y, x) tensor a band group, of the latest date that has a valid pixel; None: none."""
+    for first in range(0, len(readers), len(card.groups)):
+        window = _read_date(plan, card, readers[first : first + len(card.groups)], row, column)
+        if window is not None:
+            return window
+    return None
+
+
+def _read_date(
+    plan: Plan, card: ModelCard, readers: Sequence[Reader], row: int, column: int
+) -> list[Tensor] | None:
     tensors, any_valid = [], False
     for group, reader in zip(card.groups, readers, strict=True):
         y, x = coarse_axis(plan.y, group.ratio), coarse_axis(plan.x, group.ratio)

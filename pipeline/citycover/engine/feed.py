@@ -1,7 +1,8 @@
-"""Strips of the image, read ahead while the network computes."""
+"""Strips of the image, or of its dates, read ahead while the network computes."""
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections import Counter
@@ -14,7 +15,7 @@ from citycover.read.reader import Hole, Reader
 
 
 class Feed:
-    """Strips of all band groups, read ahead by one row of windows in a thread of their own."""
+    """Strips of all band groups, date by date, read ahead by one row of windows in a thread of their own."""
 
     def __init__(self, given: SweepInput, columns: range, rows: range) -> None:
         self.given, self.columns, self.rows = given, columns, rows
@@ -71,7 +72,9 @@ class Feed:
 
     def _read_strips(self, readers: Sequence[Reader]) -> None:
         plan = self.given.plan
-        for group, reader in zip(self.given.card.groups, readers, strict=True):
+        groups = self.given.card.groups
+        assert len(readers) % len(groups) == 0, "each date has all groups"
+        for group, reader in zip(itertools.cycle(groups), readers, strict=False):
             origin = (plan.origin[0] // group.ratio, plan.origin[1] // group.ratio)
             y, x = (coarse_axis(axis, group.ratio) for axis in (plan.y, plan.x))
             self.sources.append(StripSource(reader, y, x, self.columns, origin, group.fills))

@@ -54,7 +54,8 @@ class SweepInput:
     plan: Plan
     predictor: Predictor
     open_readers: Callable[[], Sequence[Reader]]
-    """Opens one reader a band group; called in the thread that reads."""
+    """Opens one reader a band group, and so for each date whose probabilities are averaged, the latest first;
+    called in the thread that reads."""
     area: AreaMask | None = None
     evidence: Evidence | None = None
     """Has the last word on the probabilities, before layers are made of them."""

@@ -1,8 +1,13 @@
-"""A strip of the image becomes rows of output: which windows are run, and in which batches."""
+"""A strip of the image becomes rows of output: which windows are run, and in which batches.
+
+Several dates are run one after the other in the same windows, and what the network says is averaged before
+windows are blended: a pixel hears the dates on which it is valid, all alike. A window is run on those dates
+on which any pixel is valid that it votes on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -36,17 +41,19 @@ class RowMaker:
         self._heed_stop()
         stages = self.given.stages
         with stages.time("mask"):
-            valid = self._valid(index, strips)
+            dates = self._dates(strips)
+            valids = [self._valid(index, date) for date in dates]
+            valid = np.logical_or.reduce(valids) if len(dates) > 1 else valids[0]
             seen = partial(on_output, valid, self._origin(index), scale=self.plan.scale)
             active = [j for j in self.columns if self._votes_on(index, j, valid).any()]
             piece = self._blank(index)
         self.given.on_windows(len(active), len(self.columns) - len(active))
         self.votes.next_row()
-        images = [self._on_device(strip.values) for strip in strips]
+        images = [[self._on_device(strip.values) for strip in date] for date in dates]
         while active:
             self._heed_stop()
             batch = [column for column in active if column // self.batch == active[0] // self.batch]
-            if not self._forward(batch, images):
+            if not self._run(index, batch, images, valids):
                 self.batch = max(1, self.batch // 2)
                 continue
             with stages.time("blend"), torch.inference_mode():
@@ -59,6 +66,11 @@ class RowMaker:
             with stages.time("mask"):
                 piece.hide(~seen(piece.window), self.nodata)
         return piece
+
+    def _dates(self, strips: list[Strip]) -> list[list[Strip]]:
+        """Strips of each date, the latest first: one a band group."""
+        groups = len(self.given.card.groups)
+        return [strips[first : first + groups] for first in range(0, len(strips), groups)]
 
     def _heed_stop(self) -> None:
         if self.given.stop.is_set():
@@ -93,8 +105,37 @@ class RowMaker:
         with self.given.stages.time("copy"):
             return torch.from_numpy(values).to(self.given.predictor.device).permute(2, 0, 1)
 
-    def _forward(self, batch: list[int], images: list[Tensor]) -> bool:
-        """Let a whole batch vote, empty slots included; False where it does not fit into memory."""
+    def _run(
+        self, index: int, batch: list[int], images: list[list[Tensor]], valids: list[NDArray[np.bool_]]
+    ) -> bool:
+        """Let a batch vote, on one date after the other; False where it does not fit into memory."""
+        if len(images) == 1:
+            return self._forward(batch, images[0], self.votes.take)
+        self.votes.clear()
+        for image, valid, shares in zip(images, valids, self._shares(index, batch, valids), strict=True):
+            on_date = [column for column in batch if self._votes_on(index, column, valid).any()]
+            add = partial(self.votes.add, shares=shares, index=index, columns=on_date, slots=self.batch)
+            if on_date and not self._forward(on_date, image, add):
+                return False
+        return True
+
+    def _shares(self, index: int, batch: list[int], valids: list[NDArray[np.bool_]]) -> Iterator[Tensor]:
+        """Of each date (slot, S + f, S + f) how far it counts: one by the number of valid dates, or 0."""
+        shape = (self.batch, len(valids), *self.votes.side)
+        seen = np.zeros(shape, np.bool_)
+        for column in batch:
+            place = self.votes.place(index, column, self.votes.side)
+            for date, valid in enumerate(valids):
+                seen[column % self.batch, date] = on_output(
+                    valid, self._origin(index), place, self.plan.scale
+                )
+        count = np.maximum(seen.sum(axis=1), 1).astype(np.float32)
+        for date in range(len(valids)):
+            share = seen[:, date] / count
+            yield torch.from_numpy(share).to(self.given.predictor.device)
+
+    def _forward(self, batch: list[int], images: list[Tensor], take: Callable[[Tensor], None]) -> bool:
+        """Hand over the scores of a batch, empty slots included; False where it does not fit into memory."""
         stages, card = self.given.stages, self.given.card
         with stages.time("copy"):
             windows = [self._cut(batch, image, g.ratio) for image, g in zip(images, card.groups, strict=True)]
@@ -115,7 +156,7 @@ class RowMaker:
         side = (self.plan.output(self.plan.y.window), self.plan.output(self.plan.x.window))
         check_scores(scores, card, self.batch, side)
         with stages.time("blend"), torch.inference_mode():
-            self.votes.take(scores)
+            take(scores)
         return True
 
     def _cut(self, batch: list[int], image: Tensor, ratio: int) -> Tensor:

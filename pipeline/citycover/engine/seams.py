@@ -51,7 +51,7 @@ def verify_seams(
     Args:
         plan: of the map.
         predictor: the same network, device and precision.
-        open_readers: one reader a band group.
+        open_readers: one reader a band group, as for the map.
         read_classes: output window -> (y, x) classes of the map.
         stop: set it, and the comparison ends.
         evidence: labels beside the network, as for the map.

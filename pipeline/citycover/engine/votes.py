@@ -2,7 +2,7 @@
 
 ```
 scores of a batch ─▶ probabilities, checked ─▶ [watched] ─▶ blended with neighbours ─▶ [evidence] ─┐
-                                                                         layers, on the host ◀─┘
+[of each date ─▶ averaged over dates]                                     layers, on the host ◀─┘
 ```
 """
 
@@ -47,6 +47,7 @@ class Votes:
         planes = self.channels + (self.watching is not None)
         shape = (self.plan.batch, planes, *self.side)  # (slot, class or what was seen, S + f, S + f)
         self.kept = _static(shape, given.predictor.device)
+        self._date: Tensor | None = None
 
     def next_row(self) -> None:
         """Begin the next row of windows."""
@@ -57,6 +58,37 @@ class Votes:
         (ty, tx), (height, width) = self.trim, self.side
         voting = scores[:, :, ty : ty + height, tx : tx + width]  # (slot, class, S + f, S + f)
         to_probabilities(voting, self.given.card, self.kept[: len(scores), : self.channels])
+
+    def clear(self) -> None:
+        """Begin a batch whose probabilities are added up, date by date."""
+        self.kept.zero_()
+
+    def add(self, scores: Tensor, shares: Tensor, index: int, columns: list[int], slots: int) -> None:
+        """Add the probabilities of one date.
+
+        Args:
+            scores: (slot, class, W, W), which may be forgotten.
+            shares: (slot, S + f, S + f) how far the date counts; where it is 0 scores may be anything.
+            index: row of windows.
+            columns: those that are among the scores.
+            slots: of a batch; a window has slot `column % slots`.
+
+        Raises:
+            ModelError: something that counts is no probability.
+        """
+        (ty, tx), (height, width) = self.trim, self.side
+        if self._date is None:
+            shape = (len(self.kept), self.channels, *self.side)
+            self._date = _static(shape, self.given.predictor.device)
+        voting = scores[:, :, ty : ty + height, tx : tx + width]
+        own = to_probabilities(voting, self.given.card, self._date[: len(scores)])
+        own.masked_fill_((shares == 0)[:, None], 0)
+        low, high = torch.stack(torch.aminmax(own)).tolist()
+        if not PROBABILITIES[0] <= low <= high <= PROBABILITIES[1]:  # false for NaN
+            bad = ~((own >= PROBABILITIES[0]) & (own <= PROBABILITIES[1])).flatten(1).all(1)
+            column = next(column for column in columns if bad[column % slots])
+            refuse_numbers(own[column % slots], self.given.card, self._input_window(index, column))
+        self.kept[: len(scores), : self.channels].add_(own.mul_(shares[:, None]))
 
     def final_rows(self, index: int) -> tuple[int, int]:
         """Output rows that are final after row of windows `index`: the first, and one past the last."""
@@ -76,17 +108,17 @@ class Votes:
             self._refuse(alone, index, columns, seen)
         if self.watching is not None:
             for column, vote in zip(columns, votes, strict=True):
-                place = self._place(index, column, self.side)
+                place = self.place(index, column, self.side)
                 vote[-1] = self.watching.watch(vote[:-1], place, seen(place))
         ends_row = columns[-1] == self.plan.x.count - 1
         blended = self.blender.add(votes, columns[0], ends_row, index == self.plan.y.count - 1)
         for column, probabilities in zip(columns, blended, strict=True):
-            place = self._place(index, column, probabilities.shape[1:])
+            place = self.place(index, column, probabilities.shape[1:])
             if (window := place.clip(self.area)) is not None:
                 rows, cols = window.shift(-place.row, -place.col).slices
                 yield Piece(window, self._layers(probabilities[:, rows, cols], window))
 
-    def _place(self, index: int, column: int, shape: tuple[int, ...]) -> Window:
+    def place(self, index: int, column: int, shape: tuple[int, ...]) -> Window:
         """Output pixels of what window (index, column) votes on; they may lie outside of the area."""
         (sy, sx), (fy, fx) = self.step, self.feather
         return Window(index * sy - fy, column * sx - fx, *shape)
@@ -106,7 +138,7 @@ class Votes:
         """
         bad = ~((votes >= PROBABILITIES[0]) & (votes <= PROBABILITIES[1])).all(1)  # (n, S + f, S + f)
         for column, where, numbers in zip(columns, bad.cpu().numpy(), votes, strict=True):
-            place = self._place(index, column, where.shape)
+            place = self.place(index, column, where.shape)
             window = place.clip(self.area)
             if window is None:
                 continue

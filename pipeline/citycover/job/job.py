@@ -189,6 +189,8 @@ def _tell_how_it_is_read(scene: Scene, files: Sequence[FileInfo], imagery: Image
         logger.warning(
             "files that lie on another grid are warped onto that of the others: %s", ", ".join(scene.warps)
         )
+    if scene.composed:
+        logger.info("%d dates: %s", len(scene.dates), scene.composed)
     if scene.masks:
         logger.info("nodata where %s says so", "; ".join(scene.masks))
     elif unused := unused_masks(files, imagery.masking):

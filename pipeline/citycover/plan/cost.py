@@ -30,18 +30,19 @@ class MemoryBound:
 
 def memory_bound(plan: Plan, scene: Scene, channels: int, layers: Sequence[Layer]) -> MemoryBound:
     """What a sweep of this plan holds while it makes layers, in bytes."""
-    width = _strip_width(plan, 0)
+    width, passes = _strip_width(plan, 0), scene.passes
     strips = decoded = 0
     for group in scene.groups:
         pixel = np.dtype(group.dtype).itemsize * len(group.bands) + 1
         rows = plan.y.window + plan.y.step
-        strips += 2 * rows * width * pixel // group.ratio**2
+        strips += 2 * rows * width * pixel * passes // group.ratio**2
         rows_decoded = 2 if len(group.sheets) == 1 else 3  # a row of blocks is kept across sheets
+        rows_decoded *= len(group.dates)
         decoded += rows_decoded * min(group.block[0], group.shape[0]) * width * pixel // group.ratio
     area = plan.scale * plan.scale
     planes = channels + (CHANGE in layers)
     votes = plan.batch * plan.window_pixels * planes * 4
-    blend = int(area * (3 * votes + plan.y.feather * width * planes * 4))
+    blend = int(area * ((3 + (passes > 1)) * votes + plan.y.feather * width * planes * 4))
     pixel = bytes_per_pixel(layers, channels)
     blocks = 4 * plan.block_shape[0] * plan.block_shape[1] * pixel
     return MemoryBound(strips, decoded, blend, blocks)
@@ -61,12 +62,12 @@ class PlanTotals:
 
     @cached_property
     def read_bytes(self) -> int:
-        """Bytes of decoded pixels to read, the overlap of block columns counted."""
+        """Bytes of decoded pixels to read, all dates and the overlap of block columns counted."""
         plan, total = self.plan, 0
         for bx in range(plan.block_counts[1]):
             width = min(_strip_width(plan, bx), plan.x.size)
             for group in self.scene.groups:
-                pixel = np.dtype(group.dtype).itemsize * len(group.bands)
+                pixel = np.dtype(group.dtype).itemsize * len(group.bands) * len(group.dates)
                 total += plan.y.size * width * pixel // group.ratio**2
         return total
 

@@ -113,6 +113,9 @@ class Finished:
             identity=job.identity(self.plan),
             versions=versions(),
             command=tuple(sys.argv),
+            start=job.scene.start if job.scene.start != job.scene.time else None,
+            composite=job.scene.composite,
+            dates=job.scene.dates,
             conversions=job.scene.conversions,
         )
 

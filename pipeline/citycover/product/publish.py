@@ -182,6 +182,6 @@ def _item(run: Finished, files: list[ProductFile], record: RunRecord) -> ItemCon
         inputs=tuple(dict.fromkeys(path for group in scene.groups for path in group.paths)),
         model=str(run.job.model.path),
         files=tuple(files),
-        lineage=f"{card.name} {card.version} over windows of {run.plan.y.window} x {run.plan.x.window} px, "
-        f"{run.evidence}",
+        lineage=f"{card.name} {card.version} over windows of {run.plan.y.window} x {run.plan.x.window} px"
+        f"{f' of {scene.composed}' if scene.composed else ''}, {run.evidence}",
     )

@@ -106,6 +106,12 @@ class Given:
     """Of software, by name; `machine`: system and processor."""
     command: tuple[str, ...] = ()
     """The words of the command line."""
+    start: str | None = None
+    """When the first of it was taken, ISO 8601, where that was not all at once."""
+    composite: str | None = None
+    """What became of several dates: latest, median, best, mean-probability; None: there was one."""
+    dates: tuple[str, ...] = ()
+    """Days that it is of, the latest first."""
     conversions: tuple[str, ...] = ()
     """How numbers of the files became those of the network, band by band; empty: as they stood there."""
 

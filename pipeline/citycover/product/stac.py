@@ -105,6 +105,8 @@ class ItemContent:
     """Paths or URLs of the imagery."""
     model: ModelSource
     files: tuple[ProductFile, ...]
+    scene_start: str | None = None
+    """When the first of it was taken, where that was not all at once."""
     software: Mapping[str, str] = field(default_factory=dict)
     """Version by name; `citycover` must be among them: it marks a folder as ours."""
     labels: tuple[str, ...] = ()
@@ -148,6 +150,7 @@ class ItemContent:
             gsd=gsd,
             created=datetime.now(UTC),
             scene_time=given.time,
+            scene_start=given.start,
             inputs=inputs,
             model=ModelSource(
                 given.model.name, given.model.version, model, given.model.sha256, record.standing
@@ -209,6 +212,8 @@ def make_item(content: ItemContent) -> pystac.Item:
             "kind": content.model.kind,
         },
     }
+    if taken is not None and (start := _parse_time(content.scene_start)) is not None:
+        properties |= {"start_datetime": _iso(start), "end_datetime": _iso(taken)}
     if content.lineage:
         properties["processing:lineage"] = content.lineage
     item = pystac.Item(

@@ -16,6 +16,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
+from citycover.read.composite import Kind, compose
 from citycover.read.small import SHOWN_BYTES, decoded_bytes, some_sheets
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet
 
@@ -57,8 +58,19 @@ def read_picture(scene: Scene, part: Window, longest: int = 1000) -> Picture:
     corner = Affine.translation(shown.col, shown.row)
     pixel = Affine.scale(shown.width / shape[1], shown.height / shape[0])
     grid = GeoBox(shape, group.grid.transform * corner * pixel, group.grid.crs)
-    picture = Picture(np.zeros((*shape, 3), np.float32), np.zeros(shape, np.bool_), shown)
-    for sheet in group.sheets:
+    if group.composite not in {"median", "best"}:
+        return _first_seen(group.sheets, places, grid, shown)
+    dates = [_first_seen(date.sheets, places, grid, shown) for date in group.dates]
+    kind: Kind = "median" if group.composite == "median" else "best"
+    values, valid = compose(kind, np.stack([d.values for d in dates]), np.stack([d.valid for d in dates]))
+    return Picture(np.where(valid[..., None], values, 0).astype(np.float32), valid, shown)
+
+
+def _first_seen(sheets: Sequence[Sheet], places: list[int], grid: GeoBox, shown: Window) -> Picture:
+    """What sheets show on a grid, the first of them most."""
+    height, width = grid.shape
+    picture = Picture(np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.bool_), shown)
+    for sheet in sheets:
         with contextlib.suppress(rasterio.errors.RasterioError):
             _add_sheet(sheet, places, grid, picture)
     return picture

@@ -1,9 +1,10 @@
 """RasterReader: bands of one group from the files that hold them, through rasterio.
 
-A window is read sheet by sheet (`sheets.py`, `sheet.py`) and file by file, all bands of a file in one call,
-straight into the caller's array where the pixel types agree (`file.py`, which also makes holes of what cannot
-be read). Then each file's say on validity (`valid.py`: nodata, mask, alpha, NaN) is combined: a pixel is
-valid where all bands are. Where the scene is read at another GSD, pixels are weighed (`resampling.py`).
+A window is read date by date (`dates.py`), sheet by sheet (`sheets.py`, `sheet.py`) and file by file, all
+bands of a file in one call, straight into the caller's array where the pixel types agree (`file.py`, which
+also makes holes of what cannot be read). Then each file's say on validity (`valid.py`: nodata, mask, alpha,
+NaN) is combined: a pixel is valid where all bands are. Where the scene is read at another GSD, pixels are
+weighed (`resampling.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from citycover.files.gdal import scene_options
 from citycover.geometry.window import Window
+from citycover.read.dates import Dates
 from citycover.read.reader import Hole, Reader
 from citycover.read.resampling import Kind, axis_taps, resample, store
 from citycover.read.sheets import Sheets
@@ -54,7 +56,7 @@ class RasterReader:
             "GDAL_CACHEMAX": cache_bytes,
             "GDAL_NUM_THREADS": str(threads),
         }
-        self._sheets = Sheets(group)
+        self._sheets = Sheets(group) if group.composite is None else Dates(group)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -38,9 +38,10 @@ _MOST_CACHE = 256 << 20
 class Sheets:
     """Reads windows of a group's lattice."""
 
-    def __init__(self, group: SceneGroup) -> None:
-        """`group`: whose sheets. Touches no file."""
-        self.group = group
+    def __init__(self, group: SceneGroup, most_open: int | None = None) -> None:
+        """`group`: whose sheets, of one date. `most_open`: of them at a time. Touches no file."""
+        assert group.composite is None, "several dates are read by `dates.py`"
+        self.group, self.most_open = group, most_open or _OPEN
         self.readers = [SheetReader(sheet, group) for sheet in group.sheets]
         self._open: OrderedDict[int, SheetReader] = OrderedDict()
         whole = Window(0, 0, *group.native.shape)
@@ -63,9 +64,9 @@ class Sheets:
             holes = [
                 hole
                 for part in _columns(window)
-                for hole in join(part, *_inside(window, part, values, valid))
+                for hole in join(part, *inside_of(window, part, values, valid))
             ]
-        return [left for hole in holes if (left := _left_of(hole, window, valid))]
+        return [left for hole in holes if (left := left_of(hole, window, valid))]
 
     def close(self) -> None:
         """Let go of all files."""
@@ -86,7 +87,7 @@ class Sheets:
         """A sheet, open; the one that was not read for longest is closed for it."""
         reader = self.readers[number]
         if number not in self._open:
-            if len(self._open) >= _OPEN:
+            if len(self._open) >= self.most_open:
                 self._open.popitem(last=False)[1].close()
             self._open[number] = reader
         self._open.move_to_end(number)
@@ -111,10 +112,10 @@ class Sheets:
         """Give a window those pixels of a sheet that it still lacks."""
         reach = self.group.sheets[number].window.clip(window)
         assert reach is not None, "it reaches into the window"
-        part = _lacking(reach, ~valid[reach.shift(-window.row, -window.col).slices])
+        part = lacking(reach, ~valid[reach.shift(-window.row, -window.col).slices])
         if part is None:
             return []
-        into, seen = _inside(window, part, values, valid)
+        into, seen = inside_of(window, part, values, valid)
         if not seen.any():
             return self._used(number).read(part, into, seen)
         pixels, observed = np.empty(into.shape, into.dtype), np.empty(seen.shape, np.bool_)
@@ -153,9 +154,9 @@ class Sheets:
         store(total, values)
 
 
-def _left_of(hole: Hole, window: Window, valid: NDArray[np.bool_]) -> Hole | None:
+def left_of(hole: Hole, window: Window, valid: NDArray[np.bool_]) -> Hole | None:
     """What no other sheet has given of a hole."""
-    left = _lacking(hole.window, ~valid[hole.window.shift(-window.row, -window.col).slices])
+    left = lacking(hole.window, ~valid[hole.window.shift(-window.row, -window.col).slices])
     return Hole(left, hole.path, hole.reason) if left else None
 
 
@@ -164,14 +165,15 @@ def _columns(window: Window) -> Iterator[Window]:
         yield Window(window.row, col, window.height, min(_WIDE, window.col_end - col))
 
 
-def _inside(
+def inside_of(
     window: Window, part: Window, values: NDArray[Any], valid: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Views of a part of what is held of a window."""
     inside = part.shift(-window.row, -window.col).slices
     return values[inside], valid[inside]
 
 
-def _lacking(part: Window, lacks: NDArray[np.bool_]) -> Window | None:
+def lacking(part: Window, lacks: NDArray[np.bool_]) -> Window | None:
     """The smallest window that holds all pixels of a part that are lacking; None: none is."""
     rows, cols = np.flatnonzero(lacks.any(axis=1)), np.flatnonzero(lacks.any(axis=0))
     if not len(rows):

@@ -142,8 +142,12 @@ def assemble_scene(
             raise SceneError(info.obstacle)
     images, alone = split_masks(files, masking)
     masks = Masks(alone, masking)
-    sheets = _sheets(images, card, bands, Numbers(nodata, measure), laying)
-    sheets = [_masked(sheet, infos, masks) for sheet, infos in sheets]
+    numbers = Numbers(nodata, measure)
+    sheets = [
+        _finished(sheet, used, masks)
+        for date in _dates(images, laying)
+        for sheet, used in _sheets(date, card, bands, numbers, laying)
+    ]
     groups = lay_out([sheet for sheet, _ in sheets], laying, lattice, frame)
     gsd, resampling = ground_sample_distance(groups[0].grid), None
     if card and (why := gsd_mismatch(groups[0].grid, card)):
@@ -163,11 +167,32 @@ def assemble_scene(
     )
 
 
-def _masked(sheet: SheetGroups, used: list[FileInfo], masks: Masks) -> tuple[SheetGroups, list[FileInfo]]:
-    """A sheet with its masks, and the files that are used of it."""
+def _dates(files: Sequence[FileInfo], laying: Laying) -> list[list[FileInfo]]:
+    """The files of each date that is composed; all of them where none is.
+
+    Raises:
+        SceneError: nothing says when one was taken.
+    """
+    if laying.composite is None:
+        return [list(files)]
+    dates: dict[str, list[FileInfo]] = {}
+    for info in files:
+        if info.time is None:
+            raise SceneError(
+                f"--composite {laying.composite} needs the date of each file, and nothing says when "
+                f"{info.name} was taken; write it into its name (20240531), or name it in a scene file with "
+                f"its time"
+            )
+        dates.setdefault(info.time[:10], []).append(info)
+    return [dates[day] for day in sorted(dates, reverse=True)]
+
+
+def _finished(sheet: SheetGroups, used: list[FileInfo], masks: Masks) -> tuple[SheetGroups, list[FileInfo]]:
+    """A sheet with its masks and its time, and the files that are used of it."""
     found = masks.of(used, sheet.groups[0].grid)
     groups = tuple(
-        replace(group, sheets=tuple(replace(s, masks=found) for s in group.sheets)) for group in sheet.groups
+        replace(group, sheets=tuple(replace(s, masks=found, time=sheet.time) for s in group.sheets))
+        for group in sheet.groups
     )
     return replace(sheet, groups=groups), [*used, *masks.files_of(found)]
 
@@ -248,7 +273,8 @@ def _refuse_unused(info: FileInfo, used: FileInfo, names: set[str]) -> None:
         return
     raise SceneError(
         f"no band of {info.name} is used, only of {used.name}; files of one place are bands of one scene; "
-        f"leave it out, or, if both show the place at different times, say with --overlap which counts"
+        f"leave it out, or, if both show the place at different times, say with --overlap which counts, or "
+        f"with --composite what becomes of both"
     )
 
 

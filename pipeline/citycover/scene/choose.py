@@ -37,7 +37,7 @@ def match_bands(model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[S
                 f"{places} both answer to '{entry[0]}', which model '{model}' needs once; "
                 f"choose with --bands, one name or number for each of {_list(wanted)}"
                 + ("; if the files show the place at different times, say with --overlap which" * sheets)
-                + (" counts" * sheets)
+                + (" counts, or with --composite what becomes of all" * sheets)
             )
         found.append(best[0] if best else None)
     if None in found:

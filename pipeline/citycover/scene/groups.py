@@ -130,7 +130,8 @@ def _apart(one: BandInFile, other: BandInFile) -> SceneError:
     return SceneError(
         f"{one.info.name} lies on {grid_text(one.grid)} and {other.info.name} on {grid_text(other.grid)}; "
         f"bands that are read together need one grid; warp one onto the "
-        f"other, or, if they are two dates of a place, say with --overlap which counts"
+        f"other, or, if they are two dates of a place, say with --overlap which counts, or with --composite "
+        f"what becomes of both"
     )
 
 

@@ -7,6 +7,8 @@ bands. The *lattice* is a CRS, a pixel size and where the corners of pixels lie:
 another is asked for. Sheets of the lattice are taken pixel by pixel, all others are warped onto it. It
 extends as far as any sheet, from a corner at which the coarser band groups have corners too.
 
+Sheets of several dates that are to be composed lie date by date, the latest first; a date may have many.
+
     sheet 1  |==========|                   lattice of 1 and 2:  shared corners
     sheet 2          |==========|           overlap: the first, the newest, the nearest, or both weighed
     sheet 3               /==========/      of another CRS: warped
@@ -73,6 +75,11 @@ class SheetGroups:
     time: str | None
     name: str
     """Its first file, for messages."""
+
+    @property
+    def day(self) -> str:
+        """Of its time; empty where that is not known."""
+        return (self.time or "")[:10]
 
 
 def split_sheets(files: Sequence[FileInfo], *, stacked: bool) -> list[list[FileInfo]]:
@@ -149,6 +156,8 @@ def lay_out(
     if len(sheets) == 1 and laying.grid is None and frame is None:
         return sheets[0].groups
     sheets = _ordered(sheets, laying.overlap or "first")
+    if laying.composite is not None:
+        sheets = sorted(sheets, key=lambda sheet: sheet.day, reverse=True)
     if frame is None:
         fine = [sheet.groups[0].grid for sheet in sheets]
         if lattice is None:
@@ -156,8 +165,9 @@ def lay_out(
         unit = math.lcm(*(group.ratio for group in sheets[0].groups))
         frame = _union(fine, lattice, unit, [sheet.name for sheet in sheets])
     groups = tuple(_laid(number, sheets, frame, laying) for number in range(len(sheets[0].groups)))
-    if laying.overlap is None:
-        _check_apart(groups[0], [sheet.name for sheet in sheets])
+    names = iter([sheet.name for sheet in sheets])
+    for date in groups[0].dates if laying.overlap is None else ():
+        _check_apart(date, [next(names) for _ in date.sheets])
     return groups
 
 
@@ -275,8 +285,9 @@ def _check_apart(group: SceneGroup, names: Sequence[str]) -> None:
     if len(shared) and shared[worst := int(shared.argmax())] > _MOST_SHARED:
         raise SceneError(
             f"{names[one[worst]]} and {names[other[worst]]} both show {shared[worst]:.0%} of a place; if "
-            f"they are two dates, say which counts: --overlap newest, or first in the order given; if they "
-            f"are sheets that overlap so far, --overlap first, nearest-centre or feather"
+            f"they are two dates, say which counts: --overlap newest, or first in the order given, or what "
+            f"becomes of both: --composite median, best or mean-probability; if they are sheets that overlap "
+            f"so far, --overlap first, nearest-centre or feather"
         )
 
 
@@ -295,7 +306,7 @@ def _laid(number: int, sheets: Sequence[SheetGroups], frame: GeoBox, laying: Lay
     kernels: dict[tuple[str, float], Kernel] = {}
     laid: list[Sheet] = []
     blocks: list[tuple[int, int]] = []
-    for group in groups:
+    for sheet, group in zip(sheets, groups, strict=True):
         window, kernel = _window_on(grid, group.grid), None
         if window is None:
             window = reach(group.grid, grid)
@@ -304,7 +315,7 @@ def _laid(number: int, sheets: Sequence[SheetGroups], frame: GeoBox, laying: Lay
                 kernels[kind] = laying.resampling or usual_kernel(group.grid, grid)
             kernel = kernels[kind]
         assert window, "it is known where sheets lie"
-        laid.append(Sheet(group.bands, group.grid, window, kernel, group.sheets[0].masks))
+        laid.append(Sheet(group.bands, group.grid, window, kernel, group.sheets[0].masks, sheet.time))
         blocks.append(group.block if kernel is None else _BLOCK)
     return replace(
         groups[0],
@@ -312,6 +323,7 @@ def _laid(number: int, sheets: Sequence[SheetGroups], frame: GeoBox, laying: Lay
         sheets=tuple(laid),
         block=(max(b[0] for b in blocks), max(b[1] for b in blocks)),
         overlap=laying.overlap or "first",
+        composite=laying.composite if len({sheet.day for sheet in sheets}) > 1 else None,
     )
 
 

@@ -4,14 +4,16 @@
     Group  = one grid + the sheets that lie on it, in the order in which they count
     Sheet  = one raster: its bands (in one file or several), its own grid, the window that it reaches into
 
-Who asks a group for pixels (`read/raster.py`) does not know how many sheets there are.
+Sheets of several dates lie in the group date by date, the latest first (`composite`). Who asks a group for
+pixels (`read/raster.py`) does not know how many sheets and dates there are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ from odc.geo.geobox import GeoBox
 
 from citycover.geometry.window import Window
 from citycover.model.kernel import Kernel
-from citycover.scene.laying import Overlap
+from citycover.scene.laying import Composite, Overlap
 
 Validity = Literal["none", "nodata", "mask", "alpha"]
 
@@ -102,6 +104,13 @@ class Sheet:
     """How it is warped; None: its pixels are pixels of the lattice, and are taken as they are."""
     masks: tuple[MaskSource, ...] = ()
     """What hides the ground."""
+    time: str | None = None
+    """When it was taken, ISO 8601; None: nothing says so."""
+
+    @property
+    def day(self) -> str:
+        """Of its time; empty where that is not known."""
+        return (self.time or "")[:10]
 
     @property
     def native(self) -> tuple[BandSource, ...]:
@@ -135,6 +144,9 @@ class SceneGroup:
     lattice: GeoBox | None = None
     """The grid that sheets are laid out on, where the group is read at another GSD; None: `grid`."""
     overlap: Overlap = "first"
+    """What counts where sheets of one date overlap."""
+    composite: Composite | None = None
+    """What becomes of several dates; None: there is one."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -146,6 +158,14 @@ class SceneGroup:
     def bands(self) -> tuple[BandSource, ...]:
         """Those of the first sheet; names and number are the same in all."""
         return self.sheets[0].bands
+
+    @property
+    def dates(self) -> tuple[SceneGroup, ...]:
+        """The group as it is on each date, the latest first."""
+        if self.composite is None:
+            return (self,)
+        days = itertools.groupby(self.sheets, key=lambda sheet: sheet.day)
+        return tuple(replace(self, sheets=tuple(sheets), composite=None) for _, sheets in days)
 
     @property
     def native(self) -> GeoBox:
@@ -160,7 +180,7 @@ class SceneGroup:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Imagery of one place and time, as groups of bands that each have their own grid."""
+    """Imagery of one place, as groups of bands that each have their own grid."""
 
     groups: tuple[SceneGroup, ...]
     """The finest first."""
@@ -183,6 +203,31 @@ class Scene:
     def shape(self) -> tuple[int, int]:
         """(y, x) of the finest group."""
         return self.groups[0].shape
+
+    @property
+    def start(self) -> str | None:
+        """Of several times of acquisition the earliest."""
+        return min((sheet.time for sheet in self.groups[0].sheets if sheet.time), default=None)
+
+    @property
+    def composite(self) -> Composite | None:
+        """What becomes of several dates; None: there is one."""
+        return self.groups[0].composite
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """Days that a composite is of, the latest first; none where it is none."""
+        return tuple(group.sheets[0].day for group in self.groups[0].dates) if self.composite else ()
+
+    @property
+    def composed(self) -> str | None:
+        """What became of which dates, in words; None: there is one."""
+        return f"{self.composite} of {', '.join(self.dates)}" if self.composite else None
+
+    @property
+    def passes(self) -> int:
+        """Dates that a network sees one after the other, to average what it says."""
+        return len(self.dates) if self.composite == "mean-probability" else 1
 
     @property
     def conversions(self) -> tuple[str, ...]:
@@ -211,6 +256,8 @@ class Scene:
                 *_place(g.native),
                 g.dtype,
                 g.overlap,
+                g.composite,
+                [sheet.day for sheet in g.sheets if g.composite],
                 [
                     (*_place(s.grid), repr(s.window), s.kernel, repr(s.bands), *map(_mask, s.masks))
                     for s in g.sheets

@@ -89,7 +89,7 @@ def _head(shown: Shown) -> str:
     """Title, what it rests on, and a warning where the map should not be believed as it is."""
     record = shown.record
     height, width = shown.shape
-    when = escape(record.given.time or "time of the imagery not known")
+    when = escape(_when(record))
     size = f"{width:,} x {height:,} px at {record.given.gsd:.3g} m"
     badges = "".join(
         f'<li class="warn">{escape(text)}</li>' if bad else f"<li>{escape(text)}</li>"
@@ -100,6 +100,14 @@ def _head(shown: Shown) -> str:
         f'<p class="faint">Land cover by {escape(record.given.model.name)} · {when} · {size} · '
         f'{escape(shown.crs)}</p><ul class="badges">{badges}</ul>{_caveat(record)}</header>'
     )
+
+
+def _when(record: RunRecord) -> str:
+    """When the imagery was taken, and what became of several dates."""
+    given = record.given
+    if given.dates:
+        return f"{given.composite} of {len(given.dates)} dates, {given.dates[-1]} to {given.dates[0]}"
+    return given.time or "time of the imagery not known"
 
 
 def _standing(record: RunRecord) -> list[tuple[str, bool]]:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from making import CLASSES, FILL, make_card, make_scene, plan_of, run_sweeps, whole
-from torch import nn
+from making import FILL, cnn, make_card, make_scene, plan_of, run_sweeps, whole
+from strategies import sweeps
 
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
@@ -16,33 +16,10 @@ from citycover.model.card import BandGroup
 from citycover.model.predictor import FunctionPredictor
 from citycover.read.reader import ArrayReader, Hole
 
-torch.manual_seed(0)
-CNN = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, CLASSES, 3, padding=1)).eval()
-"""Receptive field 7: three pixels of contaminated margin."""
-
-
-def cnn(image: torch.Tensor) -> torch.Tensor:
-    return 30 * CNN(image.float() / 255)
-
 
 def pointwise(image: torch.Tensor) -> torch.Tensor:
     x = image.float() / 64
     return torch.stack([x[:, 0], x[:, 1], x[:, 2], x[:, 0] - x[:, 1], x[:, 2] * x[:, 1] / 3], 1)
-
-
-@st.composite
-def runs(draw: st.DrawFn) -> dict:
-    feather, trim = draw(st.integers(0, 6)), draw(st.integers(3, 6))
-    mask = draw(st.sampled_from(["none", "scattered", "half", "corner", "all"]))
-    return {
-        "shape": draw(st.tuples(st.integers(1, 90), st.integers(1, 90))),
-        "window": draw(st.integers(2 * trim + 2 * max(feather, 1), 60)),
-        "trim": trim,
-        "feather": feather,
-        "block": draw(st.tuples(st.integers(5, 60), st.integers(5, 60))),
-        "batch": draw(st.integers(1, 4)),
-        "mask": mask,
-    }
 
 
 CASE = {"window": 24, "trim": 3, "feather": 2, "batch": 1, "mask": "none"}
@@ -67,7 +44,7 @@ def make_case(run: dict) -> tuple:
     return image, valid, card, plan
 
 
-@given(runs())
+@given(sweeps())
 def test_tiled_equals_whole_for_a_cnn_whose_receptive_field_is_trimmed(run: dict) -> None:
     image, valid, card, plan = make_case(run)
     classes, confidence = run_sweeps(plan, card, cnn, [image], [valid])
@@ -82,7 +59,7 @@ def test_tiled_equals_whole_for_a_cnn_whose_receptive_field_is_trimmed(run: dict
     assert (confidence[valid] > 0).all()
 
 
-@given(runs())
+@given(sweeps())
 def test_tiled_equals_whole_exactly_for_a_pointwise_model(run: dict) -> None:
     image, valid, card, plan = make_case(run)
     classes, _ = run_sweeps(plan, card, pointwise, [image], [valid])
@@ -93,7 +70,7 @@ def test_tiled_equals_whole_exactly_for_a_pointwise_model(run: dict) -> None:
     assert (classes[valid] > 0).all() and (classes[~valid] == 0).all()
 
 
-@given(runs(), st.tuples(st.integers(4, 50), st.integers(4, 50)))
+@given(sweeps(), st.tuples(st.integers(4, 50), st.integers(4, 50)))
 def test_any_block_layout_gives_the_same_pixels(run: dict, block: tuple[int, int]) -> None:
     image, valid, card, plan = make_case(run)
     other = plan_of(make_scene(run["shape"]), card, block=block, batch=run["batch"])

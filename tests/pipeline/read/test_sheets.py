@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
-from rasters import write
+from rasters import CORNER, part_of, read_scene, write
 
 from citycover.geometry.window import Window
 from citycover.model.kernel import KERNELS
@@ -21,29 +21,7 @@ from citycover.scene.assemble import describe_scene
 from citycover.scene.laying import OVERLAPS, Laying
 from citycover.scene.scene import Scene
 
-CORNER = Affine(0.5, 0, 5e5, 0, -0.5, 5.8e6)
-
 IMAGE = np.random.default_rng(0).integers(1, 255, (2, 50, 70), np.uint8)
-
-
-def part_of(image: NDArray[np.generic], part: Window, path: str | Path, **changes: object) -> str:
-    """A part of an image that begins at CORNER, as a file of its own."""
-    transform = CORNER * Affine.translation(part.col, part.row)
-    profile = {"driver": "GTiff", "dtype": image.dtype, "crs": "EPSG:32633", "transform": transform} | changes
-    with rasterio.open(path, "w", count=len(image), height=part.height, width=part.width, **profile) as file:
-        file.write(image[(slice(None), *part.slices)])
-    return str(path)
-
-
-def read(scene: Scene, parts: list[Window] | None = None) -> tuple[np.ndarray, np.ndarray, list]:
-    """All of a scene, in windows; (y, x, band) with 0 where invalid."""
-    reader = RasterReader(scene.groups[0], scene.resampling)
-    values, valid = np.zeros((*reader.shape, reader.bands), reader.dtype), np.zeros(reader.shape, np.bool_)
-    holes = []
-    for window in parts or [Window(0, 0, *reader.shape)]:
-        holes += reader.read_into(window, values[window.slices], valid[window.slices])
-    reader.close()
-    return np.where(valid[..., None], values, 0), valid, holes
 
 
 @st.composite
@@ -83,7 +61,7 @@ def test_any_cutting_of_a_raster_reads_as_the_raster(
         scene = describe_scene(files, None, laying=Laying(overlap))  # type: ignore[arg-type]
         top, left = min(p.row for p in parts), min(p.col for p in parts)
         height, width = scene.shape
-        values, valid, holes = read(
+        values, valid, holes = read_scene(
             scene,
             [w for s in strips if (w := Window(s.row, 0, s.height, width).clip(Window(0, 0, height, width)))],
         )
@@ -110,7 +88,7 @@ def two(folder: Path, **changes: object) -> list[str]:
 
 @pytest.mark.parametrize(("overlap", "first"), [("first", 10), ("newest", 0), ("nearest-centre", 5)])
 def test_one_sheet_counts_where_two_overlap(tmp_path: Path, overlap: str, first: int) -> None:
-    values, valid, _ = read(describe_scene(two(tmp_path), None, laying=Laying(overlap)))  # type: ignore[arg-type]
+    values, valid, _ = read_scene(describe_scene(two(tmp_path), None, laying=Laying(overlap)))  # type: ignore[arg-type]
     assert valid.all()
     image = np.minimum(IMAGE, 250).transpose(1, 2, 0)
     of_second = np.arange(70) >= 30 + first
@@ -128,7 +106,7 @@ def test_feathered_sheets_hand_over_little_by_little(tmp_path: Path) -> None:
         )
         for n, v, c in (("west", 0.0, 0), ("east", 1.0, 20))
     ]
-    values, valid, _ = read(describe_scene(files, None, laying=Laying("feather")))
+    values, valid, _ = read_scene(describe_scene(files, None, laying=Laying("feather")))
     row = values[30, :, 0]
     assert valid.all() and (row[:20] == 0).all() and (row[40:] == 1).all()
     assert (np.diff(row[19:41]) > 0).all() and np.diff(row).max() < 0.1
@@ -143,7 +121,7 @@ def test_files_that_were_read_long_ago_are_closed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("citycover.read.file.rasterio.open", lambda path: opened.append(path) or whole(path))
     scene = describe_scene(files, None)
     for order in (parts, parts[::-1]):
-        values, valid, _ = read(scene, order)
+        values, valid, _ = read_scene(scene, order)
         assert valid.all()
         np.testing.assert_array_equal(values.transpose(2, 0, 1), IMAGE)
     assert len(opened) == 20
@@ -172,7 +150,7 @@ def test_what_one_sheet_has_lost_another_gives(tmp_path: Path) -> None:
     for offset in broken:
         data[offset : offset + 8] = b"\xff" * 8
     one.write_bytes(bytes(data))
-    values, valid, holes = read(describe_scene([one, other], None, laying=Laying("first")))
+    values, valid, holes = read_scene(describe_scene([one, other], None, laying=Laying("first")))
     assert [hole.window for hole in holes] == [Window(0, 16, 16, 16)]
     assert (~valid).sum() == 256
     np.testing.assert_array_equal(values[16:, :, 0], image[0, 16:])
@@ -198,7 +176,7 @@ def test_a_warped_sheet_is_what_gdal_makes_of_it(tmp_path: Path, kernel: str, gr
     image = smooth[None].astype(np.float32)
     path = write(tmp_path / "x.tif", image, transform=CORNER * Affine.translation(0.3, 0.4), nodata=0)
     scene = describe_scene([path], None, laying=Laying(None, grid, kernel))  # type: ignore[arg-type]
-    values, valid, _ = read(scene)
+    values, valid, _ = read_scene(scene)
     expected = warped(image, scene, CORNER * Affine.translation(0.3, 0.4), "EPSG:32633", kernel)[0]
     both = valid & (expected != -1)
     assert both.sum() > 0.97 * max(valid.sum(), (expected != -1).sum())
@@ -225,7 +203,7 @@ def test_a_warped_sheet_does_not_depend_on_windows(data: st.DataObject) -> None:
             Window(0, col, row, width - col),
             Window(row, 0, height - row, width),
         ]
-        for one, other in zip(read(scene)[:2], read(scene, pieces)[:2], strict=True):
+        for one, other in zip(read_scene(scene)[:2], read_scene(scene, pieces)[:2], strict=True):
             np.testing.assert_array_equal(one, other)
 
 
@@ -243,7 +221,7 @@ def test_a_shift_by_half_a_pixel_is_warped_and_one_by_whole_pixels_is_not(tmp_pa
     ]
     scene = describe_scene(files, None)
     assert [sheet.kernel for sheet in scene.groups[0].sheets] == [None, None, "bilinear"]
-    values, valid, _ = read(scene)
+    values, valid, _ = read_scene(scene)
     np.testing.assert_array_equal(values[:, :50].transpose(2, 0, 1), IMAGE[:, :, :50])
     assert (values[:, 51:70] == 9).all() and valid[:, 50:70].all()
 
@@ -258,7 +236,7 @@ def test_finer_sheets_are_averaged(tmp_path: Path) -> None:
     ]
     scene = describe_scene(files, None, laying=Laying(grid=None))
     assert scene.groups[0].sheets[1].kernel == "average"
-    values, _, _ = read(scene)
+    values, _, _ = read_scene(scene)
     np.testing.assert_array_equal(values[:, 30:, 0], np.rint(fine[0].reshape(30, 2, 30, 2).mean((1, 3))))
 
 
@@ -292,7 +270,7 @@ def test_sheets_of_a_map_are_the_raster_that_they_were_cut_from(
 ) -> None:
     files = sorted((real_data / folder).glob(pattern))
     scene = describe_scene(files, None, laying=Laying(resampling="nearest"))
-    values, valid, _ = read(scene)
+    values, valid, _ = read_scene(scene)
     merged, seen = np.zeros_like(values), np.zeros_like(valid)
     for file in files:
         with rasterio.open(file) as sheet:
@@ -320,19 +298,19 @@ def test_a_band_of_another_grid_is_what_gdal_makes_of_it(tmp_path: Path, kernel:
     )
     scene = describe_scene([colour, dem], None, bands=("1", "2"), laying=Laying(resampling=kernel))  # type: ignore[arg-type]
     assert scene.warps == (f"dem.tif ({kernel})",) and scene.shape == (50, 70)
-    values, valid, _ = read(scene)
+    values, valid, _ = read_scene(scene)
     np.testing.assert_array_equal(values[..., 0], np.where(valid, IMAGE[0], 0))
     expected = warped(ground[None], scene, place, crs, kernel)[0]
     assert valid.all() and (expected != -1).all()
     away = np.abs(values[..., 1] - expected)
     assert np.quantile(away, 0.98) < 0.02 and away.max() < (10 if kernel == "nearest" else 0.2)
     strips = [Window(a, 0, b - a, 70) for a, b in itertools.pairwise((0, 7, 8, 31, 50))]
-    np.testing.assert_array_equal(read(scene, strips)[0], values)
+    np.testing.assert_array_equal(read_scene(scene, strips)[0], values)
 
 
 def test_where_a_warped_band_has_nothing_there_is_no_pixel(tmp_path: Path) -> None:
     colour = part_of(IMAGE[:1], Window(0, 0, 50, 70), tmp_path / "red.tif")
     half = CORNER * Affine.scale(2)
     dem = str(write(tmp_path / "dem.tif", np.full((1, 25, 20), 5, np.float32), transform=half))
-    _, valid, holes = read(describe_scene([colour, dem], None, bands=("1", "2")))
+    _, valid, holes = read_scene(describe_scene([colour, dem], None, bands=("1", "2")))
     assert valid[:, :39].all() and not valid[:, 41:].any() and not holes

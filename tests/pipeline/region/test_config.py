@@ -9,6 +9,7 @@ import pytest
 from citycover.errors import ConfigError
 from citycover.files.configs import config_path
 from citycover.region.config import read_region
+from citycover.scene.laying import Laying
 
 LEAST = 'name = "north"\nout = "products"\n[[scenes]]\nfiles = ["*.tif"]\n'
 
@@ -43,8 +44,10 @@ def test_paths_hold_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pyt
 
 def test_the_request_of_a_scene_is_what_map_takes(tmp_path: Path) -> None:
     text = LEAST + '[engine]\nprecision = "fp32"\nwindow = 64\n[product]\nformats = ["cog", "zarr"]\n'
+    text += '[imagery.laying]\ncomposite = "median"\n'
     asked = read_region(written(tmp_path, text)).request(("a.tif",), tmp_path / "a")
     assert asked.imagery.files == ("a.tif",) and asked.engine.window == 64
+    assert asked.imagery.laying == Laying(composite="median")
     assert asked.engine.precision == "fp32" and asked.product.formats == ("cog", "zarr")
 
 
@@ -58,6 +61,7 @@ def test_the_request_of_a_scene_is_what_map_takes(tmp_path: Path) -> None:
         (LEAST + "[engine]\nwindo = 3\n", "engine.windo"),
         (LEAST + '[engine]\nprecision = "fp8"\n', "precision"),
         (LEAST + "[engine]\nwindow = 0\n", "at least 1"),
+        (LEAST + '[imagery.laying]\ncomposite = "mean"\n', "composite"),
         (LEAST + "[product]\noverwrite = true\n", "scene by scene"),
         (LEAST + '[imagery]\nfiles = ["a.tif"]\n', "under [[scenes]]"),
         (LEAST + '[policy]\nheld = "kill"\n', "policy.held"),
