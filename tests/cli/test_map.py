@@ -264,3 +264,40 @@ def test_seams_are_verified_on_request(citycover, scene: Path, tmp_path: Path) -
     assert run["seams"]["pixels"] > 500 and run["seams"]["at_seams"] == 0
     assert "shifted grid" in citycover("map", scene, "-o", tmp_path / "b", *flags).out
     assert json.loads(citycover("map", scene, "-o", tmp_path / "c", "--json").out)["seams"] is None
+
+
+def test_each_file_may_be_a_scene_of_its_own(citycover, scene: Path, tmp_path: Path) -> None:
+    """In one process; what is whole stays, and a file that is none stops no other."""
+    for name in ("east", "west"):
+        (tmp_path / f"{name}.tif").write_bytes(scene.read_bytes())
+    (tmp_path / "broken.tif").write_text("no raster")
+    files, out = [tmp_path / f"{name}.tif" for name in ("broken", "east", "west")], tmp_path / "out"
+    first = citycover("map", *files, "--each", "-o", out)
+    assert first.code == 3
+    assert "1 failed, 2 mapped" in first.out
+    assert "broken.tif cannot be opened" in first.out
+    alone = tmp_path / "alone"
+    assert citycover("map", scene, "-o", alone).code == 0
+    for name in ("east", "west"):
+        landcover = out / "maps" / name / "landcover.tif"
+        assert landcover.read_bytes() == (alone / "landcover.tif").read_bytes()
+    again = citycover("map", *files[1:], "--each", "-o", out, "--json")
+    assert again.code == 0
+    assert json.loads(again.out)["scenes"] == []  # nothing had to be done
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--overwrite",), "decided scene by scene"),
+        (("--out", "s3://bucket/maps"), "many scenes go to a folder"),
+    ],
+)
+def test_what_many_scenes_cannot_be_given(
+    citycover, scene: Path, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    result = citycover(
+        "map", scene, "--each", *(() if "--out" in words else ("-o", tmp_path / "out")), *words
+    )
+    assert result.code == 2
+    assert said in result.err

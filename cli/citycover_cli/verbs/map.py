@@ -31,9 +31,11 @@ HELP = """Map a scene: imagery in, a finished land-cover product out.
 
 Writes landcover.tif and confidence.tif (COG), report.html (to look at), item.json (STAC), run.json
 (provenance and figures) and preview.png into DIR, and further layers where they are asked for. Started
-again on the folder of an unfinished run, it goes on where that one stopped.
+again on the folder of an unfinished run, it goes on where that one stopped. Several files are sheets of one
+scene, or with --each scenes of their own, in one process: DIR/maps/NAME for each, those that are there already
+and unchanged left alone, and one that fails does not stop the others.
 
-Exit codes: 0 done; 2 input or options; 3 done, but unreadable parts became nodata; 4 no space, memory or
+Exit codes: 0 done; 2 input or options; 3 done, but unreadable parts became nodata, or a scene failed; 4 no space, memory or
 device; 5 finished before, and identical; 6 another run holds DIR; 130 / 143 stopped by a signal.
 """
 
@@ -56,6 +58,9 @@ def run(
     product: ProductOptions,
     labels: LabelRequest | None,
     layers: tuple[str, ...],
+    each: Annotated[
+        bool, typer.Option("--each", help="Each file is a scene of its own, and has its own product.")
+    ] = False,
     skip_finished: options.SkipFinished = False,
     on_end: options.OnEnd = None,
     metrics: options.Metrics = None,
@@ -68,6 +73,12 @@ def run(
     )
     with noticing(on_end, "map") as facts, metering(metrics, "map", str(out)) as meter:
         facts["product"] = str(out)
+        if each:
+            from citycover.region.config import region_of
+            from citycover_cli.verbs.run import run_scenes
+
+            run_scenes(region_of(request), None, talk, meter, facts)
+            return
         with skipping(skip_finished, out, talk):
             done = _map_with_progress(request, talk.quiet or talk.log_json, meter)
         meter.scene_ended("mapped", len(done.run.holes))

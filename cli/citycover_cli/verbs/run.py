@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -90,17 +90,32 @@ def run(
             else:
                 print_forecast(forecast)
             return
-        report = _run_with_progress(asked, share, talk, meter)
-        facts.update(report.facts())
-        if talk.as_json:
-            print_json(report.facts())
-        elif not talk.quiet:
-            print_report(report)
-        if report.exit_code:
-            raise typer.Exit(report.exit_code)
+        run_scenes(asked, share, talk, meter, facts)
 
 
-def _run_with_progress(region: RegionFile, share: Share, talk: Talk, meter: Meter) -> RegionReport:
+def run_scenes(
+    region: RegionFile, share: Share | None, talk: Talk, meter: Meter, facts: dict[str, Any]
+) -> None:
+    """Work on a region, and say what became of it, also by the exit code.
+
+    Args:
+        region: with its scenes.
+        share: those that are worked on; None: all.
+        talk: how it is said.
+        meter: of the run.
+        facts: for whom is told of the end; what there is to say is put in.
+    """
+    report = _run_with_progress(region, share, talk, meter)
+    facts.update(report.facts())
+    if talk.as_json:
+        print_json(report.facts())
+    elif not talk.quiet:
+        print_report(report)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def _run_with_progress(region: RegionFile, share: Share | None, talk: Talk, meter: Meter) -> RegionReport:
     """Run, say how each scene ended, and turn a signal into its exit code and the way to go on."""
     from citycover.region.run import RegionWatch, run_region
 

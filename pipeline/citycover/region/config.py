@@ -196,6 +196,27 @@ def read_region(path: Path) -> Region:
     return _anchored_region(region, path.absolute().parent)
 
 
+def region_of(request: MapRequest) -> Region:
+    """The region that a map of many scenes is: each file is one, and its product lies in `maps` under its name.
+
+    Raises:
+        ConfigError: the request says something that no region can be.
+    """
+    if not isinstance(request.out, Path):
+        raise ConfigError(
+            f"many scenes go to a folder, got {request.out}; map them one by one, or into a folder"
+        )
+    same = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "out"}
+    files = same["imagery"].files
+    same["imagery"] = replace(request.imagery, files=())
+    out = request.out.absolute()
+    try:
+        region = Region(name=out.name, out=out, scenes=(SceneSource(files=files),), **same)
+    except ValidationError as error:
+        raise ConfigError(f"many scenes at once: {problems_of(error)}") from None
+    return _anchored_region(region, Path.cwd())
+
+
 def _anchored_region(region: Region, folder: Path) -> Region:
     """The region with paths that hold from any working directory."""
     changes: dict[str, Any] = {
