@@ -56,8 +56,8 @@ def main() -> None:
             further = [(b - a) / (given.scenes - 1) for a, b in zip(one, together, strict=True)]
             print(
                 f"together {together[0]:.1f} s wall, {together[1]:.1f} s CPU; apart {walls:.1f}, {cpus:.1f}; "
-                f"ratio {ratios[-1][0]:.1f} wall, {ratios[-1][1]:.1f} CPU; a further scene {further[0]:.2f} s "
-                f"wall, {further[1]:.2f} s CPU",
+                f"ratio {ratios[-1][0]:.1f} wall, {ratios[-1][1]:.1f} CPU; a further scene "
+                f"{further[0]:.2f} s wall, {further[1]:.2f} s CPU",
                 flush=True,
             )
             shutil.rmtree(folder / f"together-{turn}")

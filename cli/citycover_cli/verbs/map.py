@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,17 +11,15 @@ from citycover.evidence.request import LabelRequest
 from citycover.files.remote import place_of
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
 from citycover_cli import options
-from citycover_cli.logs import logger
+from citycover_cli.follow import watch_map
 from citycover_cli.metrics import Meter, metering
 from citycover_cli.notice import noticing
-from citycover_cli.output import duration, holes_of, mebibytes, note, print_json, print_table
-from citycover_cli.progress import Progress, show_progress
+from citycover_cli.output import duration, holes_of, mebibytes, print_json, print_table
+from citycover_cli.progress import show_progress
 from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, skipping, talking
 
 if TYPE_CHECKING:
-    from citycover.job.watch import Watch
-    from citycover.plan.plan import Block, Plan
     from citycover.product.product import Product
     from citycover.product.record import RunRecord
 
@@ -32,11 +28,12 @@ HELP = """Map a scene: imagery in, a finished land-cover product out.
 Writes landcover.tif and confidence.tif (COG), report.html (to look at), item.json (STAC), run.json
 (provenance and figures) and preview.png into DIR, and further layers where they are asked for. Started
 again on the folder of an unfinished run, it goes on where that one stopped. Several files are sheets of one
-scene, or with --each scenes of their own, in one process: DIR/maps/NAME for each, those that are there already
-and unchanged left alone, and one that fails does not stop the others.
+scene, or with --each scenes of their own, in one process: DIR/maps/NAME for each, those that are there and
+unchanged left alone, and one that fails does not stop the others.
 
-Exit codes: 0 done; 2 input or options; 3 done, but unreadable parts became nodata, or a scene failed; 4 no space, memory or
-device; 5 finished before, and identical; 6 another run holds DIR; 130 / 143 stopped by a signal.
+Exit codes: 0 done; 2 input or options; 3 done, but unreadable parts became nodata, or a scene failed;
+4 no space, memory or device; 5 finished before, and identical; 6 another run holds DIR;
+130 / 143 stopped by a signal.
 """
 
 
@@ -101,55 +98,6 @@ def _map_with_progress(request: MapRequest, quiet: bool, meter: Meter) -> Produc
         except StoppedError:
             pass
     raise stopped(caught, "finished blocks are kept")
-
-
-def watch_map(progress: Progress, stop: threading.Event, quiet: bool) -> Watch:
-    """Show how far a map is."""
-    from citycover.job.watch import Watch
-
-    follow = _Follower(progress)
-    return Watch(
-        started=follow.started,
-        predicted=follow.predicted,
-        advanced=follow.advanced,
-        publishing=follow.publishing,
-        connected=lambda line: None if quiet else note(f"citycover: {line}"),
-        stop=stop,
-    )
-
-
-class _Follower:
-    """Progress of a run: windows as they go by, blocks once they are safe."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.begin = progress, time.monotonic()
-        self.earlier = self.pixels = 0.0
-        self.total = self.per_window = 1.0
-
-    def started(self, plan: Plan, done: int) -> None:
-        self.total = float(plan.shape[0] * plan.shape[1])
-        self.per_window = self.total / max(plan.windows, 1)
-        self.earlier, self.begin = float(done), time.monotonic()
-        logger.info(
-            "%d x %d px in %d windows of %d x %d, redundancy %.2f, %s",
-            *plan.shape, plan.windows, plan.y.window, plan.x.window, plan.redundancy, plan.precision,
-        )  # fmt: skip
-
-    def predicted(self, windows: int) -> None:
-        self.pixels += windows * self.per_window
-        share = min(1.0, (self.earlier + self.pixels) / self.total)
-        self.progress.update(0.99 * share, f"{self._speed():.1f} Mpx/s")
-
-    def advanced(self, block: Block) -> None:
-        facts = {"block": block.index, "mpx_per_s": round(self._speed(), 3)}
-        logger.info("block %s done, %.1f Mpx/s", block.index, self._speed(), extra={"facts": facts})
-
-    def _speed(self) -> float:
-        """Mpx/s of output in this run."""
-        return self.pixels / 1e6 / max(time.monotonic() - self.begin, 1e-9)
-
-    def publishing(self) -> None:
-        self.progress.update(0.99, "writing the product")
 
 
 def _evidence(record: RunRecord) -> str:

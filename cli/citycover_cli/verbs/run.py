@@ -10,6 +10,7 @@ import typer
 
 from citycover.errors import StoppedError
 from citycover_cli import options
+from citycover_cli.follow import watch_map
 from citycover_cli.logs import logger
 from citycover_cli.metrics import Meter, metering
 from citycover_cli.notice import noticing
@@ -26,7 +27,6 @@ from citycover_cli.output import (
 from citycover_cli.progress import Part, Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, talking
-from citycover_cli.verbs.map import watch_map
 
 if TYPE_CHECKING:
     import threading

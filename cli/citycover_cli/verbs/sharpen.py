@@ -12,11 +12,12 @@ from citycover.errors import ConfigError, StoppedError
 from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, ProductOptions, Where
 from citycover_cli import options
+from citycover_cli.follow import watch_map
 from citycover_cli.output import note, print_json, print_table, say
 from citycover_cli.progress import Part, show_progress
 from citycover_cli.signals import catch_signals, stopped
 from citycover_cli.verb import Talk, heavy, skipping, talking
-from citycover_cli.verbs.map import print_summary, watch_map
+from citycover_cli.verbs.map import print_summary
 from citycover_cli.verbs.train import watch_training
 
 if TYPE_CHECKING:

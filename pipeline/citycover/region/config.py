@@ -197,7 +197,7 @@ def read_region(path: Path) -> Region:
 
 
 def region_of(request: MapRequest) -> Region:
-    """The region that a map of many scenes is: each file is one, and its product lies in `maps` under its name.
+    """The region that a map of many scenes is: each file is one, its product lies in `maps` under its name.
 
     Raises:
         ConfigError: the request says something that no region can be.
