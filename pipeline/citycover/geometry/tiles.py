@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from odc.geo.geobox import GeoBox
+from typing import TYPE_CHECKING
 
 from citycover.errors import ConfigError
 from citycover.geometry.window import Window
+
+if TYPE_CHECKING:  # a request names tiles, and is made before numpy is needed
+    from odc.geo.geobox import GeoBox
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def tiles_in(window: Window, size: int, lattice: GeoBox) -> Iterator[Tile]:
     """Tiles that share pixels with a window of the lattice, row after row from the south.
 
     >>> from affine import Affine
+    >>> from odc.geo.geobox import GeoBox
     >>> lattice = GeoBox((1, 1), Affine(10, 0, 500_000, 0, -10, 5_800_000), "EPSG:32633")
     >>> [tile.name for tile in tiles_in(Window(0, 0, 300, 300), 1000, lattice)]
     ['x50_y579']
