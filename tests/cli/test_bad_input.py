@@ -196,6 +196,8 @@ def test_a_truncated_file_is_mapped_with_holes(citycover, tmp_path: Path) -> Non
     assert result.code == 3, result.err
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["holes"] and all(h["path"] == str(cut) for h in run["holes"])
+    drawn = json.loads((tmp_path / "out" / "holes.geojson").read_text())
+    assert 1 <= len(drawn["features"]) <= len(run["holes"])
     assert citycover("map", whole, "-o", tmp_path / "twin").code == 0
     with (
         rasterio.open(tmp_path / "out/landcover.tif") as product,

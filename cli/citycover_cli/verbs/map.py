@@ -150,6 +150,6 @@ def print_summary(product: Product) -> None:
             )
         )
     if record.holes:
-        rows.append(("holes", f"{holes_of(len(record.holes))}; run.json lists them"))
+        rows.append(("holes", f"{holes_of(len(record.holes))}; holes.geojson shows them"))
     rows.append(("look at", str(product.folder / "report.html")))
     print_table("done", rows)

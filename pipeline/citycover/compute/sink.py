@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from citycover.compute.unread import blocks_to_read_again
 from citycover.engine.canvas import FinishedBlock
 from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.noise import Belief
@@ -70,6 +71,12 @@ def open_store(
                 "%d finished blocks were damaged or lost on the disk, %s among them; they are computed anew",
                 len(damaged),
                 damaged[0],
+            )
+        if unread := blocks_to_read_again(store.finished().values(), plan, job.scene):
+            store.ledger.strike(unread)
+            logger.info(
+                "%d blocks were made while parts of the imagery could not be read; they are computed anew",
+                len(unread),
             )
         folder.note_attempt()
         logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))

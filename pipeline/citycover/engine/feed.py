@@ -44,12 +44,12 @@ class Feed:
         self.free.release()
 
     def take_holes(self) -> tuple[Hole, ...]:
-        """Holes found since the last call."""
+        """Holes found since the last call, in pixels of the finest band group."""
         new: list[Hole] = []
-        for number, source in enumerate(self.sources):
+        for number, (source, group) in enumerate(zip(self.sources, self.given.card.groups, strict=False)):
             found = source.holes[self.taken[number] :]
             self.taken[number] += len(found)
-            new += found
+            new += [Hole(hole.window.scale(group.ratio), hole.path, hole.reason) for hole in found]
         return tuple(new)
 
     def close(self) -> None:

@@ -54,6 +54,10 @@ class Window:
         """The same rectangle with `halo` more pixels on each side."""
         return Window(self.row - halo, self.col - halo, self.height + 2 * halo, self.width + 2 * halo)
 
+    def scale(self, ratio: int) -> Window:
+        """The same place in pixels that are `ratio` times finer."""
+        return Window(self.row * ratio, self.col * ratio, self.height * ratio, self.width * ratio)
+
     def clip(self, other: Window) -> Window | None:
         """The common part of both, or None."""
         row, col = max(self.row, other.row), max(self.col, other.col)

@@ -9,6 +9,9 @@ from citycover.plan.layers import LAYERS
 ZARR = "landcover.zarr"
 """All layers in one store."""
 
+HOLES = "holes.geojson"
+"""Parts of the imagery that could not be read; there where there are any."""
+
 _RASTERS = tuple(layer.file for layer in LAYERS)
 
 PRODUCT_FILES = frozenset(
@@ -18,6 +21,7 @@ PRODUCT_FILES = frozenset(
         *(layer.style for layer in LAYERS),
         ZARR,
         "run.json",
+        HOLES,
         "preview.png",
         "report.html",
         "item.json",

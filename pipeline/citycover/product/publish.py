@@ -21,7 +21,8 @@ from citycover.plan.layers import CLASSES, CONFIDENCE, Layer, layers_named
 from citycover.product.finished import Finished
 from citycover.product.folder import publish_files
 from citycover.product.geozarr import write_zarr
-from citycover.product.names import ZARR
+from citycover.product.holes import write_holes
+from citycover.product.names import HOLES, ZARR
 from citycover.product.product import Product
 from citycover.product.rasters import Rasters, model_tags
 from citycover.product.record import RunRecord
@@ -60,6 +61,9 @@ def publish(run: Finished, folder: WorkFolder, write_report: Callable[[Path, Sho
         files.append(describe_file(folder.staging / "report.html", "The product to look at"))
         write_atomic(folder.staging / "run.json", record.to_json())
         files.append(describe_file(folder.staging / "run.json", "Provenance and figures of the run"))
+        if record.holes:
+            write_holes(folder.staging / HOLES, record.holes, run.job.scene.grid)
+            files.append(describe_file(folder.staging / HOLES, "Parts of the imagery that could not be read"))
         write_item(folder.staging / "item.json", _item(run, files, record))
         paths = publish_files(folder)
     return Product(folder.out, paths, record)

@@ -47,6 +47,7 @@ _MEDIA = {
     ".tif": pystac.MediaType.COG,
     ".png": pystac.MediaType.PNG,
     ".json": pystac.MediaType.JSON,
+    ".geojson": pystac.MediaType.GEOJSON,
     ".xml": pystac.MediaType.XML,
     ".html": pystac.MediaType.HTML,
     ".zarr": "application/vnd.zarr; version=3",
@@ -281,7 +282,9 @@ def _add_asset(item: pystac.Item, file: ProductFile, content: ItemContent) -> No
     asset = pystac.Asset(
         f"./{file.name}", title=file.title or None, media_type=_MEDIA.get(suffix), roles=roles
     )
-    key = file.name.removesuffix(".json").removesuffix(".png").removesuffix(".tif")
+    key = file.name
+    for ending in (".json", ".geojson", ".png", ".tif"):
+        key = key.removesuffix(ending)
     item.add_asset(key, asset)
     if file.sha256 is not None:
         FileExtension.ext(asset, add_if_missing=True).apply(checksum=_MULTIHASH + file.sha256, size=file.size)

@@ -250,7 +250,7 @@ def test_holes_of_every_band_group_are_told_once() -> None:
     start = SweepInput(plan, predictor, lambda: [Broken(fine, (10, 500)), Broken(coarse, (20,))])
     told = [hole for block in sweep(start, list(plan.blocks())) for hole in block.holes]
     assert sorted((hole.path, hole.window.row) for hole in told) == [
-        ("300 rows", 20), ("600 rows", 10), ("600 rows", 500),
+        ("300 rows", 40), ("600 rows", 10), ("600 rows", 500),
     ]  # fmt: skip
 
 
