@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -10,17 +11,20 @@ from shapely import Polygon, box, union_all
 
 from citycover.classes.raster import ClassRaster, count_ids, refuse_unknown
 from citycover.errors import ConfigError
+from citycover.geometry.grid import pixel_ground_size
 from citycover.geometry.overlap import bounds_after, bounds_in
 from citycover_models.data.labels import LabelRaster
+
+_FINER = 0.95
+"""Cells may be smaller than pixels by this much: sizes in degrees are never quite alike."""
 
 _MINE = 0.9
 """Share of an image that labels should cover; below it a warning is due."""
 
 
-def footprint(path: str, grid: GeoBox) -> Polygon:
+def footprint(raster: ClassRaster, grid: GeoBox) -> Polygon:
     """The part of an image's bounds that a label raster covers, nodata or not; empty where none."""
-    with ClassRaster(path, "labels") as raster:
-        part, own = raster.part_under(grid), raster.grid
+    part, own = raster.part_under(grid), raster.grid
     if part is None:
         return Polygon()
     # Only the part near the image is turned into its CRS, which may not reach to the rest of the world.
@@ -40,25 +44,39 @@ def check_labels(rasters: Iterable[LabelRaster], grid: GeoBox, image: str) -> li
     warnings: list[str] = []
     known = Counter[int]()
     rasters = tuple(rasters)
-    footprints = []
+    footprints, finest = [], math.inf
     for raster in rasters:
         counts = count_ids(raster.path, "labels", under=grid)
         refuse_unknown(raster.path, "labels", raster.table, counts)
-        footprints.append(footprint(raster.path, grid))
+        with ClassRaster(raster.path, "labels") as opened:
+            footprints.append(footprint(opened, grid))
+            if opened.grid.crs is not None:  # without one it has the very grid of the image
+                finest = min(finest, *pixel_ground_size(opened.grid))
         ranks = dict(raster.ranks)
         for id_, n in counts.items():
             known[ranks[id_]] += n
-    if not known:
-        names = ", ".join(r.path for r in rasters)
+    covered = union_all(footprints).area / box(*grid.boundingbox).area
+    names = ", ".join(r.path for r in rasters)
+    if covered == 0:
         raise ConfigError(
-            f"labels {names} have no labelled pixel where {image} lies; needed are labels of the same place; "
-            "check their CRS and extent with `citycover inspect`"
+            f"labels {names} and {image} do not overlap; needed are labels of the same place; check their "
+            "CRS and extent with `citycover inspect`"
+        )
+    if not known:
+        raise ConfigError(
+            f"labels {names} have no labelled pixel where {image} lies, they are nodata there; needed are "
+            "labels of the same place"
         )
     if not any(n for rank, n in known.items() if rank >= 0):
         raise ConfigError(
             f"every label under {image} means no class of the legend that is learned; choose another --to"
         )
-    covered = union_all(footprints).area / box(*grid.boundingbox).area
+    if math.isfinite(finest) and finest < _FINER * (pixel := min(pixel_ground_size(grid))):
+        warnings.append(
+            f"labels {names} have cells of {finest:.3g} m, finer than the pixels of {image} ({pixel:.3g} m): "
+            "of the cells in a pixel only the middle one is heard; bring them to the grid of the image by "
+            f"gdalwarp -r mode -tr {pixel:.3g} {pixel:.3g} and all are"
+        )
     if covered < _MINE:
         warnings.append(f"labels cover {covered:.0%} of {image}; the rest of it teaches nothing")
     return warnings

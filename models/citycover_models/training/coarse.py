@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from citycover.errors import ConfigError
 from citycover.model.card import BandGroup, ModelCard
 from citycover.version import __version__
 from citycover_models.blocks.learnable import Learnable
@@ -179,9 +180,13 @@ class CoarseMaterial:
 
 
 def plan_of(request: TrainRequest, training_set: TrainingSet, scale: float = 1.0) -> SamplePlan:
-    """Which chips a training would see, enlarged by `scale` and by what the recipe draws."""
+    """Which chips a training would see, enlarged by `scale` and by what the recipe draws.
+
+    Raises:
+        ConfigError: no pixel has a label, or all have the same.
+    """
     recipe = request.recipe
-    return plan_samples(
+    plan = plan_samples(
         training_set.pairs,
         len(training_set.legend.ids),
         chip=recipe.chip,
@@ -192,6 +197,13 @@ def plan_of(request: TrainRequest, training_set: TrainingSet, scale: float = 1.0
         scales=tuple(scale * factor for factor in recipe.rescale),
         temperature=recipe.rare_temperature,
     )
+    legend, found = training_set.legend, plan.label_counts.nonzero()[0]
+    if len(found) == 1 and len(legend.ids) > 1:
+        raise ConfigError(
+            f"every label says {legend.names[found[0]]!r}, which teaches to tell nothing from it; give "
+            "labels of several classes, check the legend that they are written in, or learn another with --to"
+        )
+    return plan
 
 
 _: type[Material] = CoarseMaterial

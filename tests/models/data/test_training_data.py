@@ -134,7 +134,7 @@ def test_labels_elsewhere_are_refused(tmp_path: Path) -> None:
     image = write_scene(tmp_path / "x.tif", (30, 30))
     codes = np.full((30, 30), 10, np.uint8)
     away = write_labels(tmp_path / "l.tif", codes, GRID * Affine.translation(500, 0))
-    with pytest.raises(ConfigError, match="no labelled pixel"):
+    with pytest.raises(ConfigError, match="do not overlap"):
         learn(image, away)
     assert count_ids(away, "labels", under=lessons_grid(image)) == {}
     nothing = write_labels(tmp_path / "n.tif", codes * 0, GRID, nodata=0)
