@@ -267,6 +267,14 @@ Margin = Annotated[
 ]
 
 
+Disagreement = Annotated[
+    bool,
+    typer.Option(
+        "--disagreement", help="Write how far several networks, or turned windows, differ: disagreement.tif."
+    ),
+]
+
+
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> str:
     """The value, if it is a known one.
 
@@ -428,9 +436,16 @@ def layers(
     entropy: Entropy = False,
     second: Second = False,
     margin: Margin = False,
+    disagreement: Disagreement = False,
 ) -> tuple[str, ...]:
     """Names of layers beside the usual ones."""
-    asked = {"probabilities": probabilities, "entropy": entropy, "second": second, "margin": margin}
+    asked = {
+        "probabilities": probabilities,
+        "entropy": entropy,
+        "second": second,
+        "margin": margin,
+        "disagreement": disagreement,
+    }
     return tuple(name for name, wanted in asked.items() if wanted)
 
 

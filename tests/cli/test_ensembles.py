@@ -6,8 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
+import rioxarray
 from conftest import write_scene
+
+import citycover as citycover_package
+from citycover.job.request import EngineOptions
 
 OPTIONS = ("--device", "cpu", "--window", "64", "--precision", "fp32")
 
@@ -69,3 +74,38 @@ def test_plan_knows_them_and_bad_words_end_with_2(citycover, tmp_path: Path) -> 
     ):
         done = citycover("plan", scene, *words, "--no-probe")
         assert done.code == 2 and said in done.err, done.err
+
+
+def test_disagreement_is_a_layer_of_several(citycover, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "a.tif")
+    alike = ("--model", "spectral-rgbn", "--model", "spectral-rgbn=3")
+    apart = ("--model", "spectral-rgbn", "--model", "urban-rgbn-1m=2", "--tta", "flips")
+    for name, models, words in (
+        ("alike", alike, ()),
+        ("apart", apart, ("--format", "cog,zarr")),
+        ("there", apart, ("--workers", "2")),
+    ):
+        done = citycover("map", scene, *models, "--disagreement", "-o", tmp_path / name, *OPTIONS, *words)
+        assert done.code == 0, done.err
+    assert layer(tmp_path / "alike", "disagreement").max() <= 1
+    found = layer(tmp_path / "apart", "disagreement")
+    assert 20 < found.mean() < 254 and found.max() <= 254
+    np.testing.assert_array_equal(found, layer(tmp_path / "there", "disagreement"))
+    assert citycover("map", scene, *apart, "-o", tmp_path / "plain", *OPTIONS).code == 0
+    for name in ("landcover", "confidence"):
+        np.testing.assert_array_equal(layer(tmp_path / "apart", name), layer(tmp_path / "plain", name))
+    asset = json.loads((tmp_path / "apart" / "item.json").read_text())["assets"]["disagreement"]
+    assert asset["title"] == "disagreement of the networks"
+    assert asset["raster:bands"][0]["scale"] == pytest.approx(1 / 254)
+    assert (tmp_path / "apart" / "disagreement.qml").is_file()
+    with rioxarray.open_rasterio(scene) as image:
+        models = ["spectral-rgbn", "urban-rgbn-1m=2"]
+        engine = EngineOptions(device="cpu", window=64)
+        lazy = citycover_package.predict_array(
+            image, models, tta="flips", layers=("disagreement",), engine=engine
+        )
+        np.testing.assert_array_equal(lazy.disagreement.values, found)
+    with citycover_package.open_product(tmp_path / "apart") as product:
+        np.testing.assert_array_equal(product.disagreement.values, found)
+    alone = citycover("map", scene, "--model", "spectral-rgbn", "--disagreement", "-o", tmp_path / "one")
+    assert alone.code == 2 and "--tta flips" in alone.err and not (tmp_path / "one").exists(), alone.err

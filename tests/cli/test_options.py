@@ -14,7 +14,7 @@ from citycover_cli import options
 from citycover_cli.verbs import map as map_verb
 from citycover_cli.verbs import plan as plan_verb
 
-NOT_FOR_PEOPLE = {"block"}
+NOT_FOR_PEOPLE = {"block", "tile"}
 RENAMED = {"scene": "files", "allow_remote": "trust", "allow_path": "trust"}
 RENAMED |= dict.fromkeys(("overlap", "grid", "resampling", "composite"), "laying")
 RENAMED |= dict.fromkeys(("mask", "mask_grow"), "masking")

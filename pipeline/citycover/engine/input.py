@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from citycover.geometry.window import Window
 from citycover.machine.stages import Stages
 from citycover.model.card import ModelCard
-from citycover.model.predictor import Predictor
-from citycover.plan.layers import USUAL, Layer
+from citycover.model.predictor import JointPredictor, Predictor
+from citycover.plan.layers import DISAGREEMENT, USUAL, Layer
 from citycover.plan.plan import Plan
 from citycover.read.reader import Reader
 
@@ -70,6 +70,19 @@ class SweepInput:
     def watching(self) -> Watching | None:
         """The evidence, where it looks at windows."""
         return self.evidence if isinstance(self.evidence, Watching) else None
+
+    @property
+    def telling(self) -> bool:
+        """Whether the networks are to tell how far they differ."""
+        return DISAGREEMENT in self.layers
+
+    @property
+    def network(self) -> Predictor:
+        """What is run: it gives scores, and where `telling` the disagreement as one channel more."""
+        if not self.telling:
+            return self.predictor
+        assert isinstance(self.predictor, JointPredictor), "one network cannot be asked, see `layers_of`"
+        return self.predictor.with_disagreement()
 
     @property
     def card(self) -> ModelCard:

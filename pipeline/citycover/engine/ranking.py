@@ -11,19 +11,14 @@ same on every device, and whatever the shape of the piece that is looked at.
 
 from __future__ import annotations
 
-import math
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_BITS = 13
-"""Low bits of the pattern that an entropy does not depend on: ten of the mantissa are left."""
-
-_LEAST = (127 - 24) << (23 - _BITS)
-"""Upper bits of 2**-24, below which a probability counts as that."""
+from citycover.model.entropy import entropy
 
 _HALF = 0x3F000000
 """Pattern of 0.5."""
@@ -55,7 +50,9 @@ class Ranker:
         table[self.mask - np.arange(channels)] = ids
         self.ids = torch.from_numpy(table).to(device)  # (code,)
 
-    def __call__(self, probabilities: Tensor, lost: Tensor | None = None) -> Ranking:
+    def __call__(
+        self, probabilities: Tensor, lost: Tensor | None = None, apart: Tensor | None = None
+    ) -> Ranking:
         """Rank the classes of each pixel.
 
         Probabilities closer than 2**(b - 23) count as equal, and of equals the first class wins.
@@ -63,18 +60,21 @@ class Ranker:
         Args:
             probabilities: (class, y, x) float32, at least 0. Taken over by the ranking.
             lost: (y, x) trust that labels lost, 0 to 1; -1 without a label; None: nobody looked.
+            apart: (y, x) disagreement of networks, 0 to 1; None: it was not asked for.
         """
         keys = probabilities.view(torch.int32)  # (class, y, x)
         keys.bitwise_and_(~self.mask).bitwise_or_(self.codes[:, None, None])
-        return Ranking(self, keys, lost)
+        return Ranking(self, keys, lost, apart)
 
 
 class Ranking:
     """The classes of each pixel, ranked; what is not asked for is not computed."""
 
-    def __init__(self, ranker: Ranker, keys: Tensor, lost: Tensor | None = None) -> None:
+    def __init__(
+        self, ranker: Ranker, keys: Tensor, lost: Tensor | None = None, apart: Tensor | None = None
+    ) -> None:
         """`keys`: (class, y, x) int32 patterns of probabilities with the number of the class in them."""
-        self.ranker, self.keys, self.lost = ranker, keys, lost
+        self.ranker, self.keys, self.lost, self.apart = ranker, keys, lost, apart
 
     @cached_property
     def _first(self) -> Tensor:
@@ -131,17 +131,18 @@ class Ranking:
         return _in_steps(self.lost).masked_fill_(self.lost < 0, _TOTAL)
 
     @property
+    def disagreement(self) -> Tensor:
+        """(y, x) uint8 disagreement of networks, round(254 d)."""
+        assert self.apart is not None, "the layer is made only where it was asked for"
+        return _in_steps(self.apart)
+
+    @property
     def entropy(self) -> Tensor:
         """(y, x) uint8 entropy, round(254 h): 0 where one class is certain, 254 where all are alike.
 
         Where a pixel may be of several classes, it is the mean of each class's own.
         """
-        table = _entropies(len(self.keys), self.ranker.exclusive, str(self.keys.device))
-        total = torch.zeros(self.keys.shape[1:], device=self.keys.device)
-        for key in self.keys.unbind(0):
-            index = (key >> _BITS).sub_(_LEAST).clamp_(0, len(table) - 1)
-            total += table.index_select(0, index.flatten()).view(total.shape)
-        return _in_steps(total)
+        return _in_steps(entropy(self.keys.unbind(0), self.ranker.exclusive))
 
     @property
     def present(self) -> Tensor:
@@ -221,22 +222,3 @@ def _in_order(shares: Tensor, best: Tensor) -> Tensor:
 def _in_steps(shares: Tensor) -> Tensor:
     """uint8 of shares 0 to 1 in steps of 1/254; 255 is left for nodata."""
     return (shares * _MOST).round_().clamp_(0, _MOST).to(torch.uint8)
-
-
-@lru_cache(maxsize=8)
-def _entropies(channels: int, exclusive: bool, device: str) -> Tensor:
-    """What a class adds to the entropy of a pixel, by the upper bits of its probability.
-
-    A logarithm rounds differently on every device, and in the last numbers of a row; a table does not.
-    """
-    last = 127 << (23 - _BITS)
-    patterns = (np.arange(_LEAST, last + 1, dtype=np.int32) << _BITS) + (1 << (_BITS - 1))
-    patterns[-1] = last << _BITS  # 1 itself
-    p = patterns.view(np.float32).astype(np.float64)
-    own = -p * np.log(p)
-    if exclusive:
-        found = own / math.log(max(channels, 2))
-    else:
-        q = 1 - p
-        found = (own - q * np.log(np.where(q > 0, q, 1))) / math.log(2) / channels
-    return torch.from_numpy(found.astype(np.float32)).to(device)

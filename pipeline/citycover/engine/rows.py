@@ -34,7 +34,7 @@ class RowMaker:
         self.given, self.plan, self.columns, self.area = given, given.plan, columns, area
         self.votes = Votes(given, area)
         self.nodata = {layer.name: layer.nodata_of(given.card.legend) for layer in given.layers}
-        self.batch = self.plan.batch
+        self.batch, self.network = self.plan.batch, given.network
 
     def make(self, index: int, strips: list[Strip]) -> Piece | None:
         """Rows of output that become final with row of windows `index`; None where none of ours does."""
@@ -141,7 +141,7 @@ class RowMaker:
             windows = [self._cut(batch, image, g.ratio) for image, g in zip(images, card.groups, strict=True)]
         try:
             with stages.time("forward"):
-                scores = self.given.predictor(windows)
+                scores = self.network(windows)
                 _finish(scores)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -154,7 +154,8 @@ class RowMaker:
                 ) from None
             return False
         side = (self.plan.output(self.plan.y.window), self.plan.output(self.plan.x.window))
-        check_scores(scores, card, self.batch, side)
+        own = scores[:, :-1] if self.given.telling else scores
+        check_scores(own, card, self.batch, side)
         with stages.time("blend"), torch.inference_mode():
             take(scores)
         return True

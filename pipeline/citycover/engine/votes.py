@@ -44,8 +44,11 @@ class Votes:
         card = given.card
         self.rank = Ranker(lookup_table(card.channels), given.predictor.device, card.task == "classes")
         self.channels, self.watching = len(card.channels), given.watching
-        planes = self.channels + (self.watching is not None)
-        shape = (self.plan.batch, planes, *self.side)  # (slot, class or what was seen, S + f, S + f)
+        self.said = (
+            self.channels + given.telling
+        )  # planes of the network: classes, and how far members differ
+        planes = self.said + (self.watching is not None)
+        shape = (self.plan.batch, planes, *self.side)  # (slot, what was said or seen, S + f, S + f)
         self.kept = _static(shape, given.predictor.device)
         self._date: Tensor | None = None
 
@@ -55,9 +58,17 @@ class Votes:
 
     def take(self, scores: Tensor) -> None:
         """Keep the probabilities where the windows vote; (slot, class, W, W) scores may be forgotten."""
+        self._hear(scores, self.kept[: len(scores), : self.said])
+
+    def _hear(self, scores: Tensor, into: Tensor) -> Tensor:
+        """What is said where windows vote: (slot, class, S + f, S + f), then disagreement."""
         (ty, tx), (height, width) = self.trim, self.side
-        voting = scores[:, :, ty : ty + height, tx : tx + width]  # (slot, class, S + f, S + f)
-        to_probabilities(voting, self.given.card, self.kept[: len(scores), : self.channels])
+        voting = scores[:, :, ty : ty + height, tx : tx + width]
+        heard = voting if self.said == self.channels else voting[:, : self.channels]
+        to_probabilities(heard, self.given.card, into[:, : self.channels])
+        if self.said > self.channels:
+            into[:, -1] = voting[:, -1]
+        return into
 
     def clear(self) -> None:
         """Begin a batch whose probabilities are added up, date by date."""
@@ -76,19 +87,17 @@ class Votes:
         Raises:
             ModelError: something that counts is no probability.
         """
-        (ty, tx), (height, width) = self.trim, self.side
         if self._date is None:
-            shape = (len(self.kept), self.channels, *self.side)
+            shape = (len(self.kept), self.said, *self.side)
             self._date = _static(shape, self.given.predictor.device)
-        voting = scores[:, :, ty : ty + height, tx : tx + width]
-        own = to_probabilities(voting, self.given.card, self._date[: len(scores)])
+        own = self._hear(scores, self._date[: len(scores)])
         own.masked_fill_((shares == 0)[:, None], 0)
         low, high = torch.stack(torch.aminmax(own)).tolist()
         if not PROBABILITIES[0] <= low <= high <= PROBABILITIES[1]:  # false for NaN
             bad = ~((own >= PROBABILITIES[0]) & (own <= PROBABILITIES[1])).flatten(1).all(1)
             column = next(column for column in columns if bad[column % slots])
             refuse_numbers(own[column % slots], self.given.card, self._input_window(index, column))
-        self.kept[: len(scores), : self.channels].add_(own.mul_(shares[:, None]))
+        self.kept[: len(scores), : self.said].add_(own.mul_(shares[:, None]))
 
     def final_rows(self, index: int) -> tuple[int, int]:
         """Output rows that are final after row of windows `index`: the first, and one past the last."""
@@ -101,15 +110,15 @@ class Votes:
         Raises:
             ModelError: a window votes on a valid pixel with something that is no probability.
         """
-        votes = self.kept[slot : slot + len(columns)]  # (n, class or what was seen, S + f, S + f)
-        alone = votes[:, : self.channels]
+        votes = self.kept[slot : slot + len(columns)]  # (n, what was said or seen, S + f, S + f)
+        alone = votes[:, : self.said]
         low, high = torch.stack(torch.aminmax(alone)).tolist()
         if not PROBABILITIES[0] <= low <= high <= PROBABILITIES[1]:  # false for NaN
             self._refuse(alone, index, columns, seen)
         if self.watching is not None:
             for column, vote in zip(columns, votes, strict=True):
                 place = self.place(index, column, self.side)
-                vote[-1] = self.watching.watch(vote[:-1], place, seen(place))
+                vote[-1] = self.watching.watch(vote[: self.channels], place, seen(place))
         ends_row = columns[-1] == self.plan.x.count - 1
         blended = self.blender.add(votes, columns[0], ends_row, index == self.plan.y.count - 1)
         for column, probabilities in zip(columns, blended, strict=True):
@@ -124,11 +133,15 @@ class Votes:
         return Window(index * sy - fy, column * sx - fx, *shape)
 
     def _layers(self, probabilities: Tensor, window: Window) -> dict[str, NDArray[np.uint8]]:
-        """([band,] y, x) of every layer from (class or what was seen, y, x) planes, which are used up."""
+        """([band,] y, x) of every layer from (what was said or seen, y, x) planes, which are used up."""
+        apart = None
+        if self.said > self.channels:
+            apart, own = probabilities[self.channels], probabilities[: self.channels]
+            probabilities = own if self.watching is None else torch.cat([own, probabilities[-1:]])
         if self.given.evidence is not None:
             probabilities = self.given.evidence(probabilities, window)
         lost = None if self.watching is None else probabilities[-1]
-        ranking = self.rank(probabilities[: self.channels], lost)
+        ranking = self.rank(probabilities[: self.channels], lost, apart)
         return {layer.name: layer.of(ranking).cpu().numpy() for layer in self.given.layers}
 
     def _refuse(self, votes: Tensor, index: int, columns: list[int], seen: Seen) -> None:

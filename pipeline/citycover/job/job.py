@@ -171,7 +171,8 @@ def prepare(
     )
     _tell_how_it_is_read(scene, files, imagery, file.card)
     area = _area(where, scene, file.card, engine) if where else None
-    made = layers_of(file.card.task, layers, change=labels is not None and labels.change)
+    change = labels is not None and labels.change
+    made = layers_of(file.card.task, layers, change, several=not file.alone)
     job = Job(file, scene, area, engine, layers=made, tile=tile)
     grid = job.draft.grid  # raises where windows contradict the card
     if labels is None:

@@ -153,7 +153,7 @@ class MapRequest:
     require_hash: str | None = None
     """sha256 that the model file must have, or its first 8 digits or more; None: any."""
     layers: tuple[str, ...] = ()
-    """Layers beside the usual ones: probabilities, entropy, second, margin."""
+    """Layers beside the usual ones: probabilities, entropy, second, margin, disagreement."""
     tta: str = "none"
     """How windows are turned, to be mapped once more and averaged: none, flips (4 times) or d4 (8 times)."""
 

@@ -124,6 +124,8 @@ def _opened(name: str) -> tuple[ModelFile, float]:
     except ValueError:
         weight = math.nan
     if not (math.isfinite(weight) and weight > 0):
+        if text.endswith((".pt", ".pt2")):  # `runs/seed=3/model.pt`
+            return read_model_file(find_model(name)), 1.0  # says that it is not there
         raise ConfigError(f"--model {name}: {text!r} is no weight; give one above 0, such as {file}=0.5")
     return read_model_file(find_model(file)), weight
 

@@ -8,6 +8,7 @@ probe finds that only near-ties flip (`passes_gate`).
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from citycover.errors import MachineError
 from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
+from citycover.model.entropy import entropy
 from citycover.model.joint import MapModel, Turns
 from citycover.model.network import load_model
 from citycover.model.precision import Precision
@@ -140,13 +142,27 @@ _TURNS: dict[Turns, tuple[Turn, ...]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointPredictor:
-    """Several networks, or one that sees each window turned, too: their mean probabilities."""
+    """Several networks, or one that sees each window turned, too: their mean probabilities.
+
+    How far they differ is the mutual information between the class of a pixel and the member that is asked,
+    that is the Jensen-Shannon divergence of what members say, weighed as they are: the entropy of the mean
+    less the mean of entropies. Members are networks times turns, N in all; it is divided by the logarithm of
+    the smaller of N and the number of classes, so that 1 means that each is certain, and of another class.
+    Where a pixel may be of several classes it is the mean over them. Sources: Lin, IEEE Transactions on
+    Information Theory 37(1), 1991; as a measure of what models do not know: Smith & Gal, UAI 2018.
+    """
 
     card: ModelCard
     device: torch.device
     parts: tuple[tuple[Predictor, float, Tensor], ...]
     """Networks, weights, and the place of each of their channels in the joint map."""
     turns: tuple[Turn, ...]
+    telling: bool = False
+    """Whether one channel more, behind the classes, has the disagreement."""
+
+    def with_disagreement(self) -> JointPredictor:
+        """The same networks, which tell how far they differ."""
+        return replace(self, telling=True)
 
     def at(self, precision: Precision) -> JointPredictor:
         """The same networks in a precision."""
@@ -154,8 +170,12 @@ class JointPredictor:
         return replace(self, parts=parts)
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
-        """(n, c, y, x) float32 mean probabilities: always in the same order, so always the same."""
+        """(n, c, y, x) float32 mean probabilities: always in the same order, so always the same.
+
+        Where they tell of it, (n, c + 1, y, x) with the disagreement last.
+        """
         total: Tensor | None = None
+        single: Tensor | float = 0.0
         for turn in self.turns:
             turned = [_turned(window, turn) for window in windows]
             for predictor, weight, ranks in self.parts:
@@ -165,9 +185,25 @@ class JointPredictor:
                     if total is None:
                         shape = (len(back), len(self.card.channels), *back.shape[2:])
                         total = torch.zeros(shape, device=self.device)
-                    total.index_add_(1, ranks, back, alpha=weight / len(self.turns))
+                    share = weight / len(self.turns)
+                    total.index_add_(1, ranks, back, alpha=share)
+                    if self.telling:
+                        alone = torch.zeros_like(total).index_add_(1, ranks, back)
+                        single = single + share * self._entropy(alone)  # (n, y, x)
         assert total is not None, "there is a network, and a turn"
-        return total
+        return self._with_disagreement(total, single) if self.telling else total
+
+    def _entropy(self, probabilities: Tensor) -> Tensor:
+        """(n, y, x) 0 to 1, of (n, c, y, x)."""
+        return entropy(probabilities.view(torch.int32).unbind(1), self.card.task == "classes")
+
+    @torch.inference_mode()
+    def _with_disagreement(self, mean: Tensor, single: Tensor | float) -> Tensor:
+        """Mean probabilities, and behind them how far members differ, by the mean of their entropies."""
+        classes = len(self.card.channels) if self.card.task == "classes" else 2
+        most = math.log(min(classes, len(self.parts) * len(self.turns))) / math.log(classes)
+        apart = ((self._entropy(mean) - single) / most).clamp_(0, 1)
+        return torch.cat([mean, apart[:, None]], 1)
 
 
 def _turned(window: Tensor, turn: Turn) -> Tensor:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from citycover.plan.layers import CHANGE, Layer, bytes_per_pixel
+from citycover.plan.layers import CHANGE, DISAGREEMENT, Layer, bytes_per_pixel
 from citycover.plan.plan import Plan
 from citycover.scene.scene import Scene
 
@@ -40,7 +40,7 @@ def memory_bound(plan: Plan, scene: Scene, channels: int, layers: Sequence[Layer
         rows_decoded *= len(group.dates)
         decoded += rows_decoded * min(group.block[0], group.shape[0]) * width * pixel // group.ratio
     area = plan.scale * plan.scale
-    planes = channels + (CHANGE in layers)
+    planes = channels + (CHANGE in layers) + (DISAGREEMENT in layers)
     votes = plan.batch * plan.window_pixels * planes * 4
     blend = int(area * ((3 + (passes > 1)) * votes + plan.y.feather * width * planes * 4))
     pixel = bytes_per_pixel(layers, channels)

@@ -87,24 +87,37 @@ SECOND = Layer("second", "second.tif", "second best class", attrgetter("second")
 
 MARGIN = Layer("margin", "margin.tif", "lead over the second class", attrgetter("margin"), 255, 1 / 254)
 
+DISAGREEMENT = Layer(
+    "disagreement",
+    "disagreement.tif",
+    "disagreement of the networks",
+    attrgetter("disagreement"),
+    255,
+    1 / 254,
+)
+"""Of maps by several networks, or by one that sees windows turned: see `JointPredictor`."""
+
 CHANGE = Layer("change", "change.tif", "trust that labels lost", attrgetter("change"), 255, 1 / 254)
 """Of maps with labels that are watched: the place has changed since; nodata where there is no label, too."""
 
 CHANGED = 127
 """Number of it from which on a pixel counts as changed: half of the trust."""
 
-LAYERS = (CLASSES, PRESENT, CONFIDENCE, PROBABILITIES, ENTROPY, SECOND, MARGIN, CHANGE)
+LAYERS = (CLASSES, PRESENT, CONFIDENCE, PROBABILITIES, ENTROPY, SECOND, MARGIN, DISAGREEMENT, CHANGE)
 """Every layer that there is."""
 
 USUAL = (CLASSES, CONFIDENCE)
 """Those of every map."""
 
-ON_REQUEST = (PROBABILITIES, ENTROPY, SECOND, MARGIN)
+ON_REQUEST = (PROBABILITIES, ENTROPY, SECOND, MARGIN, DISAGREEMENT)
 """Those of a map that was asked for them."""
 
 
 def layers_of(
-    task: Literal["classes", "labels"], asked: Iterable[str] = (), change: bool = False
+    task: Literal["classes", "labels"],
+    asked: Iterable[str] = (),
+    change: bool = False,
+    several: bool = False,
 ) -> tuple[Layer, ...]:
     """Layers of a map.
 
@@ -112,18 +125,24 @@ def layers_of(
         task: of the network; `labels`: a pixel may be of several classes.
         asked: names of layers on request.
         change: whether labels are watched.
+        several: whether the map is by several networks, or by one that sees windows turned.
 
     Raises:
-        ConfigError: there is no such layer on request.
+        ConfigError: there is no such layer on request, or not of one network.
 
     >>> [layer.name for layer in layers_of("labels", ["entropy"])]
     ['classes', 'present', 'confidence', 'entropy']
     """
-    known = {layer.name for layer in ON_REQUEST}
-    if unknown := sorted(set(asked) - known):
+    asked, known = set(asked), {layer.name for layer in ON_REQUEST}
+    if unknown := sorted(asked - known):
         raise ConfigError(
             f"there is no layer {', '.join(map(repr, unknown))} to ask for; a map can have "
             f"{', '.join(layer.name for layer in ON_REQUEST)}"
+        )
+    if DISAGREEMENT.name in asked and not several:
+        raise ConfigError(
+            "disagreement is of networks that are averaged, and there is one, which sees windows one way; "
+            "give several models, or turn windows: --tta flips"
         )
     own = [*USUAL, *([PRESENT] if task == "labels" else []), *([CHANGE] if change else [])]
     return layers_named({*(layer.name for layer in own), *asked})

@@ -77,7 +77,7 @@ def predict_array(
         labels: of the place, as evidence beside the network. How far they are believed is measured here, on a
             few blocks of the image, unless their trust is given or the model knows the place.
         require_hash: sha256 that the model file must have, or its first 8 digits or more; None: any.
-        layers: names of further layers: probabilities, entropy, second, margin.
+        layers: names of further layers: probabilities, entropy, second, margin, disagreement.
         tta: none, flips or d4: windows are turned, mapped once more, and averaged.
         trust: which files label files may name in turn.
 
@@ -110,7 +110,8 @@ def predict_array(
     if odd := other_scale(source, file.card):
         logger.warning(odd)
     engine = _for_blocks(engine or EngineOptions(), file.card)
-    made = layers_of(file.card.task, layers, change=labels is not None and labels.change)
+    change = labels is not None and labels.change
+    made = layers_of(file.card.task, layers, change, several=not file.alone)
     job = Job(file, scene_of(source, file.card), None, engine, layers=made)
     predictor = _predictor(file, engine.device)
     plan = settle(job, predictor).plan

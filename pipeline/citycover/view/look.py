@@ -18,7 +18,7 @@ from citycover.errors import ConfigError
 from citycover.geometry.areas import row_areas
 from citycover.geometry.grid import ground_sample_distance
 from citycover.geometry.window import Window
-from citycover.plan.layers import CHANGE, CLASSES, CONFIDENCE, ENTROPY, Layer
+from citycover.plan.layers import CHANGE, CLASSES, CONFIDENCE, DISAGREEMENT, ENTROPY, Layer
 from citycover.view.maps import ShownMap
 from citycover.view.paint import paint_change, paint_classes, paint_steps
 from citycover.view.pixels import read_at, read_on
@@ -41,7 +41,9 @@ def draw_layer(shown: ShownMap, layer: Layer, band: int, grid: GeoBox, off: Coll
     if layer.categorical:
         return paint_classes(_ranks(shown, layer, grid, legend), legend, off)
     pixels = read_on(shown.path(layer), grid, [band])[0]
-    return paint_steps(pixels.data, ~np.ma.getmaskarray(pixels), layer.scale, flip=layer in (ENTROPY, CHANGE))
+    return paint_steps(
+        pixels.data, ~np.ma.getmaskarray(pixels), layer.scale, flip=layer in (ENTROPY, DISAGREEMENT, CHANGE)
+    )
 
 
 def draw_change(before: ShownMap, after: ShownMap, grid: GeoBox, off: Collection[int] = ()) -> bytes:

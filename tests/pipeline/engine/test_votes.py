@@ -150,8 +150,8 @@ def test_a_network_that_breaks_its_promise_is_told_so(network: Any, told: str) -
         swept(network)
 
 
-def test_every_layer_that_needs_no_labels_is_made() -> None:
-    asked = tuple(layer for layer in layers.LAYERS if layer is not layers.CHANGE)
+def test_every_layer_that_needs_neither_labels_nor_several_networks_is_made() -> None:
+    asked = tuple(layer for layer in layers.LAYERS if layer not in (layers.CHANGE, layers.DISAGREEMENT))
     made = swept(layers=asked)
     assert set(made) == {layer.name for layer in asked}
     assert all(pixels.any() for pixels in made.values())

@@ -13,7 +13,7 @@ from citycover.model.builtin import builtin_path
 from citycover.model.card import ModelCard
 from citycover.model.joint import TURNS, MapModel, Member, check_map_model, join, read_map_model
 from citycover.model.network import write_torchscript
-from citycover.model.predictor import load_predictor
+from citycover.model.predictor import FunctionPredictor, JointPredictor, load_predictor
 
 CPU = torch.device("cpu")
 
@@ -82,6 +82,52 @@ def test_the_mean_of_probabilities_by_weight_and_turn(tmp_path: Path, turns: str
             wanted += weight / views * back(torch.softmax(scores, 1)).numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert model.card.activation == "probabilities" and len({model.sha256, *(f.sha256 for f in files)}) == 3
+
+
+def entropy_of(p: np.ndarray, exclusive: bool) -> np.ndarray:
+    """(n, y, x) of (n, c, y, x), 0 to 1; by numpy's logarithms."""
+    p = np.clip(p.astype(float), 1e-30, 1 - 1e-15)
+    if exclusive:
+        return -(p * np.log(p)).sum(1) / np.log(p.shape[1])
+    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean(1)
+
+
+@pytest.mark.parametrize("task", ["classes", "labels"])
+@pytest.mark.parametrize("turns", ["none", "flips"])
+def test_disagreement_is_the_divergence_of_what_members_say(tmp_path: Path, turns: str, task: str) -> None:
+    files = [saved(tmp_path / f"{k}.pt", Sloped(3 * k), task=task) for k in range(2)]
+    weights, views = (0.25, 0.75), [(), (3,), (2,), (2, 3)][: 1 if turns == "none" else 4]
+    windows = torch.randint(0, 255, (2, 2, 64, 64), dtype=torch.uint8)
+    predictor = load_predictor(join(list(zip(files, (1.0, 3.0), strict=True)), turns), CPU)
+    plain, found = predictor([windows]), predictor.with_disagreement()([windows]).numpy()
+    np.testing.assert_array_equal(found[:, :3], plain.numpy())
+    exclusive, single = task == "classes", 0.0
+    for k, weight in enumerate(weights):
+        for axes in views:
+            scores = Sloped(3 * k)(windows.flip(axes)).flip(axes)
+            member = torch.softmax(scores, 1) if exclusive else torch.sigmoid(scores)
+            single = single + weight / len(views) * entropy_of(member.numpy(), exclusive)
+    wanted = entropy_of(plain.numpy(), exclusive) - single
+    if exclusive:
+        wanted *= np.log(3) / np.log(min(3, 2 * len(views)))
+    assert np.abs(found[:, 3] - wanted).max() < 0.004  # a step of the layer
+    assert wanted.max() > 0.05 and found[:, 3].min() >= 0
+
+
+def test_members_that_say_the_same_agree_and_certain_ones_of_other_classes_do_not() -> None:
+    def certain(*best: int) -> JointPredictor:
+        def member(k: int) -> FunctionPredictor:
+            scores = torch.full((1, 3, 4, 4), -90.0).index_fill(1, torch.tensor([k]), 90.0)
+            return FunctionPredictor(card(), lambda _image: scores)
+
+        ranks = torch.arange(3)
+        parts = tuple((member(k), 1 / len(best), ranks) for k in best)
+        joint = card(activation="probabilities")
+        return JointPredictor(joint, CPU, parts, ((False, ()),)).with_disagreement()
+
+    image = [torch.zeros(1, 2, 4, 4, dtype=torch.uint8)]
+    for best, wanted in (((1, 1), 0), ((0, 1), 1), ((0, 1, 2), 1), ((2, 2, 2), 0), ((0, 0, 1, 1), 0.631)):
+        assert certain(*best)(image)[:, 3].numpy() == pytest.approx(wanted, abs=0.002), best
 
 
 def test_turned_by_d4_a_network_is_the_same_on_every_turn_of_a_scene(tmp_path: Path) -> None:
@@ -179,6 +225,7 @@ def test_networks_that_cannot_be_averaged(tmp_path: Path, changes: dict[str, obj
     [
         (["spectral-rgb=0"], "none", "'0' is no weight; give one above 0, such as spectral-rgb=0.5"),
         (["spectral-rgb=much"], "none", "'much' is no weight"),
+        (["spectral-rgb=-0.5"], "none", "'-0.5' is no weight"),
         (["spectral-rgb=inf"], "none", "'inf' is no weight"),
         (["spectral-rgb"], "d8", "--tta takes none, flips, d4"),
         (["spectral-rgb"] * 33, "none", "33 models; a map is made of 32 at most"),
@@ -192,6 +239,12 @@ def test_words_that_mean_no_model(names: list[str], turns: str, said: str) -> No
 def test_a_file_whose_name_has_an_equals_sign_is_itself(tmp_path: Path) -> None:
     file = saved(tmp_path / "lr=2.pt", Sloped(0))
     assert read_map_model([file.path]).members[0].path == file.path
+
+
+def test_a_file_whose_name_has_an_equals_sign_may_be_missing(tmp_path: Path) -> None:
+    for name in ("lr=2.pt", "lr=2.pt=0.5", "seed=3/model.pt2"):
+        with pytest.raises(ModelError, match=r"there is no model '.*=(2|3/model)\.pt2?'"):
+            read_map_model([str(tmp_path / name)])
 
 
 def test_one_hash_is_of_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

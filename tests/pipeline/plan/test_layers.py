@@ -8,6 +8,7 @@ from citycover.errors import ConfigError
 from citycover.plan.layers import (
     CLASSES,
     CONFIDENCE,
+    DISAGREEMENT,
     LAYERS,
     PRESENT,
     PROBABILITIES,
@@ -48,5 +49,8 @@ def test_layers_are_asked_for_by_name_and_come_in_the_order_of_the_table() -> No
     named = [layer.name for layer in layers_of("classes", ["margin", "probabilities"])]
     assert named == ["classes", "confidence", "probabilities", "margin"]
     assert PRESENT in layers_of("labels") and PRESENT not in layers_of("classes")
+    with pytest.raises(ConfigError, match="disagreement is of networks that are averaged, and there is one"):
+        layers_of("classes", ["disagreement"])
+    assert DISAGREEMENT in layers_of("classes", ["disagreement"], several=True)
     with pytest.raises(ConfigError, match=r"no layer 'present' .* probabilities, entropy, second, margin"):
         layers_of("classes", ["present"])

@@ -111,7 +111,7 @@ function redraw() {
   $("random").hidden = !state.sides.some((side) => state.maps[side.map].random);
   const ramped = state.sides.map((side, k) => [side.layer, $(`tag-${SIDES[k]}`).textContent]).filter(([layer]) => !["image", "change", "classes", "second"].includes(layer));
   $("ramp").hidden = !ramped.length;
-  $("ramp-of").textContent = ramped.length ? ramped.map(([, text]) => text).join(", ") + (ramped.some(([layer]) => layer === "entropy") ? " (entropy: red is high)" : "") : "";
+  $("ramp-of").textContent = ramped.length ? ramped.map(([, text]) => text).join(", ") + (ramped.some(([layer]) => ["entropy", "disagreement"].includes(layer)) ? " (entropy, disagreement: red is high)" : "") : "";
   count();
   showPoint();
 }
