@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from threading import Lock, Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
@@ -25,6 +27,9 @@ class Bucket:
     objects: dict[str, bytes] = field(default_factory=dict)
     busy: int = 0
     """Requests that are answered with 503 before the next is served."""
+    one_in: int = 0
+    """Every so many-th request is answered with 503; 0: none."""
+    asked: int = 0
     denied: bool = False
     changes: list[tuple[str, str]] = field(default_factory=list)
     """Method and key of everything that changed the store, in order."""
@@ -48,6 +53,8 @@ def serving_bucket() -> Iterator[Bucket]:
             name, _, key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")
             with bucket.lock:
                 busy, bucket.busy = bucket.busy > 0, max(0, bucket.busy - 1)
+                bucket.asked += 1
+                busy = busy or (bool(bucket.one_in) and bucket.asked % bucket.one_in == 0)
             if busy:
                 self._error(503, "SlowDown")
             elif bucket.denied:
@@ -62,10 +69,22 @@ def serving_bucket() -> Iterator[Bucket]:
             if (key := self._key()) is None:
                 return
             bucket.on_put(key)
+            copied = unquote(self.headers.get("x-amz-copy-source") or "").lstrip("/").partition("/")[2]
             with bucket.lock:
+                there = bucket.objects.get(key)
+                wanted = self.headers.get("If-Match")
+                if (there is not None and self.headers.get("If-None-Match")) or (
+                    wanted is not None and (there is None or _tag(there) != wanted)
+                ):
+                    self._error(412, "PreconditionFailed")
+                    return
+                if copied:
+                    self.body = bucket.objects[copied]
                 bucket.objects[key] = self.body
                 bucket.changes.append(("PUT", key))
-            self._answer(200, b"", ETag=_tag(self.body))
+            tag = _tag(self.body)
+            told = f"<CopyObjectResult><ETag>{escape(tag)}</ETag></CopyObjectResult>" if copied else ""
+            self._answer(200, told.encode(), ETag=tag)
 
         def do_POST(self) -> None:
             """Removes objects: the only thing that is posted here."""
@@ -127,12 +146,57 @@ def serving_bucket() -> Iterator[Bucket]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    bucket.url = f"http://127.0.0.1:{server.server_port}"
+    with serving(Handler) as bucket.url:
+        yield bucket
+
+
+@contextmanager
+def busy_before(url: str, one_in: int) -> Iterator[str]:
+    """A way to another server on which every so many-th request is answered with 503."""
+    numbers = count(1)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _pass(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if next(numbers) % one_in == 0:
+                self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+                return
+            to = HTTPConnection(urlsplit(url).netloc)
+            to.request(self.command, self.path, body, dict(self.headers))
+            with to.getresponse() as answer:
+                self._answer(answer.status, dict(answer.headers), answer.read())
+            to.close()
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass  # noqa: N815
+
+        def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response_only(status)
+            own = {"content-length", "connection", "transfer-encoding"}
+            for name, value in headers.items():
+                if name.lower() not in own:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", headers.get("Content-Length", str(len(content))))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(Handler) as there:
+        yield there
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server on loopback."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield bucket
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

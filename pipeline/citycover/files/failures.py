@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from citycover.errors import CitycoverError, MachineError
+from citycover.files.remote import RemotePath
 
 _REASONS = {
     errno.ENOSPC: ("there is no space left", "free some, or choose another --out"),
@@ -43,7 +44,7 @@ _REASONS = {
 
 
 @contextlib.contextmanager
-def machine_errors(path: Path) -> Iterator[None]:
+def machine_errors(path: Path | RemotePath) -> Iterator[None]:
     """Turn what the operating system refuses while `path` is written into a MachineError (exit code 4).
 
     Errors without a number of the system, and a reader of our output that went away, pass as they are: they

@@ -7,6 +7,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from citycover.files.remote import tag_of
+
 _PIECE = 1 << 16
 
 
@@ -57,7 +59,7 @@ class FileMark:
     budget: int
     """Bytes of content that are compared."""
     digest: str
-    """Of that content, hexadecimal; empty without a stamp."""
+    """Of that content, hexadecimal; of an object in a store its tag; empty: the name alone counts."""
 
     @classmethod
     def of(cls, path: str, budget: int) -> FileMark:
@@ -71,6 +73,8 @@ class FileMark:
 
     def holds(self) -> bool:
         """Whether the file is what it was, by content where its times alone differ."""
+        if self.stamp is None and self.digest:
+            return tag_of(self.path) == self.digest
         now = FileStamp.of(self.path)
         if now is None or self.stamp is None or now.size != self.stamp.size:
             return now == self.stamp

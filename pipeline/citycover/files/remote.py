@@ -162,6 +162,34 @@ class RemotePath:
             done = _store(self.bucket).put(self.key, content, attributes=attributes)
         return done["e_tag"]
 
+    def swap(self, content: bytes, tag: str | None) -> str | None:
+        """Put an object there only where nobody else has put another one meanwhile.
+
+        Args:
+            content: of the object; no two writers may ever write the same.
+            tag: of the one that it replaces; None: there is to be none.
+
+        Returns:
+            The tag of the new one; None: there is another one than was thought, and it stays.
+        """
+        from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
+
+        mode: Any = "create" if tag is None else {"e_tag": tag}
+        try:
+            with _in_words(self, AlreadyExistsError, PreconditionError, NotFoundError):
+                return _store(self.bucket).put(self.key, content, mode=mode)["e_tag"]
+        except (AlreadyExistsError, PreconditionError, NotFoundError):
+            # A store that was asked again, because it was busy, may find what we have just put there.
+            with contextlib.suppress(FileNotFoundError):
+                if self.read_bytes() == content:
+                    return self.look().e_tag
+            return None
+
+    def copy_to(self, other: RemotePath) -> None:
+        """Copy the object to another name of the bucket, without reading it."""
+        with _in_words(self):
+            _store(self.bucket).copy(self.key, other.key)
+
     def remove(self) -> None:
         """Remove the object, if there is one."""
         with _in_words(self), contextlib.suppress(FileNotFoundError):
@@ -202,6 +230,39 @@ def place_of(place: str | Place) -> Place:
     return RemotePath(bucket, key)
 
 
+def tag_of(address: str) -> str:
+    """What an object store calls the content of an object now; empty: there is none, or it lies elsewhere."""
+    place = place_of(address) if address.startswith("s3://") else None
+    if not isinstance(place, RemotePath):
+        return ""
+    try:
+        return place.look().e_tag or ""
+    except FileNotFoundError:
+        return ""
+
+
+def matching(pattern: str) -> list[str]:
+    """Addresses of all objects that a pattern of `s3://bucket/folder/*.tif` means, in order.
+
+    `*` stands for anything but a `/`, `**` between two for any number of folders.
+
+    Raises:
+        ConfigError: the pattern begins with the first part of the key.
+    """
+    folder, star, rest = pattern.partition("*")
+    folder, _, begin = folder.rpartition("/")
+    if folder.count("/") < 3:
+        raise ConfigError(
+            f"{pattern}: a pattern needs a folder of the bucket to look in; put scenes into one"
+        )
+    place = place_of(folder)
+    assert isinstance(place, RemotePath), "it is asked for with an address"
+    parts = re.split(r"(\*\*/|\*)", begin + star + rest)
+    meant = {"**/": "(?:[^/]+/)*", "*": "[^/]*"}
+    fits = re.compile("".join(meant.get(part) or re.escape(part) for part in parts))
+    return [str(place / name) for name in sorted(place.below()) if fits.fullmatch(name)]
+
+
 def size_of(place: Place) -> int:
     """Bytes of a file or object.
 
@@ -220,12 +281,19 @@ def _store(bucket: str, prefix: str | None = None) -> S3Store:
 
 
 @contextlib.contextmanager
-def _in_words(place: RemotePath) -> Iterator[None]:
-    """What a store refuses, as a message; that an object is not there stays FileNotFoundError."""
+def _in_words(place: RemotePath, *passing: type[Exception]) -> Iterator[None]:
+    """What a store refuses, as a message; that an object is not there stays FileNotFoundError.
+
+    Args:
+        place: what is asked for.
+        passing: errors that are answers, and stay what they are.
+    """
     from obstore.exceptions import BaseError
 
     try:
         yield
+    except passing:
+        raise
     except (BaseError, OSError) as error:
         text = str(error)
         if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:

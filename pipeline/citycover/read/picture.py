@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window as RasterioWindow
 
+from citycover.files.gdal import scene_options
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
 from citycover.read.composite import Kind, compose
@@ -51,6 +52,11 @@ def read_picture(scene: Scene, part: Window, longest: int = 1000) -> Picture:
     What cannot be read is shown as invalid: a picture never fails a run.
     """
     group = scene.groups[0]
+    with rasterio.Env(**scene_options(group.paths)):
+        return _read_picture(group, part, longest)
+
+
+def _read_picture(group: SceneGroup, part: Window, longest: int) -> Picture:
     places = visible_bands(group.bands)
     shown = part if _cheap(group, places, part, longest) else _centre(part)
     factor = max(1.0, max(shown.height, shown.width) / longest)

@@ -3,55 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from citycover.derive.areas import zonal_areas
 from citycover.derive.refine import refine
 from citycover.derive.table import write_table
 from citycover.derive.vectorize import vectorize
-from citycover.product.folder import holds_product
-from citycover.region.config import Region
-from citycover.region.folder import RegionFolder
+from citycover.files.remote import Place
+from citycover.region.bucket import AnyRegion
+from citycover.region.config import Areas, Polygons, Region
 
 Step = tuple[str, Callable[[], object]]
 
 
-def steps_after(region: Region, folder: RegionFolder, scene: str) -> Iterator[Step]:
+def steps_after(region: Region, folder: AnyRegion, scene: str) -> Iterator[Step]:
     """What the region file asks to be made of the map of a scene, in order: its name, and what makes it.
 
     Polygons and areas are those of the refined map where there is one. Each replaces what was there.
     """
-    product = folder.map_of(scene)
+    product: Place = folder.map_of(scene)
     if (steps := region.refine) is not None:
-        raw, product = product, folder.out / "refined" / scene
+        raw, product = product, folder.refined_of(scene)
         yield "refine", lambda: refine(raw, product, steps, overwrite=True)
     if (polygons := region.polygons) is not None:
-        yield (
-            "polygons",
-            lambda: vectorize(
-                product,
-                _beside(folder, "polygons", scene, polygons.format),
-                min_area=polygons.min_area,
-                simplify=polygons.simplify,
-            ),
-        )
+        yield "polygons", lambda: _polygons(folder, product, scene, polygons)
     if (areas := region.areas) is not None:
-        yield (
-            "areas",
-            lambda: write_table(
-                _beside(folder, "areas", scene, areas.format),
-                list(zonal_areas(product, areas.zones, areas.by).rows()),
-            ),
-        )
+        yield "areas", lambda: _areas(folder, product, scene, areas)
 
 
-def is_there(region: Region, folder: RegionFolder, scene: str, step: str) -> bool:
+def is_there(region: Region, folder: AnyRegion, scene: str, step: str) -> bool:
     """Whether what a step makes of the map of a scene lies where it is to be."""
     if step == "refine":
-        return holds_product(folder.out / "refined" / scene)
+        return bool(folder.mark(folder.refined_of(scene)))
     part = region.polygons if step == "polygons" else region.areas
-    return part is not None and _beside(folder, step, scene, part.format).is_file()
+    return part is not None and folder.made_of(step, scene, part.format).is_file()
 
 
-def _beside(folder: RegionFolder, part: str, scene: str, ending: str) -> Path:
-    return folder.out / part / f"{scene}.{ending}"
+def _polygons(folder: AnyRegion, product: Place, scene: str, asked: Polygons) -> None:
+    with folder.new_file("polygons", scene, asked.format) as path:
+        vectorize(product, path, min_area=asked.min_area, simplify=asked.simplify)
+
+
+def _areas(folder: AnyRegion, product: Place, scene: str, asked: Areas) -> None:
+    rows = list(zonal_areas(product, asked.zones, asked.by).rows())
+    with folder.new_file("areas", scene, asked.format) as path:
+        write_table(path, rows)

@@ -8,11 +8,12 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from citycover.derive.refine import Steps
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
+from citycover.files.remote import Place, place_of
 from citycover.files.toml import problems_of, read_toml
 from citycover.geometry.positions import KNOTS
 from citycover.geometry.tiles import Tile
@@ -107,7 +108,8 @@ class Region(_Part):
     """What a region file says; paths are those from its folder on, made whole."""
 
     name: str
-    out: Path
+    out: Annotated[Place, BeforeValidator(place_of)]
+    """Folder, or `s3://bucket/prefix`."""
     scenes: Annotated[tuple[SceneSource, ...], Field(min_length=1)]
     mosaic: Mosaic | None = None
     """None: every scene is a product by itself."""
@@ -157,7 +159,7 @@ class Region(_Part):
             return "all files are its sheets; leave out name and by under [[scenes]]"
         return ""
 
-    def request(self, files: tuple[str, ...], out: Path, tile: Tile | None = None) -> MapRequest:
+    def request(self, files: tuple[str, ...], out: Place, tile: Tile | None = None) -> MapRequest:
         """The map of one scene, or of a tile."""
         laying = self.imagery.laying
         if self.mosaic is not None:
@@ -191,8 +193,6 @@ def read_region(path: Path) -> Region:
         raise ConfigError(f"region file {path}: {problems_of(error)}; mend it there") from None
     except ConfigError as error:
         raise ConfigError(f"region file {path}: {error}") from None
-    if "://" in str(data["out"]):
-        raise ConfigError(f"region file {path}: out takes a folder, got {data['out']!r}")
     return _anchored_region(region, path.absolute().parent)
 
 

@@ -6,6 +6,8 @@
     runs.jsonl         one line a run
     .region/           what was found of each scene; the product that is being made
 
+In an object store names are the same: see `bucket.py`.
+
 A product is made beside the one that is there, and takes its place when it is whole: who reads a map never
 finds half of one, and never none.
 """
@@ -16,21 +18,29 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from citycover.errors import CitycoverError, HeldError, ProductError
 from citycover.files.atomic import sync_folder, write_atomic
 from citycover.files.failures import machine_errors
+from citycover.files.identity import sha256_of
+from citycover.files.lock import RunLock
 from citycover.files.plain import parse_json
+from citycover.files.remote import Place, RemotePath
 from citycover.product.folder import drop_product, holds_product
 from citycover.product.record import read_record
+from citycover.region.hold import hold
+from citycover.store.work import WORK, is_store
 
 _OWN = ".region"
 
-_ABOUT = "region.json"
+ABOUT = "region.json"
+"""Says whose a folder is."""
 
 _PARTS = ("next", "scenes", "failures", "now", "locks")
 
@@ -38,45 +48,100 @@ _DROPPED = re.compile(r"\.(unknown|\d{8}T\d{6}Z)(-\d+)?")
 """Names of earlier products that are about to go."""
 
 
-@dataclass(frozen=True, slots=True)
-class RegionFolder:
-    """Paths below the folder of a region."""
+P = TypeVar("P", Path, RemotePath)
+"""What the names are of."""
 
-    out: Path
+
+@dataclass(frozen=True)
+class RegionPlace(Generic[P]):
+    """Names below the place of a region, on this machine or in an object store."""
+
+    out: P
 
     @property
-    def own(self) -> Path:
+    def own(self) -> P:
         """What is citycover's alone."""
         return self.out / _OWN
 
     @property
-    def history(self) -> Path:
+    def history(self) -> P:
         """One line a run."""
         return self.out / "runs.jsonl"
 
-    def map_of(self, scene: str) -> Path:
+    @property
+    def maps(self) -> P:
+        """Where products are."""
+        return self.out / "maps"
+
+    def map_of(self, scene: str) -> P:
         """The product of a scene."""
-        return self.out / "maps" / scene
+        return self.maps / scene
+
+    def refined_of(self, scene: str) -> P:
+        """The tidier product."""
+        return self.out / "refined" / scene
+
+    def made_of(self, part: str, scene: str, ending: str) -> P:
+        """What else is made of the map of a scene."""
+        return self.out / part / f"{scene}.{ending}"
+
+    def record_of(self, scene: str) -> P:
+        """What is known of a scene."""
+        return self.own / "scenes" / f"{scene}.json"
+
+    def failure_of(self, scene: str) -> P:
+        """Why a scene failed the last time."""
+        return self.own / "failures" / f"{scene}.json"
+
+    def now_of(self, shard: str) -> P:
+        """What a run is at."""
+        return self.own / "now" / f"{shard}.json"
+
+
+class RegionFolder(RegionPlace[Path]):
+    """A region on this machine."""
+
+    pause: ClassVar[float] = 2.0
+    """Seconds between two notes of what a run is at."""
 
     def next_of(self, scene: str) -> Path:
         """Where the next product of a scene is made."""
         return self.own / "next" / scene
 
-    def record_of(self, scene: str) -> Path:
-        """What is known of a scene."""
-        return self.own / "scenes" / f"{scene}.json"
+    def begun(self, scene: str) -> bool:
+        """Whether the next product of a scene is there, in part or whole."""
+        made = self.next_of(scene)
+        return holds_product(made) or is_store(made / WORK)
 
-    def failure_of(self, scene: str) -> Path:
-        """Why a scene failed the last time."""
-        return self.own / "failures" / f"{scene}.json"
+    def mark(self, product: Place) -> str:
+        """What no two products share: the sha256 of its run.json; empty: there is no product."""
+        assert isinstance(product, Path), "it is of this folder"
+        try:
+            return sha256_of(product / "run.json") if holds_product(product) else ""
+        except OSError:
+            return ""
 
-    def now_of(self, shard: str) -> Path:
-        """What a run is at."""
-        return self.own / "now" / f"{shard}.json"
+    def names(self, part: str) -> list[str]:
+        """Of all files that a part of the region's own has."""
+        return sorted(path.stem for path in (self.own / part).glob("*.json"))
 
-    def lock_of(self, shard: str) -> Path:
-        """Held by the run of a shard."""
+    def hold(
+        self, shard: str, policy: Literal["leave", "wait", "take"], stop: threading.Event
+    ) -> AbstractContextManager[None]:
+        """Keep other runs of a shard out: see `hold`."""
+        return hold(self._lock_of(shard), policy, stop)
+
+    def held(self, shard: str) -> bool:
+        """Whether a run of a shard is under way."""
+        return RunLock(self._lock_of(shard)).taken()
+
+    def _lock_of(self, shard: str) -> Path:
         return self.own / "locks" / shard
+
+    @contextlib.contextmanager
+    def new_file(self, part: str, scene: str, ending: str) -> Iterator[Path]:
+        """A path to write what is made of a map to; the file is in its place when the block ends."""
+        yield self.made_of(part, scene, ending)
 
     def prepare(self, name: str) -> None:
         """Make the folder, or see that it is this region's.
@@ -88,7 +153,7 @@ class RegionFolder:
         with machine_errors(self.out):
             if self.out.exists() and not self.out.is_dir():
                 raise ProductError(f"{self.out} is a file; a region has a folder; choose another out")
-            about = self.own / _ABOUT
+            about = self.own / ABOUT
             if not about.is_file():
                 self._check_free()
             elif (other := read_facts(about).get("name")) != name:
@@ -206,7 +271,7 @@ class RegionFolder:
                 os.close(fd)
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Place) -> dict[str, Any]:
     """What a file of the region's own says.
 
     Raises:
@@ -219,3 +284,30 @@ def read_facts(path: Path) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise ProductError(f"{path} is damaged; remove it, and its scene is made anew")
     return facts
+
+
+def write_facts(place: Place, text: str) -> None:
+    """Write a file of the region's own, wholly or not at all.
+
+    Raises:
+        MachineError: it cannot be written.
+    """
+    if isinstance(place, RemotePath):
+        place.write(text.encode())
+        return
+    with machine_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(place, text)
+
+
+def remove_facts(place: Place) -> None:
+    """Remove a file of the region's own, if it is there.
+
+    Raises:
+        MachineError: it stays.
+    """
+    if isinstance(place, RemotePath):
+        place.remove()
+        return
+    with machine_errors(place):
+        place.unlink(missing_ok=True)

@@ -8,19 +8,16 @@ import socket
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from citycover.errors import ProductError
-from citycover.files.atomic import write_atomic
+from citycover.errors import CitycoverError, ProductError
 from citycover.files.plain import to_json
+from citycover.files.remote import Place
 from citycover.job.watch import Watch, with_share
-from citycover.region.folder import read_facts
-
-_EVERY = 2.0
-"""Seconds between two notes."""
+from citycover.region.bucket import AnyRegion
+from citycover.region.folder import read_facts, remove_facts, write_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +53,36 @@ class Now:
 
 
 class NowFile:
-    """Keeps a file of what a run is at; who cannot write it goes on all the same.
+    """Keeps a note of what a run is at; who cannot write it goes on all the same.
 
     Args:
-        path: of the file; it goes when the run ends.
+        folder: of the region; the note goes when the run ends.
         now: what it is at, at first.
     """
 
-    def __init__(self, path: Path, now: Now) -> None:
-        self.path, self.now, self._written = path, now, 0.0
+    def __init__(self, folder: AnyRegion, now: Now) -> None:
+        self.folder, self.now, self._written = folder, now, 0.0
 
     def note(self, *, soon: bool = False, **changes: Any) -> None:
         """Note a change; one that comes `soon` after another may be left out."""
         self.now = replace(self.now, **changes, at=datetime.now(UTC))
-        if soon and time.monotonic() - self._written < _EVERY:
+        if soon and time.monotonic() - self._written < self.folder.pause:
             return
         self._written = time.monotonic()
-        with contextlib.suppress(OSError):
-            write_atomic(self.path, to_json(asdict(self.now)))
+        with contextlib.suppress(CitycoverError):
+            write_facts(self.folder.now_of(self.now.shard), to_json(asdict(self.now)))
 
     def forget(self) -> None:
         """The run ends."""
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(CitycoverError):
+            remove_facts(self.folder.now_of(self.now.shard))
 
     def beside(self, watch: Watch) -> Watch:
         """A watch of one map that also notes how far it is."""
         return with_share(watch, lambda share: self.note(soon=True, share=share))
 
 
-def read_now(path: Path) -> Now | None:
+def read_now(path: Place) -> Now | None:
     """What a run is at; None: there is none, or it cannot be read just now."""
     try:
         return TypeAdapter(Now).validate_python(read_facts(path))

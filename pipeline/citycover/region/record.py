@@ -15,13 +15,10 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from citycover.errors import ProductError
-from citycover.files.atomic import write_atomic
-from citycover.files.failures import machine_errors
 from citycover.files.identity import FileMark, FileStamp, sha256_of
-from citycover.files.plain import to_json
+from citycover.files.remote import Place
 from citycover.model.builtin import read_builtins
 from citycover.model.joint import join, read_map_model
-from citycover.product.folder import holds_product
 from citycover.product.product import Product
 from citycover.region.config import Region
 from citycover.region.folder import read_facts
@@ -117,7 +114,7 @@ class SceneRecord:
     after: Mapping[str, str]
     """Empty until all that is made of the map is there."""
     product: str
-    """sha256 of the product's run.json, which no two products share."""
+    """Its mark, which no two products share: see `RegionFolder.mark`."""
     finished: datetime | None
     seconds: float
     pixels: int
@@ -129,28 +126,11 @@ class SceneRecord:
         """As plain values."""
         return {"format": FORMAT, **asdict(self)}
 
-    def save(self, path: Path) -> None:
-        """Write it.
-
-        Raises:
-            MachineError: it cannot be written.
-        """
-        with machine_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, to_json(self.facts()))
-
     @property
     def named(self) -> tuple[FileMark, ...]:
         """Marks of the files that the region named."""
         known = {mark.path: mark for mark in self.marks}
         return tuple(known[path] for file in self.files if (path := str(Path(file).absolute())) in known)
-
-    def is_of(self, product: Path) -> bool:
-        """Whether this is what is known of the product that lies in a folder."""
-        try:
-            return holds_product(product) and sha256_of(product / "run.json") == self.product
-        except OSError:
-            return False
 
     def lost(self) -> tuple[str, ...]:
         """Files that are no more what they were."""
@@ -179,19 +159,28 @@ class SceneRecord:
         return replace(self, name=name, files=tuple(files), marks=(*marks, *others))
 
 
-def record_of(name: str, files: Sequence[str], product: Product, settings: Settings) -> SceneRecord:
+def record_of(
+    name: str, tags: Mapping[str, str], product: Product, mark: str, settings: Settings
+) -> SceneRecord:
     """What is to be known of a scene that was just mapped. Reads its files whole: they are warm now.
+
+    Args:
+        name: of the scene.
+        tags: its files, each with what a store called its content before it was mapped, see `tag_of`.
+        product: its map.
+        mark: of that.
+        settings: by which it was made.
 
     A file that was changed since the run looked at it for the last time is marked as it was then, so that it
     counts as changed.
     """
-    assert isinstance(product.folder, Path), "a region has a folder of this machine"
     run = product.run
     read = (*run.given.inputs, *(run.labels.files if run.labels else ()))
     marks = {
         file.path: _marked(file.path, FileStamp(file.bytes, file.mtime_ns, file.ctime_ns)) for file in read
     }
-    for file in files:  # an index or a STAC item, which names what was read
+    marks |= {file: FileMark(file, None, 0, tag) for file, tag in tags.items() if tag}
+    for file in tags:  # an index or a STAC item, which names what was read
         if (stamp := FileStamp.of(path := str(Path(file).absolute()))) is not None and path not in marks:
             marks[path] = FileMark.of(path, stamp.size)
     decided = dict(settings.map)
@@ -199,11 +188,11 @@ def record_of(name: str, files: Sequence[str], product: Product, settings: Setti
         decided["model"] = _digest(run.given.model.sha256)
     return SceneRecord(
         name=name,
-        files=tuple(files),
+        files=tuple(tags),
         marks=tuple(marks.values()),
         map=decided,
         after={},
-        product=sha256_of(product.folder / "run.json"),
+        product=mark,
         finished=run.timing.finished,
         seconds=run.timing.wall_s,
         pixels=run.amount.pixels,
@@ -219,7 +208,7 @@ def _marked(path: str, then: FileStamp) -> FileMark:
     return FileMark.of(path, now.size) if now == then else FileMark(path, then, 0, "")
 
 
-def read_record_of(path: Path) -> SceneRecord | None:
+def read_record_of(path: Place) -> SceneRecord | None:
     """What is known of a scene; None: nothing, or nothing that can be read, so that it is mapped anew."""
     if not path.is_file():
         return None

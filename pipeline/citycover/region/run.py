@@ -13,34 +13,33 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from citycover.errors import (
-    ChangedError,
     CitycoverError,
     ConfigError,
-    FinishedError,
     HeldError,
     MachineError,
-    ProductError,
     SceneError,
     StoppedError,
 )
-from citycover.files.atomic import write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.plain import to_json
+from citycover.files.remote import tag_of
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.product.collection import collect
 from citycover.product.product import Product
 from citycover.region.after import steps_after
 from citycover.region.config import Region
-from citycover.region.hold import hold
+from citycover.region.folder import remove_facts, write_facts
 from citycover.region.now import Now, NowFile
 from citycover.region.outcome import Outcome, RegionReport, What
 from citycover.region.record import SceneRecord, record_of, settings_of
 from citycover.region.scenes import RegionScene, Shard, find_scenes
 from citycover.region.standing import Standing, Survey
 from citycover.region.tiles import find_tiles
+from citycover.run.folder import first_allowed
 from citycover.run.map import map_scene
 
 logger = logging.getLogger(__name__)
@@ -107,7 +106,7 @@ def run_region(region: Region, share: Share | None = None, watch: RegionWatch | 
     survey = survey_region(region)
     names = share.of(tuple(survey.scenes.values()))
     survey.folder.prepare(region.name)
-    with hold(survey.folder.lock_of(str(share.shard)), region.policy.held, watch.stop):
+    with survey.folder.hold(str(share.shard), region.policy.held, watch.stop):
         return _Run(region, share, watch, survey).all_of(names)
 
 
@@ -125,8 +124,7 @@ class _Run:
         todo = self.survey.todo(standings, self.share.limit)
         self.report.done = sum(standing.state == "done" for standing in standings)
         self.watch.begun(todo)
-        path = self.folder.now_of(str(self.share.shard))
-        self.now = NowFile(path, Now(str(self.share.shard), self.report.started, len(todo)))
+        self.now = NowFile(self.folder, Now(str(self.share.shard), self.report.started, len(todo)))
         try:
             for standing in todo:
                 self.now.note(scene=standing.scene.name, share=0.0)
@@ -146,7 +144,7 @@ class _Run:
         if not any(outcome.what in ("mapped", "renamed") for outcome in self.report.outcomes):
             return
         try:
-            collect(self.folder.out / "maps", title=self.region.name)
+            collect(self.folder.maps, title=self.region.name)
         except CitycoverError as error:
             logger.warning("maps/collection.json is not of today: %s", error)
 
@@ -160,11 +158,10 @@ class _Run:
             seconds=now.seconds + outcome.seconds,
         )
         failure = self.folder.failure_of(outcome.scene)
-        with machine_errors(failure):
-            if outcome.failed:
-                write_atomic(failure, to_json(outcome.facts()))
-            else:
-                failure.unlink(missing_ok=True)
+        if outcome.failed:
+            write_facts(failure, to_json(outcome.facts()))
+        else:
+            remove_facts(failure)
         self.watch.ended(outcome)
 
     def _tried(self, name: str) -> Outcome:
@@ -212,18 +209,26 @@ class _Run:
         if scene.problem:
             raise SceneError(scene.problem)
         request = self.region.request(scene.files, folder.next_of(scene.name), scene.tile)
-        product = _made(request, self.now.beside(self.watch.scene(standing)))
-        record = record_of(scene.name, scene.files, product, self.survey.settings)
-        record.save(folder.record_of(scene.name))
+        tags = {file: tag_of(file) for file in scene.files}
+        # What lies in a store is known to the map by its address alone: nothing of the old content may stay.
+        anew = any(tags.values()) and "content of" in standing.why
+        product = _made(request, self.now.beside(self.watch.scene(standing)), anew=anew)
+        mark = folder.mark(product.folder)
+        record = record_of(scene.name, tags, product, mark, self.survey.settings)
+        self._note(record)
         folder.place(scene.name, self.region.policy.keep)
         return record
 
+    def _note(self, record: SceneRecord) -> None:
+        write_facts(self.folder.record_of(record.name), to_json(record.facts()))
+
     def _rename(self, old: str, record: SceneRecord) -> None:
-        record.save(self.folder.record_of(record.name))
+        self._note(record)
         if old == record.name:
             return
         self.folder.rename(old, record.name)
-        self.folder.record_of(old).unlink(missing_ok=True)
+        self._note(replace(record, product=self.folder.mark(self.folder.map_of(record.name))))
+        remove_facts(self.folder.record_of(old))
 
     def _make_after(self, record: SceneRecord) -> None:
         """Make what is asked for of a map; each is noted once it is there, so that none is made twice."""
@@ -236,18 +241,15 @@ class _Run:
                 raise StoppedError
             make()
             made[step] = wanted[step]
-            replace(record, after=made).save(self.folder.record_of(record.name))
+            self._note(replace(record, after=made))
 
 
-def _made(request: MapRequest, watch: Watch) -> Product:
-    """The product of a request, made now, or by an earlier run that was ended before it put it in place."""
-    try:
-        return map_scene(request, watch)
-    except FinishedError:
-        return Product.read(request.out)
-    except HeldError:
-        raise
-    except (ProductError, ChangedError) as error:  # what was begun there was of another image, model, setting
-        logger.info("begun anew: %s", error)
-        anew = replace(request.product, overwrite=True, restart=True)
-        return map_scene(replace(request, product=anew), watch)
+def _made(request: MapRequest, watch: Watch, *, anew: bool) -> Product:
+    """The product of a request: gone on with where it was begun, else begun anew."""
+
+    def way(overwrite: bool, restart: bool) -> Product:
+        options = replace(request.product, overwrite=overwrite, restart=restart)
+        return map_scene(replace(request, product=options), watch)
+
+    ways = ((True, True),) if anew else ((False, False), (True, False), (True, True))
+    return first_allowed((partial(way, *how) for how in ways), request.out)

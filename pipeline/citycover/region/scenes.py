@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citycover.errors import ConfigError
-from citycover.files.remote import is_remote
+from citycover.files.remote import Place, RemotePath, is_remote, matching
 from citycover.geometry.tiles import Tile
 from citycover.region.config import SceneSource, check_name
 from citycover.scene.find import rasters_in
@@ -64,7 +64,7 @@ class Shard:
         return f"{self.index}-of-{self.count}"
 
 
-def find_scenes(sources: Sequence[SceneSource], out: Path) -> tuple[RegionScene, ...]:
+def find_scenes(sources: Sequence[SceneSource], out: Place) -> tuple[RegionScene, ...]:
     """The scenes of a region, by name.
 
     A path without a pattern need not exist: its scene is found, and fails when it is looked at. A pattern
@@ -91,7 +91,7 @@ def find_scenes(sources: Sequence[SceneSource], out: Path) -> tuple[RegionScene,
     return tuple(sorted(found.values(), key=lambda scene: scene.name))
 
 
-def _scenes_of(source: SceneSource, out: Path) -> Iterator[RegionScene]:
+def _scenes_of(source: SceneSource, out: Place) -> Iterator[RegionScene]:
     files = files_of(source, out)
     if source.name is not None:
         if files:
@@ -108,7 +108,7 @@ def _scenes_of(source: SceneSource, out: Path) -> Iterator[RegionScene]:
             raise ConfigError(f"the scene {path}: {error}, or give it a name under [[scenes]]") from None
 
 
-def files_of(source: SceneSource, out: Path) -> list[str]:
+def files_of(source: SceneSource, out: Place) -> list[str]:
     """Files that a source names, as they are there now, in order."""
     return [path for pattern in source.files for path in _matches(pattern, out)]
 
@@ -123,15 +123,20 @@ def rasters_of(files: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _matches(pattern: str, out: Path) -> list[str]:
+def _matches(pattern: str, out: Place) -> list[str]:
     if is_remote(pattern):
-        if "*" in pattern:
+        if "*" not in pattern:
+            return [pattern]  # its ? and [] are those of an address
+        if not pattern.startswith("s3://"):
             raise ConfigError(
-                f"{pattern}: patterns find files on disks alone; name each file under [[scenes]]"
+                f"{pattern}: patterns find files on disks and of s3:// alone; name each file under [[scenes]]"
             )
-        return [pattern]  # its ? and [] are those of an address
+        there = f"{out}/" if isinstance(out, RemotePath) else "//"
+        return [path for path in matching(pattern) if not path.startswith(there)]
     if not glob.has_magic(pattern):
         return [pattern]
     found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - the pattern is absolute
+    if isinstance(out, RemotePath):
+        return sorted(found)
     ours = out.resolve()
     return sorted(path for path in found if not Path(path).resolve().is_relative_to(ours))

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from citycover.files.failures import machine_errors
-from citycover.product.folder import holds_product
 from citycover.region.after import is_there
+from citycover.region.bucket import AnyRegion, region_at
 from citycover.region.config import Region
-from citycover.region.folder import RegionFolder
 from citycover.region.record import SceneRecord, Settings, read_record_of
 from citycover.region.scenes import RegionScene
-from citycover.store.work import WORK, is_store
 
 State = Literal["new", "changed", "unfinished", "renamed", "incomplete", "done"]
 """Never mapped; mapped of something else; being mapped; mapped under another name; mapped, but not all that
@@ -38,7 +36,7 @@ class Survey:
     """All scenes of a region and what was mapped earlier."""
 
     region: Region
-    folder: RegionFolder
+    folder: AnyRegion
     settings: Settings
     scenes: Mapping[str, RegionScene]
     gone: Mapping[str, SceneRecord]
@@ -47,12 +45,12 @@ class Survey:
     @classmethod
     def of(cls, region: Region, settings: Settings, scenes: Sequence[RegionScene]) -> Survey:
         """Look at what there is."""
-        folder = RegionFolder(region.out)
+        folder = region_at(region.out)
         named = {scene.name: scene for scene in scenes}
         gone = {}
-        for path in sorted((folder.own / "scenes").glob("*.json")):
-            if path.stem not in named and (record := read_record_of(path)) is not None:
-                gone[path.stem] = record
+        for name in folder.names("scenes"):
+            if name not in named and (record := read_record_of(folder.record_of(name))) is not None:
+                gone[name] = record
         return cls(region, folder, settings, named, gone)
 
     def todo(self, standings: Sequence[Standing], limit: int | None) -> list[Standing]:
@@ -74,17 +72,17 @@ class Survey:
         scene, folder = self.scenes[name], self.folder
         record = read_record_of(folder.record_of(name))
         why: tuple[str, ...] = ("product",)
-        if record is not None and record.is_of(folder.map_of(name)):
+        mark = folder.mark(folder.map_of(name))
+        if record is not None and mark and mark == record.product:
             why = self._changed(scene, record)
             if not why:
                 missing = ", ".join(self.lacking(record))
                 return Standing(scene, "incomplete" if missing else "done", missing, record)
             if why == ("files",) and (moved := record.moved_to(name, scene.files)) is not None:
                 return Standing(scene, "renamed", name, moved)
-        made = folder.next_of(name)
-        if holds_product(made) or is_store(made / WORK):
+        if folder.begun(name):
             return Standing(scene, "unfinished")
-        if holds_product(folder.map_of(name)):
+        if mark:
             return Standing(scene, "changed", ", ".join(why))
         if (earlier := self._renamed(scene)) is not None:
             return Standing(scene, "renamed", *earlier)
@@ -109,7 +107,7 @@ class Survey:
     def _renamed(self, scene: RegionScene) -> tuple[str, SceneRecord] | None:
         """The name that a scene had earlier, and its record under the new one."""
         for old, record in self.gone.items():
-            if record.map != self.settings.map or not record.is_of(self.folder.map_of(old)):
+            if record.map != self.settings.map or self.folder.mark(self.folder.map_of(old)) != record.product:
                 continue
             if (moved := record.moved_to(scene.name, scene.files)) is not None:
                 return old, moved

@@ -6,14 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from citycover.errors import ProductError
 from citycover.files.failures import machine_errors
-from citycover.files.lock import RunLock
+from citycover.files.remote import Place
+from citycover.region.bucket import AnyRegion
 from citycover.region.config import Region
-from citycover.region.folder import RegionFolder, read_facts
+from citycover.region.folder import read_facts
 from citycover.region.now import Now, read_now
 from citycover.region.run import survey_region
 from citycover.region.standing import Standing
@@ -74,11 +74,7 @@ def status_of(region: Region) -> RegionStatus:
     folder = survey.folder
     with machine_errors(region.out):
         # What a run that was killed has left says that it is under way: its lock does not.
-        notes = [
-            read_now(path)
-            for path in sorted((folder.own / "now").glob("*.json"))
-            if RunLock(folder.lock_of(path.stem)).taken()
-        ]
+        notes = [read_now(folder.now_of(shard)) for shard in folder.names("now") if folder.held(shard)]
         failures = {name: found for name in survey.scenes if (found := _failure(folder.failure_of(name)))}
         return RegionStatus(
             standings=tuple(map(survey.standing, survey.scenes)),
@@ -89,7 +85,7 @@ def status_of(region: Region) -> RegionStatus:
         )
 
 
-def _failure(path: Path) -> Mapping[str, Any]:
+def _failure(path: Place) -> Mapping[str, Any]:
     """Why a scene failed; empty: it did not, or a run has just mended it."""
     try:
         return read_facts(path) if path.is_file() else {}
@@ -97,12 +93,12 @@ def _failure(path: Path) -> Mapping[str, Any]:
         return {"message": str(error)} if path.is_file() else {}
 
 
-def _last_runs(folder: RegionFolder) -> tuple[Mapping[str, Any], ...]:
+def _last_runs(folder: AnyRegion) -> tuple[Mapping[str, Any], ...]:
     """The last lines of the history; one that a power cut cut is left out."""
     if not folder.history.is_file():
         return ()
     found = []
-    for line in folder.history.read_text(encoding="utf-8", errors="replace").splitlines()[-_RUNS:]:
+    for line in folder.history.read_bytes().decode(errors="replace").splitlines()[-_RUNS:]:
         try:
             found.append(json.loads(line))
         except ValueError:

@@ -21,8 +21,8 @@ from citycover.geometry.tiles import Tile, tiles_in
 from citycover.geometry.window import Window
 from citycover.job.job import windows_of_tile
 from citycover.model.joint import read_map_model
+from citycover.region.bucket import region_at
 from citycover.region.config import Region, check_name
-from citycover.region.folder import RegionFolder
 from citycover.region.record import read_record_of
 from citycover.region.scenes import RegionScene, files_of, rasters_of
 from citycover.scene.area import read_area
@@ -117,9 +117,9 @@ def _place(info: FileInfo, lattice: GeoBox) -> Window:
 
 def _remembered(region: Region, sheets: _Sheets, size: int) -> Iterator[tuple[Tile, str]]:
     """Tiles that were made of sheets whose place is no more known, and those."""
-    folder = RegionFolder(region.out).own / "scenes"
-    for path in sorted(folder.glob("*.json")) if sheets.problems else ():
-        tile, record = Tile.named(path.stem, size), read_record_of(path)
+    folder = region_at(region.out)
+    for name in folder.names("scenes") if sheets.problems else ():
+        tile, record = Tile.named(name, size), read_record_of(folder.record_of(name))
         if tile is not None and record is not None:
             yield from ((tile, file) for file in record.files if file in sheets.problems)
 

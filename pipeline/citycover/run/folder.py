@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from citycover.errors import ChangedError, CitycoverError, FinishedError, HeldError, ProductError
 from citycover.files.failures import machine_errors
+from citycover.files.remote import Place
 from citycover.job.job import prepare_request, warn_of_collar
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
@@ -40,3 +43,29 @@ def map_into(request: MapRequest, out: Path, watch: Watch, *, overwrite: bool) -
             claim_folder(out, overwrite=overwrite, restart=request.product.restart) as folder,
         ):
             return run_job(request, job, folder, watch, begin, warnings)
+
+
+def first_allowed(ways: Iterable[Callable[[], Product]], out: Place) -> Product:
+    """The product of the first way of making it that what lies in `out` allows.
+
+    Args:
+        ways: each goes further than the one before in what it does with what lies there.
+        out: where it is made. The very product that was asked for may lie there already.
+
+    Raises:
+        HeldError: another run writes there.
+        CitycoverError: no way is allowed, or something else is wrong.
+    """
+    refused: CitycoverError | None = None
+    for way in ways:
+        try:
+            return way()
+        except FinishedError:
+            return Product.read(out)
+        except HeldError:
+            raise
+        except (ProductError, ChangedError) as error:  # of another image, model, setting
+            logger.info("%s", error)
+            refused = error
+    assert refused is not None, "there is a way"
+    raise refused

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from functools import partial
 from pathlib import Path
 
-from citycover.errors import FinishedError, HeldError, ProductError
+from citycover.errors import HeldError
 from citycover.files.cache import cache_folder
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
@@ -22,12 +23,13 @@ from citycover.product.earlier import refuse_finished
 from citycover.product.folder import holds_product
 from citycover.product.product import Product
 from citycover.product.upload import RemoteFolder, upload
-from citycover.run.folder import map_into
+from citycover.run.folder import first_allowed, map_into
+from citycover.store.work import WORK, is_store
 
 
 def map_to_store(request: MapRequest, place: RemotePath, watch: Watch) -> Product:
     """Map, and put the product there: see `map_scene`."""
-    here = cache_folder() / "out" / hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    here = _here(place)
     _look(request, place)
     with machine_errors(here), _alone(here, place):
         product = _mapped(request, here / "product", watch)
@@ -47,16 +49,18 @@ def _look(request: MapRequest, place: RemotePath) -> RemoteFolder:
 
 def _mapped(request: MapRequest, out: Path, watch: Watch) -> Product:
     """The product on this machine: made now, or by a run whose upload was interrupted, if it is the same."""
-    try:
-        return map_into(request, out, watch, overwrite=False)
-    except FinishedError:
-        return Product.read(out)
-    except HeldError:
-        raise
-    except ProductError:
-        if not holds_product(out):
-            raise
-        return map_into(request, out, watch, overwrite=True)
+    ways = (partial(map_into, request, out, watch, overwrite=overwrite) for overwrite in (False, True))
+    return first_allowed(ways, out)
+
+
+def begun_here(place: RemotePath) -> bool:
+    """Whether this machine has begun a product that is to go there, and not finished it."""
+    made = _here(place) / "product"
+    return holds_product(made) or is_store(made / WORK)
+
+
+def _here(place: RemotePath) -> Path:
+    return cache_folder() / "out" / hashlib.sha256(str(place).encode()).hexdigest()[:16]
 
 
 def _alone(here: Path, place: RemotePath) -> RunLock:

@@ -57,7 +57,7 @@ def test_the_request_of_a_scene_is_what_map_takes(tmp_path: Path) -> None:
         ('out = "x"\n[[scenes]]\nfiles = ["a"]\n', "name"),
         ('name = "a"\nout = "x"\n', "scenes"),
         ('name = "../a"\nout = "x"\n[[scenes]]\nfiles = ["a"]\n', "cannot name a folder"),
-        ('name = "a"\nout = "s3://bucket/x"\n[[scenes]]\nfiles = ["a"]\n', "out takes a folder"),
+        ('name = "a"\nout = "gs://bucket/x"\n[[scenes]]\nfiles = ["a"]\n', "is no place for"),
         (LEAST + "[engine]\nwindo = 3\n", "engine.windo"),
         (LEAST + '[engine]\nprecision = "fp8"\n', "precision"),
         (LEAST + "[engine]\nwindow = 0\n", "at least 1"),

@@ -204,7 +204,7 @@ def test_a_run_that_was_ended_between_map_and_place_goes_on(
 
     with monkeypatch.context() as patch:
         if moment == "save":
-            patch.setattr(module.SceneRecord, "save", end)
+            patch.setattr(module, "record_of", end)
         elif moment == "place":
             patch.setattr(RegionFolder, "place", end)
         elif moment == "rename":  # the old product is aside, the new one not yet there
@@ -425,7 +425,7 @@ def test_a_folder_that_lost_its_name_goes_on(place: Path) -> None:
 def test_a_run_that_was_killed_is_not_under_way_and_a_cut_history_goes_on(place: Path) -> None:
     ran(place)
     folder = RegionFolder(place / "products")
-    NowFile(folder.now_of("1-of-1"), Now("1-of-1", datetime.now(UTC), 2)).note()
+    NowFile(folder, Now("1-of-1", datetime.now(UTC), 2)).note()
     assert folder.now_of("1-of-1").is_file() and status_of(region(place)).now == ()
     folder.failure_of("a").write_text("{")
     with folder.history.open("a") as file:

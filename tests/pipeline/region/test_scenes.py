@@ -72,7 +72,7 @@ def test_addresses_are_no_patterns(tmp_path: Path) -> None:
     (scene,) = find_scenes([SceneSource(files=("https://example.org/x.tif?sig=[a]",))], tmp_path)
     assert (scene.name, scene.files) == ("x", ("https://example.org/x.tif?sig=[a]",))
     with pytest.raises(ConfigError, match="name each file"):
-        find_scenes([SceneSource(files=("s3://bucket/*.tif",))], tmp_path)
+        find_scenes([SceneSource(files=("https://example.org/*.tif",))], tmp_path)
 
 
 @pytest.mark.parametrize(

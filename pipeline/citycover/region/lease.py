@@ -1,0 +1,151 @@
+"""A lock in an object store: an object that its holder writes anew every few seconds.
+
+Nobody's clock is believed. Who finds the object looks at it for a while: while it changes, its holder lives;
+once it has stood still for `PATIENCE`, it is taken over, by a swap that only one can win. A holder that finds
+another one's object in the place of its own ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Literal
+
+from citycover.errors import CitycoverError, HeldError, MachineError, StoppedError
+from citycover.files.plain import parse_json
+from citycover.files.remote import RemotePath
+
+logger = logging.getLogger(__name__)
+
+BEAT = 5.0
+"""Seconds between two writes of the holder."""
+
+PATIENCE = 30.0
+"""Seconds after which an object that stands still is nobody's."""
+
+
+class Lease:
+    """Held by one run at a time.
+
+    Args:
+        place: of the object.
+        stop: is set when another run takes over.
+    """
+
+    def __init__(self, place: RemotePath, stop: threading.Event) -> None:
+        self.place, self._stop = place, stop
+        self._token = uuid.uuid4().hex
+        self._tag: str | None = None
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.lost = False
+        """Another run has taken over."""
+
+    def acquire(self, policy: Literal["leave", "wait", "take"]) -> None:
+        """Take it.
+
+        Args:
+            policy: where another run holds it: leave, wait for its end, or let it find that it is ours now.
+
+        Raises:
+            HeldError: another run holds it, and is left alone.
+            StoppedError: `stop` was set meanwhile.
+        """
+        seen, since = self._take(None), time.monotonic()
+        while self._tag is None:
+            if self._stop.wait(min(1.0, BEAT / 2)):
+                raise StoppedError
+            found, now = _tag_of(self.place), time.monotonic()
+            if found != seen:
+                if found is not None and policy == "leave":
+                    raise HeldError(f"another run holds the region, {self.holder()}; wait for it, or end it")
+                seen, since = found, now
+            if found is None or policy == "take" or now - since > PATIENCE:
+                seen = self._take(found)
+        if policy == "take" and self._stop.wait(2 * BEAT):  # who held it has seen by then that it is ours
+            raise StoppedError
+        self._thread = threading.Thread(target=self._beat, name="citycover-lease", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Let go of it."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._tag is not None and not self.lost:
+            with contextlib.suppress(CitycoverError):  # it stands still, and is taken over in a while
+                self.place.remove()
+
+    def _take(self, tag: str | None) -> str | None:
+        """Try to; returns the tag of the object that is there now."""
+        self._tag = self.place.swap(self._content(), tag)
+        return self._tag or _tag_of(self.place)
+
+    def _content(self) -> bytes:
+        told = {"process": os.getpid(), "host": socket.gethostname(), "run": self._token}
+        return json.dumps(told | {"beat": time.monotonic()}).encode()
+
+    def holder(self) -> str:
+        """Who holds it now, in words."""
+        try:
+            told = parse_json(self.place.read_text())
+            return f"process {told['process']} on {told['host']}"
+        except (CitycoverError, OSError, ValueError, TypeError, KeyError):
+            return "which does not say who it is"
+
+    def _beat(self) -> None:
+        held = time.monotonic()
+        while not self._ended.wait(BEAT):
+            try:
+                tag = self.place.swap(self._content(), self._tag)
+            except MachineError as error:  # the store is busy, or away for a moment
+                logger.warning("%s", error)
+                if time.monotonic() - held < PATIENCE:
+                    continue
+                tag = None
+            if tag is None:
+                self.lost = True
+                self._stop.set()
+                return
+            self._tag, held = tag, time.monotonic()
+
+
+@contextlib.contextmanager
+def hold_lease(
+    place: RemotePath, policy: Literal["leave", "wait", "take"], stop: threading.Event
+) -> Iterator[None]:
+    """Hold a lease as long as the context.
+
+    Raises:
+        HeldError: another run holds it and is left alone, or has taken over.
+        StoppedError: `stop` was set while it waited.
+    """
+    lease = Lease(place, stop)
+    lease.acquire(policy)
+    try:
+        yield
+    except StoppedError:
+        if lease.lost:
+            raise HeldError(f"another run has taken over, {lease.holder()}; leave it alone") from None
+        raise
+    finally:
+        lease.release()
+
+
+def is_held(place: RemotePath) -> bool:
+    """Whether the object is there: a run is under way, or was killed a moment ago."""
+    return place.is_file()
+
+
+def _tag_of(place: RemotePath) -> str | None:
+    try:
+        return place.look().e_tag
+    except FileNotFoundError:
+        return None
