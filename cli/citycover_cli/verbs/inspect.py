@@ -84,6 +84,7 @@ def _inspect_product(path: Place, as_json: bool) -> None:
         ("model", f"{record.given.model.name}, {record.standing}, {record.evidence}"),
         ("imagery", "\n".join(given.path for given in record.given.inputs)),
         ("taken", _taken(record.given)),
+        *([("not there", f"{', '.join(record.given.filled)}: filled")] if record.given.filled else []),
         ("made", "not said" if made is None else made.isoformat(timespec="seconds")),
         ("classes", ", ".join(f"{name} {share:.1%}" for name, share in record.shares.items())),
         ("holes", holes_of(holes) if holes else "none"),

@@ -46,7 +46,8 @@ class Feed:
     def take_holes(self) -> tuple[Hole, ...]:
         """Holes found since the last call, in pixels of the finest band group."""
         new: list[Hole] = []
-        for number, (source, group) in enumerate(zip(self.sources, self.given.card.groups, strict=False)):
+        groups = itertools.cycle(self.given.card.groups)  # once more for each date
+        for number, (source, group) in enumerate(zip(self.sources, groups, strict=False)):
             found = source.holes[self.taken[number] :]
             self.taken[number] += len(found)
             new += [Hole(hole.window.scale(group.ratio), hole.path, hole.reason) for hole in found]

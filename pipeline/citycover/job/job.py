@@ -190,6 +190,11 @@ def _tell_how_it_is_read(scene: Scene, files: Sequence[FileInfo], imagery: Image
         logger.warning(
             "files that lie on another grid are warped onto that of the others: %s", ", ".join(scene.warps)
         )
+    if scene.filled:
+        logger.warning(
+            "nothing in the scene answers to bands of %s; model %s was made to do without them, and gets the "
+            "numbers of its card", ", ".join(scene.filled), card.name,
+        )  # fmt: skip
     if scene.composed:
         logger.info("%d dates: %s", len(scene.dates), scene.composed)
     if scene.masks:

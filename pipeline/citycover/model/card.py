@@ -85,6 +85,9 @@ class BandGroup(_Value):
     average; None: averaged where they are finer, else bilinear."""
     fill: tuple[float, ...] = ()
     """One digital number a band, put where pixels are invalid; empty means 0 for each."""
+    missing: Literal["refuse", "fill"] = "refuse"
+    """What becomes of a scene that has none of the bands: refused; or `fill` takes their place everywhere,
+    for networks that learned to do without them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -190,6 +193,10 @@ class ModelCard(_Value):
         stray = [c for c in self.channels if c not in self.legend.ids]
         if stray:
             raise ValueError(f"channels name ids that are not in the legend: {stray}")
+        if self.groups[0].missing == "fill":
+            raise ValueError(
+                "the first band group is what a scene is: it cannot be missing; put another first"
+            )
         if self.groups[0].ratio != 1:
             raise ValueError("the first band group must be the finest one, ratio 1")
         self._check_background()

@@ -268,6 +268,7 @@ def _group(groups: Sequence[BandGroup]) -> dict[str, Any]:
         ],
         "dtypes": tuple(d for d in first.dtypes if all(d in group.dtypes for group in groups)),
         "value_range": _between([group.value_range for group in groups]),
+        "missing": "fill" if {(g.missing, g.fills) for g in groups} == {("fill", first.fills)} else "refuse",
     }
 
 

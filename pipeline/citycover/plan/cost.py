@@ -33,7 +33,7 @@ def memory_bound(plan: Plan, scene: Scene, channels: int, layers: Sequence[Layer
     width, passes = _strip_width(plan, 0), scene.passes
     strips = decoded = 0
     for group in scene.groups:
-        pixel = np.dtype(group.dtype).itemsize * len(group.bands) + 1
+        pixel = np.dtype(group.dtype).itemsize * group.depth + 1
         rows = plan.y.window + plan.y.step
         strips += 2 * rows * width * pixel * passes // group.ratio**2
         rows_decoded = 2 if len(group.sheets) == 1 else 3  # a row of blocks is kept across sheets
@@ -67,7 +67,9 @@ class PlanTotals:
         for bx in range(plan.block_counts[1]):
             width = min(_strip_width(plan, bx), plan.x.size)
             for group in self.scene.groups:
-                pixel = np.dtype(group.dtype).itemsize * len(group.bands) * len(group.dates)
+                if group.filled:
+                    continue
+                pixel = np.dtype(group.dtype).itemsize * group.depth * len(group.dates)
                 total += plan.y.size * width * pixel // group.ratio**2
         return total
 

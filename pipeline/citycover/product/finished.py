@@ -116,6 +116,7 @@ class Finished:
             start=job.scene.start if job.scene.start != job.scene.time else None,
             composite=job.scene.composite,
             dates=job.scene.dates,
+            filled=job.scene.filled,
             conversions=job.scene.conversions,
         )
 

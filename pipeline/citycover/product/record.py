@@ -112,6 +112,8 @@ class Given:
     """What became of several dates: latest, median, best, mean-probability; None: there was one."""
     dates: tuple[str, ...] = ()
     """Days that it is of, the latest first."""
+    filled: tuple[str, ...] = ()
+    """Band groups that the imagery does not have, and the numbers in their place; empty: it has all."""
     conversions: tuple[str, ...] = ()
     """How numbers of the files became those of the network, band by band; empty: as they stood there."""
 

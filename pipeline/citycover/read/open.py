@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+
+from citycover.read.fill import FillReader
 from citycover.read.raster import RasterReader
 from citycover.read.reader import Reader
-from citycover.scene.scene import Scene
+from citycover.scene.scene import Scene, SceneGroup
 
 
 def open_readers(scene: Scene, threads: int | None) -> Callable[[], Sequence[Reader]]:
@@ -18,8 +21,15 @@ def open_readers(scene: Scene, threads: int | None) -> Callable[[], Sequence[Rea
     return partial(_open_all, scene, threads or 1)
 
 
-def _open_all(scene: Scene, threads: int) -> list[RasterReader]:
+def _open_all(scene: Scene, threads: int) -> list[Reader]:
     groups = scene.groups
     if scene.passes > 1:
-        groups = tuple(g for date in zip(*(group.dates for group in groups), strict=True) for g in date)
-    return [RasterReader(group, scene.resampling, threads=threads) for group in groups]
+        dates = [group.dates * (scene.passes if group.filled else 1) for group in groups]
+        groups = tuple(group for date in zip(*dates, strict=True) for group in date)
+    return [_reader(group, scene.resampling, threads) for group in groups]
+
+
+def _reader(group: SceneGroup, resampling: str | None, threads: int) -> Reader:
+    if group.filled:
+        return FillReader(group.shape, np.dtype(group.dtype), group.filled)
+    return RasterReader(group, resampling, threads=threads)

@@ -19,8 +19,8 @@ from citycover.geometry.grid import (
     ground_sample_distance,
     same_place,
 )
-from citycover.model.card import ModelCard
-from citycover.scene.choose import match_bands, pick_bands, rank_of
+from citycover.model.card import BandGroup, ModelCard
+from citycover.scene.choose import groups_there, match_bands, pick_bands, rank_of
 from citycover.scene.file import FileInfo, describe_file, describe_files, lost_sources
 from citycover.scene.groups import BandInFile, card_groups, grid_groups, named_group
 from citycover.scene.gsd import gsd_mismatch, resample_groups
@@ -239,7 +239,8 @@ def _sheet(
 ) -> tuple[SheetGroups, list[FileInfo]]:
     """The band groups of one sheet, and the files that they lie in."""
     everything = [BandInFile(names, info) for info in files for names in info.bands]
-    chosen = _choose(everything, card, bands)
+    there = groups_there(card, [band.names for band in everything], bands) if card else ()
+    chosen = _choose(everything, card, there, bands)
     for band in chosen:
         if band.dtype.startswith("complex"):
             raise SceneError(
@@ -247,7 +248,7 @@ def _sheet(
                 f"convert it first, for radar to intensity or amplitude"
             )
     if card:
-        groups = card_groups(chosen, card, numbers, laying.resampling)
+        groups = card_groups(chosen, card, there, numbers, laying.resampling)
     elif bands is not None:
         groups = (named_group(chosen, numbers, laying.resampling),)
     else:
@@ -279,15 +280,18 @@ def _refuse_unused(info: FileInfo, used: FileInfo, names: set[str]) -> None:
 
 
 def _choose(
-    everything: Sequence[BandInFile], card: ModelCard | None, bands: Sequence[str] | None
+    everything: Sequence[BandInFile],
+    card: ModelCard | None,
+    there: Sequence[BandGroup],
+    bands: Sequence[str] | None,
 ) -> list[BandInFile]:
-    """The bands in the order of the card; without one those that are named, or all but alpha."""
+    """Bands in the order of groups that are there; without a card those that are named, or all but alpha."""
     names = [band.names for band in everything]
     if card is None:
         if bands is None:
             return [b for b in everything if not b.names.alpha] or list(everything)
         return [everything[i] for i in pick_bands(bands, (), names, "")]
-    wanted = [entry for group in card.groups for entry in group.bands]
+    wanted = [entry for group in there for entry in group.bands]
     if len(wanted) > 1 and (palette := next((b.info for b in everything if _is_palette(b)), None)):
         raise SceneError(
             f"{palette.path} is a palette image: its numbers stand for colours; model '{card.name}' needs "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from citycover.errors import SceneError
+from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.bands import NUMBERED, SceneBand, fold
 
 
@@ -43,6 +44,27 @@ def match_bands(model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[S
     if None in found:
         raise SceneError(_missing(model, wanted, scene, found))
     return tuple(i for i in found if i is not None)
+
+
+def groups_there(
+    card: ModelCard, scene: Sequence[SceneBand], chosen: Sequence[str] | None
+) -> tuple[BandGroup, ...]:
+    """Groups of a card that a scene has, or must have: all but those that may be missing, and of which it has
+    no band.
+
+    Args:
+        card: of the model.
+        scene: all bands.
+        chosen: by the user, for all groups, or for all but those that may be missing.
+    """
+    needed = tuple(group for group in card.groups if group.missing == "refuse")
+    if chosen is not None:
+        return needed if len(chosen) == sum(len(group.bands) for group in needed) else card.groups
+    return tuple(
+        group
+        for group in card.groups
+        if group in needed or any(rank_of(entry, band) is not None for entry in group.bands for band in scene)
+    )
 
 
 def rank_of(entry: tuple[str, ...], band: SceneBand) -> int | None:

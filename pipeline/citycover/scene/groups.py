@@ -60,15 +60,35 @@ class BandInFile:
 
 
 def card_groups(
-    chosen: Sequence[BandInFile], card: ModelCard, numbers: Numbers, resampling: Kernel | None
+    chosen: Sequence[BandInFile],
+    card: ModelCard,
+    there: Sequence[BandGroup],
+    numbers: Numbers,
+    resampling: Kernel | None,
 ) -> tuple[SceneGroup, ...]:
     """One group for each of the card's, each on one grid, the grids nested by the card's ratios.
 
     The first has the finest grid of its bands. What lies on another grid than its group's is warped onto it.
+
+    Args:
+        chosen: bands of all groups that the scene has, in order.
+        card: of the model.
+        there: those groups of the card.
+        numbers: what the user says of them.
+        resampling: how bands are warped; None: as the card says, or as usual.
     """
     groups: list[SceneGroup] = []
     start = 0
     for wanted in card.groups:
+        if wanted not in there:
+            grid = _grid_for((), wanted.ratio, groups[0].grid)
+            groups.append(
+                SceneGroup(
+                    wanted.name, grid, (), converted_type(wanted), (256, 256), wanted.ratio,
+                    filled=wanted.fills,
+                )
+            )  # fmt: skip
+            continue
         members = chosen[start : start + len(wanted.bands)]
         start += len(wanted.bands)
         grid = _grid_for(members, wanted.ratio, groups[0].grid if groups else None)

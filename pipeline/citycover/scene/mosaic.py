@@ -303,6 +303,8 @@ def _laid(number: int, sheets: Sequence[SheetGroups], frame: GeoBox, laying: Lay
     ratio = groups[0].ratio
     rows, cols = (math.ceil(n / ratio) for n in frame.shape)
     grid = GeoBox((rows, cols), frame.transform * Affine.scale(ratio), frame.crs)
+    if groups[0].filled:
+        return replace(groups[0], grid=grid)
     kernels: dict[tuple[str, float], Kernel] = {}
     laid: list[Sheet] = []
     blocks: list[tuple[int, int]] = []

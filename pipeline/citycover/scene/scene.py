@@ -134,7 +134,7 @@ class SceneGroup:
     grid: GeoBox
     """crs, transform and (y, x) shape."""
     sheets: tuple[Sheet, ...]
-    """At least one; the first counts most."""
+    """The first counts most; none where the scene does not have the group."""
     dtype: str
     """The one type that pixels of the group are read as: uint8, uint16, int16 or float32."""
     block: tuple[int, int]
@@ -147,6 +147,8 @@ class SceneGroup:
     """What counts where sheets of one date overlap."""
     composite: Composite | None = None
     """What becomes of several dates; None: there is one."""
+    filled: tuple[float, ...] = ()
+    """Digital number of each band, where the scene does not have the group; empty: it has."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -157,12 +159,17 @@ class SceneGroup:
     @property
     def bands(self) -> tuple[BandSource, ...]:
         """Those of the first sheet; names and number are the same in all."""
-        return self.sheets[0].bands
+        return self.sheets[0].bands if self.sheets else ()
+
+    @property
+    def depth(self) -> int:
+        """Number of bands that a network sees."""
+        return len(self.filled or self.bands)
 
     @property
     def dates(self) -> tuple[SceneGroup, ...]:
         """The group as it is on each date, the latest first."""
-        if self.composite is None:
+        if self.composite is None or self.filled:
             return (self,)
         days = itertools.groupby(self.sheets, key=lambda sheet: sheet.day)
         return tuple(replace(self, sheets=tuple(sheets), composite=None) for _, sheets in days)
@@ -220,6 +227,13 @@ class Scene:
         return tuple(group.sheets[0].day for group in self.groups[0].dates) if self.composite else ()
 
     @property
+    def filled(self) -> tuple[str, ...]:
+        """Band groups that it does not have, and whose place numbers take, in words; empty: it has all."""
+        return tuple(
+            f"{g.name} ({', '.join(f'{number:g}' for number in g.filled)})" for g in self.groups if g.filled
+        )
+
+    @property
     def composed(self) -> str | None:
         """What became of which dates, in words; None: there is one."""
         return f"{self.composite} of {', '.join(self.dates)}" if self.composite else None
@@ -257,6 +271,7 @@ class Scene:
                 g.dtype,
                 g.overlap,
                 g.composite,
+                g.filled,
                 [sheet.day for sheet in g.sheets if g.composite],
                 [
                     (*_place(s.grid), repr(s.window), s.kernel, repr(s.bands), *map(_mask, s.masks))

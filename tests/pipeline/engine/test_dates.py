@@ -1,5 +1,8 @@
 """Dates whose probabilities are averaged: by any windows and blocks what numpy makes of whole dates."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,13 @@ from making import cnn, make_card, make_scene, plan_of, run_sweeps, whole
 from numpy.typing import NDArray
 from strategies import sweeps
 
+from citycover.engine.input import SweepInput
+from citycover.engine.sweep import sweep
 from citycover.errors import ModelError
+from citycover.geometry.window import Window
 from citycover.model.card import BandGroup, ModelCard
+from citycover.model.predictor import FunctionPredictor
+from citycover.read.reader import ArrayReader, Hole
 
 
 def dates_of(
@@ -134,3 +142,35 @@ def test_what_is_no_probability_on_a_date_is_refused_with_its_window() -> None:
             images,
             valids,
         )
+
+
+@dataclass
+class Lossy(ArrayReader):
+    """A reader that cannot read its first rows."""
+
+    def read_into(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Hole, ...]:
+        super().read_into(window, values, valid)
+        lost = window.clip(Window(0, 0, 8, self.shape[1]))
+        if lost is None:
+            return ()
+        valid[lost.shift(-window.row, -window.col).slices] = False
+        return (Hole(lost, "x.tif", "gone"),)
+
+
+def test_holes_of_every_date_and_group_are_told_of() -> None:
+    groups = (
+        BandGroup(name="fine", bands=("a",), dtypes=("uint8",)),
+        BandGroup(name="coarse", bands=("b",), dtypes=("uint8",), ratio=2),
+    )
+    card = make_card(32, 4, 4, groups=groups, stride=4)
+    plan = plan_of(make_scene((48, 64), (1, 2)), card)
+    images = [np.full((48 // r, 64 // r, 1), 7, np.uint8) for r in (1, 2)]
+
+    def network(fine: torch.Tensor, _coarse: torch.Tensor) -> torch.Tensor:
+        return torch.stack([fine.float()[:, 0] * k for k in range(5)], 1)
+
+    readers = [ArrayReader(images[0]), ArrayReader(images[1]), ArrayReader(images[0]), Lossy(images[1])]
+    given_ = SweepInput(plan, FunctionPredictor(card, network), lambda: readers)
+    (block,) = sweep(given_, list(plan.blocks()))
+    assert [hole.window for hole in block.holes] == [Window(0, 0, 16, 64)]
+    assert (block.layers["classes"] == 5).all(), "the other date shows the place"
