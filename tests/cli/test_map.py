@@ -96,7 +96,8 @@ def test_run_json_adds_up(citycover, scene: Path, tmp_path: Path) -> None:
     assert printed["stages"] == run["stages"] and printed["product"] == str(tmp_path / "out")
     inside = sum(run["stages"].values()) - run["stages"]["start"]
     assert inside == pytest.approx(run["sweep_s"], abs=0.02)
-    assert run["windows"] == {"run": run["plan"]["windows"], "skipped": 0}
+    windows = run["plan"]["windows"]
+    assert run["windows"] == {"run": windows, "skipped": 0, "slots": windows}
     assert 0 < run["forward_share"] <= 1 and run["redundancy"] >= 1
     assert run["model"]["sha256"] and run["inputs"][0]["path"] == str(scene)
 

@@ -88,7 +88,8 @@ def test_a_map_by_two_workers_is_the_map(
     assert (alone["workers"], run["workers"]) == (1, 2) and re.search(r"(?m)^ +workers +2$", result.out)
     assert run["peak_rss_bytes"] > 2**20, "workers hold more than the client is made to say"
     assert 0 < run["stages"]["forward"] <= run["sweep_s"] and 0 < run["forward_share"] <= 1
-    assert run["windows"] == {"run": run["plan"]["windows"], "skipped": 0}
+    windows = run["plan"]["windows"]
+    assert run["windows"] == {"run": windows, "skipped": 0, "slots": windows}
 
 
 def test_workers_and_a_scheduler_contradict_each_other(citycover, scene: Path, tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def _look(labels: PlaceLabels, given: SweepInput, cells: int) -> _Look:
     look = _Look(plan.grid, ShiftScores(math.sqrt(max(1.0, labels.pixels_per_cell))))
     heard = _Listener()
     alone = replace(
-        given, plan=plan, evidence=heard, layers=(CLASSES,), on_windows=lambda _run, _skipped: None
+        given, plan=plan, evidence=heard, layers=(CLASSES,), on_windows=lambda _run, _skipped, _slots: None
     )
     nodata = given.card.legend.product_nodata
     for block in _sample(plan, cells * labels.pixels_per_cell):

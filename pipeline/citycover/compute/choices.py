@@ -60,11 +60,23 @@ def default_batch(plan: Plan, device: torch.device) -> int:
     """Windows that go through the network together.
 
     A network with finer output works on as many pixels. Batches are of one row, and their empty slots are
-    computed too: more windows than a row has would be waste.
+    computed too: a row is shared out evenly, among as few batches as it takes.
     """
     pixels = _GPU_BATCH_PIXELS if device.type == "cuda" else _CPU_BATCH_PIXELS
     worked_on = plan.window_pixels * math.ceil(plan.scale) ** 2
-    return max(1, min(64, plan.x.count, pixels // worked_on))
+    most = max(1, min(64, plan.x.count, pixels // worked_on))
+    return math.ceil(plan.x.count / math.ceil(plan.x.count / most))
+
+
+def widened(plan: Plan, device: torch.device) -> Plan:
+    """The plan with the blocks that its device does best with: on a GPU as wide as the map.
+
+    Batches end where a block does, and windows that two blocks share are run for both; a GPU takes so many
+    windows at once that most of its slots would be empty in narrow blocks.
+    """
+    if device.type != "cuda":
+        return plan
+    return replace(plan, block_shape=(plan.block_shape[0], -(-plan.shape[1] // CHUNK) * CHUNK))
 
 
 def choose_precision(
@@ -230,6 +242,8 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
         plan = replace(plan, block_shape=tuple(kept["block"]))
     elif asked.memory is not None:
         plan = keep_memory(plan, job.scene, predictor, asked.memory, job.layers)
+    elif asked.block is None:
+        plan = widened(plan, predictor.device)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
     belief = _settle_belief(job, predictor, kept, plan)
     choices = {

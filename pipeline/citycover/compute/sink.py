@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from citycover.compute.unread import blocks_to_read_again
 from citycover.engine.canvas import FinishedBlock
+from citycover.engine.input import WINDOWS
 from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.noise import Belief
 from citycover.files.failures import machine_errors
@@ -116,15 +117,16 @@ class StoreSink:
     """Whether the run still holds the folder; asked before each block."""
     inputs: Inputs
     """What must stay as it was, looked at before each block, so that no block of two images is entered."""
-    windows: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
-    _written: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
+    windows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WINDOWS, 0))
+    _written: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WINDOWS, 0))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, run: int, skipped: int) -> None:
-        """Note windows of one row."""
+    def count(self, *row: int) -> None:
+        """Note windows of one row: those of `WINDOWS`."""
+        run, skipped, _ = row
         with self._lock:
-            self.windows["run"] += run
-            self.windows["skipped"] += skipped
+            for name, count in zip(WINDOWS, row, strict=True):
+                self.windows[name] += count
         self.predicted(run + skipped)
 
     def finished(self) -> set[tuple[int, int]]:

@@ -47,6 +47,11 @@ class Watching(Protocol):
         ...
 
 
+WINDOWS = ("run", "skipped", "slots")
+"""What is counted of windows: those that the network saw, those that hold nothing to map, and the slots of
+batches that went through the network, empty ones included."""
+
+
 @dataclass(frozen=True, slots=True)
 class SweepInput:
     """What a sweep reads and asks."""
@@ -63,8 +68,8 @@ class SweepInput:
     """What is made."""
     stages: Stages = field(default_factory=Stages)
     stop: threading.Event = field(default_factory=threading.Event)
-    on_windows: Callable[[int, int], None] = lambda _run, _skipped: None
-    """Called with the number of windows run and skipped after each row."""
+    on_windows: Callable[[int, int, int], None] = lambda _run, _skipped, _slots: None
+    """Called after each row with its numbers of `WINDOWS`."""
 
     @property
     def watching(self) -> Watching | None:

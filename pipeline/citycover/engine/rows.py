@@ -35,6 +35,8 @@ class RowMaker:
         self.votes = Votes(given, area)
         self.nodata = {layer.name: layer.nodata_of(given.card.legend) for layer in given.layers}
         self.batch, self.network = self.plan.batch, given.network
+        self.slots = 0
+        """Of the batches of the row at hand."""
 
     def make(self, index: int, strips: list[Strip]) -> Piece | None:
         """Rows of output that become final with row of windows `index`; None where none of ours does."""
@@ -47,7 +49,7 @@ class RowMaker:
             seen = partial(on_output, valid, self._origin(index), scale=self.plan.scale)
             active = [j for j in self.columns if self._votes_on(index, j, valid).any()]
             piece = self._blank(index)
-        self.given.on_windows(len(active), len(self.columns) - len(active))
+        run, self.slots = len(active), 0
         self.votes.next_row()
         images = [[self._on_device(strip.values) for strip in date] for date in dates]
         while active:
@@ -62,6 +64,7 @@ class RowMaker:
                         if piece is not None:
                             piece.put(part)
             active = active[len(batch) :]
+        self.given.on_windows(run, len(self.columns) - run, self.slots)
         if piece is not None:
             with stages.time("mask"):
                 piece.hide(~seen(piece.window), self.nodata)
@@ -154,6 +157,7 @@ class RowMaker:
                 ) from None
             return False
         side = (self.plan.output(self.plan.y.window), self.plan.output(self.plan.x.window))
+        self.slots += self.batch
         own = scores[:, :-1] if self.given.telling else scores
         check_scores(own, card, self.batch, side)
         with stages.time("blend"), torch.inference_mode():

@@ -14,6 +14,7 @@ from importlib.metadata import version
 import rasterio
 
 from citycover.engine.agreement import Seams
+from citycover.engine.input import WINDOWS
 from citycover.evidence.noise import Belief, evidence_words
 from citycover.job.inputs import Inputs
 from citycover.job.job import Job
@@ -79,7 +80,7 @@ class Finished:
             shares: of the classes in the valid pixels, by name.
         """
         plan, blocks = self.plan, self.blocks
-        windows = {name: sum(block.counts.get(name, 0) for block in blocks) for name in ("run", "skipped")}
+        windows = {name: sum(block.counts.get(name, 0) for block in blocks) for name in WINDOWS}
         return RunRecord(
             given=self._given(),
             timing=self._timing(),

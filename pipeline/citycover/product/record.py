@@ -159,7 +159,7 @@ class Amount:
     pixels: int
     """Pixels of output."""
     windows: Mapping[str, int]
-    """`run` and `skipped`, in all attempts."""
+    """`run`, `skipped`, and `slots` of batches that went through the network, in all attempts."""
     redundancy: float
     """Pixels pushed through the network per pixel of output, in input pixels."""
 

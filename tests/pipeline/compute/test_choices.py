@@ -4,13 +4,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_scene
-from making import make_card, make_scene, plan_of
+from making import make_card, make_scene, plan_of, run_sweeps
 
 from citycover.compute import choices
-from citycover.compute.choices import Settled, choose_precision, default_batch, fastest_window, settle
+from citycover.compute.choices import (
+    Settled,
+    choose_precision,
+    default_batch,
+    fastest_window,
+    settle,
+    widened,
+)
 from citycover.compute.trials import Speed, measure_speed
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery
@@ -44,10 +52,35 @@ def test_a_batch_has_the_windows_of_a_row_as_far_as_they_fit() -> None:
     cpu, card = torch.device("cpu"), make_card(64, 4, 8)
     few, many = (plan_of(make_scene((300, width)), card) for width in (300, 9000))
     assert default_batch(few, cpu) == few.x.count < 64
-    assert default_batch(many, cpu) == 64
+    batches = -(-many.x.count // 64)
+    assert default_batch(many, cpu) == -(-many.x.count // batches) <= 64  # even ones
     fine = replace(many, scale=Fraction(5))
-    assert default_batch(fine, cpu) == 1_500_000 // (25 * many.window_pixels) < 64
+    most = 1_500_000 // (25 * many.window_pixels)
+    assert 0.8 * most < default_batch(fine, cpu) <= most < 64
     assert default_batch(plan_of(make_scene((9000, 9000)), make_card(2048, 4, 8)), cpu) == 1
+
+
+@pytest.mark.parametrize(
+    ("window", "trim", "feather"), [(512, 64, 32), (1024, 64, 32), (1200, 48, 16), (2016, 64, 32)]
+)
+def test_on_a_gpu_hardly_a_slot_of_a_batch_is_empty(window: int, trim: int, feather: int) -> None:
+    """Counted in a small image that has as many windows in a row as a city of 92,736 px."""
+    cuda, card = torch.device("cuda"), make_card(window, trim, feather)
+    city = plan_of(make_scene((2048, 92_736)), card)
+    assert widened(city, cuda).block_counts == (1, 1)
+    batch, pushed = default_batch(city, cuda), []
+
+    def counting(image: torch.Tensor) -> torch.Tensor:
+        pushed.append(len(image))
+        return image[:, :1].float().expand(-1, 5, -1, -1)
+
+    small = make_card(24, 3, 2)
+    shape = (20, 16 * city.x.count)
+    plan = widened(replace(plan_of(make_scene(shape), small, block=(CHUNK, CHUNK)), batch=batch), cuda)
+    assert plan.x.count == city.x.count
+    image = np.zeros((*shape, 3), np.uint8)
+    run_sweeps(plan, small, counting, [image], [None])
+    assert plan.windows <= sum(pushed) <= 1.10 * plan.windows
 
 
 def test_the_window_is_the_one_whose_trial_promises_the_shortest_run(monkeypatch: pytest.MonkeyPatch) -> None:

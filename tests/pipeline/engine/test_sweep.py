@@ -125,12 +125,11 @@ def test_windows_without_a_valid_pixel_are_not_run() -> None:
         CASE | {"shape": (90, 90), "block": (90, 90), "batch": 8, "mask": "half"}
     )
     counts = []
-    run_sweeps(
-        plan, card, counting, [image], [valid], on_windows=lambda run, skipped: counts.append((run, skipped))
-    )
-    assert sum(run for run, _ in counts) < plan.windows
-    assert sum(calls) < 8 * plan.windows  # whole batches, and none for a row without valid pixels
-    assert sum(run + skipped for run, skipped in counts) == plan.windows
+    run_sweeps(plan, card, counting, [image], [valid], on_windows=lambda *row: counts.append(row))
+    run, skipped, slots = (sum(column) for column in zip(*counts, strict=True))
+    assert run < plan.windows
+    assert sum(calls) == slots < 8 * plan.windows  # whole batches, and none for a row without valid pixels
+    assert run + skipped == plan.windows
 
 
 def test_outside_the_area_of_interest_is_nodata_and_not_run() -> None:

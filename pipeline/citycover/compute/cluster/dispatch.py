@@ -14,6 +14,7 @@ from distributed import Client, Future, KilledWorker
 from citycover.compute.cluster.connect import WORKER_SECONDS, count_workers
 from citycover.compute.cluster.terms import Report, Work
 from citycover.compute.cluster.worker import compute, request_stop
+from citycover.engine.input import WINDOWS
 from citycover.errors import MachineError, StoppedError
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
@@ -32,7 +33,7 @@ class ClusterRun:
 
     def __init__(self, client: Client, work: Work, watch: Watch, stages: Stages) -> None:
         self.client, self.work, self.watch, self.stages = client, work, watch, stages
-        self.windows = {"run": 0, "skipped": 0}
+        self.windows = dict.fromkeys(WINDOWS, 0)
         self.workers = 0
         """Most workers that were there at a time."""
         self.peak_rss = 0
