@@ -36,8 +36,8 @@ from citycover.plan.plan import Block, Plan
 
 logger = logging.getLogger(__name__)
 
-_CELLS, _FEW_CELLS = 8 * ENOUGH_CELLS, 2 * ENOUGH_CELLS
-"""Labelled cells that a measure on the scene should rest on; where their noise is known already."""
+_CELLS = 8 * ENOUGH_CELLS
+"""Labelled cells that a measure on the scene should rest on: with fewer, common classes may be missed."""
 
 _SMALLEST = 1e-6
 """Mean probability of a class that training had, at least: 0 says that it had none."""
@@ -63,7 +63,7 @@ def believe(labels: PlaceLabels, given: SweepInput) -> Belief:
     asked = labels.trust is not None
     here = _learned_here(card, plan)
     known = not asked and here and _measured(card, labels)
-    look = _look(labels, given, _FEW_CELLS if asked or known else _CELLS)
+    look = _look(labels, given)
     offset = look.shifts.offset()
     logger.info("%s", offset)
     prior = () if here else look.prior(labels.prior)
@@ -160,13 +160,12 @@ class _Look:
         return comparison
 
 
-def _look(labels: PlaceLabels, given: SweepInput, cells: int) -> _Look:
+def _look(labels: PlaceLabels, given: SweepInput) -> _Look:
     """Map windows from all over the scene, and keep what the network says there.
 
     Args:
         labels: of the place that is mapped.
         given: the sweep to come, still without evidence.
-        cells: labelled cells that should be looked at.
     """
     plan = replace(given.plan, batch=1)
     look = _Look(plan.grid, ShiftScores(math.sqrt(max(1.0, labels.pixels_per_cell))))
@@ -175,7 +174,7 @@ def _look(labels: PlaceLabels, given: SweepInput, cells: int) -> _Look:
         given, plan=plan, evidence=heard, layers=(CLASSES,), on_windows=lambda _run, _skipped, _slots: None
     )
     nodata = given.card.legend.product_nodata
-    for block in _sample(plan, cells * labels.pixels_per_cell):
+    for block in _sample(plan, _CELLS * labels.pixels_per_cell):
         seen = next(iter(sweep(alone, [block]))).layers[CLASSES.name] != nodata
         probabilities = np.zeros((len(labels.prior), *seen.shape), np.float32)
         for window, part in heard.take():

@@ -52,14 +52,14 @@ def test_noise_of_labels_is_not_laid_to_the_network(noise: float) -> None:
     assert slopes_of(*given_)[0] <= slopes_of(*given_, noise=noise)[0]
 
 
-def test_the_slope_is_that_of_a_logistic_regression_less_two_standard_errors() -> None:
+def test_the_slope_is_that_of_a_logistic_regression_less_its_error() -> None:
     probabilities, labels = evidence_and_labels(0.6)
     evidence = np.log(probabilities[0] / PRIOR[0])[:, None]
     oracle = LogisticRegression(C=1e6).fit(evidence, labels == 0)
     chance = oracle.predict_proba(evidence)[:, 1]
     terms = np.hstack([evidence, np.ones_like(evidence)])
     error = np.linalg.inv((terms.T * (chance * (1 - chance))) @ terms)[0, 0] ** 0.5
-    assert slopes_of(probabilities, labels)[0] == pytest.approx(oracle.coef_[0, 0] - 2 * error, abs=0.01)
+    assert slopes_of(probabilities, labels)[0] == pytest.approx(oracle.coef_[0, 0] - 1.28 * error, abs=0.01)
     counts = EvidenceCounts(PRIOR)
     counts.add(probabilities, labels)
     likely = (oracle.coef_[0, 0], oracle.intercept_[0])
@@ -71,7 +71,7 @@ def test_a_handful_of_labels_does_not_show_that_a_class_is_known() -> None:
     rare = np.flatnonzero(labels == 0)[4:]  # four are left of it
     few = np.where(np.isin(np.arange(labels.size), rare), 1, labels)
     assert slopes_of(probabilities, labels)[0] == 1
-    assert slopes_of(probabilities, few)[0] < 0.2
+    assert slopes_of(probabilities, few)[0] < 0.3
 
 
 def test_a_network_must_show_what_it_knows() -> None:
