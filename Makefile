@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs examples demo test lint types unit test-s3 test-slow test-gpu test-browser test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
+.PHONY: docs examples demo test lint types unit test-s3 test-slow test-region test-gpu test-browser test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -40,6 +40,10 @@ test-s3: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow --timeout 3600
+
+# Twelve scenes, killed, gone on with, changed, in parts: some minutes.
+test-region: $(STAMP)
+	$(BIN)/pytest -s -m slow --timeout 1800 tests/production/test_twelve_scenes.py
 
 test-hosts: $(STAMP)
 	$(BIN)/pytest -m root tests/hosts
@@ -82,9 +86,9 @@ evidence-share: $(STAMP)
 bench: $(STAMP) $(PEERS_STAMP)
 	$(BIN)/python tests/benchmarks/peers.py $(BENCH)
 
-# What an answer costs: --help of each verb, a mistake, a plan.
+# What an answer costs: --help of each verb, plans, a thousand scenes; into docs/benchmarks.md. BENCH="--runs 1 --no-doc".
 bench-start: $(STAMP)
-	$(BIN)/python tests/benchmarks/start.py
+	$(BIN)/python tests/benchmarks/start.py $(BENCH)
 
 urban: $(STAMP)
 	$(BIN)/python -m citycover_models.builtin.urban $(if $(CITYCOVER_DATA),--data $(CITYCOVER_DATA))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -52,6 +52,15 @@ class Job:
     """What is said of each pixel."""
     tile: Tile | None = None
     """That the area is; None: a scene by itself."""
+    draft: Plan = field(init=False, repr=False, compare=False)
+    """What metadata alone can tell: windows and batch as asked for, else the card's, one by one, in fp32.
+    What a run does is settled where the network is: `compute/choices.py`."""
+
+    def __post_init__(self) -> None:
+        """Raise PlanError where window, trim or feather contradict each other or the card."""
+        asked = self.engine
+        precision = "fp32" if asked.precision == "auto" else asked.precision
+        object.__setattr__(self, "draft", self.plan_in(asked.window, asked.batch or 1, precision))
 
     def plan_in(self, window: int | None, batch: int, precision: Precision) -> Plan:
         """The plan in windows of a length; None: the card's.
@@ -64,16 +73,6 @@ class Job:
             self.scene, self.model.card, _plan_options(self.engine, window), part,
             batch=batch, precision=precision, tiled=self.tile is not None,
         )  # fmt: skip
-
-    @property
-    def draft(self) -> Plan:
-        """What metadata alone can tell: windows and batch as asked for, else the card's, one by one, in fp32.
-
-        What a run does is settled where the network is: `compute/choices.py`.
-        """
-        asked = self.engine
-        precision = "fp32" if asked.precision == "auto" else asked.precision
-        return self.plan_in(asked.window, asked.batch or 1, precision)
 
     def totals(self, plan: Plan) -> PlanTotals:
         """Bytes to read, to write, to hold."""
@@ -174,10 +173,9 @@ def prepare(
     change = labels is not None and labels.change
     made = layers_of(file.card.task, layers, change, several=not file.alone)
     job = Job(file, scene, area, engine, layers=made, tile=tile)
-    grid = job.draft.grid  # raises where windows contradict the card
     if labels is None:
         return job
-    return replace(job, labels=look_at_labels(labels, file.card, grid, imagery.trust))
+    return replace(job, labels=look_at_labels(labels, file.card, job.draft.grid, imagery.trust))
 
 
 def _tell_how_it_is_read(scene: Scene, files: Sequence[FileInfo], imagery: Imagery, card: ModelCard) -> None:

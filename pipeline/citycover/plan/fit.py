@@ -51,22 +51,21 @@ class _Rule:
     def margins(self) -> int:
         return 2 * self.trim + self.feather
 
-    def steps(self) -> range:
-        """Steps that the card allows, in rising order, up to the longest window."""
-        first = _round_up(max(self.feather, 1), self.step_multiple)
-        return range(first, self.largest - self.margins + 1, self.step_multiple)
-
-    def allowed(self) -> list[int]:
-        """Steps whose windows the card allows."""
-        allowed = [s for s in self.steps() if (s + self.margins) % self.multiple == 0]
-        return [s for s in allowed if s + self.margins == self.largest] if self.fixed else allowed
+    def allowed(self) -> range:
+        """Steps whose windows the card allows, in rising order, up to the longest window."""
+        least = _round_up(max(self.feather, 1), self.step_multiple)
+        longest, period = self.largest - self.margins, math.lcm(self.step_multiple, self.multiple)
+        starts = range(least, least + period, self.step_multiple)
+        first = next((s for s in starts if (s + self.margins) % self.multiple == 0), longest + 1)
+        found = range(first, longest + 1, period)
+        return found if not self.fixed else found[-1:] if longest in found else range(0)
 
     def fit(self, size: int) -> int:
         """The step with the fewest pixels to compute: the windows that the longest one needs, made equal."""
         if not (allowed := self.allowed()):
             raise PlanError(self._no_window())
-        count = math.ceil(size / allowed[-1])
-        return next(s for s in allowed if s * count >= size)
+        least = math.ceil(size / math.ceil(size / allowed[-1]))
+        return allowed[max(0, math.ceil((least - allowed.start) / allowed.step))]
 
     def divide(self, size: int) -> int:
         """The longest step that cuts a tile into whole cells: those of its neighbours go on from them."""
