@@ -136,7 +136,8 @@ def serving_apart(path: Path, **more: Any) -> Iterator[tuple[str, Callable[[], t
 
 if __name__ == "__main__":
     file = Path(sys.argv[1])
-    with serving({file.name: file}, **json.loads(sys.argv[2])) as here:
+    names = {file.name: file, f"scenes/{file.name}": file}  # as an object store that is called `scenes`, too
+    with serving(names, **json.loads(sys.argv[2])) as here:
         print(f"{here.url}/{file.name}", flush=True)
         for _ in sys.stdin:
             print(json.dumps((len(here.asked), here.sent)), flush=True)

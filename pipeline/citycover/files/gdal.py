@@ -28,6 +28,8 @@ REMOTE_OPTIONS: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "5",
     "GDAL_HTTP_RETRY_DELAY": "0.5",  # seconds, twice as long each time
+    # 0 is no answer at all: GDAL itself asks a server that hung no second time.
+    "GDAL_HTTP_RETRY_CODES": "0,429,500,502,503,504",
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
     "GDAL_HTTP_LOW_SPEED_TIME": "60",  # seconds at less than 1 byte/s, after which a server counts as gone
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",

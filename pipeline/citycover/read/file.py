@@ -27,7 +27,7 @@ from citycover.geometry.window import Window
 from citycover.machine.descriptors import need_descriptors
 from citycover.read.convert import convert
 from citycover.read.reader import Hole
-from citycover.read.valid import ValidityReader, differs, mask_readers
+from citycover.read.valid import ValidityReader, differs, mask_readers, opacities
 from citycover.scene.scene import BandSource
 
 _ATTEMPTS = 2
@@ -51,6 +51,7 @@ class _Handle:
     def __init__(self, path: str, bands: Sequence[BandSource]) -> None:
         self.dataset = rasterio.open(path)
         self.masks: list[ValidityReader] = mask_readers(self.dataset, bands)
+        self.opacities = opacities(self.dataset, bands)
         for band in bands:
             flags = {flag.name for flag in self.dataset.mask_flag_enums[band.index - 1]}
             lost_mask = band.validity == "mask" and "all_valid" in flags
@@ -176,8 +177,8 @@ class BandFile:
         """Read values and validity; `valid` is touched only if all of it could be read."""
         listen()
         where = RasterioWindow(window.col, window.row, window.width, window.height)
-        pixels = self._read_values(handle.dataset, where, values)
-        checks = [mask(where) for mask in handle.masks]
+        pixels, opacity = self._read_values(handle, where, values)
+        checks = [plane > 0 for plane in opacity] + [mask(where) for mask in handle.masks]
         heed()
         for plane, place, band in zip(pixels, self._places, self._bands, strict=True):
             if plane.dtype.kind == "f":
@@ -188,17 +189,30 @@ class BandFile:
         for check in checks:
             valid &= check
 
-    def _read_values(self, dataset: Any, where: RasterioWindow, values: NDArray[Any]) -> NDArray[Any]:
-        """Fill the places of this file in `values`; the numbers as (band, y, x) in the file's own type."""
-        if self._slice is not None and self._dtype == values.dtype and self._plain:
+    def _read_values(
+        self, handle: _Handle, where: RasterioWindow, values: NDArray[Any]
+    ) -> tuple[NDArray[Any], Sequence[NDArray[Any]]]:
+        """Fill the places of this file in `values`.
+
+        Returns:
+            The numbers as (band, y, x) in the file's own type, and (y, x) of each band of opacity.
+        """
+        dataset, alphas = handle.dataset, handle.opacities
+        apart = any(dataset.dtypes[index - 1] != self._dtype for index in alphas)
+        if self._slice is not None and self._dtype == values.dtype and self._plain and not alphas:
             target = values[:, :, self._slice].transpose(2, 0, 1)  # a view: GDAL writes with its strides
             dataset.read(self._indexes, window=where, out=target)
-            return target
-        pixels: NDArray[Any] = dataset.read(self._indexes, window=where, out_dtype=self._dtype)
+            return target, ()
+        # In one read: threads that decode keep nothing of a block for a second one.
+        indexes = self._indexes if apart else [*self._indexes, *alphas]
+        read: NDArray[Any] = dataset.read(indexes, window=where, out_dtype=self._dtype)
+        pixels, opacity = read[: len(self._indexes)], list(read[len(self._indexes) :])
+        if apart:
+            opacity = [dataset.read(index, window=where) for index in alphas]
         with np.errstate(over="ignore"):  # a float64 too large for float32 becomes inf, which is invalid
             for place, plane, band in zip(self._places, pixels, self._bands, strict=True):
                 values[:, :, place] = plane if band.plain else convert(plane, band, values.dtype)
-        return pixels
+        return pixels, opacity
 
 
 def around(window: Window, gaps: Sequence[Window]) -> Iterator[Window]:

@@ -89,9 +89,12 @@ def _cheap(group: SceneGroup, places: list[int], part: Window, longest: int) -> 
     sheets = some_sheets(group)
     for sheet in sheets:
         for band in {sheet.bands[place] for place in places}:
-            with rasterio.open(band.path) as dataset:
-                pixels = round(dataset.height * dataset.width * share)
-                cost += decoded_bytes(dataset, 1, pixels, factor) / len(sheets) * len(group.sheets)
+            try:
+                with rasterio.open(band.path) as dataset:
+                    pixels = round(dataset.height * dataset.width * share)
+                    cost += decoded_bytes(dataset, 1, pixels, factor) / len(sheets) * len(group.sheets)
+            except rasterio.errors.RasterioError:
+                continue  # nothing of it will be shown
     return cost <= SHOWN_BYTES
 
 

@@ -17,22 +17,20 @@ ValidityReader = Callable[[RasterioWindow], NDArray[np.bool_]]
 
 
 def mask_readers(dataset: Any, bands: Sequence[BandSource]) -> list[ValidityReader]:
-    """What to ask an open file for the validity of bands, beside the numbers themselves."""
+    """What to ask an open file for the validity of bands, beside numbers and opacity."""
     readers: list[ValidityReader] = []
-    validities = {band.validity for band in bands}
-    if "alpha" in validities:
-        alphas = [i for i, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c.name == "alpha"]
-        # The least opacity means that something was seen: soft edges of a mosaic are imagery.
-        readers += [partial(_opacity, dataset, i) for i in alphas]
-    if "mask" in validities:
+    if any(band.validity == "mask" for band in bands):
         masked = [band for band in bands if band.validity == "mask"]
         shared = all("per_dataset" in {f.name for f in dataset.mask_flag_enums[b.index - 1]} for b in masked)
         readers += [partial(_mask, dataset, band.index) for band in (masked[:1] if shared else masked)]
     return readers
 
 
-def _opacity(dataset: Any, index: int, where: RasterioWindow) -> NDArray[np.bool_]:
-    return cast("NDArray[np.bool_]", dataset.read(index, window=where) > 0)
+def opacities(dataset: Any, bands: Sequence[BandSource]) -> list[int]:
+    """Numbers of the bands that say where others are transparent; the least opacity is imagery."""
+    if all(band.validity != "alpha" for band in bands):
+        return []
+    return [i for i, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c.name == "alpha"]
 
 
 def _mask(dataset: Any, index: int, where: RasterioWindow) -> NDArray[np.bool_]:

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from bucket import point_at
+from failing import between_apart
 from rasters import write
 from serving import serving_apart
 
 from citycover.geometry.window import Window
+from citycover.read.picture import read_picture
 from citycover.read.raster import RasterReader
 from citycover.scene.assemble import describe_scene
 
@@ -22,10 +25,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "8")
 
 
-def cog(folder: Path) -> tuple[Path, list[tuple[int, int]]]:
+def cog(folder: Path, image: np.ndarray = IMAGE) -> tuple[Path, list[tuple[int, int]]]:
     """A tiled file with overviews, and offset and bytes of each of its blocks."""
     tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
-    path = write(folder / "c.tif", IMAGE, photometric="rgb", interleave="pixel", **tiles)
+    opaque = {"alpha": "yes"} if len(image) == 4 else {}
+    path = write(folder / "c.tif", image, photometric="rgb", interleave="pixel", **opaque, **tiles)
     with rasterio.open(path, "r+") as file:
         file.build_overviews([2, 4])
     with rasterio.open(path) as file:
@@ -66,6 +70,50 @@ def test_no_more_bytes_are_read_than_blocks_have(tmp_path: Path) -> None:
         values, _, _ = read(address, part)
         assert (values == IMAGE.transpose(1, 2, 0)[part.slices]).all()
         assert told()[1] <= 1.1 * blocks[0][1] + (1 << 16)  # one block, and the head of the file
+
+
+def test_opacity_is_read_with_the_numbers(tmp_path: Path) -> None:
+    """Threads that decode keep nothing of a block for a second read."""
+    opaque = np.random.default_rng(1).integers(0, 2, (1, *IMAGE.shape[1:]), np.uint8) * 255
+    path, blocks = cog(tmp_path, np.concatenate([IMAGE, opaque]))
+    with serving_apart(path) as (address, told):
+        values, valid, _ = read(address)
+        sent = told()[1]
+    np.testing.assert_array_equal(valid, opaque[0] > 0)
+    assert (values == IMAGE.transpose(1, 2, 0))[valid].all()
+    assert sent <= 1.1 * sum(size for _, size in blocks)
+
+
+def test_a_server_that_hangs_now_and_then_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
+    path, _ = cog(tmp_path)
+    with serving_apart(path) as (address, _), between_apart(address, hanging=0.2) as (far, told):
+        values, valid, holes = read(f"{far}/{path.name}")
+        assert told().spoilt
+    assert valid.all() and not holes and (values == IMAGE.transpose(1, 2, 0)).all()
+
+
+def test_an_object_store_is_found_where_the_environment_says_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To describe a scene, to read it, and to look at it for a picture."""
+    path, _ = cog(tmp_path)
+    with serving_apart(path) as (address, _):
+        point_at(address.rpartition("/")[0], monkeypatch)
+        scene = describe_scene(["s3://scenes/c.tif"], None)
+        values, valid, holes = read("s3://scenes/c.tif")
+        picture = read_picture(scene, Window(0, 0, *scene.shape), 90)
+    assert valid.all() and not holes and (values == IMAGE.transpose(1, 2, 0)).all()
+    assert picture.valid.all() and picture.values.any()
+
+
+def test_a_picture_of_what_cannot_be_opened_shows_nothing_and_fails_nothing(tmp_path: Path) -> None:
+    path, _ = cog(tmp_path)
+    scene = describe_scene([path], None)
+    path.unlink()
+    assert not read_picture(scene, Window(0, 0, *scene.shape), 90).valid.any()
 
 
 def test_a_server_that_fails_now_and_then_is_asked_again(tmp_path: Path) -> None:
