@@ -202,14 +202,10 @@ def region_of(request: MapRequest) -> Region:
     Raises:
         ConfigError: the request says something that no region can be.
     """
-    if not isinstance(request.out, Path):
-        raise ConfigError(
-            f"many scenes go to a folder, got {request.out}; map them one by one, or into a folder"
-        )
     same = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "out"}
     files = same["imagery"].files
     same["imagery"] = replace(request.imagery, files=())
-    out = request.out.absolute()
+    out = request.out.absolute() if isinstance(request.out, Path) else request.out
     try:
         region = Region(name=out.name, out=out, scenes=(SceneSource(files=files),), **same)
     except ValidationError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_path
-from citycover.region.config import read_region
+from citycover.files.remote import place_of
+from citycover.job.request import Imagery, MapRequest
+from citycover.region.config import read_region, region_of
 from citycover.scene.laying import Laying
 
 LEAST = 'name = "north"\nout = "products"\n[[scenes]]\nfiles = ["*.tif"]\n'
@@ -83,3 +86,14 @@ def test_the_example_that_ships_can_be_read() -> None:
     region = read_region(config_path("regions", "example.toml"))
     assert [source.by for source in region.scenes] == ["file", "folder", "file"]
     assert region.policy.held == "leave" and region.areas is not None
+
+
+def test_a_map_of_many_scenes_is_a_region_of_one_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = MapRequest(Imagery(("a.tif", "b.tif")), Path("maps"), "model", layers=("entropy",))
+    region = region_of(request)
+    assert (region.name, region.out, region.layers) == ("maps", tmp_path / "maps", ("entropy",))
+    assert region.scenes[0].files == (str(tmp_path / "a.tif"), str(tmp_path / "b.tif"))
+    assert region_of(replace(request, out="s3://bucket/2026/maps")).out == place_of("s3://bucket/2026/maps")
