@@ -4,7 +4,7 @@
 
 Both times are of the thread that computes, in one and the same sweep, with one thread of torch; so other
 load of the machine changes neither. Once with labels that count as clean, once with noisy ones (a Gaussian,
-and powers of more square roots), once in another CRS.
+and powers of more square roots), once on other axes; each without --change and with it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import rasterio
 import torch
 from affine import Affine
 from material import CLASSES, write_network, write_scene
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
@@ -30,14 +31,18 @@ from citycover.compute.choices import settle
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.evidence.cells import Sheet
+from citycover.evidence.change import ChangeField
 from citycover.evidence.field import LabelField
 from citycover.evidence.labels import LabelEvidence
+from citycover.evidence.open import open_field
 from citycover.evidence.rule import Rule
 from citycover.geometry.window import Window
 from citycover.job.job import prepare
 from citycover.job.request import EngineOptions, Imagery
+from citycover.machine.memory import tune_allocator
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.columns import open_columns
+from citycover.plan.layers import layers_of
 from citycover.read.open import open_readers
 
 CELL = 10
@@ -59,6 +64,19 @@ class Timed:
         return found
 
 
+@dataclass
+class TimedWatch(Timed):
+    """Evidence that looks for change as well."""
+
+    def watch(self, probabilities: Tensor, window: Window, seen: NDArray[np.bool_]) -> Tensor:
+        """As the field does."""
+        assert isinstance(self.field, ChangeField), "only such are watched"
+        begin = time.thread_time()
+        lost = self.field.watch(probabilities, window, seen)
+        self.seconds += time.thread_time() - begin
+        return lost
+
+
 def random_sheet(path: Path, grid: GeoBox, turn: float) -> Sheet:
     """Random labels of every class over a grid; with a turn, not along its axes."""
     shape = tuple(n // CELL + 1 for n in grid.shape)
@@ -71,12 +89,15 @@ def random_sheet(path: Path, grid: GeoBox, turn: float) -> Sheet:
     return Sheet(path, GeoBox(shape, transform, grid.crs), table)
 
 
-def share(given: SweepInput, sheet: Sheet, noise: float) -> dict[str, Any]:
+def share(given: SweepInput, sheet: Sheet, noise: float, change: bool = False) -> dict[str, Any]:
     """Of one sweep: seconds of evidence and of the rest, and the first in per cent of the second."""
     even = (1 / CLASSES,) * CLASSES
-    labels = LabelEvidence((sheet,), even, even, Rule(noise))
-    timed = Timed(LabelField(labels, given.plan.grid, torch.device("cpu")))
-    again = SweepInput(given.plan, given.predictor, given.open_readers, evidence=timed)
+    labels = LabelEvidence((sheet,), even, even, Rule(noise), change=change)
+    field = open_field(labels, given.plan.grid, torch.device("cpu"))
+    assert field is not None, "there are labels"
+    timed = TimedWatch(field) if change else Timed(field)
+    layers = layers_of("classes", change=change)
+    again = SweepInput(given.plan, given.predictor, given.open_readers, evidence=timed, layers=layers)
     begin = time.thread_time()
     for column in open_columns(given.plan.blocks(), set()):
         for _ in sweep(again, column):
@@ -92,6 +113,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--network", default="unet", choices=("unet", "cheap"))
     options = parser.parse_args()
+    tune_allocator()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.pt"
@@ -102,9 +124,13 @@ def main() -> None:
         predictor = ModelPredictor.load(job.model.path, torch.device("cpu"))
         plan = settle(job, predictor).plan
         given = SweepInput(plan, predictor, open_readers(job.scene, 1))
-        for name, noise, turn in (("clean", 0.0, 0.0), ("noisy", 0.3, 0.0), ("noisy, turned", 0.3, 1.0)):
+        share(given, random_sheet(Path(folder) / "labels.tif", plan.grid, 0.0), 0.0)  # a heap that is warm
+        kinds = (("clean", 0.0, 0.0), ("noisy", 0.3, 0.0), ("noisy, turned", 0.3, 1.0))
+        for name, noise, turn in kinds:
             sheet = random_sheet(Path(folder) / "labels.tif", plan.grid, turn)
             print(json.dumps({"labels": name} | share(given, sheet, noise)), flush=True)
+            watched = share(given, sheet, noise, change=True)
+            print(json.dumps({"labels": f"{name}, --change"} | watched), flush=True)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ _DOUBT = 4
 _CLEAN, _NOISY = 3, 5
 """Side of the surroundings in cells; in between as the rule goes from clean labels to noisy ones."""
 
+_WITNESSES = 5
+"""Rows and columns of pixels of a cell that are looked at, about; of large cells not every pixel is."""
+
 _TOLD = 0.5
 """Slope from which on a network can tell a class from the others."""
 
@@ -59,7 +62,8 @@ class ChangeField(LabelField):
         self._chances = Chances(labels.odds, labels.prior, device)
         cells = _CLEAN + (_NOISY - _CLEAN) * labels.rule.doubt
         sides = _cell_sides(labels.sheets, grid)
-        self._cell, self._around = ([int(side * n / 2) for side in sides] for n in (1, cells))
+        self._step = max(1, round(min(sides) / _WITNESSES))
+        self._cell, self._around = ([int(side * n / 2 / self._step) for side in sides] for n in (1, cells))
 
     def watch(self, probabilities: Tensor, window: Window, seen: NDArray[np.bool_]) -> Tensor:
         """(y, x) trust that labels lose, 0 to 1, by what one window of the network says alone.
@@ -69,20 +73,22 @@ class ChangeField(LabelField):
             window: the pixels of output that they are of; may begin and end outside of the map.
             seen: (y, x) where the image is valid.
         """
-        against = torch.zeros(window.height, window.width, dtype=torch.int32, device=self.device)
-        counted = torch.tensor(seen, device=self.device)
+        step, (height, width) = self._step, seen.shape
+        counted = torch.tensor(seen[::step, ::step], device=self.device)
+        against = torch.zeros(counted.shape, dtype=torch.int32, device=self.device)
         cells = self._cells(window)
         for tile in self._tiles(window):
-            part = tile.shift(-window.row, -window.col).slices
-            weights = self._added(cells, tile)
-            counted[part] &= total_of(weights) > LABELLED
-            chances = self._chances(probabilities[:, *part])
+            at, within, inside = _every(step, tile.shift(-window.row, -window.col))
+            weights = self._added(cells, tile)[:, *inside]
+            counted[at] &= total_of(weights) > LABELLED
+            chances = self._chances(probabilities[:, *within])
             held = _at_largest(weights, torch.maximum(chances, self._untold))
-            against[part] = chances.amax(0).sub_(held.mul_(_DOUBT)).int()
+            against[at] = chances.amax(0).sub_(held.mul_(_DOUBT)).int()
         gone = counted & (_sums(against.mul_(counted), self._cell) > 0)
         half = math.prod(2 * reach + 1 for reach in self._around) // 2
         share = _sums(gone.int(), self._around) / _sums(counted.int(), self._around).clamp_(min=half)
-        return share.mul_(4.5).sub_(1.5).clamp_(0, 1)
+        lost = share.mul_(4.5).sub_(1.5).clamp_(0, 1)
+        return lost.repeat_interleave(step, 0)[:height].repeat_interleave(step, 1)[:, :width]
 
     def __call__(self, planes: Tensor, window: Window) -> Tensor:
         """Put the labels' evidence to the network's, as far as they are trusted, in place.
@@ -128,6 +134,19 @@ def _cell_sides(sheets: Sequence[Sheet], grid: GeoBox) -> list[float]:
     pixel = pixel_ground_size(grid)
     cells = [pixel_ground_size(sheet.grid) for sheet in sheets]
     return [max(cell[axis] for cell in cells) / pixel[axis] for axis in (0, 1)]
+
+
+Part = tuple[slice, slice]
+
+
+def _every(step: int, part: Window) -> tuple[Part, Part, Part]:
+    """Each `step`-th pixel of a window that lies in a part: among all such, in the window, in the part."""
+    ends = ((part.row, part.row_end), (part.col, part.col_end))
+    first = [-(-low // step) for low, _ in ends]
+    among = tuple(slice(k, -(-end // step)) for k, (_, end) in zip(first, ends, strict=True))
+    within = tuple(slice(k * step, end, step) for k, (_, end) in zip(first, ends, strict=True))
+    inside = tuple(slice(k * step - low, None, step) for k, (low, _) in zip(first, ends, strict=True))
+    return (among[0], among[1]), (within[0], within[1]), (inside[0], inside[1])
 
 
 def _at_largest(weights: Tensor, planes: Tensor) -> Tensor:

@@ -155,11 +155,10 @@ class LabelField:
         if self._doubts:
             self._spare_unknown(q, likelihood)
         q.mul_(likelihood)
+        if self._sharpness != PARTS:
+            _raise_power(q, self._sharpness)
         # Pixels without any vote are nodata; they must not become NaN on the way there.
         total = _part_of_all(q)
-        if self._sharpness != PARTS:
-            _raise_power(q.mul_(total), self._sharpness)
-            total = _part_of_all(q)
         if float(labelled.amin()) > LABELLED:
             torch.mul(q, total, out=probabilities)
         else:
@@ -214,21 +213,25 @@ def _raise_power(base: Tensor, parts: int) -> None:
     if parts == 0:
         base.fill_(1)
         return
-    last, power = parts & -parts, None
+    last, root = parts & -parts, base
     for place in (PARTS >> digit for digit in range(PARTS.bit_length())):
         if place == last:
             break
-        if parts & place:
-            power = base.clone() if power is None else power.mul_(base)
-        base.sqrt_()
-    if power is not None:
-        base.mul_(power)
+        if parts & place and root is base:
+            root = base.sqrt()  # base stays as the first factor
+        else:
+            if parts & place:
+                base.mul_(root)
+            root.sqrt_()
+    if root is not base:
+        base.mul_(root)
 
 
 def total_of(planes: Tensor) -> Tensor:
     """(c, y, x) -> (y, x) sum, always in the order of the classes."""
-    total = planes[0].clone()
-    for plane in planes[1:].unbind(0):
+    first, *others = planes.unbind(0)
+    total = first + others[0] if others else first.clone()
+    for plane in others[1:]:
         total += plane
     return total
 
@@ -321,15 +324,16 @@ class _PlacedSheet:
             return torch.zeros(self.classes, tile.height, tile.width, device=self.device)
         cells = cells[:, *near.shift(-seen.row, -seen.col).slices]
         y, x = self._among(near.height), self._among(near.width)
-        table = _table(y, cells @ x.T)
+        table = _table(y @ cells, x)
         steps = _STEPS * (_FINER if self.sigma else 1)
-        at = torch.empty(1, tile.height, tile.width, 2, device=self.device)  # column, row; -1 to 1
-        for axis, first, last in ((0, near.row, len(y) - 1), (1, near.col, len(x) - 1)):
-            position = self._positions(nodes[axis] * steps, tile).sub_(first * steps)
-            # Around the raster there are only cells without a label.
-            point = position.round_().float().clamp_(0, last * _STEPS)
-            half = table.shape[2 + axis] / 2
-            at[0, :, :, 1 - axis] = point.mul_(1 / (half * _STEPS)).add_(0.5 / half - 1)
+        from_first = (nodes - np.reshape((near.row, near.col), (2, 1, 1))) * steps
+        at = self._positions(from_first, tile).round_().float()
+        for axis, last in ((0, len(y) - 1), (1, len(x) - 1)):
+            if from_first[axis].min() < 0 or from_first[axis].max() > last * _STEPS:
+                # Around the raster there are only cells without a label.
+                at[..., 1 - axis].clamp_(0, last * _STEPS)
+        half = table.shape[2] / 2
+        at.mul_(1 / (half * _STEPS)).add_(0.5 / half - 1)  # -1 to 1
         return torch.nn.functional.grid_sample(table, at, align_corners=False)[0]
 
     def _among(self, cells: int) -> Tensor:
@@ -338,27 +342,29 @@ class _PlacedSheet:
         return self._points(1 << cells.bit_length())[: (cells - 1) * finer + 1, :cells]
 
     def _positions(self, nodes: NDArray[np.float64], window: Window) -> Tensor:
-        """(y, x) float64 position of each pixel along one axis of the cells."""
+        """(1, y, x, 2) float64 column and row of each pixel, from (2, node row, node column) of the nodes."""
         y, x = self._lines(window.row, window.height), self._lines(window.col, window.width)
-        return y @ (torch.from_numpy(nodes).to(self.device) @ x.T)
+        along = torch.from_numpy(nodes).to(self.device) @ x.T  # (2, node row, x)
+        return (y @ along.flip(0).permute(1, 2, 0).flatten(1)).view(1, window.height, window.width, 2)
 
 
-def _table(y: Tensor, columns: Tensor) -> Tensor:
-    """`y @ columns` as (1, c, row, column) that says its sides are powers of two.
+def _table(rows: Tensor, x: Tensor) -> Tensor:
+    """`rows @ x.T` as (1, c, row, column) that says its sides are one power of two.
 
     So a position between -1 and 1 is exact, and the same in any tile. What lies beyond the true sides is
     looked at with weight 0 alone, and is some number of the table or 0.
 
     Args:
-        y: (row, cell row).
-        columns: (c, cell row, column).
+        rows: (c, row, cell column).
+        x: (column, cell column).
     """
-    classes, height, width = len(columns), len(y), columns.shape[2]
-    rows, cols = (1 << (side - 1).bit_length() for side in (height, width))
+    (classes, height, _), width = rows.shape, len(x)
+    side = 1 << (max(height, width) - 1).bit_length()
     size = classes * height * width
-    memory = torch.zeros(size + (rows - height) * width + cols - width, device=y.device)
-    torch.matmul(y, columns, out=memory[:size].view(classes, height, width))
-    return memory.as_strided((1, classes, rows, cols), (size, height * width, width, 1))
+    memory = torch.empty(size + (side - height) * width + side - width, device=rows.device)
+    torch.matmul(rows.flatten(0, 1), x.T, out=memory[:size].view(-1, width))  # all classes at once
+    memory[size:].zero_()
+    return memory.as_strided((1, classes, side, side), (size, height * width, width, 1))
 
 
 def _nodes_of(tile: Window, window: Window) -> tuple[slice, slice]:
