@@ -60,6 +60,8 @@ def seen_from(window: Window, grid: GeoBox, other: GeoBox, slack: float = _TOUCH
 def bounds_in(other: GeoBox, grid: GeoBox, bounds: Bounds) -> Bounds:
     """Bounds in the CRS of one grid as bounds in that of another; not finite where they lie beyond it.
 
+    Across 180 degrees longitudes go on: 179 to 181.
+
     Raises:
         ConfigError: nothing ties one CRS to the other.
     """
@@ -70,6 +72,8 @@ def bounds_in(other: GeoBox, grid: GeoBox, bounds: Bounds) -> Bounds:
         west, south, east, north = to.transform_bounds(*bounds)
     except ProjError:
         return (math.inf,) * 4
+    if west > east and crs_of(other).is_geographic:
+        east += 360
     return west, south, east, north
 
 

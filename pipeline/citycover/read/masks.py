@@ -49,14 +49,15 @@ class MaskReader:
         needed = Window(
             int(rows.min()), int(cols.min()), int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1
         )  # north may be down
-        own = needed.grow(math.ceil(self.mask.grow)).clip(Window(0, 0, height, width))
+        own = needed.grow(math.ceil(max(self.mask.grow))).clip(Window(0, 0, height, width))
         assert own is not None, "indexes lie inside the mask"
         numbers = np.empty((own.height, own.width, 1), self.mask.source.dtype)
         seen = np.ones((own.height, own.width), np.bool_)
         holes = self.file.read(own, numbers, seen)
         hidden = self._hidden(numbers[:, :, 0]) & seen
-        if self.mask.grow and hidden.any():
-            hidden = np.asarray(distance_transform_edt(~hidden) <= self.mask.grow)
+        if any(self.mask.grow) and hidden.any():
+            down, right = self.mask.grow
+            hidden = np.asarray(distance_transform_edt(~hidden, sampling=(1 / down, 1 / right)) <= 1)
         valid &= ~(hidden | ~seen)[np.ix_(rows - own.row, cols - own.col)]
         return [there for hole in holes if (there := self._on_sheet(hole, window))]
 

@@ -1,7 +1,7 @@
 """What is given as a scene, as the raster files that it means: folders, patterns, tile indexes, STAC.
 
     folder           a product of Sentinel-2 or Landsat, or its raster files, in the order of their names
-    archive          the same in .zip and .tar
+    archive          the same in .zip and .tar; of a folder without rasters, the archives in it
     scene file       .toml: see `stated.py`
     pattern          `tiles/**/*.tif`, where no file is called so
     tile index       a vector file with a column `location`, as `gdaltindex` writes it
@@ -78,12 +78,20 @@ def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
 
 
 def _in_folder(folder: Path) -> Iterator[Given]:
-    """A product, else raster files, else products in it; for GDAL the folder itself where there are none."""
+    """A product, else raster files, else products and archives in it; for GDAL itself where it has none."""
     rasters = rasters_in(folder)
-    if holds_product(folder) or (not rasters and holds_product(folder, "*/")):
+    if holds_product(folder):
         yield from product_rasters(members_of(folder))
+    elif rasters:
+        yield from map(Given, rasters)
     else:
-        yield from map(Given, rasters or (folder,))
+        found = product_rasters(members_of(folder)) if holds_product(folder, "*/") else []
+        archives = [file for file in sorted(folder.iterdir()) if file.is_file() and is_archive(file)]
+        yield from found
+        for archive in archives:
+            yield from _in_archive(archive)
+        if not (found or archives):
+            yield Given(folder)
 
 
 def _in_archive(path: Path) -> Iterator[Given]:

@@ -14,7 +14,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from citycover.errors import SceneError
-from citycover.geometry.grid import grid_text, ground_sample_distance
+from citycover.geometry.grid import grid_text, pixel_ground_size
 from citycover.scene.bands import fold
 from citycover.scene.file import FileInfo
 from citycover.scene.masking import KNOWN, Masking, MaskRule
@@ -176,7 +176,8 @@ def _source(rule: MaskRule, info: FileInfo, index: int, grow: float) -> MaskSour
         validity=info.masks[index - 1],
         losses=tuple(loss for band, loss in info.losses if band in (None, index)),
     )
-    return MaskSource(source, info.grid, rule.values, rule.bits, grow / ground_sample_distance(info.grid))
+    height, width = pixel_ground_size(info.grid)
+    return MaskSource(source, info.grid, rule.values, rule.bits, (grow / height, grow / width))
 
 
 def _index_of(rule: MaskRule, info: FileInfo) -> int | None:

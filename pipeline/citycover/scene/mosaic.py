@@ -265,6 +265,7 @@ def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[
     row, col = (min(starts) // unit * unit for starts in zip(*((w.row, w.col) for w in windows), strict=True))
     height = max(w.row_end for w in windows) - row
     width = max(w.col_end for w in windows) - col
+    _check_one_side(windows, lattice, names)
     if sum(w.pixels for w in windows) < _LEAST_COVERED * height * width:
         raise SceneError(
             f"{len(names)} sheets lie far apart ({names[0]}, {names[-1]}): a grid that holds all has "
@@ -272,6 +273,26 @@ def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[
             f"one"
         )
     return GeoBox((height, width), lattice.transform * Affine.translation(col, row), lattice.crs)
+
+
+def _check_one_side(windows: Sequence[Window], lattice: GeoBox, names: Sequence[str]) -> None:
+    """Raise SceneError where sheets lie on both sides of 180 degrees, where longitudes jump.
+
+    They would be a raster around the Earth, and windows of the network would not cross from one to the other.
+    """
+    if lattice.crs is None or not lattice.crs.geographic:
+        return
+    to = lattice.transform
+    middles = np.array([to * (w.col + w.width / 2, w.row + w.height / 2) for w in windows])
+    turned = middles[:, 0] % 360
+    if np.ptp(middles[:, 0]) > 180 > np.ptp(turned):
+        zone = 60 if np.median(turned) < 180 else 1
+        code = (32600 if middles[:, 1].mean() >= 0 else 32700) + zone
+        west, east = names[int(turned.argmin())], names[int(turned.argmax())]
+        raise SceneError(
+            f"{west} and {east} lie on both sides of 180 degrees, where longitudes jump; give a CRS that "
+            f"goes on there, as UTM does: --grid EPSG:{code}"
+        )
 
 
 def _check_apart(group: SceneGroup, names: Sequence[str]) -> None:

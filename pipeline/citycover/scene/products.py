@@ -122,7 +122,7 @@ def _reflectance(tags: list[_Tag], metadata: str) -> Mapping[str, tuple[float, f
             if key in {"BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE"}
         )
         offsets = {
-            _S2_BANDS[int(number)]: float(text)
+            _S2_BANDS[_place(number)]: float(text)
             for key, number, text in tags
             if key in {"BOA_ADD_OFFSET", "RADIO_ADD_OFFSET"}
         }
@@ -131,6 +131,13 @@ def _reflectance(tags: list[_Tag], metadata: str) -> Mapping[str, tuple[float, f
     if not 0 < whole < math.inf or not all(map(math.isfinite, offsets.values())):
         raise SceneError(f"{metadata} does not say what numbers mean (QUANTIFICATION_VALUE); fetch it again")
     return {band: (1 / whole, offsets.get(band, 0.0) / whole, "reflectance") for band in _S2_BANDS}
+
+
+def _place(number: str) -> int:
+    """Of a band in the list; Python would count negative ones from the end."""
+    if (place := int(number)) < 0:
+        raise IndexError(number)
+    return place
 
 
 def _landsat(members: Members, metadata: str, scene: str) -> Iterator[Given]:

@@ -80,8 +80,8 @@ class MaskSource:
     """That of its file; it covers the sheet, to a pixel."""
     values: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
-    grow: float = 0.0
-    """Pixels of its own around what is hidden that are hidden too."""
+    grow: tuple[float, float] = (0.0, 0.0)
+    """(y, x) pixels of its own around what is hidden that are hidden too."""
 
     @property
     def words(self) -> str:

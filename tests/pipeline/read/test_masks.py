@@ -55,14 +55,40 @@ def test_any_windows_hide_what_the_whole_mask_says(
     numbers = rng.choice(np.array([4, 5, 9], np.uint8), (9, 8), p=[0.5, 0.45, 0.05])
     paths = files(tmp_path_factory.mktemp("m"), numbers, ratio)
     scene = describe_scene(paths, None, masking=Masking(("scl",), grow))
-    radius = scene.groups[0].sheets[0].masks[0].grow
-    reach = int(radius)
-    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-    hidden = binary_dilation(numbers == 9, y * y + x * x <= radius * radius) if reach else numbers == 9
+    hidden = grown(numbers == 9, scene.groups[0].sheets[0].masks[0].grow)
     wanted = ~hidden.repeat(ratio, 0).repeat(ratio, 1)[: scene.shape[0], : scene.shape[1]]
     valid, holes = valid_of(scene, [r for r in rows if r < scene.shape[0]])
     np.testing.assert_array_equal(valid, wanted)
     assert not holes
+
+
+def grown(hidden: np.ndarray, radius: tuple[float, float]) -> np.ndarray:
+    """What lies in an ellipse of (y, x) pixels around what is hidden, by brute force."""
+    reach = int(max(radius))
+    if not reach:
+        return hidden
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    return binary_dilation(hidden, (y / radius[0]) ** 2 + (x / radius[1]) ** 2 <= 1)
+
+
+@given(seed=st.integers(0, 1000), rows=st.lists(st.integers(1, 40), max_size=4))
+def test_what_is_hidden_grows_by_metres_where_pixels_are_oblong(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, rows: list[int]
+) -> None:
+    """Pixels of degrees, at 60 degrees north half as wide as high; and of 10 x 30 m."""
+    folder = tmp_path_factory.mktemp("m")
+    numbers = np.random.default_rng(seed).choice(np.array([4, 9], np.uint8), (40, 40), p=[0.98, 0.02])
+    for crs, at, metres, ratio in (
+        ("EPSG:4326", Affine(0.001, 0, 10, 0, -0.001, 60), 250.0, 0.5),
+        ("EPSG:32633", Affine(30, 0, 5e5, 0, -10, 5.8e6), 75.0, 3.0),
+    ):
+        image = write(folder / "a.tif", np.ones((1, 40, 40), np.uint8), transform=at, crs=crs)
+        mask = write(folder / "a_SCL.tif", numbers[None], transform=at, crs=crs)
+        scene = describe_scene([image, mask], None, masking=Masking(("scl",), metres))
+        down, right = scene.groups[0].sheets[0].masks[0].grow
+        assert down / right == pytest.approx(ratio, rel=0.01)
+        valid, _ = valid_of(scene, rows)
+        np.testing.assert_array_equal(valid, ~grown(numbers == 9, (down, right)))
 
 
 def test_bits_and_nodata_of_a_mask(tmp_path: Path) -> None:

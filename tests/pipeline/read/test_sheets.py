@@ -9,10 +9,12 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 from rasters import CORNER, part_of, read_scene, write
 
+from citycover.errors import SceneError
 from citycover.geometry.window import Window
 from citycover.model.kernel import KERNELS
 from citycover.read import sheets
@@ -314,3 +316,49 @@ def test_where_a_warped_band_has_nothing_there_is_no_pixel(tmp_path: Path) -> No
     dem = str(write(tmp_path / "dem.tif", np.full((1, 25, 20), 5, np.float32), transform=half))
     _, valid, holes = read_scene(describe_scene([colour, dem], None, bands=("1", "2")))
     assert valid[:, :39].all() and not valid[:, 41:].any() and not holes
+
+
+def of_places(path: Path, crs: str, at: Affine, side: int = 100) -> Path:
+    """A raster whose numbers tell longitude (from 178, on beyond 180) and latitude, 100 for each degree."""
+    cols, rows = np.meshgrid(np.arange(side) + 0.5, np.arange(side) + 0.5)
+    lon, lat = to_degrees_of(crs, *(at * (cols, rows)))
+    return write(path, np.stack([lon, lat]).astype(np.float32), crs=crs, transform=at, nodata=-1)
+
+
+def to_degrees_of(crs: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[np.ndarray, np.ndarray]:
+    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    return 100 * (lon % 360 - 178), 100 * (lat + 20)
+
+
+WEST = "EPSG:4326", Affine(0.01, 0, 179, 0, -0.01, -16)
+EAST = "EPSG:4326", Affine(0.01, 0, -180, 0, -0.01, -16)
+ON = "EPSG:4326", Affine(0.01, 0, 180, 0, -0.01, -16)
+ZONE_60 = "EPSG:32760", Affine(1000, 0, 745_000, 0, -1000, 8.2e6)
+ZONE_1 = "EPSG:32701", Affine(1000, 0, 200_000, 0, -1000, 8.2e6)
+ACROSS = "EPSG:32760", Affine(1000, 0, 800_000, 0, -1000, 8.2e6)
+
+
+@pytest.mark.parametrize(
+    ("sheets_", "grid"),
+    [
+        ((WEST, EAST), "EPSG:3832"), ((WEST, EAST), "EPSG:32760"), ((WEST, EAST), "EPSG:32701"),
+        ((WEST, ON), None), ((ZONE_60, ZONE_1), None), ((ZONE_1, ZONE_60), None),
+        ((ACROSS,), "EPSG:4326"), ((WEST, ACROSS), None),
+    ],
+)  # fmt: skip
+def test_sheets_on_both_sides_of_180_degrees_lie_where_they_lie(
+    tmp_path: Path, sheets_: tuple[tuple[str, Affine], ...], grid: str | None
+) -> None:
+    files = [of_places(tmp_path / f"{n}.tif", *sheet) for n, sheet in enumerate(sheets_)]
+    scene = describe_scene(files, None, laying=Laying("first", grid))
+    values, valid, _ = read_scene(scene)
+    assert scene.shape[1] < 400 and valid.mean() > 0.7
+    cols, rows = np.meshgrid(np.arange(scene.shape[1]) + 0.5, np.arange(scene.shape[0]) + 0.5)
+    wanted = np.stack(to_degrees_of(str(scene.grid.crs), *(scene.grid.transform * (cols, rows))), -1)
+    assert np.abs(values - wanted)[valid].max() < 0.6  # half a pixel of the sheets
+
+
+def test_sheets_that_longitudes_tear_apart_are_refused_with_a_crs_that_does_not(tmp_path: Path) -> None:
+    files = [of_places(tmp_path / f"{n}.tif", *sheet) for n, sheet in enumerate((WEST, EAST))]
+    with pytest.raises(SceneError, match=r"0.tif and 1.tif lie on both sides of 180 .* --grid EPSG:32[67]"):
+        describe_scene(files, None)

@@ -96,7 +96,8 @@ def test_masks_are_part_of_the_scene(tmp_path: Path) -> None:
     ]
     assert len({scene.identity for scene in scenes}) == 4
     assert scenes[1].masks == ("scl (0, 1, 3, 8, 9, 10)",)
-    assert [mask.grow for mask in scenes[2].groups[0].sheets[0].masks] == pytest.approx([2], rel=0.01)
+    (grown,) = scenes[2].groups[0].sheets[0].masks
+    assert grown.grow == pytest.approx((2, 2), rel=0.01)
     assert len(scenes[1].fingerprints) == 2
 
 

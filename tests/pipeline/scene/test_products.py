@@ -143,6 +143,8 @@ def test_before_the_offset_numbers_are_as_they_were_and_0_is_nodata(tmp_path: Pa
     [
         (lambda p: shutil.rmtree(p / "GRANULE"), "no images below GRANULE"),
         (lambda p: (p / "MTD_MSIL2A.xml").write_text("<a>"), "is no whole XML"),
+        (lambda p: of_band(p / "MTD_MSIL2A.xml", "-1"), "does not say what numbers mean"),
+        (lambda p: of_band(p / "MTD_MSIL2A.xml", "13"), "does not say what numbers mean"),
         (lambda p: (p / "MTD_MSIL2A.xml").write_text("<a><B>1</B></a>"), "does not say what numbers mean"),
         (
             lambda p: (p / "MTD_MSIL2A.xml").write_text('<!DOCTYPE a [<!ENTITY b "c">]><a/>'),
@@ -155,6 +157,28 @@ def test_damaged_sentinel2(tmp_path: Path, spoil: Any, said: str) -> None:
     spoil(place)
     with pytest.raises(SceneError, match=said):
         describe_files([place])
+
+
+def of_band(metadata: Path, number: str) -> None:
+    """The offset of the first band is said of another one."""
+    metadata.write_text(metadata.read_text().replace('band_id="0"', f'band_id="{number}"'))
+
+
+@pytest.mark.parametrize("beside", ["archives alone", "a product", "a raster"])
+def test_a_folder_of_archives_is_what_they_hold(tmp_path: Path, beside: str) -> None:
+    packed(landsat(tmp_path), "tar")
+    packed(safe(tmp_path), "zip")
+    (tmp_path / "order.txt").write_text("thank you")
+    if beside == "a raster":
+        alone = write(tmp_path / "a.tif", np.ones((1, 4, 4), np.uint8))
+        assert [given.path for given in rasters_of([tmp_path], TRUST)] == [alone]
+        return
+    if beside == "a product":
+        landsat(tmp_path, "LC09_L1TP_193024_20230715_20230717_02_T1")
+    found = [str(given.path) for given in rasters_of([tmp_path], TRUST)]
+    kinds = [sum(part in path for path in found) for part in ("/vsitar/", "/vsizip/", "_L1TP_")]
+    assert kinds == [5, 5, 5 if beside == "a product" else 0]
+    assert describe_files([tmp_path])
 
 
 LANDSAT = "LC09_L2SP_193024_20230615_20230617_02_T1"
