@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs examples demo test lint types unit test-s3 test-slow test-region test-gpu test-browser test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
+.PHONY: docs examples demo test lint types unit test-s3 test-slow test-region test-prometheus test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -41,6 +41,15 @@ test-s3: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow --timeout 3600
+
+# A real Prometheus looks at a run (apt install prometheus).
+test-prometheus: $(STAMP)
+	$(BIN)/pytest -m slow tests/production/test_prometheus.py
+
+# Spans, as the SDK of OpenTelemetry sees them.
+test-otel: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[otel]"
+	$(BIN)/pytest tests/cli/test_spans.py
 
 # Twelve scenes, killed, gone on with, changed, in parts: some minutes.
 test-region: $(STAMP)

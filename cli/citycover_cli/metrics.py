@@ -16,6 +16,7 @@ from citycover.errors import ConfigError, MachineError
 from citycover.version import __version__
 from citycover_cli.endings import exit_code_of
 from citycover_cli.logs import logger
+from citycover_cli.spans import Spans
 
 if TYPE_CHECKING:
     from citycover.job.watch import Watch
@@ -38,6 +39,8 @@ class Meter:
         """Of the work of this command that is done."""
         self.ended: tuple[float, int] | None = None
         """When, in seconds since 1970, and with which exit code."""
+        self.spans = Spans()
+        """Of the same command."""
         self._stages: list[Stages] = []
         self._part, self._parts = 0, 1
 

@@ -88,6 +88,11 @@ Metrics = Annotated[
     ),
 ]
 
+Otel = Annotated[
+    bool,
+    typer.Option("--otel", help="Spans of OpenTelemetry, sent where OTEL_EXPORTER_OTLP_ENDPOINT says."),
+]
+
 Bands = Annotated[
     str | None,
     typer.Option(

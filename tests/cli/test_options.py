@@ -36,7 +36,9 @@ def test_plan_takes_every_option_of_map_that_can_change_the_run() -> None:
         "out",
         "skip_finished",
         "on_end",
+        "each",
         "metrics",
+        "otel",
     }
     mapped, planned = (set(inspect.signature(verb.run).parameters) for verb in (map_verb, plan_verb))
     assert mapped - planned == product and planned - mapped == {"probe"}

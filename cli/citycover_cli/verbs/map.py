@@ -17,6 +17,7 @@ from citycover_cli.notice import noticing
 from citycover_cli.output import duration, holes_of, mebibytes, print_json, print_table
 from citycover_cli.progress import show_progress
 from citycover_cli.signals import catch_signals, stopped
+from citycover_cli.spans import tracing
 from citycover_cli.verb import Talk, heavy, skipping, talking
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def run(
     skip_finished: options.SkipFinished = False,
     on_end: options.OnEnd = None,
     metrics: options.Metrics = None,
+    otel: options.Otel = False,
     talk: Talk,
 ) -> None:
     """See HELP."""
@@ -68,7 +70,11 @@ def run(
     request = MapRequest(
         imagery, place_of(out), models, where, engine, product, labels, require_hash, layers, tta
     )
-    with noticing(on_end, "map") as facts, metering(metrics, "map", str(out)) as meter:
+    with (
+        noticing(on_end, "map") as facts,
+        metering(metrics, "map", str(out)) as meter,
+        tracing("map", str(out), asked=otel) as meter.spans,
+    ):
         facts["product"] = str(out)
         if each:
             from citycover.region.config import region_of
@@ -79,6 +85,7 @@ def run(
         with skipping(skip_finished, out, talk):
             done = _map_with_progress(request, talk.quiet or talk.log_json, meter)
         meter.scene_ended("mapped", len(done.run.holes))
+        meter.spans.scene_ended("mapped")
         facts.update(done.run.facts())
         if talk.as_json:
             print_json({"product": str(done.folder), **done.run.facts()})
@@ -94,7 +101,8 @@ def _map_with_progress(request: MapRequest, quiet: bool, meter: Meter) -> Produc
 
     with catch_signals() as (stop, caught), show_progress("mapping", 1.0, quiet) as progress:
         try:
-            return map_scene(request, meter.beside(watch_map(progress, stop, quiet)))
+            watch = meter.spans.scene(str(request.out), watch_map(progress, stop, quiet))
+            return map_scene(request, meter.beside(watch))
         except StoppedError:
             pass
     raise stopped(caught, "finished blocks are kept")

@@ -26,6 +26,7 @@ from citycover_cli.output import (
 )
 from citycover_cli.progress import Part, Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
+from citycover_cli.spans import tracing
 from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def run(
     ] = "1/1",
     on_end: options.OnEnd = None,
     metrics: options.Metrics = None,
+    otel: options.Otel = False,
     *,
     talk: Talk,
 ) -> None:
@@ -81,6 +83,7 @@ def run(
     with (
         noticing(None if dry_run else on_end, "run") as facts,
         metering(None if dry_run else metrics, "run", region.stem) as meter,
+        tracing("run", region.stem, asked=otel and not dry_run) as meter.spans,
     ):
         asked, share = read_region(region), Share(Shard.parse(shard), tuple(only or ()), limit)
         if dry_run:
@@ -143,11 +146,13 @@ class _Follower:
     def scene(self, standing: Standing) -> Watch:
         part = Part(self.progress, self.count / self.total, (self.count + 1) / self.total)
         part.update(0.0, standing.scene.name)
-        return self.meter.beside(watch_map(part, self.stop, self.quiet))
+        watch = watch_map(part, self.stop, self.quiet)
+        return self.meter.beside(self.meter.spans.scene(standing.scene.name, watch))
 
     def ended(self, outcome: Outcome) -> None:
         self.count += 1
         self.meter.scene_ended(outcome.what, outcome.holes, failed=outcome.failed)
+        self.meter.spans.scene_ended(outcome.what, outcome.message)
         why = f" ({outcome.why})" if outcome.why else ""
         said = f": {outcome.message}" if outcome.message else f" in {duration(outcome.seconds)}"
         line = f"{self.count}/{self.total} {outcome.scene} {outcome.what}{why}{said}"
