@@ -12,10 +12,12 @@ import rasterio
 
 import citycover
 from citycover.errors import ProductError
+from citycover.files.plain import to_json
 from citycover.model.archive import read_model_file
 from citycover.product.record import FORMAT as PRODUCT
 from citycover.product.record import read_record
 from citycover.region.record import FORMAT as REGION
+from citycover.region.record import read_record_of
 from citycover.store.store import FORMAT as STORE
 
 VERSIONS = sorted(
@@ -58,6 +60,23 @@ def test_an_unfinished_run_of_another_format_is_refused_and_kept(golden: Path) -
     with pytest.raises(ProductError, match=r"format 1, this citycover writes 2; finish it with .* --restart"):
         citycover.map_scene(request)
     assert sign.read_bytes() == before
+
+
+RECORDS = sorted((Path(__file__).parent / "region-record").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_region_record_of_this_format_is_read_and_of_another_one_counts_as_none(path: Path) -> None:
+    record = read_record_of(path)
+    assert (record is not None) == (int(path.stem) == REGION)
+    if record is not None:
+        assert json.loads(to_json(record.facts())) == json.loads(path.read_text())
+        assert (record.name, record.files, record.pixels) == ("a", ("/data/im/a.tif",), 40 * 50)
+        assert [mark.path for mark in record.named] == ["/data/im/a.tif"] and set(record.after) == {"areas"}
+
+
+def test_there_is_a_region_record_of_the_format_of_today() -> None:
+    assert str(REGION) in {path.stem for path in RECORDS}
 
 
 def test_the_page_says_the_formats_of_today() -> None:
