@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasters import CORNER, part_of, read_scene, write
 
-from citycover.errors import SceneError
+from citycover.errors import ConfigError, SceneError
 from citycover.geometry.window import Window
+from citycover.job.request import Imagery
 from citycover.read import dates
 from citycover.read.composite import compose
 from citycover.read.file import BandFile
+from citycover.read.picture import read_picture
 from citycover.scene.assemble import describe_scene
 from citycover.scene.laying import Laying
 from citycover.scene.masking import Masking
+from citycover_models.data.prepare import describe_image
 
 DAYS = ("20240712", "20240531", "20240402", "20230915")
 """The latest first."""
@@ -217,3 +220,25 @@ def test_composites_of_other_kinds_and_dates_are_other_scenes(tmp_path: Path) ->
     alone = describe_scene(files[:1], None, laying=kinds[1])
     assert alone.composite is None and alone.dates == () and alone.passes == 1
     assert [scene.passes for scene in scenes[:4]] == [1, 1, 1, 3]
+
+
+def test_a_picture_shows_the_composite(tmp_path: Path) -> None:
+    stack = np.random.default_rng(9).integers(1, 250, (3, 3, *SHAPE), np.uint8)
+    files = dated(tmp_path, stack)
+    for kind in ("latest", "median", "best", "mean-probability"):
+        scene = describe_scene(files, None, laying=Laying(composite=kind))  # type: ignore[arg-type]
+        picture = read_picture(scene, Window(0, 0, *SHAPE))
+        wanted = oracle(
+            "latest" if kind == "mean-probability" else kind, stack, np.ones((3, *SHAPE), np.bool_)
+        )
+        assert picture.valid.all()
+        assert np.abs(picture.values - wanted[0]).max() == 0, kind
+
+
+def test_who_learns_sees_one_image(tmp_path: Path) -> None:
+    files = dated(tmp_path, np.ones((3, 3, *SHAPE), np.uint8))
+    for kind in ("latest", "median", "best"):
+        seen = Imagery((), laying=Laying(composite=kind))  # type: ignore[arg-type]
+        assert describe_image(files, None, seen).composite == kind
+    with pytest.raises(ConfigError, match="one that learns sees one image"):
+        describe_image(files, None, Imagery((), laying=Laying(composite="mean-probability")))
