@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from citycover.errors import ConfigError, SceneError
+from citycover.errors import ConfigError, PlanError, SceneError
 from citycover.evidence.labels import PlaceLabels
 from citycover.evidence.request import LabelRequest
 from citycover.geometry.tiles import Tile
@@ -25,7 +25,7 @@ from citycover.model.precision import Precision
 from citycover.plan.cost import PlanTotals
 from citycover.plan.fit import PlanOptions, make_plan, tile_reach
 from citycover.plan.layers import USUAL, Layer, layers_of
-from citycover.plan.plan import Plan
+from citycover.plan.plan import CHUNK, Plan
 from citycover.read.collar import constant_border
 from citycover.read.numbers import check_numbers
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
@@ -104,7 +104,19 @@ def _plan_options(engine: EngineOptions, window: int | None) -> PlanOptions:
 
 
 def prepare_request(request: MapRequest) -> Job:
-    """Understand a request: see `prepare`."""
+    """Understand a request: see `prepare`.
+
+    Raises:
+        PlanError: blocks as asked for cannot be stored.
+        CitycoverError: anything else the user can mend.
+    """
+    block = request.engine.block
+    if block is not None and any(side < 1 or side % CHUNK for side in block):
+        near = [max(CHUNK, round(side / CHUNK) * CHUNK) for side in block]
+        raise PlanError(
+            f"blocks of a product are whole chunks of {CHUNK} px, got engine.block = {list(block)}; the "
+            f"nearest is {near}"
+        )
     return prepare(
         request.imagery,
         request.model,
