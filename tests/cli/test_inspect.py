@@ -57,3 +57,29 @@ def test_a_product_says_what_made_it(citycover, scene: Path, tmp_path: Path) -> 
     assert "spectral-rgbn, built-in colour rules, extrapolating" in told and str(scene) in told
     facts = json.loads(citycover("inspect", tmp_path / "out", "--json").out)
     assert facts == json.loads((tmp_path / "out" / "run.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "mask"),
+    [
+        ("T29UNU_20221005T115411_B02_60m.tif", "nothing says so", None),
+        ("LC80320272014265LGN00_B2.TIF", "counts of Landsat level 1", None),
+        (
+            "LC08_L2SP_193024_20210615_20210622_02_T1_SR_B4.TIF",
+            "2.75e-05 x - 0.2, reflectance; a model of reflectance x 10000 is given 0.275 x - 2000",
+            None,
+        ),
+        ("T29UNU_20221005T115411_SCL_20m.tif", "nothing says so", "--mask scl"),
+    ],
+)
+def test_units_masks_and_what_would_be_converted_are_told(
+    citycover, tmp_path: Path, name: str, mean: str, mask: str | None
+) -> None:
+    with rasterio.open(
+        tmp_path / name, "w", driver="GTiff", height=10, width=10, count=1, dtype="uint16", crs="EPSG:32633",
+        transform=PLACE,
+    ) as dataset:  # fmt: skip
+        dataset.write(np.full((1, 10, 10), 9000, np.uint16))
+    (facts,) = json.loads(citycover("inspect", tmp_path / name, "--json").out)
+    assert (facts["numbers mean"], facts["known mask"]) == (mean, mask)
+    assert mean in " ".join(citycover("inspect", tmp_path / name).out.split())

@@ -131,6 +131,8 @@ def _file_facts(info: FileInfo) -> dict[str, Any]:
         "overviews": info.overviews,
         "validity": ", ".join(dict.fromkeys(info.masks)),
         "nodata": [v for v in dict.fromkeys(info.nodata) if v is not None],
+        "numbers mean": _meanings(info),
+        "known mask": _known_mask(info),
         "time": info.time,
     }
     if info.obstacle:
@@ -143,6 +145,30 @@ def _file_facts(info: FileInfo) -> dict[str, Any]:
             "no place on the Earth" if place is None else [round(v, 5) for v in place]
         )
     return facts
+
+
+def _meanings(info: FileInfo) -> list[str] | str:
+    """What numbers of each band mean, and what a model of reflectance is given; one line if all are alike."""
+    from citycover.model.card import BandGroup
+    from citycover.scene.measure import Measure, conversion
+
+    reflective = BandGroup(bands=(("any",),), dtypes=("float32",), unit="reflectance", unit_scale=0.0001)
+    lines = []
+    for measure in info.measures:
+        text = "nothing says so" if measure is None else measure.words
+        if isinstance(measure, Measure) and measure.unit in {"reflectance", None}:
+            gain, bias = conversion(info.name, measure, None, reflective)
+            text += f"; a model of reflectance x 10000 is given {Measure(gain, bias).words}"
+        lines.append(text)
+    return lines[0] if len(set(lines)) == 1 else lines
+
+
+def _known_mask(info: FileInfo) -> str | None:
+    """The option that makes a mask of it."""
+    from citycover.scene.masks import kind_of
+
+    kind = kind_of(info)
+    return None if kind is None else f"--mask {kind}"
 
 
 def _statistics(info: FileInfo) -> dict[str, Any]:

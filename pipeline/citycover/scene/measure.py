@@ -64,6 +64,12 @@ class Measure:
         if self.unit is not None and self.unit not in UNITS:
             raise ConfigError(f"--unit takes {', '.join(UNITS)}; got {self.unit!r}")
 
+    @property
+    def words(self) -> str:
+        """For people: `0.0001 x - 0.1, reflectance`."""
+        offset = f" {'-' if self.offset < 0 else '+'} {abs(self.offset):g}" if self.offset else ""
+        return f"{self.scale:g} x{offset}" + (f", {self.unit}" if self.unit else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Meaningless:
@@ -71,6 +77,11 @@ class Meaningless:
 
     what: str
     remedy: str
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return self.what
 
 
 @dataclass(frozen=True, slots=True)
