@@ -1,0 +1,133 @@
+"""What scenes cost that are no single raster: an area of interest, many sheets, several networks.
+
+    python tests/benchmarks/scene_shapes.py --size 8192 --runs 3
+
+The cheap network of the benchmark over the city repeated, in windows of 512, one thread; the ensemble is of
+the U-Net at a quarter of the size. Every run is a process of its own; in each round each kind runs once, and
+which one begins changes. Medians of the rounds' ratios are printed: `run` in seconds of the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import rasterio
+from rasterio.windows import Window
+
+HERE = Path(__file__).resolve().parent
+
+SIDES = 10
+"""Sheets along each side."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one run."""
+
+    cpu: float
+    """Of the processor, start and publishing included."""
+    sweep: float
+    forward: float
+    read: float
+
+
+def cost_of(out: Path, words: Sequence[object]) -> Cost:
+    """Map in a process of its own."""
+    shutil.rmtree(out, ignore_errors=True)
+    usual = ("--window", 512, "--batch", 1, "--threads", 1, "--precision", "fp32", "--quiet")
+    command = [sys.executable, "-m", "citycover_cli", "map", *words, "-o", out, *usual]
+    process = subprocess.Popen([str(word) for word in command])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    record = json.loads((out / "run.json").read_text())
+    return Cost(
+        usage.ru_utime + usage.ru_stime,
+        record["sweep_s"],
+        record["stages"]["forward"],
+        record["beside"]["read"],
+    )
+
+
+def cut(scene: Path, folder: Path) -> list[Path]:
+    """The scene as sheets that touch, of the same blocks and compression."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sheets = []
+    with rasterio.open(scene) as whole:
+        edges = [round(k * whole.width / SIDES) for k in range(SIDES + 1)]
+        for row in range(SIDES):
+            for col in range(SIDES):
+                path = folder / f"{row}_{col}.tif"
+                sheets.append(path)
+                part = Window(
+                    edges[col], edges[row], edges[col + 1] - edges[col], edges[row + 1] - edges[row]
+                )
+                shape = {"width": part.width, "height": part.height}
+                profile = whole.profile | shape | {"transform": whole.window_transform(part)}
+                with rasterio.open(path, "w", **profile) as sheet:
+                    sheet.write(whole.read(window=part))
+                    sheet.colorinterp = whole.colorinterp
+                    sheet.descriptions = whole.descriptions
+    return sheets
+
+
+def tenth(scene: Path) -> str:
+    """A square box in the middle that keeps a tenth."""
+    with rasterio.open(scene) as file:
+        west, south, east, north = file.bounds
+    x, y, half = (west + east) / 2, (south + north) / 2, (east - west) * 0.1**0.5 / 2
+    return f"{x - half},{y - half},{x + half},{y + half}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=8192)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "citycover-shapes")
+    given = parser.parse_args()
+    sys.path.insert(0, str(HERE))
+    from material import write_network, write_scene
+
+    given.folder.mkdir(parents=True, exist_ok=True)
+    cheap, unet = (write_network(kind, given.folder / f"{kind}.pt") for kind in ("cheap", "unet"))
+    large, small = (write_scene(given.folder, size) for size in (given.size, given.size // 4))
+    cases: dict[str, tuple[object, ...]] = {
+        "whole": (large, "--model", cheap),
+        "tenth": (large, "--model", cheap, "--bbox", tenth(large)),
+        "sheets": (*cut(large, given.folder / f"sheets-{given.size}"), "--model", cheap),
+        "one": (small, "--model", unet),
+        "three": (small, *("--model", unet) * 3),
+    }
+    rounds: list[dict[str, Cost]] = []
+    for turn in range(given.runs):
+        names = list(cases) if turn % 2 == 0 else list(reversed(cases))
+        rounds.append({name: cost_of(given.folder / "out", cases[name]) for name in names})
+        print(rounds[-1], flush=True)
+
+    def ratio(what: str, one: str, other: str) -> str:
+        return f"{statistics.median(getattr(r[one], what) / getattr(r[other], what) for r in rounds):.3f}"
+
+    print(f"{given.runs} rounds at {given.size} x {given.size}, processor time")
+    print(
+        "an area that keeps 10 %: run",
+        ratio("cpu", "tenth", "whole"),
+        "sweep",
+        ratio("sweep", "tenth", "whole"),
+    )
+    print("100 sheets: run", ratio("cpu", "sheets", "whole"), "reading", ratio("read", "sheets", "whole"))
+    print("3 networks: forward", ratio("forward", "three", "one"), "reading", ratio("read", "three", "one"))
+
+
+if __name__ == "__main__":
+    main()
