@@ -21,6 +21,8 @@ from citycover.read.composite import Kind, compose
 from citycover.read.small import SHOWN_BYTES, decoded_bytes, some_sheets
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet
 
+_LEAST_CACHE = 8 << 20
+
 _CENTRE = 4096
 """Side of the part that is shown of files that are larger."""
 
@@ -52,8 +54,14 @@ def read_picture(scene: Scene, part: Window, longest: int = 1000) -> Picture:
     What cannot be read is shown as invalid: a picture never fails a run.
     """
     group = scene.groups[0]
-    with rasterio.Env(**scene_options(group.paths)):
+    with rasterio.Env(**scene_options(group.paths), GDAL_CACHEMAX=_cache_for(group)):
         return _read_picture(group, part, longest)
+
+
+def _cache_for(group: SceneGroup) -> int:
+    """Bytes of two rows of blocks: a decimated read goes line by line, and would decode each anew."""
+    pixel = np.dtype(group.dtype).itemsize * len(group.bands)
+    return int(min(_LEAST_CACHE + 2 * group.block[0] * group.native.shape[1] * pixel, SHOWN_BYTES))
 
 
 def _read_picture(group: SceneGroup, part: Window, longest: int) -> Picture:
