@@ -53,7 +53,7 @@ def test_it_is_quiet_asks_nobody_else_and_everybody_can_use_it(
         assert problems(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
         page.locator("#as-sides").click()
-        page.select_option("#right-layer", "change")
+        page.select_option("#right-layer", "between")
         settled(page)
         keep(page, f"view-{size}-{scheme}-change")
         assert problems(page) == []

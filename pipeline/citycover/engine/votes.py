@@ -44,9 +44,8 @@ class Votes:
         card = given.card
         self.rank = Ranker(lookup_table(card.channels), given.predictor.device, card.task == "classes")
         self.channels, self.watching = len(card.channels), given.watching
-        self.said = (
-            self.channels + given.telling
-        )  # planes of the network: classes, and how far members differ
+        # Planes of the network: classes, and how far members differ.
+        self.said = self.channels + given.telling
         planes = self.said + (self.watching is not None)
         shape = (self.plan.batch, planes, *self.side)  # (slot, what was said or seen, S + f, S + f)
         self.kept = _static(shape, given.predictor.device)

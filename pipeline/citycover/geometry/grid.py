@@ -108,6 +108,12 @@ def resampled_grid(grid: GeoBox, gsd: float) -> GeoBox:
     return GeoBox(shape, grid.transform * Affine.scale(scale_x, scale_y), grid.crs)
 
 
+def coarser_grid(grid: GeoBox, ratio: int) -> GeoBox:
+    """The grid of pixels `ratio` times larger that nests; its last pixels may be half covered."""
+    rows, cols = (math.ceil(n / ratio) for n in grid.shape)
+    return GeoBox((rows, cols), grid.transform * Affine.scale(ratio), grid.crs)
+
+
 def same_grid(one: GeoBox, other: GeoBox) -> bool:
     """True where both grids have the same CRS and shape and their corners coincide."""
     return one is other or (tuple(one.shape) == tuple(other.shape) and nested_ratio(one, other) == 1)

@@ -59,9 +59,9 @@ def settings_of(region: Region) -> Settings:
         "layers": region.layers,
         "labels": region.labels,
     }
-    # Polygons and areas are those of the refined map, so they are others where that is another.
     if region.mosaic is not None:
         parts["mosaic"] = region.mosaic
+    # Polygons and areas are those of the refined map, so they are others where that is another.
     after = {
         name: _digest((region.refine, value))
         for name in ("refine", "polygons", "areas")

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from citycover.errors import SceneError
-from citycover.geometry.grid import grid_text, ground_sample_distance, nested_ratio, same_grid
+from citycover.geometry.grid import coarser_grid, grid_text, ground_sample_distance, nested_ratio, same_grid
 from citycover.geometry.positions import reach
 from citycover.geometry.window import Window
 from citycover.model.card import BandGroup, ModelCard
@@ -105,10 +104,7 @@ def _grid_for(members: Sequence[BandInFile], ratio: int, finest: GeoBox | None) 
     if finest is None:
         return _finest(members)
     nested = next((band.grid for band in members if nested_ratio(finest, band.grid) == ratio), None)
-    if nested is not None:
-        return nested
-    rows, cols = (math.ceil(n / ratio) for n in finest.shape)
-    return GeoBox((rows, cols), finest.transform * Affine.scale(ratio), finest.crs)
+    return coarser_grid(finest, ratio) if nested is None else nested
 
 
 def _finest(bands: Sequence[BandInFile]) -> GeoBox:

@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from citycover.geometry.grid import ground_sample_distance, pixel_ground_size, resampled_grid
+from citycover.geometry.grid import coarser_grid, ground_sample_distance, pixel_ground_size, resampled_grid
 from citycover.model.card import ModelCard
 from citycover.scene.scene import SceneGroup
 
@@ -59,14 +58,8 @@ def resample_groups(groups: Sequence[SceneGroup], card: ModelCard) -> tuple[tupl
     grid = resampled_grid(fine_grid, target)
     resized = []
     for group in groups:
-        own = grid if group.ratio == 1 else _coarsened(grid, group.ratio)
+        own = grid if group.ratio == 1 else coarser_grid(grid, group.ratio)
         scale = target / old
         block = (max(1, round(group.block[0] / scale)), max(1, round(group.block[1] / scale)))
         resized.append(replace(group, grid=own, lattice=group.grid, block=block))
     return tuple(resized), "average" if target > old else "bilinear"
-
-
-def _coarsened(grid: GeoBox, ratio: int) -> GeoBox:
-    rows, cols = grid.shape
-    shape = (math.ceil(rows / ratio), math.ceil(cols / ratio))
-    return GeoBox(shape, grid.transform * Affine.scale(ratio), grid.crs)

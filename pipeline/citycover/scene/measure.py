@@ -76,7 +76,9 @@ class Meaningless:
     """Numbers that no scale and offset known here make a quantity of."""
 
     what: str
+    """What they are, in words."""
     remedy: str
+    """What to give instead, in words."""
 
     @property
     def words(self) -> str:

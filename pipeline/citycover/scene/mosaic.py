@@ -32,6 +32,7 @@ from pyproj import CRS
 
 from citycover.errors import ConfigError, SceneError
 from citycover.geometry.grid import (
+    coarser_grid,
     crs_of,
     crs_text,
     grid_text,
@@ -321,9 +322,7 @@ def _edges(group: SceneGroup) -> NDArray[np.float64]:
 def _laid(number: int, sheets: Sequence[SheetGroups], frame: GeoBox, laying: Laying) -> SceneGroup:
     """One band group of all sheets."""
     groups = [sheet.groups[number] for sheet in sheets]
-    ratio = groups[0].ratio
-    rows, cols = (math.ceil(n / ratio) for n in frame.shape)
-    grid = GeoBox((rows, cols), frame.transform * Affine.scale(ratio), frame.crs)
+    grid = coarser_grid(frame, groups[0].ratio)
     if groups[0].filled:
         return replace(groups[0], grid=grid)
     kernels: dict[tuple[str, float], Kernel] = {}

@@ -18,6 +18,8 @@ from starlette.testclient import TestClient
 
 from citycover.derive.areas import zonal_areas
 from citycover.derive.compare import compare
+from citycover.plan.layers import LAYERS
+from citycover.view import app
 from citycover.view.mercator import Tile
 from citycover.view.server import open_app
 
@@ -209,3 +211,10 @@ def test_a_map_that_is_deleted_meanwhile_is_said(tmp_path: Path) -> None:
 def test_nothing_can_be_written(client: TestClient) -> None:
     for ask in (client.post, client.put, client.delete):
         assert ask("/view.json").status_code == 405
+
+
+def test_no_layer_is_called_what_the_page_calls_something_else() -> None:
+    page = (Path(app.__file__).parent / "page" / "view.js").read_text()
+    own = set(re.findall(r"""layer [!=]== "(\w+)\"""", page))
+    assert {"image", "between"} <= own
+    assert own.isdisjoint(layer.name for layer in LAYERS)

@@ -35,7 +35,7 @@ async function get(path, signal) {
   return said;
 }
 
-// What can be chosen on a side: [value, text], in groups.
+// What can be chosen on a side: [value, text], in groups. A value is the name of a layer, or image, or between (two maps).
 function choices(side) {
   const map = state.maps[state.sides[side].map];
   const plain = map.image ? [["image", "Image"]] : [];
@@ -45,7 +45,7 @@ function choices(side) {
     else plain.push([layer.name, capital(layer.title)]);
   }
   const other = state.sides[1 - side].map;
-  if (other !== state.sides[side].map && state.changes[state.sides[side].map].includes(other)) plain.push(["change", `Change, ${dated(Math.min(...both()))} to ${dated(Math.max(...both()))}`]);
+  if (other !== state.sides[side].map && state.changes[state.sides[side].map].includes(other)) plain.push(["between", `Change, ${dated(Math.min(...both()))} to ${dated(Math.max(...both()))}`]);
   return { plain, groups };
 }
 
@@ -69,7 +69,7 @@ function tilesOf(side) {
   const query = `?e=${seen.edition}&off=${[...state.off].sort().join(",")}`;
   const end = "{z}/{x}/{y}.png";
   if (layer === "image") return null;
-  if (layer === "change") return { path: `change/${Math.min(...both())}/${Math.max(...both())}/${end}${query}`, least: Math.max(...both().map((k) => state.maps[k].least)) };
+  if (layer === "between") return { path: `change/${Math.min(...both())}/${Math.max(...both())}/${end}${query}`, least: Math.max(...both().map((k) => state.maps[k].least)) };
   const [name, band] = layer.split("/");
   return { path: `map/${map}/${name}/${band || 1}/${end}${query}`, least: seen.least };
 }
@@ -98,7 +98,7 @@ function draw(side) {
   const chosen = $(`${SIDES[side]}-layer`).selectedOptions[0];
   const group = chosen.parentElement.label;
   const text = group ? `${chosen.text}: ${group.toLowerCase()}` : chosen.text;
-  $(`tag-${SIDES[side]}`).textContent = state.maps.length > 1 && state.sides[side].layer !== "change" ? `${map.label} · ${text}` : text;
+  $(`tag-${SIDES[side]}`).textContent = state.maps.length > 1 && state.sides[side].layer !== "between" ? `${map.label} · ${text}` : text;
 }
 
 function redraw() {
@@ -109,9 +109,9 @@ function redraw() {
   document.title = `${title} - citycover`;
   $("made").textContent = [map.made, map.size, map.crs].filter(Boolean).join(" · ");
   $("random").hidden = !state.sides.some((side) => state.maps[side.map].random);
-  const ramped = state.sides.map((side, k) => [side.layer, $(`tag-${SIDES[k]}`).textContent]).filter(([layer]) => !["image", "change", "classes", "second"].includes(layer));
+  const ramped = state.sides.map((side, k) => [side.layer, $(`tag-${SIDES[k]}`).textContent]).filter(([layer]) => !["image", "between", "classes", "second"].includes(layer));
   $("ramp").hidden = !ramped.length;
-  $("ramp-of").textContent = ramped.length ? ramped.map(([, text]) => text).join(", ") + (ramped.some(([layer]) => ["entropy", "disagreement"].includes(layer)) ? " (entropy, disagreement: red is high)" : "") : "";
+  $("ramp-of").textContent = ramped.length ? ramped.map(([, text]) => text).join(", ") + (ramped.some(([layer]) => ["entropy", "disagreement", "change"].includes(layer)) ? " (entropy, disagreement, lost trust: red is high)" : "") : "";
   count();
   showPoint();
 }
