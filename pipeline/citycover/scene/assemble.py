@@ -31,6 +31,7 @@ from citycover.scene.measure import Measure, Numbers
 from citycover.scene.mosaic import SheetGroups, lay_out, split_sheets
 from citycover.scene.scene import Scene
 from citycover.scene.trust import Trust
+from citycover.scene.when import day_of
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ def _dates(files: Sequence[FileInfo], laying: Laying) -> list[list[FileInfo]]:
                 f"{info.name} was taken; write it into its name (20240531), or name it in a scene file with "
                 f"its time"
             )
-        dates.setdefault(info.time[:10], []).append(info)
+        dates.setdefault(day_of(info.time), []).append(info)
     return [dates[day] for day in sorted(dates, reverse=True)]
 
 

@@ -19,6 +19,7 @@ from citycover.scene.bands import fold
 from citycover.scene.file import FileInfo
 from citycover.scene.masking import KNOWN, Masking, MaskRule
 from citycover.scene.scene import BandSource, MaskSource
+from citycover.scene.when import day_of
 
 _RESOLUTION = re.compile(r"[_\-.](\d+m|\d{8}(t\d{6})?|clip|reproject)$", re.IGNORECASE)
 """What may follow the name of a mask in that of its file."""
@@ -153,7 +154,7 @@ def _rank(
     info: FileInfo, time: str | None, sheet: Sequence[FileInfo]
 ) -> tuple[bool, bool, int, float] | None:
     """How far a mask is from a sheet, nearest first; None where it is of another day."""
-    if time and info.time and info.time[:10] != time[:10]:
+    if time and info.time and day_of(info.time) != day_of(time):
         return None
     alike = len(os.path.commonprefix([info.name, sheet[0].name]))  # noqa: RUF071 - names, not paths
     return info not in sheet, info.time != time, -alike, info.gsd or math.inf

@@ -47,6 +47,7 @@ from citycover.model.kernel import Kernel
 from citycover.scene.file import FileInfo
 from citycover.scene.laying import Laying, Overlap
 from citycover.scene.scene import SceneGroup, Sheet
+from citycover.scene.when import day_of
 
 _SLACK = 0.1
 """Pixels by which a sheet may lie beside the lattice and still be of it: less than imagery is placed to, and
@@ -80,7 +81,7 @@ class SheetGroups:
     @property
     def day(self) -> str:
         """Of its time; empty where that is not known."""
-        return (self.time or "")[:10]
+        return day_of(self.time)
 
 
 def split_sheets(files: Sequence[FileInfo], *, stacked: bool) -> list[list[FileInfo]]:

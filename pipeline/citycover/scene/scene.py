@@ -22,6 +22,7 @@ from odc.geo.geobox import GeoBox
 from citycover.geometry.window import Window
 from citycover.model.kernel import Kernel
 from citycover.scene.laying import Composite, Overlap
+from citycover.scene.when import day_of
 
 Validity = Literal["none", "nodata", "mask", "alpha"]
 
@@ -110,7 +111,7 @@ class Sheet:
     @property
     def day(self) -> str:
         """Of its time; empty where that is not known."""
-        return (self.time or "")[:10]
+        return day_of(self.time)
 
     @property
     def native(self) -> tuple[BandSource, ...]:

@@ -32,6 +32,15 @@ def acquisition_time(name: str, tags: Mapping[str, str]) -> str | None:
     return next((found for text in texts for found in _dates(text)), None)
 
 
+def day_of(time: str | None) -> str:
+    """The day in UTC of a time as the functions here give it; empty where it is not known.
+
+    >>> day_of("2022-10-05T11:54:11Z"), day_of(None)
+    ('2022-10-05', '')
+    """
+    return (time or "")[:10]
+
+
 def said_time(text: object) -> str | None:
     """A time that metadata give, in UTC, so that two of them compare as text; None where it is none.
 
