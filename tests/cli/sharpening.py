@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from citycover.product import folder as product_folder
+from citycover_cli import follow
 from citycover_cli.app import main
-from citycover_cli.verbs import map as map_verb
 from citycover_models.sharpen import sharpen as sharpening
 from citycover_models.training import loop, start
 
 MOMENTS: dict[str, tuple[Any, str]] = {
     "before the first step": (start, "write_plan"),
     "training": (loop, "write_checkpoint"),
-    "mapping": (map_verb._Follower, "advanced"),
+    "mapping": (follow._Follower, "advanced"),
     "publishing": (product_folder, "sync_folder"),
     "judging": (sharpening, "judge"),
 }

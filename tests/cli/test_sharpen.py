@@ -66,6 +66,16 @@ def test_it_leaves_a_product_a_model_a_report_and_a_picture(straight: Path) -> N
     assert set(open_product(straight).data_vars) == {"classes", "confidence"}
 
 
+def test_it_looks_for_change_where_it_is_asked(citycover, city: Path, tmp_path: Path) -> None:
+    done = citycover("sharpen", *given(city, tmp_path / "out"), "--change")
+    assert done.code == 0, done.err
+    assert "changed since" in done.out
+    with rasterio.open(tmp_path / "out" / "change.tif") as lost, rasterio.open(city / "image.tif") as image:
+        assert lost.shape == image.shape and lost.nodata == 255
+    changed_share = json.loads((tmp_path / "out" / "run.json").read_text())["labels"]["changed"]
+    assert 0 <= changed_share <= 1
+
+
 def test_the_same_command_again_finds_it_finished(citycover, city: Path, straight: Path) -> None:
     again = citycover("sharpen", *given(city, straight))
     assert again.code == 5
