@@ -150,10 +150,14 @@ def test_classes_outside_of_a_raster_or_under_its_opacity_are_none(
 # --- imagery ------------------------------------------------------------------------------------------------
 
 
+TEN_METRES = Affine(10, 0, 500_000, 0, -10, 5_800_000)
+"""Pixels as Sentinel-2 has them."""
+
+
 def bands_apart(folder: Path) -> Path:
     for name in ("B02", "B03", "B04", "B8A"):
         values = np.random.default_rng(0).integers(300, 3000, (1, *SHAPE))
-        raster(folder / f"bands/{name}.tif", values, dtype="uint16", nodata=0)
+        raster(folder / f"bands/{name}.tif", values, dtype="uint16", nodata=0, transform=TEN_METRES)
     return folder / "bands"
 
 
