@@ -102,6 +102,7 @@ class RemotePath:
         """What lets rasterio open an address, with the credentials of everything else here."""
         from obstore.fsspec import FsspecStore
 
+        FsspecStore.clear_instance_cache()  # one that is kept would ask the server of then
         return FsspecStore("s3")
 
     def read_bytes(self) -> bytes:
