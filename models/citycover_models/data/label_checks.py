@@ -11,12 +11,9 @@ from shapely import Polygon, box, union_all
 
 from citycover.classes.raster import ClassRaster, count_ids, refuse_unknown
 from citycover.errors import ConfigError
-from citycover.geometry.grid import pixel_ground_size
+from citycover.geometry.grid import finer_than, pixel_ground_size
 from citycover.geometry.overlap import bounds_after, bounds_in
 from citycover_models.data.labels import LabelRaster
-
-_FINER = 0.95
-"""Cells may be smaller than pixels by this much: sizes in degrees are never quite alike."""
 
 _MINE = 0.9
 """Share of an image that labels should cover; below it a warning is due."""
@@ -71,7 +68,8 @@ def check_labels(rasters: Iterable[LabelRaster], grid: GeoBox, image: str) -> li
         raise ConfigError(
             f"every label under {image} means no class of the legend that is learned; choose another --to"
         )
-    if math.isfinite(finest) and finest < _FINER * (pixel := min(pixel_ground_size(grid))):
+    if math.isfinite(finest) and finer_than([finest], sides := pixel_ground_size(grid)):
+        pixel = min(sides)
         warnings.append(
             f"labels {names} have cells of {finest:.3g} m, finer than the pixels of {image} ({pixel:.3g} m): "
             "of the cells in a pixel only the middle one is heard; bring them to the grid of the image by "

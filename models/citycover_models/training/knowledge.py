@@ -19,6 +19,7 @@ from torch import Tensor
 from citycover.classes.table import NO_CLASS
 from citycover.evidence.comparison import Comparison
 from citycover.evidence.noise import LabelNoise
+from citycover.evidence.prior import mean_prediction
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds, grid_of, pixel_ground_size
 from citycover_models.data.chips import ChipReader, as_planes
@@ -28,9 +29,6 @@ from citycover_models.data.sampling import BEYOND, Chip, SamplePlan
 
 _CHIPS = 200
 """Chips over which the mean prediction is taken, and at most as many held-out ones are looked at."""
-
-_SMALLEST = 1e-6
-"""Mean prediction of a class that training had, at least: 0 says that it had none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +82,11 @@ def measure_knowledge(
         seen = channels != NO_CLASS
         total += probabilities[:, seen].sum(1, dtype=np.float64)
         pixels += int(seen.sum())
-    mean = np.maximum(total / max(1, pixels), _SMALLEST)
-    prior = np.where(counts > 0, mean.round(6), 0.0)
+    prior = mean_prediction(total, pixels, counts > 0)
     boxes = (degrees_of(pair.scene.grid) for pair in pairs)
     return Knowledge(
-        prior=tuple(prior.tolist()),
-        noise=_noise(scores, reader, plan, pairs, prior.tolist()),
+        prior=prior,
+        noise=_noise(scores, reader, plan, pairs, prior),
         legend=pairs[0].labels[0].legend,
         boxes=tuple(box for box in boxes if box is not None),
     )

@@ -26,6 +26,7 @@ from citycover.evidence.comparison import Comparison
 from citycover.evidence.labels import PlaceLabels, moved
 from citycover.evidence.noise import Belief, LabelNoise, NoiseSource
 from citycover.evidence.offset import LabelOffset, ShiftScores
+from citycover.evidence.prior import mean_prediction
 from citycover.evidence.rule import ENOUGH_CELLS
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.window import Window
@@ -38,9 +39,6 @@ logger = logging.getLogger(__name__)
 
 _CELLS = 8 * ENOUGH_CELLS
 """Labelled cells that a measure on the scene should rest on: with fewer, common classes may be missed."""
-
-_SMALLEST = 1e-6
-"""Mean probability of a class that training had, at least: 0 says that it had none."""
 
 _LEAST, _MOST = 4, 64
 """Windows of the scene that are computed for it."""
@@ -136,8 +134,7 @@ class _Look:
         total = sum((part.sum((1, 2), dtype=np.float64) for _, part in self.pieces), np.zeros(len(trained)))
         if not total.any():
             return tuple(trained)
-        mean = np.maximum(total / total.sum(), _SMALLEST).round(6)
-        return tuple(np.where(np.asarray(trained) > 0, mean, 0.0).tolist())
+        return mean_prediction(total, float(total.sum()), np.asarray(trained) > 0)
 
     def compared(self, labels: PlaceLabels, offset: LabelOffset, prior: Sequence[float]) -> Comparison:
         """Network and labels, these read where they say what the image shows.

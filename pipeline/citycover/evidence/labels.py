@@ -29,14 +29,11 @@ from citycover.evidence.request import LabelRequest
 from citycover.evidence.rule import Rule
 from citycover.evidence.slopes import Odds
 from citycover.geometry.footprint import degrees_text
-from citycover.geometry.grid import pixel_ground_size
+from citycover.geometry.grid import finer_than, pixel_ground_size
 from citycover.model.card import ModelCard
 
 _STRIPS = 16
 """Strips of a label raster, of four million cells each, that are counted at most."""
-
-_FINER = 0.95
-"""Cells may be smaller than pixels of the map by this much: sizes in degrees are never quite alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +204,7 @@ def _sheet(raster: ClassRaster, table: ClassTable, grid: GeoBox) -> Sheet:
             "(gdal_edit.py -a_srs EPSG:...)"
         )
     cell, pixel = pixel_ground_size(raster.grid), pixel_ground_size(grid)
-    if min(cell) < _FINER * min(pixel):
+    if finer_than(cell, pixel):
         raise ConfigError(
             f"labels {path} have cells of {min(cell):.3g} m, finer than the pixels of the map "
             f"({min(pixel):.3g} m): they are a map already; bring them to the grid of the image "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from affine import Affine
@@ -106,6 +107,19 @@ def resampled_grid(grid: GeoBox, gsd: float) -> GeoBox:
     # A grid that fits but for a sliver must not grow by a row that holds nothing.
     shape = (max(1, math.ceil(rows / scale_y - _SLACK)), max(1, math.ceil(cols / scale_x - _SLACK)))
     return GeoBox(shape, grid.transform * Affine.scale(scale_x, scale_y), grid.crs)
+
+
+def finer_than(cell: Iterable[float], pixel: Iterable[float]) -> bool:
+    """Whether cells are smaller than pixels, by more than sizes in degrees differ anyway.
+
+    Args:
+        cell: sides in metres, of one or several.
+        pixel: sides in metres.
+
+    >>> finer_than((9.7, 10), (10, 10)), finer_than((5, 10), (10, 10))
+    (False, True)
+    """
+    return min(cell) < 0.95 * min(pixel)
 
 
 def coarser_grid(grid: GeoBox, ratio: int) -> GeoBox:
