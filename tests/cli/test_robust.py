@@ -12,6 +12,7 @@ import torch
 MAPPED, REFUSED, HOLES = 0, 2, 3
 RGBN = ("--model", "spectral-rgbn", "--bands", "1,2,3,4")
 S2 = ("--model", "spectral-s2", "--bands", "3,2,1,4")
+S2_REFLECTANCE = (*S2, "--scale", "0.0001", "--offset", "0")
 GREY = ("--model", "GREY", "--bands", "1")
 
 TABLE = [
@@ -42,11 +43,13 @@ TABLE = [
     ("robust/nodata/all-nodata.tif", S2, MAPPED, "nothing valid: a map of nodata"),
     ("robust/nogeo/IMG_0459.jpg", (), REFUSED, "a photograph without CRS"),
     ("robust/nogeo/dop20c_32587_5922.tif", (), REFUSED, "no CRS"),
-    ("multisensor/sn6_rotterdam/ms1.tif", S2, MAPPED, "float64 is read as float32"),
+    ("multisensor/sn6_rotterdam/ms1.tif", S2, REFUSED, "1 m: numbers of a camera, no reflectance"),
+    ("multisensor/sn6_rotterdam/ms1.tif", S2_REFLECTANCE, MAPPED, "float64 is read as float32"),
     ("multisensor/sn6_rotterdam/ms1.tif", (), REFUSED, "four unnamed bands are in doubt"),
     ("multisensor/sn6_rotterdam/sar_hh.tif", GREY, REFUSED, "complex and rotated"),
     ("multisensor/sn6_rotterdam/sar_masked.tif", GREY, MAPPED, "float32 amplitudes"),
-    ("multisensor/overlap/20170831_172754_101c_3B_AnalyticMS.tif", S2, MAPPED, "uint16, 97 m"),
+    ("multisensor/overlap/20170831_172754_101c_3B_AnalyticMS.tif", S2, REFUSED, "radiance, by its name"),
+    ("multisensor/overlap/20170831_172754_101c_3B_AnalyticMS.tif", S2_REFLECTANCE, MAPPED, "uint16, 97 m"),
     ("multisensor/sn6_rotterdam/pan1.tif", GREY, MAPPED, "one band of uint16"),
     ("multisensor/sn6_rotterdam/rgb_unmasked.tif", (), MAPPED, "plain RGB"),
     ("vhr/oam_01m/5b90f92da0d7280005fab355_4310.tif", ("--nodata", "0"), MAPPED, "black collar, no tag"),
