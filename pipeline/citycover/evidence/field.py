@@ -36,8 +36,9 @@ _FLOOR = 1e-5
 LABELLED = 1e-3
 """Weight of labelled cells above which a pixel has labels within reach."""
 
-_FINER = 8
-"""Points per cell at which a Gaussian is computed where grids are not aligned; in between it is bilinear."""
+_POINTS = 3
+"""Points along the width of a Gaussian that it is computed at where grids are not aligned; bilinear in between:
+within a hundredth of it."""
 
 _LINES = 64
 """Rows and columns of windows whose weights are kept: half a megabyte each at most, mostly far less."""
@@ -253,6 +254,7 @@ class _PlacedSheet:
     ) -> None:
         self.reader, self.place = reader, Placement(grid, reader.sheet.grid)
         self.classes, self.sigma, self.device = classes, sigma, device
+        self._finer = round(_POINTS / sigma) if sigma else 1  # points per cell
         # Windows of one row lie at the same rows of cells, and those of one column at the same columns.
         self._rows, self._cols, self._points, self._lines = (
             lru_cache(maxsize=_LINES)(make)
@@ -296,8 +298,7 @@ class _PlacedSheet:
 
     def _point_weights(self, cells: int) -> Tensor:
         """(point, cell) of the points among so many cells, from the first one on."""
-        finer = _FINER if self.sigma else 1
-        return self._weights(np.arange(cells * finer) / finer, 0, cells)
+        return self._weights(np.arange(cells * self._finer) / self._finer, 0, cells)
 
     def _node_weights(self, first: int, count: int) -> Tensor:
         """(pixel, node) float64 of rows or columns of pixels among the nodes around them."""
@@ -325,7 +326,7 @@ class _PlacedSheet:
         cells = cells[:, *near.shift(-seen.row, -seen.col).slices]
         y, x = self._among(near.height), self._among(near.width)
         table = _table(y @ cells, x)
-        steps = _STEPS * (_FINER if self.sigma else 1)
+        steps = _STEPS * self._finer
         from_first = (nodes - np.reshape((near.row, near.col), (2, 1, 1))) * steps
         at = self._positions(from_first, tile).round_().float()
         for axis, last in ((0, len(y) - 1), (1, len(x) - 1)):
@@ -338,8 +339,7 @@ class _PlacedSheet:
 
     def _among(self, cells: int) -> Tensor:
         """(point, cell) weights of points among so many cells, the first and the last of them included."""
-        finer = _FINER if self.sigma else 1
-        return self._points(1 << cells.bit_length())[: (cells - 1) * finer + 1, :cells]
+        return self._points(1 << cells.bit_length())[: (cells - 1) * self._finer + 1, :cells]
 
     def _positions(self, nodes: NDArray[np.float64], window: Window) -> Tensor:
         """(1, y, x, 2) float64 column and row of each pixel, from (2, node row, node column) of the nodes."""

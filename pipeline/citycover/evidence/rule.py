@@ -15,7 +15,7 @@ _CLEAN, _NOISY = 0.1, 0.2
 _UNKNOWN = 0.75
 """Power of what network and labels say together where the noise of the labels is not known."""
 
-PARTS = 64
+PARTS = 8
 """A strength is a whole number of these parts: such powers are made of square roots, which every device
 rounds alike, while no two libraries agree on the last bit of another power."""
 
@@ -30,7 +30,7 @@ class Rule:
     >>> Rule(0.05), Rule(0.05).strength, Rule(0.05).sigma
     (Rule(noise=0.05, measured=True), 0.5, 0.0)
     >>> round(Rule(0.3).strength, 2), round(Rule(0.3).sigma, 2), Rule(0.05).sharpness, Rule(0.3).sharpness
-    (1.2, 0.7, 1.0, 1.375)
+    (1.25, 0.7, 1.0, 1.375)
     """
 
     noise: float
@@ -50,7 +50,7 @@ class Rule:
     @property
     def strength(self) -> float:
         """Power of the network's evidence: neighbouring pixels say much the same, so below 1 at first."""
-        return round((0.5 + 0.7 * self.doubt) * PARTS) / PARTS
+        return round((0.5 + 0.75 * self.doubt) * PARTS) / PARTS
 
     @property
     def sharpness(self) -> float:
