@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -290,6 +290,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
         how = "its own method" if method == "own" else "plain cross-entropy" if method == "ce" else method
         lines += ["", f"### `{recipe}`, {how}, {steps} steps", "", _row(head), _row(["---"] * len(head))]
         lines += [_case_row(key, outputs) for key, outputs in by.items() if key[:3] == setting]
+    lines += _confidence(by)
     bounds = {key: outputs for key, outputs in by.items() if "bound + labels" in outputs}
     if bounds:
         head = ("case", "recipe", "seeds", "labels", "network + labels", "boosting + labels",
@@ -320,6 +321,28 @@ def _case_row(key: tuple[Any, ...], outputs: dict[str, dict[int, dict[str, Any]]
             _points(outputs["network + labels"], "eta", seeds),
         ]
     )  # fmt: skip
+
+
+SEEN = 0.5
+"""Share of what is wrong in labels that has to be contradicted where the noise counts as seen."""
+
+
+def _confidence(by: Mapping[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]]) -> list[str]:
+    """Calibration of all maps with labels, where the noise of the labels was seen and where it was not."""
+    groups: dict[tuple[str, bool], list[tuple[float, str]]] = defaultdict(list)
+    for (recipe, method, _, case, variant), outputs in by.items():
+        maps, labels = outputs["network + labels"], outputs["labels"]
+        wrong = statistics.mean(1 - labels[s]["accuracy"] for s in maps)
+        seen = statistics.mean(row["eta"] for row in maps.values()) >= SEEN * wrong
+        ece = 100 * statistics.mean(row["ece"] for row in maps.values())
+        groups[recipe, seen].append((ece, f"{case}, {variant}" + ("" if method == "ce" else f", {method}")))
+    head = ("recipe", "noise of the labels", "rows", "ECE: median", "ECE: worst", "where")
+    lines = ["", "### Whether confidence is meant as it is said", "", _row(head), _row(["---"] * len(head))]
+    for (recipe, seen), found in groups.items():
+        name = "seen: at least half of it is contradicted" if seen else "not seen"
+        median, (worst, where) = statistics.median(ece for ece, _ in found), max(found)
+        lines.append(_row([f"`{recipe}`", name, len(found), f"{median:.1f}", f"{worst:.1f}", where]))
+    return lines
 
 
 def _bound_row(key: tuple[Any, ...], outputs: dict[str, dict[int, dict[str, Any]]]) -> str:

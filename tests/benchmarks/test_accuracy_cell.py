@@ -76,3 +76,25 @@ def test_tables_pair_outputs_over_the_same_seeds() -> None:
     (line,) = [text for text in accuracy.tables(rows).splitlines() if text.startswith("| city")]
     assert "| 1, 2 | 41.5 ± 0.7 | 43.5 ± 0.7 |" in line and "| +15.0 (+10.0) |" in line
     assert "5.0 ± 0.0" in line
+
+
+def test_calibration_is_told_apart_by_whether_the_noise_was_seen() -> None:
+    def row(case: str, output: str, accuracy_: float, **more: float) -> dict[str, object]:
+        score = {"miou": 0.5, "big": 0.5, "accuracy": accuracy_, "edge": 0.5, "ece": None} | more
+        head = {"case": case, "variant": "clean", "recipe": "l2hnet-light", "method": "ce", "seed": 1}
+        return head | {"steps": 9, "output": output} | score
+
+    rows = [
+        row(case, output, right, **(more if "+" in output else {}))
+        for case, right, more in (
+            ("half", 0.8, {"ece": 0.05, "eta": 0.1}),
+            ("less", 0.8, {"ece": 0.09, "eta": 0.09}),
+            ("none", 0.9, {"ece": 0.01, "eta": 0.0}),
+        )
+        for output in ("labels", "bilinear", "network", "network + labels")
+    ]
+    told = [line for line in accuracy.tables(rows).splitlines() if line.startswith("| `l2hnet-light`")]
+    assert told == [
+        "| `l2hnet-light` | seen: at least half of it is contradicted | 1 | 5.0 | 5.0 | half, clean |",
+        "| `l2hnet-light` | not seen | 2 | 5.0 | 9.0 | less, clean |",
+    ]
