@@ -37,8 +37,8 @@ LABELLED = 1e-3
 """Weight of labelled cells above which a pixel has labels within reach."""
 
 _POINTS = 3
-"""Points along the width of a Gaussian that it is computed at where grids are not aligned; bilinear in between:
-within a hundredth of it."""
+"""Points along the width of a Gaussian that it is computed at where grids are not aligned; in between it is
+bilinear: within a hundredth of it."""
 
 _LINES = 64
 """Rows and columns of windows whose weights are kept: half a megabyte each at most, mostly far less."""
