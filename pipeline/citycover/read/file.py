@@ -18,11 +18,13 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.errors import SceneError
 from citycover.files.gdal import brief_reason
 from citycover.files.heed import heed, listen
+from citycover.files.remote import is_remote
 from citycover.geometry.window import Window
 from citycover.machine.descriptors import need_descriptors
 from citycover.read.convert import convert
@@ -49,7 +51,7 @@ class _Handle:
     """An open dataset and the ways to ask it for validity."""
 
     def __init__(self, path: str, bands: Sequence[BandSource]) -> None:
-        self.dataset = rasterio.open(path)
+        self.dataset = _open(path)
         self.masks: list[ValidityReader] = mask_readers(self.dataset, bands)
         self.opacities = opacities(self.dataset, bands)
         for band in bands:
@@ -60,6 +62,14 @@ class _Handle:
                     f"{path} is not what it was when the run began (pixel type or mask differ); "
                     f"files of a scene must stay as they are during a run; start again"
                 )
+
+
+def _open(path: str) -> DatasetReader:
+    """Open a file under the settings of whoever reads; a file at an address needs a session beside them.
+
+    `rasterio.open` lays the settings down anew each time, which takes as long as GDAL itself.
+    """
+    return rasterio.open(path) if is_remote(path) else DatasetReader(path)
 
 
 class BandFile:
@@ -102,6 +112,13 @@ class BandFile:
             if handle is not None:
                 handle.dataset.close()
         self._main = self._alone = None
+
+    def decoded_bytes(self, window: Window) -> int:
+        """Size of all blocks that a window touches."""
+        height, width = self._block
+        rows = (window.row_end - 1) // height - window.row // height + 1
+        cols = (window.col_end - 1) // width - window.col // width + 1
+        return rows * cols * self.block_bytes
 
     def read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
         """Read the file's bands of a window into their places; clear `valid` where they are not."""

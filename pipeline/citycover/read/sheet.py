@@ -144,6 +144,13 @@ class SheetReader:
             return [Hole(hole.window.shift(at.row, at.col), hole.path, hole.reason) for hole in holes]
         return list(self._warp.read(window, self._read, values, valid))
 
+    def decoded_bytes(self, window: Window) -> int:
+        """Size of the blocks that a window of the lattice touches in open files; 0 where it is warped."""
+        if self._warp is not None:
+            return 0
+        own = window.shift(-self.sheet.window.row, -self.sheet.window.col)
+        return sum(file.decoded_bytes(own) for file in self._files)
+
     def edge_distance(self, window: Window) -> NDArray[np.float32]:
         """(y, x) how far pixels of the lattice lie inside the sheet, in its own pixels; 0 at its edge."""
         if self._warp is None:

@@ -13,7 +13,7 @@ Every rule goes by pixels of the lattice, never by windows: any division into wi
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,10 @@ from citycover.read.sheet import SheetReader
 from citycover.scene.scene import SceneGroup
 
 _OPEN = 48
-"""Sheets that are open at a time."""
+"""Sheets that are open at a time; more where one window reaches into more."""
+
+_MOST_FILES = 256
+"""Files of them: what a machine lends without asking is four times that."""
 
 _WIDE = 4096
 """Columns that are weighed together: bounds what a wide strip takes."""
@@ -44,6 +47,9 @@ class Sheets:
         self.group, self.most_open = group, most_open or _OPEN
         self.readers = [SheetReader(sheet, group) for sheet in group.sheets]
         self._open: OrderedDict[int, SheetReader] = OrderedDict()
+        files = len(group.sheets[0].files) + len(group.sheets[0].masks)
+        self._most_held = most_open or _MOST_FILES // max(1, files)
+        self._decoded = 0
         whole = Window(0, 0, *group.native.shape)
         self._only = self.readers[0] if [s.window for s in group.sheets] == [whole] else None
         edges = np.array(
@@ -57,6 +63,7 @@ class Sheets:
             return self._used(0).read(window, values, valid)
         valid[...] = False
         numbers = self._reaching(window)
+        self.most_open = max(self.most_open, min(len(numbers), self._most_held))
         if self.group.overlap in {"first", "newest"} or len(numbers) == 1:
             holes = [hole for number in numbers for hole in self._fill(number, window, values, valid)]
         else:
@@ -66,6 +73,7 @@ class Sheets:
                 for part in _columns(window)
                 for hole in join(part, *inside_of(window, part, values, valid))
             ]
+        self._decoded = max(self._decoded, self._decoded_bytes(numbers, window))
         return [left for hole in holes if (left := left_of(hole, window, valid))]
 
     def close(self) -> None:
@@ -76,12 +84,17 @@ class Sheets:
 
     @property
     def cache_bytes(self) -> int:
-        """Decoded blocks that are worth keeping: of many sheets, a row of blocks across what a strip sees."""
+        """Decoded blocks that are worth keeping: of many sheets all that one window touched.
+
+        Blocks at the lower edge of a window are those at the upper edge of the next: a cache that holds less
+        has dropped the first of them when the next window begins, and decodes each of them twice.
+        """
         if self._only:
             return self._only.cache_bytes
         pixel = np.dtype(self.group.dtype).itemsize * len(self.group.bands)
         row = 2 * self.group.block[0] * self.group.native.shape[1] * pixel
-        return max(int(min(row, _MOST_CACHE)), sum(reader.cache_bytes for reader in self._open.values()))
+        kept = min(max(row, self._decoded), _MOST_CACHE)
+        return max(int(kept), sum(reader.cache_bytes for reader in self._open.values()))
 
     def _used(self, number: int) -> SheetReader:
         """A sheet, open; the one that was not read for longest is closed for it."""
@@ -100,6 +113,10 @@ class Sheets:
         near = sorted(self._index.query(box).tolist())
         return [number for number in near if self.group.sheets[number].window.clip(window)]
 
+    def _decoded_bytes(self, numbers: Sequence[int], window: Window) -> int:
+        parts = ((number, self.group.sheets[number].window.clip(window)) for number in numbers)
+        return sum(self.readers[number].decoded_bytes(part) for number, part in parts if part)
+
     def _parts(self, window: Window) -> Iterator[tuple[SheetReader, Window]]:
         for number in self._reaching(window):
             part = self.group.sheets[number].window.clip(window)
@@ -112,12 +129,13 @@ class Sheets:
         """Give a window those pixels of a sheet that it still lacks."""
         reach = self.group.sheets[number].window.clip(window)
         assert reach is not None, "it reaches into the window"
-        part = lacking(reach, ~valid[reach.shift(-window.row, -window.col).slices])
+        into, seen = inside_of(window, reach, values, valid)
+        if not seen.any():
+            return self._used(number).read(reach, into, seen)
+        part = lacking(reach, ~seen)
         if part is None:
             return []
         into, seen = inside_of(window, part, values, valid)
-        if not seen.any():
-            return self._used(number).read(part, into, seen)
         pixels, observed = np.empty(into.shape, into.dtype), np.empty(seen.shape, np.bool_)
         holes = self._used(number).read(part, pixels, observed)
         np.copyto(into, pixels, where=(observed & ~seen)[..., None])

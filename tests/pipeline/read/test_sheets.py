@@ -17,8 +17,10 @@ from rasters import CORNER, part_of, read_scene, write
 from citycover.errors import SceneError
 from citycover.geometry.window import Window
 from citycover.model.kernel import KERNELS
+from citycover.read import file as band_file
 from citycover.read import sheets
 from citycover.read.raster import RasterReader
+from citycover.read.sheets import Sheets
 from citycover.scene.assemble import describe_scene
 from citycover.scene.laying import OVERLAPS, Laying
 from citycover.scene.scene import Scene
@@ -114,13 +116,19 @@ def test_feathered_sheets_hand_over_little_by_little(tmp_path: Path) -> None:
     assert (np.diff(row[19:41]) > 0).all() and np.diff(row).max() < 0.1
 
 
+def listed_openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of files that are opened from now on."""
+    opened: list[str] = []
+    whole = band_file._open
+    monkeypatch.setattr(band_file, "_open", lambda path: opened.append(path) or whole(path))
+    return opened
+
+
 def test_files_that_were_read_long_ago_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [Window(row, 0, 5, 70) for row in range(0, 50, 5)]
     files = [part_of(IMAGE, part, tmp_path / f"{part.row}.tif") for part in parts]
     monkeypatch.setattr(sheets, "_OPEN", 2)
-    opened: list[str] = []
-    whole = rasterio.open
-    monkeypatch.setattr("citycover.read.file.rasterio.open", lambda path: opened.append(path) or whole(path))
+    opened = listed_openings(monkeypatch)
     scene = describe_scene(files, None)
     for order in (parts, parts[::-1]):
         values, valid, _ = read_scene(scene, order)
@@ -132,13 +140,37 @@ def test_files_that_were_read_long_ago_are_closed(tmp_path: Path, monkeypatch: p
 def test_only_sheets_that_a_window_needs_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [part_of(IMAGE, Window(row, 0, 10, 70), tmp_path / f"{row}.tif") for row in range(0, 50, 10)]
     scene = describe_scene(files, None)
-    opened: list[str] = []
-    whole = rasterio.open
-    monkeypatch.setattr("citycover.read.file.rasterio.open", lambda path: opened.append(path) or whole(path))
+    opened = listed_openings(monkeypatch)
     reader = RasterReader(scene.groups[0])
     reader.read_into(Window(12, 3, 5, 5), np.zeros((5, 5, 2), np.uint8), np.zeros((5, 5), np.bool_))
     reader.close()
     assert opened == [files[1]]
+
+
+def row_of_sheets(folder: Path, count: int, height: int = 40) -> Scene:
+    """Sheets of 25 columns beside each other, in blocks of 16."""
+    tiled = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+    image = np.random.default_rng(1).integers(1, 255, (2, height, 25 * count), np.uint8)
+    parts = [Window(0, 25 * k, height, 25) for k in range(count)]
+    return describe_scene(
+        [part_of(image, p, folder / f"{k}.tif", **tiled) for k, p in enumerate(parts)], None
+    )
+
+
+def test_as_many_sheets_stay_open_as_a_strip_reaches_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = row_of_sheets(tmp_path, 60)
+    opened = listed_openings(monkeypatch)
+    read_scene(scene, [Window(row, 0, 10, 1500) for row in range(0, 40, 10)])
+    assert len(opened) == len(set(opened)) == 60
+
+
+def test_the_cache_holds_all_blocks_that_a_strip_touches(tmp_path: Path) -> None:
+    pixels = Sheets(row_of_sheets(tmp_path, 5).groups[0])
+    window = Window(10, 0, 10, 125)  # lies in two rows of blocks, two of them in each sheet
+    pixels.read(window, np.empty((10, 125, 2), np.uint8), np.empty((10, 125), np.bool_))
+    assert pixels.cache_bytes >= 5 * 2 * 2 * (16 * 16 * 2)
 
 
 def test_what_one_sheet_has_lost_another_gives(tmp_path: Path) -> None:
