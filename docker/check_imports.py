@@ -6,7 +6,9 @@ import importlib
 
 LIBRARIES = (
     "affine", "dask.array", "distributed.nanny", "distributed.cli.dask_worker", "geopandas",
-    "google_crc32c", "numcodecs.zstd", "numpy", "odc.geo.xr", "pandas", "PIL.Image",
+    "google_crc32c", "numcodecs.zstd", "numpy", "obstore", "odc.geo.xr",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk.trace",
+    "pandas", "PIL.Image",
     "prometheus_client", "psutil", "pyarrow.parquet", "pydantic", "pyogrio", "pyproj", "pystac",
     "rasterio.features", "rasterio.warp", "rich.progress", "rioxarray", "safetensors",
     "scipy.ndimage", "scipy.stats", "shapely", "torch", "torch.export", "typer", "xarray", "zarr",

@@ -17,9 +17,9 @@ lock() {
 pick() {
   awk -v want="$1" '/^[a-zA-Z0-9]/ { cuda = ($0 ~ /^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)(\[|=)/) } cuda == want' "$made"
 }
-lock runtime vector metrics
+lock runtime vector metrics s3 otel
 pick 1 > docker/locks/torch-cuda.txt
-lock train vector metrics train plots
+lock train vector metrics s3 otel train plots
 lock dev vector metrics dev
 echo hatchling | uv pip compile - --constraint constraints.txt --python-version 3.11.9 --generate-hashes --no-annotate \
   --no-header --quiet -o docker/locks/build.txt

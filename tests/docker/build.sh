@@ -1,10 +1,12 @@
 #!/bin/bash
-# The image, built for real and used as in production, with buildah alone: no daemon, no registry of images.
+# The images, built for real and used as in production, with buildah alone: no daemon, no registry of images.
 #
-#   tests/docker/build.sh            needs root, buildah, debootstrap (the base is made by it), some 15 GB, some minutes
+#   tests/docker/build.sh            needs root, buildah, debootstrap (the base is made by it), some 6 GB, some minutes
 #
 # From the environment, for machines with package sources of their own:
 #   TORCH=cpu|cuda         which torch (cpu)
+#   ONLY=runtime           not the images train and dev as well
+#   STORAGE_DRIVER=vfs     of buildah, where overlay file systems cannot be mounted; needs some 30 GB (overlay)
 #   TORCH_INDEX=           index of PyTorch's CPU wheels
 #   PIP_CONF=              a pip.conf for the build; it is a secret of it, and in no layer
 #   BUILD_OPTIONS=         more options of `buildah build`, such as -v /wheels:/wheels:ro
@@ -14,7 +16,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 TORCH=${TORCH:-cpu}
 WORK=$(mktemp -d "${WORK:-/var/tmp}/citycover-image.XXXXXX")
-STORE=(--root "$WORK/store" --runroot "$WORK/run" --storage-driver vfs)
+STORE=(--root "$WORK/store" --runroot "$WORK/run" --storage-driver "${STORAGE_DRIVER:-overlay}")
 ANYBODY=12345
 MOST=1500000000  # bytes of the CPU image
 
@@ -22,7 +24,7 @@ b() { local verb=$1; shift; buildah "${STORE[@]}" "$verb" "$@"; }
 step() { printf '%s  %s\n' "$(date +%T)" "$*" >&2; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 clean() {
-  buildah "${STORE[@]}" umount --all > /dev/null 2>&1 || true
+  buildah "${STORE[@]}" rm --all > /dev/null 2>&1 || true
   rm -rf "$WORK"
 }
 trap clean EXIT
@@ -39,19 +41,35 @@ b add --quiet "$made" "$WORK/base.tar" / > /dev/null
 b commit --quiet --rm "$made" citycover-base > /dev/null
 rm -f "$WORK/base.tar"
 
-step "build, TORCH=$TORCH"
-options=(--isolation chroot --format docker --target runtime --tag citycover
-  --build-arg BASE=localhost/citycover-base --build-arg "TORCH=$TORCH" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}"
-  --build-arg "REVISION=$(git rev-parse HEAD)" --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pipeline/citycover/version.py)")
+VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pipeline/citycover/version.py)
 # A secret that is not there is an empty pip.conf.
 touch "$WORK/pip.conf"
-# shellcheck disable=SC2206  # options are words
-options+=(--secret "id=pip,src=${PIP_CONF:-$WORK/pip.conf}" ${BUILD_OPTIONS:-})
-b build "${options[@]}" . > "$WORK/build.log" 2>&1 || { tail -40 "$WORK/build.log" >&2; fail "the build"; }
-grep -h "^TORCH=" "$WORK/build.log"
+# build TARGET TORCH CONTEXT OPTIONS...: an image of that name.
+build() {
+  local target=$1 torch=$2 context=$3; shift 3
+  # shellcheck disable=SC2086  # options are words
+  b build --layers --isolation chroot --format docker --target "$target" --tag "citycover-$target" \
+    --build-arg BASE=localhost/citycover-base --build-arg "TORCH=$torch" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}" \
+    --build-arg "REVISION=$(git rev-parse HEAD)" --build-arg "VERSION=$VERSION" \
+    --secret "id=pip,src=${PIP_CONF:-$WORK/pip.conf}" ${BUILD_OPTIONS:-} "$@" "$context" > "$WORK/$target.log" 2>&1
+}
+built() { build "$@" || { tail -40 "$WORK/$1.log" >&2; fail "the build of $1"; }; }
+
+step "a build that gets the CPU's torch where CUDA was asked for"
+mkdir "$WORK/wrong"
+git ls-files -z | xargs -0 cp --parents -t "$WORK/wrong"
+cp docker/locks/torch-cpu.txt "$WORK/wrong/docker/locks/torch-cuda.txt"
+! build dependencies cuda "$WORK/wrong" || fail "TORCH=cuda was built with the CPU's torch"
+grep -h "^TORCH=cuda, but torch .*+cpu, without CUDA was installed" "$WORK/dependencies.log" \
+  || { tail -40 "$WORK/dependencies.log" >&2; fail "it ended for another reason"; }
+b rmi --prune --force > /dev/null 2>&1 || true
+
+step "build, TORCH=$TORCH"
+built runtime "$TORCH" .
+grep -h "^TORCH=" "$WORK/runtime.log"
 
 step "what the image says of itself"
-b inspect --type image citycover > "$WORK/image.json"
+b inspect --type image citycover-runtime > "$WORK/image.json"
 python3 - "$WORK/image.json" > "$WORK/environment" <<'PY'
 import json
 import sys
@@ -69,8 +87,7 @@ PY
 mapfile -t ENVIRONMENT < "$WORK/environment"
 
 step "what is in it"
-container=$(b from citycover)
-ROOT=$(b mount "$container")
+ROOT=$(b mount "$(b from citycover-runtime)")
 bytes=$(du -sb "$ROOT" | cut -f1)
 echo "size: $((bytes / 1000000)) MB"
 [ "$TORCH" != cpu ] || [ "$bytes" -lt $MOST ] || fail "the CPU image has $bytes bytes, more than $MOST"
@@ -96,6 +113,7 @@ inside() {
     mount --rbind /dev "$root/dev"
     mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
     mount --bind "$data" "$root/data"
+    [ ! -d "$root/src" ] || mount --bind . "$root/src"
     exec chroot --userspec="$user:$user" "$root" /usr/bin/env -i "$@"
   ' inside "$ROOT" "$WORK/data" "$ANYBODY" "${ENVIRONMENT[@]}" sh -c 'cd /data; exec "$@"' citycover "$@"
 }
@@ -140,4 +158,23 @@ import sys
 
 assert json.load(open(sys.argv[1]))["resumed"] is True
 PY
-step "the image is as it should be"
+[ "${ONLY:-}" != runtime ] || { step "the image is as it should be"; exit 0; }
+
+step "train: a training, with its figures and events"
+built train "$TORCH" .
+ROOT=$(b mount "$(b from citycover-train)")
+[ -z "$(find "$ROOT/opt/venv" -path "*/site-packages/pytest" -type d)" ] || fail "pytest is in the image of training"
+inside citycover synth small --size 256 -q
+inside citycover train -o trained --recipe vcnet-light --image small/image.tif --labels small/labels_10m.tif --legend city \
+  --set epochs=1 -q || fail "train said $?"
+for file in model.pt curves.png 'events.out.tfevents.*'; do
+  [ -n "$(find "$WORK/data/trained" -name "$file" -size +0)" ] || fail "the training left no $file"
+done
+
+step "dev: tests of the checkout"
+built dev "$TORCH" .
+ROOT=$(b mount "$(b from citycover-dev)")
+b inspect --type image --format '{{range .Docker.Config.Env}}{{println .}}{{end}}' citycover-dev > "$WORK/environment"
+mapfile -t ENVIRONMENT < <(grep . "$WORK/environment")
+inside sh -c 'cd /src && python -m pytest -q -p no:cacheprovider tests/pipeline/geometry' || fail "the tests said $?"
+step "the images are as they should be"

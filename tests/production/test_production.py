@@ -321,7 +321,10 @@ def test_locks_say_the_versions_of_the_constraints_and_a_hash_for_each(lock: str
 def test_the_lock_has_all_that_the_package_needs_and_nothing_of_development() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    needed = [*project["dependencies"], *extras["vector"], *extras["metrics"]]
+    needed = [
+        *project["dependencies"],
+        *(need for extra in ("vector", "metrics", "s3", "otel") for need in extras[extra]),
+    ]
     names = {re.split(r"[<>=\[]", need)[0].lower() for need in needed} - {"torch"}
     found = set(pinned(ROOT / "docker/locks/runtime.txt"))
     assert names <= found
