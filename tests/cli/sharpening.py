@@ -1,4 +1,4 @@
-"""A sharpening that is killed at a chosen moment, for a process of its own to call."""
+"""A sharpening or a demo that is killed at a chosen moment, for a process of its own to call."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from citycover.product import folder as product_folder
+from citycover.synth import write
 from citycover_cli import follow
 from citycover_cli.app import main
+from citycover_cli.verbs import demo
 from citycover_models.sharpen import sharpen as sharpening
 from citycover_models.training import loop, start
 
@@ -21,13 +23,21 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "publishing": (product_folder, "sync_folder"),
     "judging": (sharpening, "judge"),
 }
-"""What is the last thing that a run does, by name."""
+"""What is the last thing that a sharpening does, by name."""
+
+OF_DEMO: dict[str, tuple[Any, str]] = {
+    "drawing": (write, "_put"),
+    "putting the first file in its place": (write, "put_in_place"),
+    "training": MOMENTS["training"],
+    "comparing": (demo, "sharpen_with_progress"),
+}
+"""What is the last thing that a demo does; between training and comparing it is a sharpening."""
 
 
-def sharpen_until(moment: str, arguments: Sequence[str]) -> None:
-    owner, name = MOMENTS[moment]
+def run_until(moment: str, arguments: Sequence[str]) -> None:
+    owner, name = {**MOMENTS, **OF_DEMO}[moment]
     setattr(owner, name, _deadly(getattr(owner, name)))
-    main(["sharpen", *arguments, "--quiet"])
+    main([*arguments, "--quiet"])
     sys.exit(0)
 
 

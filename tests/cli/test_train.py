@@ -171,4 +171,4 @@ def test_the_demo_tells_the_whole_story(citycover, tmp_path: Path) -> None:
     ):
         assert (tmp_path / "demo" / name).is_file()
     again = citycover("demo", tmp_path / "demo", "--size", 256, *QUICK)
-    assert again.code == 2 and "already holds" in again.err
+    assert again.code == 5 and "finished and identical" in again.err

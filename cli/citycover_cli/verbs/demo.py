@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 HELP = """Draw a city, sharpen its 10 m labels to a map of 1 m, and compare labels and map with the truth.
 
 DIR gets the city, the product as `citycover sharpen` leaves it, and story.png: image, coarse labels, map and
-truth side by side.
+truth side by side. Ended at any moment, the same command goes on.
+
+Exit codes: 0 done; 2 DIR holds another demo, or options; 4 no space, memory or device; 5 DIR holds this very
+demo, finished; 130 / 143 stopped by a signal.
 """
 
 
@@ -73,22 +76,34 @@ def _live(
     from citycover.evaluate.rasters import compare_rasters
     from citycover.evidence.request import LabelRequest
     from citycover.job.request import Imagery, ProductOptions
-    from citycover.synth.write import write_city
+    from citycover_models.sharpen.folder import reopen_sharpening
     from citycover_models.sharpen.request import SharpenRequest
 
-    city, out = folder / "city", folder / "product"
+    city, out, picture = folder / "city", folder / "product", folder / "story.png"
     image, labels, truth = (city / name for name in ("image.tif", "labels_10m.tif", "truth.tif"))
-    with show_progress("drawing a city", 1.0, silent) as progress:
-        write_city(city, size, seed, progress=progress.update, overwrite=overwrite)
+    _draw_city(city, size, seed, overwrite=overwrite, silent=silent)
     request = SharpenRequest(
         Imagery((str(image),)), LabelRequest((labels,), "city"), out, recipe=recipe, changes=tuple(changes),
         seed=seed, product=ProductOptions(overwrite=overwrite),
     )  # fmt: skip
+    reopen_sharpening(out, unless=picture)  # a demo that was ended before its last step is none
     sharpened = sharpen_with_progress(request, silent)
     legend, mapped = read_legend("city"), out / "landcover.tif"
     coarse, fine = (compare_rasters(path, truth, legend) for path in (labels, mapped))
-    draw_story(folder / "story.png", (image, labels, mapped, truth), legend, coarse, fine)
-    return _Story(sharpened, legend, coarse, fine, folder / "story.png")
+    draw_story(picture, (image, labels, mapped, truth), legend, coarse, fine)
+    return _Story(sharpened, legend, coarse, fine, picture)
+
+
+def _draw_city(folder: Path, size: int, seed: int, *, overwrite: bool, silent: bool) -> None:
+    """Draw the city, but for one that an earlier demo has drawn: a training goes on with its own images."""
+    from citycover.synth.there import city_there
+    from citycover.synth.write import write_city
+
+    there = city_there(folder, size, seed)
+    if there == "whole":
+        return
+    with show_progress("drawing a city", 1.0, silent) as progress:
+        write_city(folder, size, seed, progress=progress.update, overwrite=overwrite or there == "part")
 
 
 def _print_story(story: _Story, seconds: float) -> None:

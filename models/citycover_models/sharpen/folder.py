@@ -71,6 +71,24 @@ def _begin(out: Path, identity: Mapping[str, str]) -> None:
     write_atomic(out / SHARPENING, json.dumps(dict(identity), indent=1))
 
 
+def reopen_sharpening(out: Path, unless: Path) -> None:
+    """Make an unfinished one again of a finished one, so that its end is gone through once more.
+
+    Args:
+        out: its folder.
+        unless: made of it last; where that is there and no older than the report, all is well.
+
+    Raises:
+        MachineError: it cannot be written.
+    """
+    report = out / REPORT
+    with machine_errors(out):
+        if _begun(out) is None or not report.is_file():
+            return
+        if not unless.is_file() or unless.stat().st_mtime_ns < report.stat().st_mtime_ns:
+            report.unlink()
+
+
 def _passing(out: Path) -> tuple[Path, ...]:
     """What a kill left of files that were being written."""
     ours = (out / SHARPENING, out / REPORT, out / PICTURE)

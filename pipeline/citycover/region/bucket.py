@@ -55,6 +55,10 @@ class RegionBucket(RegionPlace[RemotePath]):
         """Of all objects that a part of the region's own has."""
         return sorted(Path(name).stem for name in (self.own / part).below() if name.endswith(".json"))
 
+    def locks(self) -> list[str]:
+        """Shards that are held, or whose run was killed."""
+        return self.names("locks")
+
     def hold(
         self, shard: str, policy: Literal["leave", "wait", "take"], stop: threading.Event
     ) -> AbstractContextManager[None]:

@@ -93,6 +93,10 @@ class RegionPlace(Generic[P]):
         """Why a scene failed the last time."""
         return self.own / "failures" / f"{scene}.json"
 
+    def begun_of(self, scene: str) -> P:
+        """What files of a store held when the map of a scene was begun."""
+        return self.own / "begun" / f"{scene}.json"
+
     def now_of(self, shard: str) -> P:
         """What a run is at."""
         return self.own / "now" / f"{shard}.json"
@@ -124,6 +128,10 @@ class RegionFolder(RegionPlace[Path]):
     def names(self, part: str) -> list[str]:
         """Of all files that a part of the region's own has."""
         return sorted(path.stem for path in (self.own / part).glob("*.json"))
+
+    def locks(self) -> list[str]:
+        """Shards that are held, or were once."""
+        return sorted(path.name for path in (self.own / "locks").glob("*"))
 
     def hold(
         self, shard: str, policy: Literal["leave", "wait", "take"], stop: threading.Event

@@ -7,6 +7,7 @@ it was made of -> put it in its place -> polygons, areas. One scene that fails d
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 import traceback
@@ -25,14 +26,15 @@ from citycover.errors import (
 )
 from citycover.files.failures import machine_errors
 from citycover.files.plain import to_json
-from citycover.files.remote import tag_of
+from citycover.files.remote import RemotePath, tag_of
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.product.collection import collect
 from citycover.product.product import Product
 from citycover.region.after import steps_after
+from citycover.region.apart import hold_shard
 from citycover.region.config import Region
-from citycover.region.folder import remove_facts, write_facts
+from citycover.region.folder import read_facts, remove_facts, write_facts
 from citycover.region.now import Now, NowFile
 from citycover.region.outcome import Outcome, RegionReport, What
 from citycover.region.record import SceneRecord, record_of, settings_of
@@ -97,7 +99,7 @@ def run_region(region: Region, share: Share | None = None, watch: RegionWatch | 
     """Work on all scenes of a region that have something to do.
 
     Raises:
-        HeldError: another run of the same shard is under way, and the policy is to leave it alone.
+        HeldError: another run of the shard, or of one that has scenes of it, is under way, and is left alone.
         StoppedError: `watch.stop` was set; what is finished is kept.
         CitycoverError: the region file is wrong, or its folder is another's. What is wrong with one scene
             stands in the report instead.
@@ -106,7 +108,7 @@ def run_region(region: Region, share: Share | None = None, watch: RegionWatch | 
     survey = survey_region(region)
     names = share.of(tuple(survey.scenes.values()))
     survey.folder.prepare(region.name)
-    with survey.folder.hold(str(share.shard), region.policy.held, watch.stop):
+    with hold_shard(survey.folder, share.shard, region.policy.held, watch.stop):
         return _Run(region, share, watch, survey).all_of(names)
 
 
@@ -195,7 +197,7 @@ class _Run:
         if state == "done":
             return Outcome(name, "done")
         if state == "renamed" and record is not None:
-            self._rename(standing.why, record)
+            self._rename(standing.earlier, record)
         elif state != "incomplete" or record is None:
             record = self._map(standing)
         self._make_after(record)
@@ -210,14 +212,25 @@ class _Run:
             raise SceneError(scene.problem)
         request = self.region.request(scene.files, folder.next_of(scene.name), scene.tile)
         tags = {file: tag_of(file) for file in scene.files}
-        # What lies in a store is known to the map by its address alone: nothing of the old content may stay.
-        anew = any(tags.values()) and "content of" in standing.why
+        # What lies in a store is known to the map by its address alone: nothing of another content may stay.
+        anew = any(tags.values()) and self._begun_of(scene.name, tags)
         product = _made(request, self.now.beside(self.watch.scene(standing)), anew=anew)
         mark = folder.mark(product.folder)
         record = record_of(scene.name, tags, product, mark, self.survey.settings)
         self._note(record)
+        remove_facts(folder.begun_of(scene.name))
         folder.place(scene.name, self.region.policy.keep)
         return record
+
+    def _begun_of(self, scene: str, tags: Mapping[str, str]) -> bool:
+        """Note what a map is begun of; answers whether what is there of it may be of something else."""
+        # A map on its way into a store is made on this host; hosts do not see what others have begun.
+        host = socket.gethostname() if isinstance(self.folder.out, RemotePath) else ""
+        note, facts = self.folder.begun_of(scene), {"files": dict(tags), "host": host}
+        if note.is_file() and read_facts(note) == facts:
+            return False
+        write_facts(note, to_json(facts))
+        return True
 
     def _note(self, record: SceneRecord) -> None:
         write_facts(self.folder.record_of(record.name), to_json(record.facts()))

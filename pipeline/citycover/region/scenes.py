@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +34,8 @@ class RegionScene:
 class Shard:
     """One of several parts of a region that are worked on side by side.
 
-    Which part a scene is in depends on its name alone, so shards never meet, and stay what they are when
-    scenes come or go.
+    Which part a scene is in depends on its name alone, so shards of one count never meet, and stay what they
+    are when scenes come or go.
 
     >>> Shard.parse("2/3")
     Shard(index=2, count=3)
@@ -54,6 +56,24 @@ class Shard:
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= 100_000):
             raise ConfigError(f"--shard takes i/n, from 1/n to n/n; got {text!r}")
         return cls(int(index), int(count))
+
+    @classmethod
+    def named(cls, text: str) -> Shard | None:
+        """`i-of-n`, as a shard is written; None: it is no such name.
+
+        >>> Shard.named(str(Shard(2, 3)))
+        Shard(index=2, count=3)
+        """
+        found = re.fullmatch(r"(\d+)-of-(\d+)", text)
+        return cls(int(found[1]), int(found[2])) if found else None
+
+    def meets(self, other: Shard) -> bool:
+        """Whether a scene may be in both.
+
+        >>> Shard(1, 2).meets(Shard(2, 3)), Shard(1, 2).meets(Shard(2, 4))
+        (True, False)
+        """
+        return (self.index - other.index) % math.gcd(self.count, other.count) == 0
 
     def holds(self, name: str) -> bool:
         """Whether a scene is in this part."""

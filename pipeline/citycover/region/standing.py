@@ -25,10 +25,30 @@ class Standing:
     scene: RegionScene
     state: State
     why: str = ""
-    """Of `changed`: what differs; of `renamed`: the name that it had, which may be the same: its files had
-    others."""
+    """In words: of `changed` what differs, of `renamed` its earlier name, of `incomplete` what is lacking."""
     record: SceneRecord | None = None
     """Of the map that is there, if there is one that counts."""
+    earlier: str = ""
+    """Of `renamed`: the name that it had, which may be the same: its files had others."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """In what a scene differs from that which was mapped."""
+
+    parts: tuple[str, ...] = ()
+    """Of the region file."""
+    files: bool = False
+    """It has other files."""
+    lost: tuple[str, ...] = ()
+    """Of the same files those whose content is another one."""
+
+    def __bool__(self) -> bool:
+        return bool(self.parts or self.files or self.lost)
+
+    def __str__(self) -> str:
+        content = (f"content of {path}" for path in self.lost[:3])
+        return ", ".join((*self.parts, *(["files"] if self.files else []), *content))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +91,29 @@ class Survey:
     def _standing(self, name: str) -> Standing:
         scene, folder = self.scenes[name], self.folder
         record = read_record_of(folder.record_of(name))
-        why: tuple[str, ...] = ("product",)
+        change: _Change | None = None
         mark = folder.mark(folder.map_of(name))
         if record is not None and mark and mark == record.product:
-            why = self._changed(scene, record)
-            if not why:
+            change = self._change(scene, record)
+            if not change:
                 missing = ", ".join(self.lacking(record))
                 return Standing(scene, "incomplete" if missing else "done", missing, record)
-            if why == ("files",) and (moved := record.moved_to(name, scene.files)) is not None:
-                return Standing(scene, "renamed", name, moved)
+            if change == _Change(files=True) and (moved := record.moved_to(name, scene.files)) is not None:
+                return Standing(scene, "renamed", name, moved, earlier=name)
         if folder.begun(name):
             return Standing(scene, "unfinished")
-        if mark:
-            return Standing(scene, "changed", ", ".join(why))
-        if (earlier := self._renamed(scene)) is not None:
-            return Standing(scene, "renamed", *earlier)
+        if mark:  # of a product that no record tells of nothing is known
+            return Standing(scene, "changed", "product" if change is None else str(change))
+        if (found := self._renamed(scene)) is not None:
+            earlier, moved = found
+            return Standing(scene, "renamed", earlier, moved, earlier=earlier)
         return Standing(scene, "new")
 
-    def _changed(self, scene: RegionScene, record: SceneRecord) -> tuple[str, ...]:
-        settings = self.settings.map
-        parts = [name for name, digest in settings.items() if record.map.get(name) != digest]
+    def _change(self, scene: RegionScene, record: SceneRecord) -> _Change:
+        parts = tuple(name for name, digest in self.settings.map.items() if record.map.get(name) != digest)
         if record.files != scene.files:
-            return (*parts, "files")
-        return (*parts, *(f"content of {path}" for path in record.lost()[:3]))
+            return _Change(parts, files=True)
+        return _Change(parts, lost=record.lost())
 
     def lacking(self, record: SceneRecord) -> tuple[str, ...]:
         """Steps whose outcome was not made, not as it is asked for now, or is gone."""

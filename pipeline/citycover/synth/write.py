@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 CRS = "EPSG:32633"
 
+FILES = {"image.tif": 1, "truth.tif": 1, "labels_10m.tif": 10, "labels_30m.tif": 30}
+"""What every city has, by name, and the metres along a pixel's side."""
+
 ORIGIN = (392_000.0, 5_820_000.0)
 """Easting and northing of the upper left corner, metres; a multiple of every pixel size."""
 
@@ -116,7 +119,7 @@ def write_city(
         MachineError: the folder cannot be written.
     """
     shape = _check(size, seed, threads)
-    names = ["image.tif", "truth.tif", "labels_10m.tif", "labels_30m.tif"]
+    names = [*FILES]
     names += [f"sentinel2/{_S2_NAME.format(band=b, gsd=g)}" for b, g in S2_GSD.items()] if sentinel2 else []
     names += ["sensor_b/image.tif"] if second_sensor else []
     _refuse_to_replace(folder, names, overwrite)
@@ -152,6 +155,11 @@ def write_city(
         "city %d of %d x %d px written in %.1f s, %.2f Mpx/s", seed, *shape, result.seconds, result.mpx_per_s
     )
     return result
+
+
+def tags_of(seed: int) -> dict[str, str]:
+    """Tags of every file of a city."""
+    return {"CITYCOVER_SYNTH_VERSION": str(SYNTH_VERSION), "CITYCOVER_SYNTH_SEED": str(seed)}
 
 
 def _check(size: int | tuple[int, int], seed: int, threads: int) -> tuple[int, int]:
@@ -224,7 +232,7 @@ def _open(path: Path, shape: tuple[int, int], gsd: float, seed: int, **profile: 
         transform=Affine(gsd, 0, ORIGIN[0], 0, -gsd, ORIGIN[1]),
         compress="zstd", zstd_level=1, bigtiff="if_safer", **tiles, **profile,
     )  # fmt: skip
-    dataset.update_tags(CITYCOVER_SYNTH_VERSION=SYNTH_VERSION, CITYCOVER_SYNTH_SEED=str(seed))
+    dataset.update_tags(**tags_of(seed))
     return dataset
 
 

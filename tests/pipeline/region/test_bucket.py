@@ -254,6 +254,50 @@ def test_a_lease_of_the_dead_is_taken_over_by_one(bucket: Bucket) -> None:
     assert len(got) == 1 and bucket.asked
 
 
+def test_parts_of_other_counts_are_kept_apart_and_the_dead_bar_nobody(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.05)
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    asked = region(tmp_path)
+    other = place("north/.region/locks/2-of-3.json")
+    with (
+        hold_lease(other, "leave", threading.Event()),
+        pytest.raises(HeldError, match="works on part 2/3"),
+    ):
+        ran(asked)
+    place("north/.region/locks/1-of-2.json").write(b"{}")  # of a run that was killed
+    assert ran(asked) == {"a": "mapped", "b": "mapped"}
+    assert not keys(bucket, "north/.region/locks/")
+
+
+def test_a_scene_that_changed_while_it_was_unfinished_is_begun_anew(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+    real = running._made
+
+    def noted(*given: Any, anew: bool) -> Any:
+        made.append(anew)
+        return real(*given, anew=anew)
+
+    def end(*_: object) -> None:
+        raise ProductError("ended once its blocks were there")
+
+    monkeypatch.setattr(running, "_made", noted)
+    one = Share(only=("a",))
+    with monkeypatch.context() as patch:
+        patch.setattr("citycover.run.job.publish", end)
+        assert ran(region(tmp_path), one) == ran(region(tmp_path), one) == {"a": "failed"}
+    put(tmp_path, "a", 7)
+    assert ran(region(tmp_path), one) == {"a": "mapped"}
+    assert made == [True, False, True]
+    assert ran(region(tmp_path, (OUT, "here")), one) == {"a": "mapped"}
+    with open_product(f"{OUT}/maps/a") as far, open_product(tmp_path / "here/maps/a") as near:
+        np.testing.assert_array_equal(far.classes, near.classes)
+    assert not keys(bucket, "north/.region/begun/")
+
+
 def test_two_who_write_at_once_do_not_lose_each_others_line(bucket: Bucket) -> None:
     there = RegionBucket(place("north"))
     threads = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import rasterio
 from affine import Affine
 from conftest import write_scene
 
-from citycover.errors import ConfigError
+from citycover.errors import ConfigError, StoppedError
 from citycover.job.request import EngineOptions, Imagery
+from citycover.job.watch import Watch
+from citycover.plan import fit
 from citycover.region.config import Region, read_region
 from citycover.region.forecast import forecast_region
-from citycover.region.run import Share, run_region
+from citycover.region.run import RegionWatch, Share, run_region
 from citycover.region.scenes import Shard
 from citycover.region.status import status_of
 from citycover.run.map import map_scene
@@ -80,6 +83,7 @@ def classes(folder: Path) -> Any:
         return raster.read(1)
 
 
+LARGE = ["x488_y5664", "x489_y5664"]
 NAMES = [f"x{column}_y90624" for column in (7813, 7814, 7815, 7816)]
 
 
@@ -102,6 +106,33 @@ def _whole(place: Path) -> Any:
     files = tuple(str(place / f"im/{name}.tif") for name in "abc")
     engine = EngineOptions(precision="fp32", threads=1, window=48)
     return MapRequest(Imagery(files), place / "whole", "spectral-rgbn", engine=engine)
+
+
+def test_a_tile_that_was_stopped_goes_on_from_its_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "MAX_BLOCK_WIDTH", fit.CHUNK)
+    (tmp_path / "im").mkdir()
+    sheet(tmp_path / "im/a.tif", 0, 0, 0, (48, 1600))
+    large = (f"tile = {SIDE}", "tile = 1024")
+    assert ran(tmp_path, large, ("products", "straight")) == dict.fromkeys(LARGE, "mapped")
+    stop, done = threading.Event(), []
+
+    def stopping(_: object) -> Watch:
+        return Watch(advanced=lambda _block: stop.set(), stop=stop)
+
+    with pytest.raises(StoppedError):
+        run_region(region(tmp_path, large), None, RegionWatch(scene=stopping, stop=stop))
+    assert status_of(region(tmp_path, large)).counts == {"unfinished": 1, "new": 1}
+
+    def going_on(_: object) -> Watch:
+        return Watch(started=lambda _plan, pixels: done.append(pixels))
+
+    run_region(region(tmp_path, large), None, RegionWatch(scene=going_on))
+    assert done[0] > 0 and done[1] == 0
+    for name in LARGE:
+        found, straight = (classes(tmp_path / out / "maps" / name) for out in ("products", "straight"))
+        np.testing.assert_array_equal(found, straight)
 
 
 def test_a_sheet_that_changes_changes_the_tiles_whose_windows_look_at_it(place: Path) -> None:
