@@ -11,12 +11,13 @@
 #   PIP_CONF=              a pip.conf for the build; it is a secret of it, and in no layer
 #   BUILD_OPTIONS=         more options of `buildah build`, such as -v /wheels:/wheels:ro
 #   BASE_TREE=             a root file system with python3, made earlier by debootstrap
+#   STORE_FOLDER=          where images are; they stay there, and the next build goes on from their layers
 #   WORK=                  where to work (a new folder below /var/tmp), which is removed at the end
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 TORCH=${TORCH:-cpu}
 WORK=$(mktemp -d "${WORK:-/var/tmp}/citycover-image.XXXXXX")
-STORE=(--root "$WORK/store" --runroot "$WORK/run" --storage-driver "${STORAGE_DRIVER:-overlay}")
+STORE=(--root "${STORE_FOLDER:-$WORK/store}" --runroot "$WORK/run" --storage-driver "${STORAGE_DRIVER:-overlay}")
 ANYBODY=12345
 MOST=1500000000  # bytes of the CPU image
 
@@ -87,7 +88,14 @@ PY
 mapfile -t ENVIRONMENT < "$WORK/environment"
 
 step "what is in it"
-ROOT=$(b mount "$(b from citycover-runtime)")
+# root TARGET: a container of the image, as a folder; the working folder is made as all that run containers do.
+root() {
+  local at
+  at=$(b mount "$(b from "citycover-$1")")
+  mkdir -p "$at/data"
+  echo "$at"
+}
+ROOT=$(root runtime)
 bytes=$(du -sb "$ROOT" | cut -f1)
 echo "size: $((bytes / 1000000)) MB"
 [ "$TORCH" != cpu ] || [ "$bytes" -lt $MOST ] || fail "the CPU image has $bytes bytes, more than $MOST"
@@ -162,7 +170,7 @@ PY
 
 step "train: a training, with its figures and events"
 built train "$TORCH" .
-ROOT=$(b mount "$(b from citycover-train)")
+ROOT=$(root train)
 [ -z "$(find "$ROOT/opt/venv" -path "*/site-packages/pytest" -type d)" ] || fail "pytest is in the image of training"
 inside citycover synth small --size 256 -q
 inside citycover train -o trained --recipe vcnet-light --image small/image.tif --labels small/labels_10m.tif --legend city \
@@ -173,7 +181,8 @@ done
 
 step "dev: tests of the checkout"
 built dev "$TORCH" .
-ROOT=$(b mount "$(b from citycover-dev)")
+ROOT=$(root dev)
+mkdir -p "$ROOT/src"
 b inspect --type image --format '{{range .Docker.Config.Env}}{{println .}}{{end}}' citycover-dev > "$WORK/environment"
 mapfile -t ENVIRONMENT < <(grep . "$WORK/environment")
 inside sh -c 'cd /src && python -m pytest -q -p no:cacheprovider tests/pipeline/geometry' || fail "the tests said $?"

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.root
 BRIDGE = "ccbr0"
 HOSTS = {"cca": "10.77.0.2", "ccb": "10.77.0.3"}
 SCHEDULER = f"tcp://{HOSTS['cca']}:8786"
+KEPT_UP = "trap 'kill $!; wait; exit' TERM; while :; do {} & wait $!; sleep 0.5; done"
+"""A shell that starts a command again whenever it ends, as systemd would."""
 CITYCOVER = (sys.executable, "-m", "citycover_cli")
 
 
@@ -58,22 +61,24 @@ def hosts() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def cluster(hosts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Scheduler on host a, a worker with a nanny on each."""
+def cluster(hosts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Scheduler on host a, a worker with a nanny on each, which is started again when it ends; their logs."""
     logs = tmp_path_factory.mktemp("logs")
+    # A host that says nothing is given up after seconds, not half a minute.
+    environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "4s"}
     dask = (sys.executable, "-m", "dask")
     address = HOSTS["cca"]
     commands = [("cca", (*dask, "scheduler", "--host", address, "--port", "8786", "--no-dashboard"))]
     for name, own in HOSTS.items():
         flags = ("--host", own, "--nthreads", "1", "--no-dashboard", "--name", name, "--memory-limit", "0")
-        commands.append((name, (*dask, "worker", SCHEDULER, *flags, "--local-directory", str(logs / name))))
+        worker = shlex.join([*dask, "worker", SCHEDULER, *flags, "--local-directory", str(logs / name)])
+        commands.append((name, ("sh", "-c", KEPT_UP.format(worker))))
     started = []
     for n, (name, command) in enumerate(commands):
         with (logs / f"{n}.log").open("wb") as log:
-            started.append(
-                subprocess.Popen(["ip", "netns", "exec", name, *command], stdout=log, stderr=log, cwd="/")
-            )
-    yield
+            words = ["ip", "netns", "exec", name, *command]
+            started.append(subprocess.Popen(words, stdout=log, stderr=log, cwd="/", env=environment))
+    yield logs
     for process in reversed(started):
         process.terminate()
     for process in started:
@@ -149,3 +154,84 @@ def test_a_host_that_loses_its_worker_changes_nothing(cluster: None, scene: Path
     _, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
     np.testing.assert_array_equal(read(out), wanted)
+
+
+REGION = """name = "north"
+out = "OUT"
+model = "spectral-rgbn"
+[[scenes]]
+files = ["im/*.tif"]
+[engine]
+precision = "fp32"
+window = 1024
+ENGINE
+[policy]
+retries = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes, and a region of them that one process has mapped."""
+    folder = tmp_path_factory.mktemp("region")
+    (folder / "im").mkdir()
+    for name in ("a", "b"):
+        write_scene(folder / f"im/{name}.tif", (5000, 600))
+    code, said = ran_region(folder, "alone", "threads = 1")
+    assert code == 0, said
+    return folder
+
+
+def region_file(folder: Path, out: str, engine: str) -> Path:
+    path = folder / f"{out}.toml"
+    path.write_text(REGION.replace("OUT", out).replace("ENGINE", engine))
+    return path
+
+
+def ran_region(folder: Path, out: str, engine: str) -> tuple[int, str]:
+    words = [*CITYCOVER, "run", str(region_file(folder, out, engine)), "-v"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=400, cwd="/")
+    return done.returncode, done.stderr
+
+
+def until(there: Callable[[], object], seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def removed(logs: Path) -> int:
+    """How often the scheduler has given up the worker of host b."""
+    return (logs / "0.log").read_text().count(f"Remove worker addr: tcp://{HOSTS['ccb']}")
+
+
+@pytest.mark.parametrize("cut", ["for a moment", "until it is given up"])
+def test_a_region_is_the_same_when_a_host_is_cut_off_and_back(cluster: Path, imagery: Path, cut: str) -> None:
+    out, engine = cut.replace(" ", "-"), f'scheduler = "{SCHEDULER}"'
+    region, before = region_file(imagery, out, engine), removed(cluster)
+    words = [*CITYCOVER, "run", str(region), "-v"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd="/")
+    blocks = imagery / out / ".region/next/a/.work/ledger"
+    until(lambda: list(blocks.glob("*.json")) or process.poll() is not None)
+    ip("link", "set", "ccb0", "down")
+    try:
+        if cut == "for a moment":
+            time.sleep(1)
+        else:
+            until(lambda: removed(cluster) > before)
+    finally:
+        ip("link", "set", "ccb0", "up")
+    _, said = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    for name in ("a", "b"):
+        alone, far = (read(imagery / folder / "maps" / name) for folder in ("alone", out))
+        np.testing.assert_array_equal(far, alone)
+    # It is back: what is new is mapped by both.
+    write_scene(imagery / f"im/{out}.tif", (5000, 600))
+    until(lambda: len(workers_of("ccb")) == 1)
+    code, said = ran_region(imagery, out, engine)
+    assert code == 0 and json.loads((imagery / out / f"maps/{out}/run.json").read_text())["workers"] == 2, (
+        said
+    )
+    (imagery / f"im/{out}.tif").unlink()
