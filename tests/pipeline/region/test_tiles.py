@@ -116,7 +116,8 @@ def test_a_tile_that_was_stopped_goes_on_from_its_blocks(
     sheet(tmp_path / "im/a.tif", 0, 0, 0, (48, 1600))
     large = (f"tile = {SIDE}", "tile = 1024")
     assert ran(tmp_path, large, ("products", "straight")) == dict.fromkeys(LARGE, "mapped")
-    stop, done = threading.Event(), []
+    stop = threading.Event()
+    done: list[int] = []
 
     def stopping(_: object) -> Watch:
         return Watch(advanced=lambda _block: stop.set(), stop=stop)
