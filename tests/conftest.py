@@ -12,6 +12,13 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one test run keeps is nothing to the next, nor to the user's own runs."""
+    os.environ["CITYCOVER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 SCHEMAS = Path(__file__).parent / "schemas"
 
 # Wall time is no property of the code: machines are shared.

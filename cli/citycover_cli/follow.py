@@ -43,8 +43,9 @@ class _Follower:
         self.per_window = self.total / max(plan.windows, 1)
         self.earlier, self.begin = float(done), time.monotonic()
         logger.info(
-            "%d x %d px in %d windows of %d x %d, redundancy %.2f, %s",
-            *plan.shape, plan.windows, plan.y.window, plan.x.window, plan.redundancy, plan.precision,
+            "%d x %d px in %d windows of %d x %d, redundancy %.2f, %s %s",
+            *plan.shape, plan.windows, plan.y.window, plan.x.window, plan.redundancy, plan.form,
+            plan.precision,
         )  # fmt: skip
 
     def predicted(self, windows: int) -> None:

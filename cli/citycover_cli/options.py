@@ -128,6 +128,14 @@ Precision = Annotated[
     str, typer.Option(help="auto, fp32, bf16 or fp16; auto takes bf16 where only near-ties flip.")
 ]
 
+Form = Annotated[
+    str,
+    typer.Option(
+        help="auto, torchscript or openvino (extra); auto takes what is known to be faster here where only "
+        "near-ties flip."
+    ),
+]
+
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute and to decode with.")]
 
 Memory = Annotated[float | None, typer.Option(min=0.1, help="GiB that a process of the run may hold.")]
@@ -386,6 +394,7 @@ def engine(
     batch: Batch = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    form: Form = "auto",
     threads: Threads = None,
     memory: Memory = None,
     workers: Workers = None,
@@ -399,6 +408,7 @@ def engine(
         batch=batch,
         device=device,
         precision=precision,  # type: ignore[arg-type]  # looked at there
+        form=form,  # type: ignore[arg-type]  # looked at there
         threads=threads,
         memory=memory,
         workers=workers,

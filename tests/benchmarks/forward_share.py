@@ -39,7 +39,7 @@ def pure_forward(scene: str, model: str, precision: str, _layers: str) -> dict[s
     job = prepare(Imagery((scene,)), model, engine=EngineOptions(precision=precision))
     predictor = ModelPredictor.load(job.model.path, choose_device("auto"))
     plan = settle(job, predictor).plan
-    predictor = predictor.at(plan.precision)
+    predictor = predictor.at(plan.precision, plan.form)
     samples = sample_windows(plan, job.model.card, open_readers(job.scene, None), 4 * plan.window_pixels)
     together = [
         [torch.cat([group] * plan.batch).to(predictor.device) for group in sample] for sample in samples

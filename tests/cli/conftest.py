@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 
 from citycover_cli.app import main
@@ -70,6 +71,41 @@ def write_scene(path: Path, shape: tuple[int, int] = (90, 120), bands: int = 4, 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     return write_scene(tmp_path / "scene.tif")
+
+
+_CARD = """
+name = "smooth"
+trim = 4
+feather = 4
+stride = 4
+[[groups]]
+bands = ["red", "green", "blue", "nir"]
+dtypes = ["uint8"]
+[window]
+size = 64
+multiple = 4
+maximum = 512
+[legend]
+name = "two"
+nodata = 0
+classes = [{id = 1, name = "one", color = "#112233"}, {id = 2, name = "two", color = "#445566"}]
+"""
+
+
+class _Smooth(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x[:, :2].float() / 255, 3, 1, 1)
+
+
+@pytest.fixture
+def small_windows(citycover, tmp_path: Path) -> Path:
+    """A model file whose windows are so small that a scene of a test is worth trials."""
+    torch.jit.script(_Smooth()).save(tmp_path / "net.pt")
+    (tmp_path / "card.toml").write_text(_CARD)
+    model = tmp_path / "model.pt"
+    given = ("--torchscript", tmp_path / "net.pt", "--card", tmp_path / "card.toml", "-o", model)
+    assert citycover("export", *given).code == 0
+    return model
 
 
 def write_map(folder: Path, shape: tuple[int, int]) -> Path:

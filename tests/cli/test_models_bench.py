@@ -1,18 +1,63 @@
 import json
+from pathlib import Path
+
+import pytest
+from conftest import write_scene
+
+from citycover.model.form import FORMS, forms_here
+
+FLAGS = ("--repeats", "1", "--window", "128")
 
 
 def test_every_form_and_precision_of_a_model_is_measured(citycover) -> None:
-    flags = ("--window", "128", "--repeats", "1")
-    rows = json.loads(citycover("models", "bench", "spectral-rgb", *flags, "--json").out)
-    assert {(row["form"], row["precision"]) for row in rows} >= {
-        ("as loaded", "fp32"), ("frozen, channels_last", "fp32"), ("frozen, channels_last", "bf16"),
-    }  # fmt: skip
+    rows = json.loads(citycover("models", "bench", "spectral-rgb", *FLAGS, "--json").out)
+    assert [(row["form"], row["precision"]) for row in rows] == [
+        (form, precision) for form in forms_here() for precision in ("fp32", "bf16")
+    ]
     assert all(row["mpx_per_s"] > 0 or row["note"].startswith("cannot run") for row in rows)
-    text = citycover("models", "bench", "spectral-rgb", *flags).out
-    assert "* is the fastest" in text and text.count("*") >= 2
-    assert "what map runs in fp32" in text and "what map runs in bf16" in text
+    assert rows[0]["passes"] and rows[0]["disagreement"] == 0
+    text = citycover("models", "bench", "spectral-rgb", *FLAGS).out
+    assert "* is the fastest" in text and text.count("*") >= 2 and "torchscript, fp32" in text
+    few = json.loads(
+        citycover("models", "bench", "spectral-rgb", *FLAGS, "--precision", "fp32", "--json").out
+    )
+    assert {row["precision"] for row in few} == {"fp32"}
+
+
+def test_what_is_found_on_a_scene_is_what_map_takes(
+    citycover, small_windows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("citycover.model.bench.fast_precision", lambda _device: "bf16")
+    monkeypatch.setattr("citycover.compute.verdicts.FASTEST", 1e9)
+    monkeypatch.setattr("citycover.compute.verdicts.SETTING_UP", 0)
+    scene = write_scene(tmp_path / "scene.tif", (500, 500))
+
+    def form_of_plan() -> tuple[str, str]:
+        plan = json.loads(citycover("plan", scene, "--model", small_windows, "--json").out)
+        return plan["form"], plan["precision"]
+
+    assert form_of_plan() == ("torchscript", "fp32"), "a small scene is no place to try"
+    assert not (tmp_path / "cache/verdicts").exists() or not any((tmp_path / "cache/verdicts").iterdir())
+    flags = ("--repeats", "1", "--scene", scene, "--json")
+    rows = json.loads(citycover("models", "bench", small_windows, *flags).out)
+    assert {row["form"] for row in rows} == set(forms_here()) <= set(FORMS)
+    (kept,) = (tmp_path / "cache/verdicts").iterdir()
+    slowed = json.loads(kept.read_text())
+    for row in slowed["rows"]:
+        bf16 = row["form"] == "torchscript" and row["precision"] == "bf16"
+        row |= {"mpx_per_s": 1e6 if bf16 else 1.0, "passes": True}
+    kept.write_text(json.dumps(slowed))
+    assert form_of_plan() == ("torchscript", "bf16")
 
 
 def test_a_window_that_the_model_does_not_take_is_refused(citycover) -> None:
     result = citycover("models", "bench", "nothing-there")
     assert result.code == 2 and "nothing-there" in result.err
+
+
+@pytest.mark.skipif("openvino" in forms_here(), reason="it is installed")
+def test_a_form_that_is_not_installed_is_named_with_what_to_install(citycover, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    result = citycover("map", scene, "-o", tmp_path / "out", "--form", "openvino")
+    assert result.code == 4 and "pip install 'citycover[openvino]'" in result.err

@@ -12,44 +12,11 @@ import torch
 from conftest import write_scene
 
 from citycover.compute.trials import Speed
+from citycover.model.bench import Lane
 from citycover.model.predictor import Predictor
 from citycover.plan.plan import CHUNK, Plan
 
-SETTLED = ("window", "step", "batch", "precision", "block_shape", "blocks", "windows", "redundancy")
-
-CARD = """
-name = "smooth"
-trim = 4
-feather = 4
-stride = 4
-[[groups]]
-bands = ["red", "green", "blue", "nir"]
-dtypes = ["uint8"]
-[window]
-size = 64
-multiple = 4
-maximum = 512
-[legend]
-name = "two"
-nodata = 0
-classes = [{id = 1, name = "one", color = "#112233"}, {id = 2, name = "two", color = "#445566"}]
-"""
-
-
-class Smooth(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.avg_pool2d(x[:, :2].float() / 255, 3, 1, 1)
-
-
-@pytest.fixture
-def small_windows(citycover, tmp_path: Path) -> Path:
-    """A model file whose windows are so small that a scene of a test is worth trials."""
-    torch.jit.script(Smooth()).save(tmp_path / "net.pt")
-    (tmp_path / "card.toml").write_text(CARD)
-    model = tmp_path / "model.pt"
-    given = ("--torchscript", tmp_path / "net.pt", "--card", tmp_path / "card.toml", "-o", model)
-    assert citycover("export", *given).code == 0
-    return model
+SETTLED = ("window", "step", "batch", "precision", "form", "block_shape", "blocks", "windows", "redundancy")
 
 
 def test_plan_says_the_run_that_map_makes(
@@ -65,8 +32,11 @@ def test_plan_says_the_run_that_map_makes(
         )  # larger is faster, up to a point
 
     monkeypatch.setattr("citycover.compute.choices.measure_speed", speed)
-    monkeypatch.setattr("citycover.compute.choices.fast_precision", lambda _device: "bf16")
-    monkeypatch.setattr("citycover.compute.choices.passes_gate", lambda _exact, _fast: True)
+    monkeypatch.setattr(
+        "citycover.compute.choices.choose_lane",
+        lambda lanes, *_: Lane("torchscript", "bf16") if len(lanes) > 1 else lanes[0],
+    )
+    monkeypatch.setattr("citycover.model.bench.fast_precision", lambda _device: "bf16")
     options = (scene, "--model", small_windows, "--batch", 1)
     plan = json.loads(citycover("plan", *options, "--json").out)
     assert len(tried) == 3 and tried == sorted(tried), "windows of three sizes were tried"
@@ -118,11 +88,12 @@ def test_without_a_probe_nothing_is_loaded_and_what_is_open_is_named(scene: Path
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         return json.loads(done.stdout)
 
-    assert plan()["unsettled"] == ["window", "batch", "precision"]
-    fixed = plan("--window", "256", "--batch", "3", "--precision", "bf16")
+    assert plan()["unsettled"] == ["window", "batch", "precision", "form"]
+    fixed = plan("--window", "256", "--batch", "3", "--precision", "bf16", "--form", "torchscript")
     assert fixed["unsettled"] == [] and (fixed["batch"], fixed["precision"]) == (3, "bf16")
     assert plan("--window", "256", "--precision", "fp32", "--memory", "2")["unsettled"] == [
         "batch",
+        "form",
         "block_shape",
     ]
 

@@ -23,6 +23,7 @@ from citycover.geometry.window import Window
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
 from citycover.model.card import ModelCard
+from citycover.model.form import Form
 from citycover.model.precision import Precision
 from citycover.plan.plan import Plan
 from citycover.read.reader import Hole, Reader
@@ -83,7 +84,7 @@ class SleepingNetwork:
     device: torch.device
     standin: StandIn
 
-    def at(self, precision: Precision) -> SleepingNetwork:
+    def at(self, precision: Precision, form: Form = "torchscript") -> SleepingNetwork:
         return self
 
     def __call__(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -137,7 +137,7 @@ def print_summary(product: Product) -> None:
     rows = [
         ("product", str(product.folder)),
         ("files", "  ".join(sorted(path.name for path in product.files))),
-        ("model", f"{record.given.model.name} on {machine.device}, {machine.precision}"),
+        ("model", f"{record.given.model.name} on {machine.device}, {machine.form} {machine.precision}"),
         ("evidence", f"{record.standing}; {_evidence(record)}"),
         ("classes", shares or "no valid pixel"),
         ("time", f"{duration(timing.wall_s)}; forward {timing.forward_share:.0%} of the sweep"),

@@ -60,6 +60,7 @@ def _draft(job: Job) -> dict[str, Any]:
         "window": asked.window is None and not job.model.card.window.fixed,
         "batch": asked.batch is None or asked.memory is not None,
         "precision": asked.precision == "auto",
+        "form": asked.form == "auto",
         "block_shape": asked.memory is not None,
     }
     return {
@@ -126,7 +127,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if "seconds" in facts:
         rows.append(("peak memory", "at most " + mebibytes(facts["peak_memory_bytes"])))
-        how = f"{facts['precision']}, batch {facts['batch']}, {facts['threads']} threads"
+        how = f"{facts['form']} {facts['precision']}, batch {facts['batch']}, {facts['threads']} threads"
         if facts["workers"] > 1:
             how += f" in each of {facts['workers']} processes"
         rows.append(("time", f"about {duration(facts['seconds'])} on {facts['device']}: {how}"))

@@ -1,4 +1,4 @@
-"""What a run does, settled in one place: window, batch, precision, threads, blocks.
+"""What a run does, settled in one place: window, batch, form, precision, threads, blocks.
 
 `settle` decides for `map`, for its workers, for `plan` and for arrays; what it has to try out is measured in
 `compute/trials.py`.
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from citycover.compute.belief import believe
+from citycover.compute.forms import SAMPLES, choose_lane, lanes_asked
 from citycover.compute.trials import MOST_REPEATS, PROBE_SHARE, measure_speed, sample_windows
 from citycover.engine.input import SweepInput
 from citycover.errors import MachineError
@@ -25,7 +26,9 @@ from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.noise import Belief
 from citycover.job.job import Job, area_mask
 from citycover.machine.memory import peak_rss, process_memory, release_memory
+from citycover.model.bench import Lane
 from citycover.model.card import ModelCard
+from citycover.model.form import runtime_of
 from citycover.model.gate import fast_precision, passes_gate
 from citycover.model.precision import Precision
 from citycover.model.predictor import Predictor, to_probabilities
@@ -188,7 +191,7 @@ class Settled:
     """A run down to its last choice."""
 
     plan: Plan
-    """Windows, batch, precision and blocks."""
+    """Windows, batch, form, precision and blocks."""
     kept: dict[str, Any]
     """The choices that a resumed run must keep, as its store holds them."""
     device: str
@@ -198,6 +201,8 @@ class Settled:
     """How far the labels of the place are believed; None: there are none."""
     evidence: LabelEvidence | None = None
     """Those labels, believed so far."""
+    runtime: str = ""
+    """What runs the network, with its version, where it is not torch."""
 
 
 def kept_choices(job: Job, folder: WorkFolder) -> dict[str, Any]:
@@ -222,7 +227,7 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
     """All that decides how a run goes: as asked for, as an unfinished run had it, or chosen here.
 
     Threads come first, because trials are run with them; then the window, which decides the batch; then
-    precision; then what memory leaves of batch and blocks.
+    form and precision; then what memory leaves of batch and blocks.
 
     Args:
         job: as the process sees it that computes.
@@ -237,11 +242,12 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
         torch.set_num_threads(asked.threads)
     window = asked.window or kept.get("window") or _choose_window(job, predictor, kept)
     plan = _with_batch(job, predictor, kept, window)
-    plan = replace(plan, precision=_settle_precision(job, predictor, kept, plan))
+    lane = _settle_lane(job, predictor, kept, plan)
+    plan = replace(plan, form=lane.form, precision=lane.precision)
     if "block" in kept:
         plan = replace(plan, block_shape=tuple(kept["block"]))
     elif asked.memory is not None:
-        plan = keep_memory(plan, job.scene, predictor, asked.memory, job.layers)
+        plan = keep_memory(plan, job.scene, predictor.at("fp32", plan.form), asked.memory, job.layers)
     elif asked.block is None:
         plan = widened(plan, predictor.device)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
@@ -251,11 +257,13 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
         "batch": plan.batch,
         "batch_asked": asked.batch,
         "precision": plan.precision,
+        "form": plan.form,
         "block": list(plan.block_shape),
         "labels": belief.facts() if belief else None,
     }
     evidence = job.labels.believed(belief) if job.labels and belief else None
-    return Settled(plan, choices, str(predictor.device), torch.get_num_threads(), belief, evidence)
+    runtime = runtime_of(plan.form) or ""
+    return Settled(plan, choices, str(predictor.device), torch.get_num_threads(), belief, evidence, runtime)
 
 
 def _settle_belief(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: Plan) -> Belief | None:
@@ -265,7 +273,7 @@ def _settle_belief(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan
     if kept.get("labels"):
         return Belief.of(kept["labels"])
     readers = open_readers(job.scene, job.engine.threads)
-    given = SweepInput(plan, predictor.at(plan.precision), readers, area=area_mask(job, plan))
+    given = SweepInput(plan, predictor.at(plan.precision, plan.form), readers, area=area_mask(job, plan))
     return believe(job.labels, given)
 
 
@@ -290,14 +298,31 @@ def _with_batch(job: Job, predictor: Predictor, kept: Mapping[str, Any], window:
     return replace(plan, batch=batch)
 
 
-def _settle_precision(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: Plan) -> Precision:
-    """As asked for; else as kept; else what real windows of the scene bear; of tiles, to match, fp32."""
-    if job.engine.precision == "auto" and "precision" in kept:
-        precision: Precision = kept["precision"]
-        return precision
-    readers = open_readers(job.scene, job.engine.threads)
-    return choose_precision(
-        "fp32" if job.tile is not None and job.engine.precision == "auto" else job.engine.precision,
+def _settle_lane(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: Plan) -> Lane:
+    """As asked for; else as kept; else what machine and scene bear; of tiles, to match, fp32 by torch.
+
+    Raises:
+        MachineError: the form cannot run here.
+    """
+    form, precision = job.engine.form, job.engine.precision
+    if "precision" in kept:
+        form = kept.get("form", "torchscript") if form == "auto" else form
+        precision = kept["precision"] if precision == "auto" else precision
+    elif job.tile is not None:
+        form = "torchscript" if form == "auto" else form
+        precision = "fp32" if precision == "auto" else precision
+    lanes = lanes_asked(form, precision, predictor)
+    readers, card = open_readers(job.scene, job.engine.threads), job.model.card
+    if predictor.device.type == "cuda" and len(lanes) > 1:
+        return Lane(
+            precision=choose_precision(
+                precision, predictor, lambda: sample_windows(plan, card, readers, GATE_PIXELS)
+            )
+        )
+    return choose_lane(
+        lanes,
         predictor,
-        lambda: sample_windows(plan, job.model.card, readers, GATE_PIXELS),
+        plan,
+        job.model.sha256,
+        lambda: sample_windows(plan, card, readers, SAMPLES * plan.window_pixels),
     )

@@ -34,7 +34,7 @@ class Forecast:
 def forecast(job: Job, predictor: Predictor) -> Forecast:
     """Settle a job and run its network for a moment; see `settle`."""
     settled = settle(job, predictor)
-    speed = measure_speed(settled.plan, predictor.at(settled.plan.precision))
+    speed = measure_speed(settled.plan, predictor.at(settled.plan.precision, settled.plan.form))
     engine = job.totals(settled.plan).memory.total
     seconds = job.scene.passes * speed.seconds(settled.plan)
     return Forecast(settled, seconds, engine, peak_rss() + engine)

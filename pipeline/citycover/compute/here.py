@@ -32,7 +32,7 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
     swept = time.perf_counter()
     given = SweepInput(
         plan=plan,
-        predictor=predictor.at(plan.precision),
+        predictor=predictor.at(plan.precision, plan.form),
         open_readers=open_readers(job.scene, job.engine.threads),
         area=area_mask(job, plan),
         evidence=open_field(settled.evidence, plan.grid, predictor.device),

@@ -53,14 +53,16 @@ class Job:
     tile: Tile | None = None
     """That the area is; None: a scene by itself."""
     draft: Plan = field(init=False, repr=False, compare=False)
-    """What metadata alone can tell: windows and batch as asked for, else the card's, one by one, in fp32.
-    What a run does is settled where the network is: `compute/choices.py`."""
+    """What metadata alone can tell: windows and batch as asked for, else the card's, one by one, in fp32
+    by torch. What a run does is settled where the network is: `compute/choices.py`."""
 
     def __post_init__(self) -> None:
         """Raise PlanError where window, trim or feather contradict each other or the card."""
         asked = self.engine
         precision = "fp32" if asked.precision == "auto" else asked.precision
-        object.__setattr__(self, "draft", self.plan_in(asked.window, asked.batch or 1, precision))
+        form = "torchscript" if asked.form == "auto" else asked.form
+        draft = replace(self.plan_in(asked.window, asked.batch or 1, precision), form=form)
+        object.__setattr__(self, "draft", draft)
 
     def plan_in(self, window: int | None, batch: int, precision: Precision) -> Plan:
         """The plan in windows of a length; None: the card's.

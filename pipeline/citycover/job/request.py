@@ -11,6 +11,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.files.remote import RemotePath, place_of
 from citycover.geometry.tiles import Tile
+from citycover.model.form import FORMS, Form
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.scene.laying import Laying
 from citycover.scene.masking import Masking
@@ -87,7 +88,9 @@ class EngineOptions:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Precision | Literal["auto"] = "auto"
-    """auto: the fastest that flips near-ties only."""
+    """auto: the fastest that flips near-ties only, as far as finding out costs little."""
+    form: Form | Literal["auto"] = "auto"
+    """What runs the network; auto: torch, or what is known to be faster here and flips near-ties only."""
     threads: int | None = None
     """To compute and to decode with, in a process."""
     memory: float | None = None
@@ -105,6 +108,8 @@ class EngineOptions:
                 raise ConfigError(f"--{name} must be at least 1, got {value}")
         if self.precision not in ("auto", *PRECISIONS):
             raise ConfigError(f"--precision takes auto, {', '.join(PRECISIONS)}; got {self.precision!r}")
+        if self.form not in ("auto", *FORMS):
+            raise ConfigError(f"--form takes auto, {', '.join(FORMS)}; got {self.form!r}")
         if self.workers is not None and self.scheduler is not None:
             raise ConfigError("got both --workers and --scheduler; give one of them")
 

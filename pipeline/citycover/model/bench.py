@@ -1,44 +1,75 @@
-"""How fast a model runs here in each of its forms and precisions."""
+"""How fast a model runs here in each form and precision, and how far each is from what torch says in fp32."""
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from citycover.errors import ModelError
-from citycover.model.archive import ModelFile
+from citycover.errors import CitycoverError, ModelError
 from citycover.model.checks import probe_windows
-from citycover.model.network import load_torchscript
+from citycover.model.form import FORMS, Form, forms_here
+from citycover.model.gate import fast_precision, passes_gate
 from citycover.model.precision import PRECISIONS, Precision
-from citycover.model.predictor import ModelPredictor, autocast
+from citycover.model.predictor import ModelPredictor, Predictor, to_probabilities
 
-Form = Callable[[Sequence[Tensor]], Tensor]
+Windows = Sequence[Tensor]
+"""One (n, band, y, x) tensor a band group, on the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A form and a precision."""
+
+    form: Form = "torchscript"
+    precision: Precision = "fp32"
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.form} {self.precision}"
 
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
     """One form of a model in one precision."""
 
-    form: str
-    precision: str
-    mpx_per_s: float
+    form: Form
+    precision: Precision
+    mpx_per_s: float = 0.0
     """10^6 input pixels of the finest group a second; 0 where it cannot run."""
+    first_s: float = 0.0
+    """Seconds until the first scores, compiling counted."""
+    disagreement: float = 0.0
+    """Share of the pixels whose class is another than by torch in fp32."""
+    passes: bool = False
+    """Whether only near-ties flip."""
     note: str = ""
-    """What `map` uses, or why it cannot run."""
+    """Why it cannot run."""
+
+    @property
+    def lane(self) -> Lane:
+        """Which."""
+        return Lane(self.form, self.precision)
+
+
+def lanes_here(device: torch.device) -> tuple[Lane, ...]:
+    """Forms and precisions that a device has, that of torch in fp32 first."""
+    forms = forms_here() if device.type == "cpu" else FORMS[:1]
+    fast = fast_precision(device)
+    return tuple(Lane(form, one) for form in forms for one in ("fp32", fast) if one is not None)
 
 
 def bench_model(
-    file: ModelFile, device: torch.device, *, window: int | None = None, batch: int = 1, repeats: int = 5
+    path: Path, device: torch.device, *, window: int | None = None, batch: int = 1, repeats: int = 5
 ) -> tuple[BenchRow, ...]:
-    """Measure every form and precision on the same random windows, in turns, and take the medians.
+    """Measure every form and precision on the same random windows.
 
     Args:
-        file: model file.
+        path: of the model file, which is trusted.
         device: where.
         window: side in input pixels; None: the card's.
         batch: windows together.
@@ -47,7 +78,8 @@ def bench_model(
     Raises:
         ModelError: the model does not take such windows.
     """
-    card = file.card
+    predictor = ModelPredictor.load(path, device)
+    card = predictor.card
     side = window or card.window.size
     if side % card.window.multiple or (card.window.fixed and side != card.window.size):
         raise ModelError(
@@ -56,52 +88,83 @@ def bench_model(
         )
     eight_bit = all("uint8" in group.dtypes for group in card.groups)
     windows = probe_windows(card, side, device, eight_bit=eight_bit, count=batch)
-    fast = [w.contiguous(memory_format=torch.channels_last) for w in windows]
-    forms: dict[tuple[str, str], tuple[Form, Sequence[Tensor], str]] = {}
-    predictor = ModelPredictor.load(file.path, device, sha256=file.sha256)
-    for precision in PRECISIONS if device.type == "cuda" else PRECISIONS[:2]:
-        if file.format == "torchscript":
-            forms["as loaded", precision] = (_as_loaded(file, device, precision), windows, "")
-        name = "frozen, channels_last" if file.format == "torchscript" else "exported program"
-        forms[name, precision] = (predictor.at(precision), fast, f"what map runs in {precision}")
-    return _measure(forms, batch * side * side / 1e6, repeats)
+    kinds = PRECISIONS if device.type == "cuda" else PRECISIONS[:2]
+    forms = forms_here() if device.type == "cpu" else FORMS[:1]
+    lanes = [Lane(form, precision) for form in forms for precision in kinds]
+    return bench(predictor, lanes, [windows], repeats)
 
 
-def _as_loaded(file: ModelFile, device: torch.device, precision: Precision) -> Form:
-    module = load_torchscript(file.path, str(device)).eval()
-
-    def run(windows: Sequence[Tensor]) -> Tensor:
-        with torch.inference_mode(), autocast(device, precision):
-            scores: Tensor = module(*windows)
-        return scores
-
-    return run
-
-
-def _measure(
-    forms: dict[tuple[str, str], tuple[Form, Sequence[Tensor], str]], mpx: float, repeats: int
+def bench(
+    predictor: Predictor, lanes: Sequence[Lane], samples: Sequence[Windows], repeats: int = 1
 ) -> tuple[BenchRow, ...]:
-    """Warm each up twice, then run all in turns."""
-    seconds: dict[tuple[str, str], list[float]] = {}
-    failed: dict[tuple[str, str], str] = {}
-    for key, (run, windows, _) in forms.items():
-        try:
-            for _turn in range(2):  # TorchScript optimises at its second call
-                run(windows)
-            seconds[key] = []
-        except RuntimeError as error:
-            failed[key] = f"cannot run: {str(error).strip().splitlines()[-1]}"
+    """Run the same windows in each form and precision, in turns; the least time counts.
+
+    Args:
+        predictor: of the network, in fp32 by torch: what the others are compared with.
+        lanes: forms and precisions.
+        samples: windows of one shape, to be run one after the other.
+        repeats: turns over all samples.
+    """
+    fast = [[w.contiguous(memory_format=torch.channels_last) for w in windows] for windows in samples]
+    exact = _Heat(predictor, fast)
+    heats = [exact if lane == Lane() else _Heat.of(predictor, lane, fast) for lane in lanes]
     for _turn in range(repeats):
-        for key, taken in seconds.items():
-            run, windows, _ = forms[key]
+        for heat in heats:
+            heat.run()
+    mpx = fast[0][0].shape[0] * fast[0][0][0, 0].numel() / 1e6
+    return tuple(heat.row(lane, mpx, exact) for lane, heat in zip(lanes, heats, strict=True))
+
+
+@dataclass
+class _Heat:
+    """One form and precision, on its way through the samples."""
+
+    predictor: Predictor | None
+    samples: Sequence[Windows]
+    why: str = ""
+    first: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    found: list[Tensor] = field(default_factory=list)
+    """(n, c, y, x) probabilities of each sample."""
+
+    def __post_init__(self) -> None:
+        """Warm up; what fails is out."""
+        try:
+            if self.predictor is not None:
+                begin = time.perf_counter()
+                self.predictor(self.samples[0])
+                self.first = time.perf_counter() - begin
+                self.found = [self._probabilities(windows) for windows in self.samples]
+        except (CitycoverError, RuntimeError) as error:
+            self.predictor, self.why = None, f"cannot run: {str(error).strip().splitlines()[-1]}"
+
+    @classmethod
+    def of(cls, predictor: Predictor, lane: Lane, samples: Sequence[Windows]) -> _Heat:
+        return cls(predictor.at(lane.precision, lane.form), samples)
+
+    def _probabilities(self, windows: Windows) -> Tensor:
+        assert self.predictor is not None
+        with torch.inference_mode():
+            return to_probabilities(self.predictor(windows), self.predictor.card)
+
+    def run(self) -> None:
+        if self.predictor is None:
+            return
+        for windows in self.samples:
             begin = time.perf_counter()
-            run(windows).float().sum().item()  # waits for the device
-            taken.append(time.perf_counter() - begin)
-    return tuple(
-        BenchRow(
-            *key,
-            mpx / statistics.median(seconds[key]) if seconds.get(key) else 0.0,
-            failed.get(key, note),
-        )
-        for key, (_, _, note) in forms.items()
-    )
+            self.predictor(windows).float().sum().item()  # waits for the device
+            self.seconds.append(time.perf_counter() - begin)
+
+    def row(self, lane: Lane, mpx: float, exact: _Heat) -> BenchRow:
+        if self.predictor is None or exact.predictor is None:
+            return BenchRow(lane.form, lane.precision, note=self.why or exact.why)
+        pairs = list(zip(exact.found, self.found, strict=True))
+        flipped = [float((_classes(a) != _classes(b)).float().mean()) for a, b in pairs]
+        passes = all(passes_gate(a, b) for a, b in pairs)
+        speed = mpx / min(self.seconds)
+        return BenchRow(lane.form, lane.precision, speed, self.first, sum(flipped) / len(pairs), passes)
+
+
+def _classes(probabilities: Tensor) -> Tensor:
+    """(n, y, x) best channel; of one channel, whether it is likelier than not."""
+    return probabilities.argmax(1) if probabilities.shape[1] > 1 else probabilities[:, 0] > 0.5

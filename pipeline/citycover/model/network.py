@@ -14,7 +14,7 @@ from torch import Tensor
 
 from citycover.errors import ModelError
 from citycover.files.atomic import atomic_path
-from citycover.model.archive import CARD, Format, check_format, read_model_file
+from citycover.model.archive import CARD, Format, ModelFile, check_format, read_model_file
 from citycover.model.card import ModelCard
 from citycover.model.mlm import card_to_json
 from citycover.model.trust import check_exported, check_torchscript
@@ -42,7 +42,16 @@ def load_model(
     """
     model = read_model_file(path)
     check_trusted(model.path, model.sha256, sha256)
-    return _FORMATS[model.format](model.path, device), model.card
+    return load_network(model, device), model.card
+
+
+def load_network(model: ModelFile, device: torch.device | str) -> Callable[..., Tensor]:
+    """Load the network of a model file that is trusted, as `load_model` does.
+
+    Raises:
+        ModelError: torch cannot load it.
+    """
+    return _FORMATS[model.format](model.path, device)
 
 
 def load_torchscript(path: str | Path, device: torch.device | str) -> torch.jit.ScriptModule:

@@ -1,15 +1,14 @@
 """Predictor: raw windows in, probabilities out. The only place that knows model formats and precision.
 
 TorchScript runs frozen, in channels_last and in inference mode; reduced precision is eager autocast around
-the frozen module, which works for any file. Precision `auto` takes bf16 where the hardware has it and a
-probe finds that only near-ties flip (`passes_gate`).
+the frozen module, which works for any file. Another form is made of that module when it is first asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,12 +17,16 @@ import torch
 from torch import Tensor
 
 from citycover.errors import MachineError
+from citycover.model.archive import read_model_file
 from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
 from citycover.model.entropy import entropy
+from citycover.model.form import Form, check_form
 from citycover.model.joint import MapModel, Turns
-from citycover.model.network import load_model
-from citycover.model.precision import Precision
+from citycover.model.network import load_network
+from citycover.model.openvino import OpenVinoNetwork
+from citycover.model.precision import PRECISIONS, Precision
+from citycover.model.trusted import check_trusted
 
 _AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -47,8 +50,12 @@ class Predictor(Protocol):
         """Where windows are wanted."""
         ...
 
-    def at(self, precision: Precision) -> Predictor:
-        """The same network in a precision; a network that knows one precision gives itself."""
+    def at(self, precision: Precision, form: Form = "torchscript") -> Predictor:
+        """The same network in a precision and a form; a network that knows one of them gives itself.
+
+        Raises:
+            MachineError: the form cannot run here.
+        """
         ...
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
@@ -75,7 +82,7 @@ class FunctionPredictor:
     function: Callable[..., Tensor]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def at(self, precision: Precision) -> FunctionPredictor:  # noqa: ARG002 - the protocol's
+    def at(self, precision: Precision, form: Form = "torchscript") -> FunctionPredictor:  # noqa: ARG002 - the protocol's
         """Itself: a function computes as it does."""
         return self
 
@@ -86,13 +93,16 @@ class FunctionPredictor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelPredictor:
-    """The network of a model file on a device, in one precision."""
+    """The network of a model file on a device, in one precision and one form."""
 
     card: ModelCard
     device: torch.device
     network: Callable[..., Tensor] = field(repr=False)
-    """In fp32, whatever the precision: it is shared by the predictors of all of them."""
+    """As torch runs it, in fp32, whatever form and precision: the predictors of all of them share it."""
     precision: Precision = "fp32"
+    runs: Mapping[Precision, Callable[..., Tensor]] = field(default_factory=dict, repr=False)
+    """The network in another form than torch's, if it is to run in one, by precision."""
+    form: Form = "torchscript"
 
     @classmethod
     def load(
@@ -113,17 +123,24 @@ class ModelPredictor:
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # else torch's convolutions call 10 bits of mantissa fp32
         try:
-            network, card = load_model(path, device, sha256)
+            file = read_model_file(path)
+            check_trusted(path, file.sha256, sha256)
+            network = load_network(file, device)
         except torch.OutOfMemoryError:
             raise MachineError(f"model {path} does not fit into the memory of {device}") from None
-        return cls(card, device, network, precision)
+        card = file.card
+        runs = {one: OpenVinoNetwork(card.name, file.sha256, network, one) for one in PRECISIONS}
+        return cls(card, device, network, precision, runs)
 
-    def at(self, precision: Precision) -> ModelPredictor:
-        """The same network, not copied, in a precision."""
-        return replace(self, precision=precision)
+    def at(self, precision: Precision, form: Form = "torchscript") -> ModelPredictor:
+        """The same network, not copied, in a precision and a form."""
+        check_form(form, self.device.type)
+        return replace(self, precision=precision, form=form)
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
-        """Run the network, in reduced precision where it was chosen."""
+        """Run the network, in the form and the precision that were chosen."""
+        if self.form != "torchscript":
+            return run_network(self.runs[self.precision], windows, self.card)
         with torch.inference_mode(), autocast(self.device, self.precision):
             return run_network(self.network, windows, self.card)
 
@@ -164,9 +181,11 @@ class JointPredictor:
         """The same networks, which tell how far they differ."""
         return replace(self, telling=True)
 
-    def at(self, precision: Precision) -> JointPredictor:
-        """The same networks in a precision."""
-        parts = tuple((predictor.at(precision), weight, ranks) for predictor, weight, ranks in self.parts)
+    def at(self, precision: Precision, form: Form = "torchscript") -> JointPredictor:
+        """The same networks in a precision and a form."""
+        parts = tuple(
+            (predictor.at(precision, form), weight, ranks) for predictor, weight, ranks in self.parts
+        )
         return replace(self, parts=parts)
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
@@ -219,14 +238,14 @@ def _turned_back(scores: Tensor, turn: Turn) -> Tensor:
     return straight.transpose(2, 3) if swaps else straight
 
 
-def load_predictor(model: MapModel, device: torch.device, precision: Precision = "fp32") -> Predictor:
-    """Load all networks of a map onto a device.
+def load_predictor(model: MapModel, device: torch.device) -> Predictor:
+    """Load all networks of a map onto a device, in fp32 and as torch runs them.
 
     Raises:
         ModelError: a file is no model any more, or another one.
         MachineError: they do not fit into the memory of the device.
     """
-    loaded = [ModelPredictor.load(m.path, device, precision, m.sha256) for m in model.members]
+    loaded = [ModelPredictor.load(m.path, device, sha256=m.sha256) for m in model.members]
     if model.alone:
         return loaded[0]
     parts = tuple(

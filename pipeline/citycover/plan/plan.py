@@ -30,6 +30,7 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from citycover.geometry.window import Window
+from citycover.model.form import Form
 from citycover.model.precision import Precision
 from citycover.plan.axis import Axis
 
@@ -68,6 +69,8 @@ class Plan:
     batch: int
     """Windows that go through the network together."""
     precision: Precision
+    form: Form = "torchscript"
+    """What runs the network."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -144,10 +147,14 @@ class Plan:
             "redundancy": round(self.redundancy, 4),
             "batch": self.batch,
             "precision": self.precision,
+            "form": self.form,
             **({"goes_on": True} if self.y.goes_on else {}),
         }
 
     @property
     def identity(self) -> str:
-        """Hash of the plan."""
-        return hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()
+        """Hash of the plan; of what torch runs it is what it was before there were other forms."""
+        facts = self.facts()
+        if self.form == "torchscript":
+            del facts["form"]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

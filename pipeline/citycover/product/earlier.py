@@ -37,8 +37,8 @@ def refuse_finished(out: Path | RemotePath, job: Job, formats: Collection[str] =
 def differences(job: Job, record: RunRecord) -> tuple[str, ...]:
     """Parts of the identity that a run of the job would not share with a finished one.
 
-    What a run settles by trials (window, batch, precision, blocks) is taken as the earlier run settled it,
-    where the request leaves it open or asks for what that one was asked for. Files of the same names are
+    What a run settles by trials (window, batch, form, precision, blocks) is taken as the earlier run settled
+    it, where the request leaves it open or asks for what that one was asked for. Files of the same names are
     told by content: the image of another month may be as large as that of the last.
     """
     given = record.given
@@ -58,8 +58,9 @@ def _plans(job: Job, settled: Mapping[str, Any], asked: Mapping[str, Any]) -> se
         return value if wanted in (None, "auto", asked.get(name)) else wanted
 
     batch, precision = kept("batch", settled["batch"]), kept("precision", settled["precision"])
+    form = kept("form", settled.get("form", "torchscript"))
     block = tuple(settled["block_shape"]) if job.engine.block is None else None
     # A window is cut where the scene is smaller; the plan shows what is left of it.
     windows = {kept("window", None), kept("window", max(settled["window"]))}
-    plans = [job.plan_in(window, batch, precision) for window in windows]
+    plans = [replace(job.plan_in(window, batch, precision), form=form) for window in windows]
     return {(replace(p, block_shape=block) if block else p).identity for p in plans}

@@ -21,6 +21,7 @@ from citycover.job.job import Job
 from citycover.job.request import MapRequest
 from citycover.machine.memory import peak_rss
 from citycover.machine.stages import SIDE_STAGES, SWEEP_STAGES, Stages
+from citycover.model.form import Form, runtime_of
 from citycover.model.joint import MapModel
 from citycover.plan.plan import Plan
 from citycover.product.record import (
@@ -87,6 +88,7 @@ class Finished:
             machine=Machinery(
                 device=self.device,
                 precision=plan.precision,
+                form=plan.form,
                 workers=self.workers,
                 peak_rss_bytes=max(peak_rss(), self.worker_peak_rss),
                 host=socket.gethostname(),
@@ -112,7 +114,7 @@ class Finished:
             time=job.scene.time,
             plan=self.plan.facts(),
             identity=job.identity(self.plan),
-            versions=versions(),
+            versions=versions(self.plan.form),
             command=tuple(sys.argv),
             start=job.scene.start if job.scene.start != job.scene.time else None,
             composite=job.scene.composite,
@@ -177,12 +179,14 @@ def _run_model(model: MapModel) -> RunModel:
     )
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides the pixels."""
+def versions(form: Form = "torchscript") -> dict[str, str]:
+    """Versions of what decides the pixels, the runtime of another form than torch's among them."""
     found = {name: version(name) for name in ("torch", "rasterio", "numpy", "odc-geo")}
+    runtime, _, number = (runtime_of(form) or "").partition(" ")  # workers may have what this process lacks
     return {
         "citycover": __version__,
         **found,
+        **({runtime: number} if runtime else {}),
         "gdal": rasterio.__gdal_version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",

@@ -148,6 +148,8 @@ class Machinery:
     """Processes."""
     peak_rss_bytes: int
     """Bytes that the process which held most held at most."""
+    form: str = "torchscript"
+    """What ran the network; torch did before it was said."""
     host: str = ""
     """Name of the machine that published."""
 

@@ -50,6 +50,8 @@ def settings_of(region: Region) -> Settings:
         OSError: a file cannot be read.
     """
     engine = {name: value for name, value in asdict(region.engine).items() if name not in _LOOKS}
+    if engine["form"] == "auto":  # no scene is mapped anew because there are other forms by now
+        del engine["form"]
     parts = {
         "model": _model(region),
         "imagery": region.imagery,

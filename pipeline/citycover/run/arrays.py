@@ -73,7 +73,8 @@ def predict_array(
         nodata: digital number of invalid pixels; None: the image's own `rio.nodata`. NaN is always invalid.
         engine: as for `map`, with two differences, because nothing is computed here: where no window is asked
             for it is the card's (`map` may take a longer one for a very large scene; run.json of its product
-            says which), and precision auto is fp32. Blocks become dask chunks, 2048 x 2048 unless asked for.
+            says which), and form and precision auto are torch and fp32. Blocks become dask chunks, 2048 x
+            2048 unless asked for.
         labels: of the place, as evidence beside the network. How far they are believed is measured here, on a
             few blocks of the image, unless their trust is given or the model knows the place.
         require_hash: sha256 that the model file must have, or its first 8 digits or more; None: any.
@@ -118,7 +119,7 @@ def predict_array(
     evidence = None
     if labels is not None:
         understood = look_at_labels(labels, file.card, plan.grid, trust)
-        given = SweepInput(plan, predictor.at(plan.precision), lambda: [ArrayReader(source)])
+        given = SweepInput(plan, predictor.at(plan.precision, plan.form), lambda: [ArrayReader(source)])
         with _LOCK:
             evidence = understood.believed(believe(understood, given))
     of_block = _BlockTask(file, engine.device, plan, source, evidence, job.layers)
@@ -161,6 +162,7 @@ def _for_blocks(asked: EngineOptions, card: ModelCard) -> EngineOptions:
         window=asked.window or card.window.size,
         block=asked.block or (2048, 2048),
         precision="fp32" if asked.precision == "auto" else asked.precision,
+        form="torchscript" if asked.form == "auto" else asked.form,
     )
 
 
@@ -181,7 +183,7 @@ class _BlockTask:
             predictor = _predictor(self.model, self.device)
             given = SweepInput(
                 self.plan,
-                predictor.at(self.plan.precision),
+                predictor.at(self.plan.precision, self.plan.form),
                 lambda: [ArrayReader(self.source)],
                 evidence=open_field(self.evidence, self.plan.grid, predictor.device),
                 layers=self.layers,

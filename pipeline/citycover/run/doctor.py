@@ -26,7 +26,7 @@ _NEEDED = {"GTiff", "VRT", "PNG"}
 
 _EXTRAS = {
     "vector": "pyogrio", "plots": "matplotlib", "view": "rio_tiler", "metrics": "prometheus_client",
-    "train": "tensorboard", "gpu": "dask_cuda",
+    "train": "tensorboard", "gpu": "dask_cuda", "openvino": "openvino",
 }  # fmt: skip
 
 _TRIAL = 64 << 20
@@ -231,16 +231,15 @@ def _extras() -> Iterator[Finding]:
 
 def _network() -> Iterator[Finding]:
     from citycover.machine.device import choose_device
-    from citycover.model.archive import read_model_file
     from citycover.model.bench import bench_model
     from citycover.model.builtin import builtin_path
 
     try:
-        rows = bench_model(read_model_file(builtin_path("spectral-rgbn")), choose_device("auto"), repeats=1)
+        rows = bench_model(builtin_path("spectral-rgbn"), choose_device("auto"), repeats=1)
     except CitycoverError as error:
         yield Finding("network", str(error), "bad", "reinstall citycover: its own model does not run")
         return
     best = max(rows, key=lambda row: row.mpx_per_s)
     yield Finding(
-        "network", f"spectral-rgbn runs: {best.mpx_per_s:.0f} Mpx/s as {best.form}, {best.precision}"
+        "network", f"spectral-rgbn runs: {best.mpx_per_s:.0f} Mpx/s by {best.form} in {best.precision}"
     )

@@ -239,7 +239,8 @@ def _time(record: RunRecord) -> str:
     rate = record.amount.pixels / 1e6 / max(record.timing.wall_s, 1e-9)
     return (
         f"<section><h2>Time</h2><p>{record.timing.wall_s:,.1f} s on {escape(machine.device)} in "
-        f"{escape(machine.precision)}, {machine.workers} process{'es' * (machine.workers > 1)}, "
+        f"{escape(machine.form)} {escape(machine.precision)}, "
+        f"{machine.workers} process{'es' * (machine.workers > 1)}, "
         f"{rate:.2f} Mpx/s, at most {machine.peak_rss_bytes / 2**20:,.0f} MiB each. {named}</p>"
         f'<div class="stack">{bar}</div><p class="faint">{chips}</p></section>'
     )

@@ -15,6 +15,7 @@ import rasterio
 from conftest import write_scene
 
 from citycover.errors import ConfigError, HeldError, MachineError, ProductError, StoppedError
+from citycover.job.request import EngineOptions
 from citycover.job.watch import Watch
 from citycover.model.builtin import find_model
 from citycover.product.product import Product
@@ -489,6 +490,14 @@ def test_sheets_of_labels_are_those_from_the_file_on_and_count_with_their_conten
         image(place / "lab/x.tif", seed)
         digests.append(settings_of(asked).map["labels"])
     assert len(set(digests)) == 3
+
+
+def test_no_scene_is_mapped_anew_because_there_are_forms(place: Path) -> None:
+    def digest(**engine: Any) -> str:
+        return settings_of(region(place).model_copy(update={"engine": EngineOptions(**engine)})).map["engine"]
+
+    assert digest() == digest(form="auto") == "c9666fb8992ab6fe", "as before there were any"
+    assert len({digest(), digest(form="torchscript"), digest(form="openvino")}) == 3
 
 
 def test_a_shapefile_of_zones_counts_with_the_files_beside_it(place: Path) -> None:

@@ -25,6 +25,7 @@ from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
 from citycover.job.watch import Watch
 from citycover.model.card import ModelCard
+from citycover.model.form import forms_here
 from citycover.model.network import write_torchscript
 from citycover.plan import fit
 from citycover.plan.plan import Block
@@ -330,4 +331,26 @@ def test_workers_map_the_same(tmp_path: Path) -> None:
     asked = dates_by_two_with_labels(Place(tmp_path))
     map_scene(request_of(asked, tmp_path / "here"))
     map_scene(request_of(asked, tmp_path / "there", workers=2))
+    same(tmp_path / "there", tmp_path / "here")
+
+
+@pytest.mark.skipif("openvino" not in forms_here(), reason="the extra openvino is not installed")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_in_another_form_a_run_may_go_as_it_likes_too(case: Case, tmp_path: Path) -> None:
+    asked = case(Place(tmp_path))
+    map_scene(request_of(asked, tmp_path / "by-torch"))
+    done = map_scene(request_of(asked, tmp_path / "straight", form="openvino"))
+    assert (done.run.machine.form, done.run.given.plan["form"]) == ("openvino", "openvino")
+    assert "openvino" in done.run.given.versions
+    assert stopped_and_resumed(request_of(asked, tmp_path / "resumed", form="openvino")) > 0
+    same(tmp_path / "resumed", tmp_path / "straight")
+    ours, torchs = (pixels(tmp_path / name)["landcover.tif"] for name in ("straight", "by-torch"))
+    assert (ours != torchs).mean() < 1e-3
+
+
+@pytest.mark.skipif("openvino" not in forms_here(), reason="the extra openvino is not installed")
+def test_workers_map_the_same_in_another_form(tmp_path: Path) -> None:
+    asked = dates_by_two_with_labels(Place(tmp_path))
+    map_scene(request_of(asked, tmp_path / "here", form="openvino"))
+    map_scene(request_of(asked, tmp_path / "there", form="openvino", workers=2))
     same(tmp_path / "there", tmp_path / "here")

@@ -73,6 +73,9 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
             watch.connected(describe(client))
             settled: Settled = _ask_one(client, settle_job, far, kept_choices(job, folder), terms)
             plan = settled.plan
+            if settled.runtime:
+                terms = replace(terms, runtime=settled.runtime)
+                check_workers(client, terms)
             store, inputs = open_store(job, folder, plan, settled.kept)
         with store:
             earlier = store.finished()

@@ -37,6 +37,8 @@ class Terms:
     """Path and sha256 of every model file."""
     versions: tuple[tuple[str, str], ...] = ()
     """What must be equal, by name: see `local_versions`."""
+    runtime: str = ""
+    """What must run the network, with its version, where it is not torch: see `runtime_of`."""
 
     def held(self) -> bool:
         """True while the folder is this run's."""
@@ -54,7 +56,7 @@ class ModelFactory:
     model: MapModel
 
     def __call__(self, device: torch.device) -> Predictor:
-        """Load it, in fp32; the plan says which precision computes."""
+        """Load it; the plan says in which form and precision it computes."""
         from citycover.model.predictor import load_predictor
 
         return load_predictor(self.model, device)

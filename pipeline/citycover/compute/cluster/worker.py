@@ -31,6 +31,7 @@ from citycover.compute.cluster.terms import ModelFactory, Report, Terms, Work, l
 from citycover.errors import MachineError
 from citycover.files.identity import FileStamp, sha256_of
 from citycover.machine.memory import tune_allocator
+from citycover.model.form import FORMS, runtime_of
 
 if TYPE_CHECKING:
     import torch
@@ -132,6 +133,8 @@ def _obstacle(terms: Terms) -> str | None:
     for name, wanted in terms.versions:
         if here.get(name) != wanted:
             return f"it has {name} {here.get(name)}, the client has {wanted}; install the same version"
+    if terms.runtime and terms.runtime not in map(runtime_of, FORMS):
+        return f"it lacks {terms.runtime}, by which the run computes; install it, or give --form torchscript"
     if terms.lease is not None and (why := _why_no_writer(terms.lease, terms.run)):
         return why
     for path, size in terms.files:
@@ -240,7 +243,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
         )
         given = SweepInput(
             plan=work.plan,
-            predictor=predictor.at(work.plan.precision),
+            predictor=predictor.at(work.plan.precision, work.plan.form),
             open_readers=work.open_readers,
             area=work.area,
             evidence=open_field(work.evidence, work.plan.grid, predictor.device),

@@ -1,0 +1,120 @@
+"""What was found of the forms of a network on this machine: measured once, believed by later runs."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from citycover.files.atomic import write_atomic
+from citycover.model.bench import BenchRow, Lane
+from citycover.model.compiled import Artefact, private_folder
+from citycover.model.form import FORMS, runtime_of
+from citycover.version import __version__
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Of one network in windows of one shape, on a device with so many threads, by these versions."""
+
+    about: Artefact
+    """All that decides them."""
+
+    @classmethod
+    def of(cls, sha256: str, shape: Sequence[int], device: torch.device) -> Verdicts:
+        """Those of a network in windows of a shape."""
+        return cls(
+            Artefact.of(
+                model=sha256, shape=list(shape), device=device_facts(device), threads=torch.get_num_threads(),
+                torch=torch.__version__, runtimes=[runtime_of(form) for form in FORMS], citycover=__version__,
+            )
+        )  # fmt: skip
+
+    def read(self) -> tuple[BenchRow, ...]:
+        """What an earlier run found; nothing where none did, or where it is damaged or another's."""
+        folder = private_folder("verdicts")
+        try:
+            if folder is None or self._path(folder).is_symlink():
+                return ()
+            data = json.loads(self._path(folder).read_text())
+            return tuple(_row(row) for row in data["rows"]) if data["of"] == self.about.facts else ()
+        except (OSError, ValueError, KeyError, TypeError):
+            return ()
+
+    def add(self, rows: Sequence[BenchRow]) -> tuple[BenchRow, ...]:
+        """Keep what this run found, and what earlier ones found of other forms; all of it."""
+        new = {row.lane for row in rows}
+        rows = (*rows, *(row for row in self.read() if row.lane not in new))
+        folder = private_folder("verdicts")
+        if folder is not None:
+            data = {"of": self.about.facts, "rows": [asdict(row) for row in rows]}
+            write_atomic(self._path(folder), json.dumps(data, indent=1))
+        return rows
+
+    def _path(self, folder: Path) -> Path:
+        return folder / f"{self.about.name}.json"
+
+
+def _row(given: dict[str, Any]) -> BenchRow:
+    """A row as it was written.
+
+    Raises:
+        ValueError: it is none.
+        TypeError: it is none.
+    """
+    row = BenchRow(**given)
+    numbers = (row.mpx_per_s, row.first_s, row.disagreement)
+    whole = all(isinstance(number, float) and 0 <= number < 1e9 for number in numbers)
+    known = row.form in FORMS and isinstance(row.passes, bool)
+    if not (whole and known):
+        raise ValueError(f"no row: {given}")
+    return row
+
+
+def device_facts(device: torch.device) -> list[str]:
+    """Kind and name of a device, of a processor what it can do."""
+    if device.type == "cuda":
+        return ["cuda", torch.cuda.get_device_name(device)]
+    try:
+        lines = _CPU_INFO.read_text().splitlines()
+    except OSError:
+        return [device.type, platform.processor()]
+    told: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        told.setdefault(name.strip(), value.strip())
+    return [device.type, told.get("model name", ""), told.get("flags", told.get("Features", ""))]
+
+
+FASTEST = 0.9
+"""What another form must take at most, of the time of the first: less is noise."""
+
+SETTING_UP = 4.0
+"""Seconds that another runtime takes, at least, to be loaded and to convert a network for a new shape."""
+
+
+def best_lane(rows: Sequence[BenchRow], lanes: Sequence[Lane], mpx: float) -> Lane:
+    """The form and precision in which a run takes least time: the first, or one that is clearly faster.
+
+    Args:
+        rows: what was found of them.
+        lanes: those that may be taken; the first is what is taken where nothing is known.
+        mpx: that the run pushes through the network. Until the first scores, compiling takes its time.
+    """
+    known = {row.lane: row for row in rows if row.mpx_per_s > 0}
+    if lanes[0] not in known:
+        return lanes[0]
+    wall = {
+        lane: mpx / row.mpx_per_s + (0.0 if lane.form == "torchscript" else max(row.first_s, SETTING_UP))
+        for lane, row in known.items()
+        if lane in lanes and (row.passes or lane == lanes[0])
+    }
+    fastest = min(wall, key=lambda lane: wall[lane])
+    return fastest if wall[fastest] < FASTEST * wall[lanes[0]] else lanes[0]

@@ -1,0 +1,148 @@
+"""Forms of a network: whole runs with `--form auto --precision auto` against torch in fp32, in turns.
+
+    python tests/benchmarks/forms.py --networks unet cheap --size 4096 --rounds 3
+
+`models bench --scene` is run once a network, as a user does once a model and machine; it is not in the times.
+Every run is a process of its own, from the call to the finished product, importing left out; wall and
+processor time are told, ratios are taken within a round, then their median. Written to `docs/benchmarks.md`
+and, under `forms`, to `docs/benchmarks.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from material import write_network, write_scene
+from peers import DOCS, in_a_process, machine
+from table import between
+
+from citycover.model.builtin import find_model
+
+HERE = Path(__file__).resolve().parent
+
+BEGIN, END = "<!-- forms: begin -->", "<!-- forms: end -->"
+
+KINDS = {"torchscript": "fp32", "auto": "auto"}
+"""Form, and the precision that goes with it."""
+
+
+def a_round(scene: Path, model: Path, folder: Path) -> dict[str, Any]:
+    """A run in each form, and how many pixels got another class."""
+    found: dict[str, Any] = {}
+    for kind, precision in KINDS.items():
+        command = [sys.executable, HERE / "peers.py", "--map", scene, model, folder / kind, precision]
+        said, _ = in_a_process(command, {}, 3600)
+        run = json.loads((folder / kind / "run.json").read_text())
+        found[kind] = said | {
+            "taken": f"{run['form']} {run['precision']}",
+            "forward_s": run["stages"]["forward"],
+        }
+    maps = []
+    for kind in KINDS:
+        with rasterio.open(folder / kind / "landcover.tif") as file:
+            maps.append(file.read(1))
+    return found | {"disagreement": float(np.mean(maps[0] != maps[1]))}
+
+
+def measured(network: str, size: int, rounds: int, folder: Path) -> dict[str, Any]:
+    """A row: medians over rounds."""
+    model = folder / f"{network}.pt"
+    if network not in ("unet", "cheap"):
+        model = Path(find_model(network))
+    elif not model.exists():
+        write_network(network, model)
+    scene = write_scene(folder, size)
+    known = [sys.executable, "-m", "citycover_cli", "models", "bench", model, "--scene", scene, "--json"]
+    lanes = run_bench(known)
+    done = []
+    for turn in range(rounds):
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            done.append(a_round(scene, model, Path(place)))
+        print(network, size, f"round {turn + 1}:", json.dumps(done[-1]), flush=True)
+    figures = {
+        f"{kind}_{name}": statistics.median(run[kind][name] for run in done)
+        for kind in KINDS for name in ("wall_s", "cpu_s", "forward_s")
+    }  # fmt: skip
+    ratios = {
+        f"{name}_ratio": statistics.median(run["torchscript"][name] / run["auto"][name] for run in done)
+        for name in ("wall_s", "cpu_s")
+    }
+    return {
+        "network": network, "size": size, "rounds": rounds, "taken": done[-1]["auto"]["taken"],
+        **figures, **ratios, "disagreement": done[-1]["disagreement"], "bench": lanes,
+    }  # fmt: skip
+
+
+def run_bench(command: list[str | Path]) -> list[dict[str, Any]]:
+    """What `models bench` says."""
+    import subprocess
+
+    done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def markdown(rows: list[dict[str, Any]], told: dict[str, Any]) -> str:
+    """Two tables: whole runs, and the network alone."""
+    here = f"{told['cores']} cores of {told['cpu']}, threads {told['threads']}; torch {told['torch']}"
+    heads = (
+        "whole run",
+        "rounds",
+        "torch fp32, wall / CPU s",
+        "auto, wall / CPU s",
+        "taken",
+        "wall / CPU ratio",
+    )
+    lines = [f"{here}, {told['runtime']}.", "", f"| {' | '.join(heads)} | another class |", f"|{'---|' * 7}"]
+    lines += [
+        f"| {r['network']}, {r['size']} x {r['size']} | {r['rounds']} | {r['torchscript_wall_s']:.1f} / "
+        f"{r['torchscript_cpu_s']:.1f} | {r['auto_wall_s']:.1f} / {r['auto_cpu_s']:.1f} | {r['taken']} | "
+        f"{r['wall_s_ratio']:.2f} / {r['cpu_s_ratio']:.2f} | {r['disagreement']:.3%} |"
+        for r in rows
+    ]
+    lines += ["", "| network alone, windows of the scene | form | Mpx/s | another class | only near-ties |"]
+    lines += ["|---|---|---|---|---|"]
+    for row in rows:
+        for lane in row["bench"]:
+            name, near = f"{lane['form']} {lane['precision']}", "yes" if lane["passes"] else "no"
+            speed = f"{lane['mpx_per_s']:.3g} | {lane['disagreement']:.3%}"
+            lines.append(f"| {row['network']} | {name} | {speed} | {near} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--networks", nargs="+", default=["unet", "cheap"], help="unet, cheap, or a model's name"
+    )
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "citycover-bench")
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    os.environ["CITYCOVER_CACHE"] = str(given.folder / "cache-of-forms")
+    import torch
+
+    from citycover.model.form import forms_here, runtime_of
+
+    rows = [measured(network, given.size, given.rounds, given.folder) for network in given.networks]
+    runtime = ", ".join(filter(None, map(runtime_of, forms_here()))) or "no other runtime"
+    told = machine() | {"threads": torch.get_num_threads(), "runtime": runtime}
+    page, kept = given.docs / "benchmarks.md", given.docs / "benchmarks.json"
+    page.write_text(between(page.read_text(), BEGIN, END, markdown(rows, told)))
+    data = json.loads(kept.read_text()) | {"forms": {"machine": told, "rows": rows}}
+    kept.write_text(json.dumps(data, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Which form and precision a run takes: as asked for, as known, or as tried within a share of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from making import cnn, make_card, make_scene, plan_of
+from torch import Tensor
+
+from citycover.compute import forms, verdicts
+from citycover.compute.cluster.terms import Terms, local_versions
+from citycover.compute.cluster.worker import why_unfit
+from citycover.compute.forms import choose_lane, lanes_asked, trial_side
+from citycover.compute.verdicts import FASTEST, SETTING_UP, Verdicts, best_lane
+from citycover.model import bench, form
+from citycover.model.bench import BenchRow, Lane
+from citycover.model.predictor import FunctionPredictor
+
+CPU = torch.device("cpu")
+EXACT, REDUCED = Lane(), Lane("torchscript", "bf16")
+OTHER, BOTH = Lane("openvino", "fp32"), Lane("openvino", "bf16")
+ALL = (EXACT, REDUCED, OTHER, BOTH)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(form, "version", lambda _name: "1.0")
+    monkeypatch.setattr(bench, "fast_precision", lambda _device: "bf16")
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
+
+
+def predictor(precision: str = "any") -> FunctionPredictor:
+    return FunctionPredictor(make_card(64, 4, 8, precision=precision), cnn)
+
+
+def row(lane: Lane, speed: float, *, passes: bool = True, first: float = 0.0) -> BenchRow:
+    return BenchRow(lane.form, lane.precision, float(speed), first, 0.0, passes)
+
+
+def test_what_may_be_taken_is_what_is_asked_for_and_what_the_card_bears() -> None:
+    assert lanes_asked("auto", "auto", predictor()) == ALL
+    assert lanes_asked("auto", "auto", predictor("fp32")) == (EXACT, OTHER)
+    assert lanes_asked("auto", "bf16", predictor("fp32")) == (REDUCED, BOTH)
+    assert lanes_asked("torchscript", "auto", predictor()) == (EXACT, REDUCED)
+    assert lanes_asked("openvino", "auto", predictor()) == (OTHER, BOTH)
+    assert lanes_asked("openvino", "bf16", predictor()) == (BOTH,)
+
+
+@given(
+    speeds=st.dictionaries(st.sampled_from(ALL), st.floats(0.1, 100), min_size=0),
+    passing=st.sets(st.sampled_from(ALL)),
+    mpx=st.floats(0.1, 10_000),
+    asked=st.permutations(ALL).map(lambda lanes: tuple(lanes[:3])),
+)
+def test_another_form_is_taken_only_where_it_is_clearly_faster_and_passes(
+    speeds: dict[Lane, float], passing: set[Lane], mpx: float, asked: tuple[Lane, ...]
+) -> None:
+    rows = [row(lane, speed, passes=lane in passing) for lane, speed in speeds.items()]
+    best = best_lane(rows, asked, mpx)
+    assert best in asked
+    if best != asked[0]:
+        assert best in passing and asked[0] in speeds
+
+        def wall(lane: Lane) -> float:
+            return mpx / speeds[lane] + (SETTING_UP if lane.form == "openvino" else 0)
+
+        assert wall(best) < FASTEST * wall(asked[0])
+
+
+def test_setting_up_counts_so_that_a_small_run_stays() -> None:
+    rows = [row(EXACT, 1), row(BOTH, 10, first=6.0)]
+    assert best_lane(rows, (EXACT, BOTH), 5) == EXACT
+    assert best_lane(rows, (EXACT, BOTH), 50) == BOTH
+
+
+class Trials:
+    """Stands for measuring: says what was asked of it."""
+
+    def __init__(self, rows: Sequence[BenchRow]) -> None:
+        self.rows, self.calls = tuple(rows), 0
+
+    def __call__(self, _predictor: object, lanes: Sequence[Lane], *_: object) -> tuple[BenchRow, ...]:
+        self.calls += 1
+        return tuple(row for row in self.rows if row.lane in lanes)
+
+
+def windows() -> Iterator[list[Tensor]]:
+    for seed in range(2):
+        generator = torch.Generator().manual_seed(seed)
+        yield [torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8, generator=generator)]
+
+
+def chosen(lanes: Sequence[Lane], side: int, sha256: str = "a") -> Lane:
+    return choose_lane(
+        lanes, predictor(), plan_of(make_scene((side, side)), make_card(64, 4, 8)), sha256, windows
+    )
+
+
+def test_small_scenes_are_not_tried_and_large_ones_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = Trials([row(EXACT, 1), row(REDUCED, 2)])
+    monkeypatch.setattr(forms, "bench", trials)
+    two = (EXACT, REDUCED)
+    assert chosen(two, 300) == EXACT and trials.calls == 0
+    assert chosen(two, 3000) == REDUCED and trials.calls == 1
+    assert chosen(two, 300) == REDUCED and trials.calls == 1, "known of this machine by now"
+    assert chosen((REDUCED,), 3000) == REDUCED and chosen((EXACT, REDUCED), 3000, "b") == REDUCED
+    assert trials.calls == 2, "another model is another question"
+
+
+def test_trials_cost_a_small_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By pixels; and by seconds where a runtime is set up, whatever the network's speed."""
+    pushed: list[int] = []
+
+    def counting(image: Tensor) -> Tensor:
+        pushed.append(image[:, 0].numel())
+        return cnn(image)
+
+    network = FunctionPredictor(make_card(64, 4, 8), counting)
+    monkeypatch.setattr(forms, "SETTING_UP", 0.0)
+    for lanes in ((EXACT, REDUCED), ALL):
+        for side in (200, 800, 1500, 2500, 4000):
+            plan, name = plan_of(make_scene((side, side)), make_card(64, 4, 8)), f"{side} {len(lanes)}"
+            pushed.clear()
+            choose_lane(lanes, network, plan, name, windows)
+            assert sum(pushed) <= forms.TRIAL_SHARE * plan.windows * plan.window_pixels
+    assert pushed, "the largest was tried"
+    monkeypatch.setattr(forms, "SETTING_UP", 1e6)
+    monkeypatch.setattr(forms, "try_lanes", lambda *_: pytest.fail("it takes longer than the run"))
+    assert choose_lane(ALL, network, plan, "slow", windows) == EXACT
+
+
+def test_a_verdict_is_believed_only_of_what_it_was_found_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(sha256: str = "a", side: int = 64) -> Verdicts:
+        return Verdicts.of(sha256, [side], CPU)
+
+    rows = (row(EXACT, 1), row(REDUCED, 2))
+    assert of().add(rows) == rows and of().read() == rows
+    assert of().add([row(REDUCED, 3)]) == (row(REDUCED, 3), row(EXACT, 1)) == of().read()
+    assert not of("b").read() and not of(side=65).read()
+    monkeypatch.setattr(form, "version", lambda _name: "2.0")
+    assert not of().read(), "another runtime"
+    monkeypatch.setattr(form, "version", lambda _name: "1.0")
+    monkeypatch.setattr(verdicts, "device_facts", lambda _device: ["cpu", "another", ""])
+    assert not of().read()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data | {"of": "{}"},
+        lambda data: data | {"rows": [data["rows"][0] | {"mpx_per_s": "fast"}]},
+        lambda data: data | {"rows": [data["rows"][0] | {"mpx_per_s": -1.0}]},
+        lambda data: data | {"rows": [data["rows"][0] | {"form": "cuda"}]},
+        lambda data: data | {"rows": [data["rows"][0] | {"passes": 1}]},
+        lambda data: data | {"rows": [{}]},
+        lambda data: data | {"rows": 3},
+        lambda _data: [],
+    ],
+)
+def test_a_damaged_verdict_is_no_verdict(damage: object, tmp_path: Path) -> None:
+    found = Verdicts.of("a", [64], CPU)
+    found.add((row(EXACT, 1),))
+    (path,) = (tmp_path / "cache/verdicts").iterdir()
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))  # type: ignore[operator]
+    assert found.read() == ()
+    path.write_text("{")
+    assert found.read() == ()
+
+
+def test_forms_that_flip_more_than_near_ties_are_told_and_never_taken() -> None:
+    def other(image: Tensor) -> Tensor:
+        return cnn(image).flip(1)
+
+    class Two(FunctionPredictor):
+        def at(self, precision: str, form: str = "torchscript") -> FunctionPredictor:
+            if form == "openvino" and precision == "bf16":
+                return FunctionPredictor(
+                    self.card, lambda *_: (_ for _ in ()).throw(RuntimeError("x\nno room"))
+                )
+            return replace(self, function=other) if precision == "bf16" else self
+
+    network = Two(make_card(64, 4, 8), cnn)
+    rows = {r.lane: r for r in bench.bench(network, ALL, list(windows()))}
+    assert rows[EXACT].passes and rows[OTHER].passes and rows[OTHER].disagreement == 0
+    assert not rows[REDUCED].passes and rows[REDUCED].disagreement > 0.5
+    assert rows[BOTH].mpx_per_s == 0 and rows[BOTH].note.startswith("cannot run")
+    assert trial_side(network.card) == 64
+
+
+def test_a_worker_without_the_runtime_cannot_take_part() -> None:
+    terms = Terms("forms-1", versions=local_versions(), runtime="openvino 1.0")
+    assert why_unfit(terms) is None
+    why = why_unfit(replace(terms, run="forms-2", runtime="openvino 9.9"))
+    assert why is not None and why.startswith("it lacks openvino 9.9") and "--form torchscript" in why
