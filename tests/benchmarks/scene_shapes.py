@@ -5,6 +5,10 @@
 The cheap network of the benchmark over the city repeated, in windows of 512, one thread; the ensemble is of
 the U-Net at a quarter of the size. Every run is a process of its own; in each round each kind runs once, and
 which one begins changes. Medians of the rounds' ratios are printed: `run` in seconds of the processor.
+
+    python tests/benchmarks/scene_shapes.py --items 10000
+
+plans as many STAC items, with `proj:` and without it: then each file is opened.
 """
 
 from __future__ import annotations
@@ -20,8 +24,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import rasterio
+from affine import Affine
 from rasterio.windows import Window
 
 HERE = Path(__file__).resolve().parent
@@ -90,17 +96,65 @@ def tenth(scene: Path) -> str:
     return f"{x - half},{y - half},{x + half},{y + half}"
 
 
+def write_items(folder: Path, count: int) -> tuple[Path, Path]:
+    """Collections of items of small files in rows of a hundred: one that says all, one without `proj:`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("red", "green", "blue", "nir")
+    items: list[dict[str, Any]] = []
+    profile = {
+        "driver": "GTiff",
+        "width": 64,
+        "height": 64,
+        "count": 4,
+        "dtype": "uint8",
+        "crs": "EPSG:32633",
+    }
+    for number in range(count):
+        at = Affine(1, 0, 5e5 + number % 100 * 64, 0, -1, 5.8e6 - number // 100 * 64)
+        with rasterio.open(folder / f"{number}.tif", "w", **profile, transform=at, sparse_ok=True):
+            pass
+        facts = {"proj:code": "EPSG:32633", "proj:shape": [64, 64], "proj:transform": list(at)[:6]}
+        bands = [{"name": name, "data_type": "uint8"} for name in names]
+        image = {"href": f"{number}.tif", "roles": ["data"], "bands": bands} | facts
+        items.append({
+            "type": "Feature", "stac_version": "1.1.0", "id": str(number), "geometry": None, "links": [],
+            "properties": {"datetime": "2024-05-31T10:00:00Z"}, "assets": {"image": image},
+        })  # fmt: skip
+    told, opened = folder / "told.json", folder / "opened.json"
+    told.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    for item in items:
+        item["assets"]["image"] = {k: v for k, v in item["assets"]["image"].items() if "proj:" not in k}
+    opened.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    return told, opened
+
+
+def plan_items(folder: Path, count: int, model: Path) -> None:
+    """Seconds of the processor that plans take."""
+    for path in write_items(folder, count):
+        command = [sys.executable, "-m", "citycover_cli", "plan", str(path), "--model", str(model), "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        print(
+            f"{count} items, {path.stem}: {usage.ru_utime + usage.ru_stime:.1f} s, ends {process.returncode}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=8192)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "citycover-shapes")
+    parser.add_argument("--items", type=int, help="plan as many STAC items instead")
     given = parser.parse_args()
     sys.path.insert(0, str(HERE))
     from material import write_network, write_scene
 
     given.folder.mkdir(parents=True, exist_ok=True)
     cheap, unet = (write_network(kind, given.folder / f"{kind}.pt") for kind in ("cheap", "unet"))
+    if given.items:
+        plan_items(given.folder / "items", given.items, cheap)
+        return
     large, small = (write_scene(given.folder, size) for size in (given.size, given.size // 4))
     cases: dict[str, tuple[object, ...]] = {
         "whole": (large, "--model", cheap),

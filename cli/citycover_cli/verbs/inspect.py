@@ -103,7 +103,7 @@ def _taken(given: Given) -> str:
 def _inspect_scene(paths: list[str], statistics: bool, as_json: bool, trust: Trust) -> None:
     from citycover.scene.file import describe_files, lost_sources
 
-    files = describe_files(paths, trust)
+    files = describe_files(paths, trust, opened=True)
     if lost := lost_sources(files):
         logger.warning(lost)
     facts = [

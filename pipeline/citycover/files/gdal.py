@@ -70,6 +70,17 @@ def open_raster(raster: str | Place) -> DatasetReader:
     return rasterio.open(raster)
 
 
+def open_unseen(path: str) -> DatasetReader:
+    """Open a raster that nobody has looked at, as another file names it: a GeoTIFF or JPEG 2000.
+
+    Both hold their pixels themselves; a mosaic of that name would lead anywhere.
+
+    Raises:
+        RasterioError: it cannot be opened, or is none of these.
+    """
+    return rasterio.open(path, driver="JP2OpenJPEG" if path.lower().endswith(".jp2") else "GTiff")
+
+
 def _store_options() -> dict[str, Any]:
     """What the environment says to obstore, as GDAL understands it; keys and region it knows itself."""
     # What was read of an object is forgotten when it is closed: another product may lie there by then.

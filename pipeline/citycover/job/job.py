@@ -28,6 +28,7 @@ from citycover.plan.layers import USUAL, Layer, layers_of
 from citycover.plan.plan import CHUNK, Plan
 from citycover.read.collar import constant_border
 from citycover.read.numbers import check_numbers
+from citycover.read.promise import check_promises
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
 from citycover.scene.assemble import answered, assemble_scene, fits, read_lattice
 from citycover.scene.file import FileInfo, describe_files, lost_sources
@@ -182,8 +183,10 @@ def prepare(
         lattice=lattice,
         frame=_frame(tile, lattice_of(imagery.laying, lattice), file.card, engine) if tile else None,
     )
-    _tell_how_it_is_read(scene, files, imagery, file.card)
     area = _area(where, scene, file.card, engine) if where else None
+    within = scene.grid[area.part.slices] if area else None
+    check_promises(scene, within)
+    _tell_how_it_is_read(scene, files, imagery, file.card, within)
     change = labels is not None and labels.change
     made = layers_of(file.card.task, layers, change, several=not file.alone)
     job = Job(file, scene, area, engine, layers=made, tile=tile)
@@ -192,7 +195,9 @@ def prepare(
     return replace(job, labels=look_at_labels(labels, file.card, job.draft.grid, imagery.trust))
 
 
-def _tell_how_it_is_read(scene: Scene, files: Sequence[FileInfo], imagery: Imagery, card: ModelCard) -> None:
+def _tell_how_it_is_read(
+    scene: Scene, files: Sequence[FileInfo], imagery: Imagery, card: ModelCard, within: GeoBox | None
+) -> None:
     """Say what is done to pixels on their way to the network, and what may be wrong with them.
 
     Raises:
@@ -217,7 +222,7 @@ def _tell_how_it_is_read(scene: Scene, files: Sequence[FileInfo], imagery: Image
         logger.warning(lost)
     if scene.conversions:
         logger.info("numbers are read in the unit of the model: %s", "; ".join(scene.conversions))
-    if other_scale := check_numbers(scene, card):
+    if other_scale := check_numbers(scene, card, within):
         logger.warning(other_scale)
 
 

@@ -38,7 +38,7 @@ def constant_border(scene: Scene) -> tuple[float | None, float]:
 
 
 def _of_sheet(sheet: Sheet) -> tuple[float | None, float]:
-    if any(band.validity != "none" for band in sheet.bands):
+    if any(band.validity != "none" or band.promise for band in sheet.bands):
         return None, 0.0
     try:
         small = read_small(sheet.files, _SIDE, HINT_BYTES)

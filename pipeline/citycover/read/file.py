@@ -22,12 +22,13 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.errors import SceneError
-from citycover.files.gdal import brief_reason
+from citycover.files.gdal import brief_reason, open_unseen
 from citycover.files.heed import heed, listen
 from citycover.files.remote import is_remote
 from citycover.geometry.window import Window
 from citycover.machine.descriptors import need_descriptors
 from citycover.read.convert import convert
+from citycover.read.promise import kept
 from citycover.read.reader import Hole
 from citycover.read.valid import ValidityReader, differs, mask_readers, opacities
 from citycover.scene.scene import BandSource
@@ -51,7 +52,8 @@ class _Handle:
     """An open dataset and the ways to ask it for validity."""
 
     def __init__(self, path: str, bands: Sequence[BandSource]) -> None:
-        self.dataset = _open(path)
+        self.dataset = open_unseen(path) if bands[0].promise else _open(path)
+        self.bands = bands = kept(self.dataset, bands)
         self.masks: list[ValidityReader] = mask_readers(self.dataset, bands)
         self.opacities = opacities(self.dataset, bands)
         for band in bands:
@@ -197,7 +199,7 @@ class BandFile:
         pixels, opacity = self._read_values(handle, where, values)
         checks = [plane > 0 for plane in opacity] + [mask(where) for mask in handle.masks]
         heed()
-        for plane, place, band in zip(pixels, self._places, self._bands, strict=True):
+        for plane, place, band in zip(pixels, self._places, handle.bands, strict=True):
             if plane.dtype.kind == "f":
                 # As kept: float64 may be too large for it; whole numbers keep no sign of it.
                 checks.append(np.isfinite(values[:, :, place] if values.dtype.kind == "f" else plane))

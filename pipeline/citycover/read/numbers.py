@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.errors import NodataShadowWarning, RasterioError
 
 from citycover.errors import SceneError
@@ -55,8 +56,13 @@ Way = Callable[[BandGroup, float, float], str]
 """What to do, in words, about numbers that mean reflectance of `scale * number + offset`."""
 
 
-def check_numbers(scene: Scene, card: ModelCard) -> str | None:
+def check_numbers(scene: Scene, card: ModelCard, within: GeoBox | None = None) -> str | None:
     """A warning where numbers seem to be of another scale than the model's; None where they do not.
+
+    Args:
+        scene: whose numbers.
+        card: of the model.
+        within: what is to be mapped of it; None: all.
 
     Raises:
         SceneError: they are of another scale for certain.
@@ -65,7 +71,7 @@ def check_numbers(scene: Scene, card: ModelCard) -> str | None:
     for group, wanted in zip(scene.groups, card.groups, strict=True):
         if expected_range(wanted) is None and wanted.unit != "dB":
             continue
-        looks = [look for sheet in some_sheets(group) if (look := _look(sheet)) is not None]
+        looks = [look for sheet in some_sheets(group, within) if (look := _look(sheet)) is not None]
         numbers = np.concatenate(looks) if looks else np.empty(0)
         if numbers.size:
             gsd = ground_sample_distance(group.native)
@@ -97,7 +103,7 @@ def _numbers_of(bands: Sequence[BandSource]) -> NDArray[Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NodataShadowWarning)  # numbers are looked at, not their validity
-            small = read_small(files, _SIDE, HINT_BYTES)
+            small = read_small(files, _SIDE, HINT_BYTES, unseen=any(band.promise for band in bands))
     except RasterioError:
         return None  # reading for the map reports what is wrong, with its place
     if small is None:

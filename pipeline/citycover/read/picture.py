@@ -12,12 +12,15 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
-from citycover.files.gdal import scene_options
+from citycover.errors import SceneError
+from citycover.files.gdal import open_unseen, scene_options
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
 from citycover.read.composite import Kind, compose
+from citycover.read.promise import kept
 from citycover.read.small import SHOWN_BYTES, decoded_bytes, some_sheets
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet
 
@@ -85,7 +88,7 @@ def _first_seen(sheets: Sequence[Sheet], places: list[int], grid: GeoBox, shown:
     height, width = grid.shape
     picture = Picture(np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.bool_), shown)
     for sheet in sheets:
-        with contextlib.suppress(rasterio.errors.RasterioError):
+        with contextlib.suppress(rasterio.errors.RasterioError, SceneError):
             _add_sheet(sheet, places, grid, picture)
     return picture
 
@@ -94,11 +97,11 @@ def _cheap(group: SceneGroup, places: list[int], part: Window, longest: int) -> 
     factor = max(1.0, max(part.height, part.width) / longest)
     share = part.pixels / (group.shape[0] * group.shape[1])
     cost = 0.0
-    sheets = some_sheets(group)
+    sheets = some_sheets(group, group.grid[part.slices])
     for sheet in sheets:
         for band in {sheet.bands[place] for place in places}:
             try:
-                with rasterio.open(band.path) as dataset:
+                with open_band(band) as dataset:
                     pixels = round(dataset.height * dataset.width * share)
                     cost += decoded_bytes(dataset, 1, pixels, factor) / len(sheets) * len(group.sheets)
             except rasterio.errors.RasterioError:
@@ -157,12 +160,18 @@ def _sampled(bands: Mapping[int, BandSource], of: GeoBox, grid: GeoBox, at: Wind
     return {place: (values[index], seen[index] & inside) for place, (values, seen) in read.items()}
 
 
+def open_band(band: BandSource) -> DatasetReader:
+    """The file of a band."""
+    return open_unseen(band.path) if band.promise else rasterio.open(band.path)
+
+
 def _read_band(
     band: BandSource, shown: Window, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(y, x) numbers of a window of a file, and where they were observed."""
     window = RasterioWindow(shown.col, shown.row, shown.width, shown.height)
-    with rasterio.open(band.path) as dataset:
+    with open_band(band) as dataset:
+        band = kept(dataset, [band])[0]
         plane = dataset.read(
             band.index, window=window, out_shape=shape, resampling=Resampling.nearest, out_dtype="float32"
         )

@@ -8,6 +8,7 @@ cannot give are invalid, and told of as holes of the lattice.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -29,6 +30,8 @@ from citycover.read.reader import Hole
 from citycover.read.resampling import store
 from citycover.read.warp import sample, support
 from citycover.scene.scene import BandSource, SceneGroup, Sheet
+
+logger = logging.getLogger(__name__)
 
 _TILE = (512, 1024)
 """(y, x) pixels that are warped together: bounds what a wide strip takes."""
@@ -115,6 +118,7 @@ class SheetReader:
         self._files: list[BandFile] = []
         self._warped: list[_WarpedFile] = []
         self._masks: list[MaskReader] = []
+        self._lost = ""
 
     def close(self) -> None:
         """Let go of files; what is known of broken blocks is kept."""
@@ -136,6 +140,9 @@ class SheetReader:
             SceneError: a file cannot be opened, or is not what was described.
         """
         self.open()
+        if self._lost:
+            valid[...] = False
+            return [Hole(window, self.sheet.bands[0].path, self._lost)]
         if self._warp is None:
             at = self.sheet.window
             holes = self._read(window.shift(-at.row, -at.col), values, valid)
@@ -173,20 +180,26 @@ class SheetReader:
         return [*self._files, *(far.file for far in self._warped), *(mask.file for mask in self._masks)]
 
     def open(self) -> None:
-        """Open its files, if that was not done."""
-        if self._files or self._warped:
+        """Open its files, if that was not done; one that nobody looked at before may be lost."""
+        if self._files or self._warped or self._lost:
             return
+        bands, grid = self.sheet.bands, self.sheet.grid
         places: dict[tuple[str, bool], list[int]] = {}
-        for place, band in enumerate(self.sheet.bands):
+        for place, band in enumerate(bands):
             places.setdefault((band.path, band.lies is not None), []).append(place)
         try:
-            self._masks = [MaskReader(mask, self.sheet.grid) for mask in self.sheet.masks]
-            bands, grid = self.sheet.bands, self.sheet.grid
+            self._masks = [MaskReader(mask, grid) for mask in self.sheet.masks]
             self._warped = [_WarpedFile(bands, at, grid) for (_, far), at in places.items() if far]
             self._files = [BandFile(path, bands, at) for (path, far), at in places.items() if not far]
         except RasterioError as error:
+            reason = brief_reason(error)
+            if any(band.promise for band in bands):
+                logger.warning("%s cannot be opened (%s); its place becomes nodata", bands[0].path, reason)
+                self.close()
+                self._masks, self._warped, self._files, self._lost = [], [], [], reason
+                return
             raise SceneError(
-                f"a file of the scene could be described but not opened to read it ({brief_reason(error)}); "
+                f"a file of the scene could be described but not opened to read it ({reason}); "
                 f"its files must stay where they are during a run; bring it back and start again"
             ) from None
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as RasterioWindow
 
-from citycover.files.gdal import scene_options
+from citycover.files.gdal import open_unseen, scene_options
+from citycover.geometry.positions import reach
 from citycover.scene.scene import SceneGroup, Sheet
 
 HINT_BYTES = 32 << 20
@@ -36,7 +38,7 @@ _SHEETS = 4
 
 
 def read_small(
-    bands: Mapping[str, Sequence[int]], longest: int, budget: int = SHOWN_BYTES
+    bands: Mapping[str, Sequence[int]], longest: int, budget: int = SHOWN_BYTES, *, unseen: bool = False
 ) -> np.ma.MaskedArray[Any, Any] | None:
     """Nearest pixels of a small version: constants stay constant.
 
@@ -44,6 +46,7 @@ def read_small(
         bands: path of each file to numbers of its bands; files of one shape.
         longest: pixels of the small version along its longer side, at most.
         budget: bytes that may be decoded before a lattice is taken instead.
+        unseen: nobody has looked at the files yet.
 
     Returns:
         (band, y, x), masked where GDAL says that a pixel is invalid; None where nothing was cheap.
@@ -53,7 +56,8 @@ def read_small(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(**scene_options(bands)))
-        files = [(stack.enter_context(rasterio.open(path)), list(i)) for path, i in bands.items()]
+        opened = open_unseen if unseen else rasterio.open
+        files = [(stack.enter_context(opened(path)), list(i)) for path, i in bands.items()]
         height, width = files[0][0].shape
         factor = max(1.0, max(height, width) / longest)
         if all(decoded_bytes(dataset, len(i), height * width, factor) <= budget for dataset, i in files):
@@ -69,12 +73,18 @@ def read_small(
     return None
 
 
-def some_sheets(group: SceneGroup) -> tuple[Sheet, ...]:
-    """A few sheets, spread evenly, that stand for all: a look must not take longer because there are many."""
-    count = len(group.sheets)
-    return (
-        tuple(group.sheets[i * count // _SHEETS] for i in range(_SHEETS)) if count > _SHEETS else group.sheets
-    )
+def some_sheets(group: SceneGroup, within: GeoBox | None = None) -> tuple[Sheet, ...]:
+    """A few sheets, spread evenly, that stand for all: a look must not take longer because there are many.
+
+    Args:
+        group: whose sheets.
+        within: what is to be seen of the scene; None: all of it.
+    """
+    sheets = group.sheets
+    if within is not None and (seen := reach(within, group.native)):
+        sheets = tuple(sheet for sheet in sheets if sheet.window.clip(seen))
+    count = len(sheets)
+    return tuple(sheets[i * count // _SHEETS] for i in range(_SHEETS)) if count > _SHEETS else sheets
 
 
 def decoded_bytes(dataset: Any, bands: int, pixels: int, factor: float) -> int:

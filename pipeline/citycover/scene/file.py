@@ -20,11 +20,12 @@ from citycover.errors import ConfigError, SceneError
 from citycover.files.gdal import brief_reason, scene_options
 from citycover.files.remote import Place, RemotePath
 from citycover.geometry.grid import grid_of, ground_sample_distance
-from citycover.scene.bands import SceneBand, name_bands
+from citycover.scene.bands import SceneBand, fold, name_bands
 from citycover.scene.find import rasters_of
 from citycover.scene.given import Given
+from citycover.scene.masking import KNOWN
 from citycover.scene.measure import Meaningless, Measure, measure_of, nodata_of, stated_measure
-from citycover.scene.scene import Validity
+from citycover.scene.scene import Promise, Validity
 from citycover.scene.sources import (
     BandLoss,
     Fingerprint,
@@ -37,6 +38,11 @@ from citycover.scene.sources import (
 from citycover.scene.trust import REMOTE_DRIVERS, Trust
 from citycover.scene.vrt import parse_sources
 from citycover.scene.when import acquisition_time, said_time
+
+_USUAL_BLOCK = (512, 512)
+"""(y, x) of a COG, unless its maker chose another."""
+
+_MASKS = frozenset(map(fold, KNOWN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,8 @@ class FileInfo:
     """Parts of a mosaic that are known to be lost."""
     measures: tuple[Measure | Meaningless | None, ...] = ()
     """What the numbers of each band mean; None: nothing says so."""
+    promise: Promise | None = None
+    """What an item says of it, where nobody opened it; None: it was looked at."""
 
     @property
     def name(self) -> str:
@@ -94,12 +102,18 @@ class FileInfo:
         return Path(self.path).name
 
 
-def describe_files(paths: Sequence[str | Path], trust: Trust = Trust()) -> tuple[FileInfo, ...]:  # noqa: B008
+def describe_files(
+    paths: Sequence[str | Path],
+    trust: Trust = Trust(),  # noqa: B008 - a value
+    *,
+    opened: bool = False,
+) -> tuple[FileInfo, ...]:
     """Read the metadata of files, and of the files that they name in turn.
 
     Args:
         paths: rasters, and what stands for several: see `find.py`.
         trust: which files they may name.
+        opened: those too of which STAC items say all that planning needs.
 
     Raises:
         SceneError: a file is missing, unreadable, not a raster, or names files that it may not.
@@ -108,7 +122,7 @@ def describe_files(paths: Sequence[str | Path], trust: Trust = Trust()) -> tuple
         raise SceneError("no scene was given; name at least one raster file")
     given = [_as_named(one) for one in rasters_of(paths, trust)]
     names = list(dict.fromkeys(Path(one.path).name for one in given))
-    return tuple(_describe_file(one, trust, names) for one in given)
+    return tuple(_describe_file(replace(g, said=None) if opened else g, trust, names) for g in given)
 
 
 def _as_named(given: Given) -> Given:
@@ -153,12 +167,15 @@ def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo
         raise SceneError(f"{path}: there is no such file; check the path")
     if is_local and local.is_file() and local.stat().st_size == 0:
         raise SceneError(f"{path}: the file is empty (0 bytes); fetch or copy it again")
+    stat = local.stat() if is_local else None
+    if (told := _as_said(where, stat, names, given)) is not None:
+        return told
     named = check_sources(where, trust)  # before GDAL opens it, and with it its sources
     try:
         with rasterio.Env(**scene_options([where])), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `obstacle` says it better
             with _open(where, trust) as dataset:
-                info = _read_info(where, dataset, local.stat() if is_local else None, names, given)
+                info = _read_info(where, dataset, stat, names, given)
                 return _with_sources(info, dataset, trust, named)
     except (RasterioError, UnicodeDecodeError) as error:  # GDAL quotes a broken file byte by byte
         if local.is_dir():
@@ -172,6 +189,51 @@ def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo
             f"a scene is a GeoTIFF, JPEG 2000, VRT or the like; check that the file is whole; "
             f"formats that fetch their pixels elsewhere (WMS, WMTS, STAC tables) need --allow-remote"
         ) from None
+
+
+def _as_said(path: str, stat: Any, names: Sequence[str], given: Given) -> FileInfo | None:
+    """A file by what an item says of it; None where that is not enough.
+
+    Blocks are those that a COG usually has. Masks, alpha and nodata are asked of the file when it is read.
+    """
+    said = given.said
+    if said is None:
+        return None
+    name, count = Path(path).name, len(said.dtypes)
+    titles = given.titles if len(given.titles) == count else (None,) * count
+    colours = ("undefined",) * count
+    bands = name_bands(name, titles, colours, names)
+    alone = count == 1 and (bands[0].names or _MASKS.intersection(bands[0].literals))
+    if None in titles and not alone:
+        return None
+    nodata = tuple(given.nodata if _may_be(given.nodata, dtype) else None for dtype in said.dtypes)
+    measures = given.measures if len(given.measures) == count else ((1.0, 0.0, None),) * count
+    height, width = said.grid.shape
+    return FileInfo(
+        path=path,
+        driver="",
+        shape=(int(height), int(width)),
+        dtypes=said.dtypes,
+        block=_USUAL_BLOCK,
+        compression=None,
+        interleave=None,
+        overviews=0,
+        masks=tuple("none" if value is None else "nodata" for value in nodata),
+        nodata=nodata,
+        descriptions=tuple(titles),
+        colours=colours,
+        transform=tuple(said.grid.transform)[:6],
+        crs=str(said.grid.crs),
+        grid=said.grid,
+        obstacle=None,
+        gsd=ground_sample_distance(said.grid),
+        time=said_time(given.time) or acquisition_time(name, {}),
+        bands=bands,
+        size=stat.st_size if stat else 0,
+        mtime_ns=stat.st_mtime_ns if stat else 0,
+        measures=tuple(measure_of(name, *one) for one in measures),
+        promise=Promise(given.named or name, said.grid, said.scaled),
+    )
 
 
 def _open(path: str, trust: Trust) -> Any:
@@ -289,7 +351,7 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: 
         )
     _check_nodata(path, dataset, given)
     titles = given.titles if len(given.titles) == dataset.count else dataset.descriptions
-    masks = _validities(dataset.mask_flag_enums, colours)
+    masks = validities(dataset.mask_flag_enums, colours)
     bands = name_bands(name, titles, colours, names)
     return FileInfo(
         path=path,
@@ -350,7 +412,7 @@ def _block(dataset: Any) -> tuple[int, int]:
     return max(s[0] for s in shapes), max(s[1] for s in shapes)
 
 
-def _validities(flags: Sequence[Sequence[Any]], colours: Sequence[str]) -> tuple[Validity, ...]:
+def validities(flags: Sequence[Sequence[Any]], colours: Sequence[str]) -> tuple[Validity, ...]:
     """Where the validity of each band comes from.
 
     GDAL takes an alpha band for one only at the second or fourth place and of uint8 or uint16, and not at all
@@ -371,6 +433,10 @@ def _validity(flags: Sequence[Any]) -> Validity:
         return "alpha"
     # No flag at all is GDAL's word for a mask of each band.
     return "nodata" if names == {"nodata"} else "mask"
+
+
+def _may_be(value: float | None, dtype: str) -> bool:
+    return value is not None and can_occur(value, dtype)
 
 
 def can_occur(value: float, dtype: str) -> bool:

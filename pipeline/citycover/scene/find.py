@@ -31,6 +31,7 @@ from citycover.scene.given import Given
 from citycover.scene.measure import said_by_stac
 from citycover.scene.members import is_archive, members_of
 from citycover.scene.products import holds_product, product_rasters
+from citycover.scene.said import nodata_said, said_of
 from citycover.scene.stated import stated_rasters
 from citycover.scene.trust import Trust
 
@@ -227,6 +228,8 @@ def _of_item(item: Mapping[str, Any], path: Path, trust: Trust) -> Iterator[Give
             titles=tuple(titles) if all(titles) else (),
             time=time,
             measures=tuple(said_by_stac(dict(asset) | dict(band)) for band in _measured(asset)),
+            nodata=nodata_said(asset),
+            said=said_of(asset, properties),
         )
 
 

@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from odc.geo.geobox import GeoBox
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an item says of a file, all that planning needs: the file is opened when it is read."""
+
+    grid: GeoBox
+    dtypes: tuple[str, ...]
+    """numpy name of each band's pixel type."""
+    scaled: tuple[bool, ...]
+    """Of each band, whether it says what numbers mean."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -21,5 +34,7 @@ class Given:
     """Scale, offset and unit of its bands; empty: as the file says."""
     nodata: float | None = None
     """Number of pixels without a value in bands of which the file says nothing; None: there is none."""
+    said: Said | None = None
+    """What is known of it unopened; None: not enough."""
     strict: bool = False
     """A file with another number of bands than `titles` is not the one that was meant."""

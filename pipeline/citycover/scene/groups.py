@@ -232,7 +232,8 @@ def _source(band: BandInFile, title: str, nodata: float | None, picked: set[tupl
     if validity == "none" and tag is not None:
         validity = "nodata"
     losses = tuple(dict.fromkeys(loss for where, loss in info.losses if where in {None, index}))
-    return BandSource(info.path, index, title, band.dtype, tag, validity, losses)
+    promise = info.promise and replace(info.promise, settled=nodata is not None)
+    return BandSource(info.path, index, title, band.dtype, tag, validity, losses, promise=promise)
 
 
 def alpha_is_data(info: FileInfo, picked: set[tuple[str, int]]) -> bool:

@@ -176,6 +176,7 @@ def _source(rule: MaskRule, info: FileInfo, index: int, grow: float) -> MaskSour
         nodata=info.nodata[index - 1],
         validity=info.masks[index - 1],
         losses=tuple(loss for band, loss in info.losses if band in (None, index)),
+        promise=info.promise,
     )
     height, width = pixel_ground_size(info.grid)
     return MaskSource(source, info.grid, rule.values, rule.bits, (grow / height, grow / width))

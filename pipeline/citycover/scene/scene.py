@@ -39,6 +39,19 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """What an item says of a file that nobody opened yet: it is looked at when it is read."""
+
+    by: str
+    """The item, or the collection that holds it."""
+    grid: GeoBox
+    scaled: tuple[bool, ...]
+    """Of each band of the file, whether the item says what numbers mean."""
+    settled: bool = False
+    """Whether the user says which number is nodata."""
+
+
+@dataclass(frozen=True, slots=True)
 class BandSource:
     """One band and the file it lies in."""
 
@@ -65,6 +78,8 @@ class BandSource:
     """Grid of its file, where it is warped onto that of its sheet; None: it is of that grid."""
     kernel: Kernel | None = None
     """How it is warped."""
+    promise: Promise | None = None
+    """What its file must be; None: it was looked at."""
 
     @property
     def plain(self) -> bool:

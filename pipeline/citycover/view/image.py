@@ -20,7 +20,7 @@ from citycover.files.remote import is_remote
 from citycover.geometry.positions import reach
 from citycover.geometry.window import Window
 from citycover.product.record import RunRecord
-from citycover.read.picture import read_picture, visible_bands
+from citycover.read.picture import open_band, read_picture, visible_bands
 from citycover.scene.assemble import describe_scene
 from citycover.scene.laying import Laying
 from citycover.scene.measure import Measure
@@ -122,6 +122,6 @@ def _image(scene: Scene, latitude: float) -> SceneImage:
     least = 0
     sheet = scene.groups[0].sheets[0]
     for band in (sheet.bands[place] for place in visible_bands(sheet.bands)):
-        with rasterio.Env(**READ_OPTIONS), rasterio.open(band.path) as dataset:
+        with rasterio.Env(**READ_OPTIONS), open_band(band) as dataset:
             least = max(least, least_level(dataset, native))
     return SceneImage(scene, least)
