@@ -115,6 +115,26 @@ def test_probabilities_of_dates_are_averaged_where_they_are_valid(citycover, tmp
     assert run["composite"] == "mean-probability" and run["seams"]["pixels"] > 0
 
 
+def test_a_hole_of_one_date_is_told_of_and_the_other_dates_are_mapped_there(
+    citycover, tmp_path: Path
+) -> None:
+    new, old, _ = write_dates(tmp_path, masks=False)
+    write_scene(new, values=numbers(new), compress="deflate", blockysize=16)
+    with rasterio.open(new) as file:
+        at = int(file.get_tag_item("BLOCK_OFFSET_0_2", "TIFF", bidx=1))
+    data = bytearray(new.read_bytes())
+    data[at : at + 8] = b"\0" * 8
+    new.write_bytes(data)
+    asked = ("--composite", "mean-probability", *OPTIONS)
+    assert citycover("map", new, old, *asked, "-o", tmp_path / "both").code == 3
+    assert citycover("map", old, *OPTIONS, "-o", tmp_path / "old").code == 0
+    holes = json.loads((tmp_path / "both" / "holes.geojson").read_text())["features"]
+    assert len(holes) == 1 and new.name in json.dumps(holes)
+    both, alone = (layers(tmp_path / name)[0] for name in ("both", "old"))
+    np.testing.assert_array_equal(both[32:48], alone[32:48])
+    assert (both[:32] != alone[:32]).any()
+
+
 def test_a_plan_tells_of_dates_and_what_they_cost(citycover, tmp_path: Path) -> None:
     files = write_dates(tmp_path, masks=False)
     facts = {}
@@ -167,9 +187,11 @@ def test_a_part_of_dates_is_the_part_of_their_map(citycover, tmp_path: Path) -> 
 def test_words_that_no_dates_can_be_composed_by_end_with_2(citycover, tmp_path: Path) -> None:
     files = write_dates(tmp_path, masks=False)
     undated = write_scene(tmp_path / "undated.tif")
+    height = write_scene(tmp_path / "height.tif", bands=1, descriptions=("height",))
     for given, words, said in (
         (files, ("--composite", "newest"), "--composite takes latest, median, best, mean-probability"),
         ([*files, undated], ("--composite", "latest"), "nothing says when undated.tif was taken"),
+        ([*files, height], ("--composite", "best"), "nothing says when height.tif was taken; write it into"),
         (files, (), "--composite"),
     ):
         done = citycover("map", *given, *words, "-o", tmp_path / "out", *OPTIONS)

@@ -47,7 +47,7 @@ retries = 0
 """
 
 
-def sheet(path: Path, seed: int, row: int, col: int, shape: tuple[int, int]) -> Path:
+def sheet(path: Path, seed: int, row: int, col: float, shape: tuple[int, int]) -> Path:
     """A sheet from a row and column of the mosaic on, whose corner is that of the tile x7813_y90624."""
     values = np.random.default_rng(seed).integers(30, 220, (4, *shape), np.uint8)
     transform = Affine(1, 0, WEST + col, 0, -1, NORTH - row)
@@ -108,12 +108,13 @@ def _whole(place: Path) -> Any:
     return MapRequest(Imagery(files), place / "whole", "spectral-rgbn", engine=engine)
 
 
+@pytest.mark.parametrize("col", [0, 0.5], ids=["of the lattice", "warped"])
 def test_a_tile_that_was_stopped_goes_on_from_its_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, col: float
 ) -> None:
     monkeypatch.setattr(fit, "MAX_BLOCK_WIDTH", fit.CHUNK)
     (tmp_path / "im").mkdir()
-    sheet(tmp_path / "im/a.tif", 0, 0, 0, (48, 1600))
+    sheet(tmp_path / "im/a.tif", 0, 0, col, (48, 1600))
     large = (f"tile = {SIDE}", "tile = 1024")
     assert ran(tmp_path, large, ("products", "straight")) == dict.fromkeys(LARGE, "mapped")
     stop = threading.Event()

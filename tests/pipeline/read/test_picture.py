@@ -1,0 +1,60 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp
+from rasters import write
+
+from citycover.geometry.window import Window
+from citycover.read import picture
+from citycover.read.picture import read_picture
+from citycover.scene.assemble import describe_scene
+
+IMAGE = np.random.default_rng(4).integers(1, 250, (3, 64, 900), np.uint8)
+
+CLEAR = np.where(np.indices(IMAGE.shape[1:]).sum(0) % 3 == 0, 0, 255).astype(np.uint8)
+"""(y, x); 0 where nothing was seen."""
+
+
+def hidden(folder: Path, kind: str) -> Path:
+    """The image with CLEAR as its nodata, mask or alpha."""
+    path = folder / f"{kind}.tif"
+    if kind == "nodata":
+        return write(path, np.where(CLEAR == 0, 0, IMAGE), nodata=0)
+    if kind == "alpha":
+        write(path, np.stack([*IMAGE, CLEAR]))
+        with rasterio.open(path, "r+") as file:
+            file.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+        return path
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(write(path, IMAGE), "r+") as file:
+        file.write_mask(CLEAR)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["nodata", "mask", "alpha"])
+def test_a_picture_shows_nothing_where_nothing_was_seen(tmp_path: Path, kind: str) -> None:
+    scene = describe_scene([hidden(tmp_path, kind)], None)
+    shown = read_picture(scene, Window(0, 0, *scene.shape))
+    np.testing.assert_array_equal(shown.valid, CLEAR > 0)
+    np.testing.assert_array_equal(shown.values[shown.valid], IMAGE.transpose(1, 2, 0)[CLEAR > 0])
+
+
+def test_the_cache_of_a_picture_holds_two_rows_of_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decimated read goes line by line: with less, each block would be decoded for every line of it."""
+    rows = 1 << 17
+    profile = {"sparse_ok": True, "tiled": True, "blockxsize": 512, "blockysize": 512, "height": rows}
+    path = tmp_path / "wide.tif"
+    shape: dict[str, Any] = {"driver": "GTiff", "width": rows, "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", crs="EPSG:32633", transform=rasterio.Affine(1, 0, 5e5, 0, -1, 5e6),
+                       **shape, **profile):  # fmt: skip
+        pass
+    seen: list[int] = []
+    monkeypatch.setattr(
+        picture, "_read_picture", lambda *_: seen.append(int(rasterio.env.getenv()["GDAL_CACHEMAX"]))
+    )
+    read_picture(describe_scene([path], None), Window(0, 0, 512, 512))
+    assert seen[0] >= 2 * 512 * rows * 3
