@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs examples demo test lint types unit test-s3 test-slow test-region test-prometheus test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
+.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-prometheus test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -81,6 +81,11 @@ fuzz: $(STAMP)
 # Every state that a power cut may leave of a run, a restart, a replacement: some minutes.
 crash: $(STAMP)
 	$(BIN)/python tests/crash/crash.py $(CRASH)
+
+# All kinds of runs in another form than torch's: some minutes.
+test-forms: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[openvino]"
+	$(BIN)/pytest -n 2 --timeout 1800 tests/pipeline/model/test_form.py tests/pipeline/compute/test_forms.py tests/pipeline/run/test_combinations.py
 
 # Whole runs with --form auto against torch in fp32; into docs/benchmarks.md. BENCH="--size 2048" and the like.
 bench-forms: $(STAMP)

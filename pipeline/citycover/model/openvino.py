@@ -29,6 +29,9 @@ _TELEMETRY = "openvino_telemetry"
 
 _NETWORK = "network.xml"
 
+_SHAPES = 2
+"""Shapes that are ready at a time: a run has one, and its transpose where windows are turned."""
+
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
 """Shape and type of each band group's windows."""
 
@@ -56,7 +59,8 @@ class OpenVinoNetwork:
         shapes = tuple((tuple(w.shape), str(w.dtype).removeprefix("torch.")) for w in windows)
         key = shapes, torch.get_num_threads()
         if key not in self.requests:
-            self.requests.clear()  # a run has one shape; what was tried before need not be held
+            if len(self.requests) == _SHAPES:
+                del self.requests[next(iter(self.requests))]  # of those that were tried before the run
             self.requests[key] = self._request(windows, shapes)
         return _infer(self.requests[key], windows)
 

@@ -241,6 +241,8 @@ CASES: tuple[Case, ...] = (
     several_classes_a_pixel,
 )
 
+FEW = (one_on_a_finer_grid_turned_with_labels, two_of_two_groups_turned)
+
 
 def request_of(asked: dict[str, Any], out: Path, **engine: Any) -> MapRequest:
     rest = dict(asked)
@@ -335,7 +337,11 @@ def test_workers_map_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("openvino" not in forms_here(), reason="the extra openvino is not installed")
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    "case",
+    [case if case in FEW else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+    ids=lambda case: case.__name__,
+)
 def test_in_another_form_a_run_may_go_as_it_likes_too(case: Case, tmp_path: Path) -> None:
     asked = case(Place(tmp_path))
     map_scene(request_of(asked, tmp_path / "by-torch"))
@@ -348,6 +354,7 @@ def test_in_another_form_a_run_may_go_as_it_likes_too(case: Case, tmp_path: Path
     assert (ours != torchs).mean() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("openvino" not in forms_here(), reason="the extra openvino is not installed")
 def test_workers_map_the_same_in_another_form(tmp_path: Path) -> None:
     asked = dates_by_two_with_labels(Place(tmp_path))
