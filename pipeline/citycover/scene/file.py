@@ -25,6 +25,7 @@ from citycover.scene.find import rasters_of
 from citycover.scene.given import Given
 from citycover.scene.masking import KNOWN
 from citycover.scene.measure import Meaningless, Measure, measure_of, nodata_of, stated_measure
+from citycover.scene.parts import container_of, parts_of
 from citycover.scene.scene import Promise, Validity
 from citycover.scene.sources import (
     BandLoss,
@@ -120,7 +121,7 @@ def describe_files(
     """
     if not paths:
         raise SceneError("no scene was given; name at least one raster file")
-    given = [_as_named(one) for one in rasters_of(paths, trust)]
+    given = [_as_named(part) for one in rasters_of(paths, trust) for part in parts_of(one)]
     names = list(dict.fromkeys(Path(one.path).name for one in given))
     return tuple(_describe_file(replace(g, said=None) if opened else g, trust, names) for g in given)
 
@@ -249,7 +250,7 @@ def _with_sources(info: FileInfo, dataset: Any, trust: Trust, named: Named) -> F
     """Add the files that the pixels come from, and what of them is lost."""
     if info.driver != "VRT":
         beside = [name for name in dataset.files if name.endswith(".msk")]
-        beside += filter(None, [_archive_of(info.path)])
+        beside += filter(None, [_archive_of(info.path), container_of(info.path)])
         return replace(info, beside=fingerprints(beside)) if beside else info
     sources = named.get(info.path)
     if sources is None:  # in an archive, across the network, or a `vrt://` of the user's own
