@@ -32,7 +32,7 @@ class Meter:
 
     def __init__(self, verb: str, name: str) -> None:
         self.verb, self.name, self.begin = verb, name, time.monotonic()
-        self.pixels = self.windows = self.blocks = self.holes = self.failures = 0
+        self.pixels = self.windows = self.blocks = self.holes = self.failures = self.retries = 0
         self.scenes: Counter[str] = Counter()
         """By what became of them."""
         self.share = 0.0
@@ -55,6 +55,10 @@ class Meter:
         self.failures += failed
         self._part += 1
         self.share = min(1.0, self._part / self._parts)
+
+    def retried(self, _scene: str) -> None:
+        """A scene that the machine failed is tried again."""
+        self.retries += 1
 
     def beside(self, watch: Watch) -> Watch:
         """A watch of one map that also counts."""
@@ -85,6 +89,10 @@ class Meter:
         for stages in self._stages:
             total.update(stages.seconds())
         return total
+
+    def waiting(self) -> dict[str, int]:
+        """How many things wait for each stage of the map in hand."""
+        return self._stages[-1].waiting() if self._stages else {}
 
     @property
     def left_s(self) -> float | None:
@@ -211,14 +219,16 @@ class _Collector:
         yield self._total("blocks", "Blocks that are safe.", {"": meter.blocks})
         yield self._total("holes", "Parts of images that could not be read.", {"": meter.holes})
         yield self._total("scene_failures", "Scenes that failed.", {"": meter.failures})
+        yield self._total("retries", "Scenes that were tried again.", {"": meter.retries})
         yield self._total("stage_seconds", "Time by stage.", meter.stage_seconds(), "stage")
         yield self._now("scenes", "Scenes by what became of them.", dict(meter.scenes), "state")
+        yield self._now("queue_depth", "What waits for a stage.", meter.waiting(), "stage")
         yield self._now("progress_ratio", "Share of the work that is done.", {"": meter.share})
         if meter.left_s is not None:
             yield self._now("eta_seconds", "Seconds until the end.", {"": meter.left_s})
         yield self._now("memory_bytes", "Memory of this process.", {"": process_memory("VmRSS")})
-        if devices := _device_memory():
-            yield self._now("gpu_memory_bytes", "Memory of a device.", devices, "device")
+        yield self._now("gpu_memory_bytes", "Memory of a device.", _device_memory(), "device")
+        yield self._now("gpu_use_ratio", "Share of the time that a device works.", _device_use(), "device")
         if meter.ended is not None:
             at, code = meter.ended
             yield self._now("last_run_timestamp_seconds", "When it ended.", {"": at})
@@ -242,9 +252,22 @@ class _Collector:
 
 
 def _device_memory() -> dict[str, float]:
-    """Bytes in use, by device; none before the command itself has needed torch."""
-    torch = sys.modules.get("torch")
-    if torch is None or not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+    """Bytes in use, by device."""
+    memory = {device: torch.cuda.mem_get_info(number) for number, device, torch in _devices()}
+    return {device: float(total - free) for device, (free, total) in memory.items()}
+
+
+def _device_use() -> dict[str, float]:
+    """Share of the last moment in which a device worked, 0..1, by device; none where NVML does not tell."""
+    try:
+        return {device: torch.cuda.utilization(number) / 100 for number, device, torch in _devices()}
+    except (ImportError, RuntimeError) as error:
+        logger.debug("the use of the GPU is not known: %s", error)
         return {}
-    memory = (torch.cuda.mem_get_info(number) for number in range(torch.cuda.device_count()))
-    return {f"cuda:{number}": float(total - free) for number, (free, total) in enumerate(memory)}
+
+
+def _devices() -> Iterator[tuple[int, str, Any]]:
+    """Number and name of each device, and torch; none before the command itself has needed them."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        yield from ((number, f"cuda:{number}", torch) for number in range(torch.cuda.device_count()))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
+import types
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -57,14 +60,47 @@ def test_it_is_served_as_long_as_the_work_goes_on() -> None:
         watch = meter.beside(Watch())
         watch.timing(stages)
         stages.add("read", 1.5)
+        stages.follow("encode", lambda: 3)
+        meter.retried("a")
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
             found = values(answer.read().decode())
     assert found["citycover_progress_ratio"] == 0.5 and found["citycover_eta_seconds"] >= 0
     assert found["citycover_holes_total"] == 2 and found["citycover_scene_failures_total"] == 1
     assert found["citycover_stage_seconds_totalread"] == 1.5
+    assert found["citycover_queue_depthencode"] == 3 and found["citycover_retries_total"] == 1
     assert "citycover_last_run_exit_code" not in found
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://{address}/metrics", timeout=10)
+
+
+def torch_of(utilization: Any) -> Any:
+    """What stands in for torch on a machine with a GPU."""
+    cuda = types.SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        device_count=lambda: 1,
+        mem_get_info=lambda _number: (60, 100),
+        utilization=utilization,
+    )
+    return types.SimpleNamespace(cuda=cuda)
+
+
+def missing(_number: int) -> int:
+    raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed or it can't be imported.")
+
+
+def test_the_gpu_in_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.prom"
+    monkeypatch.setitem(sys.modules, "torch", torch_of(lambda _number: 25))
+    with metering(str(path), "run", "north"):
+        pass
+    found = values(path.read_text())
+    assert found["citycover_gpu_memory_bytescuda:0"] == 40 and found["citycover_gpu_use_ratiocuda:0"] == 0.25
+    monkeypatch.setitem(sys.modules, "torch", torch_of(missing))
+    with metering(str(path), "run", "north"):
+        pass
+    found = values(path.read_text())
+    assert found["citycover_gpu_memory_bytescuda:0"] == 40 and "citycover_gpu_use_ratiocuda:0" not in found
 
 
 def test_a_failure_is_in_the_file(tmp_path: Path) -> None:

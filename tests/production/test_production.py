@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from citycover.job.watch import Watch
+
 ROOT = Path(__file__).parent.parent.parent
 PRODUCTION = ROOT / "configs/production"
 MONITORING = PRODUCTION / "monitoring"
@@ -213,13 +215,28 @@ def test_the_dag_of_airflow_maps_every_part_between_doctor_and_status(
 # --- watching
 
 
-def exported() -> set[str]:
-    """Names of all metrics that a run exports; those of counters end in _total."""
-    from citycover_cli import metrics
+@pytest.fixture
+def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of all samples that an endpoint answers with, on a machine with a GPU, when a run has ended."""
+    from prometheus_client.parser import text_string_to_metric_families
 
-    found = re.findall(r'self\._(total|now)\("(\w+)"', Path(metrics.__file__).read_text())
-    names = {f"citycover_{name}{'_total' if kind == 'total' else ''}" for kind, name in found}
-    return names | {"citycover_run_info"}
+    from citycover.machine.stages import Stages
+    from citycover_cli.metrics import metering
+
+    gpu = types.SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True, device_count=lambda: 1,
+        mem_get_info=lambda _number: (60, 100), utilization=lambda _number: 25,
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=gpu))
+    with metering(str(tmp_path / "run.prom"), "run", "north") as meter:
+        stages = Stages()
+        stages.add("read", 1.0)
+        stages.follow("encode", lambda: 1)
+        meter.beside(Watch()).timing(stages)
+        meter.work(2)
+        meter.scene_ended("mapped")
+    families = text_string_to_metric_families((tmp_path / "run.prom").read_text())
+    return {sample.name for family in families for sample in family.samples}
 
 
 def asked_for(text: str) -> set[str]:
@@ -231,14 +248,41 @@ def rules() -> dict[str, dict[str, Any]]:
     return {rule["alert"]: rule for group in groups for rule in group["rules"]}
 
 
-def test_the_dashboard_shows_all_metrics_and_no_others() -> None:
-    assert asked_for((MONITORING / "grafana/citycover.json").read_text()) == exported()
+def test_the_dashboard_shows_all_metrics_and_no_others(exported: set[str]) -> None:
+    assert asked_for((MONITORING / "grafana/citycover.json").read_text()) == exported
 
 
-def test_rules_ask_for_metrics_that_are_exported_and_say_what_to_do() -> None:
+def test_prometheus_takes_every_expression_of_the_dashboard(tmp_path: Path) -> None:
+    text = (MONITORING / "grafana/citycover.json").read_text().replace("$instance", ".*")
+    panels = json.loads(text)["panels"]
+    rules = [
+        {"record": f"panel:{panel['id']}:{target['refId']}", "expr": target["expr"]}
+        for panel in panels
+        for target in panel["targets"]
+    ]
+    assert len(rules) > len(panels)
+    groups = {"groups": [{"name": "dashboard", "rules": rules}]}
+    (tmp_path / "dashboard.yml").write_text(yaml.safe_dump(groups))
+    checked(tool("promtool"), "check", "rules", tmp_path / "dashboard.yml")
+
+
+def test_grafana_s_own_types_take_the_dashboard() -> None:
+    """Grafana itself is in no registry of packages: its models, which it makes from its schemas, are."""
+    models = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
+    told = json.loads((MONITORING / "grafana/citycover.json").read_text())
+    read = models.Dashboard.from_json(told)
+    assert [panel.type_val for panel in read.panels] == [panel["type"] for panel in told["panels"]]
+    known = set(models.Dashboard().to_json()) | set(read.to_json())
+    assert set(told) <= known, "fields that no dashboard has"
+    for panel, given in zip(read.panels, told["panels"], strict=True):
+        assert set(given) <= set(panel.to_json()), given["title"]
+    assert [variable.name for variable in read.templating.list_val] == ["datasource", "instance"]
+
+
+def test_rules_ask_for_metrics_that_are_exported_and_say_what_to_do(exported: set[str]) -> None:
     assert {"CitycoverStalled", "CitycoverFailing", "CitycoverDiskFull"} <= set(rules())
     for rule in rules().values():
-        assert asked_for(rule["expr"]) <= exported()
+        assert asked_for(rule["expr"]) <= exported
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in {"info", "warning", "critical"}
 
@@ -325,7 +369,7 @@ def test_the_lock_has_all_that_the_package_needs_and_nothing_of_development() ->
         *project["dependencies"],
         *(need for extra in ("vector", "metrics", "s3", "otel") for need in extras[extra]),
     ]
-    names = {re.split(r"[<>=\[]", need)[0].lower() for need in needed} - {"torch"}
+    names = {re.split(r"[<>=\[]", need)[0].lower() for need in needed} - {"torch", "nvidia-ml-py"}
     found = set(pinned(ROOT / "docker/locks/runtime.txt"))
     assert names <= found
     assert not found & {"pytest", "mypy", "hypothesis", "tensorboard", "matplotlib", "torch", "pip"}

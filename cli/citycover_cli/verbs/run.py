@@ -124,7 +124,7 @@ def _run_with_progress(region: RegionFile, share: Share | None, talk: Talk, mete
 
     with catch_signals() as (stop, caught), show_progress(region.name, 1.0, talk.silent) as progress:
         follow = _Follower(progress, stop, talk.silent, meter)
-        watch = RegionWatch(follow.begun, follow.scene, follow.ended, stop)
+        watch = RegionWatch(follow.begun, follow.scene, meter.retried, follow.ended, stop)
         try:
             return run_region(region, share, watch)
         except StoppedError:

@@ -62,6 +62,7 @@ class _Writer:
     def __init__(self, given: SweepInput, sink: BlockSink, on_block: Callable[[Block], None]) -> None:
         self.given, self.sink, self.on_block = given, sink, on_block
         self.queue: queue.Queue[FinishedBlock | None] = queue.Queue(maxsize=1)
+        given.stages.follow("encode", self.queue.qsize)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._write, name="citycover-writer", daemon=True)
         self.thread.start()

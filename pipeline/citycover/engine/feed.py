@@ -21,6 +21,7 @@ class Feed:
         self.given, self.columns, self.rows = given, columns, rows
         # Two strips and the end: the reader never waits for room, so closing never waits for it.
         self.queue: queue.Queue[tuple[int, list[Strip]] | BaseException | None] = queue.Queue(maxsize=3)
+        given.stages.follow("forward", self.queue.qsize)
         self.free = threading.Semaphore(2)
         self.closed = threading.Event()
         self.sources: list[StripSource] = []

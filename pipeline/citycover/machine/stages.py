@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SWEEP_STAGES = ("wait", "copy", "forward", "blend", "mask", "handover")
@@ -21,6 +21,7 @@ class Stages:
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
+        self._queues: dict[str, Callable[[], int]] = {}
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -45,3 +46,11 @@ class Stages:
         """Add what another process or an earlier part of the run measured."""
         for stage, value in seconds.items():
             self.add(stage, value)
+
+    def follow(self, stage: str, depth: Callable[[], int]) -> None:
+        """From now on `depth` tells how many things wait for `stage`."""
+        self._queues[stage] = depth
+
+    def waiting(self) -> dict[str, int]:
+        """How many things wait for each stage at this moment."""
+        return {stage: depth() for stage, depth in dict(self._queues).items()}

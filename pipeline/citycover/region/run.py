@@ -78,6 +78,8 @@ class RegionWatch:
     """Called with all that has something to do."""
     scene: Callable[[Standing], Watch] = lambda _standing: Watch()
     """Called before each scene; gives how its map is followed, and stopped."""
+    retried: Callable[[str], None] = lambda _name: None
+    """Called with the name of a scene that the machine failed before it is tried again."""
     ended: Callable[[Outcome], None] = lambda _outcome: None
     """Called after each scene."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -175,6 +177,8 @@ class _Run:
             if outcome.kind != MachineError.__name__ or self.watch.stop.is_set():
                 break
             logger.warning("scene %s, attempt %d: %s", name, attempt + 1, outcome.message)
+            if attempt < self.region.policy.retries:
+                self.watch.retried(name)
         return outcome
 
     def _outcome(self, name: str) -> Outcome:

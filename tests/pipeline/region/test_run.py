@@ -187,7 +187,10 @@ def test_what_the_machine_failed_is_tried_again(place: Path, monkeypatch: pytest
     tries.clear()
     asked = region(place)
     again = asked.model_copy(update={"policy": asked.policy.model_copy(update={"retries": 1})})
-    assert [o.what for o in run_region(again).outcomes] == ["mapped", "mapped"] and len(tries) == 4
+    told: list[str] = []
+    report = run_region(again, None, RegionWatch(retried=told.append))
+    assert [o.what for o in report.outcomes] == ["mapped", "mapped"] and len(tries) == 4
+    assert told == ["a", "b"]
 
 
 @pytest.mark.parametrize("moment", ["save", "place", "rename", "forget"])

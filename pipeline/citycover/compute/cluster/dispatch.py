@@ -40,6 +40,7 @@ class ClusterRun:
         """Bytes of memory that a worker held at most."""
         self.flying: dict[str, tuple[Future[Report], Sequence[Block]]] = {}
         """Pieces in the hands of the cluster, by the key of their task."""
+        stages.follow("workers", lambda: len(self.flying))
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.told: set[tuple[int, int]] = set()
         self.alive = time.monotonic()
