@@ -1,7 +1,8 @@
-"""A sharpening or a demo that is killed at a chosen moment, for a process of its own to call."""
+"""A sharpening or a demo in a process of its own that is killed at a chosen moment."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -32,6 +33,17 @@ OF_DEMO: dict[str, tuple[Any, str]] = {
     "comparing": (demo, "sharpen_with_progress"),
 }
 """What is the last thing that a demo does; between training and comparing it is a sharpening."""
+
+
+def killed(moment: str, arguments: Sequence[str]) -> int:
+    """Exit code of a run in a process of its own that ends at a moment."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["citycover_models.sharpen.sharpen"])
+    process = processes.Process(target=run_until, args=(moment, arguments))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 def run_until(moment: str, arguments: Sequence[str]) -> None:

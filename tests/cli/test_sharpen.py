@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
 import subprocess
 import sys
@@ -15,15 +14,13 @@ import pytest
 import rasterio
 from affine import Affine
 from labelling import BAD_LABELS, changed
-from sharpening import MOMENTS, OF_DEMO, run_until
+from sharpening import MOMENTS, killed
 
 from citycover.product.open import open_product
 from citycover.synth.write import write_city
 
 QUICK = ("--set", "epochs=2", "--set", "chips_per_epoch=8", "--set", "chip=32", "--set", "batch=4",
          "--precision", "fp32", "--threads", 1)  # fmt: skip
-
-DEMO = QUICK[: QUICK.index("--precision")]
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +50,6 @@ def straight(city: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["sharpen", *given(city, out), "--quiet"])
     assert end.value.code == 0
     return out
-
-
-@pytest.fixture(scope="module")
-def straight_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    from citycover_cli.app import main
-
-    with pytest.raises(SystemExit) as end:
-        main([str(word) for word in ("demo", folder, "--size", 192, *DEMO, "--quiet")])
-    assert end.value.code == 0
-    return folder
 
 
 def test_it_leaves_a_product_a_model_a_report_and_a_picture(straight: Path) -> None:
@@ -114,17 +100,6 @@ def test_overwrite_replaces_it_by_another(citycover, city: Path, tmp_path: Path)
     assert said["model_file"] == str(out / "training" / "model.pt")
 
 
-def killed(moment: str, arguments: list[str]) -> int:
-    """Exit code of a run in a process of its own that ends at a moment."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["citycover_models.sharpen.sharpen"])
-    process = processes.Process(target=run_until, args=(moment, arguments))
-    process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
-
-
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_at_any_stage_it_goes_on_to_the_same_map(
     citycover, city: Path, straight: Path, tmp_path: Path, moment: str
@@ -143,35 +118,6 @@ def test_killed_at_any_stage_it_goes_on_to_the_same_map(
     assert before in (None, learned.stat().st_mtime_ns), "it learned once more"
     again = citycover("sharpen", *given(city, out), "--skip-finished")
     assert again.code == 0
-
-
-@pytest.mark.parametrize("moment", OF_DEMO)
-def test_a_demo_killed_at_any_stage_goes_on_to_the_same_map(
-    citycover, straight_demo: Path, tmp_path: Path, moment: str
-) -> None:
-    command = [str(word) for word in ("demo", tmp_path, "--size", 192, *DEMO)]
-    assert killed(moment, command) == -signal.SIGKILL
-    assert not (tmp_path / "story.png").exists()
-    kept = [tmp_path / name for name in ("city/image.tif", "product/training/model.pt")]
-    before = [path.stat().st_mtime_ns for path in kept if path.is_file()]
-    done = citycover(*command, "--overwrite")  # as `make demo` has it
-    assert done.code == 0, done.err
-    np.testing.assert_array_equal(pixels(tmp_path / "product"), pixels(straight_demo / "product"))
-    assert (tmp_path / "story.png").read_bytes() == (straight_demo / "story.png").read_bytes()
-    if moment != "putting the first file in its place":  # the city was not whole: it is drawn once more
-        assert before == [path.stat().st_mtime_ns for path in kept[: len(before)]]
-
-
-def test_a_demo_that_is_finished_is_left_alone_or_made_anew(citycover, straight_demo: Path) -> None:
-    story = straight_demo / "story.png"
-    command = ("demo", straight_demo, "--size", 192, *DEMO)
-    again = citycover(*command)
-    assert again.code == 5 and "finished and identical" in again.err
-    other = citycover("demo", straight_demo, "--size", 128, *DEMO)
-    assert other.code == 2 and "already holds" in other.err
-    before = story.stat().st_mtime_ns
-    assert citycover(*command, "--overwrite").code == 0
-    assert story.stat().st_mtime_ns > before
 
 
 BAD = BAD_LABELS | {

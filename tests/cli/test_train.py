@@ -1,4 +1,4 @@
-"""The train and demo verbs, from imagery and coarse labels to a map."""
+"""The train verb, from imagery and coarse labels to a map."""
 
 from __future__ import annotations
 
@@ -155,20 +155,3 @@ def test_sigterm_keeps_a_checkpoint_and_says_how_to_go_on(city: Path, tmp_path: 
     _, said = process.communicate(timeout=120)
     assert process.returncode == 143, said
     assert "--resume" in said and (run / "checkpoint.pt").is_file()
-
-
-def test_the_demo_tells_the_whole_story(citycover, tmp_path: Path) -> None:
-    result = citycover("demo", tmp_path / "demo", "--size", 256, *QUICK, "--json")
-    assert result.code == 0, result.err
-    story = json.loads(result.out)
-    assert story["coarse_labels"]["miou"] > 0 and len(story["map"]["classes"]) == 6
-    for name in (
-        "story.png",
-        "product/training/model.pt",
-        "product/landcover.tif",
-        "product/sharpen.json",
-        "city/truth.tif",
-    ):
-        assert (tmp_path / "demo" / name).is_file()
-    again = citycover("demo", tmp_path / "demo", "--size", 256, *QUICK)
-    assert again.code == 5 and "finished and identical" in again.err

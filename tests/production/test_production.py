@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
@@ -14,8 +15,10 @@ import types
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
+from conftest import write_scene
 
 from citycover.job.watch import Watch
 
@@ -164,6 +167,61 @@ def test_each_index_of_a_job_is_another_part() -> None:
         for index in range(spec["completions"])
     }
     assert parts == {f"{part}/8" for part in range(1, 9)}
+
+
+def strict(schema: Any) -> Any:
+    """A schema of the API server, which knows no field but those that it names."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    told = {name: strict(part) for name, part in schema.items()}
+    if isinstance(told.get("properties"), dict) and "x-kubernetes-preserve-unknown-fields" not in told:
+        told.setdefault("additionalProperties", False)
+    return told
+
+
+def test_the_operator_of_dask_takes_the_cluster() -> None:
+    found = importlib.util.find_spec("dask_kubernetes")
+    if found is None or found.origin is None:
+        pytest.skip("dask-kubernetes, which has the schemas, is not installed")
+    schemas = Path(found.origin).parent / "operator/deployment/helm/dask-kubernetes-operator/crds"
+    manifests = list(yaml.safe_load_all((PRODUCTION / "kubernetes/dask-cluster.yaml").read_text()))
+    assert [manifest["kind"] for manifest in manifests] == ["DaskCluster", "DaskAutoscaler"]
+    for manifest in manifests:
+        (version,) = loaded(schemas / f"{manifest['kind'].lower()}.yaml")["spec"]["versions"]
+        spec = strict(version["schema"]["openAPIV3Schema"])["properties"]["spec"]
+        jsonschema.validate(manifest["spec"], spec)
+        jsonschema.Draft202012Validator.check_schema(spec)
+    (worker,) = manifests[0]["spec"]["worker"]["spec"]["containers"]
+    assert worker["command"][:2] == ["dask", "worker"]
+
+
+@pytest.mark.slow
+def test_a_region_is_mapped_by_workers_that_slurm_starts(tmp_path: Path) -> None:
+    """By dask-jobqueue, whose jobs a stand-in for SLURM starts on this machine."""
+    pytest.importorskip("dask_jobqueue")
+    for name, text in {
+        "sbatch": '#!/bin/sh\nbash "$1" > "$PLACE/$$.log" 2>&1 &\necho "Submitted batch job $!"\n',
+        "scancel": '#!/bin/sh\necho "$@" >> "$PLACE/cancelled"\npkill -P "$1"; kill "$1"; true\n',
+    }.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    write_scene(tmp_path / "im/a.tif", (600, 500))
+    (tmp_path / "region.toml").write_text(
+        'name = "north"\nout = "products"\nmodel = "spectral-rgbn"\n[[scenes]]\nfiles = ["im/*.tif"]\n'
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PLACE": str(tmp_path)}
+    environment["DASK_JOBQUEUE__SLURM__INTERFACE"] = "lo"
+    words = [sys.executable, PRODUCTION / "dask/slurm.py", "region.toml"]
+    done = subprocess.run(
+        words, check=False, capture_output=True, text=True, timeout=500, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "{'mapped': 1, 'done': 0}" in done.stdout
+    run = json.loads((tmp_path / "products/maps/a/run.json").read_text())
+    assert run["workers"] >= 1
+    assert (tmp_path / "cancelled").read_text()
 
 
 class _Operator:
