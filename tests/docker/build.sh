@@ -31,16 +31,20 @@ clean() {
 trap clean EXIT
 
 step "base: Debian with Python"
-if [ -z "${BASE_TREE:-}" ]; then
-  BASE_TREE=$WORK/base
-  debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$BASE_TREE" > "$WORK/debootstrap.log"
-fi
-made=$(b from scratch)
-tar -C "$BASE_TREE" --one-file-system --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' \
-  --exclude='./usr/share/doc/*' --exclude='./usr/share/locale/*' --exclude='./proc/*' --exclude='./sys/*' -cf "$WORK/base.tar" .
-b add --quiet "$made" "$WORK/base.tar" / > /dev/null
-b commit --quiet --rm "$made" citycover-base > /dev/null
-rm -f "$WORK/base.tar"
+base() {
+  if [ -z "${BASE_TREE:-}" ]; then
+    BASE_TREE=$WORK/base
+    debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$BASE_TREE" > "$WORK/debootstrap.log"
+  fi
+  local made
+  made=$(b from scratch)
+  tar -C "$BASE_TREE" --one-file-system --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' \
+    --exclude='./usr/share/doc/*' --exclude='./usr/share/locale/*' --exclude='./proc/*' --exclude='./sys/*' -cf "$WORK/base.tar" .
+  b add --quiet "$made" "$WORK/base.tar" / > /dev/null
+  b commit --quiet --rm "$made" citycover-base > /dev/null
+  rm -f "$WORK/base.tar"
+}
+b inspect --type image citycover-base > /dev/null 2>&1 || base
 
 VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pipeline/citycover/version.py)
 # A secret that is not there is an empty pip.conf.
@@ -63,7 +67,6 @@ cp docker/locks/torch-cpu.txt "$WORK/wrong/docker/locks/torch-cuda.txt"
 ! build dependencies cuda "$WORK/wrong" || fail "TORCH=cuda was built with the CPU's torch"
 grep -h "^TORCH=cuda, but torch .*+cpu, without CUDA was installed" "$WORK/dependencies.log" \
   || { tail -40 "$WORK/dependencies.log" >&2; fail "it ended for another reason"; }
-b rmi --prune --force > /dev/null 2>&1 || true
 
 step "build, TORCH=$TORCH"
 built runtime "$TORCH" .

@@ -173,7 +173,10 @@ def print_forecast(forecast: RegionForecast) -> None:
     if rows:
         print_columns(("scene", "state", "why", "Mpx", "to write"), rows, texts=3)
     time = "not known before the first run" if forecast.seconds is None else duration(forecast.seconds)
-    say(f"{len(rows)} to do, {done} done; {forecast.pixels / 1e6:,.1f} Mpx; time {time}")
+    disk = f"{mebibytes(forecast.write_bytes)} at most"
+    if forecast.free_bytes is not None:
+        disk += f", {mebibytes(forecast.free_bytes)} free"
+    say(f"{len(rows)} to do, {done} done; {forecast.pixels / 1e6:,.1f} Mpx; time {time}; disk {disk}")
     for scene in forecast.scenes:
         if scene.problem:
             say(f"{scene.scene} would be refused: {scene.problem}")

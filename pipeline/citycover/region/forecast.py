@@ -1,12 +1,15 @@
-"""What a run of a region would do: scenes, pixels, bytes, time; nothing changes, and no network is loaded."""
+"""What a run of a region would do, in pixels, bytes, time, disk: nothing changes, no network is loaded."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from citycover.errors import CitycoverError, SceneError
+from citycover.files.remote import Place
 from citycover.job.job import prepare_request
 from citycover.region.config import Region
 from citycover.region.record import SceneRecord, read_record_of
@@ -38,11 +41,18 @@ class RegionForecast:
     scenes: Sequence[SceneForecast]
     speed: float | None
     """Pixels a second of what was mapped earlier with this model; None: nothing was."""
+    free_bytes: int | None
+    """Of the disk of the region; None: it lies in a store."""
 
     @property
     def pixels(self) -> int:
         """To be computed."""
         return sum(scene.pixels for scene in self.scenes)
+
+    @property
+    def write_bytes(self) -> int:
+        """To be written, before compression: no more is needed."""
+        return sum(scene.write_bytes for scene in self.scenes)
 
     @property
     def seconds(self) -> float | None:
@@ -55,7 +65,8 @@ class RegionForecast:
             "scenes": [asdict(scene) for scene in self.scenes],
             "pixels": self.pixels,
             "read_bytes": sum(scene.read_bytes for scene in self.scenes),
-            "write_bytes": sum(scene.write_bytes for scene in self.scenes),
+            "write_bytes": self.write_bytes,
+            "free_bytes": self.free_bytes,
             "pixels_per_s": self.speed,
             "seconds": self.seconds,
         }
@@ -73,7 +84,14 @@ def forecast_region(region: Region, share: Share | None = None) -> RegionForecas
     standings = [survey.standing(name) for name in names]
     todo = survey.todo(standings, share.limit)
     done = [SceneForecast(s.scene.name, s.state) for s in standings if s.state == "done"]
-    return RegionForecast((*(_forecast(region, survey, s) for s in todo), *done), _speed(survey))
+    scenes = (*(_forecast(region, survey, s) for s in todo), *done)
+    return RegionForecast(scenes, _speed(survey), _free(region.out))
+
+
+def _free(out: Place) -> int | None:
+    if not isinstance(out, Path):
+        return None
+    return shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free
 
 
 def _forecast(region: Region, survey: Survey, standing: Standing) -> SceneForecast:

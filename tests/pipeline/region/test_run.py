@@ -322,6 +322,7 @@ def test_what_a_run_would_do(place: Path) -> None:
         ("bad", "new", 0),
     ]
     assert before.seconds is None and "cannot be opened" in before.scenes[2].problem
+    assert 0 < before.write_bytes < (before.free_bytes or 0)
     assert not (place / "products").exists()
     ran(place)
     image(place / "im/a.tif", 5)
