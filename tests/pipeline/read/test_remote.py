@@ -1,5 +1,6 @@
 """Scenes at addresses: few bytes, patience with a server that fails, holes where it never answers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,15 @@ import pytest
 import rasterio
 from bucket import point_at
 from failing import between_apart
-from rasters import write
+from rasters import read_scene, write
 from serving import serving_apart
 
 from citycover.geometry.window import Window
 from citycover.read.picture import read_picture
+from citycover.read.promise import check_promises
 from citycover.read.raster import RasterReader
 from citycover.scene.assemble import describe_scene
+from citycover.scene.trust import Trust
 
 IMAGE = np.random.default_rng(0).integers(1, 255, (3, 700, 900), np.uint8)
 
@@ -137,3 +140,31 @@ def test_a_block_that_never_comes_is_a_hole(tmp_path: Path, monkeypatch: pytest.
     # A request that met the lost byte may have been for its neighbours, too.
     assert (~valid).sum() <= 4 * 256 * 256
     assert (values == IMAGE.transpose(1, 2, 0))[valid].all()
+
+
+def test_google_storage_is_read_as_other_stores_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = cog(tmp_path)
+    with serving_apart(path) as (address, _):
+        monkeypatch.setenv("CPL_GS_ENDPOINT", address.rpartition("/")[0] + "/")
+        monkeypatch.setenv("GS_NO_SIGN_REQUEST", "YES")
+        values, valid, holes = read("gs://scenes/c.tif")
+    assert valid.all() and not holes and (values == IMAGE.transpose(1, 2, 0)).all()
+
+
+def test_items_of_files_far_away_are_planned_without_a_request(tmp_path: Path) -> None:
+    path, _ = cog(tmp_path)
+    with rasterio.open(path) as file:
+        where = {"proj:epsg": 32633, "proj:shape": file.shape, "proj:transform": list(file.transform)[:6]}
+    with serving_apart(path) as (address, told):
+        bands = [{"name": name, "data_type": "uint8"} for name in ("red", "green", "blue")]
+        item = {
+            "type": "Feature", "stac_version": "1.1.0", "id": "far", "properties": where,
+            "assets": {"image": {"href": address, "roles": ["data"], "bands": bands}},
+        }  # fmt: skip
+        (tmp_path / "item.json").write_text(json.dumps(item))
+        scene = describe_scene([tmp_path / "item.json"], None, trust=Trust(remote=True))
+        assert told()[0] == 0
+        check_promises(scene, None)
+        values, valid, holes = read_scene(scene)
+        assert told()[0] > 0
+    assert valid.all() and not holes and (values == IMAGE.transpose(1, 2, 0)).all()
