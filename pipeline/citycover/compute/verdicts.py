@@ -70,10 +70,11 @@ def _row(given: dict[str, Any]) -> BenchRow:
         TypeError: it is none.
     """
     row = BenchRow(**given)
-    numbers = (row.mpx_per_s, row.first_s, row.disagreement)
+    numbers = (row.mpx_per_s, row.first_s, row.disagreement, row.processor_s)
     whole = all(isinstance(number, float) and 0 <= number < 1e9 for number in numbers)
     known = row.form in FORMS and isinstance(row.passes, bool)
-    if not (whole and known):
+    timed = (row.mpx_per_s > 0) == (row.processor_s > 0)
+    if not (whole and known and timed):
         raise ValueError(f"no row: {given}")
     return row
 
@@ -96,25 +97,35 @@ def device_facts(device: torch.device) -> list[str]:
 FASTEST = 0.9
 """What another form must take at most, of the time of the first: less is noise."""
 
-SETTING_UP = 4.0
+SETTING_UP = 7.0
 """Seconds that another runtime takes, at least, to be loaded and to convert a network for a new shape."""
 
 
 def best_lane(rows: Sequence[BenchRow], lanes: Sequence[Lane], mpx: float) -> Lane:
     """The form and precision in which a run takes least time: the first, or one that is clearly faster.
 
+    Clearly is by the clock and by the time of processors: on a machine that is busy the clock tells what
+    others do, and where many threads compute, processors tell little of what one of them waits for.
+
     Args:
         rows: what was found of them.
         lanes: those that may be taken; the first is what is taken where nothing is known.
-        mpx: that the run pushes through the network. Until the first scores, compiling takes its time.
+        mpx: that the run pushes through the network.
     """
-    known = {row.lane: row for row in rows if row.mpx_per_s > 0}
-    if lanes[0] not in known:
+    known = {row.lane: _cost(row, mpx) for row in rows if row.mpx_per_s > 0}
+    first = known.get(lanes[0])
+    if first is None:
         return lanes[0]
-    wall = {
-        lane: mpx / row.mpx_per_s + (0.0 if lane.form == "torchscript" else max(row.first_s, SETTING_UP))
-        for lane, row in known.items()
-        if lane in lanes and (row.passes or lane == lanes[0])
-    }
-    fastest = min(wall, key=lambda lane: wall[lane])
-    return fastest if wall[fastest] < FASTEST * wall[lanes[0]] else lanes[0]
+    faster = [
+        (cost, lanes.index(row.lane))
+        for row in rows
+        if row.lane in lanes and row.passes and (cost := known.get(row.lane)) is not None
+        if all(here < FASTEST * there for here, there in zip(cost, first, strict=True))
+    ]
+    return lanes[min(faster)[1]] if faster else lanes[0]
+
+
+def _cost(row: BenchRow, mpx: float) -> tuple[float, float]:
+    """Seconds of a run by the clock, and of processors; until the first scores, compiling takes its time."""
+    before = 0.0 if row.form == "torchscript" else SETTING_UP
+    return mpx / row.mpx_per_s + max(before, row.first_s if before else 0.0), mpx * row.processor_s + before

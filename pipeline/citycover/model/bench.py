@@ -52,6 +52,8 @@ class BenchRow:
     """Whether only near-ties flip."""
     note: str = ""
     """Why it cannot run."""
+    processor_s: float = 0.0
+    """Seconds of processors for 10^6 input pixels: what else the machine does adds little to them."""
 
     @property
     def lane(self) -> Lane:
@@ -127,6 +129,7 @@ class _Heat:
     why: str = ""
     first: float = 0.0
     seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
     found: list[Tensor] = field(default_factory=list)
     """(n, c, y, x) probabilities of each sample."""
 
@@ -154,9 +157,10 @@ class _Heat:
         if self.predictor is None:
             return
         for windows in self.samples[:TIMED]:
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), time.process_time()
             self.predictor(windows).float().sum().item()  # waits for the device
             self.seconds.append(time.perf_counter() - begin)
+            self.processor.append(time.process_time() - used)
 
     def row(self, lane: Lane, mpx: float, exact: _Heat) -> BenchRow:
         if self.predictor is None or exact.predictor is None:
@@ -164,8 +168,9 @@ class _Heat:
         pairs = list(zip(exact.found, self.found, strict=True))
         flipped = [float((_classes(a) != _classes(b)).float().mean()) for a, b in pairs]
         passes = all(passes_gate(a, b) for a, b in pairs)
-        speed = mpx / min(self.seconds)
-        return BenchRow(lane.form, lane.precision, speed, self.first, sum(flipped) / len(pairs), passes)
+        speed, used = mpx / min(self.seconds), min(self.processor) / mpx
+        share = sum(flipped) / len(pairs)
+        return BenchRow(lane.form, lane.precision, speed, self.first, share, passes, processor_s=used)
 
 
 def _classes(probabilities: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def predictor(precision: str = "any") -> FunctionPredictor:
 
 
 def row(lane: Lane, speed: float, *, passes: bool = True, first: float = 0.0) -> BenchRow:
-    return BenchRow(lane.form, lane.precision, float(speed), first, 0.0, passes)
+    return BenchRow(lane.form, lane.precision, float(speed), first, 0.0, passes, processor_s=1 / speed)
 
 
 def test_what_may_be_taken_is_what_is_asked_for_and_what_the_card_bears() -> None:
@@ -78,6 +78,10 @@ def test_setting_up_counts_so_that_a_small_run_stays() -> None:
     rows = [row(EXACT, 1), row(BOTH, 10, first=6.0)]
     assert best_lane(rows, (EXACT, BOTH), 5) == EXACT
     assert best_lane(rows, (EXACT, BOTH), 50) == BOTH
+    busy = [replace(rows[0], mpx_per_s=0.01), replace(rows[1], mpx_per_s=0.1)]
+    assert best_lane(busy, (EXACT, BOTH), 5) == EXACT, "a busy machine makes setting up no cheaper"
+    spinning = replace(rows[0], mpx_per_s=10.0)
+    assert best_lane([spinning, rows[1]], (EXACT, BOTH), 50) == EXACT, "nor is what the clock does not see"
 
 
 class Trials:
@@ -159,6 +163,7 @@ def test_a_verdict_is_believed_only_of_what_it_was_found_of(
         lambda data: data | {"of": "{}"},
         lambda data: data | {"rows": [data["rows"][0] | {"mpx_per_s": "fast"}]},
         lambda data: data | {"rows": [data["rows"][0] | {"mpx_per_s": -1.0}]},
+        lambda data: data | {"rows": [data["rows"][0] | {"processor_s": 0.0}]},
         lambda data: data | {"rows": [data["rows"][0] | {"form": "cuda"}]},
         lambda data: data | {"rows": [data["rows"][0] | {"passes": 1}]},
         lambda data: data | {"rows": [{}]},
