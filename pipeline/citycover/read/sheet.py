@@ -193,7 +193,7 @@ class SheetReader:
             self._files = [BandFile(path, bands, at) for (path, far), at in places.items() if not far]
         except RasterioError as error:
             reason = brief_reason(error)
-            if any(band.promise for band in bands):
+            if any(band.promise for band in (*bands, *(mask.source for mask in self.sheet.masks))):
                 logger.warning("%s cannot be opened (%s); its place becomes nodata", bands[0].path, reason)
                 self.close()
                 self._masks, self._warped, self._files, self._lost = [], [], [], reason

@@ -19,6 +19,7 @@ from citycover.read.raster import RasterReader
 from citycover.scene import file as described
 from citycover.scene.assemble import describe_scene
 from citycover.scene.file import describe_files
+from citycover.scene.masking import Masking
 
 IMAGE = np.random.default_rng(3).integers(1, 200, (2, 40, 240), np.uint8)
 SIDE = 30
@@ -196,3 +197,22 @@ def test_a_mosaic_that_is_called_a_tiff_is_not_followed(tmp_path: Path) -> None:
         path.write_text(text)
     _, valid, holes = read_scene(describe_scene([items], None))
     assert valid[:, :SIDE].all() and not valid[:, SIDE:].any() and len(holes) == 7
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_mask_that_an_item_tells_of_is_opened_with_its_sheet(tmp_path: Path, whole: bool) -> None:
+    clear = np.where(IMAGE[0, :, :SIDE] > 100, 4, 9).astype(np.uint8)
+    write(tmp_path / "0.tif", IMAGE[:, :, :SIDE], transform=place(0))
+    write(tmp_path / "SCL.tif", clear[None], transform=place(0))
+    item = item_of(0, **{"raster:bands": [BYTES | {"scale": 1}] * 2 if whole else None})
+    item["assets"]["scl"] = item["assets"]["image"] | {"href": "SCL.tif", "raster:bands": [BYTES]}
+    del item["assets"]["scl"]["eo:bands"]
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    scene = describe_scene([tmp_path / "item.json"], None, masking=Masking(("scl",)))
+    assert [bool(band.promise) for band in scene.groups[0].bands] == [whole] * 2
+    values, valid, _ = read_scene(scene)
+    np.testing.assert_array_equal(valid, clear == 4)
+    np.testing.assert_array_equal(values.transpose(2, 0, 1), np.where(clear == 4, IMAGE[:, :, :SIDE], 0))
+    (tmp_path / "SCL.tif").write_bytes(b"no raster")
+    _, valid, holes = read_scene(scene)
+    assert not valid.any() and len(holes) == 1
