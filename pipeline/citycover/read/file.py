@@ -120,7 +120,7 @@ class BandFile:
         height, width = self._block
         rows = (window.row_end - 1) // height - window.row // height + 1
         cols = (window.col_end - 1) // width - window.col // width + 1
-        return rows * cols * self.block_bytes
+        return int(rows * cols * self.block_bytes)
 
     def read(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
         """Read the file's bands of a window into their places; clear `valid` where they are not."""
