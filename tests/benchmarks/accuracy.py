@@ -43,7 +43,7 @@ import rasterio
 from accuracy_cases import CASES, VARIANTS, Case, variant_of
 from numpy.typing import NDArray
 from rasterio.warp import Resampling, reproject
-from scores import near_edges, score
+from scores import near_edges, pooled, score
 
 from citycover.classes.legend import Legend, read_legend
 from citycover.classes.table import ClassTable, table_between
@@ -290,6 +290,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
         how = "its own method" if method == "own" else "plain cross-entropy" if method == "ce" else method
         lines += ["", f"### `{recipe}`, {how}, {steps} steps", "", _row(head), _row(["---"] * len(head))]
         lines += [_case_row(key, outputs) for key, outputs in by.items() if key[:3] == setting]
+    lines += _as_one(by)
     lines += _confidence(by)
     bounds = {key: outputs for key, outputs in by.items() if "bound + labels" in outputs}
     if bounds:
@@ -301,6 +302,9 @@ def tables(rows: list[dict[str, Any]]) -> str:
 
 
 _OUTPUTS = ("labels", "bilinear", "network", "network + labels")
+DEFAULT = ("l2hnet-light", "ce")
+DRAWN = ("city", "ontario")
+"""Cases in which each seed is another place."""
 
 
 def _case_row(key: tuple[Any, ...], outputs: dict[str, dict[int, dict[str, Any]]]) -> str:
@@ -323,6 +327,24 @@ def _case_row(key: tuple[Any, ...], outputs: dict[str, dict[int, dict[str, Any]]
     )  # fmt: skip
 
 
+def _as_one(by: Mapping[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]]) -> list[str]:
+    """Cases in which each seed is another place: all their pixels counted together."""
+    head = ("case", "labels are", "places", "labels", "network + labels", "accuracy")
+    lines = ["", "### Places counted as one", "", _row(head), _row(["---"] * len(head))]
+    for (recipe, method, _, case, variant), outputs in by.items():
+        maps, labels = outputs["network + labels"], outputs["labels"]
+        known = [seed for seed, row in maps.items() if "pixels" in row and "pixels" in labels[seed]]
+        if (recipe, method) != DEFAULT or not case.startswith(DRAWN) or len(known) < 2:
+            continue
+        one, two = (
+            [100 * share for share in pooled(sum(np.array(rows[s]["pixels"]) for s in known))]
+            for rows in (labels, maps)
+        )
+        named = [f"{one[0]:.1f}", f"{two[0]:.1f}", f"{one[1]:.1f} -> {two[1]:.1f}"]
+        lines.append(_row([case, variant, ", ".join(map(str, sorted(known))), *named]))
+    return lines if len(lines) > 5 else []
+
+
 SEEN = 0.5
 """Share of what is wrong in labels that has to be contradicted where the noise counts as seen."""
 
@@ -333,8 +355,8 @@ def _confidence(by: Mapping[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]
     for (recipe, method, _, case, variant), outputs in by.items():
         maps, labels = outputs["network + labels"], outputs["labels"]
         wrong = statistics.mean(1 - labels[s]["accuracy"] for s in maps)
-        seen = statistics.mean(row["eta"] for row in maps.values()) >= SEEN * wrong
-        ece = 100 * statistics.mean(row["ece"] for row in maps.values())
+        seen = statistics.mean(row.get("eta", 0.0) for row in maps.values()) >= SEEN * wrong
+        ece = 100 * statistics.mean(row.get("ece") or 0.0 for row in maps.values())
         groups[recipe, seen].append((ece, f"{case}, {variant}" + ("" if method == "ce" else f", {method}")))
     head = ("recipe", "noise of the labels", "rows", "ECE: median", "ECE: worst", "where")
     lines = ["", "### Whether confidence is meant as it is said", "", _row(head), _row(["---"] * len(head))]

@@ -37,12 +37,15 @@ class Scores:
     """Mean confidence less accuracy: positive, the map is too sure."""
     iou: tuple[float, ...]
     """By rank; NaN where neither truth nor map has the class."""
+    pixels: tuple[tuple[int, int, int], ...]
+    """By rank: those where truth and map agree, those of the truth, those of the map."""
 
     def row(self) -> dict[str, Any]:
         """As plain values, rounded to what can be told apart."""
-        plain = {k: v for k, v in asdict(self).items() if k != "iou"}
+        plain = {k: v for k, v in asdict(self).items() if k not in ("iou", "pixels")}
         row: dict[str, Any] = {k: None if np.isnan(v) else round(float(v), 4) for k, v in plain.items()}
-        return row | {"iou": [None if np.isnan(v) else round(float(v), 4) for v in self.iou]}
+        iou = [None if np.isnan(v) else round(float(v), 4) for v in self.iou]
+        return row | {"iou": iou, "pixels": [list(counts) for counts in self.pixels]}
 
 
 def score(
@@ -67,8 +70,8 @@ def score(
         truth[both].astype(np.int64) * classes + mapped[both], minlength=classes * classes
     ).reshape(classes, classes)  # (truth, map)
     hit, of_truth, of_map = np.diag(pairs), pairs.sum(1), pairs.sum(0)
+    iou = intersection_over_union(np.stack([hit, of_truth, of_map], 1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        iou = hit / (of_truth + of_map - hit)
         f1 = 2 * hit / (of_truth + of_map)
     counted = of_truth > 0
     big = of_truth >= BIG * of_truth.sum()
@@ -83,7 +86,22 @@ def score(
         ece=ece,
         over=over,
         iou=tuple(float(v) for v in iou),
+        pixels=tuple((int(a), int(b), int(c)) for a, b, c in zip(hit, of_truth, of_map, strict=True)),
     )
+
+
+def intersection_over_union(pixels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(class,) from (class, 3): where truth and map agree, of the truth, of the map; NaN: of neither."""
+    hit, of_truth, of_map = pixels.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(hit / (of_truth + of_map - hit))
+
+
+def pooled(pixels: NDArray[np.integer]) -> tuple[float, float]:
+    """Mean IoU over the classes that the truth has, and accuracy, from (class, 3) summed over places."""
+    present = pixels[:, 1] > 0
+    right = float(pixels[:, 0].sum() / pixels[:, 1].sum())
+    return float(intersection_over_union(pixels)[present].mean()), right
 
 
 def near_edges(coarse: NDArray[np.integer], cell: int) -> NDArray[np.bool_]:

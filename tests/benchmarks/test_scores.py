@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scores import near_edges, score
+from scores import near_edges, pooled, score
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 
@@ -40,3 +40,11 @@ def test_edges_are_near_within_one_cell() -> None:
     coarse[:, 20:] = 1
     near = near_edges(coarse, 4)
     assert near[:, 16:24].all() and not near[:, :16].any() and not near[:, 24:].any()
+
+
+def test_places_counted_as_one_are_one_long_place() -> None:
+    rng = np.random.default_rng(3)
+    truth, mapped = rng.integers(0, 3, (2, 40, 50)), rng.integers(0, 4, (2, 40, 50))
+    whole = score(mapped.reshape(80, 50), truth.reshape(80, 50), 4)
+    parts = sum(np.array(score(m, t, 4).row()["pixels"]) for m, t in zip(mapped, truth, strict=True))
+    assert pooled(np.asarray(parts)) == pytest.approx((whole.miou, whole.accuracy))
