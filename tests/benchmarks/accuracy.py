@@ -351,19 +351,20 @@ SEEN = 0.5
 
 def _confidence(by: Mapping[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]]) -> list[str]:
     """Calibration of all maps with labels, where the noise of the labels was seen and where it was not."""
-    groups: dict[tuple[str, bool], list[tuple[float, str]]] = defaultdict(list)
+    groups: dict[tuple[str, str, bool], list[tuple[float, str]]] = defaultdict(list)
     for (recipe, method, _, case, variant), outputs in by.items():
         maps, labels = outputs["network + labels"], outputs["labels"]
         wrong = statistics.mean(1 - labels[s]["accuracy"] for s in maps)
         seen = statistics.mean(row.get("eta", 0.0) for row in maps.values()) >= SEEN * wrong
         ece = 100 * statistics.mean(row.get("ece") or 0.0 for row in maps.values())
-        groups[recipe, seen].append((ece, f"{case}, {variant}" + ("" if method == "ce" else f", {method}")))
+        groups[recipe, method, seen].append((ece, f"{case}, {variant}"))
     head = ("recipe", "noise of the labels", "rows", "ECE: median", "ECE: worst", "where")
     lines = ["", "### Whether confidence is meant as it is said", "", _row(head), _row(["---"] * len(head))]
-    for (recipe, seen), found in groups.items():
+    for (recipe, method, seen), found in groups.items():
         name = "seen: at least half of it is contradicted" if seen else "not seen"
         median, (worst, where) = statistics.median(ece for ece, _ in found), max(found)
-        lines.append(_row([f"`{recipe}`", name, len(found), f"{median:.1f}", f"{worst:.1f}", where]))
+        setting = f"`{recipe}`" if method == "ce" else f"`{recipe}`, {method}"
+        lines.append(_row([setting, name, len(found), f"{median:.1f}", f"{worst:.1f}", where]))
     return lines
 
 
