@@ -26,6 +26,6 @@ def city_there(folder: Path, size: int, seed: int) -> Literal["whole", "part", "
 def _is_of(path: Path, side: int, seed: int) -> bool:
     try:
         with rasterio.open(path) as source:
-            return source.shape == (side, side) and tags_of(seed).items() <= source.tags().items()
+            return bool(source.shape == (side, side) and tags_of(seed).items() <= source.tags().items())
     except RasterioIOError:
         return False
