@@ -68,7 +68,8 @@ class Lease:
                     raise HeldError(f"another run holds the region, {self.holder()}; wait for it, or end it")
                 seen, since = found, now
             if found is None or policy == "take" or now - since > PATIENCE:
-                seen = self._take(found)
+                # Who loses it to another one has to look at that one's as long as at any.
+                seen, since = self._take(found), time.monotonic()
         if policy == "take" and self._stop.wait(2 * BEAT):  # who held it has seen by then that it is ours
             raise StoppedError
         self._thread = threading.Thread(target=self._beat, name="citycover-lease", daemon=True)

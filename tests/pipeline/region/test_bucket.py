@@ -254,6 +254,38 @@ def test_a_lease_of_the_dead_is_taken_over_by_one(bucket: Bucket) -> None:
     assert len(got) == 1 and bucket.asked
 
 
+def test_who_loses_a_lease_of_the_dead_leaves_its_new_holder_in_peace(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before that one has written anew: it is looked at as long as anybody."""
+    looks = iter([0.0, 0.0, 31.0])  # the dead one stands still for longer than is waited
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return next(looks, 31.0)
+
+    class Beaten(Lease):
+        tries = 0
+
+        def _take(self, tag: str | None) -> str | None:
+            self.tries += 1
+            if self.tries == 2:
+                self.place.write(b'{"process": 2, "host": "quicker"}')
+            return super()._take(tag)
+
+    monkeypatch.setattr(module, "BEAT", 0.02)
+    monkeypatch.setattr(module, "time", Clock)
+    at, stop = place("north/lock.json"), threading.Event()
+    at.write(b'{"process": 1, "host": "gone"}')
+    threading.Timer(1.0, stop.set).start()
+    beaten = Beaten(at, stop)
+    with pytest.raises(StoppedError):
+        beaten.acquire("leave")
+    assert beaten.tries == 2 and b"quicker" in at.read_bytes()
+    assert bucket.asked
+
+
 def test_parts_of_other_counts_are_kept_apart_and_the_dead_bar_nobody(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
