@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class OpenVinoNetwork:
             citycover=__version__,
         )  # fmt: skip
         with kept(artefact, lambda into: _convert(self.network, windows, into)) as folder:
-            return _openvino().Core().read_model(folder / _NETWORK)
+            return _core().read_model(folder / _NETWORK)
 
 
 def _openvino() -> Any:
@@ -98,6 +99,16 @@ def _openvino() -> Any:
         if calls_home is not None:
             sys.modules[_TELEMETRY] = calls_home
     return openvino
+
+
+@cache
+def _core() -> Any:
+    """The one of this process, for as long as it lives.
+
+    Its first use gives the thread a stack for signals; its end, in another thread, would unmap that stack,
+    and the next signal end the process.
+    """
+    return _openvino().Core()
 
 
 def _convert(network: Callable[..., Tensor], windows: Sequence[Tensor], folder: Path) -> None:
@@ -131,7 +142,7 @@ def _compile(model: Any, precision: Precision) -> Any:
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,  # the processor is shared with threads that read and write
     }
-    return _openvino().Core().compile_model(model, "CPU", options).create_infer_request()
+    return _core().compile_model(model, "CPU", options).create_infer_request()
 
 
 def _infer(request: Any, windows: Sequence[Tensor]) -> Tensor:

@@ -182,14 +182,14 @@ def tile(image: Path, folder: Path, times: int) -> Path:
 @pytest.mark.usefixtures("unwritten")
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_stopped_run_goes_on_to_the_same_weights(
-    city: Path, other: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+    city: Path, other: Path, tmp_path: Path, step: int
 ) -> None:
     recipe = LOVECS | {"epochs": 1, "chips_per_epoch": 6}  # labelled before steps 1 and 2
     train(request(city, other, tmp_path / "straight", recipe))
-    watch = stopping(monkeypatch, step)
-    with pytest.raises(StoppedError):
-        train(request(city, other, tmp_path / "broken", recipe), watch)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        watch = stopping(patch, step)
+        with pytest.raises(StoppedError):
+            train(request(city, other, tmp_path / "broken", recipe), watch)
     train(request(city, other, tmp_path / "broken", recipe, resume=True))
     one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
     for name, tensor in one.items():
@@ -399,15 +399,13 @@ def test_daspm_maps_five_times_finer_than_it_sees(city: Path, coarse: Path, tmp_
 
 
 @pytest.mark.usefixtures("unwritten")
-def test_a_stopped_teacher_goes_on_as_it_was(
-    city: Path, coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_teacher_goes_on_as_it_was(city: Path, coarse: Path, tmp_path: Path) -> None:
     recipe = DASPM | {"method": {"name": "daformer", "alpha": 0.9, "eval_with": "teacher"}}
     train(request(city, coarse, tmp_path / "straight", recipe))
-    watch = stopping(monkeypatch, 1)
-    with pytest.raises(StoppedError):
-        train(request(city, coarse, tmp_path / "broken", recipe), watch)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        watch = stopping(patch, 1)
+        with pytest.raises(StoppedError):
+            train(request(city, coarse, tmp_path / "broken", recipe), watch)
     train(request(city, coarse, tmp_path / "broken", recipe, resume=True))
     one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
     for name, tensor in one.items():

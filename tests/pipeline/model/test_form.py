@@ -148,6 +148,23 @@ def test_openvino_is_imported_without_what_calls_home() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@openvino
+def test_a_signal_finds_its_stack_after_another_thread_let_go_of_the_network() -> None:
+    code = (
+        "import gc, signal, threading, torch\n"
+        "from citycover.model.openvino import OpenVinoNetwork\n"
+        "network = torch.jit.freeze(torch.jit.script(torch.nn.Conv2d(3, 2, 1).eval()))\n"
+        "held = [OpenVinoNetwork('x', 'y', network)]\n"
+        "held[0](torch.zeros(1, 3, 8, 8))\n"
+        "other = threading.Thread(target=lambda: (held.clear(), gc.collect()))\n"
+        "other.start(); other.join()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('heard'))\n"
+        "signal.raise_signal(signal.SIGTERM)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n")
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
