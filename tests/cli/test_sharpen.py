@@ -100,7 +100,10 @@ def test_overwrite_replaces_it_by_another(citycover, city: Path, tmp_path: Path)
     assert said["model_file"] == str(out / "training" / "model.pt")
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [m if m in ("training", "mapping") else pytest.param(m, marks=pytest.mark.slow) for m in MOMENTS],
+)
 def test_killed_at_any_stage_it_goes_on_to_the_same_map(
     citycover, city: Path, straight: Path, tmp_path: Path, moment: str
 ) -> None:
