@@ -31,7 +31,7 @@ from citycover.scene.given import Given
 from citycover.scene.measure import said_by_stac
 from citycover.scene.members import is_archive, members_of
 from citycover.scene.products import holds_product, product_rasters
-from citycover.scene.said import nodata_said, said_of
+from citycover.scene.said import measured_bands, nodata_said, said_of
 from citycover.scene.stated import stated_rasters
 from citycover.scene.trust import Trust
 
@@ -227,7 +227,7 @@ def _of_item(item: Mapping[str, Any], path: Path, trust: Trust) -> Iterator[Give
             _named(asset["href"], path, trust),
             titles=tuple(titles) if all(titles) else (),
             time=time,
-            measures=tuple(said_by_stac(dict(asset) | dict(band)) for band in _measured(asset)),
+            measures=tuple(map(said_by_stac, measured_bands(asset))),
             nodata=nodata_said(asset),
             said=said_of(asset, properties),
         )
@@ -242,11 +242,6 @@ def _holds_data(key: str, asset: Mapping[str, Any]) -> bool:
 
 def _bands_of(asset: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return asset.get("eo:bands") or asset.get("bands") or ()
-
-
-def _measured(asset: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Bands as the raster extension has them, before and since STAC 1.1."""
-    return asset.get("raster:bands") or asset.get("bands") or ()
 
 
 def _names(band: Mapping[str, Any]) -> tuple[str, str]:

@@ -36,7 +36,7 @@ def said_of(asset: Mapping[str, Any], item: Mapping[str, Any]) -> Said | None:
         asset: one of its assets.
         item: its properties, which hold for all assets that do not say otherwise.
     """
-    bands = [dict(asset) | dict(band) for band in asset.get("raster:bands") or asset.get("bands") or (asset,)]
+    bands = measured_bands(asset) or [dict(asset)]
     grid = _grid(dict(item) | {key: value for key, value in asset.items() if key.startswith("proj:")})
     types = tuple(band.get("data_type") for band in bands)
     if grid is None or not _PLAIN.search(str(asset.get("href"))) or not _TYPES.issuperset(types):
@@ -47,11 +47,16 @@ def said_of(asset: Mapping[str, Any], item: Mapping[str, Any]) -> Said | None:
     return Said(grid, tuple(map(str, types)), scaled)
 
 
+def measured_bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Bands as the raster extension has them, before and since STAC 1.1, with what the asset says of all."""
+    bands = asset.get("raster:bands") or asset.get("bands") or ()
+    return [dict(asset) | dict(band) for band in bands]
+
+
 def nodata_said(asset: Mapping[str, Any]) -> float | None:
     """The number of pixels without a value, where an asset gives all of its bands the same one."""
-    bands = asset.get("raster:bands") or asset.get("bands") or (asset,)
     try:
-        found = {str(float((dict(asset) | dict(band))["nodata"])) for band in bands}
+        found = {str(float(band["nodata"])) for band in measured_bands(asset) or [dict(asset)]}
     except (LookupError, TypeError, ValueError):
         return None
     return float(found.pop()) if len(found) == 1 else None
