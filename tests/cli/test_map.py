@@ -41,7 +41,8 @@ def test_a_scene_becomes_a_product_on_its_own_grid(citycover, scene: Path, tmp_p
 def test_the_map_equals_one_forward_over_the_whole_scene(citycover, scene: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert citycover("map", scene, "-o", out, "--window", 48, "--batch", 2).code == 0
-    network, card = load_model(builtin_path("spectral-rgbn"), "cpu")
+    network, model = load_model(builtin_path("spectral-rgbn"), "cpu")
+    card = model.card
     with rasterio.open(scene) as source:
         image = source.read()
     pad = card.trim + card.feather

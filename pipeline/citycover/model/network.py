@@ -27,8 +27,8 @@ _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def load_model(
     path: str | Path, device: torch.device | str, sha256: str | None = None
-) -> tuple[Callable[..., Tensor], ModelCard]:
-    """Load a network of either format, in evaluation mode, with its card.
+) -> tuple[Callable[..., Tensor], ModelFile]:
+    """Load a network of either format, in evaluation mode, with what its file says.
 
     TorchScript comes frozen and in channels_last memory format, the fastest form of a loaded file.
 
@@ -42,16 +42,7 @@ def load_model(
     """
     model = read_model_file(path)
     check_trusted(model.path, model.sha256, sha256)
-    return load_network(model, device), model.card
-
-
-def load_network(model: ModelFile, device: torch.device | str) -> Callable[..., Tensor]:
-    """Load the network of a model file that is trusted, as `load_model` does.
-
-    Raises:
-        ModelError: torch cannot load it.
-    """
-    return _FORMATS[model.format](model.path, device)
+    return _FORMATS[model.format](model.path, device), model
 
 
 def load_torchscript(path: str | Path, device: torch.device | str) -> torch.jit.ScriptModule:

@@ -17,16 +17,14 @@ import torch
 from torch import Tensor
 
 from citycover.errors import MachineError
-from citycover.model.archive import read_model_file
 from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
 from citycover.model.entropy import entropy
 from citycover.model.form import Form, check_form
 from citycover.model.joint import MapModel, Turns
-from citycover.model.network import load_network
+from citycover.model.network import load_model
 from citycover.model.openvino import OpenVinoNetwork
 from citycover.model.precision import PRECISIONS, Precision
-from citycover.model.trusted import check_trusted
 
 _AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -123,9 +121,7 @@ class ModelPredictor:
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # else torch's convolutions call 10 bits of mantissa fp32
         try:
-            file = read_model_file(path)
-            check_trusted(path, file.sha256, sha256)
-            network = load_network(file, device)
+            network, file = load_model(path, device, sha256)
         except torch.OutOfMemoryError:
             raise MachineError(f"model {path} does not fit into the memory of {device}") from None
         card = file.card

@@ -27,7 +27,8 @@ def test_the_shipped_files_are_what_the_code_makes(tmp_path: Path) -> None:
         made = read_model_file(report.path)
         assert made.card == shipped.card
         ours, _ = load_model(made.path, "cpu")
-        theirs, card = load_model(shipped.path, "cpu")
+        theirs, file = load_model(shipped.path, "cpu")
+        card = file.card
         torch.manual_seed(0)
         window = torch.randint(0, 255, (1, len(card.groups[0].bands), 70, 90), dtype=torch.uint8)
         if "uint8" not in card.groups[0].dtypes:
@@ -49,7 +50,8 @@ def digital_numbers(name: str, bands: tuple[str, ...], reflectance: tuple[float,
     [*(("spectral-rgbn", s) for s in SPECTRA), *(("spectral-s2", s) for s in SPECTRA if s != "built")],
 )
 def test_typical_spectra_are_what_they_are(name: str, surface: str) -> None:
-    network, card = load_model(builtin_path(name), "cpu")
+    network, model = load_model(builtin_path(name), "cpu")
+    card = model.card
     scores = network(digital_numbers(name, card.groups[0].names, SPECTRA[surface]))
     assert int(scores[0, :, 16, 16].argmax()) + 1 == CLASSES[surface]
 

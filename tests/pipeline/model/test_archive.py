@@ -59,8 +59,8 @@ def test_the_card_comes_back_from_both_formats(model: Path) -> None:
     found = read_model_file(model)
     assert found.card == CARD and len(found.sha256) == 64
     assert found.format == ("torchscript" if model.suffix == ".pt" else "pt2")
-    network, card = load_model(model, "cpu")
-    assert card == CARD
+    network, file = load_model(model, "cpu")
+    assert file.card == CARD
     window = torch.randint(0, 255, (1, 3, 48, 80), dtype=torch.uint8)
     torch.manual_seed(0)
     assert network(window).allclose(Net()(window), atol=1e-5)
