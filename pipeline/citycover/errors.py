@@ -59,19 +59,19 @@ class MachineError(CitycoverError):
     exit_code = 4
 
 
+_MEMORY_GONE = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "could not create a primitive")
+"""What torch and the libraries under it say, of a device or of the machine. TorchScript and other runtimes
+hand on the text alone, as a RuntimeError; oneDNN has no word for it but that it could not create something."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was used up, of a device or of the machine; torch, which says it so, is not imported.
 
-    For the memory of a processor torch has no error of its own; oneDNN, under it, says that it could not
-    create a primitive.
+    >>> is_out_of_memory(RuntimeError("The following operation failed ... CUDA out of memory. Tried to ..."))
+    True
     """
-    said = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in said
-        or "could not create a primitive" in said
-    )
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(said in str(error) for said in _MEMORY_GONE)
 
 
 class StoppedError(Exception):

@@ -21,7 +21,7 @@ from citycover.compute.belief import believe
 from citycover.compute.forms import SAMPLES, choose_lane, lanes_asked
 from citycover.compute.trials import MOST_REPEATS, PROBE_SHARE, measure_speed, sample_windows
 from citycover.engine.input import SweepInput
-from citycover.errors import MachineError
+from citycover.errors import MachineError, is_out_of_memory
 from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.noise import Belief
 from citycover.job.job import Job, area_mask
@@ -176,7 +176,9 @@ def fastest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
     for size in tried:
         try:
             seconds[size] = measure_speed(plans[size], predictor, repeats).seconds(plans[size])
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             break
     logger.info("seconds by window: %s", {size: round(s, 1) for size, s in seconds.items()})
     best = first

@@ -123,6 +123,17 @@ def test_a_larger_window_must_be_worth_its_memory(
     assert choices.fastest_window(plans, None) == chosen  # type: ignore[arg-type]
 
 
+def test_a_window_that_does_not_fit_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def speed(plan: _Plan, _predictor: object, _repeats: int) -> Speed:
+        if plan.window_pixels > 32 * 32:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+        return Speed(1.0, 0)
+
+    monkeypatch.setattr(choices, "measure_speed", speed)
+    plans = {size: _Plan(size) for size in (32, 48, 64)}
+    assert choices.fastest_window(plans, None) == 32  # type: ignore[arg-type]
+
+
 def test_trials_stay_within_their_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     pushed: list[int] = []
 
