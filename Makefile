@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
+.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-slurm test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -45,13 +45,18 @@ test-slow: $(STAMP)
 # What production runs on, by tools that `make test` does without: those of Kubernetes, Grafana, Dask, and Debian's
 # (apt install prometheus shellcheck systemd). -rs says what is skipped for want of one.
 test-production: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt kubernetes-validate grafana-foundation-sdk dask-jobqueue
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt kubernetes-validate grafana-foundation-sdk
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps dask-kubernetes
 	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/pytest -rs --timeout 600 tests/production/test_production.py tests/production/test_first_month.py
 
 # A real Prometheus looks at a run (apt install prometheus).
 test-prometheus: $(STAMP)
 	$(BIN)/pytest -m slow tests/production/test_prometheus.py
+
+# The array and Dask's workers on a real SLURM of one node (apt install slurmctld slurmd slurm-client munge): some minutes.
+test-slurm: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dask-jobqueue
+	$(BIN)/pytest -rs -m slow --timeout 1800 tests/production/test_slurm.py
 
 # Spans, as the SDK of OpenTelemetry sees them.
 test-otel: $(STAMP)

@@ -9,7 +9,7 @@ trap 'rm -f "$made"' EXIT
 lock() {
   into=$1; shift
   # shellcheck disable=SC2046  # one --extra for each
-  uv pip compile pyproject.toml $(printf ' --extra %s' "$@") --constraint constraints.txt --python-version 3.11.9 \
+  uv pip compile pyproject.toml $(printf ' --extra %s' "$@") --constraint constraints.txt --python-version 3.11.0 \
     --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header --quiet -o "$made"
   pick 0 > "docker/locks/$into.txt"
 }
@@ -21,5 +21,5 @@ lock runtime vector metrics s3 otel
 pick 1 > docker/locks/torch-cuda.txt
 lock train vector metrics s3 otel train plots
 lock dev vector metrics dev
-echo hatchling | uv pip compile - --constraint constraints.txt --python-version 3.11.9 --generate-hashes --no-annotate \
+echo hatchling | uv pip compile - --constraint constraints.txt --python-version 3.11.0 --generate-hashes --no-annotate \
   --no-header --quiet -o docker/locks/build.txt

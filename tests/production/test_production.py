@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
-import os
 import re
 import shlex
 import shutil
@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tomllib
 import types
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
-from conftest import write_scene
+from packaging.specifiers import SpecifierSet
 
 from citycover.job.watch import Watch
 
@@ -195,33 +196,6 @@ def test_the_operator_of_dask_takes_the_cluster() -> None:
         jsonschema.Draft202012Validator.check_schema(spec)
     (worker,) = manifests[0]["spec"]["worker"]["spec"]["containers"]
     assert worker["command"][:2] == ["dask", "worker"]
-
-
-@pytest.mark.slow
-def test_a_region_is_mapped_by_workers_that_slurm_starts(tmp_path: Path) -> None:
-    """By dask-jobqueue, whose jobs a stand-in for SLURM starts on this machine."""
-    pytest.importorskip("dask_jobqueue")
-    for name, text in {
-        "sbatch": '#!/bin/sh\nbash "$1" > "$PLACE/$$.log" 2>&1 &\necho "Submitted batch job $!"\n',
-        "scancel": '#!/bin/sh\necho "$@" >> "$PLACE/cancelled"\npkill -P "$1"; kill "$1"; true\n',
-    }.items():
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    write_scene(tmp_path / "im/a.tif", (600, 500))
-    (tmp_path / "region.toml").write_text(
-        'name = "north"\nout = "products"\nmodel = "spectral-rgbn"\n[[scenes]]\nfiles = ["im/*.tif"]\n'
-    )
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PLACE": str(tmp_path)}
-    environment["DASK_JOBQUEUE__SLURM__INTERFACE"] = "lo"
-    words = [sys.executable, PRODUCTION / "dask/slurm.py", "region.toml"]
-    done = subprocess.run(
-        words, check=False, capture_output=True, text=True, timeout=500, cwd=tmp_path, env=environment
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "{'mapped': 1, 'done': 0}" in done.stdout
-    run = json.loads((tmp_path / "products/maps/a/run.json").read_text())
-    assert run["workers"] >= 1
-    assert (tmp_path / "cancelled").read_text()
 
 
 class _Operator:
@@ -418,6 +392,20 @@ def test_locks_say_the_versions_of_the_constraints_and_a_hash_for_each(lock: str
     assert {name: constraints.get(name, version) for name, version in found.items()} == found
     blocks = re.split(r"^(?=[\w.-]+==)", path.read_text(), flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_pinned_versions_run_on_the_first_python_that_is_promised() -> None:
+    """Debian 12 has Python 3.11.2: what asks for a later patch ends the build of an image there."""
+    promised = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    first = f"{promised.removeprefix('>=')}.0"
+    takes = {}
+    for name, version in pinned(ROOT / "constraints.txt").items():
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            made = metadata.distribution(name)
+            if made.version == version:
+                takes[name] = SpecifierSet(str(made.metadata.json.get("requires_python", ""))).contains(first)
+    assert len(takes) > 100
+    assert [name for name, taken in takes.items() if not taken] == []
 
 
 def test_the_lock_has_all_that_the_package_needs_and_nothing_of_development() -> None:
