@@ -27,9 +27,9 @@ def hooks() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site; whatever would be a warning is an error."""
+    """The built site; whatever would be a warning is an error (with `--quiet` none is counted)."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
@@ -43,6 +43,12 @@ def test_every_verb_has_a_page_with_every_option(hooks: ModuleType) -> None:
             written = parameter.metavar if parameter.param_type_name == "argument" else parameter.opts[0]
             assert (written or parameter.name.upper()) in page, (words, parameter.name)
     assert {"map", "models show", "vectorize"} <= {words for words, _, _ in hooks.verbs()}
+
+
+def test_examples_of_the_api_are_code_not_quotes(site: Path) -> None:
+    page = (site / "api.html").read_text()
+    assert page.count("mkdtemp") > 5
+    assert "<blockquote>" not in page
 
 
 def test_nothing_on_a_page_is_fetched_from_elsewhere(site: Path) -> None:

@@ -81,13 +81,14 @@ class Legend(BaseModel):
     `remap[OTHER]` maps class ids of the legend named OTHER to ids of this one; an id that maps to
     `nodata` is dropped on purpose. Ids of OTHER that are missing from the table are unknown.
 
-    >>> water = LegendClass(id=1, name="Water", color="#4080ff")
-    >>> land = LegendClass(id=2, name="Land", color="#c0b090")
-    >>> legend = Legend(name="two", nodata=0, classes=(water, land))
-    >>> legend.names, legend.ids, legend.classes[0].rgb
-    (('Water', 'Land'), (1, 2), (64, 128, 255))
-    >>> read_legend("worldcover").classes[0].name
-    'Tree cover'
+    Examples:
+        >>> water = LegendClass(id=1, name="Water", color="#4080ff")
+        >>> land = LegendClass(id=2, name="Land", color="#c0b090")
+        >>> legend = Legend(name="two", nodata=0, classes=(water, land))
+        >>> legend.names, legend.ids, legend.classes[0].rgb
+        (('Water', 'Land'), (1, 2), (64, 128, 255))
+        >>> read_legend("worldcover").classes[0].name
+        'Tree cover'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

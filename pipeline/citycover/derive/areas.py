@@ -109,15 +109,16 @@ def zonal_areas(
     Raises:
         ConfigError: no map, zones that cannot be used, or an assessment of another legend.
 
-    >>> import tempfile, numpy as np, rasterio, citycover
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> north_up = rasterio.transform.from_origin(500_000, 5_800_000, 2, 2)
-    >>> with rasterio.open(folder / "map.tif", "w", width=3, height=2, count=1, dtype="uint8",
-    ...                    crs="EPSG:32633", transform=north_up) as raster:
-    ...     raster.write(np.array([[[1, 1, 2], [1, 2, 2]]], np.uint8))
-    >>> table = citycover.zonal_areas(folder / "map.tif", map_legend="base4")
-    >>> [(row["name"], row["area_m2"]) for row in table.rows()][:2]
-    [('Water', 12.0), ('Tree', 12.0)]
+    Examples:
+        >>> import tempfile, numpy as np, rasterio, citycover
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> north_up = rasterio.transform.from_origin(500_000, 5_800_000, 2, 2)
+        >>> with rasterio.open(folder / "map.tif", "w", width=3, height=2, count=1, dtype="uint8",
+        ...                    crs="EPSG:32633", transform=north_up) as raster:
+        ...     raster.write(np.array([[[1, 1, 2], [1, 2, 2]]], np.uint8))
+        >>> table = citycover.zonal_areas(folder / "map.tif", map_legend="base4")
+        >>> [(row["name"], row["area_m2"]) for row in table.rows()][:2]
+        [('Water', 12.0), ('Tree', 12.0)]
     """
     source = open_source(product, map_legend, trust)
     places = zones_on(zones, by, source.grid)

@@ -64,18 +64,19 @@ def compare(
         ConfigError: no maps, of two places, in legends that nothing joins, or zones that cannot be used.
         MachineError: the COG cannot be written.
 
-    >>> import tempfile, numpy as np, rasterio, citycover
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> north_up = rasterio.transform.from_origin(500_000, 5_800_000, 2, 2)
-    >>> for year, rows in ((2020, [[1, 1, 2], [1, 2, 2]]), (2024, [[1, 4, 4], [1, 2, 2]])):
-    ...     with rasterio.open(folder / f"{year}.tif", "w", width=3, height=2, count=1, dtype="uint8",
-    ...                        crs="EPSG:32633", transform=north_up) as raster:
-    ...         raster.write(np.array([rows], np.uint8))
-    >>> change = citycover.compare(folder / "2020.tif", folder / "2024.tif", map_legend="base4")
-    >>> change.whole.changed
-    8.0
-    >>> [(row["from_name"], row["to_name"], row["area_m2"]) for row in change.rows()][1]
-    ('Water', 'Built-up', 4.0)
+    Examples:
+        >>> import tempfile, numpy as np, rasterio, citycover
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> north_up = rasterio.transform.from_origin(500_000, 5_800_000, 2, 2)
+        >>> for year, rows in ((2020, [[1, 1, 2], [1, 2, 2]]), (2024, [[1, 4, 4], [1, 2, 2]])):
+        ...     with rasterio.open(folder / f"{year}.tif", "w", width=3, height=2, count=1, dtype="uint8",
+        ...                        crs="EPSG:32633", transform=north_up) as raster:
+        ...         raster.write(np.array([rows], np.uint8))
+        >>> change = citycover.compare(folder / "2020.tif", folder / "2024.tif", map_legend="base4")
+        >>> change.whole.changed
+        8.0
+        >>> [(row["from_name"], row["to_name"], row["area_m2"]) for row in change.rows()][1]
+        ('Water', 'Built-up', 4.0)
     """
     if out is not None and Path(out).suffix.lower() not in {".tif", ".tiff"}:
         raise ConfigError(f"a raster of change is written as .tif; got {out}")

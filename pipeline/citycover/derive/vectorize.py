@@ -64,15 +64,16 @@ def vectorize(
         ConfigError: no map, no such format, a `simplify` beyond the map, or the vector extra is missing.
         MachineError: the file cannot be written.
 
-    >>> import tempfile, numpy as np, rasterio, citycover
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> north_up = rasterio.transform.from_origin(500_000, 5_800_000, 2, 2)
-    >>> with rasterio.open(folder / "map.tif", "w", width=3, height=2, count=1, dtype="uint8",
-    ...                    crs="EPSG:32633", transform=north_up) as raster:
-    ...     raster.write(np.array([[[1, 1, 2], [1, 2, 2]]], np.uint8))
-    >>> found = citycover.vectorize(folder / "map.tif", folder / "areas.gpkg", map_legend="base4")
-    >>> found.polygons, found.square_metres
-    (2, 24.0)
+    Examples:
+        >>> import tempfile, numpy as np, rasterio, citycover
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> north_up = rasterio.transform.from_origin(500_000, 5_800_000, 2, 2)
+        >>> with rasterio.open(folder / "map.tif", "w", width=3, height=2, count=1, dtype="uint8",
+        ...                    crs="EPSG:32633", transform=north_up) as raster:
+        ...     raster.write(np.array([[[1, 1, 2], [1, 2, 2]]], np.uint8))
+        >>> found = citycover.vectorize(folder / "map.tif", folder / "areas.gpkg", map_legend="base4")
+        >>> found.polygons, found.square_metres
+        (2, 24.0)
     """
     out = Path(out)
     check_ending(out)

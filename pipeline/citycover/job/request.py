@@ -141,7 +141,8 @@ class ProductOptions:
 class MapRequest:
     """A map of one scene into a product folder.
 
-    >>> MapRequest(Imagery(("city.tif",)), Path("product"), engine=EngineOptions(device="cpu")).where.bbox
+    Examples:
+        >>> MapRequest(Imagery(("city.tif",)), Path("product"), engine=EngineOptions(device="cpu")).where.bbox
     """
 
     imagery: Imagery

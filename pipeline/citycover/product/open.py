@@ -89,15 +89,18 @@ def open_product(folder: str | Place, trust: Trust = Trust()) -> xr.Dataset:  # 
         SceneError: the folder holds no finished product, or its Zarr is not whole.
         ConfigError: its run.json cannot be read, or a raster may not be read.
 
-    >>> import tempfile, citycover
-    >>> from citycover.synth.write import write_city
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = write_city(folder / "city", 128)
-    >>> imagery = citycover.Imagery((str(folder / "city/image.tif"),))
-    >>> _ = citycover.map_scene(citycover.MapRequest(imagery, folder / "product", layers=("entropy",)))
-    >>> maps = citycover.open_product(folder / "product")
-    >>> sorted(maps), maps.rio.crs.to_epsg(), maps.classes.attrs["flag_meanings"]
-    (['classes', 'confidence', 'entropy'], 32633, 'water dense_vegetation sparse_vegetation bare built-up')
+    Examples:
+        >>> import tempfile, citycover
+        >>> from citycover.synth.write import write_city
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = write_city(folder / "city", 128)
+        >>> imagery = citycover.Imagery((str(folder / "city/image.tif"),))
+        >>> _ = citycover.map_scene(citycover.MapRequest(imagery, folder / "product", layers=("entropy",)))
+        >>> maps = citycover.open_product(folder / "product")
+        >>> sorted(maps), maps.rio.crs.to_epsg()
+        (['classes', 'confidence', 'entropy'], 32633)
+        >>> maps.classes.attrs["flag_meanings"]
+        'water dense_vegetation sparse_vegetation bare built-up'
     """
     folder = place_of(folder)
     if missing := lacking(folder):

@@ -92,17 +92,18 @@ def predict_array(
         ConfigError: workers, a scheduler or an unknown layer are asked for, or labels cannot be evidence.
         ModelError: the model does not know what labels need, or is not the one that is required.
 
-    >>> import citycover, rioxarray
-    >>> image = xr.DataArray(
-    ...     np.random.default_rng(0).integers(1, 255, (3, 64, 64), np.uint8),
-    ...     dims=("band", "y", "x"),
-    ...     coords={"band": ["red", "green", "blue"], "y": -np.arange(64.0), "x": 5e5 + np.arange(64.0)},
-    ... ).rio.write_crs("EPSG:32633")
-    >>> maps = citycover.predict_array(image, "spectral-rgb", layers=("entropy",))
-    >>> sorted(maps), maps.classes.shape, maps.classes.dtype  # nothing is computed yet
-    (['classes', 'confidence', 'entropy'], (64, 64), dtype('uint8'))
-    >>> int((maps.classes != maps.classes.attrs["_FillValue"]).sum())
-    4096
+    Examples:
+        >>> import citycover, rioxarray
+        >>> image = xr.DataArray(
+        ...     np.random.default_rng(0).integers(1, 255, (3, 64, 64), np.uint8),
+        ...     dims=("band", "y", "x"),
+        ...     coords={"band": ["red", "green", "blue"], "y": -np.arange(64.0), "x": 5e5 + np.arange(64.0)},
+        ... ).rio.write_crs("EPSG:32633")
+        >>> maps = citycover.predict_array(image, "spectral-rgb", layers=("entropy",))
+        >>> sorted(maps), maps.classes.shape, maps.classes.dtype  # nothing is computed yet
+        (['classes', 'confidence', 'entropy'], (64, 64), dtype('uint8'))
+        >>> int((maps.classes != maps.classes.attrs["_FillValue"]).sum())
+        4096
     """
     file = read_map_model(model, tta)
     check_map_model(file, require_hash)

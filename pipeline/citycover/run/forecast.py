@@ -20,16 +20,17 @@ def plan_scene(request: MapRequest) -> Forecast:
     Raises:
         CitycoverError: anything the user can mend.
 
-    >>> import tempfile, citycover
-    >>> from pathlib import Path
-    >>> from citycover.synth.write import write_city
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = write_city(folder / "city", 128)
-    >>> imagery = citycover.Imagery((str(folder / "city/image.tif"),))
-    >>> request = citycover.MapRequest(imagery, folder / "product")
-    >>> found = citycover.plan_scene(request)
-    >>> found.settled.plan.shape, found.settled.plan.windows, found.seconds > 0
-    ((128, 128), 1, True)
+    Examples:
+        >>> import tempfile, citycover
+        >>> from pathlib import Path
+        >>> from citycover.synth.write import write_city
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = write_city(folder / "city", 128)
+        >>> imagery = citycover.Imagery((str(folder / "city/image.tif"),))
+        >>> request = citycover.MapRequest(imagery, folder / "product")
+        >>> found = citycover.plan_scene(request)
+        >>> found.settled.plan.shape, found.settled.plan.windows, found.seconds > 0
+        ((128, 128), 1, True)
     """
     return forecast_job(prepare_request(request))
 

@@ -20,20 +20,21 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
         CitycoverError: anything else the user can mend; nothing that was finished is lost.
         StoppedError: `watch.stop` was set.
 
-    >>> import tempfile, citycover
-    >>> from pathlib import Path
-    >>> from citycover.synth.write import write_city
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = write_city(folder / "city", 128)
-    >>> imagery = citycover.Imagery((str(folder / "city/image.tif"),))
-    >>> request = citycover.MapRequest(imagery, folder / "product")
-    >>> product = citycover.map_scene(request)
-    >>> product.run.given.model.name, (product.folder / "landcover.tif").is_file()
-    ('spectral-rgbn', True)
-    >>> {name: round(area) for name, area in product.areas().items()} == {
-    ...     name: round(share * 128 * 128) for name, share in product.run.shares.items()
-    ... }
-    True
+    Examples:
+        >>> import tempfile, citycover
+        >>> from pathlib import Path
+        >>> from citycover.synth.write import write_city
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = write_city(folder / "city", 128)
+        >>> imagery = citycover.Imagery((str(folder / "city/image.tif"),))
+        >>> request = citycover.MapRequest(imagery, folder / "product")
+        >>> product = citycover.map_scene(request)
+        >>> product.run.given.model.name, (product.folder / "landcover.tif").is_file()
+        ('spectral-rgbn', True)
+        >>> {name: round(area) for name, area in product.areas().items()} == {
+        ...     name: round(share * 128 * 128) for name, share in product.run.shares.items()
+        ... }
+        True
     """
     place, watch = place_of(request.out), watch or Watch()
     if isinstance(place, RemotePath):
