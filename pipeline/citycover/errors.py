@@ -61,7 +61,7 @@ class MachineError(CitycoverError):
 
 _MEMORY_GONE = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "could not create a primitive")
 """What torch and the libraries under it say, of a device or of the machine. TorchScript and other runtimes
-hand on the text alone, as a RuntimeError; oneDNN has no word for it but that it could not create something."""
+hand on the text alone, as a RuntimeError; oneDNN says of it only that it could not create something."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
