@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio.shutil
+import rioxarray
 from affine import Affine
 from conftest import Result, write_scene
+from stores import geozarr, write_arrays, write_xarray
 
 OPTIONS = ("--model", "spectral-rgbn", "--device", "cpu", "--window", "64", "--precision", "fp32", "--quiet")
 
@@ -122,6 +124,33 @@ def subdatasets(place: Path) -> list[str]:
     return [*(f'NETCDF:"{path}":Band{number}' for number in range(1, 5)), *bands]
 
 
+def whole(place: Path) -> np.ndarray:
+    with rasterio.open(place / "whole.tif") as file:
+        return file.read()
+
+
+def one_array(place: Path) -> list[str]:
+    """As zarr-python writes it with the conventions of GeoZarr."""
+    said = geozarr(90, 120) | {"spatial:transform": [1, 0, 500_000, 0, -1, 5_800_000]}
+    store = write_arrays(
+        place / "one.zarr", {"a": whole(place)}, ("band", "y", "x"), said, chunks=(4, 32, 32)
+    )
+    return [str(store), "--bands", "1,2,3,4"]
+
+
+def sharded(place: Path) -> list[str]:
+    """As xarray writes it."""
+    bands = dict(zip(NAMES, whole(place), strict=True))
+    return [str(write_xarray(place / "s.zarr", bands, {"chunks": (16, 16), "shards": (48, 64)}))]
+
+
+def zarr_2(place: Path) -> list[str]:
+    """As rioxarray has it from the file."""
+    with rioxarray.open_rasterio(place / "whole.tif") as image:
+        image.to_dataset(name="image").to_zarr(place / "2.zarr", zarr_format=2, consolidated=False)
+    return [str(place / "2.zarr")]
+
+
 INPUTS: dict[str, Callable[[Path], list[str]]] = {
     "files": lambda place: [str(place / f"sheets/{row}_{col}.tif") for row, col in reversed(PLACES)],
     "a folder": lambda place: [str(place / "sheets")],
@@ -129,6 +158,7 @@ INPUTS: dict[str, Callable[[Path], list[str]]] = {
     "a zip": zipped, "files in a zip": in_zip, "a tar": tarred, "a tile index": index, "a mosaic": vrt,
     "an item collection": items, "items": single_items, "a static collection": static,
     "a scene file": stated, "NetCDF": netcdf, "subdatasets": subdatasets,
+    "an array of Zarr 3": one_array, "Zarr 3 in shards": sharded, "Zarr 2": zarr_2,
 }  # fmt: skip
 
 
@@ -141,6 +171,6 @@ def test_every_kind_of_input_gives_the_map_of_the_raster(
         with rasterio.open(tmp_path / "out/landcover.tif") as file:
             return file.read()
 
-    whole = mapped(str(place / "whole.tif"))
+    wanted = mapped(str(place / "whole.tif"))
     for kind, given in INPUTS.items():
-        np.testing.assert_array_equal(mapped(*given(place)), whole, kind)
+        np.testing.assert_array_equal(mapped(*given(place)), wanted, kind)

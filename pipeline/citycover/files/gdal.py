@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import rasterio
 from rasterio.io import DatasetReader
 
+from citycover.files.folders import is_zarr
 from citycover.files.remote import Place, RemotePath, is_remote
+from citycover.files.zarr import ZarrRaster
 
 READ_OPTIONS: dict[str, Any] = {
     # Side-cars (.msk, .aux.xml, .ovr) are looked for by name: EMPTY_DIR would hide them, and listing a
@@ -68,6 +70,20 @@ def open_raster(raster: str | Place) -> DatasetReader:
     if isinstance(raster, RemotePath):
         return DatasetReader(f"/vsis3/{raster.bucket}/{raster.key}", driver="GTiff")
     return rasterio.open(raster)
+
+
+def open_known(path: str) -> DatasetReader | ZarrRaster:
+    """Open a raster that was described, under the settings of whoever reads.
+
+    One at an address needs a session beside them. `rasterio.open` lays the settings down anew each time,
+    which takes as long as GDAL itself.
+
+    Raises:
+        RasterioError: it cannot be opened.
+    """
+    if is_remote(path):
+        return rasterio.open(path)
+    return ZarrRaster(path) if is_zarr(path) else DatasetReader(path)
 
 
 def open_unseen(path: str) -> DatasetReader:

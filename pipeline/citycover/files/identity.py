@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from citycover.files.folders import files_below, is_zarr
 from citycover.files.remote import tag_of
 
 _PIECE = 1 << 16
@@ -25,13 +26,25 @@ class FileStamp:
 
     @classmethod
     def of(cls, path: str | Path) -> FileStamp | None:
-        """The stamp of a plain file, links followed; None of what is none here."""
+        """The stamp of a plain file, links followed, or of all files of a Zarr store; None of others."""
         try:
+            if is_zarr(path):
+                return cls._of_folder(path)
             found = Path(path).stat()
         except (OSError, ValueError):
             return None
         plain = stat.S_ISREG(found.st_mode)
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns) if plain else None
+
+    @classmethod
+    def _of_folder(cls, folder: str | Path) -> FileStamp:
+        """Bytes of all files, and the latest times."""
+        found = [state for _, state in files_below(folder)]
+        return cls(
+            sum(state.st_size for state in found),
+            max((state.st_mtime_ns for state in found), default=0),
+            max((state.st_ctime_ns for state in found), default=0),
+        )
 
 
 def sha256_of(path: Path) -> str:
@@ -85,7 +98,9 @@ class FileMark:
 
 
 def _digest(path: Path, size: int, budget: int) -> str:
-    """SHA-256 of a file, or of evenly spread pieces of a large one."""
+    """SHA-256 of a file, or of evenly spread pieces of a large one; of all files of a Zarr store likewise."""
+    if path.is_dir():
+        return _digest_of_folder(path, size, budget)
     if size <= budget:
         return sha256_of(path)
     pieces = max(2, budget // _PIECE)
@@ -94,4 +109,17 @@ def _digest(path: Path, size: int, budget: int) -> str:
         for number in range(pieces):
             file.seek((size - _PIECE) * number // (pieces - 1))
             digest.update(file.read(_PIECE))
+    return digest.hexdigest()
+
+
+def _digest_of_folder(folder: Path, size: int, budget: int) -> str:
+    """SHA-256 of names and sizes of all files in a folder, and of content: of some where it is too much."""
+    files = list(files_below(folder))
+    share = budget if size <= budget else max(_PIECE, budget // len(files))
+    looked = 1 if size <= budget else -(-len(files) * share // budget)
+    digest = hashlib.sha256()
+    for number, (name, state) in enumerate(files):
+        digest.update(f"{name} {state.st_size}\n".encode(errors="surrogateescape"))
+        if number % looked == 0:
+            digest.update(_digest(folder / name, state.st_size, share).encode())
     return digest.hexdigest()

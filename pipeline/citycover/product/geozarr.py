@@ -24,10 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from citycover.errors import SceneError
 from citycover.files.atomic import write_atomic
-from citycover.files.plain import parse_json
-from citycover.files.remote import Place, RemotePath
+from citycover.files.folders import STORED, chunks_in
 from citycover.geometry.grid import authority_code, crs_of
 from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
@@ -60,9 +58,6 @@ _CONVENTIONS = tuple(
 )
 
 Metadata = dict[str, Any]
-
-_STORED = "citycover:chunks"
-"""Attribute of the root: what `chunks_in` found once all was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,36 +100,8 @@ def write_zarr(
             if number:
                 found[str(number)] = _group(level.path, _georeference(level.grid))
     root = _georeference(grid) | {"multiscales": _multiscales(layers, len(levels)), "title": card.legend.name}
-    root[_STORED] = chunks_in(path)
+    root[STORED] = chunks_in(path)
     _group(path, root, found)
-
-
-def chunks_in(path: Place) -> dict[str, int]:
-    """How many files with pixels or coordinates lie in a store, and their bytes."""
-    if isinstance(path, RemotePath):
-        sizes = [there.size for name, there in path.below().items() if "c" in name.split("/")[:-1]]
-    else:
-        files = (file for file in path.rglob("*") if "c" in file.relative_to(path).parts[:-1])
-        sizes = [file.stat().st_size for file in files if file.is_file()]
-    return {"files": len(sizes), "bytes": sum(sizes)}
-
-
-def refuse_partial(path: Place) -> None:
-    """Refuse a store that is not as it was written: for readers, a chunk that is lost is one without a value.
-
-    Raises:
-        SceneError: its root cannot be read, or chunks are lost or cut; stores of before 0.2 do not say.
-    """
-    what = "copy it again, or remove it: the COGs beside it hold the same; or map again"
-    try:
-        stored = parse_json((path / "zarr.json").read_text(encoding="utf-8"))["attributes"].get(_STORED)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise SceneError(f"{path} has no zarr.json that can be read; {what}") from None
-    if stored is not None and (found := chunks_in(path)) != stored:
-        raise SceneError(
-            f"{path} holds {found['files']} chunks of {found['bytes']:,} bytes, and was written with "
-            f"{stored['files']} of {stored['bytes']:,}; {what}"
-        )
 
 
 def _levels(path: Path, grid: GeoBox, layout: Layout) -> list[_Level]:

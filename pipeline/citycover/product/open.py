@@ -10,11 +10,11 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
+from citycover.files.folders import refuse_partial
 from citycover.files.remote import Place, RemotePath, place_of
 from citycover.plan.layers import CLASSES, LAYERS, USUAL
 from citycover.product.dataset import as_dataset, grid_of_image
 from citycover.product.folder import refuse_cut
-from citycover.product.geozarr import refuse_partial
 from citycover.product.names import SIGN, ZARR
 from citycover.product.record import read_record
 from citycover.scene.file import check_class_file

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
+from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.errors import SceneError
-from citycover.files.gdal import brief_reason, open_unseen
+from citycover.files.gdal import brief_reason, open_known, open_unseen
 from citycover.files.heed import heed, listen
-from citycover.files.remote import is_remote
+from citycover.files.zarr import ZarrRaster
 from citycover.geometry.window import Window
 from citycover.machine.descriptors import need_descriptors
 from citycover.read.convert import convert
@@ -52,7 +51,7 @@ class _Handle:
     """An open dataset and the ways to ask it for validity."""
 
     def __init__(self, path: str, bands: Sequence[BandSource]) -> None:
-        self.dataset = open_unseen(path) if bands[0].promise else _open(path)
+        self.dataset = open_unseen(path) if bands[0].promise else open_known(path)
         self.bands = bands = kept(self.dataset, bands)
         self.masks: list[ValidityReader] = mask_readers(self.dataset, bands)
         self.opacities = opacities(self.dataset, bands)
@@ -64,14 +63,6 @@ class _Handle:
                     f"{path} is not what it was when the run began (pixel type or mask differ); "
                     f"files of a scene must stay as they are during a run; start again"
                 )
-
-
-def _open(path: str) -> DatasetReader:
-    """Open a file under the settings of whoever reads; a file at an address needs a session beside them.
-
-    `rasterio.open` lays the settings down anew each time, which takes as long as GDAL itself.
-    """
-    return rasterio.open(path) if is_remote(path) else DatasetReader(path)
 
 
 class BandFile:
@@ -196,6 +187,8 @@ class BandFile:
         """Read values and validity; `valid` is touched only if all of it could be read."""
         listen()
         where = RasterioWindow(window.col, window.row, window.width, window.height)
+        if isinstance(handle.dataset, ZarrRaster):
+            _refuse_unwritten(handle.dataset, self._bands, where)
         pixels, opacity = self._read_values(handle, where, values)
         checks = [plane > 0 for plane in opacity] + [mask(where) for mask in handle.masks]
         heed()
@@ -232,6 +225,22 @@ class BandFile:
             for place, plane, band in zip(self._places, pixels, self._bands, strict=True):
                 values[:, :, place] = plane if band.plain else convert(plane, band, values.dtype)
         return pixels, opacity
+
+
+def _refuse_unwritten(raster: ZarrRaster, bands: Sequence[BandSource], where: RasterioWindow) -> None:
+    """Raise RasterioError where numbers of a window would be those of chunks that are not in the store.
+
+    Whether they were never written or are lost, nobody can tell. Where they say that there is no value, that
+    is so in either case.
+    """
+    fill = raster.fill
+    if math.isnan(fill) or all(band.nodata == fill for band in bands):
+        return
+    if name := raster.unwritten([band.index for band in bands], where):
+        raise RasterioIOError(
+            f"chunk {name} is not in the store, and {fill:g} would count as its pixels; if it was left out "
+            f"because it holds nothing else, give --nodata {fill:g}"
+        )
 
 
 def around(window: Window, gaps: Sequence[Window]) -> Iterator[Window]:

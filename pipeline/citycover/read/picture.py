@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -12,11 +13,10 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.errors import SceneError
-from citycover.files.gdal import open_unseen, scene_options
+from citycover.files.gdal import open_known, open_unseen, scene_options
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
 from citycover.read.composite import Kind, compose
@@ -160,9 +160,9 @@ def _sampled(bands: Mapping[int, BandSource], of: GeoBox, grid: GeoBox, at: Wind
     return {place: (values[index], seen[index] & inside) for place, (values, seen) in read.items()}
 
 
-def open_band(band: BandSource) -> DatasetReader:
+def open_band(band: BandSource) -> Any:
     """The file of a band."""
-    return open_unseen(band.path) if band.promise else rasterio.open(band.path)
+    return open_unseen(band.path) if band.promise else open_known(band.path)
 
 
 def _read_band(

@@ -16,7 +16,7 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as RasterioWindow
 
-from citycover.files.gdal import open_unseen, scene_options
+from citycover.files.gdal import open_known, open_unseen, scene_options
 from citycover.geometry.positions import reach
 from citycover.scene.scene import SceneGroup, Sheet
 
@@ -56,7 +56,7 @@ def read_small(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(**scene_options(bands)))
-        opened = open_unseen if unseen else rasterio.open
+        opened = open_unseen if unseen else open_known
         files = [(stack.enter_context(opened(path)), list(i)) for path, i in bands.items()]
         height, width = files[0][0].shape
         factor = max(1.0, max(height, width) / longest)

@@ -17,8 +17,11 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import ConfigError, SceneError
+from citycover.files.folders import is_zarr
 from citycover.files.gdal import brief_reason, scene_options
+from citycover.files.identity import FileStamp
 from citycover.files.remote import Place, RemotePath
+from citycover.files.zarr import ZarrRaster
 from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, fold, name_bands
 from citycover.scene.find import rasters_of
@@ -168,15 +171,15 @@ def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo
         raise SceneError(f"{path}: there is no such file; check the path")
     if is_local and local.is_file() and local.stat().st_size == 0:
         raise SceneError(f"{path}: the file is empty (0 bytes); fetch or copy it again")
-    stat = local.stat() if is_local else None
-    if (told := _as_said(where, stat, names, given)) is not None:
+    stamp = FileStamp.of(local) if is_local else None
+    if (told := _as_said(where, stamp, names, given)) is not None:
         return told
     named = check_sources(where, trust)  # before GDAL opens it, and with it its sources
     try:
         with rasterio.Env(**scene_options([where])), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `obstacle` says it better
             with _open(where, trust) as dataset:
-                info = _read_info(where, dataset, stat, names, given)
+                info = _read_info(where, dataset, stamp, names, given)
                 return _with_sources(info, dataset, trust, named)
     except (RasterioError, UnicodeDecodeError) as error:  # GDAL quotes a broken file byte by byte
         if local.is_dir():
@@ -192,7 +195,7 @@ def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo
         ) from None
 
 
-def _as_said(path: str, stat: Any, names: Sequence[str], given: Given) -> FileInfo | None:
+def _as_said(path: str, stamp: FileStamp | None, names: Sequence[str], given: Given) -> FileInfo | None:
     """A file by what an item says of it; None where that is not enough.
 
     Blocks are those that a COG usually has. Masks, alpha and nodata are asked of the file when it is read.
@@ -230,8 +233,8 @@ def _as_said(path: str, stat: Any, names: Sequence[str], given: Given) -> FileIn
         gsd=ground_sample_distance(said.grid),
         time=said_time(given.time) or acquisition_time(name, {}),
         bands=bands,
-        size=stat.st_size if stat else 0,
-        mtime_ns=stat.st_mtime_ns if stat else 0,
+        size=stamp.size if stamp else 0,
+        mtime_ns=stamp.mtime_ns if stamp else 0,
         measures=tuple(measure_of(name, *one) for one in measures),
         promise=Promise(given.named or name, said.grid, said.scaled),
     )
@@ -239,6 +242,8 @@ def _as_said(path: str, stat: Any, names: Sequence[str], given: Given) -> FileIn
 
 def _open(path: str, trust: Trust) -> Any:
     """Open a file in a format that holds its pixels itself; connection strings are the user's own words."""
+    if is_zarr(path):
+        return ZarrRaster(path)
     if trust.remote or (_is_connection(path) and not _archive_of(path)):
         return rasterio.open(path)
     with rasterio.Env() as env:
@@ -335,7 +340,9 @@ def _is_connection(text: str) -> bool:
     return text.startswith("/vsi") or "://" in text or bool(re.match(r"[A-Za-z][A-Za-z0-9_]+:", text))
 
 
-def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: Given) -> FileInfo:
+def _read_info(
+    path: str, dataset: Any, stamp: FileStamp | None, names: Sequence[str], given: Given
+) -> FileInfo:
     if dataset.count == 0:
         inner = dataset.subdatasets
         remedy = f"name one of its {len(inner)} parts, such as {inner[0]}" if inner else "give another file"
@@ -377,8 +384,8 @@ def _read_info(path: str, dataset: Any, stat: Any, names: Sequence[str], given: 
         gsd=ground_sample_distance(grid) if grid is not None else None,
         time=said_time(given.time) or acquisition_time(name, dataset.tags()),
         bands=bands,
-        size=stat.st_size if stat else 0,
-        mtime_ns=stat.st_mtime_ns if stat else 0,
+        size=stamp.size if stamp else 0,
+        mtime_ns=stamp.mtime_ns if stamp else 0,
         measures=_measures(name, dataset, given),
     )
 

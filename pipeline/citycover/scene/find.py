@@ -1,6 +1,7 @@
 """What is given as a scene, as the raster files that it means: folders, patterns, tile indexes, STAC.
 
-    folder           a product of Sentinel-2 or Landsat, or its raster files, in the order of their names
+    folder           a Zarr store, a product of Sentinel-2 or Landsat, or its raster files in the order of
+                     their names, or its Zarr stores
     archive          the same in .zip and .tar; of a folder without rasters, the archives in it
     scene file       .toml: see `stated.py`
     pattern          `tiles/**/*.tif`, where no file is called so
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from citycover.errors import SceneError
+from citycover.files.folders import is_zarr
 from citycover.files.remote import is_remote
 from citycover.geometry.vector import read_features
 from citycover.scene.given import Given
@@ -80,6 +82,9 @@ def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
 
 def _in_folder(folder: Path) -> Iterator[Given]:
     """A product, else raster files, else products and archives in it; for GDAL itself where it has none."""
+    if is_zarr(folder):
+        yield Given(folder)
+        return
     rasters = rasters_in(folder)
     if holds_product(folder):
         yield from product_rasters(members_of(folder))
@@ -87,11 +92,13 @@ def _in_folder(folder: Path) -> Iterator[Given]:
         yield from map(Given, rasters)
     else:
         found = product_rasters(members_of(folder)) if holds_product(folder, "*/") else []
+        stores = [inner for inner in sorted(folder.iterdir()) if is_zarr(inner)]
         archives = [file for file in sorted(folder.iterdir()) if file.is_file() and is_archive(file)]
         yield from found
+        yield from map(Given, stores)
         for archive in archives:
             yield from _in_archive(archive)
-        if not (found or archives):
+        if not (found or stores or archives):
             yield Given(folder)
 
 
@@ -116,7 +123,7 @@ def rasters_in(folder: Path) -> Sequence[Path]:
 
 
 def _matching(pattern: str) -> list[str]:
-    found = sorted(f for f in glob.glob(pattern, recursive=True) if Path(f).is_file())  # noqa: PTH207 - text stays
+    found = sorted(f for f in glob.glob(pattern, recursive=True) if Path(f).is_file() or is_zarr(f))  # noqa: PTH207 - text stays
     if not found:
         raise SceneError(f"no file matches {pattern}; check the pattern (** goes into folders)")
     return found

@@ -1,11 +1,12 @@
 """Parts of a container: which variables of a Zarr store, a NetCDF or an HDF5 file are rasters on a map.
 
 A container is opened to be listed; variables without a grid (axes, scalars, tables) are none. The name of a
-variable is that of its band.
+variable is that of its band. Of a pyramid in a Zarr store the finest level counts.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -13,15 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import rasterio
+from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import SceneError
+from citycover.files.folders import is_zarr, refuse_partial, root_of
 from citycover.files.gdal import READ_OPTIONS, brief_reason
+from citycover.files.zarr import ZarrRaster, arrays_in
+from citycover.geometry.grid import grid_of
 from citycover.scene.given import Given
+from citycover.scene.when import acquisition_time
 
 _CONTAINERS = {
-    ".zarr": ("Zarr",),
     ".nc": ("netCDF", "HDF5"),
     ".nc4": ("netCDF", "HDF5"),
     ".h5": ("netCDF", "HDF5"),
@@ -29,6 +34,8 @@ _CONTAINERS = {
     ".hdf5": ("netCDF", "HDF5"),
 }
 """Drivers by suffix, the first first: HDF5 itself has no CRS, what NetCDF writes into it has."""
+
+_REMOTE_STORE = re.compile(r"(?:\w+://|/vsi).*\.zarr(?:/|$)")
 
 _PART = re.compile(r'^\w+:"?(.+?)"?:/*(.*?)$')
 """File and variable of a connection string."""
@@ -40,6 +47,13 @@ def parts_of(given: Given) -> list[Given]:
     Raises:
         SceneError: none of its variables is a raster that can be read.
     """
+    if is_zarr(given.path):
+        return _arrays(given)
+    if _REMOTE_STORE.match(str(given.path)):
+        raise SceneError(
+            f"{given.path} is a Zarr store across the network, and those on a disk are read; fetch it first: "
+            f"aws s3 cp --recursive {given.path} FOLDER"
+        )
     drivers = _CONTAINERS.get(Path(given.path).suffix.lower())
     if drivers is None or not Path(given.path).exists():
         return [given]
@@ -51,9 +65,56 @@ def parts_of(given: Given) -> list[Given]:
     if names and not found:
         raise SceneError(
             f"{given.path} has {len(names)} variables, and none is a raster with a CRS that can be read "
-            f"({reasons[0]}); write it as Zarr 2 or NetCDF with a CF grid mapping, or as GeoTIFF"
+            f"({reasons[0]}); write it as NetCDF with a CF grid mapping, or as GeoTIFF"
         )
     return found or [given]
+
+
+def _arrays(given: Given) -> list[Given]:
+    """The rasters of a Zarr store, or of a group or an array in one, by path.
+
+    Raises:
+        SceneError: none is a raster that can be read, or the store is not as it was written.
+    """
+    store, reasons = str(Path(given.path).absolute()), []
+    found: list[tuple[str, str, GeoBox]] = []
+    try:
+        refuse_partial(root_of(store), counted=False)
+        arrays = arrays_in(store)
+    except RasterioError as error:
+        raise SceneError(
+            f"{given.path} is a Zarr store that cannot be opened ({brief_reason(error)}); copy it again"
+        ) from None
+    for path, shown in arrays:
+        try:
+            with ZarrRaster(path) as raster:
+                if raster.crs is None or raster.transform.is_identity:
+                    reasons.append(f"{Path(path).name} has no CRS or no place")
+                else:
+                    found.append((path, shown, grid_of(raster)))
+        except RasterioError as error:
+            reasons.append(f"{Path(path).name}: {brief_reason(error)}")
+    if not found:
+        raise SceneError(
+            f"{given.path} has {len(arrays)} arrays, and none is a raster with a CRS that can be read "
+            f"({reasons[0] if reasons else 'it is empty'}); say where they lie: a CF grid mapping, as "
+            f"rio.write_crs writes it, and coordinates x and y, or proj:code and spatial:transform of GeoZarr"
+        )
+    time = given.time or acquisition_time(Path(store).name, {})
+    return [
+        replace(given, path=path, time=time, said=None)
+        for path, shown, grid in found
+        if not any(shown == other and _is_finer(than=grid, grid=there) for _, other, there in found)
+    ]
+
+
+def _is_finer(grid: GeoBox, than: GeoBox) -> bool:
+    """Whether a grid shows the place of another, to a pixel of that, with smaller pixels."""
+    fine, side = (math.sqrt(abs(one.transform.determinant)) for one in (grid, than))
+    if grid.crs != than.crs or fine >= side:
+        return False
+    pairs = zip(grid.boundingbox.bbox, than.boundingbox.bbox, strict=True)
+    return all(abs(one - other) <= side for one, other in pairs)
 
 
 def _listed(given: Given, driver: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,27 @@ def test_what_is_not_there_holds_as_long_as_it_does_not_come(tmp_path: Path) -> 
     here = FileMark.of(str(tmp_path / "file"), 100)
     (tmp_path / "file").unlink()
     assert not here.holds()
+
+
+@pytest.mark.parametrize("budget", [100, 1 << 20])
+def test_a_zarr_store_is_one_file_of_all_that_lies_in_it(tmp_path: Path, budget: int) -> None:
+    store = tmp_path / "a.zarr"
+    (store / "red/c/0").mkdir(parents=True)
+    for name in ("zarr.json", "red/zarr.json", "red/c/0/0", "red/c/0/1"):
+        (store / name).write_bytes(name.encode() * 9)
+    mark = FileMark.of(str(store), budget)
+    assert mark.stamp is not None and mark.stamp.size == 9 * sum(
+        map(len, ("zarr.json", "red/zarr.json", "red/c/0/0", "red/c/0/1"))
+    )
+    first, second = store / "red/c/0/0", store / "red/c/0/1"
+    time.sleep(0.02)  # what file systems take for the same moment
+    first.touch()
+    assert FileMark.of(str(store), budget).stamp != mark.stamp and mark.holds()
+    data = first.read_bytes()
+    first.write_bytes(data[::-1])
+    assert mark.holds() == (budget < 1000)  # of a large store some of the content is looked at
+    first.unlink()
+    assert not mark.holds()
+    first.write_bytes(data)
+    second.rename(store / "red/c/0/2")
+    assert not mark.holds(), "the same bytes under another name"

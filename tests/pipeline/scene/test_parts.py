@@ -11,8 +11,10 @@ import rasterio.shutil
 import zarr
 from rasterio.crs import CRS
 from rasters import read_scene, write
+from stores import EPSG, geozarr, write_arrays, write_xarray
 
 from citycover.errors import SceneError
+from citycover.files.folders import STORED, chunks_in
 from citycover.scene.assemble import describe_scene
 from citycover.scene.file import describe_files
 
@@ -30,7 +32,8 @@ def write_zarr(path: Path, *, located: bool = True) -> Path:
 
     put("x", 5e5 + np.arange(60) + 0.5, ["x"], standard_name="projection_x_coordinate")
     put("y", 5.8e6 - np.arange(40) - 0.5, ["y"], standard_name="projection_y_coordinate")
-    put("spatial_ref", np.zeros((), np.int32), [], crs_wkt=CRS.from_epsg(32633).to_wkt())
+    name = "spatial_ref" if located else "mapping"
+    put(name, np.zeros((), np.int32), [], crs_wkt=CRS.from_epsg(32633).to_wkt())
     mapping = {"grid_mapping": "spatial_ref"} if located else {}
     for name, values in zip(("red", "nir"), IMAGE, strict=True):
         put(name, values, ["y", "x"], **mapping)
@@ -66,7 +69,7 @@ def test_variables_of_netcdf_and_hdf5_are_bands_in_order(tmp_path: Path, suffix:
 
 
 def test_variables_that_are_no_map_are_refused_with_what_to_write(tmp_path: Path) -> None:
-    with pytest.raises(SceneError, match=r"has \d variables, and none .* CF grid mapping, or as GeoTIFF"):
+    with pytest.raises(SceneError, match=r"a.zarr has 2 arrays, and none .* has no CRS .* rio.write_crs"):
         describe_files([write_zarr(tmp_path / "a.zarr", located=False)])
 
 
@@ -77,5 +80,101 @@ def test_a_store_whose_variables_cannot_be_read_says_why(tmp_path: Path) -> None
         (store / name / ".zarray").write_text(
             text.replace('"compressor": null', '"compressor": {"id": "new"}')
         )
-    with pytest.raises(SceneError, match=r"a\.zarr has .*(red|nir): .*new.*; write it as Zarr 2"):
+    with pytest.raises(SceneError, match=r"a\.zarr has 2 arrays.*(red|nir): .*new"):
         describe_files([store])
+
+
+def paths_of(store: Path) -> list[str]:
+    """What a store is as a scene, by path in it."""
+    return [str(Path(info.path).relative_to(store)) for info in describe_files([store])]
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_arrays_of_zarr_3_are_bands_by_name(tmp_path: Path, sharded: bool) -> None:
+    bands = dict(zip(("red", "nir"), IMAGE, strict=True))
+    shards = {"shards": (32, 32)} if sharded else {}
+    by_xarray = write_xarray(tmp_path / "a.zarr", bands, {"chunks": (16, 16)} | shards)
+    by_zarr = write_arrays(tmp_path / "b.zarr", bands, chunks=(16, 16), **shards)
+    for store in (by_xarray, by_zarr):
+        scene = describe_scene([store], None, bands=("red", "nir"))
+        values, valid, holes = read_scene(scene)
+        assert valid.all() and not holes
+        np.testing.assert_array_equal(values.transpose(2, 0, 1), IMAGE)
+        assert {path for path, _, _ in scene.fingerprints} == {f"{store}/red", f"{store}/nir"}
+    (one,) = describe_files([by_zarr / "nir"])
+    assert (one.bands[0].names, one.block, one.compression) == (("nir",), (16, 16), "ZSTD")
+
+
+def test_an_array_of_several_bands_has_the_names_of_its_coordinate(tmp_path: Path) -> None:
+    store = write_arrays(tmp_path / "a.zarr", {"image": IMAGE}, ("band", "y", "x"))
+    (info,) = describe_files([store])
+    assert info.descriptions == (None, None)
+    labels = zarr.open_group(store).create_array("band", shape=2, dtype="string", dimension_names=("band",))
+    labels[:] = np.array(["B04", "B08"], dtype=object)
+    (info,) = describe_files([store])
+    assert [band.names for band in info.bands] == [("red", "b04"), ("nir", "b08")]
+
+
+def test_of_a_pyramid_the_finest_level_counts(tmp_path: Path) -> None:
+    """Levels that are groups, as citycover writes them, and levels that are arrays, as OME does."""
+    groups, arrays = tmp_path / "a.zarr", tmp_path / "b.zarr"
+    for level, side in (("", 1), ("/1", 2), ("/2", 4)):
+        part = {"red": IMAGE[0, ::side, ::side][: 39 // side + 1], "nir": IMAGE[1, ::side, ::side]}
+        place = geozarr(*part["red"].shape, side)
+        write_arrays(Path(f"{groups}{level}"), part, attributes=place)
+        said = {"multiscales": [{"datasets": [{"path": "0"}, {"path": "1"}, {"path": "2"}]}]}
+        write_arrays(arrays, {str(side // 2): part["red"]}, attributes=said)
+        zarr.open_array(arrays / str(side // 2)).attrs.update(place)
+    assert paths_of(groups) == ["nir", "red"]
+    assert paths_of(arrays) == ["0"]
+
+
+def test_bands_of_other_resolutions_stay_where_no_finer_one_shows_them(tmp_path: Path) -> None:
+    """As products of Sentinel-2 come: B02 at 10 and at 20 metres, B05 at 20 alone; and one elsewhere."""
+    store = tmp_path / "S2A_MSIL2A_20240531T101031.zarr"
+    zarr.open_group(store, mode="w", zarr_format=3)
+    fine, coarse = np.ones((20, 20), np.uint16), np.ones((10, 10), np.uint16)
+    write_arrays(store / "r10m", {"b02": fine}, attributes=geozarr(20, 20, 10))
+    write_arrays(store / "r20m", {"b02": coarse, "b05": coarse}, attributes=geozarr(10, 10, 20))
+    far = geozarr(10, 10, 20) | {"spatial:transform": [20, 0, 0, 0, -20, 0]}
+    write_arrays(store / "far", {"b02": coarse}, attributes=far)
+    assert paths_of(store) == ["far/b02", "r10m/b02", "r20m/b05"]
+    found = describe_files([store / "r10m", store / "r20m/b05"])
+    assert [info.bands[0].names for info in found] == [("blue", "b02"), ("rededge1", "b05")]
+    assert {info.time for info in describe_files([store])} == {"2024-05-31T10:10:31Z"}
+
+
+def test_stores_of_a_folder_and_of_a_pattern_are_sheets(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_xarray(tmp_path / f"{name}.zarr", {"red": IMAGE[0]}, {})
+    wanted = [str(tmp_path / f"{name}.zarr/red") for name in ("a", "b")]
+    for given in (str(tmp_path), str(tmp_path / "*.zarr")):
+        assert [info.path for info in describe_files([given])] == wanted
+
+
+def test_stores_that_are_no_scene_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    nowhere = write_arrays(
+        tmp_path / "nowhere.zarr", {"red": IMAGE[0]}, attributes={"proj:code": f"EPSG:{EPSG}"}
+    )
+    with pytest.raises(SceneError, match=r"1 arrays, and none .*red has no CRS or no place\); say where"):
+        describe_files([nowhere])
+    empty = tmp_path / "empty.zarr"
+    zarr.open_group(empty, mode="w", zarr_format=3)
+    with pytest.raises(SceneError, match=r"0 arrays.*it is empty"):
+        describe_files([empty])
+    (empty / "zarr.json").write_text("{")
+    with pytest.raises(SceneError, match=r"empty\.zarr is a Zarr store that cannot be opened"):
+        describe_files([empty])
+    of_dates = write_arrays(tmp_path / "t.zarr", {"red": IMAGE}, ("time", "y", "x"))
+    with pytest.raises(SceneError, match=r"several rasters \(time 2\); write the one that is meant"):
+        describe_files([of_dates])
+
+
+def test_a_store_of_citycover_that_lost_a_chunk_is_refused(tmp_path: Path) -> None:
+    store = write_arrays(tmp_path / "a.zarr", {"red": IMAGE[0]}, chunks=(16, 16), fill_value=255)
+    zarr.open_group(store).attrs[STORED] = chunks_in(store)
+    assert paths_of(store) == ["red"]
+    (store / "red/c/1/1").unlink()
+    for given in (store, store / "red"):
+        with pytest.raises(SceneError, match=r"holds 11 chunks .* was written with 12"):
+            describe_files([given])

@@ -176,9 +176,9 @@ def _absolute_path(path: str) -> str:
 
 
 def _files(job: Job) -> Iterator[tuple[str, int]]:
-    """Path and size of the inputs that are plain files."""
+    """Path and size of the inputs that lie on disks."""
     for path, size, _ in job.scene.fingerprints:
-        if Path(path).is_file():
+        if FileStamp.of(path):
             yield _absolute_path(path), size
     for sheet in job.labels.sheets if job.labels else ():
         if stamp := FileStamp.of(sheet.path):

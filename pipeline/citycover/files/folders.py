@@ -1,0 +1,85 @@
+"""Folders that count as one file: Zarr stores, their groups and arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from citycover.errors import SceneError
+from citycover.files.plain import parse_json
+from citycover.files.remote import Place, RemotePath
+
+_METADATA = ("zarr.json", ".zarray", ".zgroup")
+
+STORED = "citycover:chunks"
+"""Attribute of the root of a store: what `chunks_in` found once all was written."""
+
+
+def is_zarr(path: str | Path) -> bool:
+    """Whether a folder is a Zarr store, or a group or an array in one."""
+    return any(Path(path, name).is_file() for name in _METADATA)
+
+
+def files_below(folder: str | Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Name below the folder and state of each file in it at any depth, in order; links are followed.
+
+    A file that vanishes meanwhile is left out.
+    """
+    for at, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(at, name)
+            try:
+                yield str(path.relative_to(folder)), path.stat()
+            except OSError:
+                continue
+
+
+def root_of(path: str | Path) -> Path:
+    """The store that a group or an array lies in."""
+    root = Path(path)
+    while is_zarr(root.parent):
+        root = root.parent
+    return root
+
+
+def _content(path: Place) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def chunks_in(path: Place) -> dict[str, int]:
+    """How many files with pixels or coordinates lie in a store, and their bytes."""
+    if isinstance(path, RemotePath):
+        sizes = [there.size for name, there in path.below().items() if "c" in name.split("/")[:-1]]
+    else:
+        files = (file for file in path.rglob("*") if "c" in file.relative_to(path).parts[:-1])
+        sizes = [file.stat().st_size for file in files if file.is_file()]
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def refuse_partial(path: Place, *, counted: bool = True) -> None:
+    """Refuse a store that is not as it was written: for readers, a chunk that is lost is one without a value.
+
+    Args:
+        path: of its root.
+        counted: it is one of citycover; else it may be anybody's, who did not count its chunks.
+
+    Raises:
+        SceneError: its root cannot be read, or chunks are lost or cut; stores of before 0.2 do not say.
+    """
+    if not counted and STORED.encode() not in _content(path / "zarr.json"):
+        return
+    what = "copy it again, or remove it: the COGs beside it hold the same; or map again"
+    try:
+        stored = parse_json((path / "zarr.json").read_text(encoding="utf-8"))["attributes"].get(STORED)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise SceneError(f"{path} has no zarr.json that can be read; {what}") from None
+    if stored is not None and (found := chunks_in(path)) != stored:
+        raise SceneError(
+            f"{path} holds {found['files']} chunks of {found['bytes']:,} bytes, and was written with "
+            f"{stored['files']} of {stored['bytes']:,}; {what}"
+        )

@@ -1,0 +1,303 @@
+"""Rasters in Zarr stores: an array, read by zarr-python, that answers as an open dataset of rasterio does.
+
+A raster is called as the folder of its array (`a.zarr/r10m/red`), of Zarr 2 or 3, sharded or not. All that
+describes and reads scenes asks an open dataset; `ZarrRaster` answers what is asked there, so nobody else has
+to know what lies behind it. GDAL 3.10, which rasterio brings along, reads no array of Zarr 3.
+
+A chunk that is not in a store is one of fill values by the rules of Zarr, whether it was never written or has
+been lost since. `unwritten` tells of those, for readers to whom that is not the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.windows import Window as RasterioWindow
+
+from citycover.files.chunks import Axes, Chunks, as_raster_error
+from citycover.files.folders import is_zarr
+from citycover.files.georeference import find_crs, find_transform
+
+_NODATA = ("_FillValue", "missing_value", "nodata")
+"""Attributes that say which number is none."""
+
+
+def arrays_in(path: str) -> list[tuple[str, str]]:
+    """Paths of arrays of two dimensions or more in a store or group, in order of their names.
+
+    Those that cannot be opened are among them: who opens them says why.
+
+    Returns:
+        Each with the name of what it shows. Levels of a pyramid that are arrays show the same; those that are
+        groups hold arrays of the same names.
+
+    Raises:
+        RasterioError: the store cannot be opened.
+    """
+    node = _open(path)
+    return list(_arrays_in(node, path)) if _is_group(node) else [(path, _name(path))]
+
+
+def _arrays_in(group: Any, path: str) -> Iterator[tuple[str, str]]:
+    levels = _levels(group.attrs.get("multiscales"))
+    for inner in sorted(str(inner) for inner in Path(path).iterdir() if is_zarr(inner)):
+        try:
+            node = _open(inner)
+        except RasterioError:
+            node = None
+        if node is not None and _is_group(node):
+            yield from _arrays_in(node, inner)
+        elif node is None or node.ndim > 1:
+            yield inner, _name(path) if Path(inner).name in levels else _name(inner)
+
+
+def _levels(multiscales: Any) -> set[str]:
+    """What is level of a pyramid in a group, by the conventions of GeoZarr and of OME."""
+    if isinstance(multiscales, Mapping):
+        entries = multiscales.get("layout") or ()
+    else:
+        entries = [entry for scale in multiscales or () for entry in scale.get("datasets", ())]
+    return {str(entry.get("asset", entry.get("path"))) for entry in entries if isinstance(entry, Mapping)}
+
+
+def _open(path: str) -> Any:
+    import zarr
+
+    with _looking():
+        return zarr.open(path, mode="r")
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    """Metadata are looked at: what zarr-python thinks of types that have no specification yet is not said."""
+    with warnings.catch_warnings(), as_raster_error():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _is_group(node: Any) -> bool:
+    return hasattr(node, "members")
+
+
+def _name(path: str) -> str:
+    return Path(path).name.removesuffix(".zarr")
+
+
+class ZarrRaster:
+    """An open array: the part of rasterio's `DatasetReader` that scenes are described and read by.
+
+    Not to be read by several threads at once.
+    """
+
+    driver = "Zarr"
+    files: tuple[str, ...] = ()
+    subdatasets: tuple[str, ...] = ()
+    gcps: tuple[tuple[()], None] = ((), None)
+    rpcs = None
+
+    def __init__(self, path: str) -> None:
+        """Open it: metadata and coordinates are read, no pixels.
+
+        Raises:
+            RasterioError: it is no array that can be read, or none of one raster.
+        """
+        self._path = path
+        self._array = array = _open(path)
+        if _is_group(array):
+            raise RasterioIOError("it is a group of arrays; name one of them")
+        with _looking():
+            around, attributes = _Around(path), dict(array.attrs)
+            said = (attributes, *around.attributes)
+            names = _dimension_names(array)
+            spatial = next((one["spatial:dimensions"] for one in said if "spatial:dimensions" in one), None)
+            self._axes = Axes.of(names, array.shape, spatial)
+            self._chunks = Chunks(array, self._axes, path)
+            self.count, self.height, self.width = self._chunks.shape
+            self.shape = self.height, self.width
+            self._tell_numbers(array, attributes)
+            self.descriptions = self._titles(attributes, names, around)
+            self._locate(said, names, around)
+
+    def _tell_numbers(self, array: Any, attributes: Mapping[str, Any]) -> None:
+        """What numbers mean, and which of them means that there is none."""
+        dtype = self._chunks.dtype
+        if dtype.kind not in "iufc":
+            raise ValueError(f"its values are {dtype}, no numbers of pixels")
+        said = next((attributes[key] for key in _NODATA if attributes.get(key) is not None), None)
+        if said is None and array.metadata.zarr_format == 2:
+            said = array.fill_value  # by CF the same; in Zarr 3 it says nothing of pixels
+        nodata = None if said is None else _number(said)
+        unit = attributes.get("units")
+        self.fill = _number(array.fill_value)
+        self.nodatavals = (nodata,) * self.count
+        self.scales = (_number(attributes.get("scale_factor", 1.0)),) * self.count
+        self.offsets = (_number(attributes.get("add_offset", 0.0)),) * self.count
+        self.units = (unit if isinstance(unit, str) else None,) * self.count
+        self.dtypes = (dtype.name,) * self.count
+        self.indexes = tuple(range(1, self.count + 1))
+        self.block_shapes = [self._chunks.chunk[1:]] * self.count
+        self.colorinterp = (ColorInterp.undefined,) * self.count
+        self.mask_flag_enums = ([MaskFlags.all_valid if nodata is None else MaskFlags.nodata],) * self.count
+
+    def _titles(
+        self, attributes: Mapping[str, Any], names: Sequence[str | None], around: _Around
+    ) -> tuple[str | None, ...]:
+        """What bands are called: a single one as its array, others by coordinate or `long_name`."""
+        if self._axes.band is None:
+            return (_name(self._path),)
+        said = attributes.get("long_name")
+        if isinstance(said, list | tuple) and len(said) == self.count:
+            return tuple(map(str, said))
+        labels = around.axis(names[self._axes.band], self.count)
+        if labels is None or labels.dtype.kind not in "OUT":
+            return (None,) * self.count
+        return tuple(map(str, labels))
+
+    def _locate(
+        self, said: Sequence[Mapping[str, Any]], names: Sequence[str | None], around: _Around
+    ) -> None:
+        name = str(said[0].get("grid_mapping") or "spatial_ref").split()[0].rstrip(":")
+        mapping = around.attributes_of(name.rpartition("/")[2])
+        crs = find_crs(said, mapping)
+        self.crs = None if crs is None else CRS.from_wkt(crs.to_wkt())
+        axes = around.axis(names[self._axes.y], self.height), around.axis(names[self._axes.x], self.width)
+        self.transform = find_transform(said, mapping, axes, self.shape)
+
+    def __enter__(self) -> ZarrRaster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget what was decoded."""
+        self._chunks.close()
+
+    def tags(self, ns: str | None = None) -> dict[str, str]:
+        """Of the namespace `IMAGE_STRUCTURE` how pixels are compressed; else nothing."""
+        codecs = [type(codec).__name__.removesuffix("Codec").upper() for codec in self._array.compressors]
+        return {"COMPRESSION": codecs[-1]} if ns == "IMAGE_STRUCTURE" and codecs else {}
+
+    def overviews(self, index: int) -> list[int]:  # noqa: ARG002 - the face of rasterio
+        """None: a level of a pyramid is an array of its own."""
+        return []
+
+    def read(
+        self,
+        indexes: int | Sequence[int] | None = None,
+        *,
+        window: RasterioWindow | None = None,
+        out: NDArray[Any] | None = None,
+        out_shape: tuple[int, ...] | None = None,
+        out_dtype: Any = None,
+        masked: bool = False,
+        **_: object,
+    ) -> Any:
+        """Read bands, or the nearest pixels of a smaller version, as rasterio does.
+
+        Returns:
+            (band, y, x), or (y, x) of a single index; with `masked`, nodata is.
+
+        Raises:
+            RasterioError: a chunk cannot be decoded.
+        """
+        numbers = [indexes] if isinstance(indexes, int) else list(indexes or self.indexes)
+        part = window or RasterioWindow(0, 0, self.width, self.height)
+        height, width = (out_shape or (part.height, part.width))[-2:]
+        rows = _nearest(int(part.row_off), int(part.height), int(height))
+        cols = _nearest(int(part.col_off), int(part.width), int(width))
+        shape = len(numbers), len(rows), len(cols)
+        values = np.empty(shape, out_dtype or self._chunks.dtype) if out is None else out
+        self._chunks.read([number - 1 for number in numbers], rows, cols, values)
+        found = values[0] if isinstance(indexes, int) else values
+        return np.ma.MaskedArray(found, self._nowhere(found)) if masked else found
+
+    def _nowhere(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
+        nodata = self.nodatavals[0]
+        if nodata is None:
+            return np.zeros(numbers.shape, np.bool_)
+        return np.asarray(np.isnan(numbers) if np.isnan(nodata) else numbers == nodata)
+
+    def unwritten(self, indexes: Sequence[int], window: RasterioWindow) -> str | None:
+        """A file that a window of bands needs and that the store does not hold; None: all are there."""
+        rows, cols = (
+            range(int(first), int(first + length))
+            for first, length in ((window.row_off, window.height), (window.col_off, window.width))
+        )
+        return self._chunks.unwritten([index - 1 for index in indexes], rows, cols)
+
+
+@dataclass
+class _Around:
+    """What lies around an array in its store: groups, up to the root, and the arrays in them."""
+
+    path: str
+    groups: list[Any] = field(default_factory=list)
+    """The nearest first."""
+
+    def __post_init__(self) -> None:
+        above = Path(self.path).absolute().parent
+        while is_zarr(above):
+            self.groups.append(_open(str(above)))
+            above = above.parent
+
+    @property
+    def attributes(self) -> list[dict[str, Any]]:
+        """Of the groups."""
+        return [dict(group.attrs) for group in self.groups]
+
+    def attributes_of(self, name: str) -> dict[str, Any]:
+        """Those of the nearest array of a name; none where there is none."""
+        found = (group.get(name) for group in self.groups)
+        return next((dict(array.attrs) for array in found if array is not None), {})
+
+    def axis(self, name: str | None, length: int) -> NDArray[Any] | None:
+        """Coordinates along a dimension of the array; None: there are none."""
+        array = self.groups[0].get(name) if name and self.groups else None
+        if array is None or _is_group(array) or tuple(array.shape) != (length,):
+            return None
+        return np.asarray(array[...])
+
+
+def _dimension_names(array: Any) -> tuple[str | None, ...]:
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return tuple(names) if names and len(names) == array.ndim else (None,) * array.ndim
+
+
+def _number(value: Any) -> float:
+    """A number as JSON or as text; xarray writes floats of Zarr 3 as base64 of 8 bytes. NaN: it is none.
+
+    >>> _number(7), _number("-9999"), _number("AAAAAAAA+H8=")
+    (7.0, -9999.0, nan)
+    """
+    if isinstance(value, list | tuple):
+        value = value[0]
+    if value is None or isinstance(value, complex):
+        return float("nan")
+    try:
+        return float(value)
+    except ValueError:
+        return float(struct.unpack("<d", base64.standard_b64decode(value))[0])
+
+
+def _nearest(first: int, length: int, count: int) -> NDArray[np.intp]:
+    """Pixels that the centres of `count` pixels over a stretch lie in.
+
+    >>> _nearest(10, 6, 6).tolist(), _nearest(10, 6, 2).tolist()
+    ([10, 11, 12, 13, 14, 15], [11, 14])
+    """
+    if count == length:
+        return np.arange(first, first + length)
+    return np.asarray(first + np.floor((np.arange(count) + 0.5) * length / count), np.intp)

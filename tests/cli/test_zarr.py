@@ -1,0 +1,86 @@
+"""Zarr stores as scenes of every verb."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from stores import write_xarray
+
+NAMES = ("red", "green", "blue", "nir")
+
+FAST = ("--model", "spectral-rgbn", "--device", "cpu", "--window", "64", "--precision", "fp32")
+
+
+@pytest.fixture
+def store(scene: Path, tmp_path: Path) -> Path:
+    """The pixels of `scene`, in shards."""
+    with rasterio.open(scene) as image:
+        bands = dict(zip(NAMES, image.read(), strict=True))
+    return write_xarray(tmp_path / "city.zarr", bands, {"chunks": (16, 16), "shards": (32, 32)})
+
+
+def test_a_store_is_inspected_and_planned_as_a_file_is(citycover, scene: Path, store: Path) -> None:
+    (of_file,) = json.loads(citycover("inspect", scene, "--json").out)
+    of_store = json.loads(citycover("inspect", store, "--json").out)
+    assert {one["driver"] for one in of_store} == {"Zarr"}
+    for key in ("shape", "crs", "gsd_m", "bounds", "valid"):
+        assert [one[key] for one in of_store] == [of_file[key]] * 4, key
+    for key in ("bands", "min .. mean .. max"):
+        got = {one[key][0].removeprefix("1: ") for one in of_store}
+        assert got == {line.partition(": ")[2] or line for line in of_file[key]}
+    file, arrays = (json.loads(citycover("plan", given, *FAST, "--json").out) for given in (scene, store))
+    assert {key: file[key] for key in ("shape", "transform", "window", "step")} == {
+        key: arrays[key] for key in ("shape", "transform", "window", "step")
+    }
+
+
+def test_a_lost_shard_is_a_hole_of_the_map(citycover, scene: Path, store: Path, tmp_path: Path) -> None:
+    (store / "green/c/1/2").unlink()
+    done = citycover("map", store, *FAST, "-o", tmp_path / "out")
+    assert done.code == 3, done.err
+    holes = json.loads((tmp_path / "out/holes.geojson").read_text())["features"]
+    assert holes and all("c/1/2 is not in the store" in json.dumps(hole["properties"]) for hole in holes)
+    assert citycover("map", scene, *FAST, "-o", tmp_path / "whole").code == 0
+    with (
+        rasterio.open(tmp_path / "out/landcover.tif") as one,
+        rasterio.open(tmp_path / "whole/landcover.tif") as two,
+    ):
+        lost = np.zeros(one.shape, bool)
+        lost[32:64, 64:96] = True
+        nodata = one.nodata
+        assert (one.read(1)[lost] == nodata).all() and not (two.read(1) == nodata).any()
+
+
+def test_a_chunk_that_was_written_anew_is_another_scene(citycover, store: Path, tmp_path: Path) -> None:
+    words = ("map", store, *FAST, "-o", tmp_path / "out", "--skip-finished")
+    assert citycover(*words).code == 0
+    chunk = store / "red/c/0/0"
+    before = chunk.stat()
+    chunk.touch()
+    assert json.loads(citycover(*words, "--json").out)["skipped"]
+    data = bytearray(chunk.read_bytes())
+    data[40] ^= 1
+    chunk.write_bytes(data)
+    os.utime(chunk, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other = citycover(*words)
+    assert other.code == 2 and "content of" in other.err and str(store / "red") in other.err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("a.zarr.zip", "unpack it"), ("s3://bucket/a.zarr", "aws s3 cp"), ("city.zarr/x", "has 1 arrays"),
+        ("city.zarr/red/c", "folder without raster files"), ("city.zarr/pink", "there is no such file"),
+    ],
+)  # fmt: skip
+def test_what_is_no_scene_says_what_to_do(citycover, store: Path, given: str, said: str) -> None:
+    (store.parent / "a.zarr.zip").write_bytes(b"PK\5\6" + bytes(18))
+    done = citycover(
+        "map", given if "://" in given else store.parent / given, *FAST, "-o", store.parent / "out"
+    )
+    assert done.code == 2 and said in done.err, done.err

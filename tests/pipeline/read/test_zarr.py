@@ -1,0 +1,93 @@
+"""Zarr scenes: what cannot be decoded, and what is not there, is a hole and never a pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from rasters import read_scene
+from stores import write_arrays
+from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+from citycover.geometry.window import Window
+from citycover.scene.assemble import describe_scene
+
+IMAGE = np.random.default_rng(5).integers(1, 250, (3, 100, 90)).astype(np.uint8)
+
+LOST = (slice(32, 64), slice(32, 64))
+"""The chunk that is damaged: the second down and across."""
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "plain": {"chunks": (1, 32, 32)},
+    "all bands": {"chunks": (3, 32, 32), "compressors": GzipCodec()},
+    "sharded": {"chunks": (3, 16, 16), "shards": (3, 32, 32), "compressors": ZstdCodec(checksum=True)},
+    "not compressed": {"chunks": (3, 32, 32), "compressors": None},
+    "blosc": {"chunks": (3, 32, 32), "compressors": BloscCodec()},
+}
+
+PARTS = [Window(row, col, 25, 45) for row in range(0, 100, 25) for col in (0, 45)]
+
+
+def stored(folder: Path, layout: str, **more: Any) -> Path:
+    return write_arrays(folder / "a.zarr", {"image": IMAGE}, ("band", "y", "x"), **LAYOUTS[layout], **more)
+
+
+def damage(store: Path, how: str) -> None:
+    chunk = store / "image/c/0/1/1"
+    data = chunk.read_bytes()
+    if how == "gone":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(
+            {"cut": data[: len(data) // 2], "empty": b"", "garbage": b"\xa5" * (len(data) - 1)}[how]
+        )
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "empty", "garbage"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_damaged_chunk_is_a_hole_and_nothing_else_is(tmp_path: Path, layout: str, how: str) -> None:
+    store = stored(tmp_path, layout)
+    damage(store, how)
+    scene = describe_scene([store], None)
+    for parts in (None, PARTS):
+        values, valid, holes = read_scene(scene, parts)
+        np.testing.assert_array_equal(values[valid], np.moveaxis(IMAGE, 0, 2)[valid])
+        assert not valid[LOST].any() and valid.sum() == valid.size - 32 * 32
+        lost = np.zeros(valid.shape, bool)
+        for hole in holes:
+            assert hole.path == f"{store}/image" and hole.reason
+            lost[hole.window.slices] = True
+        np.testing.assert_array_equal(lost, ~valid)
+    assert how != "gone" or "is not in the store, and 0 would count as its pixels" in holes[0].reason
+
+
+def test_a_chunk_that_was_not_written_is_no_hole_where_it_says_that_there_is_no_value(tmp_path: Path) -> None:
+    """Zarr leaves out chunks of fill values: by nodata of the store, by NaN, or as the user says."""
+    for name, fill, dtype, attributes in (
+        ("tag", "0", "uint8", {"_FillValue": 0}), ("nan", "NaN", "float32", {}), ("asked", "0", "uint8", {}),
+    ):  # fmt: skip
+        image = IMAGE.astype(dtype)
+        image[(slice(None), *LOST)] = float(fill)
+        store = write_arrays(
+            tmp_path / f"{name}.zarr", {"image": image}, ("band", "y", "x"), chunks=(3, 32, 32),
+            fill_value=float(fill), config={"write_empty_chunks": False},
+        )  # fmt: skip
+        zarr.open_array(store / "image").attrs.update(attributes)
+        assert not (store / "image/c/0/1/1").exists()
+        nodata = 0 if name == "asked" else None
+        _, valid, holes = read_scene(describe_scene([store], None, nodata=nodata))
+        assert not holes and not valid[LOST].any() and valid.sum() == valid.size - 32 * 32
+
+
+def test_a_part_of_a_shard_that_holds_only_fill_is_valid(tmp_path: Path) -> None:
+    """Its shard is there, and says that it holds nothing else."""
+    image = IMAGE.copy()
+    image[:, 16:32, 16:32] = 0
+    how = LAYOUTS["sharded"] | {"config": {"write_empty_chunks": False}}
+    store = write_arrays(tmp_path / "a.zarr", {"image": image}, ("band", "y", "x"), **how)
+    values, valid, holes = read_scene(describe_scene([store], None))
+    assert valid.all() and not holes
+    np.testing.assert_array_equal(np.moveaxis(values, 2, 0), image)
