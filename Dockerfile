@@ -97,8 +97,13 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=bind,from=dependencies,source=/opt/pip,target=/opt/pip \
     /opt/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes \
     -r /locks/dev.txt
-# The checkout is mounted: docker run -v "$PWD:/src" --user "$(id -u)" citycover-dev
-ENV PYTHONPATH=/src/pipeline:/src/models:/src/cli
+# The checkout is mounted: docker run -v "$PWD:/src" --user "$(id -u)" citycover-dev; its tools keep what they find in /tmp,
+# so that the checkout may be another one's.
+ENV PYTHONPATH=/src/pipeline:/src/models:/src/cli \
+    HYPOTHESIS_STORAGE_DIRECTORY=/tmp/.hypothesis \
+    MYPY_CACHE_DIR=/tmp/.mypy \
+    PYTEST_ADDOPTS="-o cache_dir=/tmp/.pytest" \
+    RUFF_CACHE_DIR=/tmp/.ruff
 USER 10001:10001
 WORKDIR /src
 ENTRYPOINT []

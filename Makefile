@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-slurm test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
+.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-slurm test-airflow test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -42,14 +42,14 @@ test-s3: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow --timeout 3600
 
-# What production runs on, by tools that `make test` does without: those of Kubernetes, Grafana, Dask, and Debian's
-# (apt install prometheus shellcheck systemd). -rs says what is skipped for want of one.
+# What production runs on, by tools that `make test` does without: those of Compose, Kubernetes, Grafana, Dask, and
+# Debian's (apt install cron prometheus shellcheck systemd). -rs says what is skipped for want of one.
 test-production: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt kubernetes-validate grafana-foundation-sdk
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt check-jsonschema kubernetes-validate grafana-foundation-sdk
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps dask-kubernetes
 	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/pytest -rs --timeout 600 tests/production/test_production.py tests/production/test_first_month.py
 
-# A real Prometheus looks at a run (apt install prometheus).
+# A real Prometheus looks at a run, a node exporter at its end (apt install prometheus prometheus-node-exporter).
 test-prometheus: $(STAMP)
 	$(BIN)/pytest -m slow tests/production/test_prometheus.py
 
@@ -57,6 +57,11 @@ test-prometheus: $(STAMP)
 test-slurm: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dask-jobqueue
 	$(BIN)/pytest -rs -m slow --timeout 1800 tests/production/test_slurm.py
+
+# Airflow, which lives in an environment of its own, runs the DAG once.
+test-airflow: $(STAMP)
+	test -x .airflow-venv/bin/airflow || { $(PYTHON) -m venv .airflow-venv && .airflow-venv/bin/pip install --quiet apache-airflow==3.3.2 apache-airflow-providers-standard==1.21.0; }
+	PATH="$$PATH:$$PWD/.airflow-venv/bin" $(BIN)/pytest -rs -m slow --timeout 1800 tests/production/test_airflow.py
 
 # Spans, as the SDK of OpenTelemetry sees them.
 test-otel: $(STAMP)
@@ -138,7 +143,7 @@ image:
 	tests/docker/build.sh
 
 clean:
-	rm -rf .venv .s3-venv $(PEERS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .s3-venv .airflow-venv $(PEERS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'

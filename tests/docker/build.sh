@@ -188,5 +188,5 @@ ROOT=$(root dev)
 mkdir -p "$ROOT/src"
 b inspect --type image --format '{{range .Docker.Config.Env}}{{println .}}{{end}}' citycover-dev > "$WORK/environment"
 mapfile -t ENVIRONMENT < <(grep . "$WORK/environment")
-inside sh -c 'cd /src && python -m pytest -q -p no:cacheprovider tests/pipeline/geometry' || fail "the tests said $?"
+inside sh -c 'cd /src && python -m pytest -q tests/pipeline/geometry' || fail "the tests said $?"
 step "the images are as they should be"

@@ -1,8 +1,12 @@
-"""A real Prometheus (Debian's package) that looks at a run while it goes on: `make test-prometheus`."""
+"""A real Prometheus looks at a run while it goes on, a real node exporter at one that has ended.
+
+Debian's packages prometheus and prometheus-node-exporter: `make test-prometheus`.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -105,3 +109,45 @@ def test_it_sees_what_a_run_does_and_has_our_rules(served: tuple[Prometheus, int
     (group,) = prometheus.get("rules")["groups"]
     assert all(rule["health"] in ("ok", "unknown") and not rule.get("lastError") for rule in group["rules"])
     assert {"CitycoverStalled", "CitycoverFailing"} <= {rule["name"] for rule in group["rules"]}
+
+
+def test_the_node_exporter_serves_what_a_run_left(tmp_path: Path) -> None:
+    if (tool := shutil.which("prometheus-node-exporter")) is None:
+        pytest.skip("needs prometheus-node-exporter (Debian's package of that name)")
+    write_scene(tmp_path / "im/a.tif", (300, 200))
+    (tmp_path / "region.toml").write_text(REGION)
+    command = [
+        sys.executable,
+        "-m",
+        "citycover_cli",
+        "run",
+        "region.toml",
+        "-q",
+        "--metrics",
+        "left/citycover.prom",
+    ]
+    (tmp_path / "left").mkdir()
+    subprocess.run(command, cwd=tmp_path, check=True)
+    port = free_port()
+    only = [
+        "--collector.disable-defaults",
+        "--collector.textfile",
+        f"--collector.textfile.directory={tmp_path}/left",
+    ]
+    process = subprocess.Popen(
+        [tool, *only, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL
+    )
+    try:
+        served = ""
+        for _ in range(300):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                    served = answer.read().decode()
+                break
+            except urllib.error.URLError:
+                time.sleep(0.2)
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "node_textfile_scrape_error 0" in served
+    assert re.search(r"^citycover_pixels_total\{.*\} 60000$", served, re.MULTILINE), served
