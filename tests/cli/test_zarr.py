@@ -84,3 +84,8 @@ def test_what_is_no_scene_says_what_to_do(citycover, store: Path, given: str, sa
         "map", given if "://" in given else store.parent / given, *FAST, "-o", store.parent / "out"
     )
     assert done.code == 2 and said in done.err, done.err
+
+
+def test_a_store_is_no_map_that_is_judged(citycover, scene: Path, store: Path) -> None:
+    done = citycover("evaluate", store, "--truth", scene)
+    assert done.code == 2 and "is Zarr, and the map is read as GeoTIFF" in done.err

@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
-from citycover.files.folders import refuse_partial
+from citycover.files.folders import is_zarr, refuse_partial
 from citycover.files.remote import Place, RemotePath, place_of
 from citycover.plan.layers import CLASSES, LAYERS, USUAL
 from citycover.product.dataset import as_dataset, grid_of_image
@@ -64,6 +64,11 @@ def find_raster(path: Place, role: str = "map", trust: Trust = Trust()) -> tuple
     """
     is_folder = path.is_dir()
     raster = path / CLASSES.file if is_folder else path
+    if isinstance(path, Path) and is_zarr(path):
+        raise ConfigError(
+            f"{path} is Zarr, and the {role} is read as GeoTIFF; give the folder of the product, which holds "
+            f"{CLASSES.file}, or write it: gdal_translate, or rio.to_raster of rioxarray"
+        )
     if not raster.exists():
         what = f"holds no {CLASSES.file}" if is_folder else "does not exist"
         raise ConfigError(f"{path} {what}; give a folder that `citycover map` wrote, or a class raster")

@@ -35,6 +35,9 @@ _CONTAINERS = {
 }
 """Drivers by suffix, the first first: HDF5 itself has no CRS, what NetCDF writes into it has."""
 
+_EOPF = ("measurements/", "conditions/mask/l2a_classification/")
+"""Groups of Sentinel-2 in Zarr that are imagery, and its mask; others have arrays of the same names."""
+
 _REMOTE_STORE = re.compile(r"(?:\w+://|/vsi).*\.zarr(?:/|$)")
 
 _PART = re.compile(r'^\w+:"?(.+?)"?:/*(.*?)$')
@@ -80,7 +83,7 @@ def _arrays(given: Given) -> list[Given]:
     found: list[tuple[str, str, GeoBox]] = []
     try:
         refuse_partial(root_of(store), counted=False)
-        arrays = arrays_in(store)
+        arrays = _measured(store, arrays_in(store))
     except RasterioError as error:
         raise SceneError(
             f"{given.path} is a Zarr store that cannot be opened ({brief_reason(error)}); copy it again"
@@ -106,6 +109,12 @@ def _arrays(given: Given) -> list[Given]:
         for path, shown, grid in found
         if not any(shown == other and _is_finer(than=grid, grid=there) for _, other, there in found)
     ]
+
+
+def _measured(store: str, arrays: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of a product as ESA's EOPF writes it what was measured, and its classes; of other stores everything."""
+    found = [one for one in arrays if one[0].removeprefix(store + "/").startswith(_EOPF)]
+    return found if is_zarr(Path(store, "measurements")) else arrays
 
 
 def _is_finer(grid: GeoBox, than: GeoBox) -> bool:

@@ -15,13 +15,18 @@ import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
+from rasters import read_scene
 
 import citycover
 from citycover.errors import ConfigError
+from citycover.geometry.grid import grid_of
+from citycover.geometry.window import Window
 from citycover.job.request import ProductOptions
 from citycover.plan import fit
 from citycover.product.geozarr import _georeference
 from citycover.run.map import map_scene
+from citycover.scene.assemble import describe_scene
+from citycover.scene.file import describe_files
 from citycover.store.store import WorkingStore
 from citycover.synth.write import write_city
 
@@ -67,6 +72,17 @@ def test_it_opens_in_xarray_and_rioxarray_as_the_cogs_do(product: Path) -> None:
         assert (found.x.values[0], found.y.values[0]) == centre and len(flags) == 5
         np.testing.assert_allclose(np.diff(found.x.values), cog.transform.a)
         assert found.sizes["y"] == height and found.sizes["x"] == width
+
+
+def test_it_is_a_scene_with_the_pixels_of_the_cogs(product: Path) -> None:
+    for info in describe_files([product / "landcover.zarr"]):
+        scene = describe_scene([info.path], None)
+        values, valid, holes = read_scene(scene, [Window(row, 0, 226, 1130) for row in range(0, 1130, 226)])
+        with rasterio.open(product / f"{FILES[info.name]}.tif") as cog:
+            assert not holes and info.grid == grid_of(cog) and info.dtypes == cog.dtypes
+            assert (info.nodata, info.shape) == (cog.nodatavals, cog.shape)
+            np.testing.assert_array_equal(valid, cog.dataset_mask() > 0 if cog.count == 1 else valid)
+            np.testing.assert_array_equal(np.moveaxis(values, 2, 0)[:, valid], cog.read()[:, valid])
 
 
 def test_scaled_values_are_what_they_stand_for(product: Path) -> None:

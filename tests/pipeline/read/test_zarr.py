@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from rasters import read_scene
-from stores import write_arrays
+from affine import Affine
+from rasters import read_scene, write
+from stores import NORTH, WEST, geozarr, write_arrays
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from citycover.geometry.window import Window
@@ -91,3 +92,22 @@ def test_a_part_of_a_shard_that_holds_only_fill_is_valid(tmp_path: Path) -> None
     values, valid, holes = read_scene(describe_scene([store], None))
     assert valid.all() and not holes
     np.testing.assert_array_equal(np.moveaxis(values, 2, 0), image)
+
+
+@pytest.mark.parametrize("shift", [0, 0.25])
+def test_sheets_in_stores_and_in_files_are_one_image(tmp_path: Path, shift: float) -> None:
+    """Laid pixel on pixel, and warped."""
+    files, stores = [], []
+    for number, rows in enumerate((slice(0, 50), slice(50, 100))):
+        part = IMAGE[:, rows]
+        moved = Affine(1, 0, WEST + shift * number, 0, -1, NORTH - 50 * number)
+        files.append(write(tmp_path / f"{number}.tif", part, transform=moved, photometric="minisblack"))
+        place = geozarr(*part.shape[1:]) | {"spatial:transform": list(moved)[:6]}
+        path = tmp_path / f"{number}.zarr"
+        stores.append(write_arrays(path, {"a": part}, ("band", "y", "x"), place, chunks=(2, 16, 32)))
+    wanted = read_scene(describe_scene(files, None))
+    for sheets in (stores, [files[0], stores[1]]):
+        for parts in (None, PARTS):
+            got = read_scene(describe_scene(sheets, None), parts)
+            for one, other in zip(got, wanted, strict=True):
+                np.testing.assert_array_equal(one, other)

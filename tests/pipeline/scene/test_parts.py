@@ -144,6 +144,24 @@ def test_bands_of_other_resolutions_stay_where_no_finer_one_shows_them(tmp_path:
     assert {info.time for info in describe_files([store])} == {"2024-05-31T10:10:31Z"}
 
 
+def test_of_a_product_of_eopf_its_measurements_and_its_classes_count(tmp_path: Path) -> None:
+    """Its masks of quality are called as the bands are, and lie on their grids."""
+    store = tmp_path / "S2B_MSIL2A_20240605T101559.zarr"
+    zarr.open_group(store, mode="w", zarr_format=3)
+    fine, coarse = np.ones((20, 20), np.uint16), np.ones((10, 10), np.uint16)
+    for group, name, values in (
+        ("measurements/reflectance/r10m", "b02", fine), ("measurements/reflectance/r20m", "b05", coarse),
+        ("quality/mask/r10m", "b02", fine), ("conditions/mask/l2a_classification/r20m", "scl", coarse),
+    ):  # fmt: skip
+        for above in Path(group).parents[:-1]:
+            zarr.open_group(store / above, mode="a", zarr_format=3)
+        place = geozarr(*values.shape, 200 // len(values))
+        write_arrays(store / group, {name: values}, attributes=place)
+    found = [Path(path).name for path in paths_of(store)]
+    assert found == ["scl", "b02", "b05"]
+    assert paths_of(store / "quality") == ["mask/r10m/b02"]
+
+
 def test_stores_of_a_folder_and_of_a_pattern_are_sheets(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_xarray(tmp_path / f"{name}.zarr", {"red": IMAGE[0]}, {})
