@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tarfile
 import zipfile
@@ -12,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import zarr
 from affine import Affine
 from hypothesis import strategies as st
 from mutate import edited_bytes
-from target import Target, allowed
+from target import Target, allowed, either
 
 from citycover.errors import CitycoverError
 
@@ -70,9 +72,70 @@ def delivered_targets(folder: Path) -> list[Target]:
         Target("zip", ".zip", edited_bytes([packed.getvalue()]), allowed(_describe)),
         Target("tar", ".tar", edited_bytes([tarred.getvalue()]), allowed(_describe)),
         Target("scene", ".toml", edited_bytes([_STATED]), allowed(_stated(scene))),
+        Target(
+            "zarr",
+            ".json",
+            either(*_zarr_metadata(folder / "z"), json.dumps),
+            allowed(_in_zarr(folder / "z")),
+        ),
+        Target(
+            "chunk",
+            ".bin",
+            edited_bytes([(folder / "z/a/c/0/0").read_bytes()]),
+            allowed(_chunk(folder / "z")),
+        ),
         Target("mask", ".txt", _words(_RULES), allowed(_mask)),
         Target("ensemble", ".txt", _words(_MODELS), allowed(_ensemble)),
     ]
+
+
+def _zarr_metadata(store: Path) -> tuple[list[bytes], list[Any]]:
+    """Write a store; what its group and its array say, as text and as values."""
+    group = zarr.create_group(store, overwrite=True, attributes={
+        "proj:code": "EPSG:32633", "spatial:shape": [16, 16],
+        "spatial:transform": [10, 0, 5e5, 0, -10, 5.8e6],
+        "multiscales": {"layout": [{"asset": "."}, {"asset": "1", "derived_from": "."}]},
+    })  # fmt: skip
+    group.create_array(
+        "a", data=np.full((16, 16), 1500, np.uint16), chunks=(8, 8), dimension_names=("y", "x"),
+        attributes={"_FillValue": 0, "scale_factor": 0.0001, "grid_mapping": "spatial_ref", "units": "m"},
+    )  # fmt: skip
+    texts = [(store / name).read_bytes() for name in ("zarr.json", "a/zarr.json")]
+    return texts, [json.loads(text) for text in texts]
+
+
+def _in_zarr(store: Path) -> Callable[[Path], Any]:
+    """Reads a store whose group or array says what the input is."""
+
+    def run(path: Path) -> Any:
+        of_array = b'"array"' in path.read_bytes()
+        copy = shutil.copytree(store, path.parent / "a.zarr", dirs_exist_ok=True)
+        shutil.copy(path, copy / ("a/zarr.json" if of_array else "zarr.json"))
+        return _read(copy)
+
+    return run
+
+
+def _chunk(store: Path) -> Callable[[Path], Any]:
+    """Reads a store of which a chunk is the input."""
+
+    def run(path: Path) -> Any:
+        copy = shutil.copytree(store, path.parent / "a.zarr", dirs_exist_ok=True)
+        shutil.copy(path, copy / "a/c/0/0")
+        return _read(copy)
+
+    return run
+
+
+def _read(path: Path) -> Any:
+    """Describe a scene, and read a corner of it."""
+    from citycover.geometry.window import Window
+    from citycover.read.raster import RasterReader
+
+    group = _describe(path).groups[0]
+    window = Window(0, 0, *(min(side, 20) for side in group.shape))
+    values = np.empty((window.height, window.width, len(group.bands)), group.dtype)
+    return RasterReader(group).read_into(window, values, np.empty(values.shape[:2], np.bool_))
 
 
 def _words(seeds: list[bytes]) -> st.SearchStrategy[bytes]:

@@ -18,15 +18,16 @@ STORED = "citycover:chunks"
 
 def is_zarr(path: str | Path) -> bool:
     """Whether a folder is a Zarr store, or a group or an array in one."""
-    return any(Path(path, name).is_file() for name in _METADATA)
+    where = str(path)  # what may not be looked at is none
+    return os.path.isdir(where) and any(os.path.isfile(f"{where}/{name}") for name in _METADATA)  # noqa: PTH112, PTH113
 
 
 def files_below(folder: str | Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Name below the folder and state of each file in it at any depth, in order; links are followed.
+    """Name below the folder and state of each file in it at any depth, in order; links to folders are none.
 
     A file that vanishes meanwhile is left out.
     """
-    for at, folders, files in os.walk(folder, followlinks=True):
+    for at, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
             path = Path(at, name)
@@ -79,7 +80,8 @@ def refuse_partial(path: Place, *, counted: bool = True) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise SceneError(f"{path} has no zarr.json that can be read; {what}") from None
     if stored is not None and (found := chunks_in(path)) != stored:
+        written = f"{stored.get('files')} of {stored.get('bytes')}" if isinstance(stored, dict) else "others"
         raise SceneError(
-            f"{path} holds {found['files']} chunks of {found['bytes']:,} bytes, and was written with "
-            f"{stored['files']} of {stored['bytes']:,}; {what}"
+            f"{path} holds {found['files']} chunks of {found['bytes']} bytes, and was written with "
+            f"{written}; {what}"
         )

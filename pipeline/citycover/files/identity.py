@@ -28,11 +28,11 @@ class FileStamp:
     def of(cls, path: str | Path) -> FileStamp | None:
         """The stamp of a plain file, links followed, or of all files of a Zarr store; None of others."""
         try:
-            if is_zarr(path):
-                return cls._of_folder(path)
             found = Path(path).stat()
         except (OSError, ValueError):
             return None
+        if stat.S_ISDIR(found.st_mode) and is_zarr(path):
+            return cls._of_folder(path)
         plain = stat.S_ISREG(found.st_mode)
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns) if plain else None
 

@@ -30,6 +30,12 @@ from citycover.files.chunks import Axes, Chunks, as_raster_error
 from citycover.files.folders import is_zarr
 from citycover.files.georeference import find_crs, find_transform
 
+_DEEPEST = 8
+"""Groups in groups: links may lead in a circle."""
+
+_LONGEST = 1 << 24
+"""Coordinates that are read of an axis."""
+
 _NODATA = ("_FillValue", "missing_value", "nodata")
 """Attributes that say which number is none."""
 
@@ -47,18 +53,20 @@ def arrays_in(path: str) -> list[tuple[str, str]]:
         RasterioError: the store cannot be opened.
     """
     node = _open(path)
-    return list(_arrays_in(node, path)) if _is_group(node) else [(path, _name(path))]
+    with _looking():
+        return list(_arrays_in(node, path, 0)) if _is_group(node) else [(path, _name(path))]
 
 
-def _arrays_in(group: Any, path: str) -> Iterator[tuple[str, str]]:
+def _arrays_in(group: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
     levels = _levels(group.attrs.get("multiscales"))
-    for inner in sorted(str(inner) for inner in Path(path).iterdir() if is_zarr(inner)):
+    members = (str(inner) for inner in Path(path).iterdir() if is_zarr(inner))
+    for inner in sorted(members) if depth < _DEEPEST else ():
         try:
             node = _open(inner)
         except RasterioError:
             node = None
         if node is not None and _is_group(node):
-            yield from _arrays_in(node, inner)
+            yield from _arrays_in(node, inner, depth + 1)
         elif node is None or node.ndim > 1:
             yield inner, _name(path) if Path(inner).name in levels else _name(inner)
 
@@ -249,7 +257,7 @@ class _Around:
 
     def __post_init__(self) -> None:
         above = Path(self.path).absolute().parent
-        while is_zarr(above):
+        while is_zarr(above) and len(self.groups) <= _DEEPEST:
             self.groups.append(_open(str(above)))
             above = above.parent
 
@@ -266,7 +274,7 @@ class _Around:
     def axis(self, name: str | None, length: int) -> NDArray[Any] | None:
         """Coordinates along a dimension of the array; None: there are none."""
         array = self.groups[0].get(name) if name and self.groups else None
-        if array is None or _is_group(array) or tuple(array.shape) != (length,):
+        if array is None or _is_group(array) or tuple(array.shape) != (length,) or length > _LONGEST:
             return None
         return np.asarray(array[...])
 
