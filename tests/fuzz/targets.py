@@ -182,8 +182,10 @@ def _open_product(path: Path) -> None:
 def _entry() -> Any:
     from citycover.store.ledger import BlockRecord
     from citycover.store.shard import ShardSeal
+    from citycover.store.statistics import Statistics
 
-    record = BlockRecord((0, 1), 512 * 88, {"forward": 1.5}, (), {"classes": ShardSeal(9, 7)}, {"run": 3})
+    seals, seen = {"classes": ShardSeal(9, 7)}, {"classes": (Statistics(512 * 88, 9, 1, 2, 3, 4, {1: 2}),)}
+    record = BlockRecord((0, 1), 512 * 88, {"forward": 1.5}, (), seals, {"run": 3}, seen)
     return json.loads(record.to_json())
 
 
@@ -193,7 +195,7 @@ def _read_entry(path: Path) -> None:
     from citycover.store.shard import Layout
 
     shutil.copy(path, path.with_name("0_1.json"))
-    Ledger(path.parent, Layout((512, 600), (512, 512)), frozenset({"classes"})).read()
+    Ledger(path.parent, Layout((512, 600), (512, 512)), frozenset({"classes"}), {"classes": 1}).read()
 
 
 @allowed

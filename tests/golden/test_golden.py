@@ -57,7 +57,7 @@ def test_an_unfinished_run_of_another_format_is_refused_and_kept(golden: Path) -
     before = sign.read_bytes()
     assert json.loads(before)["format"] < STORE
     request = citycover.MapRequest(citycover.Imagery((str(golden / "image.tif"),)), golden / "unfinished")
-    with pytest.raises(ProductError, match=r"format 1, this citycover writes 2; finish it with .* --restart"):
+    with pytest.raises(ProductError, match=r"format 1, this citycover writes 3; finish it with .* --restart"):
         citycover.map_scene(request)
     assert sign.read_bytes() == before
 

@@ -9,8 +9,8 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend, LegendClass
 from citycover.product.stac import ItemContent, ModelSource, ProductFile
-from citycover.product.statistics import Statistics
 from citycover.product.tiff import BandInfo
+from citycover.store.statistics import Statistics
 
 LEGEND = Legend(
     name="test",

@@ -58,7 +58,13 @@ def open_store(
     layout = Layout(plan.shape, plan.block_shape, (CHUNK, CHUNK))
     card = job.model.card
     arrays = [
-        ArraySpec(layer.name, layer.nodata_of(card.legend), layer.bands(len(card.channels)))
+        ArraySpec(
+            layer.name,
+            layer.nodata_of(card.legend),
+            layer.bands(len(card.channels)),
+            layer.overviews,
+            card.legend.ids if layer.categorical else (),
+        )
         for layer in job.layers
     ]
     threads = job.engine.threads or 2

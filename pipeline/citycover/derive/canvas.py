@@ -19,8 +19,9 @@ from odc.geo.geobox import GeoBox
 
 from citycover.files.atomic import put_in_place
 from citycover.geometry.window import Window
-from citycover.product.cog import TileSource, write_cog
+from citycover.product.cog import write_cog
 from citycover.product.tiff import BandInfo
+from citycover.product.tiles import TileSource
 
 
 @contextmanager
@@ -54,10 +55,6 @@ class CodedSource:
         """The table's numbers."""
         pixels: NDArray[np.uint8] = self.table[self.codes[window.slices]]
         return pixels
-
-    def zstd_frame(self, tile: Window) -> bytes | None:  # noqa: ARG002  (the protocol's)
-        """Nothing is held encoded."""
-        return None
 
 
 _: type[TileSource] = CodedSource

@@ -34,12 +34,12 @@ from citycover.files.failures import machine_errors
 from citycover.files.remote import Place, RemotePath, place_of
 from citycover.geometry.grid import ground_sample_distance
 from citycover.plan.layers import CLASSES, CONFIDENCE
-from citycover.product.cog import ArraySource
 from citycover.product.folder import claim_folder, publish_files
 from citycover.product.product import Product
 from citycover.product.rasters import Rasters, model_tags
 from citycover.product.record import RunRecord
 from citycover.product.stac import ItemContent, ProductFile, describe_file, write_item
+from citycover.product.tiles import ArraySource
 from citycover.product.upload import RemoteFolder, upload
 from citycover.scene.trust import Trust
 from citycover.store.work import WorkFolder

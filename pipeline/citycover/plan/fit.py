@@ -175,8 +175,13 @@ def _rule(card: ModelCard, options: PlanOptions) -> _Rule:
 
 
 def _block_side(size: int, most: int) -> int:
-    """Side of equal blocks of whole chunks, at most `most` long."""
-    return min(most, _round_up(math.ceil(size / math.ceil(size / most)), CHUNK))
+    """Side of equal blocks, at most `most` long.
+
+    One block is as long as its whole chunks. Several are whole chunks in their second overview, too: so far
+    each makes its own (`store/levels.py`).
+    """
+    count = math.ceil(size / most)
+    return min(most, _round_up(math.ceil(size / count), CHUNK if count == 1 else 4 * CHUNK))
 
 
 def _output_grid(grid: GeoBox, area: Window, scale: Fraction) -> GeoBox:

@@ -3,10 +3,11 @@
     landcover.zarr/           the layers, with x, y, spatial_ref and, for bands of classes, class
     landcover.zarr/1, 2, ...  the same half as fine, a quarter as fine, ...
 
-The shards of the working store are copied as they are: nothing is computed or compressed again but overviews,
-each from the level above it. What the numbers mean stands in CF attributes (grid mapping, flags,
-`_FillValue`); where they lie, and how the levels hang together, also in the GeoZarr conventions `proj`,
-`spatial` and `multiscales`. All metadata is consolidated in the root, which is written last.
+The shards of the working store are copied as they are, those of its overviews too: nothing is computed or
+compressed again but coarser ones, each from the level above it. What the numbers mean stands in CF attributes
+(grid mapping, flags, `_FillValue`); where they lie, and how the levels hang together, also in the GeoZarr
+conventions `proj`, `spatial` and `multiscales`. All metadata is consolidated in the root, which is written
+last.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
 from citycover.plan.layers import Layer
 from citycover.product.dataset import attributes_of, coordinates_of
-from citycover.product.pyramid import HALVE
-from citycover.product.tiff import level_shapes
+from citycover.product.tiff import TILE
+from citycover.store.pyramid import HALVE, level_shapes
 from citycover.store.shard import ArraySpec, Layout, ShardedArray, array_metadata, shard_path, write_shard
 from citycover.store.store import WorkingStore
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _BLOCK = (1024, 1024)
-"""Pixels of a shard of an overview."""
+"""Pixels of a shard of an overview that is made here."""
 
 _CONVENTIONS = tuple(
     {
@@ -81,7 +82,7 @@ def write_zarr(
         grid: of the map.
         card: of the network.
     """
-    levels = _levels(path, grid, store.layout)
+    levels = _levels(path, grid, store.levels)
     found: dict[str, Metadata] = {}
     with ThreadPoolExecutor(2, thread_name_prefix="zarr") as pool:
         for number, level in enumerate(levels):
@@ -90,12 +91,12 @@ def write_zarr(
                 spec = store.arrays[layer.name]
                 array = level.path / layer.name
                 found[prefix + layer.name] = _describe_layer(array, layer, spec, level, card)
-                if number:
-                    _halve_all(levels[number - 1], level, layer, spec, pool)
-                else:
+                if number < len(store.levels):
                     # Half written shards of a run that was killed begin with a dot: they are no part of it.
                     left_out = shutil.ignore_patterns(".*")
-                    shutil.copytree(store.array_path(layer.name) / "c", array / "c", ignore=left_out)
+                    shutil.copytree(store.array_path(layer.name, number) / "c", array / "c", ignore=left_out)
+                else:
+                    _halve_all(levels[number - 1], level, layer, spec, pool)
             found |= {prefix + name: about for name, about in _write_coordinates(level, layers, card).items()}
             if number:
                 found[str(number)] = _group(level.path, _georeference(level.grid))
@@ -104,13 +105,13 @@ def write_zarr(
     _group(path, root, found)
 
 
-def _levels(path: Path, grid: GeoBox, layout: Layout) -> list[_Level]:
+def _levels(path: Path, grid: GeoBox, stored: Sequence[Layout]) -> list[_Level]:
     """The raster and its overviews: each pixel of a level covers two by two of the one before."""
     levels = []
-    for number, shape in enumerate(level_shapes(layout.shape)):
+    for number, shape in enumerate(level_shapes(stored[0].shape, TILE)):
         place = path / str(number) if number else path
         transform = grid.transform * grid.transform.scale(2**number)
-        own = Layout(shape, _BLOCK, layout.cell) if number else layout
+        own = stored[number] if number < len(stored) else Layout(shape, _BLOCK, stored[0].cell)
         levels.append(_Level(place, GeoBox(shape, transform, grid.crs), own))
     return levels
 

@@ -28,9 +28,9 @@ from citycover.product.rasters import Rasters, model_tags
 from citycover.product.record import RunRecord
 from citycover.product.shown import Shown
 from citycover.product.stac import ItemContent, ProductFile, describe_file, write_item
-from citycover.product.statistics import Statistics
 from citycover.read.picture import Picture, read_picture
 from citycover.scene.scene import Scene
+from citycover.store.statistics import Statistics
 from citycover.store.work import WorkFolder
 
 _PREVIEW_SIDE = 1000
@@ -88,7 +88,9 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
 
     def write(layer: Layer) -> list[ProductFile]:
         names = card.channel_names if layer.per_class else (layer.title,)
-        return rasters.write(layer, [run.store.array(layer.name, k) for k in range(len(names))], names)
+        return rasters.write(
+            layer, [run.store.raster(layer.name, k, run.blocks) for k in range(len(names))], names
+        )
 
     workers = 2 if run.plan.shape[1] <= MAX_BLOCK_WIDTH else 1
     with ThreadPoolExecutor(workers, thread_name_prefix="publish") as pool:

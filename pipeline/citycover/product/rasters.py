@@ -10,10 +10,11 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.plan.layers import Layer
-from citycover.product.cog import Compression, TileSource, write_cog
+from citycover.product.cog import write_cog
 from citycover.product.qml import write_style
 from citycover.product.stac import ProductFile, describe_cog, describe_file
 from citycover.product.tiff import BandInfo
+from citycover.product.tiles import Compression, TileSource
 from citycover.version import __version__
 
 

@@ -37,8 +37,8 @@ from citycover.geometry.grid import authority_code, crs_of
 from citycover.product.cog import CogInfo
 from citycover.product.names import SIGN
 from citycover.product.record import RunRecord
-from citycover.product.statistics import Statistics
 from citycover.product.tiff import BandInfo
+from citycover.store.statistics import Statistics
 from citycover.version import __version__
 
 PROCESSING_SCHEMA = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"

@@ -14,8 +14,8 @@ copied from there. So every CRS that GDAL can store is stored the way GDAL does 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import rasterio
@@ -25,6 +25,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from citycover.classes.legend import Legend
+from citycover.store.statistics import Statistics
 
 TILE = 512
 """Side of a tile."""
@@ -75,6 +76,21 @@ class BandInfo:
     """Metadata of the band, STATISTICS_* among them."""
 
 
+def with_statistics(band: BandInfo, statistics: Statistics) -> BandInfo:
+    """The band with the metadata that lets GDAL and QGIS skip their own pass over the pixels."""
+    if not statistics.valid:
+        return band
+    tags = {"STATISTICS_VALID_PERCENT": f"{100 * statistics.valid / statistics.pixels:.4g}"}
+    if band.legend is None:
+        tags |= {
+            "STATISTICS_MINIMUM": str(statistics.minimum),
+            "STATISTICS_MAXIMUM": str(statistics.maximum),
+            "STATISTICS_MEAN": f"{statistics.mean:.8g}",
+            "STATISTICS_STDDEV": f"{statistics.stddev:.8g}",
+        }
+    return replace(band, band_tags={**tags, **(band.band_tags or {})})
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """The full raster or one overview, its tiles already encoded."""
@@ -96,21 +112,9 @@ class Level:
         return np.concatenate([[0], np.cumsum(spans)[:-1]]).astype(np.uint64) + np.uint64(start + 4)
 
 
-def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """(y, x) of the raster and of its overviews: halves, rounded up, until one tile is enough.
-
-    >>> level_shapes((700, 1300))
-    [(700, 1300), (350, 650), (175, 325)]
-    """
-    shapes = [shape]
-    while max(shapes[-1]) > TILE:
-        shapes.append(((shapes[-1][0] + 1) // 2, (shapes[-1][1] + 1) // 2))
-    return shapes
-
-
-def frame_tile(data: bytes) -> bytes:
-    """A tile between its leader and its trailer."""
-    return struct.pack("<I", len(data)) + data + data[-4:]
+def frame_tiles(tiles: Iterable[bytes | memoryview]) -> bytes:
+    """Tiles that follow each other, each between its leader and its trailer."""
+    return b"".join(part for data in tiles for part in (struct.pack("<I", len(data)), data, data[-4:]))
 
 
 def gdal_tags(grid: GeoBox, bands: Sequence[BandInfo]) -> tuple[list[Tag], bool]:

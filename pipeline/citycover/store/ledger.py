@@ -1,4 +1,4 @@
-"""The ledger: a small file for each finished block, with the seals of its shards."""
+"""The ledger: a small file for each finished block, with its statistics and the seals of its shards."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from citycover.files.plain import parse_json
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
 from citycover.store.shard import Layout, ShardSeal
+from citycover.store.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,11 @@ class BlockRecord:
     holes: tuple[Hole, ...] = ()
     """What could not be read; pixels of the scene, not of the block."""
     shards: Mapping[str, ShardSeal] = field(default_factory=dict)
-    """By array; a block is finished only as long as its shards are those."""
+    """By path below the store; a block is finished only as long as its shards are those."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Whatever else adds up over blocks: windows run, windows skipped, ..."""
+    statistics: Mapping[str, tuple[Statistics, ...]] = field(default_factory=dict)
+    """Of each channel, by array."""
 
     def to_json(self) -> str:
         """The entry as text."""
@@ -42,6 +45,9 @@ class BlockRecord:
                 "holes": [hole_facts(hole) for hole in self.holes],
                 "shards": {name: asdict(seal) for name, seal in self.shards.items()},
                 "counts": dict(self.counts),
+                "statistics": {
+                    name: [one.facts() for one in channels] for name, channels in self.statistics.items()
+                },
             },
             indent=1,
         )
@@ -65,6 +71,10 @@ class BlockRecord:
                 for name, seal in data["shards"].items()
             },
             counts={str(name): int(value) for name, value in data["counts"].items()},
+            statistics={
+                str(name): tuple(map(Statistics.of, channels))
+                for name, channels in data["statistics"].items()
+            },
         )
 
 
@@ -74,8 +84,10 @@ class Ledger:
 
     folder: Path
     layout: Layout
-    arrays: frozenset[str]
-    """Names of the arrays that an entry must have seals of."""
+    shards: frozenset[str]
+    """What an entry must have seals of."""
+    planes: Mapping[str, int]
+    """Of how many channels an entry must have statistics, by array."""
 
     def path(self, index: tuple[int, int]) -> Path:
         """The entry of a block (row, column)."""
@@ -96,8 +108,9 @@ class Ledger:
                 continue
             except (FileNotFoundError, IsADirectoryError):
                 continue
-            known = (self.path(record.index), pixels, self.arrays)
-            if (path, record.pixels, frozenset(record.shards)) == known:
+            known = (self.path(record.index), pixels, self.shards, self.planes)
+            planes = {name: len(channels) for name, channels in record.statistics.items()}
+            if (path, record.pixels, frozenset(record.shards), planes) == known:
                 records[record.index] = record
         return records
 

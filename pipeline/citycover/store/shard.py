@@ -20,7 +20,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from citycover.errors import MachineError
 from citycover.geometry.window import Window
+from citycover.store.pyramid import HALVE, Resampling
 
 _ABSENT = 2**64 - 1
 
@@ -52,6 +53,15 @@ class ArraySpec:
     """Value of pixels that nobody wrote, 0..255: the nodata number."""
     channels: int = 0
     """0: the array is (y, x); otherwise (channel, y, x) with so many channels."""
+    overviews: Resampling = "mode"
+    """How a pixel of an overview comes from those under it."""
+    ids: tuple[int, ...] = ()
+    """Of the classes that are counted; empty: the numbers are a quantity."""
+
+    @property
+    def planes(self) -> int:
+        """How many (y, x) rasters it is."""
+        return max(self.channels, 1)
 
     def shape(self, pixels: tuple[int, int]) -> tuple[int, ...]:
         """Shape of the array over (y, x) pixels."""
@@ -60,6 +70,8 @@ class ArraySpec:
     def __post_init__(self) -> None:
         if not 0 <= self.fill <= 255 or self.channels < 0:
             raise ValueError(f"fill must be 0..255 and channels at least 0, got {self}")
+        if self.overviews not in HALVE:
+            raise ValueError(f"overviews are made by {', '.join(HALVE)}, got {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,37 +239,59 @@ class ShardedArray:
     def read(self, window: Window) -> NDArray[np.uint8]:
         """(y, x) pixels of a window that lies inside the raster."""
         out = np.full((window.height, window.width), self._spec.fill, dtype=np.uint8)
-        for cell, frame in self._frames(window):
-            if frame is None:
-                continue
-            pixels = np.frombuffer(_CODEC.decode(frame), dtype=np.uint8).reshape(self._layout.cell)
-            part = cell.clip(window)
-            assert part is not None
-            out[part.shift(-window.row, -window.col).slices] = pixels[part.shift(-cell.row, -cell.col).slices]
+        height, width = self.cell
+        first, end = window.col // width, -(-window.col_end // width)
+        for row in range(window.row // height, -(-window.row_end // height)):
+            for col, frame in enumerate(self.frames(row, first, end), first):
+                if frame is None:
+                    continue
+                pixels = np.frombuffer(_CODEC.decode(frame), dtype=np.uint8).reshape(self.cell)
+                cell = Window(row * height, col * width, height, width)
+                part = cell.clip(window)
+                assert part is not None
+                own = part.shift(-cell.row, -cell.col)
+                out[part.shift(-window.row, -window.col).slices] = pixels[own.slices]
         return out
 
-    def zstd_frame(self, tile: Window) -> bytes | None:
-        """The pixels of `tile`, padded with nodata beyond the edge, as one zstd frame.
+    @property
+    def cell(self) -> tuple[int, int]:
+        """(y, x) pixels of what is compressed as one zstd frame."""
+        return self._layout.cell
 
-        Returns:
-            None where the store does not hold just this rectangle as one frame, or holds no valid pixel.
-        """
-        if (tile.height, tile.width) != self._layout.cell or tile.row % tile.height or tile.col % tile.width:
-            return None
-        inside = tile.clip(self._layout.window)
-        assert inside is not None
-        return next(frame for _, frame in self._frames(inside))
-
-    def _frames(self, window: Window) -> Iterator[tuple[Window, bytes | None]]:
-        """The cells that a window touches, each with its compressed bytes, or None where it is all fill."""
-        height, width = self._layout.cell
+    def lengths(self) -> NDArray[np.uint32]:
+        """(y, x) bytes of each cell's frame; 0 where it holds nothing but nodata."""
         tall, wide = self._layout.cells
-        for row in range(window.row // height, -(-window.row_end // height)):
-            for col in range(window.col // width, -(-window.col_end // width)):
-                block = row // tall, col // wide
-                cell = Window(row * height, col * width, height, width)
-                offset, length = map(int, self._index(block)[self._channel, row % tall, col % wide])
-                yield cell, None if offset == _ABSENT else self._bytes(block, offset, length)
+        rows, cols = (math.ceil(n / side) for n, side in zip(self.shape, self.cell, strict=True))
+        found = np.zeros((rows, cols), np.uint32)
+        for row, col in itertools.product(*map(range, self._layout.blocks)):
+            part = found[row * tall :, col * wide :][:tall, :wide]
+            index = self._index((row, col))[self._channel, : part.shape[0], : part.shape[1]]  # (y, x, 2)
+            part[:] = np.where(index[..., 0] == _ABSENT, 0, index[..., 1])
+        return found
+
+    def frames(self, row: int, first: int, end: int) -> list[memoryview | None]:
+        """Compressed cells of a row of them, from one column to before another; None: nothing but nodata.
+
+        Those of one shard lie one behind the other, and are read at once.
+        """
+        tall, wide = self._layout.cells
+        found: list[memoryview | None] = []
+        while first < end:
+            block, left = (row // tall, first // wide), first % wide
+            count = min(end - first, wide - left)
+            index = self._index(block)[self._channel, row % tall, left : left + count]  # (cell, 2)
+            found += self._span(block, [(int(offset), int(length)) for offset, length in index])
+            first += count
+        return found
+
+    def _span(self, block: tuple[int, int], places: Sequence[tuple[int, int]]) -> Iterator[memoryview | None]:
+        """The bytes at (offset, length) of one shard."""
+        there = [(offset, offset + length) for offset, length in places if offset != _ABSENT]
+        begin = min((start for start, _ in there), default=0)
+        stop = max((end for _, end in there), default=0)
+        data = memoryview(self._bytes(block, begin, stop - begin) if there else b"")
+        for offset, length in places:
+            yield None if offset == _ABSENT else data[offset - begin :][:length]
 
     def _bytes(self, block: tuple[int, int], offset: int, length: int) -> bytes:
         path = shard_path(self._array, self._spec, block)
@@ -275,7 +309,7 @@ class ShardedArray:
 
     def _read_index(self, block: tuple[int, int]) -> NDArray[np.uint64]:
         path = shard_path(self._array, self._spec, block)
-        shape = (max(self._spec.channels, 1), *self._layout.cells, 2)
+        shape = (self._spec.planes, *self._layout.cells, 2)
         size = math.prod(shape) * 8
         try:
             with path.open("rb") as file:

@@ -2,6 +2,7 @@
 
     <out>/.work/identity.json          what the run is: format, layout, arrays, hashes of plan, card, scene
     <out>/.work/store.zarr/<array>/    one shard a block and array; any Zarr v3 reader opens the group
+    <out>/.work/store.zarr/1/<array>/, 2, ...    overviews, likewise: as many as `levels` makes of a block
     <out>/.work/ledger/<row>_<col>.json   one small file a finished block
 
 Strategy: a block belongs to one worker, a shard to one block, so workers never meet and need no locks.
@@ -14,9 +15,10 @@ shards (size and CRC): a shard that was damaged or lost since makes its block an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +31,7 @@ from citycover.files.atomic import atomic_path, make_folder, sync_folder, write_
 from citycover.files.plain import parse_json
 from citycover.read.reader import Hole
 from citycover.store.ledger import BlockRecord, Ledger
+from citycover.store.levels import StoredRaster, block_levels, block_statistics, halve_block
 from citycover.store.shard import (
     ArraySpec,
     Layout,
@@ -38,8 +41,9 @@ from citycover.store.shard import (
     shard_path,
     write_shard,
 )
+from citycover.store.statistics import Statistics
 
-FORMAT = 2
+FORMAT = 3
 """Version of what stands in `.work`; another version is never resumed."""
 
 _LAYOUT = ("shape", "block", "cell")
@@ -55,7 +59,10 @@ class WorkingStore:
         self.folder = folder
         self.layout = layout
         self.arrays = {spec.name: spec for spec in arrays}
-        self.ledger = Ledger(folder / "ledger", layout, frozenset(self.arrays))
+        self.levels = block_levels(layout)
+        shards = {_path_of(name, level) for name in self.arrays for level in range(len(self.levels))}
+        planes = {spec.name: spec.planes for spec in arrays}
+        self.ledger = Ledger(folder / "ledger", layout, frozenset(shards), planes)
         self._pool = ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="compress")
 
     @classmethod
@@ -79,12 +86,13 @@ class WorkingStore:
             threads: how many threads compress.
         """
         store = cls(folder, layout, arrays, threads)
-        for spec in arrays:
-            path = store.array_path(spec.name)
-            path.mkdir(parents=True)
-            write_atomic(path / "zarr.json", json.dumps(array_metadata(spec, layout), indent=1))
         group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-        write_atomic(folder / "store.zarr" / "zarr.json", json.dumps(group, indent=1))
+        for level, own in enumerate(store.levels):
+            for spec in arrays:
+                path = store.array_path(spec.name, level)
+                path.mkdir(parents=True)
+                write_atomic(path / "zarr.json", json.dumps(array_metadata(spec, own), indent=1))
+            write_atomic(path.parent / "zarr.json", json.dumps(group, indent=1))
         store.ledger.folder.mkdir()
         sync_folder(folder)  # a power cut may not leave the sign without what it stands for
         description = _describe(layout, arrays) | {"identity": dict(identity), "extra": dict(extra or {})}
@@ -141,13 +149,18 @@ class WorkingStore:
         _refuse_another(folder, changed)
         return cls(folder, layout, arrays, threads)
 
-    def array_path(self, name: str) -> Path:
-        """Folder of one array."""
-        return self.folder / "store.zarr" / name
+    def array_path(self, name: str, level: int = 0) -> Path:
+        """Folder of one array, or of an overview of it."""
+        return self.folder / "store.zarr" / _path_of(name, level)
 
-    def array(self, name: str, channel: int = 0) -> ShardedArray:
+    def array(self, name: str, channel: int = 0, level: int = 0) -> ShardedArray:
         """Reader of one channel of an array: windows, or the compressed cells as they are."""
-        return ShardedArray(self.array_path(name), self.arrays[name], self.layout, channel)
+        return ShardedArray(self.array_path(name, level), self.arrays[name], self.levels[level], channel)
+
+    def raster(self, name: str, channel: int, blocks: Iterable[BlockRecord]) -> StoredRaster:
+        """One channel of an array with its overviews, and its statistics over blocks."""
+        levels = tuple(self.array(name, channel, level) for level in range(len(self.levels)))
+        return StoredRaster(levels, sum((b.statistics[name][channel] for b in blocks), Statistics()))
 
     def write_block(
         self,
@@ -173,18 +186,12 @@ class WorkingStore:
         _check_arrays(
             index, arrays, {n: a.shape((window.height, window.width)) for n, a in self.arrays.items()}
         )
-        seals = {name: self._write_shard(name, index, values) for name, values in arrays.items()}
-        self.ledger.add(
-            BlockRecord(index, window.pixels, dict(seconds or {}), tuple(holes), seals, dict(counts or {}))
-        )
-
-    def _write_shard(self, name: str, index: tuple[int, int], values: NDArray[np.uint8]) -> ShardSeal:
-        """One array of a block, wholly or not at all."""
-        spec = self.arrays[name]
-        path = shard_path(self.array_path(name), spec, index)
-        make_folder(path.parent)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            return write_shard(file, values, spec, self.layout, self._pool)
+        statistics = {n: block_statistics(values, self.arrays[n], self._pool) for n, values in arrays.items()}
+        seals: dict[str, ShardSeal] = {}
+        for name, values in arrays.items():
+            seals |= _write_levels(self, name, index, values, self._pool)
+        told = dict(seconds or {}), tuple(holes), seals, dict(counts or {}), statistics
+        self.ledger.add(BlockRecord(index, window.pixels, *told))
 
     def finished(self) -> dict[tuple[int, int], BlockRecord]:
         """Finished blocks by (row, column). Shards are not looked at: see `drop_damaged`."""
@@ -197,16 +204,10 @@ class WorkingStore:
             (row, column) of the blocks that are finished no more.
         """
         records = list(self.finished().values())
-        whole = self._pool.map(self._is_whole, records)
+        whole = self._pool.map(partial(_is_whole, self), records)
         damaged = tuple(record.index for record, good in zip(records, whole, strict=True) if not good)
         self.ledger.strike(damaged)
         return damaged
-
-    def _is_whole(self, record: BlockRecord) -> bool:
-        return all(
-            ShardSeal.of(shard_path(self.array_path(name), self.arrays[name], record.index)) == seal
-            for name, seal in record.shards.items()
-        )
 
     def close(self) -> None:
         """End the compressing threads."""
@@ -219,6 +220,35 @@ class WorkingStore:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _path_of(name: str, level: int) -> str:
+    """Where an array or an overview of it lies below the store."""
+    return f"{level}/{name}" if level else name
+
+
+def _write_levels(
+    store: WorkingStore, name: str, index: tuple[int, int], values: NDArray[np.uint8], pool: Executor
+) -> Iterator[tuple[str, ShardSeal]]:
+    """One array of a block and its overviews, each shard wholly or not at all."""
+    spec = store.arrays[name]
+    for level, layout in enumerate(store.levels):
+        if level:
+            values = halve_block(values, spec, pool)
+        path = shard_path(store.array_path(name, level), spec, index)
+        make_folder(path.parent)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            seal = write_shard(file, values, spec, layout, pool)
+        yield _path_of(name, level), seal
+
+
+def _is_whole(store: WorkingStore, record: BlockRecord) -> bool:
+    return all(
+        ShardSeal.of(shard_path(store.array_path(name, level), spec, record.index))
+        == record.shards[_path_of(name, level)]
+        for name, spec in store.arrays.items()
+        for level in range(len(store.levels))
+    )
 
 
 def whole_blocks(store: WorkingStore) -> tuple[BlockRecord, ...]:
@@ -278,7 +308,16 @@ def _layout_of(data: Mapping[str, Any]) -> Layout:
 
 
 def _arrays_of(data: Mapping[str, Any]) -> list[ArraySpec]:
-    return [ArraySpec(str(s["name"]), int(s["fill"]), int(s["channels"])) for s in data["arrays"]]
+    return [
+        ArraySpec(
+            str(one["name"]),
+            int(one["fill"]),
+            int(one["channels"]),
+            one["overviews"],
+            tuple(map(int, one["ids"])),
+        )
+        for one in data["arrays"]
+    ]
 
 
 def _refuse_another(folder: Path, changed: Sequence[str]) -> None:

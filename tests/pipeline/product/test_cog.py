@@ -24,11 +24,13 @@ from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
 from citycover.classes.legend import Legend, LegendClass
-from citycover.product.cog import ArraySource, CogInfo, write_cog
-from citycover.product.pyramid import halve_average, halve_mode, halve_nearest
-from citycover.product.statistics import Statistics
+from citycover.product import tiles
+from citycover.product.cog import CogInfo, write_cog
 from citycover.product.tiff import BandInfo, Level, compose_head, gdal_tags
+from citycover.product.tiles import ArraySource
+from citycover.store.pyramid import halve_average, halve_mode, halve_nearest
 from citycover.store.shard import ArraySpec, Layout
+from citycover.store.statistics import Statistics
 from citycover.store.store import WorkingStore
 
 LEGEND = Legend(
@@ -194,15 +196,65 @@ def test_bands_are_planes_of_a_valid_cog(tmp_path: Path, shape: tuple[int, int],
     assert info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("cell", [(512, 512), (256, 512)])
-def test_the_store_gives_the_same_raster_as_an_array(tmp_path: Path, cell: tuple[int, int]) -> None:
-    pixels = make_classes((1100, 1600))
-    layout = Layout((1100, 1600), (1024, 1024), cell)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_a_store_gives_byte_for_byte_the_file_of_its_pixels(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("cog")
+    side = st.integers(1, 2600)
+    chunks = st.sampled_from([1, 2, 3, 4])
+    layout = Layout(
+        data.draw(st.tuples(side, side)),
+        (512 * data.draw(chunks), 512 * data.draw(chunks)),
+        data.draw(st.sampled_from([(512, 512), (512, 512), (256, 512)])),
+    )
+    resampling = data.draw(st.sampled_from(["mode", "average", "nearest"]))
+    compress = data.draw(st.sampled_from(["zstd", "zstd", "deflate"]))
+    channels = data.draw(st.sampled_from([0, 0, 3]))
+    band = data.draw(st.sampled_from([CLASSES, BandInfo(255, "quantity")]))
+    ids = band.legend.ids if band.legend else ()
+    planes = [make_classes(layout.shape, seed) for seed in range(channels or 1)]
+    spec = ArraySpec("it", 255, channels, resampling, ids)
+    options: dict[str, Any] = {"compress": compress, "resampling": resampling}
+    grid, bands = make_grid(layout.shape), [band] * len(planes)
+    with WorkingStore.create(folder, layout, [spec], {}) as store:
+        for index in itertools.product(*map(range, layout.blocks)):
+            parts = [plane[layout.block_window(index).slices] for plane in planes]
+            store.write_block(index, {"it": np.stack(parts) if channels else parts[0]})
+        blocks = store.finished().values()
+        sources = [store.raster("it", channel, blocks) for channel in range(len(planes))]
+        info = write_cog(folder / "a.tif", sources, grid, bands, threads=3, **options)
+    assert info == write_cog(folder / "b.tif", list(map(ArraySource, planes)), grid, bands, **options)
+    assert (folder / "a.tif").read_bytes() == (folder / "b.tif").read_bytes()
+    assert info.sha256 == hashlib.sha256((folder / "a.tif").read_bytes()).hexdigest()
+    assert (folder / "a.tif").stat().st_size == info.size
+
+
+def test_what_the_store_holds_as_tiles_is_copied_not_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout((2500, 4500), (2048, 2048))
+    pixels = make_classes(layout.shape)
     with WorkingStore.create(tmp_path, layout, [ArraySpec("classes", 255)], {}) as store:
-        for index in itertools.product(range(2), range(2)):
+        for index in itertools.product(*map(range, layout.blocks)):
             store.write_block(index, {"classes": pixels[layout.block_window(index).slices]})
-        info = write_cog(tmp_path / "a.tif", [store.array("classes")], make_grid(pixels.shape), [CLASSES])
-    assert info == write(tmp_path / "b.tif", pixels)
+        source = store.raster("classes", 0, store.finished().values())
+        encoded: list[tuple[int, ...]] = []
+        real = tiles._compress
+        monkeypatch.setattr(tiles, "_compress", lambda p, how: encoded.append(p.shape) or real(p, how))
+        write_cog(tmp_path / "a.tif", [source], make_grid(layout.shape), [CONFIDENCE])
+    # Levels of 2500 x 4500, 1250 x 2250 and 625 x 1125 px lie in the store; 313 x 563 and 157 x 282 do not.
+    assert len(encoded) == 1 + 2 + 1, "the blank tile, and what no block has alone"
+
+
+def test_bands_lie_in_a_store_all_or_none(tmp_path: Path) -> None:
+    pixels = make_classes((20, 30))
+    with WorkingStore.create(tmp_path, Layout((20, 30), (512, 512)), [ArraySpec("a", 255)], {}) as store:
+        store.write_block((0, 0), {"a": pixels})
+        sources = [store.raster("a", 0, store.finished().values()), ArraySource(pixels)]
+        with pytest.raises(ValueError, match="some bands"):
+            write_cog(tmp_path / "a.tif", sources, make_grid(pixels.shape), [CONFIDENCE] * 2)
 
 
 @pytest.mark.parametrize("step", [-2.0, 2.0])

@@ -164,8 +164,8 @@ def test_half_written_shards_of_a_killed_run_do_not_go_along(
 ) -> None:
     array_path = WorkingStore.array_path
 
-    def with_a_rest(store: WorkingStore, name: str) -> Path:
-        path = array_path(store, name)
+    def with_a_rest(store: WorkingStore, name: str, level: int = 0) -> Path:
+        path = array_path(store, name, level)
         if (path / "c" / "0").is_dir():
             (path / "c" / "0" / ".0.host.1.tmp").write_bytes(b"half")
         return path

@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from citycover.geometry.footprint import footprint
-from citycover.product.cog import ArraySource, write_cog
+from citycover.product.cog import write_cog
 from citycover.product.folder import check_folder
 from citycover.product.stac import (
     describe_cog,
@@ -25,7 +25,8 @@ from citycover.product.stac import (
     make_item,
     write_item,
 )
-from citycover.product.statistics import Statistics
+from citycover.product.tiles import ArraySource
+from citycover.store.statistics import Statistics
 
 
 def validate(item: pystac.Item, validator: JsonSchemaSTACValidator) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from citycover.store.shard import ArraySpec, Layout, shard_path
 from citycover.store.store import WorkingStore, whole_blocks
 
 ARRAYS = (ArraySpec("classes", 255), ArraySpec("confidence", 0), ArraySpec("probabilities", 0, channels=3))
-LAYOUT = Layout((100, 150), (64, 96), (16, 32))
+LAYOUT = Layout((100, 150), (64, 128), (16, 32))
 IDENTITY = {"plan": "p", "card": "c", "scene": "s"}
 
 
@@ -74,11 +74,11 @@ def test_zarr_reads_what_was_written(tmp_path_factory: pytest.TempPathFactory, d
 def test_the_ledger_keeps_what_is_known_of_a_block(tmp_path: Path) -> None:
     hole = Hole(Window(3, 4, 5, 6), "scene.tif", "cannot decode")
     with WorkingStore.create(tmp_path, LAYOUT, ARRAYS[:1], IDENTITY, {"note": 1}) as store:
-        rows = np.zeros((36, 96), dtype=np.uint8)
+        rows = np.zeros((36, 128), dtype=np.uint8)
         store.write_block((1, 0), {"classes": rows}, {"read": 0.5}, [hole], {"windows": 9})
     with WorkingStore.open(tmp_path) as store:
         (record,) = store.finished().values()
-    assert (record.index, record.pixels) == ((1, 0), 36 * 96)
+    assert (record.index, record.pixels) == ((1, 0), 36 * 128)
     assert (record.seconds, record.holes, record.counts) == ({"read": 0.5}, (hole,), {"windows": 9})
 
 
@@ -97,18 +97,18 @@ def test_only_a_whole_ledger_entry_proves_a_block(tmp_path: Path) -> None:
 
 def no_pixels(**changes: tuple[int, ...]) -> dict[str, NDArray[np.uint8]]:
     """Zeros in the shapes that block (0, 0) takes, but for the arrays named."""
-    shapes = {spec.name: spec.shape((64, 96)) for spec in ARRAYS} | changes
+    shapes = {spec.name: spec.shape((64, 128)) for spec in ARRAYS} | changes
     return {name: np.zeros(shape, np.uint8) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize(
     "arrays",
     [
-        no_pixels(confidence=(64, 95)),
-        no_pixels(probabilities=(2, 64, 96)),
-        no_pixels(another=(64, 96)),
-        no_pixels() | {"classes": np.zeros((64, 96), np.int16)},
-        {"classes": np.zeros((64, 96), np.uint8)},
+        no_pixels(confidence=(64, 127)),
+        no_pixels(probabilities=(2, 64, 128)),
+        no_pixels(another=(64, 128)),
+        no_pixels() | {"classes": np.zeros((64, 128), np.int16)},
+        {"classes": np.zeros((64, 128), np.uint8)},
     ],
     ids=["width", "channels", "unknown", "type", "missing"],
 )
@@ -143,7 +143,7 @@ def test_resume_needs_the_same_identity_and_names_what_differs(tmp_path: Path) -
     with pytest.raises(ProductError, match=r"from this one in: card, window; .*--restart"):
         WorkingStore.resume(tmp_path, LAYOUT, ARRAYS, {**IDENTITY, "card": "other", "window": "new"})
     with pytest.raises(ProductError, match="from this one in: layout, arrays"):
-        WorkingStore.resume(tmp_path, Layout((99, 150), (64, 96), (16, 32)), ARRAYS[:2], IDENTITY)
+        WorkingStore.resume(tmp_path, Layout((99, 150), (64, 128), (16, 32)), ARRAYS[:2], IDENTITY)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"format": 0}'])
@@ -174,9 +174,10 @@ def test_a_damaged_shard_is_noticed(tmp_path: Path) -> None:
 def test_any_bit_that_flips_makes_a_block_unfinished(whole_store: Path, data: st.DataObject) -> None:
     with WorkingStore.open(whole_store) as store:
         name = data.draw(st.sampled_from(sorted(store.arrays)))
+        level = data.draw(st.integers(0, len(store.levels) - 1))
         index = data.draw(st.sampled_from(sorted(store.finished())))
         entry = whole_store / "ledger" / f"{index[0]}_{index[1]}.json"
-        shard = shard_path(store.array_path(name), store.arrays[name], index)
+        shard = shard_path(store.array_path(name, level), store.arrays[name], index)
         said, content = entry.read_text(), shard.read_bytes()
         assert store.drop_damaged() == ()
         place = data.draw(st.integers(0, 8 * len(content) - 1))
@@ -197,12 +198,14 @@ def whole_store(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("loss", ["shard", "copy", "store", "entry"])
+@pytest.mark.parametrize("loss", ["shard", "overview", "copy", "store", "entry"])
 def test_what_is_lost_or_another_block_is_not_taken_for_finished(whole_store: Path, loss: str) -> None:
     with WorkingStore.open(whole_store) as store:
         shards = store.array_path("classes") / "c"
         if loss == "shard":
             (shards / "0" / "0").unlink()
+        elif loss == "overview":
+            (store.array_path("probabilities", 2) / "c" / "0" / "0" / "0").unlink()
         elif loss == "copy":
             shutil.copyfile(shards / "0" / "1", shards / "0" / "0")
         elif loss == "store":
@@ -217,7 +220,9 @@ def test_what_is_lost_or_another_block_is_not_taken_for_finished(whole_store: Pa
 WRONG = [
     {"index": "ab"}, {"index": [9, 9]}, {"index": [-1, 0]}, {"pixels": 7}, {"pixels": None}, {"seconds": []},
     {"seconds": {"read": "x"}}, {"holes": [1]}, {"holes": [{"row": 1}]}, {"counts": {"run": "many"}},
-    {"shards": {}}, {"shards": {"classes": 3}}, {"counts": 3},
+    {"shards": {}}, {"shards": {"classes": 3}}, {"counts": 3}, {"statistics": {}},
+    {"statistics": {"classes": 3}},
+    {"statistics": {"classes": [{"pixels": 1}], "confidence": [], "probabilities": []}},
 ]  # fmt: skip
 
 

@@ -1,16 +1,18 @@
-"""Statistics of a raster, as its file carries them."""
+"""Statistics of a raster, as its file carries them; those of its blocks add up."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from citycover.product.pyramid import mask
-from citycover.product.tiff import BandInfo
+from citycover.store.pyramid import mask
+
+_NUMBERS = ("pixels", "valid", "minimum", "maximum", "total", "squares")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,20 @@ class Statistics:
         """Standard deviation; NaN where nothing is valid."""
         return math.sqrt(max(self.squares / self.valid - self.mean**2, 0.0)) if self.valid else math.nan
 
+    def facts(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Statistics:
+        """From `facts`, by way of JSON or not.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: they are none.
+        """
+        numbers = {name: int(facts[name]) for name in _NUMBERS}
+        return cls(**numbers, counts={int(key): int(count) for key, count in facts["counts"].items()})
+
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(
             self.pixels + other.pixels,
@@ -53,7 +69,7 @@ class Statistics:
 
 
 def tile_statistics(pixels: NDArray[np.uint8], nodata: int, ids: tuple[int, ...]) -> Statistics:
-    """Statistics of one tile: counts for classes, moments for quantities."""
+    """Statistics of at most 64 Mpx: counts for classes, moments for quantities."""
     present = pixels != nodata
     valid = int(np.count_nonzero(present))
     if ids:
@@ -71,18 +87,3 @@ def tile_statistics(pixels: NDArray[np.uint8], nodata: int, ids: tuple[int, ...]
         int(values.sum(dtype=np.uint32)),
         int(np.multiply(values, values, dtype=np.uint16).sum(dtype=np.uint64)),
     )
-
-
-def with_statistics(band: BandInfo, statistics: Statistics) -> BandInfo:
-    """The band with the metadata that lets GDAL and QGIS skip their own pass over the pixels."""
-    if not statistics.valid:
-        return band
-    tags = {"STATISTICS_VALID_PERCENT": f"{100 * statistics.valid / statistics.pixels:.4g}"}
-    if band.legend is None:
-        tags |= {
-            "STATISTICS_MINIMUM": str(statistics.minimum),
-            "STATISTICS_MAXIMUM": str(statistics.maximum),
-            "STATISTICS_MEAN": f"{statistics.mean:.8g}",
-            "STATISTICS_STDDEV": f"{statistics.stddev:.8g}",
-        }
-    return replace(band, band_tags={**tags, **(band.band_tags or {})})

@@ -56,6 +56,18 @@ HALVE: dict[Resampling, Callable[[Pixels, int], Pixels]] = {
 }
 
 
+def level_shapes(shape: tuple[int, int], tile: int) -> list[tuple[int, int]]:
+    """(y, x) of the raster and of its overviews: halves, rounded up, until one tile is enough.
+
+    >>> level_shapes((700, 1300), 512)
+    [(700, 1300), (350, 650), (175, 325)]
+    """
+    shapes = [shape]
+    while max(shapes[-1]) > tile:
+        shapes.append(((shapes[-1][0] + 1) // 2, (shapes[-1][1] + 1) // 2))
+    return shapes
+
+
 def mask(condition: NDArray[np.bool_]) -> Pixels:
     """255 where True, 0 where False."""
     return np.negative(condition.view(np.uint8))
