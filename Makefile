@@ -87,9 +87,9 @@ test-browser: $(STAMP)
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu tests/gpu
 
-# A city of 8.6 Gpx (some 20 GB of imagery that is made first), end to end: for a machine with a large GPU.
+# A city of 8.6 Gpx end to end, and the network in each precision: for a machine with a large GPU.
 gpu-city: $(STAMP)
-	$(BIN)/python tests/benchmarks/forward_share.py --network semantic-fpn-resnet50 --precision bf16 --size 92736 --runs 1
+	$(BIN)/python tests/benchmarks/gpu_city.py --size 16384 92736 --forms
 
 # Readers of files against inputs that are almost right: FUZZ="--inputs 10000" and the like.
 fuzz: $(STAMP)

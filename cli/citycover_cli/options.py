@@ -125,7 +125,10 @@ Batch = Annotated[int | None, typer.Option(min=1, help="Windows that go through 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 Precision = Annotated[
-    str, typer.Option(help="auto, fp32, bf16 or fp16; auto takes bf16 where only near-ties flip.")
+    str,
+    typer.Option(
+        help="auto, fp32, tf32 (GPUs), bf16 or fp16; auto: the fastest in which only near-ties flip."
+    ),
 ]
 
 Form = Annotated[

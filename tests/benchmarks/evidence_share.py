@@ -77,15 +77,15 @@ class TimedWatch(Timed):
         return lost
 
 
-def random_sheet(path: Path, grid: GeoBox, turn: float) -> Sheet:
+def random_sheet(path: Path, grid: GeoBox, turn: float, classes: int = CLASSES) -> Sheet:
     """Random labels of every class over a grid; with a turn, not along its axes."""
     shape = tuple(n // CELL + 1 for n in grid.shape)
-    labels = np.random.default_rng(0).integers(1, CLASSES + 1, shape).astype(np.uint8)
+    labels = np.random.default_rng(0).integers(1, classes + 1, shape).astype(np.uint8)
     transform = grid.transform * Affine.scale(CELL) * Affine.rotation(turn)
     profile = {"driver": "GTiff", "height": shape[0], "width": shape[1], "count": 1, "dtype": "uint8"}
     with rasterio.open(path, "w", **profile, crs=str(grid.crs), transform=transform) as out:
         out.write(labels, 1)
-    table = ClassTable(np.arange(1, CLASSES + 1), np.arange(CLASSES).astype(np.int16), "benchmark")
+    table = ClassTable(np.arange(1, classes + 1), np.arange(classes).astype(np.int16), "benchmark")
     return Sheet(path, GeoBox(shape, transform, grid.crs), table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from citycover.classes.legend import Legend, LegendClass
 from citycover.model.card import BandGroup, ModelCard, WindowRule
 from citycover.model.network import write_torchscript
+from citycover.product.tiff import Tag, directory, read_tags
 from citycover.synth.write import write_city
 from citycover_models.export.margins import measure_margins
 
@@ -122,4 +124,29 @@ def write_scene(folder: Path, size: int, bands: int = 4) -> Path:
             rows = min(TILE, size - row)
             dataset.write(wide[:, :rows], window=Window(0, row, size, rows))
     part.rename(path)
+    return path
+
+
+def write_repeated(folder: Path, size: int, bands: int = 4) -> Path:
+    """The same picture as `write_scene`, of any size at once: its tiles are stored once and named many times.
+
+    They are decoded as often as they are named; only reading them from a disk costs less than it would.
+    """
+    path = folder / f"repeated-{size}-{bands}-bands.tif"
+    content = write_scene(folder, TILE, bands).read_bytes()
+    kept = {tag.code: tag for tag in read_tags(content)}
+    offsets, lengths = (np.frombuffer(kept[code].data, "<u4").reshape(4, 4) for code in (324, 325))
+    places = np.arange(-(-size // 512)) % 4
+    rows, cols = places[:, None], places[None, :]
+    count = len(places) ** 2
+    tags = kept | {
+        256: Tag(256, 4, 1, struct.pack("<I", size)),
+        257: Tag(257, 4, 1, struct.pack("<I", size)),
+        324: Tag(324, 16, count, (offsets[rows, cols].astype("<u8") + 16).tobytes()),
+        325: Tag(325, 4, count, lengths[rows, cols].astype("<u4").tobytes()),
+    }
+    at = 16 + len(content) + len(content) % 2
+    head = struct.pack("<2sHHHQ", b"II", 43, 8, 0, at)
+    end = directory([tags[code] for code in sorted(tags)], at, big=True, last=True)
+    path.write_bytes(head + content.ljust(at - 16, b"\0") + end)
     return path

@@ -17,6 +17,7 @@ import torch
 from material import write_network
 from training_sets import make_city, small_recipe, training_set_of
 
+from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.model.gate import fast_precision
 from citycover.model.predictor import ModelPredictor
@@ -55,8 +56,8 @@ def little_memory() -> Iterator[None]:
 
 def mapped(city: Path, out: Path, model: Path, **changes: Any) -> tuple[np.ndarray, dict[str, Any]]:
     """Classes, and run.json."""
-    imagery, engine = Imagery((str(city / "image.tif"),)), EngineOptions(**changes)
-    product = map_scene(MapRequest(imagery, out, str(model), engine=engine))
+    imagery, labels = Imagery((str(city / "image.tif"),)), changes.pop("labels", None)
+    product = map_scene(MapRequest(imagery, out, str(model), engine=EngineOptions(**changes), labels=labels))
     with rasterio.open(out / "landcover.tif") as dataset:
         return dataset.read(1), product.run.facts()
 
@@ -67,6 +68,34 @@ def test_a_map_is_that_of_the_processor(city: Path, unet: Path, tmp_path: Path) 
     assert run["device"].startswith(DEVICE)
     assert ((here == 0) == (there == 0)).all()
     assert (here == there).mean() > 0.9999 and len(np.unique(here)) > 2
+
+
+def test_labels_are_the_same_evidence_on_the_device(city: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(network="l2hnet-tiny", chip=64, batch=4, epochs=1, chips_per_epoch=32)
+    model = train(TrainRequest(training_set_of(city), recipe, tmp_path / "run", device=DEVICE)).model
+    labels = {"labels": LabelRequest((str(city / "labels_10m.tif"),), change=True), "precision": "fp32"}
+    here, _ = mapped(city, tmp_path / "cpu", model, device="cpu", **labels)
+    there, run = mapped(city, tmp_path / "gpu", model, device=DEVICE, **labels)
+    assert run["labels"]["files"] and run["device"].startswith(DEVICE)
+    assert (here == there).mean() > 0.999
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+@only_cuda
+def test_less_precision_is_near(city: Path, unet: Path, tmp_path: Path, precision: str) -> None:
+    exact, _ = mapped(city, tmp_path / "exact", unet, device=DEVICE, precision="fp32", window=352)
+    fast, run = mapped(city, tmp_path / "fast", unet, device=DEVICE, precision=precision, window=352)
+    assert run["precision"] == precision
+    assert (exact == fast).mean() > 0.97
+
+
+@only_cuda
+def test_a_gpu_takes_the_largest_window_and_blocks_as_wide_as_the_map(city: Path, tmp_path: Path) -> None:
+    model = write_network("cheap", tmp_path / "cheap.pt")
+    _, run = mapped(city, tmp_path / "out", model, device=DEVICE)
+    assert run["plan"]["blocks"][1] == 1
+    assert run["windows"]["slots"] == run["windows"]["run"]
+    assert run["stages"]["device"] > 0 and run["beside"]["forward"] > 0 and "forward" not in run["stages"]
 
 
 def test_workers_on_the_device_compute_the_same_pixels(city: Path, unet: Path, tmp_path: Path) -> None:

@@ -140,3 +140,30 @@ def whole(
 def plan_of(scene: Scene, card: ModelCard, **options: Any) -> Plan:
     batch, precision = options.pop("batch", 1), options.pop("precision", "fp32")
     return make_plan(scene, card, PlanOptions(**options), batch=batch, precision=precision)
+
+
+def pointwise(image: torch.Tensor) -> torch.Tensor:
+    x = image.float() / 64
+    return torch.stack([x[:, 0], x[:, 1], x[:, 2], x[:, 0] - x[:, 1], x[:, 2] * x[:, 1] / 3], 1)
+
+
+CASE = {"window": 24, "trim": 3, "feather": 2, "batch": 1, "mask": "none"}
+"""What most cases that are written out have in common."""
+
+
+def make_case(run: dict) -> tuple:
+    rng = np.random.default_rng(3)
+    height, width = run["shape"]
+    image = rng.integers(0, 255, (height, width, 3), np.uint8)
+    valid = np.ones((height, width), np.bool_)
+    if run["mask"] == "scattered":
+        valid = rng.random((height, width)) < 0.7
+    elif run["mask"] == "half":
+        valid[:, : width // 2] = False
+    elif run["mask"] == "corner":
+        valid[: height * 2 // 3, : width * 2 // 3] = False
+    elif run["mask"] == "all":
+        valid[:] = False
+    card = make_card(run["window"], run["trim"], run["feather"])
+    plan = plan_of(make_scene((height, width)), card, block=run["block"], batch=run["batch"])
+    return image, valid, card, plan

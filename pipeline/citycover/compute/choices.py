@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -25,11 +24,12 @@ from citycover.errors import MachineError, is_out_of_memory
 from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.noise import Belief
 from citycover.job.job import Job, area_mask
+from citycover.machine.cores import threads_here
 from citycover.machine.memory import peak_rss, process_memory, release_memory
 from citycover.model.bench import Lane
 from citycover.model.card import ModelCard
 from citycover.model.form import runtime_of
-from citycover.model.gate import fast_precision, passes_gate
+from citycover.model.gate import fast_precisions, passes_gate
 from citycover.model.precision import Precision
 from citycover.model.predictor import Predictor, to_probabilities
 from citycover.plan.cost import memory_bound
@@ -49,6 +49,9 @@ _CPU_BATCH_PIXELS = 1_500_000
 """About where the activations of one batch stop fitting into the caches of a processor."""
 
 _GPU_BATCH_PIXELS = 16_000_000
+
+_GPU_WINDOW = 2048
+"""Longest window that a GPU is given unasked: longer ones spare it little, and strips are as high."""
 
 _GIB = 2**30
 
@@ -94,16 +97,16 @@ def choose_precision(
     """
     if wanted != "auto":
         return wanted
-    fast = fast_precision(predictor.device)
-    if fast is None or predictor.card.precision == "fp32":
+    candidates = fast_precisions(predictor.device)
+    if not candidates or predictor.card.precision == "fp32":
         return "fp32"
-    for window in samples():
-        moved = [tensor.to(predictor.device) for tensor in window]
-        exact = to_probabilities(predictor(moved), predictor.card)
-        reduced = to_probabilities(predictor.at(fast)(moved), predictor.card)
-        if not passes_gate(exact, reduced):
-            return "fp32"
-    return fast
+    windows = [[tensor.to(predictor.device) for tensor in window] for window in samples()]
+    exact = [to_probabilities(predictor(window), predictor.card) for window in windows]
+    for fast in candidates:
+        reduced = (to_probabilities(predictor.at(fast)(window), predictor.card) for window in windows)
+        if all(passes_gate(one, other) for one, other in zip(exact, reduced, strict=True)):
+            return fast
+    return "fp32"
 
 
 def keep_memory(
@@ -154,6 +157,31 @@ def larger_windows(card: ModelCard) -> tuple[int, ...]:
         return ()
     sizes = (-(-rule.size * k // (2 * rule.multiple)) * rule.multiple for k in _GROWTH)
     return tuple(size for size in sizes if size <= rule.maximum)
+
+
+def largest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
+    """The window in which the fewest pixels are pushed: to a GPU a pixel is as long in any of them.
+
+    Args:
+        plans: the same scene in windows of rising size.
+        predictor: tries whether one of them fits into the memory of the device.
+    """
+    chosen, *larger = plans
+    pushed = {size: plan.windows * plan.window_pixels for size, plan in plans.items()}
+    for size in larger:
+        if pushed[size] < _WORTH * pushed[chosen] and _fits(plans[size], predictor):
+            chosen = size
+    return chosen
+
+
+def _fits(plan: Plan, predictor: Predictor) -> bool:
+    try:
+        measure_speed(replace(plan, batch=1), predictor, repeats=1)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def fastest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
@@ -221,7 +249,7 @@ def in_one_process(job: Job) -> Job:
     asked = job.engine
     if asked.threads is not None or not asked.workers:
         return job
-    threads = max(1, len(os.sched_getaffinity(0)) // asked.workers)
+    threads = max(1, threads_here() // asked.workers)
     return replace(job, engine=replace(asked, threads=threads))
 
 
@@ -283,8 +311,12 @@ def _choose_window(job: Job, predictor: Predictor, kept: Mapping[str, Any]) -> i
     """The card's window or a larger one; where memory is short, and of tiles, that they match, the card's."""
     card = job.model.card
     larger = larger_windows(card) if job.engine.memory is None and job.tile is None else ()
+    gpu = predictor.device.type == "cuda"
+    if larger and gpu:
+        most = min(card.window.maximum, _GPU_WINDOW) // card.window.multiple * card.window.multiple
+        larger = tuple(sorted({*larger, max(most, card.window.size)}))
     plans = {size: _with_batch(job, predictor, kept, size) for size in (card.window.size, *larger)}
-    return fastest_window(plans, predictor)
+    return largest_window(plans, predictor) if gpu else fastest_window(plans, predictor)
 
 
 def _with_batch(job: Job, predictor: Predictor, kept: Mapping[str, Any], window: int) -> Plan:

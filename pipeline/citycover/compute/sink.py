@@ -20,6 +20,7 @@ from citycover.evidence.noise import Belief
 from citycover.files.failures import machine_errors
 from citycover.job.inputs import Inputs
 from citycover.job.job import Job
+from citycover.machine.cores import threads_here
 from citycover.plan.layers import CHANGE, CHANGED
 from citycover.plan.plan import CHUNK, Plan
 from citycover.store.shard import ArraySpec, Layout
@@ -67,7 +68,7 @@ def open_store(
         )
         for layer in job.layers
     ]
-    threads = job.engine.threads or 2
+    threads = job.engine.threads or threads_here()
     identity = job.identity(plan)
     if folder.resumable:
         store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)

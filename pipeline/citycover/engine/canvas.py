@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from citycover.geometry.window import Window
 from citycover.machine.memory import pages
-from citycover.model.card import ModelCard
 from citycover.plan.layers import Layer
 from citycover.plan.plan import Block
 from citycover.read.reader import Hole
@@ -36,18 +35,6 @@ class Piece:
     layers: Mapping[str, NDArray[np.uint8]]
     """([band,] y, x) by name of the layer."""
 
-    @classmethod
-    def blank(cls, layers: Iterable[Layer], card: ModelCard, window: Window) -> Piece:
-        """Nodata everywhere."""
-        shape, channels = (window.height, window.width), len(card.channels)
-        return cls(
-            window,
-            {
-                layer.name: np.full(layer.shape(channels, shape), layer.nodata_of(card.legend), np.uint8)
-                for layer in layers
-            },
-        )
-
     def put(self, other: Piece) -> None:
         """Take the pixels of another piece that lie inside of this one."""
         common = self.window.clip(other.window)
@@ -57,12 +44,6 @@ class Piece:
         of = common.shift(-other.window.row, -other.window.col).slices
         for name, values in self.layers.items():
             values[(..., *to)] = other.layers[name][(..., *of)]
-
-    def hide(self, invalid: NDArray[np.bool_], nodata: Mapping[str, int]) -> None:
-        """Give (y, x) `invalid` pixels the nodata number of each layer."""
-        if invalid.any():
-            for name, values in self.layers.items():
-                values[..., invalid] = nodata[name]
 
 
 class Canvas:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from citycover.engine.transfer import Transfer
 from citycover.geometry.window import Window
 from citycover.machine.stages import Stages
 from citycover.model.card import ModelCard
@@ -52,6 +53,14 @@ WINDOWS = ("run", "skipped", "slots")
 batches that went through the network, empty ones included."""
 
 
+@dataclass(slots=True)
+class Room:
+    """What was learned of the memory of a device: it outlives a sweep."""
+
+    batch: int | None = None
+    """Windows that fit into it together; None: all that were tried did."""
+
+
 @dataclass(frozen=True, slots=True)
 class SweepInput:
     """What a sweep reads and asks."""
@@ -68,6 +77,9 @@ class SweepInput:
     """What is made."""
     stages: Stages = field(default_factory=Stages)
     stop: threading.Event = field(default_factory=threading.Event)
+    room: Room = field(default_factory=Room)
+    transfer: Transfer | None = None
+    """To the device and back; None: what its kind is best at."""
     on_windows: Callable[[int, int, int], None] = lambda _run, _skipped, _slots: None
     """Called after each row with its numbers of `WINDOWS`."""
 

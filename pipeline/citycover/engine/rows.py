@@ -8,22 +8,37 @@ on which any pixel is valid that it votes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from citycover.engine.canvas import Piece
 from citycover.engine.input import SweepInput
 from citycover.engine.mask import on_output, valid_in_all
+from citycover.engine.open_row import ComingRow, OpenRow, Sight
 from citycover.engine.strips import Strip
+from citycover.engine.transfer import transfer_to
 from citycover.engine.votes import Votes
 from citycover.errors import MachineError, StoppedError, is_out_of_memory
 from citycover.geometry.window import Window
+from citycover.machine.device import on_device
 from citycover.model.checks import check_scores
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRow:
+    """A row of windows before the network has seen it."""
+
+    row: OpenRow
+    active: list[int]
+    """Columns of the windows that are run."""
+    images: list[list[Tensor]]
+    """Of each date the (band, y, x) strips of all band groups, on the device."""
+    valids: list[NDArray[np.bool_]]
+    """(y, x) of each date, input pixels of the strip."""
 
 
 class RowMaker:
@@ -32,43 +47,52 @@ class RowMaker:
     def __init__(self, given: SweepInput, columns: range, area: Window) -> None:
         """`columns`: of windows. `area`: output pixels that they shall give, a column of blocks."""
         self.given, self.plan, self.columns, self.area = given, given.plan, columns, area
+        self.transfer = given.transfer or transfer_to(given.predictor.device, given.stages)
         self.votes = Votes(given, area)
-        self.nodata = {layer.name: layer.nodata_of(given.card.legend) for layer in given.layers}
-        self.batch, self.network = self.plan.batch, given.network
+        self.network = given.network
+        self.batch = min(self.plan.batch, given.room.batch or self.plan.batch)
         self.slots = 0
         """Of the batches of the row at hand."""
 
-    def make(self, index: int, strips: list[Strip]) -> Piece | None:
-        """Rows of output that become final with row of windows `index`; None where none of ours does."""
+    def prepare(self, index: int, strips: list[Strip]) -> PreparedRow:
+        """What row of windows `index` sees, on its way to the device."""
         self._heed_stop()
-        stages = self.given.stages
-        with stages.time("mask"):
+        with self.given.stages.time("mask"):
             dates = self._dates(strips)
             valids = [self._valid(index, date) for date in dates]
             valid = np.logical_or.reduce(valids) if len(dates) > 1 else valids[0]
-            seen = partial(on_output, valid, self._origin(index), scale=self.plan.scale)
             active = [j for j in self.columns if self._votes_on(index, j, valid).any()]
-            piece = self._blank(index)
+            row = self._open_row(index, valid)
+        images = [[self.transfer.upload(s.values).permute(2, 0, 1) for s in date] for date in dates]
+        return PreparedRow(row, active, images, valids)
+
+    def make(self, prepared: PreparedRow) -> ComingRow:
+        """Rows of output that become final with a row of windows."""
+        row, active = prepared.row, prepared.active
         run, self.slots = len(active), 0
         self.votes.next_row()
-        images = [[self._on_device(strip.values) for strip in date] for date in dates]
         while active:
             self._heed_stop()
             batch = [column for column in active if column // self.batch == active[0] // self.batch]
-            if not self._run(index, batch, images, valids):
-                self.batch = max(1, self.batch // 2)
+            if not self._run(row.index, batch, prepared.images, prepared.valids):
+                self.given.room.batch = self.batch = max(1, self.batch // 2)
                 continue
-            with stages.time("blend"), torch.inference_mode():
+            with self.transfer.time("blend"), torch.inference_mode():
                 for group in _neighbours(batch):
-                    for part in self.votes.pieces(index, group, group[0] % self.batch, seen):
-                        if piece is not None:
-                            piece.put(part)
+                    self.votes.put(group, group[0] % self.batch, row)
             active = active[len(batch) :]
         self.given.on_windows(run, len(self.columns) - run, self.slots)
-        if piece is not None:
-            with stages.time("mask"):
-                piece.hide(~seen(piece.window), self.nodata)
-        return piece
+        with self.given.stages.time("mask"), torch.inference_mode():
+            return row.close()
+
+    def _open_row(self, index: int, valid: NDArray[np.bool_]) -> OpenRow:
+        """Rows that become final with row of windows `index`, still without a class."""
+        (first, end), area = self.votes.final_rows(index), self.area
+        final = Window(first, area.col, end - first, area.width).clip(area)
+        (height, width), corner = self.votes.side, self.votes.place(index, self.columns[0], self.votes.side)
+        seen = Window(corner.row, corner.col, height, width + self.votes.step[1] * (len(self.columns) - 1))
+        sight = Sight(seen, on_output(valid, self._origin(index), seen, self.plan.scale))
+        return OpenRow(self.given, self.transfer, index, final, area, sight)
 
     def _dates(self, strips: list[Strip]) -> list[list[Strip]]:
         """Strips of each date, the latest first: one a band group."""
@@ -78,12 +102,6 @@ class RowMaker:
     def _heed_stop(self) -> None:
         if self.given.stop.is_set():
             raise StoppedError
-
-    def _blank(self, index: int) -> Piece | None:
-        """Rows that become final with row of windows `index`, still without a class."""
-        rows = self.votes.final_rows(index)
-        window = Window(rows[0], self.area.col, rows[1] - rows[0], self.area.width).clip(self.area)
-        return Piece.blank(self.given.layers, self.given.card, window) if window else None
 
     def _origin(self, index: int) -> tuple[int, int]:
         """(y, x) first pixel of the strip of row `index`, in input pixels of what is mapped."""
@@ -102,11 +120,6 @@ class RowMaker:
         row, col = self._origin(index)
         rows, cols = self.plan.y.votes(index), self.plan.x.votes(column)
         return valid[rows[0] - row : rows[1] - row, cols[0] - col : cols[1] - col]
-
-    def _on_device(self, values: NDArray[Any]) -> Tensor:
-        """(y, x, band) strip -> (band, y, x) view on the device."""
-        with self.given.stages.time("copy"):
-            return torch.from_numpy(values).to(self.given.predictor.device).permute(2, 0, 1)
 
     def _run(
         self, index: int, batch: list[int], images: list[list[Tensor]], valids: list[NDArray[np.bool_]]
@@ -135,17 +148,16 @@ class RowMaker:
         count = np.maximum(seen.sum(axis=1), 1).astype(np.float32)
         for date in range(len(valids)):
             share = seen[:, date] / count
-            yield torch.from_numpy(share).to(self.given.predictor.device)
+            yield on_device(share, self.given.predictor.device)
 
     def _forward(self, batch: list[int], images: list[Tensor], take: Callable[[Tensor], None]) -> bool:
         """Hand over the scores of a batch, empty slots included; False where it does not fit into memory."""
-        stages, card = self.given.stages, self.given.card
-        with stages.time("copy"):
+        card = self.given.card
+        with self.given.stages.time("copy"):
             windows = [self._cut(batch, image, g.ratio) for image, g in zip(images, card.groups, strict=True)]
         try:
-            with stages.time("forward"):
+            with self.transfer.time("forward"):
                 scores = self.network(windows)
-                _finish(scores)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -160,7 +172,7 @@ class RowMaker:
         self.slots += self.batch
         own = scores[:, :-1] if self.given.telling else scores
         check_scores(own, card, self.batch, side)
-        with stages.time("blend"), torch.inference_mode():
+        with self.transfer.time("blend"), torch.inference_mode():
             take(scores)
         return True
 
@@ -181,12 +193,6 @@ class RowMaker:
             first = (column - self.columns[0]) * self.plan.x.step // ratio
             windows[column % self.batch].copy_(image[:, :, first : first + width])
         return windows
-
-
-def _finish(scores: Tensor) -> None:
-    """Wait for the device, so that what follows is not counted as its time."""
-    if scores.device.type == "cuda":
-        torch.cuda.synchronize(scores.device)
 
 
 def _neighbours(columns: list[int]) -> Iterator[list[int]]:

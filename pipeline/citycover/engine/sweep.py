@@ -6,6 +6,9 @@ reader thread ─▶ strip (raw, reflected, filled) ─▶ windows ─▶ networ
      finished blocks ◀─ rows of every layer, nodata where invalid         ◀─┘
 ```
 
+Where the device is a GPU, three threads keep it busy: one sends strips, one tells it what to do, and this one
+waits for rows and puts them into blocks.
+
 Memory is bounded by the width of a block: two strips, the shared stripes and the blocks in hand. A block
 that follows the one above it goes on with its open rows; any other begins anew and computes them again, with
 the same result.
@@ -14,12 +17,16 @@ the same result.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 
-from citycover.engine.canvas import Canvas, FinishedBlock
+from citycover.engine.ahead import Ahead
+from citycover.engine.canvas import Canvas, FinishedBlock, Piece
 from citycover.engine.feed import Feed
 from citycover.engine.input import SweepInput
-from citycover.engine.rows import RowMaker
+from citycover.engine.open_row import ComingRow
+from citycover.engine.rows import PreparedRow, RowMaker
 from citycover.geometry.window import Window
 from citycover.plan.plan import Block
 
@@ -34,18 +41,35 @@ def sweep(given: SweepInput, blocks: Sequence[Block]) -> Iterator[FinishedBlock]
     columns = range(*blocks[0].columns)
     top, bottom = blocks[0].window, blocks[-1].window
     area = Window(top.row, top.col, bottom.row_end - top.row, top.width)
-    feed = Feed(given, columns, range(blocks[0].rows[0], blocks[-1].rows[1]))
     rows = RowMaker(given, columns, area)
     canvases = (Canvas(block, given.layers, len(given.card.channels)) for block in blocks)
     canvas = next(canvases)
-    try:
-        for index, strips in feed:
-            piece = rows.make(index, strips)
-            feed.release()
-            while piece is not None and canvas.put(piece):
+    with closing(Feed(given, columns, range(blocks[0].rows[0], blocks[-1].rows[1]))) as feed:
+        for piece in _pieces(rows, feed):
+            while canvas.put(piece):
                 yield canvas.finished(feed.take_holes())
                 if canvas.block is blocks[-1]:
                     return
                 canvas = next(canvases)  # takes what lies below
-    finally:
-        feed.close()
+
+
+def _pieces(rows: RowMaker, feed: Feed) -> Iterator[Piece]:
+    """Rows of output from top to bottom."""
+    prepared = _prepared(rows, feed)
+    coming: Iterable[ComingRow] = map(rows.make, prepared)
+    stages = rows.given.stages
+    with ExitStack() as threads:
+        if rows.transfer.ahead:
+            sent = threads.enter_context(Ahead(prepared, "citycover-upload"))
+            coming = threads.enter_context(
+                Ahead(map(rows.make, sent), "citycover-network", partial(stages.time, "device"))
+            )
+        for row in coming:
+            if piece := row.arrived():
+                yield piece
+
+
+def _prepared(rows: RowMaker, feed: Feed) -> Iterator[PreparedRow]:
+    for index, strips in feed:
+        yield rows.prepare(index, strips)
+        feed.release()

@@ -2,31 +2,25 @@
 
 ```
 scores of a batch ─▶ probabilities, checked ─▶ [watched] ─▶ blended with neighbours ─▶ [evidence] ─┐
-[of each date ─▶ averaged over dates]                                     layers, on the host ◀─┘
+[of each date ─▶ averaged over dates]                                  layers of an open row ◀─┘
 ```
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from citycover.classes.legend import lookup_table
 from citycover.engine.blend import RowBlender
-from citycover.engine.canvas import Piece
 from citycover.engine.input import SweepInput
-from citycover.engine.ranking import Ranker
+from citycover.engine.open_row import OpenRow, input_window
+from citycover.engine.ranking import Ranker, Ranking
 from citycover.geometry.window import Window
 from citycover.machine.memory import pages
-from citycover.model.checks import PROBABILITIES, refuse_numbers
+from citycover.model.checks import PROBABILITIES, are_probabilities, refuse_numbers
 from citycover.model.predictor import to_probabilities
-
-Seen = Callable[[Window], NDArray[np.bool_]]
-"""Output pixels -> (y, x) True where they are valid."""
 
 
 class Votes:
@@ -91,11 +85,11 @@ class Votes:
             self._date = _static(shape, self.given.predictor.device)
         own = self._hear(scores, self._date[: len(scores)])
         own.masked_fill_((shares == 0)[:, None], 0)
-        low, high = torch.stack(torch.aminmax(own)).tolist()
-        if not PROBABILITIES[0] <= low <= high <= PROBABILITIES[1]:  # false for NaN
-            bad = ~((own >= PROBABILITIES[0]) & (own <= PROBABILITIES[1])).flatten(1).all(1)
-            column = next(column for column in columns if bad[column % slots])
-            refuse_numbers(own[column % slots], self.given.card, self._input_window(index, column))
+        ranges = _ranges(own).tolist()
+        for column in columns:
+            low, high = ranges[column % slots]
+            if not are_probabilities(low, high):
+                refuse_numbers(low, high, self.given.card, input_window(self.plan, index, column))
         self.kept[: len(scores), : self.said].add_(own.mul_(shares[:, None]))
 
     def final_rows(self, index: int) -> tuple[int, int]:
@@ -103,36 +97,38 @@ class Votes:
         step, feather = self.step[0], self.feather[0]
         return index * step - feather, (index + 1) * step - feather * (index < self.plan.y.count - 1)
 
-    def pieces(self, index: int, columns: list[int], slot: int, seen: Seen) -> Iterator[Piece]:
-        """What neighbouring windows of row `index` make final; their votes lie in the slots from `slot` on.
+    def put(self, columns: list[int], slot: int, row: OpenRow) -> None:
+        """Put what neighbouring windows make final into the open row.
+
+        Args:
+            columns: of the windows.
+            slot: from which on their votes lie among those kept.
+            row: of windows, and of the output that it makes final.
 
         Raises:
             ModelError: a window votes on a valid pixel with something that is no probability.
         """
-        votes = self.kept[slot : slot + len(columns)]  # (n, what was said or seen, S + f, S + f)
-        alone = votes[:, : self.said]
-        low, high = torch.stack(torch.aminmax(alone)).tolist()
-        if not PROBABILITIES[0] <= low <= high <= PROBABILITIES[1]:  # false for NaN
-            self._refuse(alone, index, columns, seen)
+        index, votes = row.index, self.kept[slot : slot + len(columns)]  # (n, planes, S + f, S + f)
+        self._check(votes[:, : self.said], columns, row)
         if self.watching is not None:
             for column, vote in zip(columns, votes, strict=True):
                 place = self.place(index, column, self.side)
-                vote[-1] = self.watching.watch(vote[: self.channels], place, seen(place))
+                vote[-1] = self.watching.watch(vote[: self.channels], place, row.sight.of(place))
         ends_row = columns[-1] == self.plan.x.count - 1
         blended = self.blender.add(votes, columns[0], ends_row, index == self.plan.y.count - 1)
         for column, probabilities in zip(columns, blended, strict=True):
             place = self.place(index, column, probabilities.shape[1:])
             if (window := place.clip(self.area)) is not None:
                 rows, cols = window.shift(-place.row, -place.col).slices
-                yield Piece(window, self._layers(probabilities[:, rows, cols], window))
+                row.put(window, self._ranked(probabilities[:, rows, cols], window))
 
     def place(self, index: int, column: int, shape: tuple[int, ...]) -> Window:
         """Output pixels of what window (index, column) votes on; they may lie outside of the area."""
         (sy, sx), (fy, fx) = self.step, self.feather
         return Window(index * sy - fy, column * sx - fx, *shape)
 
-    def _layers(self, probabilities: Tensor, window: Window) -> dict[str, NDArray[np.uint8]]:
-        """([band,] y, x) of every layer from (what was said or seen, y, x) planes, which are used up."""
+    def _ranked(self, probabilities: Tensor, window: Window) -> Ranking:
+        """The classes of (what was said or seen, y, x) planes, which are used up."""
         apart = None
         if self.said > self.channels:
             apart, own = probabilities[self.channels], probabilities[: self.channels]
@@ -140,30 +136,25 @@ class Votes:
         if self.given.evidence is not None:
             probabilities = self.given.evidence(probabilities, window)
         lost = None if self.watching is None else probabilities[-1]
-        ranking = self.rank(probabilities[: self.channels], lost, apart)
-        return {layer.name: layer.of(ranking).cpu().numpy() for layer in self.given.layers}
+        return self.rank(probabilities[: self.channels], lost, apart)
 
-    def _refuse(self, votes: Tensor, index: int, columns: list[int], seen: Seen) -> None:
-        """Raise for numbers on valid pixels that are no probabilities; zero on others, which nobody sees.
+    def _check(self, votes: Tensor, columns: list[int], row: OpenRow) -> None:
+        """Refuse numbers on valid pixels that are no probabilities; zero others, which nobody sees.
 
-        Some networks divide zero by zero where the input is filled.
+        Some networks divide zero by zero where the input is filled. A device that is ahead of this thread
+        is not asked before the row arrives.
         """
+        if not row.late and are_probabilities(*torch.stack(torch.aminmax(votes)).tolist()):
+            return
         bad = ~((votes >= PROBABILITIES[0]) & (votes <= PROBABILITIES[1])).all(1)  # (n, S + f, S + f)
-        for column, where, numbers in zip(columns, bad.cpu().numpy(), votes, strict=True):
-            place = self.place(index, column, where.shape)
-            window = place.clip(self.area)
-            if window is None:
-                continue
-            inside = window.shift(-place.row, -place.col).slices
-            if (where[inside] & seen(window)).any():
-                refuse_numbers(numbers, self.given.card, self._input_window(index, column))
-        votes.masked_fill_(bad[:, None], 0)
+        wanted = [row.wanted(self.place(row.index, column, self.side)) for column in columns]
+        votes.masked_fill_((bad & ~torch.stack(wanted))[:, None], 0)
+        row.doubt(columns, _ranges(votes))
 
-    def _input_window(self, index: int, column: int) -> Window:
-        """Pixels of the scene that window (index, column) looks at."""
-        plan = self.plan
-        row, col = plan.origin[0] + plan.y.start(index), plan.origin[1] + plan.x.start(column)
-        return Window(row, col, plan.y.window, plan.x.window)
+
+def _ranges(votes: Tensor) -> Tensor:
+    """(n, 2) least and largest number of (n, class, y, x); NaN where there is one."""
+    return torch.stack(torch.aminmax(votes.flatten(1), dim=1), 1)
 
 
 def _static(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -29,6 +29,7 @@ from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.place import LATTICE, Placement, between_nodes
 from citycover.evidence.rule import PARTS
 from citycover.geometry.window import Window
+from citycover.machine.device import on_device
 
 _FLOOR = 1e-5
 """Share that a class without any label nearby still has."""
@@ -160,7 +161,7 @@ class LabelField:
             _raise_power(q, self._sharpness)
         # Pixels without any vote are nodata; they must not become NaN on the way there.
         total = _part_of_all(q)
-        if float(labelled.amin()) > LABELLED:
+        if self.device.type == "cpu" and float(labelled.amin()) > LABELLED:  # a GPU would be waited for
             torch.mul(q, total, out=probabilities)
         else:
             probabilities.copy_(torch.where(labelled > LABELLED, q.mul_(total), probabilities))
@@ -286,7 +287,7 @@ class _PlacedSheet:
 
     def _one_hot(self, channels: NDArray[np.int16]) -> Tensor:
         every = torch.arange(self.classes, dtype=torch.int16, device=self.device)[:, None, None]
-        return (torch.from_numpy(channels).to(self.device) == every).float()  # (c, cell row, cell column)
+        return (on_device(channels, self.device) == every).float()  # (c, cell row, cell column)
 
     def _row_weights(self, first: int, count: int, cell: int, cells: int) -> Tensor:
         """(y, cell row) of rows of pixels."""
@@ -302,7 +303,7 @@ class _PlacedSheet:
 
     def _node_weights(self, first: int, count: int) -> Tensor:
         """(pixel, node) float64 of rows or columns of pixels among the nodes around them."""
-        return torch.from_numpy(between_nodes(first, count)).to(self.device)
+        return on_device(between_nodes(first, count), self.device)
 
     def _weights(self, at: NDArray[np.float64], cell: int, cells: int) -> Tensor:
         return cell_weights(at, cell, cells, self.sigma).to(self.device)
@@ -344,7 +345,7 @@ class _PlacedSheet:
     def _positions(self, nodes: NDArray[np.float64], window: Window) -> Tensor:
         """(1, y, x, 2) float64 column and row of each pixel, from (2, node row, node column) of the nodes."""
         y, x = self._lines(window.row, window.height), self._lines(window.col, window.width)
-        along = torch.from_numpy(nodes).to(self.device) @ x.T  # (2, node row, x)
+        along = on_device(nodes, self.device) @ x.T  # (2, node row, x)
         return (y @ along.flip(0).permute(1, 2, 0).flatten(1)).view(1, window.height, window.width, 2)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from citycover.errors import ConfigError, MachineError
 
@@ -15,6 +17,12 @@ def visible_devices() -> tuple[str, ...]:
         return ()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return tuple(named.split(",")) if named else tuple(map(str, range(torch.cuda.device_count())))
+
+
+def on_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """An array on a device; a GPU that is still at work is not waited for."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def choose_device(name: str) -> torch.device:

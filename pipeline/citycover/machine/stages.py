@@ -8,8 +8,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SWEEP_STAGES = ("wait", "copy", "forward", "blend", "mask", "handover")
+SWEEP_STAGES = ("wait", "copy", "forward", "blend", "mask", "device", "handover")
 """Stages of the inference thread: together they are the wall time of the sweep."""
+
+ASIDE = ("wait", "copy", "forward", "blend", "mask")
+"""Those of them that the device and other threads do while the inference thread waits for the `device`."""
 
 SIDE_STAGES = ("read", "encode")
 """Stages of the reader and writer threads, beside the inference thread."""

@@ -93,7 +93,7 @@ def bench_model(
         )
     eight_bit = all("uint8" in group.dtypes for group in card.groups)
     windows = probe_windows(card, side, device, eight_bit=eight_bit, count=batch)
-    kinds = PRECISIONS if device.type == "cuda" else PRECISIONS[:2]
+    kinds = PRECISIONS if device.type == "cuda" else ("fp32", "bf16")
     forms = forms_here() if device.type == "cpu" else FORMS[:1]
     lanes = [Lane(form, precision) for form in forms for precision in kinds]
     return bench(predictor, lanes, [windows], repeats)

@@ -149,11 +149,17 @@ def check_scores(scores: Tensor, card: ModelCard, windows: int, side: tuple[int,
         )
 
 
-def refuse_numbers(votes: Tensor, card: ModelCard, window: Window) -> NoReturn:
+def are_probabilities(low: float, high: float) -> bool:
+    """Whether numbers from `low` to `high` may be probabilities; not NaN."""
+    return PROBABILITIES[0] <= low <= high <= PROBABILITIES[1]
+
+
+def refuse_numbers(low: float, high: float, card: ModelCard, window: Window) -> NoReturn:
     """Say why what a network gave for a window of the scene cannot be probabilities.
 
     Args:
-        votes: (class, y, x) what became of its scores.
+        low: least of what became of its scores; NaN where one of them is.
+        high: the largest.
         card: of the network.
         window: pixels of the scene, those beyond its border counted.
     """
@@ -161,17 +167,16 @@ def refuse_numbers(votes: Tensor, card: ModelCard, window: Window) -> NoReturn:
         f"the window of {window.height} x {window.width} px at row {window.row}, column {window.col} "
         "of the scene"
     )
-    finite = votes[votes.isfinite()]
-    if len(finite) < votes.numel():
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ModelError(
             f"the network of {card.name!r} gives numbers that are not finite (NaN or infinite) for {where}; "
             "check value_range in its card against the digital numbers there, and its normalisation, or "
             "give --precision fp32 if it was less"
         )
     raise ModelError(
-        f"the network of {card.name!r} gives scores from {float(finite.min()):.3g} to "
-        f"{float(finite.max()):.3g} for {where}, and its card says probabilities, which lie from 0 to 1; "
-        'write activation = "logits" in the card if that is what they are'
+        f"the network of {card.name!r} gives scores from {low:.3g} to {high:.3g} for {where}, and its card "
+        'says probabilities, which lie from 0 to 1; write activation = "logits" in the card if that is what '
+        "they are"
     )
 
 

@@ -1,4 +1,4 @@
-"""The reduced precision that a device has, and the gate that it must pass."""
+"""The reduced precisions that a device has, and the gate that they must pass."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ GATE_MARGIN = 0.1
 
 GATE_SHARE = 1e-5
 """Largest share of pixels that may flip above that margin."""
+
+
+def fast_precisions(device: torch.device) -> tuple[Precision, ...]:
+    """Precisions below fp32 that the hardware computes in natively, the fastest first."""
+    fast = fast_precision(device)
+    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return (*((fast,) if fast else ()), *(("tf32",) if ampere else ()))
 
 
 def fast_precision(device: torch.device) -> Precision | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -24,15 +24,29 @@ from citycover.model.form import Form, check_form
 from citycover.model.joint import MapModel, Turns
 from citycover.model.network import load_model
 from citycover.model.openvino import OpenVinoNetwork
-from citycover.model.precision import PRECISIONS, Precision
+from citycover.model.precision import Precision
+
+_PROCESSOR: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
 _AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     """What a network computes in, in a precision; nothing is changed for fp32."""
+    if precision == "tf32":
+        return _tf32()
     reduced = _AUTOCAST.get(precision)
     return contextlib.nullcontext() if reduced is None else torch.autocast(device.type, dtype=reduced)
+
+
+@contextlib.contextmanager
+def _tf32() -> Iterator[None]:
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    convolutions.allow_tf32 = products.allow_tf32 = True
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32 = products.allow_tf32 = False
 
 
 class Predictor(Protocol):
@@ -125,12 +139,16 @@ class ModelPredictor:
         except torch.OutOfMemoryError:
             raise MachineError(f"model {path} does not fit into the memory of {device}") from None
         card = file.card
-        runs = {one: OpenVinoNetwork(card.name, file.sha256, network, one) for one in PRECISIONS}
+        runs = {one: OpenVinoNetwork(card.name, file.sha256, network, one) for one in _PROCESSOR}
         return cls(card, device, network, precision, runs)
 
     def at(self, precision: Precision, form: Form = "torchscript") -> ModelPredictor:
         """The same network, not copied, in a precision and a form."""
         check_form(form, self.device.type)
+        if precision == "tf32" and self.device.type != "cuda":
+            raise MachineError(
+                f"tf32 is a precision of CUDA devices, and this is {self.device}; give --precision auto"
+            )
         return replace(self, precision=precision, form=form)
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:

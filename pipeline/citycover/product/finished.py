@@ -20,7 +20,7 @@ from citycover.job.inputs import Inputs
 from citycover.job.job import Job
 from citycover.job.request import MapRequest
 from citycover.machine.memory import peak_rss
-from citycover.machine.stages import SIDE_STAGES, SWEEP_STAGES, Stages
+from citycover.machine.stages import ASIDE, SIDE_STAGES, SWEEP_STAGES, Stages
 from citycover.model.form import Form, runtime_of
 from citycover.model.joint import MapModel
 from citycover.plan.plan import Plan
@@ -154,7 +154,8 @@ class Finished:
     def _timing(self) -> Timing:
         seconds = self.stages.seconds()
         sweep = seconds.get("sweep", 0.0)
-        inside = {name: seconds.get(name, 0.0) for name in SWEEP_STAGES}
+        apart = ASIDE if seconds.get("device") else ()
+        inside = {name: seconds.get(name, 0.0) for name in SWEEP_STAGES if name not in apart}
         stages = {
             "start": seconds.get("start", 0.0),
             **inside,
@@ -164,8 +165,8 @@ class Finished:
             wall_s=round(time.perf_counter() - self.begin, 3),
             sweep_s=round(sweep, 3),
             stages={name: round(value, 3) for name, value in stages.items()},
-            beside={name: round(seconds.get(name, 0.0), 3) for name in SIDE_STAGES},
-            forward_share=round(inside["forward"] / sweep, 4) if sweep else 0.0,
+            beside={name: round(seconds.get(name, 0.0), 3) for name in (*SIDE_STAGES, *apart)},
+            forward_share=round(seconds.get("forward", 0.0) / sweep, 4) if sweep else 0.0,
             started=self.attempts[0] if self.attempts else None,
             finished=datetime.now(UTC).replace(microsecond=0),
         )

@@ -209,7 +209,7 @@ def _compose(
         )
         own = _structure(level, starts[k], compression, big, overview=k > 0)
         entries = sorted([*own, *kept], key=lambda tag: tag.code)
-        out += _directory(entries, len(out), big, last=k == len(levels) - 1)
+        out += directory(entries, len(out), big, last=k == len(levels) - 1)
     return bytes(out)
 
 
@@ -241,7 +241,7 @@ def _structure(level: Level, start: int, compression: int, big: bool, overview: 
     ]
 
 
-def _directory(tags: Sequence[Tag], at: int, big: bool, last: bool) -> bytes:
+def directory(tags: Sequence[Tag], at: int, big: bool, last: bool) -> bytes:
     """One directory that begins at offset `at`, and behind it the data that its entries point to."""
     inline = 8 if big else 4
     size = (8 + 20 * len(tags) + 8) if big else (2 + 12 * len(tags) + 4)

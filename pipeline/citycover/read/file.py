@@ -156,7 +156,7 @@ class BandFile:
                 logger.info("unreadable block of %s at %s: %s", self._path, block, reason)
             valid[inside] = False
             holes.append(Hole(part, self._path, reason))
-        return _joined(holes)
+        return joined(holes)
 
     def _blocks(self, window: Window) -> Iterator[Window]:
         """Blocks of the file that a window touches."""
@@ -256,12 +256,12 @@ def around(window: Window, gaps: Sequence[Window]) -> Iterator[Window]:
             yield Window(top, col, bottom - top, window.col_end - col)
 
 
-def _joined(holes: Sequence[Hole]) -> list[Hole]:
+def joined(holes: Sequence[Hole]) -> list[Hole]:
     """Merge holes that lie directly under each other: a lost stretch of one-row strips is one hole."""
     joined: list[Hole] = []
     for hole in holes:
         above = joined[-1] if joined else None
-        if above and _continues(above.window, hole.window):
+        if above and above.path == hole.path and _continues(above.window, hole.window):
             window = above.window
             tall = Window(window.row, window.col, window.height + hole.window.height, window.width)
             joined[-1] = Hole(tall, above.path, above.reason)

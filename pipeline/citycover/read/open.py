@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from citycover.machine.cores import threads_here
 from citycover.read.fill import FillReader
 from citycover.read.raster import RasterReader
 from citycover.read.reader import Reader
@@ -17,12 +18,16 @@ def open_readers(scene: Scene, threads: int | None) -> Callable[[], Sequence[Rea
     """Opens a reader for each band group; small enough to be sent to a worker.
 
     Where a network is to see dates one after the other: one for each group on each date, the latest first.
+
+    Args:
+        scene: what is read.
+        threads: that read; None: one for each core of the process that opens them.
     """
-    return partial(_open_all, scene, threads or 1)
+    return partial(_open_all, scene, threads)
 
 
-def _open_all(scene: Scene, threads: int) -> list[Reader]:
-    groups = scene.groups
+def _open_all(scene: Scene, threads: int | None) -> list[Reader]:
+    groups, threads = scene.groups, threads or threads_here()
     if scene.passes > 1:
         dates = [group.dates * (scene.passes if group.filled else 1) for group in groups]
         groups = tuple(group for date in zip(*dates, strict=True) for group in date)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from citycover.errors import CitycoverError
+from citycover.machine.cores import usable_cores
 from citycover.version import __version__
 
 Verdict = Literal["good", "slow", "bad"]
@@ -94,16 +95,6 @@ def _processor() -> Iterator[Finding]:
         yield Finding("processor", said, "slow", "reading, computing and writing share one core; give it two")
     else:
         yield Finding("processor", said)
-
-
-def usable_cores() -> float:
-    """Cores that this process may use: those that it is bound to, as far as its container's quota goes."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return bound if quota == "max" else min(float(bound), int(quota) / int(period))
-    except (OSError, ValueError):
-        return bound
 
 
 def _memory() -> Iterator[Finding]:

@@ -46,6 +46,7 @@ _STAGES = {
     "forward": ("network", "#2f7fc1"),
     "blend": ("blending and layers", "#4aa47c"),
     "mask": ("masking", "#7d6bb3"),
+    "device": ("waiting for the device", "#5b8db8"),
     "handover": ("waiting for the disk", "#c1554d"),
     "other": ("other", "#b6bdc4"),
 }

@@ -16,6 +16,7 @@ from citycover.compute.choices import (
     choose_precision,
     default_batch,
     fastest_window,
+    largest_window,
     settle,
     widened,
 )
@@ -23,6 +24,7 @@ from citycover.compute.trials import Speed, measure_speed
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery
 from citycover.model.builtin import builtin_path
+from citycover.model.card import WindowRule
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.plan import CHUNK, Plan
 
@@ -32,13 +34,32 @@ def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.Monke
     predictor = replace(predictor, card=predictor.card.model_copy(update={"precision": "any"}))
     samples = [[torch.randint(0, 255, (1, 4, 96, 96), dtype=torch.uint8)]]
     assert choose_precision("bf16", predictor, lambda: samples) == "bf16"
-    monkeypatch.setattr("citycover.compute.choices.fast_precision", lambda _device: None)
+    monkeypatch.setattr(choices, "fast_precisions", lambda _device: ())
     assert choose_precision("auto", predictor, lambda: pytest.fail("nothing to compare")) == "fp32"
-    monkeypatch.setattr("citycover.compute.choices.fast_precision", lambda _device: "bf16")
-    monkeypatch.setattr("citycover.compute.choices.passes_gate", lambda _exact, _fast: True)
+    monkeypatch.setattr(choices, "fast_precisions", lambda _device: ("bf16", "fp16"))
+    passes = iter([True, False, True, False, False])
+    monkeypatch.setattr(choices, "passes_gate", lambda _exact, _fast: next(passes))
     assert choose_precision("auto", predictor, lambda: samples) == "bf16"
-    monkeypatch.setattr("citycover.compute.choices.passes_gate", lambda _exact, _fast: False)
+    assert choose_precision("auto", predictor, lambda: samples) == "fp16"
     assert choose_precision("auto", predictor, lambda: samples) == "fp32"
+
+
+def test_a_gpu_takes_the_window_of_the_fewest_pixels_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = make_card(WindowRule(size=128, multiple=32, maximum=2048), 16, 8)
+    scene = make_scene((9000, 9000))
+    plans = {size: plan_of(scene, card, window=size) for size in (128, 192, 256, 2048)}
+    tried: list[int] = []
+
+    def speed(plan: Plan, _predictor: object, repeats: int) -> Speed:
+        tried.append(plan.x.window)
+        assert (plan.batch, repeats) == (1, 1)
+        if plan.x.window > 256:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+        return Speed(1.0, 0)
+
+    monkeypatch.setattr(choices, "measure_speed", speed)
+    assert largest_window(plans, None) == 256  # type: ignore[arg-type]
+    assert tried[:2] == [192, 256] and len(tried) == 3
 
 
 def test_a_probe_of_speed_is_positive() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from making import FILL, cnn, make_card, make_scene, plan_of, run_sweeps, whole
+from making import CASE, FILL, cnn, make_card, make_case, make_scene, plan_of, pointwise, run_sweeps, whole
 from strategies import sweeps
 
 from citycover.engine.input import SweepInput
@@ -15,33 +15,6 @@ from citycover.geometry.window import Window
 from citycover.model.card import BandGroup
 from citycover.model.predictor import FunctionPredictor
 from citycover.read.reader import ArrayReader, Hole
-
-
-def pointwise(image: torch.Tensor) -> torch.Tensor:
-    x = image.float() / 64
-    return torch.stack([x[:, 0], x[:, 1], x[:, 2], x[:, 0] - x[:, 1], x[:, 2] * x[:, 1] / 3], 1)
-
-
-CASE = {"window": 24, "trim": 3, "feather": 2, "batch": 1, "mask": "none"}
-"""What most cases that are written out have in common."""
-
-
-def make_case(run: dict) -> tuple:
-    rng = np.random.default_rng(3)
-    height, width = run["shape"]
-    image = rng.integers(0, 255, (height, width, 3), np.uint8)
-    valid = np.ones((height, width), np.bool_)
-    if run["mask"] == "scattered":
-        valid = rng.random((height, width)) < 0.7
-    elif run["mask"] == "half":
-        valid[:, : width // 2] = False
-    elif run["mask"] == "corner":
-        valid[: height * 2 // 3, : width * 2 // 3] = False
-    elif run["mask"] == "all":
-        valid[:] = False
-    card = make_card(run["window"], run["trim"], run["feather"])
-    plan = plan_of(make_scene((height, width)), card, block=run["block"], batch=run["batch"])
-    return image, valid, card, plan
 
 
 @given(sweeps())

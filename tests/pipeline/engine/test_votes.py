@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making import CLASSES, make_card, make_scene, plan_of, run_sweeps
+from making import CLASSES, make_card, make_scene, plan_of, pointwise, run_sweeps
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,11 +29,6 @@ EACH = Layer(
     nodata=0,
     per_class=True,
 )
-
-
-def pointwise(image: Tensor) -> Tensor:
-    x = image.float() / 64
-    return torch.stack([x[:, 0], x[:, 1], x[:, 2], x[:, 0] - x[:, 1], x[:, 2] * x[:, 1] / 3], 1)
 
 
 def swept(function: Callable[[Tensor], Tensor] = pointwise, **given: Any) -> dict[str, NDArray[np.uint8]]:

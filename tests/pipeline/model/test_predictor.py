@@ -6,7 +6,7 @@ from citycover.errors import ConfigError, MachineError
 from citycover.machine.device import choose_device
 from citycover.model.builtin import builtin_path
 from citycover.model.gate import fast_precision, passes_gate
-from citycover.model.predictor import ModelPredictor, to_probabilities
+from citycover.model.predictor import ModelPredictor, autocast, to_probabilities
 
 
 def probabilities(seed: int = 0) -> torch.Tensor:
@@ -83,3 +83,17 @@ def test_devices_that_are_not_there_are_named() -> None:
     with pytest.raises(MachineError, match="--device cpu"):
         choose_device("cuda:99")
     assert fast_precision(torch.device("cpu")) in (None, "bf16")
+
+
+def test_tf32_is_of_cuda_devices() -> None:
+    predictor = ModelPredictor.load(builtin_path("spectral-rgb"), torch.device("cpu"))
+    with pytest.raises(MachineError, match=r"tf32 is a precision of CUDA devices, and this is cpu; give"):
+        predictor.at("tf32")
+
+
+def test_tf32_lasts_as_long_as_the_call() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    with autocast(torch.device("cuda"), "tf32"):
+        assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

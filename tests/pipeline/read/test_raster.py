@@ -31,18 +31,26 @@ def read(
 IMAGE = np.random.default_rng(0).integers(1, 255, (3, 60, 80), np.uint8)
 
 
-@given(st.integers(0, 59), st.integers(0, 79), st.integers(1, 60), st.integers(1, 80))
-def test_any_window_is_what_rasterio_reads(row: int, col: int, height: int, width: int) -> None:
+TILED = {"tiled": True, "blockxsize": 16, "blockysize": 32}
+
+
+@given(
+    st.integers(0, 59), st.integers(0, 79), st.integers(1, 60), st.integers(1, 80), st.integers(1, 5),
+    st.sampled_from([TILED, {"blockysize": 7}]),
+)  # fmt: skip
+def test_any_window_is_what_rasterio_reads(
+    row: int, col: int, height: int, width: int, threads: int, laid: dict[str, object]
+) -> None:
     window = Window(row, col, height, width).clip(Window(0, 0, 60, 80))
     assert window is not None
     with rasterio.MemoryFile() as memory:
         with memory.open(
             driver="GTiff", height=60, width=80, count=3, dtype="uint8", crs="EPSG:32633",
-            transform=Affine(1, 0, 5e5, 0, -1, 5.8e6), tiled=True, blockxsize=16, blockysize=32,
+            transform=Affine(1, 0, 5e5, 0, -1, 5.8e6), **laid,
         ) as dataset:  # fmt: skip
             dataset.write(IMAGE)
         scene = describe_scene([memory.name], None)
-        reader = RasterReader(scene.groups[0])
+        reader = RasterReader(scene.groups[0], threads=threads)
         values = np.zeros((window.height, window.width, 3), np.uint8)
         valid = np.zeros((window.height, window.width), np.bool_)
         assert reader.read_into(window, values, valid) == ()

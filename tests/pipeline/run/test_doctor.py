@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from citycover.machine.cores import usable_cores
 from citycover.run import doctor
 from citycover.run.doctor import Finding, examine
 
@@ -85,4 +86,4 @@ def test_what_cannot_even_be_looked_at_is_a_finding(tmp_path: Path, monkeypatch:
 def test_the_quota_of_a_container_counts(monkeypatch: pytest.MonkeyPatch, text: str, cores: float) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
-    assert doctor.usable_cores() == cores
+    assert usable_cores() == cores

@@ -84,7 +84,7 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
             terms=terms,
             plan=plan,
             make_predictor=ModelFactory(far.model),
-            open_readers=open_readers(far.scene, far.engine.threads),
+            open_readers=open_readers(far.scene, far.engine.threads or 1),
             store=folder.work.absolute(),
             area=area_mask(job, plan),
             evidence=settled.evidence,

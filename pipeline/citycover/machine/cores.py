@@ -1,0 +1,21 @@
+"""The cores that this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def usable_cores() -> float:
+    """Cores that this process may use: those that it is bound to, as far as its container's quota goes."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return bound if quota == "max" else min(float(bound), int(quota) / int(period))
+    except (OSError, ValueError):
+        return bound
+
+
+def threads_here() -> int:
+    """Threads for work that shares well: one a core."""
+    return max(1, int(usable_cores()))
