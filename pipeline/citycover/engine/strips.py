@@ -37,6 +37,24 @@ def reflect(first: int, count: int, size: int) -> NDArray[np.intp]:
     return np.where(index < size, index, period - index)
 
 
+def _runs(rows: NDArray[np.intp]) -> Iterator[tuple[slice, slice | NDArray[np.intp]]]:
+    """Places of rows, and the rows: those in their order as one slice, which is copied as it lies.
+
+    >>> [(part.start, part.stop, rows) for part, rows in _runs(np.array([2, 1, 0, 1, 2]))]
+    [(0, 2, array([2, 1])), (2, 5, slice(0, 3, None))]
+    """
+    rising = np.append(np.diff(rows) == 1, False)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], rising, [0]])))
+    done = 0
+    for first, last in edges.reshape(-1, 2).tolist():
+        if first > done:
+            yield slice(done, first), rows[done:first]
+        yield slice(first, last + 1), slice(int(rows[first]), int(rows[last]) + 1)
+        done = last + 1
+    if done < len(rows):
+        yield slice(done, len(rows)), rows[done:]
+
+
 @dataclass(frozen=True, slots=True)
 class Strip:
     """What one row of windows looks at, in the pixels of one band group."""
@@ -58,6 +76,8 @@ class _Rows:
     """First row of the spare ones."""
     spare: tuple[NDArray[Any], NDArray[np.bool_]] | None = None
     """(y, x, band) and (y, x) of rows that were decoded with their block but not asked for yet."""
+    memory: tuple[NDArray[Any], NDArray[np.bool_]] | None = None
+    """Where spare rows lie."""
 
     def read_into(self, row: int, values: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         """Fill (y, x, band) `values` and (y, x) `valid` with raster rows from `row` on."""
@@ -87,13 +107,14 @@ class _Rows:
         if first == row and last - first <= len(values):
             self._read(first, last, values[: last - first], valid[: last - first])
             return last - first
-        width = self.cols[1] - self.cols[0]
-        spare = (
-            pages((last - first, width, self.reader.bands), self.reader.dtype),
-            pages((last - first, width), np.bool_),
-        )
-        self._read(first, last, *spare)
-        self.at, self.spare = first, spare
+        if self.memory is None:  # rows of before are all used up when others are decoded
+            width = self.cols[1] - self.cols[0]
+            self.memory = (
+                pages((gulp, width, self.reader.bands), self.reader.dtype),
+                pages((gulp, width), np.bool_),
+            )
+        self.at, self.spare = first, (self.memory[0][: last - first], self.memory[1][: last - first])
+        self._read(first, last, *self.spare)
         return self._from_spare(row, values, valid)
 
     def _read(self, first: int, last: int, values: NDArray[Any], valid: NDArray[np.bool_]) -> None:
@@ -189,8 +210,8 @@ class StripSource:
         """Read rows, fill invalid pixels, reflect columns."""
         a, b = self.inside
         self.rows.read_into(row, values[:, a:b], valid[:, a:b])
-        missing = ~valid[:, a:b]
-        if missing.any():
+        if not valid[:, a:b].all():
+            missing = ~valid[:, a:b]
             np.copyto(values[:, a:b], self.fills, where=missing[..., None])  # (band,) into (y, x, band)
         to, source = self.mirror
         if len(to):
@@ -205,8 +226,9 @@ class StripSource:
             pages((len(needed), b - a, self.reader.bands), self.reader.dtype),
             pages((len(needed), b - a), np.bool_),
         )
-        np.take(span.values[:, a:b], needed - span.low, axis=0, out=strip.values)
-        np.take(span.valid[:, a:b], needed - span.low, axis=0, out=strip.valid)
+        for part, rows in _runs(needed - span.low):
+            strip.values[part] = span.values[rows, a:b]
+            strip.valid[part] = span.valid[rows, a:b]
         return strip
 
 
