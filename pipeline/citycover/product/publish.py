@@ -16,6 +16,7 @@ from citycover.files.atomic import write_atomic
 from citycover.geometry.areas import mean_area
 from citycover.geometry.grid import authority_code, crs_of
 from citycover.geometry.window import Window
+from citycover.machine.cores import threads_here
 from citycover.plan.fit import MAX_BLOCK_WIDTH
 from citycover.plan.layers import CLASSES, CONFIDENCE, Layer, layers_named
 from citycover.product.finished import Finished
@@ -83,7 +84,7 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
         card.legend,
         model_tags(card.name, model.sha256, run.evidence),
         "deflate" if options.compress == "deflate" else "zstd",
-        run.job.engine.threads or 2,
+        run.job.engine.threads or threads_here(),
     )
 
     def write(layer: Layer) -> list[ProductFile]:

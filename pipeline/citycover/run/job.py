@@ -12,6 +12,7 @@ from citycover.engine.seams import verify_seams
 from citycover.job.job import Job
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
+from citycover.machine.cores import threads_here
 from citycover.machine.device import choose_device
 from citycover.machine.memory import release_memory
 from citycover.machine.stages import Stages
@@ -50,7 +51,7 @@ def run_job(
     else:
         done = compute_here(job, folder, watch, stages)
         release_memory()
-    with WorkingStore.open(folder.work, job.engine.threads or 2) as store:
+    with WorkingStore.open(folder.work, job.engine.threads or threads_here()) as store:
         blocks = whole_blocks(store)
         seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
         done.inputs.check()
