@@ -3,58 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from citycover.draw.colours import stretch
 from citycover.draw.preview import PreviewInput, write_preview
 from citycover.files.atomic import write_atomic
 from citycover.geometry.areas import mean_area
 from citycover.geometry.grid import authority_code, crs_of
-from citycover.geometry.window import Window
 from citycover.machine.cores import threads_here
-from citycover.plan.fit import MAX_BLOCK_WIDTH
 from citycover.plan.layers import CLASSES, CONFIDENCE, Layer, layers_named
 from citycover.product.finished import Finished
 from citycover.product.folder import publish_files
 from citycover.product.geozarr import write_zarr
 from citycover.product.holes import write_holes
+from citycover.product.image import SceneImage, mapped_part
 from citycover.product.names import HOLES, ZARR
 from citycover.product.product import Product
 from citycover.product.rasters import Rasters, model_tags
 from citycover.product.record import RunRecord
 from citycover.product.shown import Shown
 from citycover.product.stac import ItemContent, ProductFile, describe_file, write_item
-from citycover.read.picture import Picture, read_picture
 from citycover.scene.scene import Scene
 from citycover.store.statistics import Statistics
 from citycover.store.work import WorkFolder
 
-_PREVIEW_SIDE = 1000
+_WIDE = 32_768
+"""Pixels of the coarsest overview of the store; a row of its tiles takes 17 MB."""
 
 
-def publish(run: Finished, folder: WorkFolder, write_report: Callable[[Path, Shown], None]) -> Product:
+def publish(
+    run: Finished, folder: WorkFolder, image: Future[SceneImage], write_report: Callable[[Path, Shown], None]
+) -> Product:
     """Write every file of the product beside the store, then rename them into the folder.
 
     Args:
         run: every block is in the store.
         folder: held.
+        image: of the scene; read meanwhile.
         write_report: writes the page that shows the product.
     """
     folder.check_held()
-    with run.stages.time("publish"), ThreadPoolExecutor(1, thread_name_prefix="picture") as pool:
-        picture = pool.submit(_read_picture, run)  # while the rasters are written
+    with run.stages.time("publish"), ThreadPoolExecutor(1, thread_name_prefix="page") as pool:
         files, statistics = _write_rasters(run, folder.staging)
         legend = run.job.model.card.legend
         counts = {c.id: statistics.counts.get(c.id, 0) for c in legend.classes}
         shares = {c.name: counts[c.id] / statistics.valid for c in legend.classes if counts[c.id]}
         files += _write_zarr(run, folder.staging)
         record = run.record(shares)
-        shown = _shown(run, folder.staging, picture.result(), counts, record)
+        shown = _shown(run, folder.staging, image.result(), counts, record)
         page = pool.submit(write_report, folder.staging / "report.html", shown)
         _write_preview(folder.staging / "preview.png", shown)
         files.append(describe_file(folder.staging / "preview.png", "Image beside map"))
@@ -73,8 +73,8 @@ def publish(run: Finished, folder: WorkFolder, write_report: Callable[[Path, Sho
 def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Statistics]:
     """The COG of every layer, and what classes were seen.
 
-    Two at once, so that one is hashed while the other is encoded; one after the other where the raster is
-    wider than a block, because each holds two rows of tiles, and memory must not grow with the raster.
+    Two at once, so that one is read while the other is written; one after the other where what the coarser
+    overviews are made of is very wide, because each holds rows of its tiles.
     """
     model, options = run.job.model, run.request.product
     card = model.card
@@ -93,8 +93,8 @@ def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Sta
             layer, [run.store.raster(layer.name, k, run.blocks) for k in range(len(names))], names
         )
 
-    workers = 2 if run.plan.shape[1] <= MAX_BLOCK_WIDTH else 1
-    with ThreadPoolExecutor(workers, thread_name_prefix="publish") as pool:
+    wide = run.store.levels[-1].shape[1] > _WIDE
+    with ThreadPoolExecutor(1 if wide else 2, thread_name_prefix="publish") as pool:
         written = list(pool.map(write, layers_named(run.store.arrays)))
     files = [file for one in written for file in one]
     return files, next(file for file in files if file.name == CLASSES.file).statistics[0]
@@ -109,24 +109,16 @@ def _write_zarr(run: Finished, staging: Path) -> list[ProductFile]:
     return [describe_file(path, "All layers")]
 
 
-def _read_picture(run: Finished) -> tuple[Picture, NDArray[np.uint8]]:
-    """The image of what was mapped, and as it is shown; its middle where it is too large to be decoded."""
-    part = Window(*run.plan.origin, run.plan.y.size, run.plan.x.size)
-    picture = read_picture(run.job.scene, part, _PREVIEW_SIDE)
-    return picture, stretch(picture.values, picture.valid)
-
-
 def _shown(
     run: Finished,
     staging: Path,
-    image: tuple[Picture, NDArray[np.uint8]],
+    image: SceneImage,
     counts: Mapping[int, int],
     record: RunRecord,
 ) -> Shown:
     """What picture and page show: the image, and the rasters of the same place as small."""
     plan, scene = run.plan, run.job.scene
-    picture, rgb = image
-    part = Window(*plan.origin, plan.y.size, plan.x.size)
+    picture = image.picture
     place = picture.part.shift(-plan.origin[0], -plan.origin[1])
     scale = float(plan.scale)
     window = rasterio.windows.Window(*(v * scale for v in (place.col, place.row, place.width, place.height)))
@@ -140,12 +132,12 @@ def _shown(
     return Shown(
         title=run.job.tile.name if run.job.tile else _title(scene),
         record=record,
-        image=rgb,
+        image=image.rgb,
         valid=picture.valid,
         classes=small(CLASSES),
         confidence=small(CONFIDENCE),
         metres=scene.gsd * picture.part.width / picture.valid.shape[1],
-        cropped=place.pixels < part.pixels,
+        cropped=place.pixels < mapped_part(plan).pixels,
         counts=counts,
         pixel_area=mean_area(plan.grid),
         shape=plan.shape,

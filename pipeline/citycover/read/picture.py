@@ -13,6 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.errors import SceneError
@@ -25,6 +26,9 @@ from citycover.read.small import SHOWN_BYTES, decoded_bytes, some_sheets
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet
 
 _LEAST_CACHE = 8 << 20
+
+_LEAST_ROWS = 16
+"""Of a file that are read at once, where its blocks are lower."""
 
 _CENTRE = 4096
 """Side of the part that is shown of files that are larger."""
@@ -156,7 +160,9 @@ def _sampled(bands: Mapping[int, BandSource], of: GeoBox, grid: GeoBox, at: Wind
         col = np.floor((cols - own.col) * (shape[1] / own.width) + 1e-6)
         inside = (row >= 0) & (row < shape[0]) & (col >= 0) & (col < shape[1])
     index = np.where(inside, row, 0).astype(np.intp), np.where(inside, col, 0).astype(np.intp)
-    read = {place: _read_band(band, own, shape) for place, band in bands.items()}
+    read: dict[int, _Plane] = {}
+    for path in dict.fromkeys(band.path for band in bands.values()):
+        read |= _read_file({k: band for k, band in bands.items() if band.path == path}, own, shape)
     return {place: (values[index], seen[index] & inside) for place, (values, seen) in read.items()}
 
 
@@ -165,23 +171,40 @@ def open_band(band: BandSource) -> Any:
     return open_unseen(band.path) if band.promise else open_known(band.path)
 
 
-def _read_band(
-    band: BandSource, shown: Window, shape: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(y, x) numbers of a window of a file, and where they were observed."""
-    window = RasterioWindow(shown.col, shown.row, shown.width, shown.height)
-    with open_band(band) as dataset:
-        band = kept(dataset, [band])[0]
-        plane = dataset.read(
-            band.index, window=window, out_shape=shape, resampling=Resampling.nearest, out_dtype="float32"
-        )
-        seen = np.isfinite(plane)
-        if band.validity == "nodata" and band.nodata is not None and np.isfinite(band.nodata):
-            seen &= plane != np.float32(band.nodata)
-        elif band.validity == "alpha":
-            for index, colour in zip(dataset.indexes, dataset.colorinterp, strict=True):
-                if colour is ColorInterp.alpha:
-                    seen &= dataset.read(index, window=window, out_shape=shape) > 0
-        elif band.validity == "mask":
-            seen &= dataset.read_masks(band.index, window=window, out_shape=shape) > 0
+def _read_file(bands: Mapping[int, BandSource], shown: Window, shape: tuple[int, int]) -> dict[int, _Plane]:
+    """(y, x) numbers of a window of one file, and where they were observed.
+
+    Bands of a file often lie in the same blocks, of which GDAL keeps two rows: read side by side, a row of
+    blocks at a time, each block is decoded once and not once a band.
+    """
+    planes = {place: (np.empty(shape, np.float32), np.empty(shape, np.bool_)) for place in bands}
+    scale = shown.height / shape[0]
+    with open_band(next(iter(bands.values()))) as dataset:
+        known = {place: kept(dataset, [band])[0] for place, band in bands.items()}
+        tall = max(_LEAST_ROWS, dataset.block_shapes[0][0])
+        apart = len(bands) == 1 or not isinstance(dataset, DatasetReader)  # zarr-python keeps no blocks
+        step = shape[0] if apart else max(1, int(tall / scale))
+        for top in range(0, shape[0], step):
+            count = min(step, shape[0] - top)
+            part = RasterioWindow(shown.col, shown.row + top * scale, shown.width, count * scale)
+            for place, band in known.items():
+                values, seen = _read_band(dataset, band, part, (count, shape[1]))
+                planes[place][0][top : top + count], planes[place][1][top : top + count] = values, seen
+    return planes
+
+
+def _read_band(dataset: Any, band: BandSource, window: RasterioWindow, shape: tuple[int, int]) -> _Plane:
+    """(y, x) numbers of a window, and where they were observed."""
+    plane = dataset.read(
+        band.index, window=window, out_shape=shape, resampling=Resampling.nearest, out_dtype="float32"
+    )
+    seen = np.isfinite(plane)
+    if band.validity == "nodata" and band.nodata is not None and np.isfinite(band.nodata):
+        seen &= plane != np.float32(band.nodata)
+    elif band.validity == "alpha":
+        for index, colour in zip(dataset.indexes, dataset.colorinterp, strict=True):
+            if colour is ColorInterp.alpha:
+                seen &= dataset.read(index, window=window, out_shape=shape) > 0
+    elif band.validity == "mask":
+        seen &= dataset.read_masks(band.index, window=window, out_shape=shape) > 0
     return np.nan_to_num(plane), seen

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from citycover.compute.here import compute_here
 from citycover.compute.sink import Computed
@@ -18,7 +20,9 @@ from citycover.machine.memory import release_memory
 from citycover.machine.stages import Stages
 from citycover.model.predictor import load_predictor
 from citycover.plan.layers import CLASSES
+from citycover.plan.plan import Plan
 from citycover.product.finished import Finished
+from citycover.product.image import ImageBeside
 from citycover.product.product import Product
 from citycover.product.publish import publish
 from citycover.read.open import open_readers
@@ -42,38 +46,55 @@ def run_job(
     """
     stages = Stages()
     watch.timing(stages)
+    with ThreadPoolExecutor(1, thread_name_prefix="picture") as pool:
+        image = ImageBeside(job.scene, pool)
+        done = _compute(job, folder, _beginning(watch, image), stages)
+        with WorkingStore.open(folder.work, job.engine.threads or threads_here()) as store:
+            blocks = whole_blocks(store)
+            seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
+            done.inputs.check()
+            watch.publishing()
+            finished = Finished(
+                request=request,
+                job=job,
+                plan=done.plan,
+                store=store,
+                inputs=done.inputs,
+                blocks=blocks,
+                device=done.device,
+                stages=stages,
+                begin=begin,
+                attempts=folder.attempts,
+                warnings=warnings,
+                seams=seams,
+                belief=done.belief,
+                workers=done.workers,
+                worker_peak_rss=done.peak_rss,
+            )
+            return publish(finished, folder, image.get(done.plan), write_report)
+
+
+def _beginning(watch: Watch, image: ImageBeside) -> Watch:
+    """A watch that has the image read once the first block begins: what is tried before is timed."""
+
+    def started(plan: Plan, done: int) -> None:
+        image.begin(plan)
+        watch.started(plan, done)
+
+    return replace(watch, started=started)
+
+
+def _compute(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
+    """All blocks into the store."""
     if job.engine.workers or job.engine.scheduler:
         from citycover.compute.cluster.compute import (
             compute_on_cluster,  # dask is imported by those who ask for it
         )
 
-        done = compute_on_cluster(job, folder, watch, stages)
-    else:
-        done = compute_here(job, folder, watch, stages)
-        release_memory()
-    with WorkingStore.open(folder.work, job.engine.threads or threads_here()) as store:
-        blocks = whole_blocks(store)
-        seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
-        done.inputs.check()
-        watch.publishing()
-        finished = Finished(
-            request=request,
-            job=job,
-            plan=done.plan,
-            store=store,
-            inputs=done.inputs,
-            blocks=blocks,
-            device=done.device,
-            stages=stages,
-            begin=begin,
-            attempts=folder.attempts,
-            warnings=warnings,
-            seams=seams,
-            belief=done.belief,
-            workers=done.workers,
-            worker_peak_rss=done.peak_rss,
-        )
-        return publish(finished, folder, write_report)
+        return compute_on_cluster(job, folder, watch, stages)
+    done = compute_here(job, folder, watch, stages)
+    release_memory()
+    return done
 
 
 def _verify(job: Job, done: Computed, store: WorkingStore, stages: Stages, stop: threading.Event) -> Seams:

@@ -58,3 +58,28 @@ def test_the_cache_of_a_picture_holds_two_rows_of_blocks(
     )
     read_picture(describe_scene([path], None), Window(0, 0, 512, 512))
     assert seen[0] >= 2 * 512 * rows * 3
+
+
+@pytest.mark.parametrize("blocks", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 32}])
+@pytest.mark.parametrize("longest", [900, 333, 41])
+def test_bands_of_a_file_are_read_side_by_side_and_show_the_nearest_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: dict[str, Any], longest: int
+) -> None:
+    image = np.random.default_rng(1).integers(1, 250, (3, 700, 500), np.uint8)
+    path = write(tmp_path / "image.tif", image, interleave="pixel", **blocks)
+    order: list[int] = []
+    real = picture._read_band
+
+    def noted(dataset: Any, band: Any, *where: Any) -> Any:
+        order.append(band.index)
+        return real(dataset, band, *where)
+
+    monkeypatch.setattr(picture, "_read_band", noted)
+    part = Window(5, 3, 690, 490)
+    shown = read_picture(describe_scene([path], None), part, longest)
+    with rasterio.open(path) as file:
+        window = rasterio.windows.Window(part.col, part.row, part.width, part.height)
+        whole = file.read(window=window, out_shape=(3, *shown.valid.shape))
+    np.testing.assert_array_equal(shown.values, whole.transpose(1, 2, 0))
+    assert order == [1, 2, 3] * (len(order) // 3), "band after band would decode each block thrice"
+    assert len(order) > 3
