@@ -17,7 +17,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import ConfigError, SceneError
-from citycover.files.folders import is_zarr
+from citycover.files.folders import is_zarr, root_of
 from citycover.files.gdal import brief_reason, scene_options
 from citycover.files.identity import FileStamp
 from citycover.files.remote import Place, RemotePath
@@ -361,6 +361,9 @@ def _read_info(
     titles = given.titles if len(given.titles) == dataset.count else dataset.descriptions
     masks = validities(dataset.mask_flag_enums, colours)
     bands = name_bands(name, titles, colours, names)
+    if is_zarr(path):  # several stores have arrays of the same names
+        where = str(Path(path).relative_to(root_of(path).parent))
+        bands = tuple(replace(band, file=where) for band in bands)
     return FileInfo(
         path=path,
         driver=dataset.driver,

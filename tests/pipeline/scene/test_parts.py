@@ -168,6 +168,7 @@ def test_stores_of_a_folder_and_of_a_pattern_are_sheets(tmp_path: Path) -> None:
     wanted = [str(tmp_path / f"{name}.zarr/red") for name in ("a", "b")]
     for given in (str(tmp_path), str(tmp_path / "*.zarr")):
         assert [info.path for info in describe_files([given])] == wanted
+    assert [info.bands[0].file for info in describe_files([tmp_path])] == ["a.zarr/red", "b.zarr/red"]
 
 
 def test_stores_that_are_no_scene_are_refused_with_what_to_do(tmp_path: Path) -> None:
