@@ -74,7 +74,8 @@ def test_a_chunk_that_was_written_anew_is_another_scene(citycover, store: Path, 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("a.zarr.zip", "unpack it"), ("s3://bucket/a.zarr", "aws s3 cp"), ("city.zarr/x", "has 1 arrays"),
+        ("a.zarr.zip", "unpack it"), ("gs://bucket/a.zarr", "s3://BUCKET/NAME.zarr"),
+        ("city.zarr/x", "has 1 arrays"),
         ("city.zarr/red/c", "folder without raster files"), ("city.zarr/pink", "there is no such file"),
     ],
 )  # fmt: skip

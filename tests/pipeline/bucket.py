@@ -45,6 +45,7 @@ def serving_bucket() -> Iterator[Bucket]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # an answer in two parts would wait for the first to be acknowledged
 
         def _key(self) -> str | None:
             """None: the request was answered already."""
@@ -102,7 +103,8 @@ def serving_bucket() -> Iterator[Bucket]:
             if (key := self._key()) is None:
                 return
             if not key:
-                self._list(parse_qs(urlsplit(self.path).query).get("prefix", [""])[0])
+                asked_for = parse_qs(urlsplit(self.path).query)
+                self._list(asked_for.get("prefix", [""])[0], asked_for.get("delimiter", [""])[0])
                 return
             content = bucket.objects.get(key)
             if content is None:
@@ -120,14 +122,20 @@ def serving_bucket() -> Iterator[Bucket]:
 
         do_HEAD = do_GET  # noqa: N815
 
-        def _list(self, prefix: str) -> None:
+        def _list(self, prefix: str, delimiter: str) -> None:
+            rests = {key: key.removeprefix(prefix) for key in bucket.objects if key.startswith(prefix)}
+            inner = {rest.partition("/")[0] for rest in rests.values() if delimiter and "/" in rest}
+            folders = "".join(
+                f"<CommonPrefixes><Prefix>{escape(prefix + name)}/</Prefix></CommonPrefixes>"
+                for name in sorted(inner)
+            )
             entries = "".join(
                 f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
                 f"<ETag>{_tag(content)}</ETag><Size>{len(content)}</Size></Contents>"
                 for key, content in sorted(bucket.objects.items())
-                if key.startswith(prefix)
+                if key in rests and not (delimiter and "/" in rests[key])
             )
-            text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
+            text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}{folders}</ListBucketResult>"
             self._answer(200, text.encode())
 
         def _error(self, status: int, code: str) -> None:

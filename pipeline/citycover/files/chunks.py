@@ -6,16 +6,19 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio import env
 from rasterio.errors import RasterioError, RasterioIOError
+
+from citycover.errors import CitycoverError
+from citycover.files.folders import folder_of
+from citycover.files.remote import RemotePath
 
 _ACROSS = (frozenset({"y", "lat", "latitude", "northing"}), frozenset({"x", "lon", "longitude", "easting"}))
 """What dimensions down and across are called."""
@@ -33,7 +36,7 @@ def as_raster_error() -> Iterator[None]:
     """What zarr-python and its codecs raise, as what rasterio does: each codec fails in a way of its own."""
     try:
         yield
-    except (RasterioError, MemoryError):
+    except (RasterioError, CitycoverError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - codecs are plugins, and raise what they like
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
@@ -122,7 +125,8 @@ class Chunks:
             axes: of it.
             path: of its folder.
         """
-        self._array, self._axes, self._path, self._owner = array, axes, Path(path), next(_OWNERS)
+        self._array, self._axes, self._place, self._owner = array, axes, folder_of(path), next(_OWNERS)
+        self._objects: Container[str] | None = None
         last = array.compressors[-1] if array.compressors and array.shards is None else None
         self._blosc = "blosc" in type(last).__name__.lower()
         self.dtype = np.dtype(array.dtype).newbyteorder("=")
@@ -143,7 +147,15 @@ class Chunks:
     def unwritten(self, bands: Sequence[int], rows: range, cols: range) -> str | None:
         """A file that bands of a part need and that is not there, by its name; None: all are."""
         names = self._files(bands, rows, cols)
-        return next((name for name in names if not (self._path / name).is_file()), None)
+        return next((name for name in names if not self._is_there(name)), None)
+
+    def _is_there(self, name: str) -> bool:
+        """Of an object store all names are asked for at once: each look would be a request."""
+        if not isinstance(self._place, RemotePath):
+            return (self._place / name).is_file()
+        if self._objects is None:
+            self._objects = frozenset(self._place.below())
+        return name in self._objects
 
     def _files(self, bands: Sequence[int], rows: range, cols: range) -> Iterator[str]:
         """Names, below the array's, of the files that bands of a part lie in."""
@@ -208,7 +220,7 @@ class Chunks:
 
     def _refuse_cut(self, layer: int, row: int, cols: Sequence[int]) -> None:
         """Raise RasterioError for a chunk in Blosc that lost its end, of which the codec takes no notice."""
-        if not self._blosc:
+        if not self._blosc or isinstance(self._place, RemotePath):  # an object is there wholly or not at all
             return
         depth, high, wide = self.chunk
         where = (
@@ -218,7 +230,7 @@ class Chunks:
         )
         for name in self._files(*where):
             try:
-                with (self._path / name).open("rb") as file:
+                with (self._place / name).open("rb") as file:
                     head, size = file.read(16), os.fstat(file.fileno()).st_size
             except FileNotFoundError:
                 continue

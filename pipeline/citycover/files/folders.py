@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from citycover.errors import SceneError
 from citycover.files.plain import parse_json
-from citycover.files.remote import Place, RemotePath
+from citycover.files.remote import Place, RemotePath, place_of
 
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
 
@@ -16,10 +17,35 @@ STORED = "citycover:chunks"
 """Attribute of the root of a store: what `chunks_in` found once all was written."""
 
 
-def is_zarr(path: str | Path) -> bool:
-    """Whether a folder is a Zarr store, or a group or an array in one."""
-    where = str(path)  # what may not be looked at is none
-    return os.path.isdir(where) and any(os.path.isfile(f"{where}/{name}") for name in _METADATA)  # noqa: PTH112, PTH113
+def folder_of(path: str | Place) -> Place:
+    """What a name means, here or in an object store."""
+    if isinstance(path, RemotePath) or (isinstance(path, str) and path.startswith("s3://")):
+        return place_of(path)
+    return Path(path).absolute()
+
+
+def is_zarr(path: str | Place) -> bool:
+    """Whether a folder is a Zarr store, or a group or an array in one; see `zarr_format`."""
+    return zarr_format(path) is not None
+
+
+def zarr_format(path: str | Place) -> Literal[2, 3] | None:
+    """The version of a Zarr store, group or array; None: it is none.
+
+    In an object store, where each look is a request, a store is called `.zarr`.
+
+    Raises:
+        CitycoverError: an object store does not say.
+    """
+    if str(path).startswith("s3://"):
+        place = folder_of(path) if ".zarr" in str(path) else None
+        there = (name for name in _METADATA if place is not None and (place / name).is_file())
+    else:
+        where = str(path)  # what may not be looked at is none
+        names = _METADATA if os.path.isdir(where) else ()  # noqa: PTH112 - likewise
+        there = (name for name in names if os.path.isfile(f"{where}/{name}"))  # noqa: PTH113 - likewise
+    found = next(there, None)
+    return None if found is None else 3 if found == "zarr.json" else 2
 
 
 def files_below(folder: str | Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -37,12 +63,17 @@ def files_below(folder: str | Path) -> Iterator[tuple[str, os.stat_result]]:
                 continue
 
 
-def root_of(path: str | Path) -> Path:
+def groups_above(path: str | Place) -> Iterator[Place]:
+    """Those that a group or an array lies in, the nearest first, up to the store."""
+    place = folder_of(path)
+    while not place.name.endswith(".zarr") and is_zarr(place.parent):
+        place = place.parent
+        yield place
+
+
+def root_of(path: str | Place) -> Place:
     """The store that a group or an array lies in."""
-    root = Path(path)
-    while is_zarr(root.parent):
-        root = root.parent
-    return root
+    return [folder_of(path), *groups_above(path)][-1]
 
 
 def _content(path: Place) -> bytes:

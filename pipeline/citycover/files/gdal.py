@@ -81,9 +81,9 @@ def open_known(path: str) -> DatasetReader | ZarrRaster:
     Raises:
         RasterioError: it cannot be opened.
     """
-    if is_remote(path):
-        return rasterio.open(path)
-    return ZarrRaster(path) if is_zarr(path) else DatasetReader(path)
+    if is_zarr(path):
+        return ZarrRaster(path)
+    return rasterio.open(path) if is_remote(path) else DatasetReader(path)
 
 
 def open_unseen(path: str) -> DatasetReader:

@@ -155,6 +155,12 @@ class RemotePath:
             for entry in found
         }
 
+    def folders(self) -> list[str]:
+        """What follows this name up to the next `/`, of all objects below that have one there; in order."""
+        with _in_words(self):
+            found = _store(self.bucket).list_with_delimiter(f"{self.key}/")["common_prefixes"]
+        return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
+
     def write(self, content: bytes | Path) -> str | None:
         """Put an object there, wholly or not at all; a large file in parts. Returns its e_tag."""
         kind = _MEDIA.get(Path(self.name).suffix) or mimetypes.guess_type(self.name)[0]

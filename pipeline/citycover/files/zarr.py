@@ -27,8 +27,9 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.files.chunks import Axes, Chunks, as_raster_error
-from citycover.files.folders import is_zarr
+from citycover.files.folders import folder_of, groups_above, is_zarr, zarr_format
 from citycover.files.georeference import find_crs, find_transform
+from citycover.files.remote import Place, RemotePath
 
 _DEEPEST = 8
 """Groups in groups: links may lead in a circle."""
@@ -59,8 +60,7 @@ def arrays_in(path: str) -> list[tuple[str, str]]:
 
 def _arrays_in(group: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
     levels = _levels(group.attrs.get("multiscales"))
-    members = (str(inner) for inner in Path(path).iterdir() if is_zarr(inner))
-    for inner in sorted(members) if depth < _DEEPEST else ():
+    for inner in _members(folder_of(path)) if depth < _DEEPEST else ():
         try:
             node = _open(inner)
         except RasterioError:
@@ -69,6 +69,13 @@ def _arrays_in(group: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
             yield from _arrays_in(node, inner, depth + 1)
         elif node is None or node.ndim > 1:
             yield inner, _name(path) if Path(inner).name in levels else _name(inner)
+
+
+def _members(group: Place) -> list[str]:
+    """Groups and arrays in a group, by name."""
+    if isinstance(group, RemotePath):
+        return [str(group / name) for name in group.folders()]
+    return sorted(str(inner) for inner in group.iterdir() if is_zarr(inner))
 
 
 def _levels(multiscales: Any) -> set[str]:
@@ -82,9 +89,12 @@ def _levels(multiscales: Any) -> set[str]:
 
 def _open(path: str) -> Any:
     import zarr
+    from zarr.storage import ObjectStore
 
+    place = folder_of(path)
     with _looking():
-        return zarr.open(path, mode="r")
+        store = ObjectStore(place.store(), read_only=True) if isinstance(place, RemotePath) else place
+        return zarr.open(store, mode="r", zarr_format=zarr_format(place))
 
 
 @contextmanager
@@ -256,10 +266,7 @@ class _Around:
     """The nearest first."""
 
     def __post_init__(self) -> None:
-        above = Path(self.path).absolute().parent
-        while is_zarr(above) and len(self.groups) <= _DEEPEST:
-            self.groups.append(_open(str(above)))
-            above = above.parent
+        self.groups += [_open(str(above)) for above in groups_above(self.path)]
 
     @property
     def attributes(self) -> list[dict[str, Any]]:

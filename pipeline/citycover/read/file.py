@@ -1,9 +1,10 @@
 """BandFile: bands of one open file, and what is left of a window that cannot be read.
 
-A handle that has failed is never used again. GDAL keeps what a failed read left in its cache of blocks, and
-remembers of a VRT's source that it could not be opened: the next read through the same handle "succeeds" and
-delivers garbage or zeros. So a window that fails is read again block by block through a fresh handle, decoded
-in one thread, which is closed in turn as soon as a block fails; blocks that fail for good are holes.
+A handle of GDAL that has failed is never used again. It keeps what a failed read left in its cache of
+blocks, and remembers of a VRT's source that it could not be opened: the next read through the same handle
+"succeeds" and delivers garbage or zeros. So a window that fails is read again block by block through a fresh
+handle, decoded in one thread, which is closed in turn as soon as a block fails; blocks that fail for good are
+holes.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class BandFile:
         self._main: _Handle | None = _Handle(path, self._bands)
         self._alone: _Handle | None = None
         dataset = self._main.dataset
+        self._steady = isinstance(dataset, ZarrRaster)
         self.transform, self.height, self.width = dataset.transform, dataset.height, dataset.width
         self._block = dataset.block_shapes[self._indexes[0] - 1]
         pixels = max(rows * cols for rows, cols in dataset.block_shapes)
@@ -105,6 +107,11 @@ class BandFile:
             if handle is not None:
                 handle.dataset.close()
         self._main = self._alone = None
+
+    def _distrust(self) -> None:
+        """Use no handle again that has failed; one of zarr-python keeps nothing of a failure."""
+        if not self._steady:
+            self.close()
 
     def decoded_bytes(self, window: Window) -> int:
         """Size of all blocks that a window touches."""
@@ -136,7 +143,7 @@ class BandFile:
             except _FAILURES as error:
                 logger.debug("%s: %s at %s, trying block by block", self._path, brief_reason(error), window)
                 need_descriptors(_SPARE)  # too few look like a damaged file
-                self.close()
+                self._distrust()
         return self._salvage(window, values, valid)
 
     def _salvage(self, window: Window, values: NDArray[Any], valid: NDArray[np.bool_]) -> list[Hole]:
@@ -170,6 +177,8 @@ class BandFile:
         reason = ""
         for _ in range(_ATTEMPTS):
             try:
+                if self._alone is None and self._steady:
+                    self._alone = self._main
                 if self._alone is None:
                     with rasterio.Env(GDAL_NUM_THREADS="1"):
                         self._alone = _Handle(self._path, self._bands)
@@ -178,7 +187,7 @@ class BandFile:
             except _FAILURES as error:
                 reason = brief_reason(error)
                 need_descriptors(_SPARE)
-                self.close()
+                self._distrust()
         return reason
 
     def _read_part(

@@ -17,7 +17,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import ConfigError, SceneError
-from citycover.files.folders import is_zarr, root_of
+from citycover.files.folders import folder_of, is_zarr, root_of
 from citycover.files.gdal import brief_reason, scene_options
 from citycover.files.identity import FileStamp
 from citycover.files.remote import Place, RemotePath
@@ -360,10 +360,6 @@ def _read_info(
     _check_nodata(path, dataset, given)
     titles = given.titles if len(given.titles) == dataset.count else dataset.descriptions
     masks = validities(dataset.mask_flag_enums, colours)
-    bands = name_bands(name, titles, colours, names)
-    if is_zarr(path):  # several stores have arrays of the same names
-        where = str(Path(path).relative_to(root_of(path).parent))
-        bands = tuple(replace(band, file=where) for band in bands)
     return FileInfo(
         path=path,
         driver=dataset.driver,
@@ -386,11 +382,22 @@ def _read_info(
         obstacle=obstacle,
         gsd=ground_sample_distance(grid) if grid is not None else None,
         time=said_time(given.time) or acquisition_time(name, dataset.tags()),
-        bands=bands,
+        bands=_bands(path, titles, colours, names),
         size=stamp.size if stamp else 0,
         mtime_ns=stamp.mtime_ns if stamp else 0,
         measures=_measures(name, dataset, given),
     )
+
+
+def _bands(
+    path: str, titles: Sequence[str | None], colours: Sequence[str], names: Sequence[str]
+) -> tuple[SceneBand, ...]:
+    """What bands answer to; where they stand is told with the store of an array: many have such arrays."""
+    bands = name_bands(Path(path).name, titles, colours, names)
+    if not is_zarr(path):
+        return bands
+    where = str(folder_of(path)).removeprefix(f"{root_of(path).parent}/")
+    return tuple(replace(band, file=where) for band in bands)
 
 
 def _nodata_of(dataset: Any, masks: Sequence[Validity], given: Given) -> Iterator[float | None]:

@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import SceneError
-from citycover.files.folders import is_zarr, refuse_partial, root_of
+from citycover.files.folders import folder_of, is_zarr, refuse_partial, root_of
 from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.files.zarr import ZarrRaster, arrays_in
 from citycover.geometry.grid import grid_of
@@ -50,12 +50,12 @@ def parts_of(given: Given) -> list[Given]:
     Raises:
         SceneError: none of its variables is a raster that can be read.
     """
-    if is_zarr(given.path):
+    if is_zarr(str(given.path)):
         return _arrays(given)
     if _REMOTE_STORE.match(str(given.path)):
         raise SceneError(
-            f"{given.path} is a Zarr store across the network, and those on a disk are read; fetch it first: "
-            f"aws s3 cp --recursive {given.path} FOLDER"
+            f"{given.path} is no Zarr store that is read across the network: those in buckets are, as "
+            f"s3://BUCKET/NAME.zarr; check the name, or fetch it first"
         )
     drivers = _CONTAINERS.get(Path(given.path).suffix.lower())
     if drivers is None or not Path(given.path).exists():
@@ -79,7 +79,7 @@ def _arrays(given: Given) -> list[Given]:
     Raises:
         SceneError: none is a raster that can be read, or the store is not as it was written.
     """
-    store, reasons = str(Path(given.path).absolute()), []
+    store, reasons = str(folder_of(str(given.path))), []
     found: list[tuple[str, str, GeoBox]] = []
     try:
         refuse_partial(root_of(store), counted=False)
@@ -114,7 +114,7 @@ def _arrays(given: Given) -> list[Given]:
 def _measured(store: str, arrays: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Of a product as ESA's EOPF writes it what was measured, and its classes; of other stores everything."""
     found = [one for one in arrays if one[0].removeprefix(store + "/").startswith(_EOPF)]
-    return found if is_zarr(Path(store, "measurements")) else arrays
+    return found if is_zarr(f"{store}/measurements") else arrays
 
 
 def _is_finer(grid: GeoBox, than: GeoBox) -> bool:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import zarr
 from affine import Affine
+from bucket import BUCKET, point_at, serving_bucket
 from rasters import read_scene, write
 from stores import NORTH, WEST, geozarr, write_arrays
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from citycover.geometry.window import Window
 from citycover.scene.assemble import describe_scene
+from citycover.scene.file import describe_files
 
 IMAGE = np.random.default_rng(5).integers(1, 250, (3, 100, 90)).astype(np.uint8)
 
@@ -111,3 +113,30 @@ def test_sheets_in_stores_and_in_files_are_one_image(tmp_path: Path, shift: floa
             got = read_scene(describe_scene(sheets, None), parts)
             for one, other in zip(got, wanted, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("layout", ["plain", "sharded"])
+def test_a_store_in_a_bucket_is_the_one_on_the_disk(
+    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole; with a chunk that is lost, and one that is damaged."""
+    pytest.importorskip("obstore")
+    store = stored(tmp_path, layout)
+    with serving_bucket() as bucket:
+        point_at(bucket.url, monkeypatch)
+        for path in store.rglob("*"):
+            if path.is_file():
+                bucket.objects[f"in/a.zarr/{path.relative_to(store)}"] = path.read_bytes()
+        (info,) = describe_files([f"s3://{BUCKET}/in/a.zarr"])
+        assert info.path == f"s3://{BUCKET}/in/a.zarr/image" and info.bands[0].file == "a.zarr/image"
+        values, valid, holes = read_scene(describe_scene([info.path], None), PARTS)
+        assert valid.all() and not holes
+        np.testing.assert_array_equal(np.moveaxis(values, 2, 0), IMAGE)
+        chunk = bucket.objects["in/a.zarr/image/c/0/1/1"]
+        del bucket.objects["in/a.zarr/image/c/0/2/0"]
+        bucket.objects["in/a.zarr/image/c/0/1/1"] = chunk[: len(chunk) // 2]
+        _, valid, holes = read_scene(describe_scene([f"s3://{BUCKET}/in/a.zarr"], None), PARTS)
+        wanted = np.ones(valid.shape, bool)
+        wanted[LOST] = wanted[64:96, :32] = False
+        np.testing.assert_array_equal(valid, wanted)
+        assert any("c/0/2/0 is not in the store" in hole.reason for hole in holes)
