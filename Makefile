@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-slurm test-airflow test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image clean
+.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-slurm test-airflow test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image compose clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -141,6 +141,11 @@ models-table: $(STAMP)
 # The CPU image, built by buildah and used as in production: needs root, buildah, debootstrap.
 image:
 	tests/docker/build.sh
+
+# compose.yaml by podman, with the images that STORE_FOLDER=... make image left: needs podman, runc, netavark, prometheus too.
+compose: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt podman-compose
+	PATH="$$PWD/$(BIN):$$PATH" STORE_FOLDER="$(STORE_FOLDER)" tests/docker/compose.sh
 
 clean:
 	rm -rf .venv .s3-venv .airflow-venv $(PEERS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
