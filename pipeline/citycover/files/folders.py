@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,19 +49,19 @@ def zarr_format(path: str | Place) -> Literal[2, 3] | None:
     return None if found is None else 3 if found == "zarr.json" else 2
 
 
-def files_below(folder: str | Path) -> Iterator[tuple[str, os.stat_result]]:
+def files_below(folder: str | Path, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Name below the folder and state of each file in it at any depth, in order; links to folders are none.
 
-    A file that vanishes meanwhile is left out.
+    A file that vanishes meanwhile is left out. There may be a hundred thousand, asked for again and again.
     """
-    for at, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(at, name)
-            try:
-                yield str(path.relative_to(folder)), path.stat()
-            except OSError:
-                continue
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(entry.path, f"{prefix}{entry.name}/")
+        else:
+            with contextlib.suppress(OSError):
+                yield f"{prefix}{entry.name}", entry.stat()
 
 
 def groups_above(path: str | Place) -> Iterator[Place]:

@@ -29,10 +29,10 @@ class FileStamp:
         """The stamp of a plain file, links followed, or of all files of a Zarr store; None of others."""
         try:
             found = Path(path).stat()
+            if stat.S_ISDIR(found.st_mode) and is_zarr(path):
+                return cls._of_folder(path)
         except (OSError, ValueError):
             return None
-        if stat.S_ISDIR(found.st_mode) and is_zarr(path):
-            return cls._of_folder(path)
         plain = stat.S_ISREG(found.st_mode)
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns) if plain else None
 
