@@ -58,14 +58,14 @@ class Axes:
         Args:
             names: of the dimensions.
             shape: of the array.
-            said: names of those down and across; None: nothing says it.
+            said: names of those in space, down and across the last; None: nothing says it.
 
         Raises:
             ValueError: it is no raster, or more than one.
         """
         if len(shape) < 2:
             raise ValueError(f"it has {len(shape)} dimensions")
-        known = [{name.lower()} for name in said] if said else _ACROSS
+        known = [{name.lower()} for name in said[-2:]] if said and len(said) > 1 else _ACROSS
         down, across = ([i for i, name in enumerate(names) if (name or "").lower() in one] for one in known)
         y, x = (down[0], across[0]) if down and across else (len(shape) - 2, len(shape) - 1)
         rest = [i for i in range(len(shape)) if i not in {y, x}]

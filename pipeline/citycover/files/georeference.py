@@ -1,9 +1,10 @@
-"""Where an array of a Zarr store lies, as its attributes and those around it say.
+"""Where an array of a Zarr store lies, and of when it is, as its attributes and those around it say.
 
     coordinate system    the CF grid mapping (`crs_wkt`, or its parameters), `proj:` of GeoZarr (code, WKT,
                          PROJJSON), `_CRS` as GDAL writes it
     transform            `spatial:transform`, `proj:transform`, `GeoTransform` of the grid mapping
     axes                 1-D coordinates of the centres of pixels
+    time                 a coordinate of one time, or what STAC or ACDD say in a group around
 
 Who cuts an array with xarray leaves the transform as it was, and takes the axes along: where they differ,
 axes count. Where they agree, the transform does, which is not rounded.
@@ -11,7 +12,9 @@ axes count. Where they agree, the transform does, which is not rounded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,18 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 Attributes = Mapping[str, Any]
+
+_SINCE = re.compile(r"\s*(day|hour|minute|second|millisecond|microsecond|nanosecond)s?\s+since\s+(\S.*?)\s*")
+"""Units of a time by CF."""
+
+_SECONDS = {
+    "day": 86400,
+    "hour": 3600,
+    "minute": 60,
+    "millisecond": 1e-3,
+    "microsecond": 1e-6,
+    "nanosecond": 1e-9,
+}
 
 _UNEVEN = 0.25
 """Pixels by which a centre may lie off an even row from the first to the last: axes may be float32."""
@@ -89,6 +104,8 @@ def _transforms(said: Sequence[Attributes], mapping: Attributes, shape: tuple[in
     for attributes in said:
         for key in ("spatial", "proj"):
             numbers = attributes.get(f"{key}:transform")
+            if attributes.get(f"{key}:transform_type", "affine") != "affine":
+                continue
             if numbers is None or tuple(attributes.get(f"{key}:shape") or shape)[-2:] != shape:
                 continue
             stated = Affine(*(float(number) for number in numbers[:6]))
@@ -116,3 +133,29 @@ def _agree(stated: Affine, seen: Affine, shape: tuple[int, int]) -> bool:
         max(abs(there - here) for there, here in zip(back * (seen * corner), corner, strict=True)) < _AGREE
         for corner in corners
     )
+
+
+def find_time(said: Sequence[Attributes], attributes: Attributes, moment: NDArray[Any] | None) -> str | None:
+    """When it was taken, as text; None: nothing says it.
+
+    Args:
+        said: attributes of the array, and of the groups around it, the nearest first.
+        attributes: of a coordinate of time.
+        moment: () its number, or moment; None: there is none.
+    """
+    if moment is not None and moment.dtype.kind == "M":
+        return str(moment)
+    if moment is not None and (since := _SINCE.fullmatch(str(attributes.get("units", "")))):
+        try:
+            seconds = float(moment) * _SECONDS.get(since[1], 1)
+            return (datetime.fromisoformat(since[2]) + timedelta(seconds=seconds)).isoformat()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    for one in said:
+        stac = one.get("stac_discovery")
+        properties = stac.get("properties") if isinstance(stac, Mapping) else None
+        for place in (one, properties if isinstance(properties, Mapping) else {}):
+            for key in ("datetime", "start_datetime", "time_coverage_start"):
+                if place.get(key):
+                    return str(place[key])
+    return None

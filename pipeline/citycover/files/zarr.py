@@ -28,7 +28,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.files.chunks import Axes, Chunks, as_raster_error
 from citycover.files.folders import folder_of, groups_above, is_zarr, zarr_format
-from citycover.files.georeference import find_crs, find_transform
+from citycover.files.georeference import find_crs, find_time, find_transform
 from citycover.files.remote import Place, RemotePath
 
 _DEEPEST = 8
@@ -78,13 +78,15 @@ def _members(group: Place) -> list[str]:
     return sorted(str(inner) for inner in group.iterdir() if is_zarr(inner))
 
 
-def _levels(multiscales: Any) -> set[str]:
-    """What is level of a pyramid in a group, by the conventions of GeoZarr and of OME."""
+def _levels(multiscales: Any) -> dict[str, Mapping[str, Any]]:
+    """What is said of levels of a pyramid in a group, by name; by the conventions of GeoZarr and of OME."""
     if isinstance(multiscales, Mapping):
         entries = multiscales.get("layout") or ()
     else:
         entries = [entry for scale in multiscales or () for entry in scale.get("datasets", ())]
-    return {str(entry.get("asset", entry.get("path"))) for entry in entries if isinstance(entry, Mapping)}
+    return {
+        str(entry.get("asset", entry.get("path"))): entry for entry in entries if isinstance(entry, Mapping)
+    }
 
 
 def _open(path: str) -> Any:
@@ -147,6 +149,7 @@ class ZarrRaster:
             self._tell_numbers(array, attributes)
             self.descriptions = self._titles(attributes, names, around)
             self._locate(said, names, around)
+            self._time = find_time(said, *around.scalar("time"))
 
     def _tell_numbers(self, array: Any, attributes: Mapping[str, Any]) -> None:
         """What numbers mean, and which of them means that there is none."""
@@ -204,7 +207,9 @@ class ZarrRaster:
         self._chunks.close()
 
     def tags(self, ns: str | None = None) -> dict[str, str]:
-        """Of the namespace `IMAGE_STRUCTURE` how pixels are compressed; else nothing."""
+        """Of the namespace `IMAGE_STRUCTURE` how pixels are compressed; else when they were taken."""
+        if ns is None:
+            return {"ACQUISITIONDATETIME": self._time} if self._time else {}
         codecs = [type(codec).__name__.removesuffix("Codec").upper() for codec in self._array.compressors]
         return {"COMPRESSION": codecs[-1]} if ns == "IMAGE_STRUCTURE" and codecs else {}
 
@@ -270,13 +275,34 @@ class _Around:
 
     @property
     def attributes(self) -> list[dict[str, Any]]:
-        """Of the groups."""
-        return [dict(group.attrs) for group in self.groups]
+        """Of the groups, and before each what it says of the level that the array is, or lies in.
+
+        A place is that of the arrays of a group; of arrays in groups below only where its shape tells which.
+        """
+        said: list[dict[str, Any]] = []
+        inner = folder_of(self.path)
+        for depth, group in enumerate(self.groups):
+            attributes = dict(group.attrs)
+            if level := _levels(attributes.get("multiscales")).get(inner.name):
+                said.append(dict(level))
+            for key in ("spatial", "proj") if depth else ():
+                if f"{key}:shape" not in attributes:
+                    attributes.pop(f"{key}:transform", None)
+            said.append(attributes)
+            inner = inner.parent
+        return said
 
     def attributes_of(self, name: str) -> dict[str, Any]:
         """Those of the nearest array of a name; none where there is none."""
         found = (group.get(name) for group in self.groups)
         return next((dict(array.attrs) for array in found if array is not None), {})
+
+    def scalar(self, name: str) -> tuple[dict[str, Any], NDArray[Any] | None]:
+        """Attributes and number of a coordinate that has but one; (empty, None): there is none."""
+        array = self.groups[0].get(name) if self.groups else None
+        if array is None or _is_group(array) or array.size != 1:
+            return {}, None
+        return dict(array.attrs), np.asarray(array[...]).reshape(())
 
     def axis(self, name: str | None, length: int) -> NDArray[Any] | None:
         """Coordinates along a dimension of the array; None: there are none."""

@@ -24,6 +24,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from citycover.files.chunks import _KEPT
 from citycover.files.zarr import ZarrRaster, arrays_in
+from citycover.scene.file import describe_files
 
 IMAGE = np.random.default_rng(3).integers(1, 250, (40, 60)).astype(np.uint8)
 
@@ -201,3 +202,17 @@ def test_axes_that_run_unevenly_are_no_place(tmp_path: Path) -> None:
     zarr.open_array(store / "x", mode="a")[7] += 0.3
     with pytest.raises(RasterioError, match="along x are not evenly spaced"):
         ZarrRaster(f"{store}/red")
+
+
+def test_a_time_is_that_of_the_coordinate_or_of_the_product(tmp_path: Path) -> None:
+    y, x = centres(40, 60)
+    found = xr.Dataset({"red": (("y", "x"), IMAGE)}, {"y": y, "x": x}).rio.write_crs(EPSG)
+    taken = np.datetime64("2024-05-31T10:15:00", "ns")
+    for number, one in enumerate((found.assign_coords(time=taken), found.expand_dims(time=[taken]))):
+        one.to_zarr(tmp_path / f"{number}.zarr", zarr_format=3, consolidated=False)
+        (info,) = describe_files([tmp_path / f"{number}.zarr"])
+        assert info.time == "2024-05-31T10:15:00Z"
+    said = geozarr(40, 60) | {"stac_discovery": {"properties": {"datetime": "2024-06-05T10:15:59.024Z"}}}
+    store = write_arrays(tmp_path / "b.zarr", {"red": IMAGE}, attributes=said)
+    assert describe_files([store])[0].time == "2024-06-05T10:15:59Z"
+    assert describe_files([store.rename(tmp_path / "b_20240101.zarr")])[0].time == "2024-01-01"

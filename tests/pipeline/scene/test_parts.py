@@ -129,6 +129,32 @@ def test_of_a_pyramid_the_finest_level_counts(tmp_path: Path) -> None:
     assert paths_of(arrays) == ["0"]
 
 
+def test_levels_may_be_placed_by_the_group_above(tmp_path: Path) -> None:
+    """As the convention `multiscales` has it: where each level lies stands in the layout."""
+    store = tmp_path / "a.zarr"
+    layout = []
+    for level, side in (("0", 1), ("1", 2)):
+        place = geozarr(40 // side, 60 // side, side)
+        layout.append({"asset": level} | {key: place[key] for key in ("spatial:transform", "spatial:shape")})
+        write_arrays(store / level, {"red": IMAGE[0, ::side, ::side]}, attributes={})
+    said = {
+        "proj:code": f"EPSG:{EPSG}",
+        "spatial:dimensions": ["z", "y", "x"],
+        "multiscales": {"layout": layout},
+    }
+    zarr.open_group(store, mode="a", zarr_format=3).attrs.update(said)
+    assert paths_of(store) == ["0/red"]
+    (coarse,) = describe_files([store / "1/red"])
+    assert coarse.transform == (2, 0, 5e5, 0, -2, 5.8e6)
+
+
+def test_a_place_of_a_group_is_none_of_what_lies_deeper(tmp_path: Path) -> None:
+    said = {key: value for key, value in geozarr(40, 60).items() if key != "spatial:shape"}
+    store = write_arrays(tmp_path / "a.zarr", {"red": IMAGE[0]}, attributes=said)
+    write_arrays(store / "1", {"red": IMAGE[0, ::2, ::2]}, attributes={})
+    assert paths_of(store) == ["red"]
+
+
 def test_bands_of_other_resolutions_stay_where_no_finer_one_shows_them(tmp_path: Path) -> None:
     """As products of Sentinel-2 come: B02 at 10 and at 20 metres, B05 at 20 alone; and one elsewhere."""
     store = tmp_path / "S2A_MSIL2A_20240531T101031.zarr"
