@@ -50,6 +50,8 @@ class Axes:
     band: int | None
     y: int
     x: int
+    time: int | None = None
+    """None: there is one date at most."""
 
     @classmethod
     def of(cls, names: Sequence[str | None], shape: Sequence[int], said: Sequence[str] | None) -> Axes:
@@ -70,12 +72,12 @@ class Axes:
         y, x = (down[0], across[0]) if down and across else (len(shape) - 2, len(shape) - 1)
         rest = [i for i in range(len(shape)) if i not in {y, x}]
         long = [i for i in rest if shape[i] > 1]
-        if len(long) > 1 or any((names[i] or "").lower() in _TIMES for i in long):
+        times = [i for i in long if (names[i] or "").lower() in _TIMES]
+        bands = [i for i in long if i not in times]
+        if len(times) > 1 or len(bands) > 1:
             sides = ", ".join(f"{names[i] or 'unnamed'} {shape[i]}" for i in long)
-            raise ValueError(
-                f"it holds several rasters ({sides}); write the one that is meant, as .isel(time=0)"
-            )
-        return cls(long[0] if long else None, y, x)
+            raise ValueError(f"it holds several rasters ({sides}); write the one that is meant: .isel(...)")
+        return cls(bands[0] if bands else None, y, x, times[0] if times else None)
 
     @property
     def kept(self) -> list[int]:
@@ -117,14 +119,16 @@ _KEPT = _Kept()
 class Chunks:
     """An array as (band, y, x), whatever the order of its dimensions; read in whole chunks."""
 
-    def __init__(self, array: Any, axes: Axes, path: str) -> None:
+    def __init__(self, array: Any, axes: Axes, path: str, date: int = 0) -> None:
         """Touches no pixel.
 
         Args:
             array: of zarr-python.
             axes: of it.
             path: of its folder.
+            date: which is read, where it has several.
         """
+        self._date = date
         self._array, self._axes, self._place, self._owner = array, axes, folder_of(path), next(_OWNERS)
         self._objects: Container[str] | None = None
         last = array.compressors[-1] if array.compressors and array.shards is None else None
@@ -160,6 +164,9 @@ class Chunks:
     def _files(self, bands: Sequence[int], rows: range, cols: range) -> Iterator[str]:
         """Names, below the array's, of the files that bands of a part lie in."""
         spans = [range(1)] * self._array.ndim
+        if (time := self._axes.time) is not None:
+            at_file = self._date // (self._array.shards or self._array.chunks)[time]
+            spans[time] = range(at_file, at_file + 1)
         parts = (range(min(bands), max(bands) + 1), rows, cols)
         for at, part, side in zip(
             (self._axes.band, self._axes.y, self._axes.x), parts, self._file, strict=True
@@ -205,6 +212,8 @@ class Chunks:
     def _decode(self, layer: int, row: int, cols: Sequence[int]) -> NDArray[Any]:
         """(band, y, x) of chunks side by side, cut at the edges of the array."""
         where: list[int | slice] = [0] * self._array.ndim
+        if self._axes.time is not None:
+            where[self._axes.time] = self._date
         self._refuse_cut(layer, row, cols)
         starts = ((layer, layer + 1), (row, row + 1), (cols[0], cols[-1] + 1))
         for at, (first, end), side in zip(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -12,17 +13,41 @@ from citycover.errors import SceneError
 from citycover.files.plain import parse_json
 from citycover.files.remote import Place, RemotePath, place_of
 
+_STORE = re.compile(r"\.zarr(?=/|$)")
+
+_DATED = re.compile(r"(?<=\.zarr)@\d{1,6}(?=/|$)")
+
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
 
 STORED = "citycover:chunks"
 """Attribute of the root of a store: what `chunks_in` found once all was written."""
 
 
+def at_date(path: str, number: int) -> str:
+    """The name of an array of several dates as it is at one of them, from 0: after that of its store.
+
+    >>> at_date("cubes/a.zarr/red", 3), undated("cubes/a.zarr@3/red"), date_of("cubes/a.zarr@3/red")
+    ('cubes/a.zarr@3/red', 'cubes/a.zarr/red', 3)
+    """
+    return _STORE.sub(rf"\g<0>@{number}", path, count=1)
+
+
+def undated(path: str) -> str:
+    """The name of an array without the date that is meant of it."""
+    return _DATED.sub("", path)
+
+
+def date_of(path: str) -> int | None:
+    """Which date of an array is meant, from 0; None: all, or it has none."""
+    found = _DATED.search(path)
+    return int(found[0][1:]) if found else None
+
+
 def folder_of(path: str | Place) -> Place:
     """What a name means, here or in an object store."""
     if isinstance(path, RemotePath) or (isinstance(path, str) and path.startswith("s3://")):
-        return place_of(path)
-    return Path(path).absolute()
+        return place_of(undated(str(path)))
+    return Path(undated(str(path))).absolute()
 
 
 def is_zarr(path: str | Place) -> bool:
@@ -42,7 +67,7 @@ def zarr_format(path: str | Place) -> Literal[2, 3] | None:
         place = folder_of(path) if ".zarr" in str(path) else None
         there = (name for name in _METADATA if place is not None and (place / name).is_file())
     else:
-        where = str(path)  # what may not be looked at is none
+        where = undated(str(path))  # what may not be looked at is none
         names = _METADATA if os.path.isdir(where) else ()  # noqa: PTH112 - likewise
         there = (name for name in names if os.path.isfile(f"{where}/{name}"))  # noqa: PTH113 - likewise
     found = next(there, None)

@@ -27,12 +27,15 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.files.chunks import Axes, Chunks, as_raster_error
-from citycover.files.folders import folder_of, groups_above, is_zarr, zarr_format
+from citycover.files.folders import at_date, date_of, folder_of, groups_above, is_zarr, undated, zarr_format
 from citycover.files.georeference import find_crs, find_time, find_transform
 from citycover.files.remote import Place, RemotePath
 
 _DEEPEST = 8
 """Groups in groups: links may lead in a circle."""
+
+_MOST_DATES = 100
+"""Dates of an array that are meant where none is named."""
 
 _LONGEST = 1 << 24
 """Coordinates that are read of an axis."""
@@ -44,7 +47,8 @@ _NODATA = ("_FillValue", "missing_value", "nodata")
 def arrays_in(path: str) -> list[tuple[str, str]]:
     """Paths of arrays of two dimensions or more in a store or group, in order of their names.
 
-    Those that cannot be opened are among them: who opens them says why.
+    Those that cannot be opened are among them: who opens them says why. An array of several dates is there
+    once for each, as `at_date` has it, unless the path means one of them.
 
     Returns:
         Each with the name of what it shows. Levels of a pyramid that are arrays show the same; those that are
@@ -53,9 +57,25 @@ def arrays_in(path: str) -> list[tuple[str, str]]:
     Raises:
         RasterioError: the store cannot be opened.
     """
-    node = _open(path)
+    plain = undated(path)
+    node = _open(plain)
     with _looking():
-        return list(_arrays_in(node, path, 0)) if _is_group(node) else [(path, _name(path))]
+        found = list(_arrays_in(node, plain, 0)) if _is_group(node) else [(plain, _name(plain))]
+        return [(one, shown) for array, shown in found for one in _dates_of(array, date_of(path))]
+
+
+def _dates_of(path: str, date: int | None) -> list[str]:
+    """An array as it is at a date, or at each of its dates; as it is where it has one or too many."""
+    try:
+        array = _open(path)
+        time = Axes.of(_dimension_names(array), array.shape, None).time
+    except (RasterioError, ValueError):
+        return [path]  # who opens it says why
+    if time is None or not (path.endswith(".zarr") or ".zarr/" in path):
+        return [path]
+    count = array.shape[time]
+    dates = range(count if count <= _MOST_DATES else 0) if date is None else [date]
+    return [at_date(path, number) for number in dates] or [path]
 
 
 def _arrays_in(group: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
@@ -112,7 +132,7 @@ def _is_group(node: Any) -> bool:
 
 
 def _name(path: str) -> str:
-    return Path(path).name.removesuffix(".zarr")
+    return Path(undated(path)).name.removesuffix(".zarr")
 
 
 class ZarrRaster:
@@ -143,13 +163,16 @@ class ZarrRaster:
             names = _dimension_names(array)
             spatial = next((one["spatial:dimensions"] for one in said if "spatial:dimensions" in one), None)
             self._axes = Axes.of(names, array.shape, spatial)
-            self._chunks = Chunks(array, self._axes, path)
+            time = self._axes.time
+            date = 0 if time is None else _date_meant(path, array.shape[time])
+            self._chunks = Chunks(array, self._axes, path, date)
             self.count, self.height, self.width = self._chunks.shape
             self.shape = self.height, self.width
             self._tell_numbers(array, attributes)
             self.descriptions = self._titles(attributes, names, around)
             self._locate(said, names, around)
-            self._time = find_time(said, *around.scalar("time"))
+            of_time = "time" if time is None else names[time]
+            self._time = find_time(said, *around.moment(of_time, date))
 
     def _tell_numbers(self, array: Any, attributes: Mapping[str, Any]) -> None:
         """What numbers mean, and which of them means that there is none."""
@@ -297,12 +320,12 @@ class _Around:
         found = (group.get(name) for group in self.groups)
         return next((dict(array.attrs) for array in found if array is not None), {})
 
-    def scalar(self, name: str) -> tuple[dict[str, Any], NDArray[Any] | None]:
-        """Attributes and number of a coordinate that has but one; (empty, None): there is none."""
-        array = self.groups[0].get(name) if self.groups else None
-        if array is None or _is_group(array) or array.size != 1:
+    def moment(self, name: str | None, date: int) -> tuple[dict[str, Any], NDArray[Any] | None]:
+        """Attributes of a coordinate of times, and the number at a date; (empty, None): there is none."""
+        array = self.groups[0].get(name) if name and self.groups else None
+        if array is None or _is_group(array) or array.ndim > 1 or not date < array.size <= _LONGEST:
             return {}, None
-        return dict(array.attrs), np.asarray(array[...]).reshape(())
+        return dict(array.attrs), np.asarray(array[...]).reshape(-1)[date]
 
     def axis(self, name: str | None, length: int) -> NDArray[Any] | None:
         """Coordinates along a dimension of the array; None: there are none."""
@@ -310,6 +333,13 @@ class _Around:
         if array is None or _is_group(array) or tuple(array.shape) != (length,) or length > _LONGEST:
             return None
         return np.asarray(array[...])
+
+
+def _date_meant(path: str, count: int) -> int:
+    date = date_of(path)
+    if date is None or date >= count:
+        raise ValueError(f"it holds {count} dates; name one of them, as NAME.zarr@{count - 1}/{_name(path)}")
+    return date
 
 
 def _dimension_names(array: Any) -> tuple[str | None, ...]:

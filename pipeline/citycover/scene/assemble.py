@@ -15,6 +15,7 @@ from pathlib import Path
 from odc.geo.geobox import GeoBox
 
 from citycover.errors import SceneError
+from citycover.files.folders import undated
 from citycover.geometry.grid import (
     ground_sample_distance,
     same_place,
@@ -163,7 +164,11 @@ def assemble_scene(
         time=max((sheet.time for sheet, _ in sheets if sheet.time), default=None),
         resampling=resampling,
         fingerprints=tuple(
-            dict.fromkeys(f for info in used for f in ((info.path, info.size, info.mtime_ns), *info.beside))
+            dict.fromkeys(
+                stamp
+                for info in used
+                for stamp in ((undated(info.path), info.size, info.mtime_ns), *info.beside)
+            )
         ),
     )
 

@@ -17,7 +17,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import ConfigError, SceneError
-from citycover.files.folders import folder_of, is_zarr, root_of
+from citycover.files.folders import is_zarr, root_of, undated
 from citycover.files.gdal import brief_reason, scene_options
 from citycover.files.identity import FileStamp
 from citycover.files.remote import Place, RemotePath
@@ -152,7 +152,7 @@ def describe_file(path: str | Path, trust: Trust = Trust()) -> FileInfo:  # noqa
 def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo:
     path = given.path
     where = _absolute(path)
-    local = Path(where)
+    local = Path(undated(where))
     is_local = local.exists()
     try:
         where.encode()
@@ -396,7 +396,7 @@ def _bands(
     bands = name_bands(Path(path).name, titles, colours, names)
     if not is_zarr(path):
         return bands
-    where = str(folder_of(path)).removeprefix(f"{root_of(path).parent}/")
+    where = path.removeprefix(f"{root_of(path).parent}/")
     return tuple(replace(band, file=where) for band in bands)
 
 

@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import SceneError
-from citycover.files.folders import folder_of, is_zarr, refuse_partial, root_of
+from citycover.files.folders import date_of, folder_of, is_zarr, refuse_partial, root_of, undated
 from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.files.zarr import ZarrRaster, arrays_in
 from citycover.geometry.grid import grid_of
@@ -79,11 +79,12 @@ def _arrays(given: Given) -> list[Given]:
     Raises:
         SceneError: none is a raster that can be read, or the store is not as it was written.
     """
-    store, reasons = str(folder_of(str(given.path))), []
+    meant, reasons = str(given.path), []
+    store = str(folder_of(meant))
     found: list[tuple[str, str, GeoBox]] = []
     try:
         refuse_partial(root_of(store), counted=False)
-        arrays = _measured(store, arrays_in(store))
+        arrays = _measured(store, arrays_in(meant if "://" in meant else str(Path(meant).absolute())))
     except RasterioError as error:
         raise SceneError(
             f"{given.path} is a Zarr store that cannot be opened ({brief_reason(error)}); copy it again"
@@ -104,8 +105,8 @@ def _arrays(given: Given) -> list[Given]:
             f"rio.write_crs writes it, and coordinates x and y, or proj:code and spatial:transform of GeoZarr"
         )
     time = given.time or acquisition_time(Path(store).name, {})
-    return [
-        replace(given, path=path, time=time, said=None)
+    return [  # dates of a cube are those of its coordinate, whatever its name says
+        replace(given, path=path, time=time if date_of(path) is None else given.time, said=None)
         for path, shown, grid in found
         if not any(shown == other and _is_finer(than=grid, grid=there) for _, other, there in found)
     ]
@@ -113,7 +114,7 @@ def _arrays(given: Given) -> list[Given]:
 
 def _measured(store: str, arrays: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Of a product as ESA's EOPF writes it what was measured, and its classes; of other stores everything."""
-    found = [one for one in arrays if one[0].removeprefix(store + "/").startswith(_EOPF)]
+    found = [one for one in arrays if undated(one[0]).removeprefix(store + "/").startswith(_EOPF)]
     return found if is_zarr(f"{store}/measurements") else arrays
 
 

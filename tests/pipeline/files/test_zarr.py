@@ -183,7 +183,7 @@ def test_numbers_mean_what_the_attributes_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dimensions", "shape", "said"),
     [
-        (("time", "y", "x"), (2, 4, 5), r"several rasters \(time 2\)"),
+        (("time", "y", "x"), (2, 4, 5), r"holds 2 dates; name one of them, as NAME\.zarr@1/a"),
         (("a", "b", "y", "x"), (2, 3, 4, 5), r"several rasters \(a 2, b 3\)"),
         (("y",), (4,), "1 dimensions"),
     ],

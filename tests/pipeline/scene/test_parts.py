@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio.shutil
+import xarray as xr
 import zarr
 from rasterio.crs import CRS
 from rasters import read_scene, write
-from stores import EPSG, geozarr, write_arrays, write_xarray
+from stores import EPSG, centres, geozarr, write_arrays, write_xarray
 
 from citycover.errors import SceneError
 from citycover.files.folders import STORED, chunks_in
+from citycover.model.archive import read_model_file
+from citycover.model.builtin import builtin_path
 from citycover.scene.assemble import describe_scene
 from citycover.scene.file import describe_files
+from citycover.scene.laying import Laying
 
 IMAGE = np.random.default_rng(2).integers(1, 250, (2, 40, 60), np.uint8)
 
@@ -210,9 +214,11 @@ def test_stores_that_are_no_scene_are_refused_with_what_to_do(tmp_path: Path) ->
     (empty / "zarr.json").write_text("{")
     with pytest.raises(SceneError, match=r"empty\.zarr is a Zarr store that cannot be opened"):
         describe_files([empty])
-    of_dates = write_arrays(tmp_path / "t.zarr", {"red": IMAGE}, ("time", "y", "x"))
-    with pytest.raises(SceneError, match=r"several rasters \(time 2\); write the one that is meant"):
-        describe_files([of_dates])
+    several = write_arrays(tmp_path / "t.zarr", {"red": IMAGE[None]}, ("a", "b", "y", "x"))
+    (info,) = describe_files([several])
+    assert len(info.bands) == 2
+    with pytest.raises(SceneError, match=r"t\.zarr@1/none: there is no such file"):
+        describe_files([tmp_path / "t.zarr@1/none"])
 
 
 def test_a_store_of_citycover_that_lost_a_chunk_is_refused(tmp_path: Path) -> None:
@@ -223,3 +229,40 @@ def test_a_store_of_citycover_that_lost_a_chunk_is_refused(tmp_path: Path) -> No
     for given in (store, store / "red"):
         with pytest.raises(SceneError, match=r"holds 11 chunks .* was written with 12"):
             describe_files([given])
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_cube_is_a_sheet_for_each_date(tmp_path: Path, stacked: bool) -> None:
+    """Variables over time, as odc-stac gives them, and one array of dates and bands, as stackstac does."""
+    days = np.array(["2024-05-31T10:15:00", "2024-06-10T10:15:00", "2024-06-20T10:15:00"], "datetime64[ns]")
+    images = np.random.default_rng(7).integers(1, 250, (3, 2, 40, 60)).astype(np.uint8)  # (time, band, y, x)
+    y, x = centres(40, 60)
+    axes = {"time": days, "band": np.array(["red", "nir"], object), "y": y, "x": x}
+    cube = xr.DataArray(images, dims=("time", "band", "y", "x"), coords=axes).rio.write_crs(EPSG)
+    found = cube.to_dataset(name="cube") if stacked else cube.to_dataset("band")
+    chunks = (2, 1, 16, 16) if stacked else (2, 16, 16)
+    store = tmp_path / "made_20250101.zarr"
+    encoding = {name: {"chunks": chunks} for name in found.data_vars}
+    found.to_zarr(store, zarr_format=3, encoding=encoding, consolidated=False)
+    infos = describe_files([store])
+    assert {info.time for info in infos} == {f"{day}Z" for day in np.datetime_as_string(days, "s")}
+    for number in range(3):
+        values, valid, holes = read_scene(describe_scene([f"{store}@{number}"], None, bands=("red", "nir")))
+        assert valid.all() and not holes
+        np.testing.assert_array_equal(np.moveaxis(values, 2, 0), images[number])
+    scene = describe_scene([store], None, bands=("red", "nir"), laying=Laying(composite="median"))
+    assert scene.dates == ("2024-06-20", "2024-06-10", "2024-05-31")
+    assert len(scene.fingerprints) == (1 if stacked else 2)
+    np.testing.assert_array_equal(read_scene(scene)[0], np.median(images, 0).transpose(1, 2, 0))
+    (store / ("cube/c/1/0/1/1" if stacked else "red/c/1/1/1")).unlink()
+    _, valid, holes = read_scene(describe_scene([f"{store}@2"], None))
+    assert holes and not valid[16:32, 16:32].any() and valid.sum() == 40 * 60 - 256
+    assert read_scene(describe_scene([f"{store}@1"], None))[1].all()
+
+
+def test_of_a_cube_without_a_choice_the_way_out_is_told(tmp_path: Path) -> None:
+    store = write_arrays(tmp_path / "t.zarr", {"red": IMAGE}, ("time", "y", "x"))
+    with pytest.raises(SceneError, match=r"t\.zarr@0/red .* and band 1 of t\.zarr@1/red .* --composite"):
+        describe_scene([store], read_model_file(builtin_path("spectral-rgb")).card)
+    with pytest.raises(SceneError, match=r"it holds 2 dates; name one"):
+        describe_files([f"{store}@7"])
