@@ -81,9 +81,10 @@ class LabelField:
         self._base = self._shares * noise + _FLOOR
         self._per_prior = torch.tensor([1 / p if p > 0 else 1.0 for p in labels.prior], device=device)
         self._per_prior = self._per_prior.view(column)
-        self._powers = _runs([round(strength * PARTS) for strength in labels.strengths])
+        # Rounded in favour of the labels: what a network can tell apart must be nearly sure.
+        self._powers = _runs([math.floor(strength * PARTS) for strength in labels.strengths])
         self._known = torch.tensor(labels.known, device=device).view(column)
-        doubts = ((k, round((1 - known) * PARTS)) for k, known in enumerate(labels.known))
+        doubts = ((k, math.ceil((1 - known) * PARTS)) for k, known in enumerate(labels.known))
         self._doubts = [(k, parts) for k, parts in doubts if parts]
         self._sharpness = round(labels.rule.sharpness * PARTS)
 

@@ -166,6 +166,7 @@ def test_workers_that_cannot_take_part_are_named_with_the_reason(client: Client,
 def test_a_worker_that_hangs_is_told_of_in_time(
     client: Client, folder: WorkFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    client.wait_for_workers(2)  # one may be on its way back from the test before
     monkeypatch.setattr(connect, "WORKER_SECONDS", 2)
     pid = next(iter(client.run(os.getpid).values()))
     os.kill(pid, signal.SIGSTOP)

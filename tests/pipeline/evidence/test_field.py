@@ -245,18 +245,19 @@ def test_a_class_that_training_never_had_is_neither_for_nor_against(tmp_path: Pa
 
 def test_evidence_counts_by_the_slope_of_its_class(tmp_path: Path) -> None:
     sheet = write_sheet(tmp_path / "labels.tif", random_cells((9, 11)), OTHER_GRIDS["aligned"])
-    slopes = (1.0, 0.5, 0.0, 0.25)
+    slopes = (1.0, 0.55, 0.0, 0.24)  # the second and the last lie between steps
     labels = replace(evidence(sheet, noise=0.3), slopes=slopes)
     field, column = LabelField(labels, image_grid((40, 50)), CPU), (CLASSES, 1, 1)
     s = field.smoothed(Window(0, 0, 40, 50)).numpy().astype(np.float64)
     q = 0.7 * s / s.sum(0) + 0.3 * np.reshape(SHARES, column)
     probabilities = random_probabilities((40, 50))
     ratio = np.log(probabilities.numpy()) - np.log(np.reshape(PRIOR, column))
-    powers = np.round(np.array(slopes) * labels.rule.strength * PARTS) / PARTS
+    powers = np.floor(np.array(slopes) * labels.rule.strength * PARTS) / PARTS
+    doubts = np.ceil((1 - np.array(slopes)) * PARTS) / PARTS
     said = np.reshape(powers, column) * ratio
     known = np.reshape(slopes, column) * (q + 1e-5)
     mean = (known * np.exp(said)).sum(0) / known.sum(0)  # of what is said of known classes
-    scores = said + (1 - np.reshape(slopes, column)) * np.log(mean) + np.log(q + 1e-5)
+    scores = said + np.reshape(doubts, column) * np.log(mean) + np.log(q + 1e-5)
     wanted = softmax(labels.rule.sharpness * scores, 0)
     got = field(probabilities.clone(), all_of(probabilities))
     np.testing.assert_allclose(got.numpy(), wanted, atol=1e-4)
