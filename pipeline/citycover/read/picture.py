@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +14,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.io import DatasetReader
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.errors import SceneError
@@ -27,8 +28,8 @@ from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet
 
 _LEAST_CACHE = 8 << 20
 
-_LEAST_ROWS = 16
-"""Of a file that are read at once, where its blocks are lower."""
+_LEAST_ROWS = 512
+"""Of a file that are read at once; blocks of a VRT are lower than those of its files."""
 
 _CENTRE = 4096
 """Side of the part that is shown of files that are larger."""
@@ -172,39 +173,68 @@ def open_band(band: BandSource) -> Any:
 
 
 def _read_file(bands: Mapping[int, BandSource], shown: Window, shape: tuple[int, int]) -> dict[int, _Plane]:
-    """(y, x) numbers of a window of one file, and where they were observed.
+    """(y, x) nearest pixels of a window of one file, and where they were observed.
 
-    Bands of a file often lie in the same blocks, of which GDAL keeps two rows: read side by side, a row of
-    blocks at a time, each block is decoded once and not once a band.
+    They are picked from whole rows of blocks, of the coarsest overview that is fine enough. GDAL's own
+    decimated read goes band by band and line by line, and decodes each block for every one of them where its
+    cache is small, or others read beside.
     """
     planes = {place: (np.empty(shape, np.float32), np.empty(shape, np.bool_)) for place in bands}
-    scale = shown.height / shape[0]
-    with open_band(next(iter(bands.values()))) as dataset:
+    with ExitStack() as stack:
+        dataset = stack.enter_context(open_band(next(iter(bands.values()))))
         known = {place: kept(dataset, [band])[0] for place, band in bands.items()}
-        tall = max(_LEAST_ROWS, dataset.block_shapes[0][0])
-        apart = len(bands) == 1 or not isinstance(dataset, DatasetReader)  # zarr-python keeps no blocks
-        step = shape[0] if apart else max(1, int(tall / scale))
-        for top in range(0, shape[0], step):
-            count = min(step, shape[0] - top)
-            part = RasterioWindow(shown.col, shown.row + top * scale, shown.width, count * scale)
-            for place, band in known.items():
-                values, seen = _read_band(dataset, band, part, (count, shape[1]))
-                planes[place][0][top : top + count], planes[place][1][top : top + count] = values, seen
+        step = min(shown.height / shape[0], shown.width / shape[1])
+        coarse = stack.enter_context(_overview(dataset, step))
+        rows = _picked(shown.row, shown.height, shape[0], coarse.height / dataset.height)
+        cols = _picked(shown.col, shown.width, shape[1], coarse.width / dataset.width)
+        tall = max(height for height, _ in coarse.block_shapes)
+        if tall >= step:  # of each block something is needed
+            tall *= max(1, _LEAST_ROWS // tall)
+        starts = np.flatnonzero(np.diff(rows // tall, prepend=-1))
+        for begin, end in itertools.pairwise([*starts.tolist(), len(rows)]):
+            for place, plane in _read_rows(coarse, known, rows[begin:end], cols).items():
+                planes[place][0][begin:end], planes[place][1][begin:end] = plane
     return planes
 
 
-def _read_band(dataset: Any, band: BandSource, window: RasterioWindow, shape: tuple[int, int]) -> _Plane:
-    """(y, x) numbers of a window, and where they were observed."""
-    plane = dataset.read(
-        band.index, window=window, out_shape=shape, resampling=Resampling.nearest, out_dtype="float32"
-    )
-    seen = np.isfinite(plane)
-    if band.validity == "nodata" and band.nodata is not None and np.isfinite(band.nodata):
-        seen &= plane != np.float32(band.nodata)
-    elif band.validity == "alpha":
-        for index, colour in zip(dataset.indexes, dataset.colorinterp, strict=True):
-            if colour is ColorInterp.alpha:
-                seen &= dataset.read(index, window=window, out_shape=shape) > 0
-    elif band.validity == "mask":
-        seen &= dataset.read_masks(band.index, window=window, out_shape=shape) > 0
-    return np.nan_to_num(plane), seen
+def _overview(dataset: Any, scale: float) -> Any:
+    """The coarsest overview of a file whose pixels are no longer than `scale`; if there is none, the file."""
+    factors = dataset.overviews(1)
+    if fitting := [factor for factor in factors if factor <= scale]:
+        level = factors.index(max(fitting))
+        return rasterio.open(dataset.name, driver=dataset.driver, overview_level=level)
+    return contextlib.nullcontext(dataset)
+
+
+def _picked(first: int, length: int, count: int, scale: float) -> NDArray[np.intp]:
+    """Rows or columns, of which there are `scale` to a pixel, that the centres of `count` pixels lie in."""
+    centres = first + (np.arange(count) + 0.5) * (length / count)
+    return np.asarray(np.floor(centres * scale + 1e-9), np.intp)
+
+
+def _read_rows(
+    dataset: Any, bands: Mapping[int, BandSource], rows: NDArray[np.intp], cols: NDArray[np.intp]
+) -> dict[int, _Plane]:
+    """(y, x) pixels where rows and columns, both rising, cross."""
+    window = RasterioWindow(cols[0], rows[0], cols[-1] - cols[0] + 1, rows[-1] - rows[0] + 1)
+    cross = np.ix_(rows - rows[0], cols - cols[0])
+    alphas = [i for i, colour in enumerate(dataset.colorinterp, 1) if colour is ColorInterp.alpha]
+    indexes = list(dict.fromkeys([*(band.index for band in bands.values()), *alphas]))
+    with np.errstate(over="ignore"):
+        read = {
+            index: plane[cross].astype(np.float32)
+            for index, plane in zip(indexes, dataset.read(indexes, window=window), strict=True)
+        }
+    planes = {}
+    for place, band in bands.items():
+        values = read[band.index]
+        seen = np.isfinite(values)
+        if band.validity == "nodata" and band.nodata is not None and np.isfinite(band.nodata):
+            seen &= values != np.float32(band.nodata)
+        elif band.validity == "alpha":
+            for index in alphas:
+                seen &= read[index] > 0
+        elif band.validity == "mask":
+            seen &= dataset.read_masks(band.index, window=window)[cross] > 0
+        planes[place] = np.nan_to_num(values), seen
+    return planes

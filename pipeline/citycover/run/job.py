@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from citycover.compute.here import compute_here
 from citycover.compute.sink import Computed
@@ -19,6 +20,7 @@ from citycover.machine.memory import release_memory
 from citycover.machine.stages import Stages
 from citycover.model.predictor import load_predictor
 from citycover.plan.layers import CLASSES
+from citycover.plan.plan import Plan
 from citycover.product.finished import Finished
 from citycover.product.image import ImageBeside
 from citycover.product.product import Product
@@ -46,7 +48,7 @@ def run_job(
     watch.timing(stages)
     with ThreadPoolExecutor(1, thread_name_prefix="picture") as pool:
         image = ImageBeside(job.scene, pool)
-        done = _compute(job, folder, watch, stages)
+        done = _compute(job, folder, _beginning(watch, image), stages)
         with WorkingStore.open(folder.work, job.engine.threads or threads_here()) as store:
             blocks = whole_blocks(store)
             seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
@@ -70,6 +72,16 @@ def run_job(
                 worker_peak_rss=done.peak_rss,
             )
             return publish(finished, folder, image.get(done.plan), write_report)
+
+
+def _beginning(watch: Watch, image: ImageBeside) -> Watch:
+    """A watch that has the image read once the first block begins: what is tried before is timed."""
+
+    def started(plan: Plan, done: int) -> None:
+        image.begin(plan)
+        watch.started(plan, done)
+
+    return replace(watch, started=started)
 
 
 def _compute(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:

@@ -62,24 +62,46 @@ def test_the_cache_of_a_picture_holds_two_rows_of_blocks(
 
 @pytest.mark.parametrize("blocks", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 32}])
 @pytest.mark.parametrize("longest", [900, 333, 41])
-def test_bands_of_a_file_are_read_side_by_side_and_show_the_nearest_pixels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: dict[str, Any], longest: int
-) -> None:
+def test_a_picture_shows_the_nearest_pixels(tmp_path: Path, blocks: dict[str, Any], longest: int) -> None:
     image = np.random.default_rng(1).integers(1, 250, (3, 700, 500), np.uint8)
     path = write(tmp_path / "image.tif", image, interleave="pixel", **blocks)
-    order: list[int] = []
-    real = picture._read_band
-
-    def noted(dataset: Any, band: Any, *where: Any) -> Any:
-        order.append(band.index)
-        return real(dataset, band, *where)
-
-    monkeypatch.setattr(picture, "_read_band", noted)
     part = Window(5, 3, 690, 490)
     shown = read_picture(describe_scene([path], None), part, longest)
     with rasterio.open(path) as file:
         window = rasterio.windows.Window(part.col, part.row, part.width, part.height)
         whole = file.read(window=window, out_shape=(3, *shown.valid.shape))
     np.testing.assert_array_equal(shown.values, whole.transpose(1, 2, 0))
-    assert order == [1, 2, 3] * (len(order) // 3), "band after band would decode each block thrice"
-    assert len(order) > 3
+
+
+@pytest.mark.parametrize("kind", ["nodata", "mask", "alpha"])
+def test_a_picture_is_made_of_the_overview_that_is_fine_enough(tmp_path: Path, kind: str) -> None:
+    path = hidden(tmp_path, kind)
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+    shown = read_picture(describe_scene([path], None), Window(0, 0, *CLEAR.shape), 300)
+    with rasterio.open(path, overview_level=0) as file:
+        sides = zip(shown.valid.shape, file.shape, strict=True)
+        row, col = (np.floor((np.arange(n) + 0.5) * size / n).astype(int) for n, size in sides)
+        pixels, seen = file.read([1, 2, 3])[:, row][..., col], file.dataset_mask()[row][:, col] > 0
+    np.testing.assert_array_equal(shown.valid, seen)
+    np.testing.assert_array_equal(shown.values[seen], pixels.transpose(1, 2, 0)[seen])
+
+
+def test_a_picture_decodes_each_block_once_whatever_gdal_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others read beside, and take the cache."""
+    image = np.zeros((3, 2048, 640), np.uint8)
+    blocks = {"tiled": True, "blockxsize": 64, "blockysize": 64}
+    path = write(tmp_path / "image.tif", image, interleave="pixel", **blocks)
+    windows: list[Window] = []
+    real = picture._read_rows
+
+    def noted(dataset: Any, bands: Any, rows: Any, cols: Any) -> Any:
+        windows.append(Window(int(rows[0]), int(cols[0]), int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1))
+        return real(dataset, bands, rows, cols)
+
+    monkeypatch.setattr(picture, "_read_rows", noted)
+    read_picture(describe_scene([path], None), Window(0, 0, 2048, 640), 100)
+    touched = [row for one in windows for row in range(one.row // 64, -(-one.row_end // 64))]
+    assert touched == list(range(2048 // 64))
