@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import mimetypes
 import re
 from collections.abc import Iterator
@@ -238,14 +239,23 @@ def place_of(place: str | Place) -> Place:
 
 
 def tag_of(address: str) -> str:
-    """What an object store calls the content of an object now; empty: there is none, or it lies elsewhere."""
+    """What an object store calls the content of an object now; empty: there is none, or it lies elsewhere.
+
+    Of a Zarr store it is a digest of all that lies in it.
+    """
     place = place_of(address) if address.startswith("s3://") else None
     if not isinstance(place, RemotePath):
         return ""
     try:
         return place.look().e_tag or ""
     except FileNotFoundError:
-        return ""
+        return _tag_of_all(place) if ".zarr" in place.key else ""
+
+
+def _tag_of_all(place: RemotePath) -> str:
+    found = sorted(place.below().items())
+    text = "\n".join(f"{name} {there.size} {there.e_tag}" for name, there in found)
+    return hashlib.sha256(text.encode()).hexdigest() if found else ""
 
 
 def matching(pattern: str) -> list[str]:

@@ -14,6 +14,7 @@ from rasters import read_scene, write
 from stores import NORTH, WEST, geozarr, write_arrays
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
+from citycover.files.remote import tag_of
 from citycover.geometry.window import Window
 from citycover.scene.assemble import describe_scene
 from citycover.scene.file import describe_files
@@ -132,9 +133,11 @@ def test_a_store_in_a_bucket_is_the_one_on_the_disk(
         values, valid, holes = read_scene(describe_scene([info.path], None), PARTS)
         assert valid.all() and not holes
         np.testing.assert_array_equal(np.moveaxis(values, 2, 0), IMAGE)
-        chunk = bucket.objects["in/a.zarr/image/c/0/1/1"]
+        chunk, tag = bucket.objects["in/a.zarr/image/c/0/1/1"], tag_of(f"s3://{BUCKET}/in/a.zarr")
+        assert tag and tag == tag_of(f"s3://{BUCKET}/in/a.zarr")
         del bucket.objects["in/a.zarr/image/c/0/2/0"]
         bucket.objects["in/a.zarr/image/c/0/1/1"] = chunk[: len(chunk) // 2]
+        assert tag_of(f"s3://{BUCKET}/in/a.zarr") not in {tag, ""} and not tag_of(f"s3://{BUCKET}/in/b.zarr")
         _, valid, holes = read_scene(describe_scene([f"s3://{BUCKET}/in/a.zarr"], None), PARTS)
         wanted = np.ones(valid.shape, bool)
         wanted[LOST] = wanted[64:96, :32] = False
