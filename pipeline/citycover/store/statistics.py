@@ -69,7 +69,7 @@ class Statistics:
 
 
 def tile_statistics(pixels: NDArray[np.uint8], nodata: int, ids: tuple[int, ...]) -> Statistics:
-    """Statistics of at most 64 Mpx: counts for classes, moments for quantities."""
+    """Statistics of at most 16 Mpx: counts for classes, moments for quantities."""
     present = pixels != nodata
     valid = int(np.count_nonzero(present))
     if ids:
