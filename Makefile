@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-slurm test-airflow test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image compose clean
+.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-slurm test-airflow test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image compose systemd clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -146,6 +146,10 @@ image:
 compose: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt podman-compose
 	PATH="$$PWD/$(BIN):$$PATH" STORE_FOLDER="$(STORE_FOLDER)" tests/docker/compose.sh
+
+# The units of systemd, started by a real one in a container: the same, and package sources.
+systemd:
+	STORE_FOLDER="$(STORE_FOLDER)" tests/docker/systemd.sh
 
 clean:
 	rm -rf .venv .s3-venv .airflow-venv $(PEERS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
