@@ -16,8 +16,8 @@ from citycover_models.data.pairs import Pair
 CELLS = 1 << 21
 """Cells of all images together, about: their counts are held in memory."""
 
-_STRIP = 256
-"""Rows of cells counted at a time."""
+_AT_ONCE = 1 << 20
+"""Labels, about, that are counted at a time: memory does not grow with the image."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,9 @@ def count_cells(pair: Pair, num_classes: int, chip: int, most: int) -> Cells:
     reader = pair.label_reader(step)
     per_cell = side // step
     coarse = Window(0, 0, -(-height // step), -(-width // step))
-    for first in range(0, rows, _STRIP):
-        wanted = Window(first * per_cell, 0, min(_STRIP, rows - first) * per_cell, coarse.width)
+    strip = max(1, _AT_ONCE // (per_cell * coarse.width))
+    for first in range(0, rows, strip):
+        wanted = Window(first * per_cell, 0, min(strip, rows - first) * per_cell, coarse.width)
         part = wanted.clip(coarse)
         assert part is not None, "strips start inside the image"
         labels = reader.read(part)
