@@ -119,8 +119,8 @@ def test_feathered_sheets_hand_over_little_by_little(tmp_path: Path) -> None:
 def listed_openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of files that are opened from now on."""
     opened: list[str] = []
-    whole = band_file._open
-    monkeypatch.setattr(band_file, "_open", lambda path: opened.append(path) or whole(path))
+    whole = band_file.open_known
+    monkeypatch.setattr(band_file, "open_known", lambda path: opened.append(path) or whole(path))
     return opened
 
 
