@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from serving import free_port
 
 from citycover.errors import ConfigError, MachineError, SceneError
 from citycover.job.watch import Watch
@@ -27,12 +28,6 @@ def values(text: str) -> dict[str, float]:
         for sample in family.samples
         if sample.name != "citycover_run_info"
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_map_in_numbers(citycover, scene: Path, tmp_path: Path) -> None:

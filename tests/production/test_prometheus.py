@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import write_scene
+from serving import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +38,6 @@ threads = 1
 window = 512
 block = [512, 512]
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Prometheus:

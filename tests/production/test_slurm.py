@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_scene
+from serving import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -70,12 +71,6 @@ threads = 1
 window = 256
 block = [512, 512]
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(fact: Callable[[], bool], seconds: float, what: Callable[[], object]) -> None:

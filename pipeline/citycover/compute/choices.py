@@ -18,7 +18,7 @@ from torch import Tensor
 
 from citycover.compute.belief import believe
 from citycover.compute.forms import SAMPLES, choose_lane, lanes_asked
-from citycover.compute.trials import MOST_REPEATS, PROBE_SHARE, measure_speed, sample_windows
+from citycover.compute.trials import MOST_REPEATS, PROBE_SHARE, Speed, measure_speed, sample_windows
 from citycover.engine.input import SweepInput
 from citycover.errors import MachineError, is_out_of_memory
 from citycover.evidence.labels import LabelEvidence
@@ -169,19 +169,19 @@ def largest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
     chosen, *larger = plans
     pushed = {size: plan.windows * plan.window_pixels for size, plan in plans.items()}
     for size in larger:
-        if pushed[size] < _WORTH * pushed[chosen] and _fits(plans[size], predictor):
+        if pushed[size] < _WORTH * pushed[chosen] and _tried(replace(plans[size], batch=1), predictor, 1):
             chosen = size
     return chosen
 
 
-def _fits(plan: Plan, predictor: Predictor) -> bool:
+def _tried(plan: Plan, predictor: Predictor, repeats: int) -> Speed | None:
+    """How fast the network is in windows of a plan; None where they do not fit into memory."""
     try:
-        measure_speed(replace(plan, batch=1), predictor, repeats=1)
+        return measure_speed(plan, predictor, repeats)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return False
-    return True
+        return None
 
 
 def fastest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
@@ -202,12 +202,9 @@ def fastest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
     repeats = min(MOST_REPEATS, int(budget / trials[len(tried) - 1]) - 1)
     seconds: dict[int, float] = {}
     for size in tried:
-        try:
-            seconds[size] = measure_speed(plans[size], predictor, repeats).seconds(plans[size])
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
+        if (speed := _tried(plans[size], predictor, repeats)) is None:
             break
+        seconds[size] = speed.seconds(plans[size])
     logger.info("seconds by window: %s", {size: round(s, 1) for size, s in seconds.items()})
     best = first
     for size, time_taken in seconds.items():
