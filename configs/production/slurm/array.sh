@@ -17,9 +17,10 @@ region=${1:?the region file is missing: sbatch array.sh region.toml}
 part=${SLURM_ARRAY_TASK_ID:?not in an array: use sbatch}
 parts=${SLURM_ARRAY_TASK_COUNT:?not in an array: use sbatch}
 
+# Before the run is begun: a signal in between would end this script alone.
+trap 'kill -TERM $(jobs -p)' TERM
 citycover run "$region" -q --shard "$part/$parts" --metrics "citycover-$part.prom" &
 run=$!
-trap 'kill -TERM $run' TERM
 code=0
 wait $run || code=$?
 # A trapped signal ends `wait` before the run has ended.
