@@ -1,13 +1,15 @@
 """The root of the command line: verbs, and errors turned into exit codes.
 
-Verb files import what is heavy (torch, dask, rasterio) inside the verb, so that `--help` answers at once.
+Only the verb that is asked for is imported, and what is heavy (torch, dask, rasterio) inside of it, so that
+`--help` answers at once.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,38 +21,35 @@ from citycover_cli.endings import failure_of
 from citycover_cli.logs import close_logging, log_only
 from citycover_cli.output import say, settle_stdout
 from citycover_cli.signals import Stopped, hear_signals
-from citycover_cli.verbs import (
-    collect,
-    compare,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    import_weights,
-    inspect,
-    plan,
-    refine,
-    sample,
-    sharpen,
-    stats,
-    status,
-    synth,
-    train,
-    vectorize,
-    view,
-)
-from citycover_cli.verbs import map as map_
-from citycover_cli.verbs import run as run_
-from citycover_cli.verbs.models import app as models
 
-app = typer.Typer(
-    name="citycover",
-    help="From imagery of a city to a finished, georeferenced land-cover product.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,  # a bug keeps its plain traceback
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+VERBS = {
+    "map": "map",
+    "sharpen": "sharpen",
+    "run": "run",
+    "status": "status",
+    "plan": "plan",
+    "inspect": "inspect",
+    "export": "export",
+    "import-weights": "import_weights",
+    "evaluate": "evaluate",
+    "sample": "sample",
+    "refine": "refine",
+    "compare": "compare",
+    "stats": "stats",
+    "vectorize": "vectorize",
+    "view": "view",
+    "collect": "collect",
+    "train": "train",
+    "doctor": "doctor",
+    "synth": "synth",
+    "demo": "demo",
+    "models": "models.app",
+}
+"""Each verb's module in `verbs`: it has `run` and its HELP, or an `app` with verbs of its own."""
+
+
+_NOT_GIVEN = {"help": False, "install_completion": False, "show_completion": False, "models": {"help": False}}
+"""Typer imports pydantic, which takes as long as all else of it, to convert what has no value."""
 
 
 def _print_version(value: bool) -> None:
@@ -59,7 +58,6 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     _version: Annotated[
         bool,
@@ -69,52 +67,28 @@ def root(
     """From imagery of a city to a finished, georeferenced land-cover product."""
 
 
-app.command("map", help=map_.HELP)(map_.run)
-
-app.command("sharpen", help=sharpen.HELP)(sharpen.run)
-
-app.command("run", help=run_.HELP)(run_.run)
-
-app.command("status", help=status.HELP)(status.run)
-
-app.command("plan", help=plan.HELP)(plan.run)
-
-app.command("inspect", help=inspect.HELP)(inspect.run)
-
-app.add_typer(models.app, name="models")
-
-app.command("export", help=export.HELP)(export.run)
-
-app.command("import-weights", help=import_weights.HELP)(import_weights.run)
-
-app.command("evaluate", help=evaluate.HELP)(evaluate.run)
-
-app.command("sample", help=sample.HELP)(sample.run)
-
-app.command("refine", help=refine.HELP)(refine.run)
-
-app.command("compare", help=compare.HELP)(compare.run)
-
-app.command("stats", help=stats.HELP)(stats.run)
-
-app.command("vectorize", help=vectorize.HELP)(vectorize.run)
-
-app.command("view", help=view.HELP)(view.run)
-
-app.command("collect", help=collect.HELP)(collect.run)
-
-app.command("train", help=train.HELP)(train.run)
-
-app.command("doctor", help=doctor.HELP)(doctor.run)
-
-app.command("synth", help=synth.HELP)(synth.run)
-
-app.command("demo", help=demo.HELP)(demo.run)
+def app(names: Iterable[str] = VERBS) -> typer.Typer:
+    """The command line with these verbs, which are imported here: a command waits for its own alone."""
+    line = typer.Typer(
+        name="citycover",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,  # a bug keeps its plain traceback
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"], "default_map": _NOT_GIVEN},
+    )
+    line.callback()(root)
+    for name in names:
+        verb = import_module(f"citycover_cli.verbs.{VERBS[name]}")
+        if hasattr(verb, "app"):
+            line.add_typer(verb.app, name=name)
+        else:
+            line.command(name, help=verb.HELP)(verb.run)
+    return line
 
 
 def verbs(group: Any = None, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Words of every verb, in the order of `citycover --help`; a group comes before its own."""
-    group = group or typer.main.get_command(app)
+    group = group or typer.main.get_command(app())
     for name, command in group.commands.items():
         yield (*before, name)
         if hasattr(command, "commands"):
@@ -161,7 +135,8 @@ def _run(words: list[str]) -> int:
     for word in words:
         if any("\ud800" <= c <= "\udfff" for c in word):
             raise ConfigError(f"{word!r} is not UTF-8, as names of files must be here; rename it")
-    code = app(args=words or ["--help"], prog_name="citycover", standalone_mode=False) or 0
+    line = app(words[:1] if words and words[0] in VERBS else VERBS)
+    code = line(args=words or ["--help"], prog_name="citycover", standalone_mode=False) or 0
     settle_stdout()
     log_only(logging.INFO, f"ended with exit code {code}")
     return int(code)

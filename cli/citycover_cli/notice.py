@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from typing import Any
 
 import typer
@@ -68,6 +66,9 @@ def noticing(target: str | None, verb: str) -> Iterator[dict[str, Any]]:
 
 def _send(target: str, facts: dict[str, Any]) -> None:
     """Send; what goes wrong is said, with `-q` too, and no more: the command has ended as it has."""
+    import urllib.request
+    from http.client import HTTPException
+
     from citycover.files.plain import to_json
 
     content = to_json(facts).encode()

@@ -51,7 +51,7 @@ def as_page(path: Path) -> str:
 
 def verbs() -> Iterator[tuple[str, Any, Any]]:
     """Words, command and context of every verb, in the order of `citycover --help`."""
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(app())
     context = root.make_context("citycover", ["-"], resilient_parsing=True)
     yield from _verbs_of(root, context, "")
 

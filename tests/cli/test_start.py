@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,26 @@ def imported(*words: str) -> tuple[int, set[str]]:
 def test_help_imports_nothing_heavy(verb: tuple[str, ...]) -> None:
     code, modules = imported(*verb, "--help")
     assert code == 0 and "typer" in modules
-    assert not modules & {"torch", "dask", "distributed", "rasterio", "numpy", "shapely", "xarray"}
+    heavy = {"torch", "dask", "distributed", "rasterio", "numpy", "shapely", "xarray", "pydantic"}
+    assert not modules & heavy
+
+
+def test_a_verb_is_imported_alone() -> None:
+    _, modules = imported("view", "--help")
+    files = {name for name in modules if name.startswith("citycover_cli.verbs.")}
+    assert files == {"citycover_cli.verbs.view"}
+
+
+@pytest.mark.parametrize(
+    ("line", "among"),
+    [("citycover ma", "map"), ("citycover map --lab", "--labels"), ("citycover models sh", "show")],
+)
+def test_a_shell_completes_verbs_and_options(line: str, among: str) -> None:
+    asks = {"_CITYCOVER_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    begin = "import sys; sys.argv = ['citycover']; from citycover_cli.start import main; main()"
+    words = [sys.executable, "-c", begin]
+    done = subprocess.run(words, env={**os.environ, **asks}, capture_output=True, text=True, check=False)
+    assert among in done.stdout.split()
 
 
 @pytest.mark.parametrize("verb", ["map", "plan"])

@@ -25,7 +25,7 @@ def every_option(command: click.Command) -> Iterator[str]:
 
 def test_every_option_and_every_figure_that_the_page_names_exists() -> None:
     named = set(re.findall(r"--[a-z][a-z-]*", PAGE))
-    assert named <= set(every_option(get_command(app))) and len(named) > 10
+    assert named <= set(every_option(get_command(app()))) and len(named) > 10
     figures = re.findall(r"`(stages|beside)\.(\w+)`", PAGE)
     assert {name for _, name in figures} <= {*SWEEP_STAGES, *SIDE_STAGES, "start"} and len(figures) > 4
     assert {"wall_s", "sweep_s"} <= {field.name for field in fields(Timing)}

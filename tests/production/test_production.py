@@ -55,7 +55,7 @@ def test_commands_of_schedulers_and_docs_exist_with_all_their_options() -> None:
 
     from citycover_cli.app import app
 
-    verbs = get_command(app).commands  # type: ignore[attr-defined]
+    verbs = get_command(app()).commands  # type: ignore[attr-defined]
     found = []
     for path in [*PRODUCTION.rglob("*"), ROOT / "docs/production.md"]:
         if path.is_file() and path.suffix != ".json":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, get_args
 
 from citycover.errors import MachineError
@@ -17,6 +16,8 @@ def runtime_of(form: Form) -> str | None:
     """What runs a form here, with its version; "" for torch itself, None where it is not installed."""
     if form == "torchscript":
         return ""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return f"{form} {version(form)}"
     except PackageNotFoundError:
