@@ -5,6 +5,7 @@ Debian's packages prometheus and prometheus-node-exporter: `make test-prometheus
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -72,11 +73,11 @@ def served(tmp_path: Path) -> Iterator[tuple[Prometheus, int]]:
     prometheus = Prometheus(port)
     try:
         for _ in range(300):
-            try:
-                prometheus.get("status/buildinfo")
-                break
-            except urllib.error.URLError:
-                time.sleep(0.2)
+            # It hears of its targets seconds after it answers, and a run may be over by then.
+            with contextlib.suppress(urllib.error.URLError):
+                if prometheus.get("targets")["activeTargets"]:
+                    break
+            time.sleep(0.2)
         yield prometheus, target
     finally:
         process.terminate()
