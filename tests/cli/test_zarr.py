@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from stores import write_xarray
+from stores import write_xarray, zip_store
 
 NAMES = ("red", "green", "blue", "nir")
 
@@ -56,6 +56,24 @@ def test_a_lost_shard_is_a_hole_of_the_map(citycover, scene: Path, store: Path, 
         assert (one.read(1)[lost] == nodata).all() and not (two.read(1) == nodata).any()
 
 
+def test_a_zipped_store_is_mapped_as_the_file_is(citycover, scene: Path, store: Path, tmp_path: Path) -> None:
+    """And counts as that file: another one is another scene."""
+    zipped = zip_store(store)
+    words = ("map", zipped, *FAST, "-o", tmp_path / "out", "--skip-finished")
+    assert citycover(*words).code == 0
+    assert citycover("map", scene, *FAST, "-o", tmp_path / "whole").code == 0
+    with (
+        rasterio.open(tmp_path / "out/landcover.tif") as one,
+        rasterio.open(tmp_path / "whole/landcover.tif") as two,
+    ):
+        np.testing.assert_array_equal(one.read(1), two.read(1))
+    assert json.loads(citycover(*words, "--json").out)["skipped"]
+    (store / "green/c/1/2").unlink()
+    zip_store(store)
+    other = citycover(*words)
+    assert other.code == 2 and str(zipped) in other.err, other.err
+
+
 def test_a_chunk_that_was_written_anew_is_another_scene(citycover, store: Path, tmp_path: Path) -> None:
     words = ("map", store, *FAST, "-o", tmp_path / "out", "--skip-finished")
     assert citycover(*words).code == 0
@@ -74,7 +92,7 @@ def test_a_chunk_that_was_written_anew_is_another_scene(citycover, store: Path, 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("a.zarr.zip", "unpack it"), ("gs://bucket/a.zarr", "s3://BUCKET/NAME.zarr"),
+        ("a.zarr.zip", "unpack it"), ("az://bucket/a.zarr", "needed is one that is no zip, at s3://"),
         ("city.zarr/x", "has 1 arrays"),
         ("city.zarr/red/c", "folder without raster files"), ("city.zarr/pink", "there is no such file"),
     ],

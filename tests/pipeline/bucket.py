@@ -212,12 +212,14 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let everything that talks to S3 talk to this machine."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
+    """Let everything that talks to S3 or Google's store talk to this machine."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_"))]:
         monkeypatch.delenv(name)
     said = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1", "ENDPOINT_URL": url}
     for name, value in (said | {"ALLOW_HTTP": "true"}).items():
         monkeypatch.setenv(f"AWS_{name}", value)
+    for name, value in {"BASE_URL": url, "SKIP_SIGNATURE": "true", "ALLOW_HTTP": "true"}.items():
+        monkeypatch.setenv(f"GOOGLE_{name}", value)
 
 
 def _tag(content: bytes) -> str:

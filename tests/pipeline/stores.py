@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,4 +58,14 @@ def write_xarray(path: Path, bands: Mapping[str, NDArray[Any]], encoding: Mappin
     found = xr.Dataset({name: (("y", "x"), values) for name, values in bands.items()}, {"y": y, "x": x})
     found = found.rio.write_crs(EPSG)
     found.to_zarr(path, zarr_format=3, encoding=dict.fromkeys(bands, encoding), consolidated=False)
+    return path
+
+
+def zip_store(store: Path, inside: str = "") -> Path:
+    """As one file beside it, not compressed once more; in a folder of the archive, where one is named."""
+    path = store.with_name(f"{store.name}.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(store.rglob("*")):
+            if file.is_file():
+                archive.write(file, f"{inside}{file.relative_to(store)}")
     return path

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ class Chunks:
 
     def _is_there(self, name: str) -> bool:
         """Of an object store all names are asked for at once: each look would be a request."""
-        if not isinstance(self._place, RemotePath):
+        if isinstance(self._place, Path) or (isinstance(self._place, RemotePath) and not self._place.listed):
             return (self._place / name).is_file()
         if self._objects is None:
             self._objects = frozenset(self._place.below())
@@ -229,7 +230,7 @@ class Chunks:
 
     def _refuse_cut(self, layer: int, row: int, cols: Sequence[int]) -> None:
         """Raise RasterioError for a chunk in Blosc that lost its end, of which the codec takes no notice."""
-        if not self._blosc or isinstance(self._place, RemotePath):  # an object is there wholly or not at all
+        if not self._blosc or not isinstance(self._place, Path):  # others are there wholly or not at all
             return
         depth, high, wide = self.chunk
         where = (

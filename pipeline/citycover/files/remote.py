@@ -1,8 +1,9 @@
-"""Names in an object store, `s3://bucket/prefix/name`, as far as products need them.
+"""Names in an object store, `s3://bucket/prefix/name`, as far as products and Zarr scenes need them.
 
 obstore talks to the store, and tries again where the store is busy. Credentials and endpoint come from where
 every program takes them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
-AWS_ENDPOINT_URL, or the role of the machine. Nothing of them is kept or printed.
+AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, or the role of the machine. Nothing of them is kept or
+printed. Products lie at s3:// alone. Plain servers (`https://`) are told none, and list nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import mimetypes
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,11 +22,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from citycover.errors import CitycoverError, ConfigError, MachineError
 
 if TYPE_CHECKING:
-    from obstore.store import RetryConfig, S3Store
+    from obstore.store import GCSStore, HTTPStore, RetryConfig, S3Store
 
 _NETWORK = re.compile(
     r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs|stdin)|[a-z][a-z0-9+.-]*://", re.IGNORECASE
 )
+
+_ADDRESS = re.compile(r"(s3|gs|https?)://([^/?#]+)/([^?#]*[^/?#])/*")
 
 _MEDIA = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
@@ -39,6 +42,14 @@ _DENIED = re.compile(
 )
 """What a store, or the search for credentials, says to whom it does not let in."""
 
+
+_KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS (or GOOGLE_SKIP_SIGNATURE=true where everybody may read)",
+}
+"""Variables that say who asks, by scheme."""
+
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
 
 RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
 """How often, and for how long, a store that is busy is asked again; each time after a longer while."""
@@ -58,14 +69,22 @@ class RemotePath:
     """A name in a bucket: of an object, or what the names of several begin with."""
 
     bucket: str
+    """Or a server and its port."""
     key: str
     """Parts with `/` between them."""
+    scheme: str = field(default="s3", repr=False)
+    """s3, gs, https or http."""
 
     def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
+        return f"{self.scheme}://{self.bucket}/{self.key}"
 
     def __truediv__(self, name: str) -> RemotePath:
-        return RemotePath(self.bucket, f"{self.key}/{name}")
+        return replace(self, key=f"{self.key}/{name}")
+
+    @property
+    def listed(self) -> bool:
+        """Whether it can be asked what lies below; a plain server cannot."""
+        return self.scheme in {"s3", "gs"}
 
     @property
     def name(self) -> str:
@@ -80,19 +99,19 @@ class RemotePath:
     @property
     def parent(self) -> RemotePath:
         """What it lies in."""
-        return RemotePath(self.bucket, self.key.rpartition("/")[0])
+        return replace(self, key=self.key.rpartition("/")[0])
 
     def with_name(self, name: str) -> RemotePath:
         """Another one beside it."""
         return self.parent / name
 
-    def store(self) -> S3Store:
+    def store(self) -> _Store:
         """What is below the name, for libraries that read from stores.
 
         Raises:
             ConfigError: the extra is not installed.
         """
-        return _store(self.bucket, self.key)
+        return _store(self, self.key)
 
     @property
     def address(self) -> str:
@@ -114,7 +133,7 @@ class RemotePath:
             CitycoverError: the store does not give it.
         """
         with _in_words(self):
-            return bytes(_store(self.bucket).get(self.key).bytes())
+            return bytes(_store(self).get(self.key).bytes())
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The object, as `read_bytes`."""
@@ -131,7 +150,7 @@ class RemotePath:
     def is_dir(self) -> bool:
         """Whether objects lie below."""
         with _in_words(self):
-            return any(_store(self.bucket).list(f"{self.key}/", chunk_size=1))
+            return any(_store(self).list(f"{self.key}/", chunk_size=1))
 
     def look(self) -> Stored:
         """Size and tag of the object.
@@ -140,7 +159,7 @@ class RemotePath:
             FileNotFoundError: there is none.
         """
         with _in_words(self):
-            found = _store(self.bucket).head(self.key)
+            found = _store(self).head(self.key)
         return Stored(found["size"], found["e_tag"])
 
     def exists(self) -> bool:
@@ -150,7 +169,7 @@ class RemotePath:
     def below(self) -> dict[str, Stored]:
         """All objects below, by what follows this name."""
         with _in_words(self):
-            found = [entry for page in _store(self.bucket).list(f"{self.key}/") for entry in page]
+            found = [entry for page in _store(self).list(f"{self.key}/") for entry in page]
         return {
             entry["path"].removeprefix(f"{self.key}/"): Stored(entry["size"], entry["e_tag"])
             for entry in found
@@ -159,7 +178,7 @@ class RemotePath:
     def folders(self) -> list[str]:
         """What follows this name up to the next `/`, of all objects below that have one there; in order."""
         with _in_words(self):
-            found = _store(self.bucket).list_with_delimiter(f"{self.key}/")["common_prefixes"]
+            found = _store(self).list_with_delimiter(f"{self.key}/")["common_prefixes"]
         return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
 
     def write(self, content: bytes | Path) -> str | None:
@@ -167,7 +186,7 @@ class RemotePath:
         kind = _MEDIA.get(Path(self.name).suffix) or mimetypes.guess_type(self.name)[0]
         attributes = {"Content-Type": kind or "application/octet-stream"}
         with _in_words(self):
-            done = _store(self.bucket).put(self.key, content, attributes=attributes)
+            done = _store(self).put(self.key, content, attributes=attributes)
         return done["e_tag"]
 
     def swap(self, content: bytes, tag: str | None) -> str | None:
@@ -185,7 +204,7 @@ class RemotePath:
         mode: Any = "create" if tag is None else {"e_tag": tag}
         try:
             with _in_words(self, AlreadyExistsError, PreconditionError, NotFoundError):
-                return _store(self.bucket).put(self.key, content, mode=mode)["e_tag"]
+                return _store(self).put(self.key, content, mode=mode)["e_tag"]
         except (AlreadyExistsError, PreconditionError, NotFoundError):
             # A store that was asked again, because it was busy, may find what we have just put there.
             with contextlib.suppress(FileNotFoundError):
@@ -196,13 +215,15 @@ class RemotePath:
     def copy_to(self, other: RemotePath) -> None:
         """Copy the object to another name of the bucket, without reading it."""
         with _in_words(self):
-            _store(self.bucket).copy(self.key, other.key)
+            _store(self).copy(self.key, other.key)
 
     def remove(self) -> None:
         """Remove the object, if there is one."""
         with _in_words(self), contextlib.suppress(FileNotFoundError):
-            _store(self.bucket).delete(self.key)
+            _store(self).delete(self.key)
 
+
+_Store: TypeAlias = "S3Store | GCSStore | HTTPStore"
 
 Place: TypeAlias = Path | RemotePath
 """Where something lies, on this machine or in an object store."""
@@ -211,6 +232,18 @@ Place: TypeAlias = Path | RemotePath
 def is_remote(path: str) -> bool:
     """Whether reading it goes over the network (or to a stream)."""
     return bool(_NETWORK.search(path))
+
+
+def address_of(text: str) -> RemotePath | None:
+    """A name at an object store or a plain server; None: it is none, or means more than a name.
+
+    >>> str(address_of("gs://scenes/2024/a.zarr/")), address_of("https://example.org/a.zarr?key=1")
+    ('gs://scenes/2024/a.zarr', None)
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is None or {"", ".", ".."} & set(found[3].split("/")):
+        return None
+    return RemotePath(found[2], found[3], found[1])
 
 
 def place_of(place: str | Place) -> Place:
@@ -243,13 +276,13 @@ def tag_of(address: str) -> str:
 
     Of a Zarr store it is a digest of all that lies in it.
     """
-    place = place_of(address) if address.startswith("s3://") else None
-    if not isinstance(place, RemotePath):
+    place = address_of(address)
+    if place is None or not place.listed:
         return ""
-    try:
-        return place.look().e_tag or ""
-    except FileNotFoundError:
-        return _tag_of_all(place) if ".zarr" in place.key else ""
+    if place.scheme == "s3":
+        with contextlib.suppress(FileNotFoundError):
+            return place.look().e_tag or ""
+    return _tag_of_all(place) if ".zarr" in place.key else ""
 
 
 def _tag_of_all(place: RemotePath) -> str:
@@ -289,12 +322,18 @@ def size_of(place: Place) -> int:
     return place.look().size if isinstance(place, RemotePath) else place.stat().st_size
 
 
-def _store(bucket: str, prefix: str | None = None) -> S3Store:
+def _store(place: RemotePath, prefix: str | None = None) -> _Store:
     try:
-        from obstore.store import S3Store
+        from obstore.store import GCSStore, HTTPStore, S3Store
     except ImportError:
-        raise ConfigError("s3:// needs obstore; install it with pip install 'citycover[s3]'") from None
-    return S3Store(bucket, prefix=prefix, retry_config=RETRIES)
+        raise ConfigError(
+            f"{place.scheme}:// needs obstore; install it with pip install 'citycover[s3]'"
+        ) from None
+    if place.listed:
+        kind = S3Store if place.scheme == "s3" else GCSStore
+        return kind(place.bucket, prefix=prefix, retry_config=RETRIES)
+    address = f"{place.scheme}://{place.bucket}/{prefix or ''}"
+    return HTTPStore.from_url(address, client_options={"allow_http": True}, retry_config=RETRIES)
 
 
 @contextlib.contextmanager
@@ -305,29 +344,36 @@ def _in_words(place: RemotePath, *passing: type[Exception]) -> Iterator[None]:
         place: what is asked for.
         passing: errors that are answers, and stay what they are.
     """
-    from obstore.exceptions import BaseError
+    from obstore.exceptions import BaseError, PermissionDeniedError
 
+    # Many servers tell nobody what is not there.
+    absent = (FileNotFoundError,) if place.listed else (FileNotFoundError, PermissionDeniedError)
     try:
         yield
     except passing:
         raise
     except (BaseError, OSError) as error:
         text = str(error)
-        if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
+        if isinstance(error, absent) and "NoSuchBucket" not in text:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(place)) from None
         raise _words(place, text) from None
 
 
 def _words(place: RemotePath, text: str) -> CitycoverError:
     reason = " ".join(text.partition("\n\nDebug source")[0].split())[:300]
+    if not place.listed:
+        return MachineError(
+            f"{place}: the server does not give it ({reason}); look at the connection, or fetch it first: "
+            "servers are asked without credentials"
+        )
     if "NoSuchBucket" in text:
         return ConfigError(f"{place}: there is no bucket {place.bucket!r}; make it, or correct the name")
     if _DENIED.search(reason):
         return MachineError(
-            f"{place}: access is denied ({reason}); set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
-            "and AWS_REGION of somebody who may list, read, write and delete there, and run it again"
+            f"{place}: access is denied ({reason}); set {_KEYS[place.scheme]} "
+            "of somebody who may list, read, write and delete there, and run it again"
         )
     return MachineError(
-        f"{place}: the object store does not do it ({reason}); look at AWS_ENDPOINT_URL and the connection, "
-        "and run the same command again: it goes on where it stopped"
+        f"{place}: the object store does not do it ({reason}); look at {_ENDPOINTS[place.scheme]} and the "
+        "connection, and run the same command again: it goes on where it stopped"
     )

@@ -29,7 +29,8 @@ from rasterio.windows import Window as RasterioWindow
 from citycover.files.chunks import Axes, Chunks, as_raster_error
 from citycover.files.folders import at_date, date_of, folder_of, groups_above, is_zarr, undated, zarr_format
 from citycover.files.georeference import find_crs, find_time, find_transform
-from citycover.files.remote import Place, RemotePath
+from citycover.files.remote import RemotePath
+from citycover.files.zipped import ZippedPath
 
 _DEEPEST = 8
 """Groups in groups: links may lead in a circle."""
@@ -71,7 +72,7 @@ def _dates_of(path: str, date: int | None) -> list[str]:
         time = Axes.of(_dimension_names(array), array.shape, None).time
     except (RasterioError, ValueError):
         return [path]  # who opens it says why
-    if time is None or not (path.endswith(".zarr") or ".zarr/" in path):
+    if time is None or at_date(path, 0) == path:
         return [path]
     count = array.shape[time]
     dates = range(count if count <= _MOST_DATES else 0) if date is None else [date]
@@ -80,22 +81,39 @@ def _dates_of(path: str, date: int | None) -> list[str]:
 
 def _arrays_in(group: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
     levels = _levels(group.attrs.get("multiscales"))
-    for inner in _members(folder_of(path)) if depth < _DEEPEST else ():
-        try:
-            node = _open(inner)
-        except RasterioError:
-            node = None
+    for inner, node in _members(group, path) if depth < _DEEPEST else ():
         if node is not None and _is_group(node):
             yield from _arrays_in(node, inner, depth + 1)
         elif node is None or node.ndim > 1:
             yield inner, _name(path) if Path(inner).name in levels else _name(inner)
 
 
-def _members(group: Place) -> list[str]:
-    """Groups and arrays in a group, by name."""
-    if isinstance(group, RemotePath):
-        return [str(group / name) for name in group.folders()]
-    return sorted(str(inner) for inner in group.iterdir() if is_zarr(inner))
+def _members(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Paths of groups and arrays in a group, by name, and what they are; None: they cannot be opened.
+
+    Raises:
+        RasterioError: they cannot be listed, and the group does not name them.
+    """
+    place = folder_of(path)
+    if isinstance(place, RemotePath) and not place.listed:
+        if group.metadata.consolidated_metadata is None:
+            raise RasterioIOError(
+                f"its server does not list what it holds, and its metadata are not consolidated; name an "
+                f"array in it, as {path}/red, or have them written: zarr.consolidate_metadata"
+            )
+        yield from (
+            (str(place / name), node) for name, node in sorted(group.members(), key=lambda one: one[0])
+        )
+        return
+    if isinstance(place, Path):
+        names = [str(inner) for inner in sorted(place.iterdir()) if is_zarr(inner)]
+    else:
+        names = [str(inner) for name in place.folders() if is_zarr(inner := place / name)]
+    for name in names:
+        try:
+            yield name, _open(name)
+        except RasterioError:
+            yield name, None
 
 
 def _levels(multiscales: Any) -> dict[str, Mapping[str, Any]]:
@@ -113,10 +131,14 @@ def _open(path: str) -> Any:
     import zarr
     from zarr.storage import ObjectStore
 
-    place = folder_of(path)
+    place, inside = folder_of(path), ""
     with _looking():
-        store = ObjectStore(place.store(), read_only=True) if isinstance(place, RemotePath) else place
-        return zarr.open(store, mode="r", zarr_format=zarr_format(place))
+        store: Any = place
+        if isinstance(place, RemotePath):
+            store = ObjectStore(place.store(), read_only=True)
+        elif isinstance(place, ZippedPath):
+            store, inside = place.store(), place.key
+        return zarr.open(store, mode="r", path=inside, zarr_format=zarr_format(place))
 
 
 @contextmanager
@@ -132,7 +154,7 @@ def _is_group(node: Any) -> bool:
 
 
 def _name(path: str) -> str:
-    return Path(undated(path)).name.removesuffix(".zarr")
+    return Path(undated(path)).name.removesuffix(".zip").removesuffix(".zarr")
 
 
 class ZarrRaster:

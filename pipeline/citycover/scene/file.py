@@ -22,6 +22,7 @@ from citycover.files.gdal import brief_reason, scene_options
 from citycover.files.identity import FileStamp
 from citycover.files.remote import Place, RemotePath
 from citycover.files.zarr import ZarrRaster
+from citycover.files.zipped import zipped
 from citycover.geometry.grid import grid_of, ground_sample_distance
 from citycover.scene.bands import SceneBand, fold, name_bands
 from citycover.scene.find import rasters_of
@@ -167,7 +168,7 @@ def _describe_file(given: Given, trust: Trust, names: Sequence[str]) -> FileInfo
         )
     if is_local and not (local.is_file() or local.is_dir()):
         raise SceneError(f"{path} is a pipe, socket or device; a scene is read more than once; give a file")
-    if not is_local and not _is_connection(where):
+    if not (is_local or _is_connection(where) or is_zarr(where)):
         raise SceneError(f"{path}: there is no such file; check the path")
     if is_local and local.is_file() and local.stat().st_size == 0:
         raise SceneError(f"{path}: the file is empty (0 bytes); fetch or copy it again")
@@ -329,6 +330,8 @@ def _absolute(path: str | Path) -> str:
 
 def _archive_of(path: str) -> str | None:
     """The archive that a file lies in; None: it lies in none, or in one across the network."""
+    if (inside := zipped(undated(path))) is not None:
+        return str(inside.archive)
     if not path.startswith(("/vsizip/", "/vsitar/")):
         return None
     whole = Path(path.removeprefix(path[:8]))

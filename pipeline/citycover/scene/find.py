@@ -103,14 +103,24 @@ def _in_folder(folder: Path) -> Iterator[Given]:
 
 
 def _in_archive(path: Path) -> Iterator[Given]:
-    """Products, or else the raster files that lie in the fewest folders."""
+    """The Zarr store that it is; products, else raster files that lie in the fewest folders, else stores."""
+    if is_zarr(path):
+        yield Given(path)
+        return
     members = members_of(path)
     if products := product_rasters(members):
         yield from products
         return
     rasters = [name for name in members.names if Path(name).suffix.lower() in _RASTERS]
     if not rasters:
-        raise SceneError(f"{path} holds no raster file and no known product; unpack it, and name its files")
+        stores = [str(path / name) for name in sorted({name.partition("/")[0] for name in members.names})]
+        if not (found := [Given(store) for store in stores if is_zarr(store)]):
+            raise SceneError(
+                f"{path} holds no raster file, no Zarr store and no known product; unpack it, "
+                "and name its files"
+            )
+        yield from found
+        return
     level = min(name.count("/") for name in rasters)
     yield from (Given(members.path(name)) for name in rasters if name.count("/") == level)
 

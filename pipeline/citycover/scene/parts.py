@@ -38,7 +38,7 @@ _CONTAINERS = {
 _EOPF = ("measurements/", "conditions/mask/l2a_classification/")
 """Groups of Sentinel-2 in Zarr that are imagery, and its mask; others have arrays of the same names."""
 
-_REMOTE_STORE = re.compile(r"(?:\w+://|/vsi).*\.zarr(?:/|$)")
+_REMOTE_STORE = re.compile(r"(?:\w+://|/vsi).*\.zarr(?:\.zip)?(?:/|$)")
 
 _PART = re.compile(r'^\w+:"?(.+?)"?:/*(.*?)$')
 """File and variable of a connection string."""
@@ -54,8 +54,9 @@ def parts_of(given: Given) -> list[Given]:
         return _arrays(given)
     if _REMOTE_STORE.match(str(given.path)):
         raise SceneError(
-            f"{given.path} is no Zarr store that is read across the network: those in buckets are, as "
-            f"s3://BUCKET/NAME.zarr; check the name, or fetch it first"
+            f"{given.path} is no Zarr store that is read across the network: it has no zarr.json, .zgroup "
+            f"or .zarray; needed is one that is no zip, at s3://, gs:// or https://; check the name, or "
+            f"fetch it first"
         )
     drivers = _CONTAINERS.get(Path(given.path).suffix.lower())
     if drivers is None or not Path(given.path).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import zarr
 from affine import Affine
 from bucket import BUCKET, point_at, serving_bucket
 from rasters import read_scene, write
-from stores import NORTH, WEST, geozarr, write_arrays
+from stores import NORTH, WEST, geozarr, write_arrays, zip_store
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
+from citycover.errors import CitycoverError, SceneError
 from citycover.files.remote import tag_of
 from citycover.geometry.window import Window
 from citycover.scene.assemble import describe_scene
@@ -117,29 +119,98 @@ def test_sheets_in_stores_and_in_files_are_one_image(tmp_path: Path, shift: floa
 
 
 @pytest.mark.parametrize("layout", ["plain", "sharded"])
-def test_a_store_in_a_bucket_is_the_one_on_the_disk(
-    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("scheme", ["s3", "gs", "http"])
+def test_a_store_across_the_network_is_the_one_on_the_disk(
+    tmp_path: Path, scheme: str, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole; with a chunk that is lost, and one that is damaged."""
     pytest.importorskip("obstore")
     store = stored(tmp_path, layout)
+    zarr.consolidate_metadata(store)  # a plain server does not say what it holds
+    with serving_bucket() as bucket:
+        point_at(bucket.url, monkeypatch)
+        there = f"{bucket.url if scheme == 'http' else f'{scheme}:/'}/{BUCKET}/in/a.zarr"
+        for path in store.rglob("*"):
+            if path.is_file():
+                bucket.objects[f"in/a.zarr/{path.relative_to(store)}"] = path.read_bytes()
+        (info,) = describe_files([there])
+        assert info.path == f"{there}/image" and info.bands[0].file == "a.zarr/image"
+        values, valid, holes = read_scene(describe_scene([info.path], None), PARTS)
+        assert valid.all() and not holes
+        np.testing.assert_array_equal(np.moveaxis(values, 2, 0), IMAGE)
+        chunk, tag = bucket.objects["in/a.zarr/image/c/0/1/1"], tag_of(there)
+        assert bool(tag) == (scheme != "http") and tag == tag_of(there)
+        del bucket.objects["in/a.zarr/image/c/0/2/0"]
+        bucket.objects["in/a.zarr/image/c/0/1/1"] = chunk[: len(chunk) // 2]
+        assert not tag or tag_of(there) not in {tag, ""}
+        assert not tag_of(there.replace("a.zarr", "b.zarr"))
+        _, valid, holes = read_scene(describe_scene([there], None), PARTS)
+        wanted = np.ones(valid.shape, bool)
+        wanted[LOST] = wanted[64:96, :32] = False
+        np.testing.assert_array_equal(valid, wanted)
+        assert any("c/0/2/0 is not in the store" in hole.reason for hole in holes)
+
+
+def test_what_a_server_does_not_give_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore")
+    store = stored(tmp_path, "plain")
     with serving_bucket() as bucket:
         point_at(bucket.url, monkeypatch)
         for path in store.rglob("*"):
             if path.is_file():
                 bucket.objects[f"in/a.zarr/{path.relative_to(store)}"] = path.read_bytes()
-        (info,) = describe_files([f"s3://{BUCKET}/in/a.zarr"])
-        assert info.path == f"s3://{BUCKET}/in/a.zarr/image" and info.bands[0].file == "a.zarr/image"
-        values, valid, holes = read_scene(describe_scene([info.path], None), PARTS)
+        there = f"{bucket.url}/{BUCKET}/in/a.zarr"
+        with pytest.raises(
+            SceneError, match=r"does not list what it holds.* name an array in it, as .*a\.zarr/"
+        ):
+            describe_files([there])
+        assert read_scene(describe_scene([f"{there}/image"], None))[1].all()
+        for other in (f"{bucket.url}/{BUCKET}/in/b.zarr", f"{there}.zip", f"gs://{BUCKET}/b.zarr"):
+            with pytest.raises(SceneError, match="is no Zarr store that is read across the network"):
+                describe_files([other])
+        bucket.denied = True
+        with pytest.raises(SceneError, match="is no Zarr store that is read across the network"):
+            describe_files([there])
+        with pytest.raises(CitycoverError, match="GOOGLE_APPLICATION_CREDENTIALS"):
+            describe_files([f"gs://{BUCKET}/in/a.zarr"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("inside", ["", "a.zarr/"])
+def test_a_zipped_store_is_the_one_on_the_disk(tmp_path: Path, layout: str, inside: str) -> None:
+    """Whole; without a chunk; with one whose bytes in the archive are damaged."""
+    store = stored(tmp_path, layout)
+    zipped = zip_store(store, inside)
+    (info,) = describe_files([zipped])
+    assert info.path == str(zipped / inside / "image") and info.beside[0][:2] == (
+        str(zipped), zipped.stat().st_size,
+    )  # fmt: skip
+    for given in (zipped, info.path):
+        values, valid, holes = read_scene(describe_scene([given], None), PARTS)
         assert valid.all() and not holes
         np.testing.assert_array_equal(np.moveaxis(values, 2, 0), IMAGE)
-        chunk, tag = bucket.objects["in/a.zarr/image/c/0/1/1"], tag_of(f"s3://{BUCKET}/in/a.zarr")
-        assert tag and tag == tag_of(f"s3://{BUCKET}/in/a.zarr")
-        del bucket.objects["in/a.zarr/image/c/0/2/0"]
-        bucket.objects["in/a.zarr/image/c/0/1/1"] = chunk[: len(chunk) // 2]
-        assert tag_of(f"s3://{BUCKET}/in/a.zarr") not in {tag, ""} and not tag_of(f"s3://{BUCKET}/in/b.zarr")
-        _, valid, holes = read_scene(describe_scene([f"s3://{BUCKET}/in/a.zarr"], None), PARTS)
-        wanted = np.ones(valid.shape, bool)
-        wanted[LOST] = wanted[64:96, :32] = False
-        np.testing.assert_array_equal(valid, wanted)
-        assert any("c/0/2/0 is not in the store" in hole.reason for hole in holes)
+    damage(store, "gone")
+    _, valid, holes = read_scene(describe_scene([zip_store(store, inside)], None), PARTS)
+    assert "c/0/1/1 is not in the store" in holes[0].reason
+    assert not valid[LOST].any() and valid.sum() == valid.size - 32 * 32
+    with zipfile.ZipFile(zipped) as archive:
+        start = archive.getinfo(f"{inside}image/c/0/2/0").header_offset + 60 + len(inside)
+    data = bytearray(zipped.read_bytes())
+    data[start] ^= 255
+    zipped.write_bytes(data)
+    _, valid, holes = read_scene(describe_scene([zipped], None), PARTS)
+    assert len(holes) > 1 and not valid[64:96, :32].any() and valid.sum() == valid.size - 2 * 32 * 32
+
+
+def test_a_zipped_store_of_zarr_2_is_a_scene(tmp_path: Path) -> None:
+    """Of a date among several, too."""
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.attrs.update(geozarr(100, 90))
+    array = group.create_array("red", shape=(2, 100, 90), dtype="uint8", chunks=(1, 32, 32))
+    array[...] = IMAGE[:2]
+    array.attrs["_ARRAY_DIMENSIONS"] = ["time", "y", "x"]
+    zipped = zip_store(tmp_path / "a.zarr")
+    assert [info.path for info in describe_files([zipped])] == [f"{zipped}@0/red", f"{zipped}@1/red"]
+    values, valid, _ = read_scene(describe_scene([f"{zipped}@1"], None, nodata=255))
+    np.testing.assert_array_equal(values[..., 0], IMAGE[1])
+    assert valid.all()
