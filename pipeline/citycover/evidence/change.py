@@ -30,7 +30,7 @@ from torch import Tensor
 from citycover.errors import ConfigError
 from citycover.evidence.cells import Sheet
 from citycover.evidence.chances import STEPS, Chances
-from citycover.evidence.field import LABELLED, LabelField, total_of
+from citycover.evidence.field import LABELLED, LabelField
 from citycover.evidence.labels import LabelEvidence
 from citycover.geometry.grid import pixel_ground_size
 from citycover.geometry.window import Window
@@ -76,11 +76,10 @@ class ChangeField(LabelField):
         step, (height, width) = self._step, seen.shape
         counted = torch.tensor(seen[::step, ::step], device=self.device)
         against = torch.zeros(counted.shape, dtype=torch.int32, device=self.device)
-        cells = self._cells(window)
-        for tile in self._tiles(window):
+        for tile, planes in self._said(window, None):
             at, within, inside = _every(step, tile.shift(-window.row, -window.col))
-            weights = self._added(cells, tile)[:, *inside]
-            counted[at] &= total_of(weights) > LABELLED
+            *weights, labelled = planes[:, *inside]
+            counted[at] &= labelled > LABELLED
             chances = self._chances(probabilities[:, *within])
             held = _at_largest(weights, torch.maximum(chances, self._untold))
             against[at] = chances.amax(0).sub_(held.mul_(_DOUBT)).int()
@@ -100,13 +99,10 @@ class ChangeField(LabelField):
         Returns:
             What was given, with the trust that was lost in the last plane, -1 where there is no label.
         """
-        cells = self._cells(window)
-        for tile in self._tiles(window):
+        for tile, said in self._said(window, self._mix):
             part = planes[:, *tile.shift(-window.row, -window.col).slices]
-            weights = self._added(cells, tile)
-            bare = total_of(weights) <= LABELLED
-            self._weigh(part[:-1], weights, part[-1])
-            part[-1].masked_fill_(bare, -1)
+            self._weigh(part[:-1], said, part[-1])
+            part[-1].masked_fill_(said[-1] <= LABELLED, -1)
         return planes
 
 
@@ -149,10 +145,10 @@ def _every(step: int, part: Window) -> tuple[Part, Part, Part]:
     return (among[0], among[1]), (within[0], within[1]), (inside[0], inside[1])
 
 
-def _at_largest(weights: Tensor, planes: Tensor) -> Tensor:
+def _at_largest(weights: Sequence[Tensor], planes: Tensor) -> Tensor:
     """(y, x) of (c, y, x) planes, at the class of the largest weight; of equal ones the first."""
     largest, found = weights[0], planes[0]
-    for weight, plane in zip(weights[1:].unbind(0), planes[1:].unbind(0), strict=True):
+    for weight, plane in zip(weights[1:], planes[1:], strict=True):
         found = torch.where(weight > largest, plane, found)
         largest = torch.maximum(largest, weight)
     return found

@@ -28,12 +28,13 @@ def cell_weights(at: NDArray[np.float64], first: int, count: int, sigma: float) 
         sigma: in cells.
     """
     here = torch.from_numpy(at)[:, None]
-    away = torch.arange(first, first + count, dtype=torch.float64) - here
+    cells = torch.floor(here + 0.5) + torch.arange(-REACH, REACH + 1)  # (position, cell around it)
+    away = cells - here
     if sigma == 0:
         weights = (1 - away.abs()).clamp_(min=0)
     else:
         weights = torch.special.ndtr((away + 0.5) / sigma) - torch.special.ndtr((away - 0.5) / sigma)
-        own = torch.floor(here + 0.5)
-        weights *= (away + here - own).abs() <= REACH
-    exact: Tensor = (weights * _PARTS).round_().div_(_PARTS).float()
-    return exact
+    exact = (weights * _PARTS).round_().div_(_PARTS).float()
+    place = cells.long() - first
+    exact *= (place >= 0) & (place < count)
+    return torch.zeros(len(at), count).scatter_add_(1, place.clamp_(0, count - 1), exact)

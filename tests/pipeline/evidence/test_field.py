@@ -158,7 +158,7 @@ def test_tiles_are_the_whole_to_the_last_bit(
 def test_strips_are_the_whole_to_the_last_bit(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A processor works on a few rows at a time: as many as its caches hold."""
+    """A processor works on a few pixels at a time: as many as its caches hold."""
     sheet = write_sheet(
         tmp_path / "labels.tif", random_cells(OTHER_GRIDS[name].shape, holes=0.2), OTHER_GRIDS[name]
     )
@@ -166,8 +166,24 @@ def test_strips_are_the_whole_to_the_last_bit(
     probabilities = random_probabilities((45, 60))
     window = Window(9, 7, 45, 60)
     whole = field(probabilities.clone(), window)
-    monkeypatch.setattr("citycover.evidence.field._AT_ONCE", 7 * CLASSES * 60)  # 45 = 6 x 7 + 3 rows
+    monkeypatch.setattr("citycover.evidence.field._AT_ONCE", (CLASSES + 1) * 32 * 17)  # 4 parts of 3 strips
     assert torch.equal(field(probabilities, window), whole)
+
+
+@pytest.mark.parametrize("name", OTHER_GRIDS)
+def test_parts_are_the_whole_to_the_last_bit(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Points among small cells are many: they are made for a part of a window at a time."""
+    sheet = write_sheet(
+        tmp_path / "labels.tif", random_cells(OTHER_GRIDS[name].shape, holes=0.2), OTHER_GRIDS[name]
+    )
+    probabilities = random_probabilities((60, 70))
+    window = all_of(probabilities)
+    whole = LabelField(evidence(sheet, noise=0.3), image_grid((60, 70)), CPU)(probabilities.clone(), window)
+    monkeypatch.setattr("citycover.evidence.placed._SIDE", 8)  # two cells of four points
+    parts = LabelField(evidence(sheet, noise=0.3), image_grid((60, 70)), CPU)(probabilities, window)
+    assert torch.equal(parts, whole)
 
 
 def test_scores_are_those_of_the_rule(tmp_path: Path) -> None:
