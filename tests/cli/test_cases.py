@@ -20,6 +20,7 @@ from conftest import Result, write_scene
 from making import make_legend
 from mapped import write_product
 from rasterio.crs import CRS
+from stores import write_arrays
 
 Run = Callable[..., Result]
 
@@ -75,11 +76,25 @@ NO_CLASSES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a mosaic that lost a tile": (lambda d: mosaic(raster(d / "x.tif", CLASSES)), "sources cannot be read"),
     "an empty file": (lambda d: write_nothing(d / "x.tif"), "the file is empty (0 bytes)"),
     "a folder of rasters": (lambda d: raster(d / "x/a.tif", CLASSES).parent,
-                            "stands for a.tif|holds no landcover"),
+                            "x/a.tif; needed is one raster|holds no landcover"),
     "a pattern": (lambda d: raster(d / "x/a.tif", CLASSES).with_name("*.tif"),
-                  "stands for a.tif|does not exist"),
+                  "x/a.tif; needed is one raster|does not exist"),
     "no CRS": (lambda d: raster(d / "x.tif", CLASSES, crs=None), "CRS"),
+    "a Zarr store of several arrays": (lambda d: store(d, "a", "b"),
+                                       "x.zarr/a or |x.zarr/a and 1 more"),
+    "an array that lost a chunk": (lambda d: without_chunk(store(d, "a")), "c/0/0 is not in the store"),
 }  # fmt: skip
+
+
+def store(folder: Path, *names: str) -> Path:
+    """Arrays of class numbers; of a single one its path."""
+    path = write_arrays(folder / "x.zarr", dict.fromkeys(names, CLASSES[0]), chunks=(16, 16))
+    return path if len(names) > 1 else path / names[0]
+
+
+def without_chunk(array: Path) -> Path:
+    (array / "c/0/0").unlink()
+    return array
 
 
 def write_nothing(path: Path) -> Path:

@@ -105,6 +105,27 @@ def test_what_is_no_scene_says_what_to_do(citycover, store: Path, given: str, sa
     assert done.code == 2 and said in done.err, done.err
 
 
-def test_a_store_is_no_map_that_is_judged(citycover, scene: Path, store: Path) -> None:
+def test_classes_in_stores_are_judged_and_compared_as_those_of_files_are(
+    citycover, scene: Path, tmp_path: Path
+) -> None:
+    assert citycover("map", scene, *FAST, "--format", "cog,zarr", "-o", tmp_path / "p").code == 0
+    store, file = tmp_path / "p/landcover.zarr", tmp_path / "p/landcover.tif"
+
+    def facts(*words: object) -> dict[str, object]:
+        done = citycover(*words, "--json")
+        assert done.code == 0, done.err
+        return json.loads(done.out)
+
+    pairs = ((tmp_path / "p", file), (store, store), (store, file), (tmp_path / "p", store))
+    told = [facts("evaluate", mapped, "--truth", truth, "--legend", "landcover5") for mapped, truth in pairs]
+    assert {one["overall_accuracy"] for one in told} == {1.0} and len({one["compared"] for one in told}) == 1
+    areas = [facts("stats", given)["areas"] for given in (tmp_path / "p", store)]
+    assert [[row["pixels"] for row in one] for one in areas] == [[row["pixels"] for row in areas[0]]] * 2
+    assert facts("compare", tmp_path / "p", store)["changed_m2"] == 0
+    other = citycover("evaluate", store / "confidence", "--truth", file, "--legend", "landcover5")
+    assert other.code == 2 and "does not say what its numbers mean" in other.err
+
+
+def test_a_store_of_an_image_is_no_map_that_is_judged(citycover, scene: Path, store: Path) -> None:
     done = citycover("evaluate", store, "--truth", scene)
-    assert done.code == 2 and "is Zarr, and the map is read as GeoTIFF" in done.err
+    assert done.code == 2 and f"needed is one of class numbers; name it, as {store}/blue" in done.err

@@ -60,11 +60,14 @@ def run(
 
 def _record_of(what: str) -> Place | None:
     """run.json of a product; None: it is none."""
-    from citycover.files.remote import place_of
+    from citycover.files.folders import is_zarr
+    from citycover.files.remote import RemotePath, place_of
     from citycover.product.open import find_raster
 
     if what.startswith("s3://"):
         place = place_of(what)
+        if isinstance(place, RemotePath) and (is_zarr(place) or place.is_file()):
+            return None
         find_raster(place)  # raises where it is none
         return place / "run.json"
     run_ = Path(what) / "run.json"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,6 +19,7 @@ from citycover.classes.table import NO_CLASS
 from citycover.evidence.comparison import Comparison
 from citycover.evidence.noise import LabelNoise
 from citycover.evidence.prior import mean_prediction
+from citycover.files.gdal import open_raster
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds, grid_of, pixel_ground_size
 from citycover_models.data.chips import ChipReader, as_planes
@@ -121,7 +121,7 @@ def _pixels_per_cell(pairs: Sequence[Pair]) -> float:
     """Median over the images."""
     ratios = []
     for pair in pairs:
-        with rasterio.open(pair.labels[0].path) as labels:
+        with open_raster(pair.labels[0].path) as labels:
             cell = np.prod(pixel_ground_size(grid_of(labels)))
         ratios.append(float(cell / np.prod(pixel_ground_size(pair.scene.grid))))
     return max(1.0, float(np.median(ratios)))

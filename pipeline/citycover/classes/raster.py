@@ -19,11 +19,13 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.classes.legend import legends_that_fit
+from citycover.classes.nearest import Nearest
 from citycover.classes.table import NO_CLASS, UNKNOWN, ClassTable
 from citycover.errors import ConfigError
 from citycover.files.gdal import brief_reason, open_raster, options_for
 from citycover.files.heed import heed, listen
 from citycover.files.remote import Place
+from citycover.files.zarr import ZarrRaster
 from citycover.geometry.crs import tie
 from citycover.geometry.footprint import degrees_text
 from citycover.geometry.grid import crs_of, grid_of, same_grid
@@ -52,7 +54,8 @@ class ClassRaster:
     does not depend on the size of the raster.
 
     Args:
-        path: any raster that GDAL reads, of one band beside opacity; a GeoTIFF in an object store.
+        path: any raster that GDAL reads, of one band beside opacity; an array of a Zarr store; of other files
+            in an object store a GeoTIFF.
         role: `map`, `truth` or `labels`, for messages.
         onto: grid to read on; None: its own.
 
@@ -66,14 +69,14 @@ class ClassRaster:
         try:
             with rasterio.Env(**options_for(path)), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `located` says it better
-                self.dataset = self._stack.enter_context(open_raster(path))
+                self.dataset: Any = self._stack.enter_context(open_raster(path))
                 self._refuse_bands()
                 self.grid = grid_of(self.dataset)
                 self._opacity = _alpha_band(self.dataset)
                 self._warped = onto is not None and not _same(self.grid, onto)
                 if onto is not None and self._warped:
                     tie(crs_of(self.located(onto)), crs_of(onto), f"{role} {path}")
-                    self.dataset = self._stack.enter_context(_seen_on(self.dataset, onto))
+                    self.dataset = _seen_on(self.dataset, onto, self._stack)
                     self.grid = onto
         except RasterioError as error:
             self.close()
@@ -116,11 +119,9 @@ class ClassRaster:
         Raises:
             ConfigError: the pixels cannot be read, or are no whole numbers.
         """
-        where = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
             listen()
-            labels: NDArray[Any] = self.dataset.read(1, window=where)
-            valid = self._valid(where)
+            labels, valid = self._pixels(window)
             heed()
         except RasterioError as error:
             raise ConfigError(
@@ -128,6 +129,16 @@ class ClassRaster:
                 f"{brief_reason(error)}; numbers there would count as a class; fetch or copy the file again"
             ) from None
         return self._whole_numbers(labels, valid), valid
+
+    def _pixels(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        where = RasterioWindow(window.col, window.row, window.width, window.height)
+        if isinstance(self.dataset, Nearest):
+            planes, valid = self.dataset.read([1], window)
+        elif isinstance(self.dataset, ZarrRaster):
+            planes, valid = self.dataset.read_valid([1], where)
+        else:
+            return self.dataset.read(1, window=where), self._valid(where)
+        return planes[0], valid
 
     def _valid(self, where: RasterioWindow) -> NDArray[np.bool_]:
         """GDAL's masks know opacity of uint8 and uint16 alone, so its band is read as numbers."""
@@ -312,9 +323,11 @@ def _alpha_band(dataset: Any) -> int | None:
     return next((index for index, colour in bands if colour is ColorInterp.alpha), None)
 
 
-def _seen_on(dataset: Any, grid: GeoBox) -> Any:
-    """A view of a raster on another grid; its last band is opacity, and says where it has pixels."""
-    return WarpedVRT(
+def _seen_on(dataset: Any, grid: GeoBox, stack: ExitStack) -> Any:
+    """A view of a raster on another grid; the last band of GDAL's is opacity: where it has pixels."""
+    if isinstance(dataset, ZarrRaster):
+        return Nearest(dataset, grid)
+    view = WarpedVRT(
         dataset,
         crs=crs_of(grid).to_wkt(),
         transform=grid.transform,
@@ -324,3 +337,4 @@ def _seen_on(dataset: Any, grid: GeoBox) -> Any:
         add_alpha=_alpha_band(dataset) is None,
         tolerance=_TOLERANCE,
     )
+    return stack.enter_context(view)

@@ -157,7 +157,7 @@ def open_source(path: str | Place, legend: str | None, trust: Trust) -> SourceMa
             f"{path} does not say what its numbers mean; {name_legends(count_ids(raster))}; name one, or a "
             "legend file, with --map-legend"
         )
-    folder = raster.parent if said is not None else None
+    folder = raster.parent if said is not None and raster.name == CLASSES.file else None
     known = read_legend(legend) if legend is not None else said
     assert known is not None, "one of the two was given"
     with ClassRaster(raster) as opened:

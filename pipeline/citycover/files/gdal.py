@@ -59,14 +59,16 @@ def options_for(raster: str | Place) -> dict[str, Any]:
     return {**REMOTE_OPTIONS, **_store_options()} if isinstance(raster, RemotePath) else READ_OPTIONS
 
 
-def open_raster(raster: str | Place) -> DatasetReader:
-    """Open a raster of a product.
+def open_raster(raster: str | Place) -> DatasetReader | ZarrRaster:
+    """Open a raster of a product, or an array of a Zarr store.
 
-    In an object store it must be a GeoTIFF: other formats could name files of this machine.
+    In an object store another file must be a GeoTIFF: other formats could name files of this machine.
 
     Raises:
         RasterioError: it cannot be opened.
     """
+    if is_zarr(raster):
+        return ZarrRaster(str(raster))
     if isinstance(raster, RemotePath):
         return DatasetReader(f"/vsis3/{raster.bucket}/{raster.key}", driver="GTiff")
     return rasterio.open(raster)

@@ -30,6 +30,8 @@ _NETWORK = re.compile(
 
 _ADDRESS = re.compile(r"(s3|gs|https?)://([^/?#]+)/([^?#]*[^/?#])/*")
 
+_STORE = re.compile(r"\.zarr/")
+
 _MEDIA = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".qml": "application/xml",
@@ -177,9 +179,15 @@ class RemotePath:
 
     def folders(self) -> list[str]:
         """What follows this name up to the next `/`, of all objects below that have one there; in order."""
+        return sorted(name[:-1] for name in self.inside() if name.endswith("/"))
+
+    def inside(self) -> list[str]:
+        """What lies in it and not deeper: names of objects, and with a `/` of what holds some."""
         with _in_words(self):
-            found = _store(self).list_with_delimiter(f"{self.key}/")["common_prefixes"]
-        return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
+            found = _store(self).list_with_delimiter(f"{self.key}/")
+        names = [entry["path"] for entry in found["objects"]]
+        names += [f"{prefix.rstrip('/')}/" for prefix in found["common_prefixes"]]
+        return [name.removeprefix(f"{self.key}/") for name in names]
 
     def write(self, content: bytes | Path) -> str | None:
         """Put an object there, wholly or not at all; a large file in parts. Returns its e_tag."""
@@ -294,7 +302,8 @@ def _tag_of_all(place: RemotePath) -> str:
 def matching(pattern: str) -> list[str]:
     """Addresses of all objects that a pattern of `s3://bucket/folder/*.tif` means, in order.
 
-    `*` stands for anything but a `/`, `**` between two for any number of folders.
+    `*` stands for anything but a `/`, `**` between two for any number of folders. What is called `.zarr` is
+    one thing, whatever lies in it.
 
     Raises:
         ConfigError: the pattern begins with the first part of the key.
@@ -310,7 +319,9 @@ def matching(pattern: str) -> list[str]:
     parts = re.split(r"(\*\*/|\*)", begin + star + rest)
     meant = {"**/": "(?:[^/]+/)*", "*": "[^/]*"}
     fits = re.compile("".join(meant.get(part) or re.escape(part) for part in parts))
-    return [str(place / name) for name in sorted(place.below()) if fits.fullmatch(name)]
+    found = place.below() if "/" in begin + star + rest else place.inside()
+    names = {name[: end.end() - 1] if (end := _STORE.search(name)) else name for name in found}
+    return [str(place / name) for name in sorted(names) if fits.fullmatch(name)]
 
 
 def size_of(place: Place) -> int:

@@ -11,6 +11,7 @@ been lost since. `unwritten` tells of those, for readers to whom that is not the
 from __future__ import annotations
 
 import base64
+import math
 import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -297,6 +298,26 @@ class ZarrRaster:
         if nodata is None:
             return np.zeros(numbers.shape, np.bool_)
         return np.asarray(np.isnan(numbers) if np.isnan(nodata) else numbers == nodata)
+
+    def read_valid(
+        self, indexes: Sequence[int], window: RasterioWindow
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read bands where a chunk that is not there may not count as pixels.
+
+        Returns:
+            (band, y, x), and (y, x) of where all of them have a value.
+
+        Raises:
+            RasterioError: a chunk cannot be decoded, or is not there, and its fill value is no nodata.
+        """
+        settled = math.isnan(self.fill) or self.fill == self.nodatavals[0]
+        if not settled and (name := self.unwritten(indexes, window)):
+            raise RasterioIOError(
+                f"chunk {name} is not in the store, and {self.fill:g} would count as its pixels; if it was "
+                "left out because it holds nothing else, write it: write_empty_chunks of zarr-python"
+            )
+        found = self.read(list(indexes), window=window, masked=True)
+        return found.data, np.logical_not(np.ma.getmaskarray(found).any(0))
 
     def unwritten(self, indexes: Sequence[int], window: RasterioWindow) -> str | None:
         """A file that a window of bands needs and that the store does not hold; None: all are there."""

@@ -10,14 +10,14 @@ from odc.geo.geobox import GeoBox
 
 from citycover.classes.legend import Legend
 from citycover.errors import ConfigError, SceneError
-from citycover.files.folders import is_zarr, refuse_partial
+from citycover.files.folders import is_zarr, refuse_partial, root_of, undated
 from citycover.files.remote import Place, RemotePath, place_of
 from citycover.plan.layers import CLASSES, LAYERS, USUAL
 from citycover.product.dataset import as_dataset, grid_of_image
 from citycover.product.folder import refuse_cut
 from citycover.product.names import SIGN, ZARR
 from citycover.product.record import read_record
-from citycover.scene.file import check_class_file
+from citycover.scene.file import check_class_file, describe_files
 from citycover.scene.trust import Trust
 
 if TYPE_CHECKING:
@@ -62,13 +62,10 @@ def find_raster(path: Place, role: str = "map", trust: Trust = Trust()) -> tuple
         ConfigError: there is nothing, a folder that is no product or whose run.json cannot be read, or a
             raster that may not be read.
     """
+    if is_zarr(path):
+        return _find_array(path, role, trust)
     is_folder = path.is_dir()
     raster = path / CLASSES.file if is_folder else path
-    if isinstance(path, Path) and is_zarr(path):
-        raise ConfigError(
-            f"{path} is Zarr, and the {role} is read as GeoTIFF; give the folder of the product, which holds "
-            f"{CLASSES.file}, or write it: gdal_translate, or rio.to_raster of rioxarray"
-        )
     if not raster.exists():
         what = f"holds no {CLASSES.file}" if is_folder else "does not exist"
         raise ConfigError(f"{path} {what}; give a folder that `citycover map` wrote, or a class raster")
@@ -79,6 +76,28 @@ def find_raster(path: Place, role: str = "map", trust: Trust = Trust()) -> tuple
     if raster.name != CLASSES.file or not run.is_file():
         return raster, None
     return raster, read_record(run).legend
+
+
+def _find_array(path: Place, role: str, trust: Trust) -> tuple[Place, Legend | None]:
+    """The array of classes in a Zarr store, or the only one; beside its run.json, with the legend of that.
+
+    Raises:
+        ConfigError: it holds none, or several.
+    """
+    try:
+        files = [file.path for file in describe_files([str(path)], trust)]
+    except SceneError as error:
+        raise ConfigError(f"{role} {error}") from None
+    named = [file for file in files if Path(file).name == CLASSES.name]
+    if len(found := files if len(files) == 1 else named) != 1:
+        raise ConfigError(
+            f"{role} {path} holds several arrays; needed is one of class numbers; name it, as "
+            f"{' or '.join(files[:3])}"
+        )
+    root = place_of(undated(str(root_of(found[0]))))
+    run = root.with_name("run.json")
+    of_product = root.name == ZARR and found == named and run.is_file()
+    return place_of(found[0]), read_record(run).legend if of_product else None
 
 
 def open_product(folder: str | Place, trust: Trust = Trust()) -> xr.Dataset:  # noqa: B008

@@ -121,7 +121,7 @@ def _scenes_of(source: SceneSource, out: Place) -> Iterator[RegionScene]:
     for file in dict.fromkeys(files):
         groups.setdefault(Path(file).parent if source.by == "folder" else Path(file), []).append(file)
     for path, group in groups.items():
-        name = path.name if source.by == "folder" else path.stem
+        name = path.name if source.by == "folder" else path.stem.removesuffix(".zarr")
         try:
             yield RegionScene(check_name(name), rasters_of(group))
         except ValueError as error:

@@ -144,7 +144,7 @@ def describe_file(path: str | Path, trust: Trust = Trust()) -> FileInfo:  # noqa
     info, *more = describe_files([path], trust)
     if more or info.path != _absolute(path):
         raise SceneError(
-            f"{path} stands for {info.name}{f' and {len(more)} more' if more else ''}; needed is one raster; "
+            f"{path} stands for {info.path}{f' and {len(more)} more' if more else ''}; needed is one raster; "
             f"name it, or make one of several first (gdalbuildvrt)"
         )
     return info

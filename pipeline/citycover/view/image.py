@@ -15,7 +15,6 @@ from odc.geo.geobox import GeoBox
 
 from citycover.draw.colours import between, shown_range
 from citycover.errors import CitycoverError, SceneError
-from citycover.files.folders import is_zarr
 from citycover.files.gdal import READ_OPTIONS
 from citycover.files.remote import is_remote
 from citycover.geometry.positions import reach
@@ -123,8 +122,6 @@ def _image(scene: Scene, latitude: float) -> SceneImage:
     least = 0
     sheet = scene.groups[0].sheets[0]
     for band in (sheet.bands[place] for place in visible_bands(sheet.bands)):
-        if is_zarr(band.path):
-            raise SceneError(f"{band.path} is Zarr, which is not laid under a map yet; write it as GeoTIFF")
         with rasterio.Env(**READ_OPTIONS), open_band(band) as dataset:
             least = max(least, least_level(dataset, native))
     return SceneImage(scene, least)

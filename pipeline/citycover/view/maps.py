@@ -12,7 +12,9 @@ from rasterio.errors import RasterioError
 
 from citycover.derive.source import SourceMap, open_source
 from citycover.errors import ConfigError
+from citycover.files.folders import is_zarr
 from citycover.files.gdal import brief_reason, open_raster, options_for
+from citycover.files.identity import FileStamp
 from citycover.files.remote import Place, RemotePath, place_of
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds
@@ -65,7 +67,8 @@ class ShownMap:
         path = self.source.path
         if isinstance(path, RemotePath):
             return hashlib.sha256(str(path.look().e_tag).encode()).hexdigest()[:12]
-        return format(path.stat().st_mtime_ns, "x")
+        stamp = FileStamp.of(path)
+        return format(stamp.mtime_ns if stamp else 0, "x")
 
 
 def find_maps(
@@ -88,7 +91,7 @@ def find_maps(
 
 
 def _maps_at(path: Place, map_legend: str | None, trust: Trust) -> Iterator[ShownMap]:
-    if not path.is_dir() or _is_product(path):
+    if not path.is_dir() or _is_product(path) or is_zarr(path):
         yield _shown(path, map_legend, trust)
         return
     inner = [child for child in _folders_in(path) if _is_product(child)]
@@ -151,5 +154,5 @@ def _shown(path: Place, map_legend: str | None, trust: Trust) -> ShownMap:
     except RasterioError as error:
         raise ConfigError(f"{source.path} cannot be opened: {brief_reason(error)}") from None
     east = east + 360 if east < west else east
-    name = source.path.parent.name if source.record is not None else source.path.name
+    name = source.path.parent.name if source.record is not None else path.name
     return ShownMap(name, source, layers, (west, south, east, north), native, least)

@@ -9,13 +9,17 @@ import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
-from rasterio.windows import Window
+from rasterio.windows import Window as RasterioWindow
 
+from citycover.classes.nearest import Nearest
+from citycover.files.folders import is_zarr
 from citycover.files.gdal import open_raster, options_for
 from citycover.files.heed import heed, listen
 from citycover.files.remote import Place
+from citycover.files.zarr import ZarrRaster
 from citycover.geometry.crs import DEGREES, tie
 from citycover.geometry.grid import crs_of, grid_of
+from citycover.geometry.window import Window
 from citycover.view.mercator import MERCATOR, TILE
 
 _DECODED = 2**24
@@ -42,6 +46,8 @@ def read_on(
     from rio_tiler import reader
 
     height, width = (int(n) for n in grid.shape)
+    if is_zarr(path):
+        return _read_array(str(path), grid, bands, nodata)
     west, south, east, north = grid.boundingbox
     crs = CRS.from_user_input(MERCATOR)
     with rasterio.Env(**options_for(path)), open_raster(path) as dataset:
@@ -52,6 +58,16 @@ def read_on(
         )  # fmt: skip
         heed()
     return image.array
+
+
+def _read_array(
+    path: str, grid: GeoBox, bands: Sequence[int], nodata: float | None
+) -> np.ma.MaskedArray[Any, Any]:
+    with rasterio.Env(**options_for(path)), ZarrRaster(path) as raster:
+        values, valid = Nearest(raster, grid).read(list(bands), Window(0, 0, *grid.shape))
+    if nodata is not None:
+        valid &= (values != nodata).all(0)
+    return np.ma.MaskedArray(values, np.broadcast_to(~valid, values.shape))
 
 
 def read_at(path: str | Place, longitude: float, latitude: float) -> tuple[int | float, ...] | None:
@@ -66,7 +82,7 @@ def read_at(path: str | Place, longitude: float, latitude: float) -> tuple[int |
         col, row = ~dataset.transform * to.transform(longitude, latitude)
         if not (0 <= row < dataset.height and 0 <= col < dataset.width):
             return None
-        pixel = dataset.read(window=Window(int(col), int(row), 1, 1), masked=True)[:, 0, 0]
+        pixel = dataset.read(window=RasterioWindow(int(col), int(row), 1, 1), masked=True)[:, 0, 0]
     return None if np.ma.getmaskarray(pixel).all() else tuple(pixel.data.tolist())
 
 

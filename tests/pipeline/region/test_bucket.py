@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from bucket import BUCKET, Bucket, busy_before, point_at, serving_bucket
 from conftest import write_scene
+from stores import write_arrays, zip_store
 
 from citycover.errors import ConfigError, HeldError, ProductError, StoppedError
 from citycover.files.remote import RemotePath, matching, place_of
@@ -187,6 +189,32 @@ def test_a_prefix_of_something_else_is_left_alone(bucket: Bucket, tmp_path: Path
         run_region(region(tmp_path))
 
 
+@pytest.mark.parametrize("kind", ["there", "here", "zipped"])
+def test_a_store_by_pattern_is_mapped_once_and_again_after_it_changed(
+    bucket: Bucket, tmp_path: Path, kind: str
+) -> None:
+    names, image = ("red", "green", "blue", "nir"), np.arange(2000, dtype=np.uint16).reshape(40, 50) % 190
+    store = write_arrays(
+        tmp_path / "im/c.zarr", dict.fromkeys(names, image.astype(np.uint8)), chunks=(40, 50)
+    )
+
+    def settle() -> None:
+        """Bring the store to where the region looks for it."""
+        if kind == "zipped":
+            zip_store(store).rename(tmp_path / "im/c.zarr.zip")
+        for file in store.rglob("*") if kind == "there" else ():
+            if file.is_file():
+                bucket.objects[f"im/{file.relative_to(store.parent)}"] = file.read_bytes()
+
+    settle()
+    pattern = {"there": f"s3://{BUCKET}/im/*.zarr", "here": "im/*.zarr", "zipped": "im/*.zip"}[kind]
+    asked = region(tmp_path, (f"s3://{BUCKET}/im/*.tif", pattern))
+    assert [ran(asked) for _ in range(2)] == [{"c": "mapped"}, {}]
+    zarr.open_array(store / "red")[0] = 7
+    settle()
+    assert [ran(asked) for _ in range(2)] == [{"c": "mapped"}, {}]
+
+
 def test_patterns_mean_what_they_mean_on_a_disk(bucket: Bucket) -> None:
     bucket.objects |= dict.fromkeys(("im/x/c.tif", "im/x/y/d.tif", "im/note.txt"), b"")
 
@@ -197,6 +225,11 @@ def test_patterns_mean_what_they_mean_on_a_disk(bucket: Bucket) -> None:
     assert found("im/*/*.tif") == ["im/x/c.tif"]
     assert found("im/**/*.tif") == ["im/a.tif", "im/b.tif", "im/x/c.tif", "im/x/y/d.tif"]
     assert found("im/x*/c.*") == ["im/x/c.tif"]
+    stores = ("im/s.zarr/zarr.json", "im/s.zarr/red/c/0/0", "im/s.zarr/x.tif", "im/x/t.zarr/red/zarr.json")
+    bucket.objects |= dict.fromkeys(stores, b"")
+    assert found("im/*.zarr") == ["im/s.zarr"]
+    assert found("im/**/*.zarr") == ["im/s.zarr", "im/x/t.zarr"]
+    assert found("im/s*") == ["im/s.zarr"] and found("im/**/x.tif") == []
     with pytest.raises(ConfigError, match="needs a folder"):
         found("*.tif")
 

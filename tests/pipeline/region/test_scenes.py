@@ -45,6 +45,14 @@ def test_files_folders_and_sets(tmp_path: Path) -> None:
     assert len(found[4].files) == 2
 
 
+def test_zarr_stores_are_scenes_by_pattern(tmp_path: Path) -> None:
+    touched(tmp_path, "t/a.zarr/zarr.json", "t/a.zarr/red/c/0/0", "t/b.zarr.zip", "t/x/c.zarr/.zgroup")
+    found = find_scenes([SceneSource(files=(str(tmp_path / "t/**/*.zarr*"),))], tmp_path / "out")
+    assert [(scene.name, Path(scene.files[0]).name) for scene in found] == [
+        ("a", "a.zarr"), ("b", "b.zarr.zip"), ("c", "c.zarr"),
+    ]  # fmt: skip
+
+
 def test_a_file_that_two_patterns_match_is_one_scene(tmp_path: Path) -> None:
     touched(tmp_path, "a.tif")
     both = (str(tmp_path / "*.tif"), str(tmp_path / "a.*"))

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from affine import Affine
 from making import make_card, make_legend, make_record
 from PIL import Image
+from stores import write_arrays
 
 from citycover.errors import SceneError
 from citycover.model.card import BandGroup
@@ -52,6 +54,19 @@ def record_of(*files: str, inputs: tuple[str, ...] = ()) -> RunRecord:
         inputs=tuple(RunInput(path, 1, 1) for path in inputs),
     )
     return replace(record, given=given)
+
+
+def test_the_bands_of_a_store_are_shown_as_those_of_the_file(scene: Path, tmp_path: Path) -> None:
+    with rasterio.open(scene) as image:
+        bands, place = dict(zip(NAMES, image.read(), strict=True)), list(image.transform)[:6]
+    said = {"proj:code": "EPSG:3857", "spatial:transform": place, "spatial:shape": [256, 256]}
+    store = write_arrays(tmp_path / "a.zarr", bands, attributes=said, chunks=(50, 60))
+    for name in NAMES:
+        zarr.open_array(store / name).attrs["_FillValue"] = 0
+    images = [image_of_files([given], LATITUDE, Trust()) for given in (scene, store)]
+    for tile in (TILE, Tile(TILE.level + 1, 2 * TILE.col + 1, 2 * TILE.row), Tile(16, 21_500, 35_150)):
+        one, other = (np.array(Image.open(io.BytesIO(image.tile(tile.grid)))) for image in images)
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_tile_is_red_green_and_blue_stretched_alike(scene: Path) -> None:

@@ -9,10 +9,12 @@ import pytest
 import rasterio
 from affine import Affine
 from mapped import patchy, write_product, write_raster
+from stores import EPSG, NORTH, WEST, write_arrays
 
 from citycover.errors import ConfigError
 from citycover.view.maps import find_maps
-from citycover.view.pixels import least_level
+from citycover.view.mercator import window_grid
+from citycover.view.pixels import least_level, read_at, read_on
 
 CLASSES = patchy((60, 80))
 
@@ -46,6 +48,24 @@ def test_a_class_raster_is_shown_with_a_legend(tmp_path: Path) -> None:
     assert shown.name == "map.tif" and [layer.name for layer in shown.layers] == ["classes"]
     with pytest.raises(ConfigError, match="--map-legend"):
         find_maps([tmp_path / "map.tif"])
+
+
+def test_a_store_is_shown_as_the_file_is(tmp_path: Path) -> None:
+    store = write_arrays(tmp_path / "map.zarr", {"cover": CLASSES % 5 + 1}, chunks=(16, 32))
+    (shown,) = find_maps([store], "base4")
+    assert (shown.name, shown.source.path) == ("map.zarr", store / "cover")
+    write_raster(tmp_path / "map.tif", CLASSES % 5 + 1, f"EPSG:{EPSG}", Affine(1, 0, WEST, 0, -1, NORTH))
+    (file,) = find_maps([tmp_path / "map.tif"], "base4")
+    assert (shown.bounds, shown.native, shown.least) == (file.bounds, file.native, file.least)
+    west, south, east, north = shown.bounds
+    for one, other in ((west, south), ((west + east) / 2, (south + north) / 2), (east + 1, north)):
+        assert read_at(shown.source.path, one, other) == read_at(file.source.path, one, other)
+    tiles = [read_on(one.source.path, window_grid(shown.bounds, 111), (1,)) for one in (shown, file)]
+    np.testing.assert_array_equal(tiles[0].filled(0), tiles[1].filled(0))
+    assert tiles[0].any()
+    before = shown.edition
+    (store / "cover/c/0/0").write_bytes(b"other")
+    assert shown.edition != before
 
 
 @pytest.mark.parametrize("gone", ["landcover.tif", "confidence.tif", "run.json"])
