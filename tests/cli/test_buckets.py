@@ -129,6 +129,8 @@ def test_it_is_judged_as_the_folder_is(citycover: Run, bucket: Bucket, made: Pat
 def test_it_is_described(citycover: Run, bucket: Bucket, made: Path) -> None:
     assert said(citycover, "inspect", PLACE) == said(citycover, "inspect", made)
     assert f"{PLACE}" in citycover("inspect", PLACE).out
+    (there,), (here,) = (said(citycover, "inspect", f"{at}/landcover.tif") for at in (PLACE, made))
+    assert there["bounds"] == here["bounds"], "a raster is looked at as a scene is"
 
 
 def test_products_there_are_collected(citycover: Run, bucket: Bucket, made: Path, tmp_path: Path) -> None:

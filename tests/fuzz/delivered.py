@@ -84,6 +84,7 @@ def delivered_targets(folder: Path) -> list[Target]:
             edited_bytes([(folder / "z/a/c/0/0").read_bytes()]),
             allowed(_chunk(folder / "z")),
         ),
+        Target("zipped", ".zip", edited_bytes([_zipped(folder / "z")]), allowed(_read)),
         Target("mask", ".txt", _words(_RULES), allowed(_mask)),
         Target("ensemble", ".txt", _words(_MODELS), allowed(_ensemble)),
     ]
@@ -102,6 +103,11 @@ def _zarr_metadata(store: Path) -> tuple[list[bytes], list[Any]]:
     )  # fmt: skip
     texts = [(store / name).read_bytes() for name in ("zarr.json", "a/zarr.json")]
     return texts, [json.loads(text) for text in texts]
+
+
+def _zipped(store: Path) -> bytes:
+    """A store as one file."""
+    return Path(shutil.make_archive(str(store), "zip", store)).read_bytes()
 
 
 def _in_zarr(store: Path) -> Callable[[Path], Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,9 @@ _ENDS = re.compile(r"\.zip(?=/|$)", re.IGNORECASE)
 
 _OPEN = 8
 """Archives that are kept open: their names are read once, of which there may be a hundred thousand."""
+
+DAMAGED = (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What bytes that are no whole archive raise; ValueError: names that are no text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class ZippedPath:
         """Whether there is such a file; in what is no whole archive there is none."""
         try:
             return self.key in _names(*_state(self.archive))
-        except (OSError, ValueError, zipfile.BadZipFile):
+        except DAMAGED:
             return False
 
     def read_bytes(self) -> bytes:
@@ -62,7 +66,7 @@ class ZippedPath:
         try:
             with zipfile.ZipFile(self.archive) as archive:
                 return archive.read(self.key)
-        except (KeyError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise OSError(f"{self} cannot be read ({error})") from None
 
     def read_text(self, encoding: str = "utf-8") -> str:
@@ -108,7 +112,8 @@ def _state(archive: Path) -> tuple[str, Any]:
 def _names(archive: str, _: Any) -> dict[str, int]:
     """Bytes of each file, by name."""
     with zipfile.ZipFile(archive) as opened:
-        return {info.filename: info.file_size for info in opened.infolist() if not info.is_dir()}
+        files = [info for info in opened.infolist() if info.filename and not info.is_dir()]
+        return {info.filename: info.file_size for info in files}
 
 
 @lru_cache(_OPEN)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from citycover.errors import SceneError
+from citycover.files.zipped import DAMAGED
 
 _MOST = 200_000
 """Files of one archive."""
@@ -22,17 +22,7 @@ _DEPTH = 6
 
 _TARS = (".tar", ".tar.gz", ".tgz")
 
-_DAMAGED = (
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-)
-"""What bytes that are no archive raise; ValueError: names that are no text."""
+_DAMAGED = (*DAMAGED, tarfile.TarError)
 
 
 @dataclass(frozen=True, slots=True)
