@@ -6,6 +6,9 @@ its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CitycoverError(Exception):
     """A problem that the user can mend; `exit_code` is what the command line leaves with."""
@@ -59,6 +62,12 @@ class MachineError(CitycoverError):
     exit_code = 4
 
 
+class DeviceError(MachineError):
+    """The device failed, and does nothing more for this process."""
+
+
+_DEVICE_GONE = ("CUDA error", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED")
+
 _MEMORY_GONE = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "could not create a primitive")
 """What torch and the libraries under it say, of a device or of the machine. TorchScript and other runtimes
 hand on the text alone, as a RuntimeError; oneDNN says of it only that it could not create something."""
@@ -72,6 +81,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(said in str(error) for said in _MEMORY_GONE)
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Turn what is raised for a broken device, which torch knows by its text alone, into a DeviceError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (said := next((said for said in _DEVICE_GONE if said in str(error)), None)) is None:
+            raise
+        reason = next(line for line in str(error).splitlines() if said in line).strip()
+        raise DeviceError(
+            f"the device failed ({reason}); look at it (dmesg, nvidia-smi), then run the same command again: "
+            "finished blocks are kept"
+        ) from error
 
 
 class StoppedError(Exception):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from citycover.compute.cluster.compute import lease
 from citycover.compute.cluster.dispatch import ClusterRun
 from citycover.compute.cluster.terms import Work
+from citycover.errors import MachineError
 from citycover.geometry.window import Window
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
@@ -71,8 +73,13 @@ class StandIn:
     """A batch."""
     deadly: int | None = None
     """The process dies at a window whose first pixel has this number in its first band."""
+    batches: int | None = None
+    """The process dies after so many."""
     value: float | None = None
     """Given instead of every score."""
+    once: tuple[str, Path] | None = None
+    """What befalls the first window that finds the file there, and takes it away: `broken`, a GPU that fails;
+    `stale`, a drive that is lost; `hangs`, a kernel that does not end."""
 
     def __call__(self, device: torch.device) -> SleepingNetwork:
         return SleepingNetwork(self.card, device, self)
@@ -83,6 +90,7 @@ class SleepingNetwork:
     card: ModelCard
     device: torch.device
     standin: StandIn
+    batches: int = 0
 
     def at(self, precision: Precision, form: Form = "torchscript") -> SleepingNetwork:
         return self
@@ -91,6 +99,11 @@ class SleepingNetwork:
         image = windows[0]
         if self.standin.deadly is not None and (image[:, 0, 0, 0] == self.standin.deadly).any():
             os.kill(os.getpid(), signal.SIGKILL)
+        self.batches += 1
+        if self.batches == self.standin.batches:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.standin.once is not None:
+            _befall(*self.standin.once)
         if self.standin.seconds:
             time.sleep(self.standin.seconds)
         x = image[:, :3].float() / 64
@@ -98,6 +111,18 @@ class SleepingNetwork:
         if self.standin.value is not None:
             x.fill_(self.standin.value)
         return torch.cat([x, x[:, :1] - x[:, 1:2], x[:, 2:] * x[:, 1:2] / 3], 1)
+
+
+def _befall(what: str, sign: Path) -> None:
+    try:
+        sign.unlink()
+    except FileNotFoundError:
+        return
+    if what == "broken":
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+    if what == "stale":
+        raise MachineError("the network drive was lost") from OSError(errno.ESTALE, "stale")
+    time.sleep(3600)
 
 
 def standin_card(window: int = 48, trim: int = 4, feather: int = 4) -> ModelCard:
@@ -110,13 +135,19 @@ def make_store(folder: Path, plan: Plan, cell: tuple[int, int] | None = None) ->
 
 
 def run_on(
-    client: Any, folder: WorkFolder, plan: Plan, standin: StandIn, watch: Watch | None = None
+    client: Any,
+    folder: WorkFolder,
+    plan: Plan,
+    standin: StandIn,
+    watch: Watch | None = None,
+    kind: type[ClusterRun] = ClusterRun,
+    versions: tuple[tuple[str, str], ...] = (),
 ) -> ClusterRun:
     """The unfinished blocks of a store, on a cluster."""
     store = WorkingStore.open(folder.work)
-    with lease(folder) as terms:
-        size = (plan.y.size, plan.x.size)
+    with lease(folder) as held:
+        size, terms = (plan.y.size, plan.x.size), replace(held, versions=versions)
         work = Work(terms, plan, standin, partial(open_pattern, size), folder.work, device="cpu", threads=1)
-        run = ClusterRun(client, work, watch or Watch(), Stages())
+        run = kind(client, work, watch or Watch(), Stages())
         run.compute(set(store.finished()))
     return run

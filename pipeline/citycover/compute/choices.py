@@ -25,6 +25,7 @@ from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.noise import Belief
 from citycover.job.job import Job, area_mask
 from citycover.machine.cores import threads_here
+from citycover.machine.device import kind_of
 from citycover.machine.memory import peak_rss, process_memory, release_memory
 from citycover.model.bench import Lane
 from citycover.model.card import ModelCard
@@ -290,7 +291,9 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
     }
     evidence = job.labels.believed(belief) if job.labels and belief else None
     runtime = runtime_of(plan.form) or ""
-    return Settled(plan, choices, str(predictor.device), torch.get_num_threads(), belief, evidence, runtime)
+    return Settled(
+        plan, choices, kind_of(predictor.device), torch.get_num_threads(), belief, evidence, runtime
+    )
 
 
 def _settle_belief(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: Plan) -> Belief | None:

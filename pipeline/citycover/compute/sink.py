@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from citycover.job.inputs import Inputs
 from citycover.job.job import Job
 from citycover.machine.cores import threads_here
 from citycover.plan.layers import CHANGE, CHANGED
-from citycover.plan.plan import CHUNK, Plan
+from citycover.plan.plan import CHUNK, Block, Plan
 from citycover.store.shard import ArraySpec, Layout
 from citycover.store.store import WorkingStore
 from citycover.store.work import WorkFolder, taken_over
@@ -136,9 +136,9 @@ class StoreSink:
                 self.windows[name] += count
         self.predicted(run + skipped)
 
-    def finished(self) -> set[tuple[int, int]]:
-        """Blocks in the ledger."""
-        return set(self.store.finished())
+    def finished(self, among: Sequence[Block] | None) -> set[tuple[int, int]]:
+        """Those of the blocks, or of all, that are in the ledger."""
+        return set(self.store.finished(None if among is None else [block.index for block in among]))
 
     def write(self, finished: FinishedBlock) -> None:
         """Write shards, then the ledger, as long as the run holds the folder and its inputs stay.

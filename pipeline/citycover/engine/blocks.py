@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Protocol
 
 from citycover.engine.canvas import FinishedBlock
@@ -18,8 +19,8 @@ from citycover.plan.plan import Block
 class BlockSink(Protocol):
     """Where finished blocks go, and what knows which of them are there."""
 
-    def finished(self) -> set[tuple[int, int]]:
-        """(y, x) indices of the blocks that need not be computed again."""
+    def finished(self, among: Sequence[Block] | None) -> set[tuple[int, int]]:
+        """(y, x) indices of those blocks, or of all, that need not be computed again."""
         ...
 
     def write(self, finished: FinishedBlock) -> None:
@@ -31,7 +32,8 @@ def run_blocks(
     given: SweepInput,
     sink: BlockSink,
     on_block: Callable[[Block], None],
-    blocks: Iterable[Block] | None = None,
+    blocks: Sequence[Block] | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> None:
     """Compute every unfinished block and hand it to the sink.
 
@@ -40,16 +42,21 @@ def run_blocks(
         sink: written to from a thread of its own, in the order of the blocks.
         on_block: called after a block is safely in the sink.
         blocks: which ones, in the order of the plan; None: all of the plan.
+        enough: asked after each block whether to leave the others.
 
     Raises:
         StoppedError: `given.stop` was set; blocks finished before are in the sink.
     """
     writer = _Writer(given, sink, on_block)
     try:
-        for column in open_columns(given.plan.blocks() if blocks is None else blocks, sink.finished()):
-            for finished in sweep(given, column):
-                with given.stages.time("handover"):
-                    writer.put(finished)
+        todo = open_columns(given.plan.blocks() if blocks is None else blocks, sink.finished(blocks))
+        for column in todo:
+            with closing(sweep(given, column)) as swept:
+                for finished in swept:
+                    with given.stages.time("handover"):
+                        writer.put(finished)
+                    if enough():
+                        return
             release_memory()  # gaps between what was kept grow with time: each column begins without
     finally:
         writer.close()

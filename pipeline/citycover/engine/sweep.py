@@ -17,7 +17,7 @@ the same result.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 
@@ -31,7 +31,7 @@ from citycover.geometry.window import Window
 from citycover.plan.plan import Block
 
 
-def sweep(given: SweepInput, blocks: Sequence[Block]) -> Iterator[FinishedBlock]:
+def sweep(given: SweepInput, blocks: Sequence[Block]) -> Generator[FinishedBlock]:
     """Compute vertically adjacent blocks of one column, and yield each as it is finished.
 
     Raises:

@@ -42,6 +42,8 @@ _REASONS = {
     errno.ETIMEDOUT: ("the drive did not answer in time", "look at the connection and run it again"),
 }
 
+_PASSING = {errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.EAGAIN}
+
 
 @contextlib.contextmanager
 def machine_errors(path: Path | RemotePath) -> Iterator[None]:
@@ -59,6 +61,11 @@ def machine_errors(path: Path | RemotePath) -> Iterator[None]:
             raise
         where = error.filename if isinstance(error.filename, str) else path
         raise MachineError(f"{where}: {_reason(error.errno)}") from error
+
+
+def is_passing(error: MachineError) -> bool:
+    """Whether another try, on another machine at best, may well succeed: a drive that was lost or slow."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING
 
 
 def _reason(number: int) -> str:

@@ -25,6 +25,12 @@ def on_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def kind_of(device: torch.device) -> str:
+    """What computes: `cpu`, `mps`, or `cuda` and the name of the GPU."""
+    name = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return device.type + name
+
+
 def choose_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` as a device that is there.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from citycover.plan.plan import Block
 
 _SHARE = 0.75
-"""Part of what is left that is handed out in equal pieces, before they become shorter."""
+"""Part of what is left that all workers together would be handed."""
 
 
 def open_columns(blocks: Iterable[Block], finished: set[tuple[int, int]]) -> Iterator[list[Block]]:
@@ -31,30 +31,42 @@ def open_columns(blocks: Iterable[Block], finished: set[tuple[int, int]]) -> Ite
         yield column
 
 
-def share_out(columns: Iterable[Sequence[Block]], blocks: int, workers: int) -> Iterator[Sequence[Block]]:
-    """Cut columns into pieces that become shorter towards the end.
+class Pieces:
+    """Blocks to be computed, handed out in pieces of columns that become shorter towards the end.
 
-    Three quarters of what is left go in equal pieces, one a worker, then three quarters of the rest, and so
-    on to single blocks: few cuts, because each computes a row of windows again, and an even end.
-    Source: Flynn Hummel, Schonberg, Flynn, "Factoring: a method for scheduling parallel loops", 1992.
+    A piece is a share of what is left for each worker that is there when it is drawn: few cuts, because each
+    computes a row of windows again, and an even end, however many workers come and go.
+    Source: Polychronopoulos, Kuck, "Guided self-scheduling", 1987.
 
-    Args:
-        columns: vertically adjacent blocks each; looked at only as far as pieces are asked for.
-        blocks: how many there are in all columns.
-        workers: that share them.
-
-    >>> [len(piece) for piece in share_out([range(20), range(12)], 32, 2)]
-    [12, 8, 4, 3, 3, 1, 1]
+    >>> pieces = Pieces([range(20), range(12)], 32)
+    >>> [len(pieces.draw(2)) for _ in range(9)]
+    [12, 8, 4, 3, 2, 1, 1, 1, 0]
     """
-    left, round_left, length = blocks, 0, 1
-    for column in columns:
-        rest = column
-        while rest:
-            if round_left <= 0:
-                length = max(1, round(left * _SHARE / workers))
-                round_left = length * workers
-            cut = min(length, round_left)
-            piece, rest = rest[:cut], rest[cut:]
-            left -= len(piece)
-            round_left -= len(piece)
-            yield piece
+
+    def __init__(self, columns: Iterable[Sequence[Block]], blocks: int) -> None:
+        """Take columns of vertically adjacent blocks, which are looked at only as far as pieces are drawn.
+
+        Args:
+            columns: from left to right.
+            blocks: how many there are in all of them.
+        """
+        self._columns = iter(columns)
+        self._rests: list[Sequence[Block]] = []
+        self.left = blocks
+        """Blocks that nobody has."""
+
+    def draw(self, workers: int) -> Sequence[Block]:
+        """The next piece, for one of so many workers; empty where nothing is left."""
+        column = self._rests.pop() if self._rests else next(self._columns, ())
+        length = max(1, round(self.left * _SHARE / workers))
+        piece, rest = column[:length], column[length:]
+        self.left -= len(piece)
+        if rest:
+            self._rests.append(rest)
+        return piece
+
+    def put_back(self, blocks: Sequence[Block]) -> None:
+        """Let what was drawn, and not computed, be drawn again."""
+        if blocks:
+            self._rests.append(blocks)
+            self.left += len(blocks)

@@ -97,10 +97,12 @@ class Ledger:
         """Enter a block, once its shards are on the disk."""
         write_atomic(self.path(record.index), record.to_json())
 
-    def read(self) -> dict[tuple[int, int], BlockRecord]:
-        """All entries by (row, column)."""
+    def read(self, among: Iterable[tuple[int, int]] | None = None) -> dict[tuple[int, int], BlockRecord]:
+        """Entries, all or those of some blocks, by (row, column)."""
         records = {}
-        for path in sorted(self.folder.glob("[0-9]*.json")):  # half written ones begin with a dot
+        # Half written ones begin with a dot.
+        paths = sorted(self.folder.glob("[0-9]*.json")) if among is None else map(self.path, among)
+        for path in paths:
             try:
                 record = BlockRecord.from_json(path.read_text(encoding="utf-8"))
                 pixels = self.layout.block_window(record.index).pixels

@@ -193,9 +193,12 @@ class WorkingStore:
         told = dict(seconds or {}), tuple(holes), seals, dict(counts or {}), statistics
         self.ledger.add(BlockRecord(index, window.pixels, *told))
 
-    def finished(self) -> dict[tuple[int, int], BlockRecord]:
-        """Finished blocks by (row, column). Shards are not looked at: see `drop_damaged`."""
-        return self.ledger.read()
+    def finished(self, among: Iterable[tuple[int, int]] | None = None) -> dict[tuple[int, int], BlockRecord]:
+        """Finished blocks, all or those among some, by (row, column).
+
+        Shards are not looked at: see `drop_damaged`.
+        """
+        return self.ledger.read(among)
 
     def drop_damaged(self) -> tuple[tuple[int, int], ...]:
         """Strike blocks from the ledger whose shards are not those that were written; reads all of them.

@@ -1,8 +1,10 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +19,10 @@ from hypothesis import strategies as st
 from making import make_scene, plan_of
 from standin import StandIn, make_store, open_pattern, run_on, standin_card
 
-from citycover.compute.cluster import connect
+from citycover.compute.cluster import connect, dispatch, roster, vigil
 from citycover.compute.cluster.compute import lease
 from citycover.compute.cluster.connect import check_workers, open_cluster
+from citycover.compute.cluster.dispatch import ClusterRun
 from citycover.compute.cluster.terms import Terms, local_versions
 from citycover.engine.blocks import run_blocks
 from citycover.engine.canvas import FinishedBlock
@@ -28,8 +31,8 @@ from citycover.engine.sweep import sweep
 from citycover.errors import MachineError, ModelError, StoppedError
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
-from citycover.plan.columns import open_columns, share_out
-from citycover.plan.plan import Plan
+from citycover.plan.columns import Pieces, open_columns
+from citycover.plan.plan import Block, Plan
 from citycover.product.folder import claim_folder
 from citycover.store.store import WorkingStore
 from citycover.store.work import WorkFolder
@@ -81,10 +84,23 @@ def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> 
 def test_runs_are_shared_out_whole_in_order_and_to_all_workers(lengths: list[int], workers: int) -> None:
     starts = np.cumsum([0, *lengths])
     runs = [range(a, b) for a, b in itertools.pairwise(starts)]
-    pieces = list(share_out(runs, sum(lengths), workers))
-    assert [k for piece in pieces for k in piece] == list(range(sum(lengths)))
+    source = Pieces(runs, sum(lengths))
+    pieces = list(iter(lambda: source.draw(workers), ()))
+    assert [k for piece in pieces for k in piece] == list(range(sum(lengths))) and not source.left
     assert all(len(piece) <= -(-sum(lengths) // workers) for piece in pieces)
     assert len(pieces) >= min(sum(lengths), workers)
+
+
+@given(st.lists(st.integers(1, 9), max_size=6), st.data())
+def test_what_is_put_back_is_drawn_again_and_all_of_it_once(lengths: list[int], data: st.DataObject) -> None:
+    starts = np.cumsum([0, *lengths])
+    source = Pieces([range(a, b) for a, b in itertools.pairwise(starts)], sum(lengths))
+    done: list[int] = []
+    while piece := source.draw(data.draw(st.integers(1, 5))):
+        kept = data.draw(st.integers(1, len(piece)))
+        done += piece[:kept]
+        source.put_back(piece[kept:])
+    assert sorted(done) == list(range(sum(lengths))) and not source.left
 
 
 def test_two_workers_compute_the_pixels_of_one_process(
@@ -122,6 +138,111 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_block(
 
     run_on(client, folder, PLAN, StandIn(CARD, seconds=0.05), Watch(advanced=kill))
     assert killed.is_set() and pids[0] not in client.run(os.getpid).values()
+    assert_same(stored(folder), in_process)
+
+
+def test_a_worker_that_joins_is_given_what_another_has_not_begun(client: Client, tmp_path: Path) -> None:
+    """One column: who came first was handed three quarters of it."""
+    plan = plan_of(make_scene((1400, 60)), CARD, block=(48, 80), batch=2)
+    asked: list[int] = []
+
+    class Run(ClusterRun):
+        def _refill(self) -> None:
+            second = max(client.nthreads())
+            self.roster.unfit = {} if self.told else {second: "it comes later"}
+            super()._refill()
+
+        def _ask_back(self, idle: int) -> None:
+            super()._ask_back(idle)
+            asked.append(sum(flight.asked for flight in self.flying.values()))
+
+    client.wait_for_workers(2)
+    with claim_folder(tmp_path / "out") as folder:
+        make_store(folder.work, plan).close()
+        run = run_on(client, folder, plan, StandIn(CARD, seconds=0.05), kind=Run)
+        with WorkingStore.open(folder.work) as store:
+            assert set(store.finished()) == {block.index for block in plan.blocks()}
+            found = store.array("classes").read(store.layout.window)
+    assert run.roster.most == 2 and max(asked) == 1
+    start = SweepInput(plan, StandIn(CARD)(choose_device("cpu")), partial(open_pattern, (1400, 60)))
+    wanted = [block.layers["classes"] for block in sweep(start, list(plan.blocks()))]
+    np.testing.assert_array_equal(found, np.concatenate(wanted))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("broken", "the device failed (CUDA error: an illegal memory access was encountered)"),
+        ("stale", "is tried again: the network drive was lost"),
+        ("hangs", "has given no sign for"),
+    ],
+)
+def test_what_befalls_a_worker_once_costs_a_block(
+    trouble: str,
+    said: str,
+    client: Client,
+    folder: WorkFolder,
+    in_process: dict[str, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client.wait_for_workers(2)
+    monkeypatch.setattr(vigil, "SILENT_SECONDS", 2)
+    sign = tmp_path / "sign"
+    sign.touch()
+    run_on(client, folder, PLAN, StandIn(CARD, once=(trouble, sign)))
+    assert not sign.exists() and said in caplog.text
+    assert_same(stored(folder), in_process)
+
+
+def test_a_trouble_that_does_not_pass_is_told(
+    client: Client, folder: WorkFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "TRIES", 1)
+    sign = tmp_path / "sign"
+    sign.touch()
+    with pytest.raises(MachineError, match="the network drive was lost"):
+        run_on(client, folder, PLAN, StandIn(CARD, once=("stale", sign)))
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_worker_that_joins_unfit_is_handed_nothing_more(
+    asked: bool,
+    client: Client,
+    folder: WorkFolder,
+    in_process: dict[str, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that was not asked in time hands back what it was given."""
+    (tmp_path / "other.py").write_text("import citycover.version\ncitycover.version.__version__ = '0.1'\n")
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", str(client.scheduler.address)]
+    command += ["--preload", str(tmp_path / "other.py"), "--no-nanny", "--no-dashboard", "--nthreads", "1"]
+
+    class Run(ClusterRun):
+        """Hands it the first piece."""
+
+        def _hand_out(self, piece: Sequence[Block], there: frozenset[str]) -> None:
+            if asked or self.drawn:
+                super()._hand_out(piece, there)
+                return
+            self.roster.unfit = {"somebody": "so that the piece is bound"}
+            super()._hand_out(piece, frozenset(unfit))
+            self.roster.unfit = {}
+
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, cwd=tmp_path, env=paths, stderr=subprocess.DEVNULL) as process:
+        try:
+            client.wait_for_workers(3, timeout=60)
+            if not asked:
+                monkeypatch.setattr(roster, "check_joined", lambda *_: {})
+            unfit = check_workers(client, replace(Terms("any"), versions=local_versions()))
+            run = run_on(client, folder, PLAN, StandIn(CARD), kind=Run, versions=local_versions())
+        finally:
+            process.terminate()
+    assert ["it has citycover 0.1, the client has" in why for why in unfit.values()] == [True]
+    assert run.roster.unfit == unfit
     assert_same(stored(folder), in_process)
 
 
@@ -215,7 +336,7 @@ def test_a_worker_drops_its_block_when_a_later_run_took_the_folder(
 
 def test_a_store_that_fails_ends_the_sweep_with_its_error() -> None:
     class Full:
-        def finished(self) -> set[tuple[int, int]]:
+        def finished(self, among: Sequence[Block] | None) -> set[tuple[int, int]]:
             return set()
 
         def write(self, finished: FinishedBlock) -> None:
@@ -232,6 +353,20 @@ def test_a_block_that_kills_its_workers_is_named(folder: WorkFolder, monkeypatch
     monkeypatch.setattr(connect, "ALLOWED_FAILURES", 1)
     with open_cluster(2, None) as client, pytest.raises(MachineError, match=r"died 2 times over block \("):
         run_on(client, folder, PLAN, StandIn(CARD, deadly=_number_of_a_window(PLAN)))
+
+
+@pytest.mark.slow
+def test_deaths_count_only_where_nothing_was_finished_between(
+    folder: WorkFolder,
+    in_process: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(connect, "ALLOWED_FAILURES", 1)
+    with open_cluster(1, None) as client:
+        run_on(client, folder, PLAN, StandIn(CARD, seconds=0.05, batches=12))
+    assert caplog.text.count("workers died 2 times") >= 2
+    assert_same(stored(folder), in_process)
 
 
 def _number_of_a_window(plan: Plan) -> int:
@@ -264,5 +399,5 @@ def test_adaptive_workers_come_while_there_is_work(
         cluster.adapt(minimum=1, maximum=3, interval="100ms", target_duration="100ms", wait_count=50)
         with open_cluster(None, cluster.scheduler_address) as client:
             run = run_on(client, folder, PLAN, StandIn(CARD, seconds=0.1))
-    assert run.workers > 1
+    assert run.roster.most > 1
     assert_same(stored(folder), in_process)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from citycover.errors import ConfigError, MachineError
-from citycover.files.failures import machine_errors
+from citycover.errors import ConfigError, DeviceError, MachineError, device_errors
+from citycover.files.failures import is_passing, machine_errors
 
 
 @pytest.mark.parametrize("number", sorted(set(errno.errorcode) - {errno.EPIPE, errno.ESHUTDOWN}))
@@ -55,3 +55,26 @@ def test_what_is_no_refusal_passes_as_it_is(error: Exception) -> None:
 def test_a_full_disk_is_named() -> None:
     with pytest.raises(MachineError, match="no space left"), machine_errors(Path("/dev/full")):
         Path("/dev/full").write_text("x")
+
+
+@pytest.mark.parametrize(
+    ("number", "passes"), [(errno.ESTALE, True), (errno.EIO, True), (errno.ENOSPC, False)]
+)
+def test_what_may_pass_is_told_from_what_does_not(number: int, passes: bool) -> None:
+    with pytest.raises(MachineError) as caught, machine_errors(Path("there")):
+        raise OSError(number, "said by the system")
+    assert is_passing(caught.value) == passes
+
+
+def test_a_broken_device_is_known_by_what_torch_says() -> None:
+    said = (
+        "The following operation failed in the TorchScript interpreter.\nRuntimeError: CUDA error: Xid\nmore"
+    )
+    with (
+        pytest.raises(DeviceError, match=r"failed \(RuntimeError: CUDA error: Xid\); .* are kept"),
+        device_errors(),
+    ):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="a bug"), device_errors():
+        raise RuntimeError("a bug")
+    assert DeviceError.exit_code == 4

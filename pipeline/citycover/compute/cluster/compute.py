@@ -2,7 +2,7 @@
 
 Strategy: a task is a piece of a column of blocks, because within a column a worker goes on with its open
 rows and computes no window twice. Pieces are handed out one to each worker and are cut the shorter the less
-is left (`share_out`), so that all workers end together; they are made as they are needed, so a scene of any
+is left (`Pieces`), so that all workers end together; they are made as they are needed, so a scene of any
 size starts at once. The store's ledger is the truth: whoever gets a piece leaves out what is there, and a
 worker that dies loses the block in hand. The client settles the plan on a worker, follows, and publishes.
 """
@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from distributed import Client, KilledWorker
 
 from citycover.compute.choices import Settled, in_one_process, kept_choices
-from citycover.compute.cluster.connect import check_workers, count_workers, describe, open_cluster
+from citycover.compute.cluster.connect import check_workers, describe, open_cluster, workers_of
 from citycover.compute.cluster.dispatch import POLL, ClusterRun
 from citycover.compute.cluster.terms import ModelFactory, Terms, Work, local_versions
 from citycover.compute.cluster.worker import forecast_job, settle_job
@@ -69,13 +69,12 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
         with stages.time("start"):
             client = stack.enter_context(open_cluster(far.engine.workers, far.engine.scheduler))
             terms = _about(far, mark)
-            check_workers(client, terms)
+            unfit = check_workers(client, terms)
             watch.connected(describe(client))
-            settled: Settled = _ask_one(client, settle_job, far, kept_choices(job, folder), terms)
+            settled: Settled = _ask_one(client, unfit, settle_job, far, kept_choices(job, folder), terms)
             plan = settled.plan
-            if settled.runtime:
-                terms = replace(terms, runtime=settled.runtime)
-                check_workers(client, terms)
+            terms = replace(terms, runtime=settled.runtime, device=(far.engine.device, settled.device))
+            check_workers(client, terms)
             store, inputs = open_store(job, folder, plan, settled.kept)
         with store:
             earlier = store.finished()
@@ -95,9 +94,9 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
         run = ClusterRun(client, work, watch, stages)
         run.compute(set(earlier))
         # Stages are seconds of workers, so the sweep they are compared with is, too.
-        stages.add("sweep", (time.perf_counter() - begin) * run.workers)
+        stages.add("sweep", (time.perf_counter() - begin) * run.roster.most)
         return Computed(
-            plan, settled.device, inputs, settled.belief, settled.evidence, run.workers, run.peak_rss
+            plan, settled.device, inputs, settled.belief, settled.evidence, run.roster.most, run.peak_rss
         )
 
 
@@ -110,9 +109,9 @@ def forecast_on_cluster(job: Job) -> Forecast:
     far = _seen_from_afar(job)
     with open_cluster(far.engine.workers, far.engine.scheduler) as client:
         terms = _about(far, _new_terms())
-        check_workers(client, terms)
-        found: Forecast = _ask_one(client, forecast_job, far, terms)
-        return replace(found, workers=count_workers(client))
+        unfit = check_workers(client, terms)
+        found: Forecast = _ask_one(client, unfit, forecast_job, far, terms)
+        return replace(found, workers=len(workers_of(client) - unfit.keys()))
 
 
 def _about(job: Job, terms: Terms) -> Terms:
@@ -125,19 +124,23 @@ def _about(job: Job, terms: Terms) -> Terms:
     )
 
 
-def _ask_one(client: Client, question: Callable[..., Any], *about: object) -> Any:
-    """Let a worker answer what only the device that will compute can tell."""
-    answer = client.submit(question, *about, pure=False)
+def _ask_one(client: Client, unfit: Mapping[str, str], question: Callable[..., Any], *about: object) -> Any:
+    """Let a worker, not an unfit one, answer what only the device that will compute can tell."""
+    fit = workers_of(client) - unfit.keys()
+    answer = client.submit(question, *about, pure=False, workers=sorted(fit) if unfit else None)
+    died = MachineError(
+        "workers died while the network was loaded and tried, most often for want of memory; give --window, "
+        "--batch and --precision, or fewer --workers"
+    )
     try:
         while not answer.done():
-            count_workers(client)  # a scheduler that hangs gives no answer in time; a result it never gives
+            # A scheduler that hangs gives no answer in time; a result it never gives.
+            if not workers_of(client) & fit and unfit:
+                raise died
             time.sleep(POLL)
         return answer.result()
     except KilledWorker:
-        raise MachineError(
-            "workers died while the network was loaded and tried, most often for want of memory; give "
-            "--window, --batch and --precision, or fewer --workers"
-        ) from None
+        raise died from None
 
 
 def _seen_from_afar(job: Job) -> Job:

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -19,10 +19,14 @@ from citycover.compute.cluster.worker import WorkerSetup, why_unfit
 from citycover.errors import CitycoverError, MachineError, StoppedError
 from citycover.machine.device import visible_devices
 
+logger = logging.getLogger(__name__)
+
 ALLOWED_FAILURES = 3
 """Deaths of workers over the same blocks after which the blocks, not the workers, are to blame."""
 
 CONNECT_SECONDS = 5
+
+_JOIN_SECONDS = 10
 
 WORKER_SECONDS = 60
 """How long a cluster may be without any worker, and a scheduler or worker without an answer."""
@@ -132,9 +136,9 @@ def _address(client: Client) -> str:
     return str(client.scheduler.address)
 
 
-def count_workers(client: Client) -> int:
-    """Workers that the scheduler knows now."""
-    return len(client.nthreads(callback_timeout=WORKER_SECONDS))
+def workers_of(client: Client) -> frozenset[str]:
+    """Addresses of the workers that the scheduler knows now."""
+    return frozenset(client.nthreads(callback_timeout=WORKER_SECONDS))
 
 
 def _ask_all(client: Client, question: Callable[..., Any], *about: object) -> dict[str, Any]:
@@ -144,7 +148,7 @@ def _ask_all(client: Client, question: Callable[..., Any], *about: object) -> di
             question, *about, on_error="return", callback_timeout=WORKER_SECONDS
         )
     except TimeoutError:
-        count = count_workers(client)  # where it is the scheduler that hangs, this raises
+        count = len(workers_of(client))  # where it is the scheduler that hangs, this raises
         raise MachineError(
             f"not all of the {count} workers answered within {WORKER_SECONDS} s: one hangs, or cannot be "
             "reached from the scheduler; end it, then run the same command again"
@@ -154,7 +158,7 @@ def _ask_all(client: Client, question: Callable[..., Any], *about: object) -> di
 
 def describe(client: Client) -> str:
     """A line about a cluster: how many work for it, where to watch, where they log."""
-    count = count_workers(client)
+    count = len(workers_of(client))
     link = client.dashboard_link if importlib.util.find_spec("bokeh") else "none, as bokeh is not installed"
     return (
         f"{count} workers of {_address(client)}; dashboard: {link}; "
@@ -162,17 +166,45 @@ def describe(client: Client) -> str:
     )
 
 
-def check_workers(client: Client, terms: Terms) -> None:
+def check_workers(client: Client, terms: Terms) -> dict[str, str]:
     """Ask every worker whether it can take part.
 
+    Returns:
+        Why not, by the address of those that cannot; they are logged.
+
     Raises:
-        MachineError: one cannot, or does not answer; the message says why.
+        MachineError: none can, or one does not answer; the message says why.
     """
-    for address, why in _ask_all(client, why_unfit, terms).items():
-        if isinstance(why, Exception):
-            raise MachineError(
-                f"worker {address} cannot take part ({type(why).__name__}: {why}); install the same "
-                "citycover, python and torch there"
-            )
-        if why:
-            raise MachineError(f"worker {address} cannot take part: {why}")
+    unfit = _obstacles(_ask_all(client, why_unfit, terms))
+    if unfit and unfit.keys() >= workers_of(client):
+        address, why = next(iter(unfit.items()))
+        raise MachineError(f"worker {address} cannot take part: {why}")
+    _log(unfit)
+    return unfit
+
+
+def check_joined(client: Client, terms: Terms, joined: Collection[str]) -> dict[str, str]:
+    """Ask workers that joined a run whether they can take part in it; the same, but nothing is raised."""
+    unfit = dict.fromkeys(joined, f"it does not answer within {_JOIN_SECONDS} s")
+    with contextlib.suppress(TimeoutError):
+        answers = client.run(
+            why_unfit, terms, workers=list(joined), on_error="return", callback_timeout=_JOIN_SECONDS
+        )
+        unfit = _obstacles(answers)
+    _log(unfit)
+    return unfit
+
+
+def _obstacles(answers: Mapping[str, object]) -> dict[str, str]:
+    """Of those to `why_unfit`, or what was raised instead of one, those that say why."""
+    advice = "install the same citycover, python and torch there"
+    return {
+        address: f"{type(why).__name__}: {why}; {advice}" if isinstance(why, Exception) else str(why)
+        for address, why in answers.items()
+        if why
+    }
+
+
+def _log(unfit: Mapping[str, str]) -> None:
+    for address, why in unfit.items():
+        logger.warning("worker %s takes no part: %s", address, why)

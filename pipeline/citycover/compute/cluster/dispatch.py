@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
-from distributed import Client, Future, KilledWorker
+from distributed import Client, KilledWorker
 
-from citycover.compute.cluster.connect import WORKER_SECONDS, count_workers
-from citycover.compute.cluster.terms import Report, Work
-from citycover.compute.cluster.worker import compute, request_stop
+from citycover.compute.cluster.connect import workers_of
+from citycover.compute.cluster.roster import Roster
+from citycover.compute.cluster.terms import Sign, Work
+from citycover.compute.cluster.vigil import Flying, Vigil
+from citycover.compute.cluster.worker import compute, hand_back, request_stop
 from citycover.engine.input import WINDOWS
 from citycover.errors import MachineError, StoppedError
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
-from citycover.plan.columns import open_columns, share_out
+from citycover.plan.columns import Pieces, open_columns
 from citycover.plan.plan import Block
 from citycover.store.store import WorkingStore
 
+logger = logging.getLogger(__name__)
+
 _STOP_SECONDS = 120
 """How long workers may take over the batch in hand when a run is stopped."""
+
+_ANSWER_SECONDS = 5
+"""How long a worker may take to hear something that it need not answer."""
+
+TRIES = 3
+"""How often blocks are tried that a passing trouble kept from being finished."""
 
 POLL = 0.2
 
@@ -33,17 +45,21 @@ class ClusterRun:
 
     def __init__(self, client: Client, work: Work, watch: Watch, stages: Stages) -> None:
         self.client, self.work, self.watch, self.stages = client, work, watch, stages
+        self.run = work.terms.run
         self.windows = dict.fromkeys(WINDOWS, 0)
-        self.workers = 0
-        """Most workers that were there at a time."""
         self.peak_rss = 0
         """Bytes of memory that a worker held at most."""
-        self.flying: dict[str, tuple[Future[Report], Sequence[Block]]] = {}
-        """Pieces in the hands of the cluster, by the key of their task."""
+        self.pieces = Pieces((), 0)
+        self.flying: dict[str, Flying] = {}
+        """By the key of their task."""
         stages.follow("workers", lambda: len(self.flying))
+        self.roster = Roster(client, work.terms)
+        self.vigil = Vigil(client)
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.told: set[tuple[int, int]] = set()
-        self.alive = time.monotonic()
+        self.tries: Counter[tuple[int, int]] = Counter()
+        """By the first block of what was tried."""
+        self.drawn = 0
 
     def compute(self, finished: set[tuple[int, int]]) -> None:
         """Compute all blocks but the finished ones.
@@ -55,76 +71,125 @@ class ClusterRun:
         """
         plan = self.work.plan
         count = plan.block_counts[0] * plan.block_counts[1] - len(finished)
-        workers = count_workers(self.client)
-        pieces = share_out(open_columns(plan.blocks(), finished), count, workers)
-        self.client.subscribe_topic(self.work.terms.run, self._hear)
+        self.pieces = Pieces(open_columns(plan.blocks(), finished), count)
+        self.client.subscribe_topic(self.run, self._hear)
         try:
-            while self._refill(pieces):
+            while self.pieces.left or self.flying:
+                self._refill()
                 key = self._wait()
                 if self.watch.stop.is_set():
                     raise StoppedError
-                if key is not None:
-                    self._collect(*self.flying.pop(key))
+                if key in self.flying:
+                    self._collect(self.flying.pop(key))
         finally:
             self._end()
 
-    def _refill(self, pieces: Iterator[Sequence[Block]]) -> bool:
-        """One run in flight for each worker, and one more on a scheduler of others; whether any is."""
-        workers = count_workers(self.client)
-        now = time.monotonic()
-        self.alive = now if workers else self.alive
-        self.workers = max(self.workers, workers)
-        if now - self.alive > WORKER_SECONDS:
-            raise MachineError(
-                f"the cluster has had no worker for {WORKER_SECONDS} s; start workers and run the same "
-                "command again: finished blocks are kept"
-            )
+    def _refill(self) -> None:
+        """One piece in flight for each worker, and one more on a scheduler of others."""
+        there = self.roster.there()
         # Clusters that adapt start a worker only where a task waits for one.
-        waiting = 1 if workers and self.client.cluster is None else 0
-        while len(self.flying) < workers + waiting and (piece := next(pieces, None)) is not None:
-            first, last = piece[0].index, piece[-1].index
-            key = f"blocks-{first[0]}-to-{last[0]}-of-column-{first[1]}-{self.work.terms.run}"
-            future = self.client.submit(compute, self.work, piece, key=key, pure=False)
-            self.flying[key] = (future, piece)
-            future.add_done_callback(lambda ended: self.ended.put(ended.key))
-        return bool(self.flying)
+        waiting = 1 if there and self.client.cluster is None else 0
+        while self.pieces.left and len(self.flying) < len(there) + waiting:
+            self._hand_out(self.pieces.draw(len(there)), there)
+        if not self.pieces.left and len(self.flying) < len(there):
+            self._ask_back(len(there) - len(self.flying))
+        self.vigil.wake(self.flying.values(), there)
+        self._take_back(there)
+
+    def _hand_out(self, piece: Sequence[Block], there: frozenset[str]) -> None:
+        first, last = piece[0].index, piece[-1].index
+        self.drawn += 1  # a block may be drawn again, and a key is never the same
+        key = f"blocks-{first[0]}-to-{last[0]}-of-column-{first[1]}-{self.drawn}-{self.run}"
+        bound_to = there if self.roster.unfit else frozenset()
+        future = self.client.submit(
+            compute, self.work, piece, key=key, pure=False, workers=sorted(bound_to) or None
+        )
+        self.flying[key] = Flying(future, piece, bound_to)
+        future.add_done_callback(lambda ended: self.ended.put(ended.key))
+
+    def _ask_back(self, idle: int) -> None:
+        """Let those who have most left hand back what they have not begun, for workers that have nothing."""
+        most = sorted(self.flying.items(), key=lambda item: -len(self._left_of(item[1])))
+        for key, flight in most[:idle]:
+            if flight.worker and not flight.asked and len(self._left_of(flight)) > 1:
+                flight.asked = True
+                # One that does not hear it computes on, or is dead: no harm.
+                with contextlib.suppress(OSError, TimeoutError, CancelledError):
+                    self.client.run(
+                        hand_back,
+                        key,
+                        workers=[flight.worker],
+                        on_error="ignore",
+                        callback_timeout=_ANSWER_SECONDS,
+                    )
+
+    def _left_of(self, flight: Flying) -> list[Block]:
+        """The block in hand, as far as is known, and those below it."""
+        return [block for block in flight.blocks if block.index not in self.told]
+
+    def _take_back(self, there: frozenset[str]) -> None:
+        """Put back pieces of which all who may compute them are gone."""
+        for key, flight in list(self.flying.items()):
+            if flight.bound_to and not flight.bound_to & there:
+                flight.future.cancel()
+                del self.flying[key]
+                self.pieces.put_back(self._unfinished(flight.blocks))
 
     def _wait(self) -> str | None:
-        """The next run that ended; None after a moment without one."""
+        """The next piece that ended; None after a moment without one."""
         with contextlib.suppress(queue.Empty):
             return self.ended.get(timeout=POLL)
         return None
 
-    def _collect(self, future: Future[Report], blocks: Sequence[Block]) -> None:
-        """Take the report of a run, or raise what ended it."""
+    def _collect(self, flight: Flying) -> None:
+        """Take the report of a piece, or raise what ended it."""
         try:
-            report = future.result()
+            report = flight.future.result()
         except KilledWorker as error:
-            raise MachineError(self._blame(blocks, error)) from None
+            self._bury(flight.blocks, error)
+            return
+        if report.unfit:
+            self.roster.unfit[report.worker] = report.unfit  # it was handed a piece before it could be asked
         self.stages.merge(report.seconds)
         self.peak_rss = max(self.peak_rss, report.peak_rss)
         for name, count in report.windows.items():
             self.windows[name] += count
         for block in report.done:
             self._tell(block)
+        if report.trouble:
+            self._try_again(report.rest[0], report.trouble)
+        self.pieces.put_back(report.rest)
 
-    def _blame(self, blocks: Sequence[Block], error: KilledWorker) -> str:
+    def _try_again(self, block: Block, trouble: str) -> None:
+        self.tries[block.index] += 1
+        if self.tries[block.index] == TRIES:
+            raise MachineError(trouble)
+        logger.warning("block %s is tried again: %s", block.index, trouble)
+
+    def _bury(self, blocks: Sequence[Block], error: KilledWorker) -> None:
+        """Put back what dead workers left; where none of them finished a block, the first one is to blame."""
+        rest = self._unfinished(blocks)
+        deaths = error.allowed_failures + 1
+        if len(rest) == len(blocks):
+            raise _blamed(rest[0], deaths)
+        logger.warning("workers died %d times over %d blocks, and finished some", deaths, len(blocks))
+        self.pieces.put_back(rest)
+
+    def _unfinished(self, blocks: Sequence[Block]) -> Sequence[Block]:
+        """Those at the end of a piece that are not in the ledger."""
         with WorkingStore.open(self.work.store) as store:
-            there = store.finished()
-        block = next((b for b in blocks if b.index not in there), blocks[-1])
-        return (
-            f"workers died {error.allowed_failures + 1} times over block {block.index} (pixels from row "
-            f"{block.window.row}, column {block.window.col}), most often for want of memory; give a smaller "
-            "--batch or --window or fewer --workers, and look at the logs of the workers"
-        )
+            there = store.finished([block.index for block in blocks])
+        return [block for block in blocks if block.index not in there]
 
     def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        """Progress of a worker; called in the client's event loop."""
-        message = event[1]
-        if "windows" in message:
-            self.watch.predicted(message["windows"])
-        else:
-            self._tell(self.work.plan.block(*message["block"]))
+        """A word of a worker; called in the client's event loop."""
+        sign = Sign(**event[1])
+        if flight := self.flying.get(sign.piece):
+            self.vigil.heard(flight, sign.worker)
+        if sign.windows:
+            self.watch.predicted(sign.windows)
+        if sign.block is not None:
+            self._tell(self.work.plan.block(*sign.block))
 
     def _tell(self, block: Block) -> None:
         """Tell of a block once: events may come late, or be lost with their worker."""
@@ -143,12 +208,20 @@ class ClusterRun:
         self.flying.clear()
 
     def _stop_workers(self) -> None:
-        self.client.unsubscribe_topic(self.work.terms.run)
-        if self.flying and count_workers(self.client):  # the latter does not wait forever, `run` does
-            self.client.run(request_stop, self.work.terms.run, on_error="ignore")
+        self.client.unsubscribe_topic(self.run)
+        if self.flying and workers_of(self.client):  # the latter does not wait forever, `run` does
+            self.client.run(request_stop, self.run, on_error="ignore")
         until = time.monotonic() + _STOP_SECONDS
-        while self.flying and time.monotonic() < until and count_workers(self.client):
+        while self.flying and time.monotonic() < until and workers_of(self.client):
             if (key := self._wait()) is not None:
                 self.flying.pop(key, None)
-        for future, _ in self.flying.values():
-            future.cancel()
+        for flight in self.flying.values():
+            flight.future.cancel()
+
+
+def _blamed(block: Block, deaths: int) -> MachineError:
+    return MachineError(
+        f"workers died {deaths} times over block {block.index} (pixels from row {block.window.row}, column "
+        f"{block.window.col}), most often for want of memory; give a smaller --batch or --window or fewer "
+        "--workers, and look at the logs of the workers"
+    )

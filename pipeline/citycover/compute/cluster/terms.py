@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,8 @@ class Terms:
     """What must be equal, by name: see `local_versions`."""
     runtime: str = ""
     """What must run the network, with its version, where it is not torch: see `runtime_of`."""
+    device: tuple[str, str] | None = None
+    """What is asked for as a device, and the kind that it must be; None: it is not known yet."""
 
     def held(self) -> bool:
         """True while the folder is this run's."""
@@ -81,16 +83,38 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Sign:
+    """What a worker tells while it computes a piece."""
+
+    piece: str
+    """Its name."""
+    worker: str
+    """Address."""
+    windows: int = 0
+    """Those that went by since the sign before."""
+    block: tuple[int, int] | None = None
+    """(row, column) of one that is safe."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a worker did of the blocks that it was handed."""
 
-    done: tuple[Block, ...]
-    windows: dict[str, int]
-    """`run` and `skipped`."""
-    seconds: dict[str, float]
+    worker: str
+    """Address."""
+    done: tuple[Block, ...] = ()
+    windows: dict[str, int] = field(default_factory=dict)
+    """By the names of `WINDOWS`."""
+    seconds: dict[str, float] = field(default_factory=dict)
     """Time by stage."""
     peak_rss: int = 0
     """Bytes of memory that the worker held at most so far."""
+    rest: tuple[Block, ...] = ()
+    """What it handed back."""
+    trouble: str = ""
+    """What kept it from the rest, and may not keep another try."""
+    unfit: str = ""
+    """Why it cannot take part at all."""
 
 
 def local_versions() -> tuple[tuple[str, str], ...]:

@@ -19,16 +19,18 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed import Worker, WorkerPlugin, get_worker
 
-from citycover.compute.cluster.terms import ModelFactory, Report, Terms, Work, local_versions
-from citycover.errors import MachineError
+from citycover.compute.cluster.terms import ModelFactory, Report, Sign, Terms, Work, local_versions
+from citycover.errors import DeviceError, MachineError, device_errors
+from citycover.files.failures import is_passing
 from citycover.files.identity import FileStamp, sha256_of
 from citycover.machine.memory import tune_allocator
 from citycover.model.form import FORMS, runtime_of
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
     from citycover.compute.choices import Settled
     from citycover.compute.forecast import Forecast
+    from citycover.compute.sink import StoreSink
+    from citycover.engine.input import Room, SweepInput
     from citycover.job.inputs import Inputs
     from citycover.job.job import Job
     from citycover.model.predictor import Predictor
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+_FAREWELL = 1.0
+"""Seconds for what was logged to leave a process that ends."""
 
 
 class WorkerSetup(WorkerPlugin):
@@ -83,24 +90,41 @@ class _Process:
 
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "citycover-inference"))
     """One thread computes, however many the worker has: allocator and torch like it that way."""
+    stopped: set[str] = field(default_factory=set)
+    """Runs that shall end here."""
     stops: dict[str, threading.Event] = field(default_factory=dict)
+    """What ends the piece in hand, by run: the client, or a block that cannot be written."""
     seen: set[Terms] = field(default_factory=set)
     inputs: tuple[str, Inputs] | None = None
     """Of a run, by its name."""
-    loaded: tuple[object, Predictor] | None = None
+    loaded: tuple[object, Predictor, Room] | None = None
+    """The network, by what it is of, and what was learned of the memory of its device."""
+    leaving: set[str] = field(default_factory=set)
+    """Pieces of which no further block shall be begun."""
 
-    def stop_of(self, run: str) -> threading.Event:
-        return self.stops.setdefault(run, threading.Event())
+    def begin(self, run: str) -> threading.Event:
+        """What will end the piece that is begun."""
+        stop = self.stops[run] = threading.Event()
+        if run in self.stopped:
+            stop.set()
+        return stop
 
-    def predictor(self, make: Callable[[torch.device], Predictor], name: str) -> Predictor:
+    def end(self, run: str) -> None:
+        """Let a run end here after the batch in hand."""
+        self.stopped.add(run)
+        if run in self.stops:
+            self.stops[run].set()
+
+    def network(self, make: Callable[[torch.device], Predictor], name: str) -> tuple[Predictor, Room]:
         """The network of a run, loaded once. The last one is kept, and no more: devices are small."""
         if self.loaded is None or self.loaded[0] != (make, name):
+            from citycover.engine.input import Room
             from citycover.machine.device import choose_device
 
             self.loaded = None
-            self.loaded = ((make, name), make(choose_device(name)))
+            self.loaded = ((make, name), make(choose_device(name)), Room())
             logger.info("loaded the network in process %d on %s", os.getpid(), socket.gethostname())
-        return self.loaded[1]
+        return self.loaded[1:]
 
     def inputs_of(self, work: Work) -> Inputs:
         """The files that a run reads: parsed once, and what was found touched is looked at once."""
@@ -137,6 +161,8 @@ def _obstacle(terms: Terms) -> str | None:
         return f"it lacks {terms.runtime}, by which the run computes; install it, or give --form torchscript"
     if terms.lease is not None and (why := _why_no_writer(terms.lease, terms.run)):
         return why
+    if terms.device and (why := _why_another_device(*terms.device)):
+        return why
     for path, size in terms.files:
         if (stamp := FileStamp.of(path)) is None or stamp.size != size:
             return f"it cannot see the input {path} as the client does; put it on a shared folder"
@@ -159,9 +185,24 @@ def _why_no_writer(lease: Path, run: str) -> str | None:
     return None
 
 
+def _why_another_device(asked: str, wanted: str) -> str | None:
+    from citycover.machine.device import choose_device, kind_of
+
+    try:
+        found = kind_of(choose_device(asked))
+    except MachineError as error:
+        return str(error)
+    return None if found == wanted else f"it computes on {found}, the run on {wanted}: pixels would differ"
+
+
 def request_stop(run: str) -> None:
     """Let the computation of a run end after the batch in hand. Called in the worker's event loop."""
-    _process.stop_of(run).set()
+    _process.end(run)
+
+
+def hand_back(piece: str) -> None:
+    """Begin no further block of a piece. Called in the worker's event loop."""
+    _process.leaving.add(piece)
 
 
 def settle_job(job: Job, kept: dict[str, Any], terms: Terms) -> Settled:
@@ -197,63 +238,105 @@ def _as_offered(job: Job, worker: Worker) -> Job:
 def _network_of(job: Job, terms: Terms) -> Predictor:
     """The network of a job, on the device that it asks for."""
     _check(terms)
-    return _process.predictor(ModelFactory(job.model), job.engine.device)
+    return _process.network(ModelFactory(job.model), job.engine.device)[0]
 
 
 def compute(work: Work, blocks: Sequence[Block]) -> Report:
     """Compute vertically adjacent blocks of one column and write them into the store.
 
-    Those that the ledger has already are left out, so a run that moves to another worker goes on.
+    Those that the ledger has already are left out, so a run that moves to another worker goes on. A process
+    that cannot take part hands all of them back; one whose device fails ends: a nanny starts another.
 
     Raises:
         StoppedError: the client said so; what was finished is in the store.
-        MachineError: this process cannot see what it needs.
+        MachineError: the store cannot be written.
         SceneError: an input was changed.
     """
-    return _process.run(_compute, work, blocks, get_worker())
+    worker = get_worker()
+    piece = str(worker.get_current_task())
+    if why := why_unfit(work.terms):
+        return Report(worker.address, rest=tuple(blocks), unfit=why)
+    try:
+        return _process.run(_compute, work, blocks, worker, piece)
+    except DeviceError as error:
+        logger.error("process %d on %s ends: %s", os.getpid(), socket.gethostname(), error)  # noqa: TRY400
+        time.sleep(_FAREWELL)
+        os._exit(MachineError.exit_code)
+    finally:
+        _process.leaving.discard(piece)
 
 
-def _compute(work: Work, blocks: Sequence[Block], worker: Worker) -> Report:
+@dataclass
+class _Teller:
+    """Tells the client how a piece goes."""
+
+    run: str
+    piece: str
+    worker: Worker
+    done: list[Block] = field(default_factory=list)
+
+    def tell(self, **what: Any) -> None:
+        self.worker.log_event(self.run, asdict(Sign(self.piece, self.worker.address, **what)))
+
+    def windows(self, count: int) -> None:
+        self.tell(windows=count)
+
+    def block(self, block: Block) -> None:
+        """One that is safe."""
+        self.done.append(block)
+        self.tell(block=block.index)
+
+
+def _compute(work: Work, blocks: Sequence[Block], worker: Worker, piece: str) -> Report:
     from citycover.compute.sink import StoreSink
     from citycover.engine.blocks import run_blocks
-    from citycover.engine.input import SweepInput
-    from citycover.evidence.open import open_field
     from citycover.machine.memory import peak_rss
-    from citycover.machine.stages import Stages
-    from citycover.plan.layers import layers_named
     from citycover.store.store import WorkingStore
 
-    _check(work.terms)
+    teller = _Teller(work.terms.run, piece, worker)
+    teller.tell()
     _set_threads(work.threads or worker.state.nthreads)
-    predictor = _process.predictor(work.make_predictor, work.device)
-    stages, run = Stages(), work.terms.run
-    done: list[Block] = []
-
-    def note(block: Block) -> None:
-        """Tell the client of a block that is safe."""
-        done.append(block)
-        worker.log_event(run, {"block": list(block.index)})
-
+    trouble = ""
     with WorkingStore.open(work.store) as store:
-        sink = StoreSink(
-            store,
-            lambda windows: worker.log_event(run, {"windows": windows}),
-            work.terms.held,
-            _process.inputs_of(work),
-        )
-        given = SweepInput(
-            plan=work.plan,
-            predictor=predictor.at(work.plan.precision, work.plan.form),
-            open_readers=work.open_readers,
-            area=work.area,
-            evidence=open_field(work.evidence, work.plan.grid, predictor.device),
-            stages=stages,
-            stop=_process.stop_of(run),
-            layers=layers_named(store.arrays),
-            on_windows=sink.count,
-        )
-        run_blocks(given, sink, note, blocks)
-    return Report(tuple(done), sink.windows, stages.seconds(), peak_rss())
+        sink = StoreSink(store, teller.windows, work.terms.held, _process.inputs_of(work))
+        given = _sweep_input(work, sink)
+        try:
+            with device_errors():
+                run_blocks(given, sink, teller.block, blocks, lambda: piece in _process.leaving)
+        except MachineError as error:
+            if not is_passing(error):
+                raise
+            trouble = str(error)
+        there = sink.finished(blocks)
+    return Report(
+        worker.address,
+        done=tuple(teller.done),
+        windows=sink.windows,
+        seconds=given.stages.seconds(),
+        peak_rss=peak_rss(),
+        rest=tuple(block for block in blocks if block.index not in there),
+        trouble=trouble,
+    )
+
+
+def _sweep_input(work: Work, sink: StoreSink) -> SweepInput:
+    """What a piece is computed with; the network is loaded once."""
+    from citycover.engine.input import SweepInput
+    from citycover.evidence.open import open_field
+    from citycover.plan.layers import layers_named
+
+    predictor, room = _process.network(work.make_predictor, work.device)
+    return SweepInput(
+        plan=work.plan,
+        predictor=predictor.at(work.plan.precision, work.plan.form),
+        open_readers=work.open_readers,
+        area=work.area,
+        evidence=open_field(work.evidence, work.plan.grid, predictor.device),
+        stop=_process.begin(work.terms.run),
+        room=room,
+        layers=layers_named(sink.store.arrays),
+        on_windows=sink.count,
+    )
 
 
 def _check(terms: Terms) -> None:
