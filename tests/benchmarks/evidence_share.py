@@ -3,8 +3,8 @@
     python tests/benchmarks/evidence_share.py --size 1024 --network unet
 
 Both times are of the thread that computes, in one and the same sweep, with one thread of torch; so other
-load of the machine changes neither. Once with labels that count as clean, once with noisy ones (a Gaussian,
-and powers of more square roots), once on other axes; each without --change and with it.
+load of the machine changes neither. With labels that count as clean, with noisy ones (a Gaussian,
+and powers of more square roots), on the image's axes and on others; each without --change and with it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,12 @@ def main() -> None:
         plan = settle(job, predictor).plan
         given = SweepInput(plan, predictor, open_readers(job.scene, 1))
         share(given, random_sheet(Path(folder) / "labels.tif", plan.grid, 0.0), 0.0)  # a heap that is warm
-        kinds = (("clean", 0.0, 0.0), ("noisy", 0.3, 0.0), ("noisy, turned", 0.3, 1.0))
+        kinds = (
+            ("clean", 0.0, 0.0),
+            ("noisy", 0.3, 0.0),
+            ("clean, turned", 0.0, 1.0),
+            ("noisy, turned", 0.3, 1.0),
+        )
         for name, noise, turn in kinds:
             sheet = random_sheet(Path(folder) / "labels.tif", plan.grid, turn)
             print(json.dumps({"labels": name} | share(given, sheet, noise)), flush=True)

@@ -150,7 +150,7 @@ class LabelField:
         if self.device.type == "cpu" and float(labelled.amin()) > LABELLED:  # a GPU would be waited for
             torch.mul(q, total, out=probabilities)
         else:
-            probabilities.copy_(torch.where(labelled > LABELLED, q.mul_(total), probabilities))
+            torch.where(labelled > LABELLED, q.mul_(total), probabilities, out=probabilities)
 
     def _spare_unknown(self, q: Tensor, known: Tensor, floor: Tensor) -> None:
         """Put to classes, as far as the network does not know them, the mean of what it says of the others.

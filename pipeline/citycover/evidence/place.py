@@ -86,13 +86,6 @@ class Placement:
         col, row = ~self.cells.transform * (np.asarray(east), np.asarray(north))
         return np.nan_to_num(np.stack([row, col]) - 0.5, nan=_FAR, posinf=_FAR, neginf=-_FAR)
 
-    def seen(self, window: Window) -> Window | None:
-        """Cells that can have a say about a window of output, two around included; None: none."""
-        if self.aligned:
-            rows, cols = self.rows(window.row, window.height), self.cols(window.col, window.width)
-            return self.among([rows[[0, -1]], cols[[0, -1]]])
-        return self.among(self.nodes(window))
-
     def among(self, positions: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Window | None:
         """Cells that can have a say between positions, given as all rows and all columns; None: none."""
         limits = [(math.floor(at.min()) - REACH, math.ceil(at.max()) + REACH + 1) for at in positions]

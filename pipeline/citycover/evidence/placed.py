@@ -107,7 +107,8 @@ class PlacedSheet:
             return None
         planes = _at_points(cells, self._points)
         if mix is not None:
-            mix(planes)
+            for rows in torch.split(planes, len(self._points), 1):  # so few stay in a processor's caches
+                mix(rows)
         steps = (nodes - np.reshape((near.row, near.col), (2, 1, 1))) * (_STEPS * self._finer)
         last = np.reshape(planes.shape[1:], (2, 1, 1)) * _STEPS - _STEPS
         beyond = bool((steps < 0).any() or (steps > last).any())
@@ -198,7 +199,7 @@ def _blocks_around(near: Window) -> Window:
 
 
 def _at_points(cells: Tensor, block: Tensor) -> Tensor:
-    """(c, row, column) of points, from blocks of cells; behind it is memory as `_square` needs.
+    """(c, row, column) of points, from blocks of cells; behind it is memory as `_square` needs, zeros first.
 
     Args:
         cells: (c, cell row, cell column) of whole blocks and what has a say in them.
@@ -212,7 +213,7 @@ def _at_points(cells: Tensor, block: Tensor) -> Tensor:
     size = classes * height * width
     memory = torch.empty(size + (side - height) * width + side - width, device=cells.device)
     torch.matmul(blocks.reshape(-1, reach), block.T, out=memory[:size].view(-1, points))
-    memory[size:].zero_()
+    memory[size:][: width + 1].zero_()
     return memory[:size].view(classes, height, width)
 
 
