@@ -20,9 +20,8 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
 
-from citycover.geometry.crs import tie
+from citycover.geometry.positions import Positions
 from citycover.geometry.window import Window
 
 LATTICE = 32
@@ -58,11 +57,8 @@ class Placement:
         return ~self.cells.transform * self.output.transform
 
     @cached_property
-    def _to_cells(self) -> Transformer | None:
-        here, there = self.output.crs, self.cells.crs
-        if here is None or there is None or here == there:
-            return None
-        return tie(here.proj, there.proj, "the image")
+    def _positions(self) -> Positions:
+        return Positions(self.cells, self.output)
 
     def rows(self, first: int, count: int) -> NDArray[np.float64]:
         """(count,) positions of rows of pixels; only where the grids are aligned."""
@@ -74,17 +70,8 @@ class Placement:
 
     def nodes(self, window: Window) -> NDArray[np.float64]:
         """(2, node row, node column): row and column of the nodes around a window's pixels."""
-        y = LATTICE * np.arange(window.row // LATTICE, -(-window.row_end // LATTICE) + 1)
-        x = LATTICE * np.arange(window.col // LATTICE, -(-window.col_end // LATTICE) + 1)
-        return self._project(*np.meshgrid(y + 0.0, x + 0.0, indexing="ij"))
-
-    def _project(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(...) pixel corners -> (2, ...) positions in cells."""
-        east, north = self.output.transform * (x, y)
-        if self._to_cells is not None:
-            east, north = self._to_cells.transform(east, north)
-        col, row = ~self.cells.transform * (np.asarray(east), np.asarray(north))
-        return np.nan_to_num(np.stack([row, col]) - 0.5, nan=_FAR, posinf=_FAR, neginf=-_FAR)
+        positions = self._positions.knots(window, LATTICE) - 0.5
+        return np.nan_to_num(positions, nan=_FAR, posinf=_FAR, neginf=-_FAR)
 
     def among(self, positions: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Window | None:
         """Cells that can have a say between positions, given as all rows and all columns; None: none."""

@@ -111,8 +111,9 @@ class PlacedSheet:
                 mix(rows)
         steps = (nodes - np.reshape((near.row, near.col), (2, 1, 1))) * (_STEPS * self._finer)
         last = np.reshape(planes.shape[1:], (2, 1, 1)) * _STEPS - _STEPS
-        beyond = bool((steps < 0).any() or (steps > last).any())
-        limits = on_device(last.astype(np.float32).ravel()[::-1].copy(), self._device) if beyond else None
+        limits = None
+        if (steps < 0).any() or (steps > last).any():
+            limits = on_device(np.array([[0, 0], last.ravel()[::-1]], np.float32), self._device)
         along = on_device(steps, self._device) @ self._nodes(part.col, part.width).T  # (2, node row, x)
         along = along.flip(0).permute(1, 2, 0).flatten(1)
         return partial(self._between, _square(planes), along, along.diff(dim=0), limits, part)
@@ -126,7 +127,7 @@ class PlacedSheet:
             table: (1, c + 1, row, column) of points, square.
             along: (node row, x and 2) float64 column and row of each pixel, in steps from the first point.
             down: how far it is to the next node row.
-            limits: (2,) of the last point; None: no pixel lies beyond the first or the last.
+            limits: (2, 2) of the first and the last point; None: no pixel lies beyond one of them.
             part: the pixels that these are of.
             tile: some of its rows; whole ways from node to node take the least.
         """
@@ -136,7 +137,7 @@ class PlacedSheet:
         at = at[tile.row - LATTICE * first :][: tile.height]
         at = at.round_().float().view(1, tile.height, tile.width, 2)
         if limits is not None:  # around the raster there are only cells without a label
-            at = torch.minimum(at.clamp_(min=0), limits)
+            at.clamp_(*limits)
         half = table.shape[2] / 2
         at.mul_(1 / (half * _STEPS)).add_(0.5 / half - 1)  # -1 to 1
         return torch.nn.functional.grid_sample(table, at, align_corners=False)[0]

@@ -51,18 +51,34 @@ class Positions:
             )
             x, y = to * (cols + 0.5, rows + 0.5)
             return y, x
-        down, right = (_knots(a, b) for a, b in ((window.row, window.row_end), (window.col, window.col_end)))
-        cols, rows = np.meshgrid(right, down)
-        x, y = self._tie.transform(*(self.to.transform * (cols.ravel(), rows.ravel())))
+        ys = np.arange(window.height, dtype=np.float64) + (window.row % KNOTS + 0.5)
+        xs = np.arange(window.width, dtype=np.float64) + (window.col % KNOTS + 0.5)
         with np.errstate(invalid="ignore"):  # infinite where the CRS ends
-            col, row = self._inverse * (x.reshape(cols.shape), y.reshape(cols.shape))
-            ys, xs = (
-                np.arange(a, b) + 0.5 for a, b in ((window.row, window.row_end), (window.col, window.col_end))
-            )
-            found = [_between(part, ys - down[0], xs - right[0]) for part in (row, col)]
+            found = [_between(part, ys, xs) for part in self.knots(window, KNOTS)]
         for part in found:
             part[~np.isfinite(part)] = np.nan
         return found[0], found[1]
+
+    def knots(self, window: Window, every: int) -> NDArray[np.float64]:
+        """(2, row, column) rows and columns in `of` of corners of pixels of `to`, those around a window.
+
+        Args:
+            window: of `to`.
+            every: pixels between knots, counted from the corner of `to`.
+
+        Returns:
+            In pixels from the corner; not finite where there is no way from one CRS into the other.
+        """
+        down, right = (
+            every * np.arange(first // every, -(-end // every) + 1.0)
+            for first, end in ((window.row, window.row_end), (window.col, window.col_end))
+        )
+        x, y = self.to.transform * np.meshgrid(right, down)
+        if self._tie is not None:
+            x, y = self._tie.transform(x, y)
+        with np.errstate(invalid="ignore"):
+            col, row = self._inverse * (x, y)
+        return np.stack([row, col])
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -73,11 +89,6 @@ class Positions:
         down = np.hypot(rows[1, 0] - rows[0, 0], cols[1, 0] - cols[0, 0])
         right = np.hypot(rows[0, 1] - rows[0, 0], cols[0, 1] - cols[0, 0])
         return float(down), float(right)
-
-
-def _knots(first: int, end: int) -> NDArray[np.float64]:
-    low, high = first // KNOTS * KNOTS, -(-end // KNOTS) * KNOTS
-    return np.arange(low, high + 1, KNOTS, dtype=np.float64)
 
 
 def _between(
