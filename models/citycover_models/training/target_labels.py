@@ -38,6 +38,7 @@ from citycover.model.card import ModelCard
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.fit import PlanOptions, make_plan
 from citycover.plan.layers import Layer
+from citycover.plan.plan import Block
 from citycover.read.open import open_readers
 from citycover_models.data.labels import IGNORE, LabelRaster
 from citycover_models.data.pairs import Pair
@@ -92,7 +93,7 @@ class _ScoreFile:
 
     file: Any
 
-    def finished(self) -> set[tuple[int, int]]:
+    def finished(self, _among: Sequence[Block] | None) -> set[tuple[int, int]]:
         """Nothing: a round that was not whole is begun anew."""
         return set()
 

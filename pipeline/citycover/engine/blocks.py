@@ -19,7 +19,7 @@ from citycover.plan.plan import Block
 class BlockSink(Protocol):
     """Where finished blocks go, and what knows which of them are there."""
 
-    def finished(self, among: Sequence[Block] | None) -> set[tuple[int, int]]:
+    def finished(self, among: Sequence[Block] | None, /) -> set[tuple[int, int]]:
         """(y, x) indices of those blocks, or of all, that need not be computed again."""
         ...
 

@@ -336,7 +336,7 @@ def test_a_worker_drops_its_block_when_a_later_run_took_the_folder(
 
 def test_a_store_that_fails_ends_the_sweep_with_its_error() -> None:
     class Full:
-        def finished(self, among: Sequence[Block] | None) -> set[tuple[int, int]]:
+        def finished(self, _among: Sequence[Block] | None) -> set[tuple[int, int]]:
             return set()
 
         def write(self, finished: FinishedBlock) -> None:
