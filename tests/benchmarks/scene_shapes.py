@@ -6,6 +6,10 @@ The cheap network of the benchmark over the city repeated, in windows of 512, on
 the U-Net at a quarter of the size. Every run is a process of its own; in each round each kind runs once, and
 which one begins changes. Medians of the rounds' ratios are printed: `run` in seconds of the processor.
 
+    python tests/benchmarks/scene_shapes.py --cases whole sheets --network unet --size 4096 --runs 4
+
+does so with some kinds alone, and with the U-Net.
+
     python tests/benchmarks/scene_shapes.py --items 10000
 
 plans as many STAC items, with `proj:` and without it: then each file is opened.
@@ -43,6 +47,7 @@ class Cost:
 
     cpu: float
     """Of the processor, start and publishing included."""
+    wall: float
     sweep: float
     forward: float
     read: float
@@ -53,14 +58,17 @@ def cost_of(out: Path, words: Sequence[object]) -> Cost:
     shutil.rmtree(out, ignore_errors=True)
     usual = ("--window", 512, "--batch", 1, "--threads", 1, "--precision", "fp32", "--quiet")
     command = [sys.executable, "-m", "citycover_cli", "map", *words, "-o", out, *usual]
+    begun = time.perf_counter()
     process = subprocess.Popen([str(word) for word in command])
     _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(process.returncode)
     record = json.loads((out / "run.json").read_text())
     return Cost(
         usage.ru_utime + usage.ru_stime,
+        wall,
         record["sweep_s"],
         record["stages"]["forward"],
         record["beside"]["read"],
@@ -146,6 +154,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=8192)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "citycover-shapes")
+    parser.add_argument("--cases", nargs="+", default=["whole", "tenth", "sheets", "one", "three"])
+    parser.add_argument(
+        "--network", choices=("cheap", "unet"), default="cheap", help="of all but the last two"
+    )
     parser.add_argument("--items", type=int, help="plan as many STAC items instead")
     given = parser.parse_args()
     sys.path.insert(0, str(HERE))
@@ -157,31 +169,32 @@ def main() -> None:
         plan_items(given.folder / "items", given.items, cheap)
         return
     large, small = (write_scene(given.folder, size) for size in (given.size, given.size // 4))
+    network = {"cheap": cheap, "unet": unet}[given.network]
     cases: dict[str, tuple[object, ...]] = {
-        "whole": (large, "--model", cheap),
-        "tenth": (large, "--model", cheap, "--bbox", tenth(large)),
-        "sheets": (*cut(large, given.folder / f"sheets-{given.size}"), "--model", cheap),
+        "whole": (large, "--model", network),
+        "tenth": (large, "--model", network, "--bbox", tenth(large)),
+        "sheets": (*cut(large, given.folder / f"sheets-{given.size}"), "--model", network),
         "one": (small, "--model", unet),
         "three": (small, *("--model", unet) * 3),
     }
     rounds: list[dict[str, Cost]] = []
     for turn in range(given.runs):
-        names = list(cases) if turn % 2 == 0 else list(reversed(cases))
+        names = given.cases if turn % 2 == 0 else given.cases[::-1]
         rounds.append({name: cost_of(given.folder / "out", cases[name]) for name in names})
         print(rounds[-1], flush=True)
+    print(f"{given.runs} rounds at {given.size} x {given.size}, {given.network}; {' '.join(given.cases)}")
+    for title, one, other, *parts in (
+        ("an area that keeps 10 %", "tenth", "whole", "cpu", "sweep"),
+        ("100 sheets", "sheets", "whole", "cpu", "wall", "read"),
+        ("3 networks", "three", "one", "forward", "read"),
+    ):
+        if {one, other} <= set(given.cases):
+            print(title, *(f"{part} {ratio(rounds, part, one, other):.3f}" for part in parts))
 
-    def ratio(what: str, one: str, other: str) -> str:
-        return f"{statistics.median(getattr(r[one], what) / getattr(r[other], what) for r in rounds):.3f}"
 
-    print(f"{given.runs} rounds at {given.size} x {given.size}, processor time")
-    print(
-        "an area that keeps 10 %: run",
-        ratio("cpu", "tenth", "whole"),
-        "sweep",
-        ratio("sweep", "tenth", "whole"),
-    )
-    print("100 sheets: run", ratio("cpu", "sheets", "whole"), "reading", ratio("read", "sheets", "whole"))
-    print("3 networks: forward", ratio("forward", "three", "one"), "reading", ratio("read", "three", "one"))
+def ratio(rounds: Sequence[dict[str, Cost]], part: str, one: str, other: str) -> float:
+    """Median over the rounds."""
+    return float(statistics.median(getattr(r[one], part) / getattr(r[other], part) for r in rounds))
 
 
 if __name__ == "__main__":
