@@ -12,6 +12,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+import rioxarray
 from bucket import BUCKET, Bucket, point_at, serving_bucket
 from conftest import Result, write_map
 from starlette.testclient import TestClient
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 from citycover.files import remote
 from citycover.product.open import open_product
 from citycover.product.product import Product
+from citycover.view.maps import find_maps
 from citycover.view.server import open_app
 
 Run = Callable[..., Result]
@@ -158,6 +160,28 @@ def test_products_there_are_looked_at(bucket: Bucket, made: Path) -> None:
     assert far.get(place).json() == near.get(place).json() and far.get(place).json()[0]["probabilities"]
     areas = f"/areas/0?in={west},{south},{east},{north}"
     assert far.get(areas).json() == near.get(areas).json()
+
+
+def test_an_array_of_classes_there_is_a_map(
+    citycover: Run, bucket: Bucket, made: Path, tmp_path: Path
+) -> None:
+    with rioxarray.open_rasterio(made / "landcover.tif") as image:
+        cover = image.squeeze("band", drop=True).load().rename("cover").to_dataset()
+    cover.to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    for path in (p for p in (tmp_path / "a.zarr").rglob("*") if p.is_file()):
+        bucket.objects[f"in/{path.relative_to(tmp_path)}"] = path.read_bytes()
+    there, legend = f"s3://{BUCKET}/in/a.zarr", ("--map-legend", "landcover5")
+    told = said(citycover, "evaluate", there, "--truth", made, *legend)
+    assert told["overall_accuracy"] == 1 and told["compared"] > 0
+    assert (
+        said(citycover, "evaluate", made, "--truth", there, "--legend", "landcover5")["overall_accuracy"] == 1
+    )
+    areas = [said(citycover, "stats", *words)["areas"] for words in ((there, *legend), (made,))]
+    assert [row["pixels"] for row in areas[0]] == [row["pixels"] for row in areas[1]]
+    (shown,) = find_maps([there], "landcover5")
+    before = shown.edition
+    bucket.objects["in/a.zarr/cover/c/0/0"] = b"other"
+    assert shown.edition != before
 
 
 VERBS = [

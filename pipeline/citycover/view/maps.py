@@ -15,7 +15,8 @@ from citycover.errors import ConfigError
 from citycover.files.folders import is_zarr
 from citycover.files.gdal import brief_reason, open_raster, options_for
 from citycover.files.identity import FileStamp
-from citycover.files.remote import Place, RemotePath, place_of
+from citycover.files.remote import Place, RemotePath, place_of, tag_of
+from citycover.files.zipped import zipped
 from citycover.geometry.footprint import degrees_of
 from citycover.geometry.grid import Bounds
 from citycover.plan.layers import CLASSES, LAYERS, Layer
@@ -66,8 +67,9 @@ class ShownMap:
         """Another one after the file was written anew: tiles of the old one are not shown for it."""
         path = self.source.path
         if isinstance(path, RemotePath):
-            return hashlib.sha256(str(path.look().e_tag).encode()).hexdigest()[:12]
-        stamp = FileStamp.of(path)
+            return hashlib.sha256(tag_of(str(path)).encode()).hexdigest()[:12]
+        inside = zipped(str(path))
+        stamp = FileStamp.of(inside.archive if inside else path)
         return format(stamp.mtime_ns if stamp else 0, "x")
 
 

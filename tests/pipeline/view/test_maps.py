@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 from mapped import patchy, write_product, write_raster
-from stores import EPSG, NORTH, WEST, write_arrays
+from stores import EPSG, NORTH, WEST, write_arrays, zip_store
 
 from citycover.errors import ConfigError
 from citycover.view.maps import find_maps
@@ -63,6 +63,8 @@ def test_a_store_is_shown_as_the_file_is(tmp_path: Path) -> None:
     tiles = [read_on(one.source.path, window_grid(shown.bounds, 111), (1,)) for one in (shown, file)]
     np.testing.assert_array_equal(tiles[0].filled(0), tiles[1].filled(0))
     assert tiles[0].any()
+    (packed,) = find_maps([zip_store(store)], "base4")
+    assert packed.bounds == shown.bounds and packed.edition not in {"0", shown.edition}
     before = shown.edition
     (store / "cover/c/0/0").write_bytes(b"other")
     assert shown.edition != before
