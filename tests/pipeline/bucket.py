@@ -31,6 +31,8 @@ class Bucket:
     """Every so many-th request is answered with 503; 0: none."""
     asked: int = 0
     denied: bool = False
+    whole: bool = False
+    """No ranges are given, as by `python -m http.server`."""
     changes: list[tuple[str, str]] = field(default_factory=list)
     """Method and key of everything that changed the store, in order."""
     on_put: Callable[[str], None] = lambda _key: None
@@ -111,7 +113,7 @@ def serving_bucket() -> Iterator[Bucket]:
                 self._error(404, "NoSuchKey")
                 return
             tag, asked = _tag(content), self.headers.get("Range")
-            if asked is None:
+            if asked is None or bucket.whole:
                 self._answer(200, content, ETag=tag)
                 return
             first, _, last = asked.removeprefix("bytes=").partition("-")

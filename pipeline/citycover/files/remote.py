@@ -149,6 +149,16 @@ class RemotePath:
             return False
         return True
 
+    def gives_parts(self) -> bool:
+        """Whether parts of the object can be read; a plain server may know whole files alone."""
+        from obstore.exceptions import NotSupportedError
+
+        try:
+            with _in_words(self, NotSupportedError):
+                return len(_store(self).get_range(self.key, start=0, length=1)) == 1
+        except NotSupportedError:
+            return False
+
     def is_dir(self) -> bool:
         """Whether objects lie below."""
         with _in_words(self):

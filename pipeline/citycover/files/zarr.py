@@ -28,7 +28,16 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.files.chunks import Axes, Chunks, as_raster_error
-from citycover.files.folders import at_date, date_of, folder_of, groups_above, is_zarr, undated, zarr_format
+from citycover.files.folders import (
+    Node,
+    at_date,
+    date_of,
+    folder_of,
+    groups_above,
+    is_zarr,
+    undated,
+    zarr_format,
+)
 from citycover.files.georeference import find_crs, find_time, find_transform
 from citycover.files.remote import RemotePath
 from citycover.files.zipped import ZippedPath
@@ -180,6 +189,7 @@ class ZarrRaster:
         self._array = array = _open(path)
         if _is_group(array):
             raise RasterioIOError("it is a group of arrays; name one of them")
+        _need_parts(array, folder_of(path))
         with _looking():
             around, attributes = _Around(path), dict(array.attrs)
             said = (attributes, *around.attributes)
@@ -376,6 +386,14 @@ class _Around:
         if array is None or _is_group(array) or tuple(array.shape) != (length,) or length > _LONGEST:
             return None
         return np.asarray(array[...])
+
+
+def _need_parts(array: Any, place: Node) -> None:
+    """Raise RasterioError where parts of files are needed, and a server gives whole ones alone."""
+    if not isinstance(place, RemotePath) or place.listed or not array.shards:
+        return
+    if not (place / "zarr.json").gives_parts():
+        raise RasterioIOError("it has shards, and its server gives whole files alone (no ranges)")
 
 
 def _date_meant(path: str, count: int) -> int:

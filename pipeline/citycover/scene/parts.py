@@ -40,6 +40,15 @@ _EOPF = ("measurements/", "conditions/mask/l2a_classification/")
 
 _REMOTE_STORE = re.compile(r"(?:\w+://|/vsi).*\.zarr(?:\.zip)?(?:/|$)")
 
+_NOWHERE = "has no CRS or no place"
+
+_PLACE = (
+    "say where they lie: a CF grid mapping, as rio.write_crs writes it, and coordinates x and y, or "
+    "proj:code and spatial:transform of GeoZarr"
+)
+
+_MEND = "mend it, or fetch it whole"
+
 _PART = re.compile(r'^\w+:"?(.+?)"?:/*(.*?)$')
 """File and variable of a connection string."""
 
@@ -94,16 +103,16 @@ def _arrays(given: Given) -> list[Given]:
         try:
             with ZarrRaster(path) as raster:
                 if raster.crs is None or raster.transform.is_identity:
-                    reasons.append(f"{Path(path).name} has no CRS or no place")
+                    reasons.append(f"{Path(path).name} {_NOWHERE}")
                 else:
                     found.append((path, shown, grid_of(raster)))
         except RasterioError as error:
             reasons.append(f"{Path(path).name}: {brief_reason(error)}")
     if not found:
+        placed = bool(reasons) and not any(_NOWHERE in reason for reason in reasons)
         raise SceneError(
             f"{given.path} has {len(arrays)} arrays, and none is a raster with a CRS that can be read "
-            f"({reasons[0] if reasons else 'it is empty'}); say where they lie: a CF grid mapping, as "
-            f"rio.write_crs writes it, and coordinates x and y, or proj:code and spatial:transform of GeoZarr"
+            f"({reasons[0] if reasons else 'it is empty'}); {_MEND if placed else _PLACE}"
         )
     time = given.time or acquisition_time(Path(store).name, {})
     return [  # dates of a cube are those of its coordinate, whatever its name says

@@ -153,13 +153,19 @@ def test_a_store_across_the_network_is_the_one_on_the_disk(
 
 def test_what_a_server_does_not_give_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("obstore")
-    store = stored(tmp_path, "plain")
+    stored(tmp_path, "plain")
+    stored(tmp_path / "shards", "sharded")
     with serving_bucket() as bucket:
         point_at(bucket.url, monkeypatch)
-        for path in store.rglob("*"):
+        for path in tmp_path.rglob("*"):
             if path.is_file():
-                bucket.objects[f"in/a.zarr/{path.relative_to(store)}"] = path.read_bytes()
+                bucket.objects[f"in/{path.relative_to(tmp_path)}"] = path.read_bytes()
         there = f"{bucket.url}/{BUCKET}/in/a.zarr"
+        shards = f"{bucket.url}/{BUCKET}/in/shards/a.zarr/image"
+        assert describe_files([shards])
+        bucket.whole = True
+        with pytest.raises(SceneError, match=r"shards, and its server gives whole files .*; mend it"):
+            describe_files([shards])
         with pytest.raises(
             SceneError, match=r"does not list what it holds.* name an array in it, as .*a\.zarr/"
         ):
