@@ -51,7 +51,8 @@ def command_line() -> Callable[[list[str]], None]:
 
     from citycover_cli import app as module
 
-    module.app = typer.main.get_command(module.app)  # type: ignore[assignment]
+    line = typer.main.get_command(module.app())
+    vars(module)["app"] = lambda _names=(): line
     return module.main
 
 
