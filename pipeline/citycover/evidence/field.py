@@ -101,7 +101,10 @@ class LabelField:
         return probabilities
 
     def _mix(self, planes: Tensor) -> None:
-        """Make of planes `q`, with the shares of the network, but for a factor that all classes have."""
+        """Make of planes `q_k / prior_k ** strength_k`, but for a factor that all classes have, in place.
+
+        It is a sum of what is there, so it is as good at points, which are fewer, as at pixels.
+        """
         planes[:-1].add_(planes[-1] * self._nothing).mul_(self._per_prior)
 
     def _said(self, window: Window, mix: Mix | None) -> Iterator[tuple[Window, Tensor]]:
