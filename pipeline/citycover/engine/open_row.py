@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -71,16 +70,15 @@ class OpenRow:
                 )
                 for layer in given.layers
             }
-        if self.late:
-            self._wanted  # noqa: B018 - sent before the network is told of the row
+        # Sent before the network is told of the row; a processor need not look at all unless it is asked.
+        self._wanted = self._upload() if self.late else None
 
     @property
     def late(self) -> bool:
         """Whether the device is not done with what it was told when the next thing is."""
         return self.transfer.ahead
 
-    @cached_property
-    def _wanted(self) -> Tensor:
+    def _upload(self) -> Tensor:
         """(y, x) of what is seen, on the device: True where a pixel is valid and wanted."""
         whole = self.sight.window
         wanted = torch.zeros(
@@ -93,6 +91,8 @@ class OpenRow:
 
     def wanted(self, window: Window) -> Tensor:
         """(y, x) on the device: True where output pixels are valid and wanted, as a view."""
+        if self._wanted is None:
+            self._wanted = self._upload()
         return self._wanted[window.shift(-self.sight.window.row, -self.sight.window.col).slices]
 
     def put(self, window: Window, ranking: Ranking) -> None:
