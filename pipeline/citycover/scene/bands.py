@@ -5,7 +5,8 @@ A band of a scene answers to names from four places, the most trustworthy first:
 1. its description in the file, where that is a word known here (`red`, `near infrared`, `B08`, ...);
 2. the naming rules of a product that is recognised by its file name: Sentinel-2, Landsat, HLS, NAIP
    (`m_4709963_se_14_1_...`: four bands are red, green, blue, near infrared, whatever the tags say) and Planet
-   (`..._AnalyticMS`: blue, green, red, near infrared, although the files are tagged red, green, blue);
+   (`..._AnalyticMS`: blue, green, red, near infrared, although the files are tagged red, green, blue;
+   `..._AnalyticMS_SR_8b` has eight);
 3. the colour interpretation: red, green, blue, near infrared, ... (not of bands described as B2 or SR_B2:
    writers tag any three bands red, green, blue);
 4. for files of one band, the last or only word of the file name (`...-WV03-R.tif`, `..._B02_60m.jp2`,
@@ -22,17 +23,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SYNONYMS = {
-    "coastal": ("coastalaerosol", "aerosol", "ultrablue"),
-    "blue": ("b",),
-    "green": ("g",),
-    "red": ("r",),
-    "nir": ("n", "nearinfrared", "nearir", "infrared", "nir1"),
-    "rededge": ("re",),
+    "coastal": ("coastalaerosol", "coastalblue", "aerosol", "ultrablue", "bandc"),
+    "blue": ("b", "bandb"),
+    "green": ("g", "bandg"),
+    "yellow": ("bandy",),
+    "red": ("r", "bandr"),
+    "nir": ("n", "nearinfrared", "nearir", "infrared", "nir1", "nearir1", "nearinfrared1", "bandn"),
+    "nir2": ("nearir2", "nearinfrared2", "bandn2"),
+    "rededge": ("re", "bandre"),
     "nir08": ("narrownir", "nirnarrow", "nira"),
     "swir16": ("swir1",),
     "swir22": ("swir2",),
-    "pan": ("p", "panchromatic"),
+    "pan": ("p", "panchromatic", "bandp"),
 }
+"""By name; `band...` is how Maxar writes them (`BAND_N2`)."""
 
 _CANONICAL = {other: name for name, others in _SYNONYMS.items() for other in others}
 
@@ -68,7 +72,15 @@ _S2_NAME = re.compile(r"(?:^|[_\-.])(?:s2[a-d]?_|t\d{2}[a-z]{3}_|sentinel-?2)", 
 
 _NAIP = re.compile(r"^m_\d{7}_[ns][ew]_\d{2}_", re.IGNORECASE)
 
-_PLANET = re.compile(r"_3b_analyticms(?:_sr|_dn|_clip|_harmonized)*$", re.IGNORECASE)
+_PLANET = re.compile(
+    r"_3b_analyticms(?:_(?:sr|dn|8b|toar|harmonized|clip|reproject|file_format))*$", re.IGNORECASE
+)
+
+_PLANET_ORDERS = {
+    4: ("blue", "green", "red", "nir"),
+    8: ("coastal", "blue", "greeni", "green", "yellow", "red", "rededge", "nir"),
+}
+"""Of PlanetScope, by the number of bands; `greeni` is the narrower green that only eight have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +180,8 @@ def _is_known(word: str, table: dict[str, str] | None) -> bool:
 def _product_order(stem: str, count: int) -> tuple[str, ...]:
     if count == 4 and _NAIP.match(stem):
         return ("red", "green", "blue", "nir")
-    if count == 4 and _PLANET.search(stem):
-        return ("blue", "green", "red", "nir")
+    if _PLANET.search(stem):
+        return _PLANET_ORDERS.get(count, ())
     return ()
 
 

@@ -75,6 +75,34 @@ def test_naip_and_planet_files_are_known_by_their_name():
     assert [b[0] for b in planet] == ["blue", "green", "red", "nir"]
 
 
+@pytest.mark.parametrize("tools", ["", "_harmonized_clip", "_clip_reproject", "_clip_file_format"])
+def test_planet_files_keep_their_order_through_the_tools_of_orders(tools):
+    tagged = ("red", "green", "blue", "undefined")
+    assert match_bands(
+        "m", RGBN, name_bands(f"20240601_1_24_3B_AnalyticMS_SR{tools}.tif", (None,) * 4, tagged)
+    ) == (2, 1, 0, 3)
+    eight = f"20240601_1_24_3B_AnalyticMS_SR_8b{tools}.tif"
+    for descriptions in (
+        (None,) * 8, ("coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir")
+    ):  # fmt: skip
+        scene = name_bands(eight, descriptions, ("coastal", *("undefined",) * 7))
+        assert match_bands("m", [*RGBN, ("coastal",), ("rededge",)], scene) == (5, 3, 1, 7, 0, 6)
+
+
+@pytest.mark.parametrize(
+    "descriptions",
+    [
+        ("BAND_C", "BAND_B", "BAND_G", "BAND_Y", "BAND_R", "BAND_RE", "BAND_N", "BAND_N2"),
+        ("Coastal Blue", "Blue", "Green", "Yellow", "Red", "Red Edge", "Near-IR1", "Near-IR2"),
+        ("Coastal", "Blue", "Green", "Yellow", "Red", "RedEdge", "NIR1", "NIR2"),
+    ],
+)
+def test_bands_are_found_as_maxar_writes_them(descriptions):
+    scene = name_bands("10300100_MUL.tif", descriptions, ("gray", *("undefined",) * 7))
+    wanted = [*RGBN, ("coastal",), ("yellow",), ("rededge",), ("nir2",)]
+    assert match_bands("m", wanted, scene) == (4, 2, 1, 6, 0, 3, 5, 7)
+
+
 def test_bands_are_put_in_the_order_of_the_card():
     scene = single("x-WV03-B.tif", "x-WV03-G.tif", "x-WV03-N.tif", "x-WV03-R.tif")
     assert match_bands("m", RGBN, scene) == (3, 1, 0, 2)
