@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from citycover.files.atomic import write_atomic
+from citycover.machine.device import kind_of
 from citycover.model.bench import BenchRow, Lane
 from citycover.model.compiled import Artefact, private_folder
 from citycover.model.form import FORMS, runtime_of
@@ -82,7 +83,7 @@ def _row(given: dict[str, Any]) -> BenchRow:
 def device_facts(device: torch.device) -> list[str]:
     """Kind and name of a device, of a processor what it can do."""
     if device.type == "cuda":
-        return ["cuda", torch.cuda.get_device_name(device)]
+        return [kind_of(device)]
     try:
         lines = _CPU_INFO.read_text().splitlines()
     except OSError:
