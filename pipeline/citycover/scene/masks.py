@@ -183,17 +183,35 @@ def _source(rule: MaskRule, info: FileInfo, index: int, grow: float) -> MaskSour
 
 
 def _index_of(rule: MaskRule, info: FileInfo) -> int | None:
-    """Number of the band that a rule means; None: none of the file."""
+    """Number of the band that a rule means; None: none of the file.
+
+    Raises:
+        SceneError: it means the file, which has several.
+    """
     by_file = info.name.lower() == rule.name.lower() or _is_called(info.name, rule.name)
     if rule.index is not None:
         return rule.index if by_file and rule.index <= len(info.dtypes) else None
     if by_file and len(info.dtypes) == 1:
         return 1
     name = fold(rule.name)
-    return next(
-        (b.index for b in info.bands if name and (fold(b.title) == name or name in b.literals)),
-        1 if by_file else None,
-    )
+    found = (b.index for b in info.bands if name and (fold(b.title) == name or name in b.literals))
+    return next(found, _only_band(rule, info) if by_file else None)
+
+
+def _only_band(rule: MaskRule, info: FileInfo) -> int:
+    """The band of a file that a rule names, opacity aside.
+
+    Raises:
+        SceneError: it has several, and the first need not be the one that is meant.
+    """
+    numbers = [band.index for band in info.bands if not band.alpha]
+    if len(numbers) != 1:
+        raise SceneError(
+            f"--mask {rule.name}: {info.name} has {len(numbers)} bands "
+            f"({', '.join(band.label for band in info.bands)}), and a mask is one; name the band that is "
+            f"meant: --mask BAND=VALUES"
+        )
+    return numbers[0]
 
 
 def _covers(mask: FileInfo, other: GeoBox) -> bool:

@@ -78,7 +78,8 @@ def parts_of(given: Given) -> list[Given]:
     if names and not found:
         raise SceneError(
             f"{given.path} has {len(names)} variables, and none is a raster with a CRS that can be read "
-            f"({reasons[0]}); write it as NetCDF with a CF grid mapping, or as GeoTIFF"
+            f"({reasons[0]}); write it as NetCDF with a CF grid mapping and axes that say what they are "
+            f"(rio.write_crs, rio.write_coordinate_system), or as GeoTIFF"
         )
     return found or [given]
 

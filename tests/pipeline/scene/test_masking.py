@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from rasterio.warp import transform
 from rasters import write
@@ -115,8 +116,6 @@ def test_a_mask_of_each_sheet_and_the_finest_of_several(tmp_path: Path) -> None:
 
 def test_a_band_of_the_image_may_be_the_mask(tmp_path: Path) -> None:
     stack = write(tmp_path / "stack.tif", np.ones((3, 20, 30), np.uint16), transform=FINE)
-    import rasterio
-
     with rasterio.open(stack, "r+") as file:
         file.descriptions = ("B04", "B03", "SCL")
     scene = describe_scene([stack], None, bands=("B04", "B03"), masking=Masking(("scl",)))
@@ -128,6 +127,18 @@ def test_udm2_has_four_bands_that_count(tmp_path: Path) -> None:
     udm2 = write(tmp_path / "x_3B_udm2.tif", np.zeros((8, 20, 30), np.uint8), transform=FINE)
     scene = describe_scene([image(tmp_path / "x.tif"), udm2], None, masking=Masking(("udm2",)))
     assert [mask.source.index for mask in scene.groups[0].sheets[0].masks] == [3, 5, 6, 8]
+
+
+def test_of_a_file_of_several_bands_the_first_is_not_taken_for_the_mask(tmp_path: Path) -> None:
+    udm2 = write(tmp_path / "x_3B_udm2.tif", np.zeros((2, 20, 30), np.uint8), transform=FINE)
+    with rasterio.open(udm2, "r+") as file:
+        file.descriptions = ("clear", "cloud")
+    files = [image(tmp_path / "x.tif"), udm2]
+    for name in ("udm2", "x_3B_udm2.tif"):
+        with pytest.raises(SceneError, match=r"udm2.tif has 2 bands \(clear, cloud\).*--mask BAND=VALUES"):
+            describe_scene(files, None, masking=Masking((f"{name}=1",)))
+    (group,) = describe_scene(files, None, masking=Masking(("cloud=1",))).groups
+    assert [mask.source.index for mask in group.sheets[0].masks] == [2]
 
 
 @pytest.mark.parametrize(
