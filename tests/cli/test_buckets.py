@@ -13,8 +13,9 @@ import pystac
 import pytest
 import rasterio
 import rioxarray
+from affine import Affine
 from bucket import BUCKET, Bucket, point_at, serving_bucket
-from conftest import Result, write_map
+from conftest import Result, write_map, write_scene
 from starlette.testclient import TestClient
 
 from citycover.files import remote
@@ -53,6 +54,21 @@ def said(citycover: Run, *arguments: object) -> Any:
     result = citycover(*arguments, "--json")
     assert result.code == 0, result.err
     return json.loads(result.out)
+
+
+def test_a_pattern_finds_the_sheets_of_a_scene_there(citycover: Run, bucket: Bucket, tmp_path: Path) -> None:
+    for number in range(2):
+        at = Affine(1, 0, 500_000 + 120 * number, 0, -1, 5_800_000)
+        sheet = write_scene(tmp_path / f"tiles/{number}.tif", transform=at)
+        bucket.objects[f"tiles/{number}.tif"] = sheet.read_bytes()
+    bucket.objects["tiles/note.txt"] = b"no sheet"
+    plans = [
+        said(citycover, "plan", place, "--model", "spectral-rgbn", "--no-probe")
+        for place in (tmp_path / "tiles", f"s3://{BUCKET}/tiles/*.tif")
+    ]
+    assert plans[0] == plans[1] and plans[0]["shape"] == [90, 240]
+    nothing = citycover("plan", f"s3://{BUCKET}/tiles/*.jp2", "--no-probe")
+    assert nothing.code == 2 and "no file matches s3://" in nothing.err
 
 
 def test_areas_are_those_of_the_folder(citycover: Run, bucket: Bucket, made: Path) -> None:

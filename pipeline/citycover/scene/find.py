@@ -4,7 +4,7 @@
                      their names, or its Zarr stores
     archive          the same in .zip and .tar; of a folder without rasters, the archives in it
     scene file       .toml: see `stated.py`
-    pattern          `tiles/**/*.tif`, where no file is called so
+    pattern          `tiles/**/*.tif`, where no file is called so; `s3://bucket/tiles/*.tif`
     tile index       a vector file with a column `location`, as `gdaltindex` writes it
     STAC             an item, an item collection, or a collection or catalog with links to items: the assets
                      that hold data, with the names of bands and the date that the item gives them
@@ -27,7 +27,7 @@ from typing import Any
 
 from citycover.errors import SceneError
 from citycover.files.folders import is_zarr
-from citycover.files.remote import is_remote
+from citycover.files.remote import is_remote, matching
 from citycover.geometry.vector import read_features
 from citycover.scene.given import Given
 from citycover.scene.measure import said_by_stac
@@ -70,7 +70,7 @@ def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
         yield from _in_archive(where)
     elif where.is_file() and suffix == ".toml":
         yield from stated_rasters(where, trust)
-    elif not where.exists() and isinstance(path, str) and glob.has_magic(path) and not is_remote(path):
+    elif not where.exists() and isinstance(path, str) and _is_pattern(path):
         yield from map(Given, _matching(path))
     elif where.is_file() and suffix in {".json", ".geojson"}:
         yield from _of_json(where, trust)
@@ -132,8 +132,16 @@ def rasters_in(folder: Path) -> Sequence[Path]:
     return rasters or [f for f in files if f.suffix.lower() == ".vrt"]
 
 
+def _is_pattern(path: str) -> bool:
+    """An address has `?` and `[]` of its own."""
+    return "*" in path and path.startswith("s3://") if is_remote(path) else glob.has_magic(path)
+
+
 def _matching(pattern: str) -> list[str]:
-    found = sorted(f for f in glob.glob(pattern, recursive=True) if Path(f).is_file() or is_zarr(f))  # noqa: PTH207 - text stays
+    if is_remote(pattern):
+        found = matching(pattern)
+    else:
+        found = sorted(f for f in glob.glob(pattern, recursive=True) if Path(f).is_file() or is_zarr(f))  # noqa: PTH207 - text stays
     if not found:
         raise SceneError(f"no file matches {pattern}; check the pattern (** goes into folders)")
     return found
