@@ -41,6 +41,11 @@ _RASTERS = frozenset({".tif", ".tiff", ".jp2", ".img", ".png", ".jpg"})
 
 _INDEXES = frozenset({".shp", ".gpkg", ".fgb", ".geojsonl", ".parquet"})
 
+_READ_HERE = re.compile(
+    r"\w+://.*(?<!\.zarr)\.(json|geojson|toml|zip|tar|tgz|tar\.gz|shp|gpkg|fgb|parquet)$", re.IGNORECASE
+)
+"""Addresses of what is read from a disk alone: what names files, and archives."""
+
 _LARGEST = 512 << 20
 """Bytes of JSON."""
 
@@ -70,6 +75,11 @@ def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
         yield from _in_archive(where)
     elif where.is_file() and suffix == ".toml":
         yield from stated_rasters(where, trust)
+    elif isinstance(path, str) and _READ_HERE.match(path):
+        raise SceneError(
+            f"{path} lies across the network, and is no raster: archives, indexes and STAC are read on this "
+            f"machine; fetch it first (curl -O), and give --allow-remote if what it names lies there"
+        )
     elif not where.exists() and isinstance(path, str) and _is_pattern(path):
         yield from map(Given, _matching(path))
     elif where.is_file() and suffix in {".json", ".geojson"}:

@@ -194,3 +194,12 @@ def test_what_is_no_scene_says_why(tmp_path: Path, content: Any, said: str) -> N
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(SceneError, match=said):
         describe_files([path])
+
+
+@pytest.mark.parametrize("name", ["item.json", "S2B_MSIL2A.SAFE.zip", "LC09.tar", "scene.toml", "index.gpkg"])
+def test_what_is_read_on_this_machine_alone_is_to_be_fetched(name: str) -> None:
+    with pytest.raises(SceneError, match=r"across the network, and is no raster.* fetch it first"):
+        names(f"https://example.org/a/{name}")
+    assert names("https://example.org/a.zarr.zip", "/vsizip//vsicurl/https://example.org/a.zip") == [
+        "a.zarr.zip", "a.zip",
+    ]  # fmt: skip
