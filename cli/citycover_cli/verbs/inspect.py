@@ -168,9 +168,9 @@ def _meanings(info: FileInfo) -> list[str] | str:
 
 def _known_mask(info: FileInfo) -> str | None:
     """The option that makes a mask of it."""
-    from citycover.scene.masks import kind_of
+    from citycover.scene.masking import known_mask
 
-    kind = kind_of(info)
+    kind = known_mask(info.name)
     return None if kind is None else f"--mask {kind}"
 
 

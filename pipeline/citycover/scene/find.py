@@ -30,6 +30,7 @@ from citycover.files.folders import is_zarr
 from citycover.files.remote import is_remote, matching
 from citycover.geometry.vector import read_features
 from citycover.scene.given import Given
+from citycover.scene.masking import known_mask
 from citycover.scene.measure import said_by_stac
 from citycover.scene.members import is_archive, members_of
 from citycover.scene.products import holds_product, product_rasters
@@ -241,10 +242,15 @@ def _of_links(content: Mapping[str, Any], path: Path, trust: Trust, depth: int) 
 
 
 def _of_item(item: Mapping[str, Any], path: Path, trust: Trust) -> Iterator[Given]:
-    """Assets of an item that hold data; of several with the same bands (COG and JPEG 2000) the first."""
+    """Assets of an item that hold data, and known masks; of several copies (COG and JPEG 2000) the first.
+
+    Where some assets tell their bands, those that tell none are other data than imagery (aerosol, angles).
+    """
     properties = item.get("properties") or {}
     time = properties.get("datetime") or properties.get("start_datetime")
     assets = {key: asset for key, asset in item["assets"].items() if _holds_data(key, asset)}
+    if any(map(_names_of, assets.values())):
+        assets = {key: asset for key, asset in assets.items() if _names_of(asset) or _mask_of(asset)}
     if not assets:
         raise SceneError(
             f"STAC item {item.get('id')} in {path} has no asset with the role data or with bands; it has "
@@ -252,7 +258,7 @@ def _of_item(item: Mapping[str, Any], path: Path, trust: Trust) -> Iterator[Give
         )
     kept: dict[tuple[tuple[str, str], ...] | str, Mapping[str, Any]] = {}
     for key, asset in assets.items():
-        kept.setdefault(tuple(map(_names, _bands_of(asset))) or key, asset)
+        kept.setdefault(_names_of(asset) or _mask_of(asset) or key, asset)
     common = Counter(band[1] for bands in kept if isinstance(bands, tuple) for band in bands)
     for bands, asset in kept.items():
         named = bands if isinstance(bands, tuple) else ()
@@ -268,7 +274,13 @@ def _of_item(item: Mapping[str, Any], path: Path, trust: Trust) -> Iterator[Give
         )
 
 
+def _mask_of(asset: Mapping[str, Any]) -> str | None:
+    return known_mask(asset["href"].rpartition("/")[2])
+
+
 def _holds_data(key: str, asset: Mapping[str, Any]) -> bool:
+    if _mask_of(asset) and not _NO_RASTER.search(asset["href"]):
+        return True  # whatever its roles: there are as many as things it hides
     roles = set(asset.get("roles") or ())
     if roles & _NO_DATA_ROLES or key in _NO_DATA_ROLES or _NO_RASTER.search(asset["href"]):
         return False
@@ -279,6 +291,10 @@ def _bands_of(asset: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return asset.get("eo:bands") or asset.get("bands") or ()
 
 
-def _names(band: Mapping[str, Any]) -> tuple[str, str]:
-    """Name and common name; empty where there is none."""
-    return str(band.get("name") or ""), str(band.get("eo:common_name") or band.get("common_name") or "")
+def _names_of(asset: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Name and common name of each band, empty where there is none; nothing where no band has any."""
+    names = tuple(
+        (str(band.get("name") or ""), str(band.get("eo:common_name") or band.get("common_name") or ""))
+        for band in _bands_of(asset)
+    )
+    return names if any(map(any, names)) else ()

@@ -50,6 +50,27 @@ KNOWN: dict[str, tuple[MaskRule, ...]] = {
 }
 """By name. Snow is land cover and is not hidden."""
 
+_BEHIND = re.compile(r"[_\-.](\d+m|\d{8}(t\d{6})?|clip|reproject)$", re.IGNORECASE)
+"""What may follow the name of a mask in that of its file."""
+
+
+def known_mask(file: str) -> str | None:
+    """The known mask that a file is by its name; None: it is none.
+
+    >>> known_mask("T29UNU_20221005T115411_SCL_20m.jp2"), known_mask("muscl.tif")
+    ('scl', None)
+    """
+    low = file.lower()  # there may be thousands of files, and few are masks
+    return next((name for name in KNOWN if name in low and is_called(file, name)), None)
+
+
+def is_called(file: str, name: str) -> bool:
+    """Whether the name of a file ends with that of a mask."""
+    stem = file.rsplit(".", 1)[0]
+    while (shorter := _BEHIND.sub("", stem)) != stem:
+        stem = shorter
+    return bool(re.search(rf"(?:^|[_\-. ]){re.escape(name)}$", stem, re.IGNORECASE))
+
 
 @dataclass(frozen=True, slots=True)
 class Masking:

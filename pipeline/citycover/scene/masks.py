@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterable, Sequence
 
 import shapely
@@ -17,25 +16,9 @@ from citycover.errors import SceneError
 from citycover.geometry.grid import grid_text, pixel_ground_size
 from citycover.scene.bands import fold
 from citycover.scene.file import FileInfo
-from citycover.scene.masking import KNOWN, Masking, MaskRule
+from citycover.scene.masking import Masking, MaskRule, is_called, known_mask
 from citycover.scene.scene import BandSource, MaskSource
 from citycover.scene.when import day_of
-
-_RESOLUTION = re.compile(r"[_\-.](\d+m|\d{8}(t\d{6})?|clip|reproject)$", re.IGNORECASE)
-"""What may follow the name of a mask in that of its file."""
-
-
-def kind_of(info: FileInfo) -> str | None:
-    """The known mask that a file is; None: it is none."""
-    low = info.name.lower()  # there may be thousands of files, and few are masks
-    return next((name for name in KNOWN if name in low and _is_called(info.name, name)), None)
-
-
-def _is_called(file: str, name: str) -> bool:
-    stem = file.rsplit(".", 1)[0]
-    while (shorter := _RESOLUTION.sub("", stem)) != stem:
-        stem = shorter
-    return bool(re.search(rf"(?:^|[_\-. ]){re.escape(name)}$", stem, re.IGNORECASE))
 
 
 def split_masks(files: Sequence[FileInfo], masking: Masking) -> tuple[list[FileInfo], list[FileInfo]]:
@@ -44,20 +27,20 @@ def split_masks(files: Sequence[FileInfo], masking: Masking) -> tuple[list[FileI
     images: list[FileInfo] = []
     masks: list[FileInfo] = []
     for info in files:
-        alone = kind_of(info) or info.name.lower() in named or _one_band_called(info, named)
+        alone = known_mask(info.name) or info.name.lower() in named or _one_band_called(info, named)
         (masks if alone else images).append(info)
     return images or list(files), masks
 
 
 def _one_band_called(info: FileInfo, names: set[str]) -> bool:
-    return len(info.dtypes) == 1 and any(_is_called(info.name, name) for name in names)
+    return len(info.dtypes) == 1 and any(is_called(info.name, name) for name in names)
 
 
 def unused_masks(files: Sequence[FileInfo], masking: Masking) -> str | None:
     """A word on masks that are there and do not count; None: all do."""
     if masking.rules or len(files) == 1:
         return None
-    found = next(((kind, info) for info in files if (kind := kind_of(info))), None)
+    found = next(((kind, info) for info in files if (kind := known_mask(info.name))), None)
     if found is None:
         return None
     return (
@@ -188,7 +171,7 @@ def _index_of(rule: MaskRule, info: FileInfo) -> int | None:
     Raises:
         SceneError: it means the file, which has several.
     """
-    by_file = info.name.lower() == rule.name.lower() or _is_called(info.name, rule.name)
+    by_file = info.name.lower() == rule.name.lower() or is_called(info.name, rule.name)
     if rule.index is not None:
         return rule.index if by_file and rule.index <= len(info.dtypes) else None
     if by_file and len(info.dtypes) == 1:

@@ -11,6 +11,7 @@ from citycover.errors import SceneError
 from citycover.scene.assemble import describe_scene
 from citycover.scene.file import describe_files
 from citycover.scene.find import rasters_of
+from citycover.scene.masking import Masking
 from citycover.scene.trust import Trust
 
 
@@ -146,6 +147,40 @@ def test_an_item_says_bands_and_date(tmp_path: Path) -> None:
         ("one.tif", "red", "2024-05-31T10:00:00Z"),
         ("two.tif", "B05", "2024-05-31T10:00:00Z"),
         ("three.tif", "B06", "2024-05-31T10:00:00Z"),
+    ]
+
+
+def test_of_an_item_bands_and_masks_count_and_other_data_do_not(tmp_path: Path) -> None:
+    """As Earth Search and the Planetary Computer write them."""
+    plain = {"roles": ["data", "reflectance"]}
+    nameless = {"bands": [{"data_type": "uint16", "raster:scale": 0.001}]}
+    assets = {
+        "red": asset("B04.tif", ("red", "red"), roles=("data", "reflectance")),
+        "nir": asset("B08.tif", ("nir", "nir"), roles=("data", "reflectance")),
+        "aot": {"href": "AOT.tif"} | plain,
+        "wvp": {"href": "WVP.tif"} | plain | nameless,
+        "scl": {"href": "SCL.tif"} | plain,
+        "scl-jp2": {"href": "SCL.jp2"} | plain,
+        "qa_pixel": {"href": "x_QA_PIXEL.TIF", "roles": ["cloud", "cloud-shadow"]},
+        "qa": {"href": "x_ST_QA.TIF", "roles": ["data"]},
+    }
+    path = save(tmp_path / "item.json", item("x", assets))
+    assert names(path) == ["B04.tif", "B08.tif", "SCL.tif", "x_QA_PIXEL.TIF"]
+    for name in ("B04.tif", "B08.tif", "SCL.tif", "x_QA_PIXEL.TIF"):
+        sheet(tmp_path / name)
+    scene = describe_scene([path], None, masking=Masking(("scl", "qa_pixel")))
+    assert [band.name for band in scene.groups[0].bands] == ["red", "nir"] and len(scene.masks) == 2
+    for key in ("red", "nir"):
+        del assets[key]["eo:bands"]
+    save(path, item("x", assets))
+    assert names(path) == [
+        "B04.tif",
+        "B08.tif",
+        "AOT.tif",
+        "WVP.tif",
+        "SCL.tif",
+        "x_QA_PIXEL.TIF",
+        "x_ST_QA.TIF",
     ]
 
 
