@@ -389,7 +389,7 @@ def _missing(given: argparse.Namespace, rows: list[dict[str, Any]], *, real: boo
     ]
 
 
-_STEPS = {"lovecs": 300, "daspm": 100}
+_STEPS = {"lovecs": 1000, "daspm": 100}
 """Of every row."""
 
 _BEGINS = {"lovecs": 0, "daspm": 200}
