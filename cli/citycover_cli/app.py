@@ -48,12 +48,15 @@ VERBS = {
 """Each verb's module in `verbs`: it has `run` and its HELP, or an `app` with verbs of its own."""
 
 
+_GROUPS = ([], *([name] for name, module in VERBS.items() if module.endswith(".app")))
+"""Words that ask for nothing yet: they are answered with the verbs there are."""
+
 _NOT_GIVEN = {"help": False, "install_completion": False, "show_completion": False, "models": {"help": False}}
 """Typer imports pydantic, which takes as long as all else of it, to convert what has no value."""
 
 
-def _print_version(value: bool) -> None:
-    if value:
+def _print_version(context: typer.Context, value: bool) -> None:
+    if value and not context.resilient_parsing:  # a shell asks for words to complete
         say(f"citycover {__version__}")
         raise typer.Exit
 
@@ -136,7 +139,8 @@ def _run(words: list[str]) -> int:
         if any("\ud800" <= c <= "\udfff" for c in word):
             raise ConfigError(f"{word!r} is not UTF-8, as names of files must be here; rename it")
     line = app(words[:1] if words and words[0] in VERBS else VERBS)
-    code = line(args=words or ["--help"], prog_name="citycover", standalone_mode=False) or 0
+    more = ["--help"] if words in _GROUPS else []
+    code = line(args=[*words, *more], prog_name="citycover", standalone_mode=False) or 0
     settle_stdout()
     log_only(logging.INFO, f"ended with exit code {code}")
     return int(code)

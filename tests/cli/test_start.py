@@ -43,14 +43,25 @@ def test_a_verb_is_imported_alone() -> None:
 
 @pytest.mark.parametrize(
     ("line", "among"),
-    [("citycover ma", "map"), ("citycover map --lab", "--labels"), ("citycover models sh", "show")],
+    [
+        ("citycover ma", "map"),
+        ("citycover --version pl", "plan"),
+        ("citycover map --lab", "--labels"),
+        ("citycover models sh", "show"),
+    ],
 )
 def test_a_shell_completes_verbs_and_options(line: str, among: str) -> None:
     asks = {"_CITYCOVER_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     begin = "import sys; sys.argv = ['citycover']; from citycover_cli.start import main; main()"
     words = [sys.executable, "-c", begin]
     done = subprocess.run(words, env={**os.environ, **asks}, capture_output=True, text=True, check=False)
-    assert among in done.stdout.split()
+    assert among in done.stdout.split() and not any(word.startswith("0.") for word in done.stdout.split())
+
+
+@pytest.mark.parametrize("words", [(), ("models",)])
+def test_no_verb_is_answered_with_those_there_are(citycover, words: tuple[str, ...]) -> None:
+    bare, asked = citycover(*words), citycover(*words, "--help")
+    assert (bare.code, bare.out, bare.err) == (0, asked.out, "") and "Usage: citycover" in bare.out
 
 
 @pytest.mark.parametrize("verb", ["map", "plan"])
