@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,12 @@ from hypothesis import strategies as st
 from making import make_scene, plan_of
 from standin import StandIn, make_store, open_pattern, run_on, standin_card
 
+from citycover.compute.cluster import compute as cluster
 from citycover.compute.cluster import connect, dispatch, roster, vigil
 from citycover.compute.cluster.compute import lease
 from citycover.compute.cluster.connect import check_workers, open_cluster
 from citycover.compute.cluster.dispatch import ClusterRun
+from citycover.compute.cluster.roster import Roster
 from citycover.compute.cluster.terms import Terms, local_versions
 from citycover.engine.blocks import run_blocks
 from citycover.engine.canvas import FinishedBlock
@@ -130,14 +133,17 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_block(
 ) -> None:
     pids = list(client.run(os.getpid).values())
     killed = threading.Event()
+    done: list[Block] = []
 
-    def kill(_block: object) -> None:
+    def kill(block: Block) -> None:
+        done.append(block)
         if not killed.is_set():
             killed.set()
             os.kill(pids[0], signal.SIGKILL)
 
     run_on(client, folder, PLAN, StandIn(CARD, seconds=0.05), Watch(advanced=kill))
     assert killed.is_set() and pids[0] not in client.run(os.getpid).values()
+    assert sorted(done) == sorted(PLAN.blocks()), "each is told of once, whoever finished it"
     assert_same(stored(folder), in_process)
 
 
@@ -238,7 +244,7 @@ def test_a_worker_that_joins_unfit_is_handed_nothing_more(
         try:
             client.wait_for_workers(3, timeout=60)
             if not asked:
-                monkeypatch.setattr(roster, "check_joined", lambda *_: {})
+                monkeypatch.setattr(roster, "ask_worker", _as_if_fit)
             unfit = check_workers(client, replace(Terms("any"), versions=local_versions()))
             run = run_on(client, folder, PLAN, StandIn(CARD), kind=Run, versions=local_versions())
         finally:
@@ -246,6 +252,117 @@ def test_a_worker_that_joins_unfit_is_handed_nothing_more(
     assert ["it has citycover 0.1, the client has" in why for why in unfit.values()] == [True]
     assert run.roster.unfit == unfit
     assert_same(stored(folder), in_process)
+
+
+def test_a_worker_that_is_slow_to_answer_is_waited_for_and_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, Future[dict[str, object]]]] = []
+    there = {"quick", "slow", "cut off", "other", "leaves"}
+
+    def ask(_client: object, _terms: Terms, worker: str) -> Future[dict[str, object]]:
+        asked.append((worker, Future()))
+        return asked[-1][1]
+
+    monkeypatch.setattr(roster, "workers_of", lambda _client: frozenset(there))
+    monkeypatch.setattr(roster, "ask_worker", ask)
+    watched = Roster(SimpleNamespace(), Terms("run"))
+    assert not watched.there() and sorted(worker for worker, _ in asked) == sorted(there)
+    futures = dict(asked)
+    futures["quick"].set_result({"quick": None})
+    futures["cut off"].set_result({"cut off": CommClosedError()})
+    futures["other"].set_result({"other": "it has another version"})
+    there.remove("leaves")
+    assert watched.there() == {"quick"} and futures["leaves"].cancelled()
+    futures["slow"].set_result({"slow": None})
+    assert watched.there() == {"quick", "slow"}
+    assert [worker for worker, _ in asked[5:]] == ["cut off"], "it is asked again, and nobody else is"
+    assert watched.unfit == {"other": "it has another version"} and watched.most == 2
+    watched.leave()
+    assert asked[5][1].cancelled()
+
+
+def test_a_cluster_whose_only_worker_does_not_answer_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "workers_of", lambda _client: frozenset({"hung"}))
+    monkeypatch.setattr(roster, "ask_worker", lambda *_: Future())
+    monkeypatch.setattr(roster, "WORKER_SECONDS", -1)
+    with pytest.raises(MachineError, match=r"\(hung is unfit: it does not answer\)"):
+        Roster(SimpleNamespace(), Terms("run")).there()
+
+
+def test_a_cluster_that_loses_all_workers_before_the_plan_is_settled_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = SimpleNamespace(submit=lambda *_, **__: SimpleNamespace(done=lambda: False))
+    monkeypatch.setattr(cluster, "workers_of", lambda _client: frozenset())
+    monkeypatch.setattr(cluster, "WORKER_SECONDS", 0.3)
+    stop = threading.Event()
+    with pytest.raises(MachineError, match="workers died while the network was loaded"):
+        cluster._ask_one(client, {}, stop, len)
+    stop.set()
+    with pytest.raises(StoppedError):
+        cluster._ask_one(client, {}, stop, len)
+
+
+def _flying(worker: str) -> vigil.Flying:
+    return vigil.Flying(SimpleNamespace(), (), frozenset(), worker)
+
+
+@pytest.mark.parametrize(("error", "retired"), [(None, []), (KeyError("gone"), []), (ValueError(), ["one"])])
+def test_a_silent_worker_is_started_anew_or_let_go(
+    error: Exception | None, retired: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may leave by itself meanwhile, and one without a nanny has nobody to start it."""
+    gone: list[str] = []
+
+    def restart(workers: list[str], **_: object) -> None:
+        if error:
+            raise error
+
+    client = SimpleNamespace(
+        restart_workers=restart, retire_workers=lambda workers, **_: gone.extend(workers)
+    )
+    monkeypatch.setattr(vigil, "SILENT_SECONDS", -1)
+    flight = _flying("one")
+    vigil.Vigil(client).wake([flight], frozenset({"one"}))
+    assert flight.worker is None and gone == retired
+
+
+def test_what_was_asked_of_a_worker_that_died_is_asked_of_the_next() -> None:
+    flight = _flying("one")
+    watcher = vigil.Vigil(SimpleNamespace())
+    flight.asked = True
+    watcher.heard(flight, "one")
+    assert flight.asked
+    watcher.heard(flight, "another")
+    assert not flight.asked
+
+
+def test_a_stop_does_not_wait_for_ever_for_a_worker_that_hangs(
+    client: Client, folder: WorkFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_ANSWER_SECONDS", 1)
+    monkeypatch.setattr(dispatch, "_STOP_SECONDS", 1)
+    client.wait_for_workers(2)
+    pid = next(iter(client.run(os.getpid).values()))
+    stop = threading.Event()
+
+    def hang(_block: object) -> None:
+        if not stop.is_set():
+            os.kill(pid, signal.SIGSTOP)
+            stop.set()
+
+    try:
+        with pytest.raises(StoppedError):
+            run_on(client, folder, PLAN, StandIn(CARD, seconds=0.05), Watch(advanced=hang, stop=stop))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _as_if_fit(_client: Client, _terms: Terms, worker: str) -> Future[dict[str, None]]:
+    answer: Future[dict[str, None]] = Future()
+    answer.set_result({worker: None})
+    return answer
 
 
 def test_a_stopped_run_keeps_its_blocks_and_goes_on(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -21,13 +22,19 @@ from typing import Any
 from distributed import Client, KilledWorker
 
 from citycover.compute.choices import Settled, in_one_process, kept_choices
-from citycover.compute.cluster.connect import check_workers, describe, open_cluster, workers_of
+from citycover.compute.cluster.connect import (
+    WORKER_SECONDS,
+    check_workers,
+    describe,
+    open_cluster,
+    workers_of,
+)
 from citycover.compute.cluster.dispatch import POLL, ClusterRun
 from citycover.compute.cluster.terms import ModelFactory, Terms, Work, local_versions
 from citycover.compute.cluster.worker import forecast_job, settle_job
 from citycover.compute.forecast import Forecast
 from citycover.compute.sink import Computed, open_store
-from citycover.errors import MachineError
+from citycover.errors import MachineError, StoppedError
 from citycover.evidence.labels import PlaceLabels
 from citycover.files.identity import FileStamp
 from citycover.job.job import Job, area_mask
@@ -71,7 +78,8 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
             terms = _about(far, mark)
             unfit = check_workers(client, terms)
             watch.connected(describe(client))
-            settled: Settled = _ask_one(client, unfit, settle_job, far, kept_choices(job, folder), terms)
+            kept = kept_choices(job, folder)
+            settled: Settled = _ask_one(client, unfit, watch.stop, settle_job, far, kept, terms)
             plan = settled.plan
             terms = replace(terms, runtime=settled.runtime, device=(far.engine.device, settled.device))
             check_workers(client, terms)
@@ -110,7 +118,7 @@ def forecast_on_cluster(job: Job) -> Forecast:
     with open_cluster(far.engine.workers, far.engine.scheduler) as client:
         terms = _about(far, _new_terms())
         unfit = check_workers(client, terms)
-        found: Forecast = _ask_one(client, unfit, forecast_job, far, terms)
+        found: Forecast = _ask_one(client, unfit, threading.Event(), forecast_job, far, terms)
         return replace(found, workers=len(workers_of(client) - unfit.keys()))
 
 
@@ -124,7 +132,13 @@ def _about(job: Job, terms: Terms) -> Terms:
     )
 
 
-def _ask_one(client: Client, unfit: Mapping[str, str], question: Callable[..., Any], *about: object) -> Any:
+def _ask_one(
+    client: Client,
+    unfit: Mapping[str, str],
+    stop: threading.Event,
+    question: Callable[..., Any],
+    *about: object,
+) -> Any:
     """Let a worker, not an unfit one, answer what only the device that will compute can tell."""
     fit = workers_of(client) - unfit.keys()
     answer = client.submit(question, *about, pure=False, workers=sorted(fit) if unfit else None)
@@ -132,10 +146,15 @@ def _ask_one(client: Client, unfit: Mapping[str, str], question: Callable[..., A
         "workers died while the network was loaded and tried, most often for want of memory; give --window, "
         "--batch and --precision, or fewer --workers"
     )
+    alive = time.monotonic()
     try:
         while not answer.done():
+            if stop.is_set():
+                raise StoppedError
             # A scheduler that hangs gives no answer in time; a result it never gives.
-            if not workers_of(client) & fit and unfit:
+            there = workers_of(client)
+            alive = time.monotonic() if there else alive
+            if (unfit and not there & fit) or time.monotonic() - alive > WORKER_SECONDS:
                 raise died
             time.sleep(POLL)
         return answer.result()

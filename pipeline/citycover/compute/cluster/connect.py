@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
 from distributed.comm.core import CommClosedError
+from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from citycover.compute.cluster.terms import Terms
 from citycover.compute.cluster.worker import WorkerSetup, why_unfit
@@ -25,8 +27,6 @@ ALLOWED_FAILURES = 3
 """Deaths of workers over the same blocks after which the blocks, not the workers, are to blame."""
 
 CONNECT_SECONDS = 5
-
-_JOIN_SECONDS = 10
 
 WORKER_SECONDS = 60
 """How long a cluster may be without any worker, and a scheduler or worker without an answer."""
@@ -175,36 +175,28 @@ def check_workers(client: Client, terms: Terms) -> dict[str, str]:
     Raises:
         MachineError: none can, or one does not answer; the message says why.
     """
-    unfit = _obstacles(_ask_all(client, why_unfit, terms))
+    unfit = obstacles(_ask_all(client, why_unfit, terms))
     if unfit and unfit.keys() >= workers_of(client):
         address, why = next(iter(unfit.items()))
         raise MachineError(f"worker {address} cannot take part: {why}")
-    _log(unfit)
     return unfit
 
 
-def check_joined(client: Client, terms: Terms, joined: Collection[str]) -> dict[str, str]:
-    """Ask workers that joined a run whether they can take part in it; the same, but nothing is raised."""
-    unfit = dict.fromkeys(joined, f"it does not answer within {_JOIN_SECONDS} s")
-    with contextlib.suppress(TimeoutError):
-        answers = client.run(
-            why_unfit, terms, workers=list(joined), on_error="return", callback_timeout=_JOIN_SECONDS
-        )
-        unfit = _obstacles(answers)
-    _log(unfit)
-    return unfit
+def ask_worker(client: Client, terms: Terms, worker: str) -> Future[dict[str, Any]]:
+    """Ask a worker whether it can take part; its answer is for `obstacles`, and is not waited for."""
+    asked = client.run(why_unfit, terms, workers=[worker], on_error="return", asynchronous=True)
+    assert isinstance(client.loop, BaseAsyncIOLoop), "tornado has no other"
+    return asyncio.run_coroutine_threadsafe(asked, client.loop.asyncio_loop)
 
 
-def _obstacles(answers: Mapping[str, object]) -> dict[str, str]:
-    """Of those to `why_unfit`, or what was raised instead of one, those that say why."""
+def obstacles(answers: Mapping[str, object]) -> dict[str, str]:
+    """Of answers to `why_unfit`, or what was raised instead of one, those that say why; they are logged."""
     advice = "install the same citycover, python and torch there"
-    return {
+    unfit = {
         address: f"{type(why).__name__}: {why}; {advice}" if isinstance(why, Exception) else str(why)
         for address, why in answers.items()
         if why
     }
-
-
-def _log(unfit: Mapping[str, str]) -> None:
     for address, why in unfit.items():
         logger.warning("worker %s takes no part: %s", address, why)
+    return unfit

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -57,6 +58,7 @@ class ClusterRun:
         self.vigil = Vigil(client)
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.told: set[tuple[int, int]] = set()
+        self._telling = threading.Lock()
         self.tries: Counter[tuple[int, int]] = Counter()
         """By the first block of what was tried."""
         self.drawn = 0
@@ -113,15 +115,7 @@ class ClusterRun:
         for key, flight in most[:idle]:
             if flight.worker and not flight.asked and len(self._left_of(flight)) > 1:
                 flight.asked = True
-                # One that does not hear it computes on, or is dead: no harm.
-                with contextlib.suppress(OSError, TimeoutError, CancelledError):
-                    self.client.run(
-                        hand_back,
-                        key,
-                        workers=[flight.worker],
-                        on_error="ignore",
-                        callback_timeout=_ANSWER_SECONDS,
-                    )
+                _say(self.client, hand_back, key, [flight.worker])
 
     def _left_of(self, flight: Flying) -> list[Block]:
         """The block in hand, as far as is known, and those below it."""
@@ -133,7 +127,7 @@ class ClusterRun:
             if flight.bound_to and not flight.bound_to & there:
                 flight.future.cancel()
                 del self.flying[key]
-                self.pieces.put_back(self._unfinished(flight.blocks))
+                self._put_back(flight.blocks, self._unfinished(flight.blocks))
 
     def _wait(self) -> str | None:
         """The next piece that ended; None after a moment without one."""
@@ -154,11 +148,9 @@ class ClusterRun:
         self.peak_rss = max(self.peak_rss, report.peak_rss)
         for name, count in report.windows.items():
             self.windows[name] += count
-        for block in report.done:
-            self._tell(block)
-        if report.trouble:
+        if report.trouble and report.rest:
             self._try_again(report.rest[0], report.trouble)
-        self.pieces.put_back(report.rest)
+        self._put_back(flight.blocks, report.rest)
 
     def _try_again(self, block: Block, trouble: str) -> None:
         self.tries[block.index] += 1
@@ -173,10 +165,17 @@ class ClusterRun:
         if len(rest) == len(blocks):
             raise _blamed(rest[0], deaths)
         logger.warning("workers died %d times over %d blocks, and finished some", deaths, len(blocks))
+        self._put_back(blocks, rest)
+
+    def _put_back(self, piece: Sequence[Block], rest: Sequence[Block]) -> None:
+        """Let the rest of a piece be drawn again; the other blocks may be news, lost with their worker."""
+        for block in piece:
+            if block not in rest:
+                self._tell(block)
         self.pieces.put_back(rest)
 
     def _unfinished(self, blocks: Sequence[Block]) -> Sequence[Block]:
-        """Those at the end of a piece that are not in the ledger."""
+        """Those of a piece that are not in the ledger."""
         with WorkingStore.open(self.work.store) as store:
             there = store.finished([block.index for block in blocks])
         return [block for block in blocks if block.index not in there]
@@ -192,16 +191,18 @@ class ClusterRun:
             self._tell(self.work.plan.block(*sign.block))
 
     def _tell(self, block: Block) -> None:
-        """Tell of a block once: events may come late, or be lost with their worker."""
-        if block.index not in self.told:
-            self.told.add(block.index)
-            self.watch.advanced(block)
+        """Tell of a block once: events, heard in another thread, may be late, or lost with their worker."""
+        with self._telling:
+            if block.index not in self.told:
+                self.told.add(block.index)
+                self.watch.advanced(block)
 
     def _end(self) -> None:
         """Leave no worker computing: the lock on the folder goes next.
 
         Workers that cannot be told, because the scheduler is lost, find the lease gone and end, too.
         """
+        self.roster.leave()
         if self.client.status == "running":
             with contextlib.suppress(OSError, TimeoutError, CancelledError):
                 self._stop_workers()
@@ -209,14 +210,20 @@ class ClusterRun:
 
     def _stop_workers(self) -> None:
         self.client.unsubscribe_topic(self.run)
-        if self.flying and workers_of(self.client):  # the latter does not wait forever, `run` does
-            self.client.run(request_stop, self.run, on_error="ignore")
+        if self.flying and workers_of(self.client):
+            _say(self.client, request_stop, self.run)
         until = time.monotonic() + _STOP_SECONDS
         while self.flying and time.monotonic() < until and workers_of(self.client):
             if (key := self._wait()) is not None:
                 self.flying.pop(key, None)
         for flight in self.flying.values():
             flight.future.cancel()
+
+
+def _say(client: Client, what: Callable[[str], None], about: str, workers: list[str] | None = None) -> None:
+    """Tell workers, or all, something; one that does not hear it hangs, or is dead: no harm."""
+    with contextlib.suppress(OSError, TimeoutError, CancelledError):
+        client.run(what, about, workers=workers, on_error="ignore", callback_timeout=_ANSWER_SECONDS)
 
 
 def _blamed(block: Block, deaths: int) -> MachineError:

@@ -102,7 +102,6 @@ class Report:
 
     worker: str
     """Address."""
-    done: tuple[Block, ...] = ()
     windows: dict[str, int] = field(default_factory=dict)
     """By the names of `WINDOWS`."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -110,7 +109,7 @@ class Report:
     peak_rss: int = 0
     """Bytes of memory that the worker held at most so far."""
     rest: tuple[Block, ...] = ()
-    """What it handed back."""
+    """What it handed back; all others are in the ledger."""
     trouble: str = ""
     """What kept it from the rest, and may not keep another try."""
     unfit: str = ""

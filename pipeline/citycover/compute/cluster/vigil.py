@@ -21,8 +21,9 @@ SILENT_SECONDS = 600
 _SILENT_TIMES = 20
 """How many times as long as between signs in the mean."""
 
-_ANSWER_SECONDS = 5
-"""How long a worker that is ended may take."""
+_RESTART_SECONDS = 30
+"""How long a worker may take to end and come again. Its nanny gives it 4 s to end by itself, then kills it;
+given up before that, it would tell its nanny not to start another."""
 
 
 @dataclass
@@ -53,6 +54,8 @@ class Vigil:
         now = time.monotonic()
         if flight.worker == worker:
             self._gaps, self._seconds = self._gaps + 1, self._seconds + now - flight.heard
+        else:
+            flight.asked = False  # it went to another one
         flight.worker, flight.heard = worker, now
 
     def wake(self, flights: Iterable[Flying], there: frozenset[str]) -> None:
@@ -66,8 +69,8 @@ class Vigil:
                 flight.worker = None
 
     def _restart(self, worker: str) -> None:
-        with contextlib.suppress(TimeoutError, ValueError, RuntimeError):
-            self.client.restart_workers([worker], timeout=_ANSWER_SECONDS)
-            return
-        # Nobody looks after it, or it did not end.
-        self.client.retire_workers([worker], close_workers=True, remove=True)
+        try:
+            with contextlib.suppress(KeyError):  # it is gone
+                self.client.restart_workers([worker], timeout=_RESTART_SECONDS, raise_for_error=False)
+        except ValueError:  # nobody looks after it
+            self.client.retire_workers([worker], close_workers=True, remove=True)

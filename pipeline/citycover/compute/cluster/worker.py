@@ -273,7 +273,6 @@ class _Teller:
     run: str
     piece: str
     worker: Worker
-    done: list[Block] = field(default_factory=list)
 
     def tell(self, **what: Any) -> None:
         self.worker.log_event(self.run, asdict(Sign(self.piece, self.worker.address, **what)))
@@ -283,7 +282,6 @@ class _Teller:
 
     def block(self, block: Block) -> None:
         """One that is safe."""
-        self.done.append(block)
         self.tell(block=block.index)
 
 
@@ -310,7 +308,6 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker, piece: str) ->
         there = sink.finished(blocks)
     return Report(
         worker.address,
-        done=tuple(teller.done),
         windows=sink.windows,
         seconds=given.stages.seconds(),
         peak_rss=peak_rss(),
