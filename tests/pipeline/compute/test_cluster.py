@@ -382,6 +382,22 @@ def test_a_stopped_run_keeps_its_blocks_and_goes_on(
     assert_same(stored(folder), in_process)
 
 
+@pytest.mark.timeout(60)
+def test_a_stop_that_comes_with_the_end_of_a_piece_is_not_waited_on(
+    client: Client, folder: WorkFolder
+) -> None:
+    stop = threading.Event()
+
+    class Run(ClusterRun):
+        def _wait(self) -> str | None:
+            if (key := super()._wait()) is not None:
+                stop.set()
+            return key
+
+    with pytest.raises(StoppedError):
+        run_on(client, folder, PLAN, StandIn(CARD, seconds=0.02), Watch(stop=stop), Run)
+
+
 def test_a_network_that_fails_far_away_is_told_here(client: Client, folder: WorkFolder) -> None:
     with pytest.raises(ModelError, match="not finite"):
         run_on(client, folder, PLAN, StandIn(CARD, value=np.nan))

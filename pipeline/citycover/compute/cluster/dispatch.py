@@ -79,10 +79,10 @@ class ClusterRun:
             while self.pieces.left or self.flying:
                 self._refill()
                 key = self._wait()
-                if self.watch.stop.is_set():
-                    raise StoppedError
                 if key in self.flying:
                     self._collect(self.flying.pop(key))
+                if self.watch.stop.is_set():
+                    raise StoppedError
         finally:
             self._end()
 
