@@ -4,7 +4,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -56,6 +57,13 @@ def folder(tmp_path: Path) -> Iterator[WorkFolder]:
     with claim_folder(tmp_path / "out") as folder:
         make_store(folder.work, PLAN).close()
         yield folder
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
 
 
 def stored(folder: WorkFolder) -> dict[str, np.ndarray]:
@@ -175,32 +183,42 @@ def test_a_worker_that_joins_is_given_what_another_has_not_begun(client: Client,
     np.testing.assert_array_equal(found, np.concatenate(wanted))
 
 
-@pytest.mark.parametrize(
-    ("trouble", "said"),
-    [
-        ("broken", ""),  # what a process that ends has logged comes soon, or not at all
-        ("stale", "is tried again: the network drive was lost"),
-        ("hangs", "has given no sign for"),
-    ],
-)
+@pytest.mark.parametrize("trouble", ["broken", "stale"])
 def test_what_befalls_a_worker_once_costs_a_block(
     trouble: str,
-    said: str,
     client: Client,
+    folder: WorkFolder,
+    in_process: dict[str, np.ndarray],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client.wait_for_workers(2)
+    processes = set(client.run(os.getpid).values())
+    sign = tmp_path / "sign"
+    sign.touch()
+    run_on(client, folder, PLAN, StandIn(CARD, once=(trouble, sign)))
+    assert not sign.exists()
+    # What a process that ends has logged comes soon, or not at all.
+    assert (trouble == "stale") == ("is tried again: the network drive was lost" in caplog.text)
+    assert (trouble == "stale") == (processes <= set(client.run(os.getpid).values()))
+    assert_same(stored(folder), in_process)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_started_anew(
     folder: WorkFolder,
     in_process: dict[str, np.ndarray],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    client.wait_for_workers(2)
-    monkeypatch.setattr(vigil, "SILENT_SECONDS", 2)
-    processes = set(client.run(os.getpid).values())
+    """On a cluster of its own: on a busy machine others may seem to hang for so short a time, too."""
+    monkeypatch.setattr(vigil, "SILENT_SECONDS", 5)
     sign = tmp_path / "sign"
     sign.touch()
-    run_on(client, folder, PLAN, StandIn(CARD, once=(trouble, sign)))
-    assert not sign.exists() and said in caplog.text
-    assert (trouble == "stale") == (processes <= set(client.run(os.getpid).values()))
+    with open_cluster(2, None) as client:
+        run_on(client, folder, PLAN, StandIn(CARD, once=("hangs", sign)))
+    assert not sign.exists() and "has given no sign for" in caplog.text
     assert_same(stored(folder), in_process)
 
 
@@ -239,13 +257,14 @@ def test_a_worker_that_joins_unfit_is_handed_nothing_more(
             super()._hand_out(piece, frozenset(unfit))
             self.roster.unfit = {}
 
+    versioned = replace(Terms("any"), versions=local_versions())
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, cwd=tmp_path, env=paths, stderr=subprocess.DEVNULL) as process:
         try:
-            client.wait_for_workers(3, timeout=60)
+            wait_until(lambda: check_workers(client, versioned))
             if not asked:
                 monkeypatch.setattr(roster, "ask_worker", _as_if_fit)
-            unfit = check_workers(client, replace(Terms("any"), versions=local_versions()))
+            unfit = check_workers(client, versioned)
             run = run_on(client, folder, PLAN, StandIn(CARD), kind=Run, versions=local_versions())
         finally:
             process.terminate()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from citycover.compute.cluster.terms import Terms, local_versions
 from citycover.compute.cluster.worker import why_unfit
 from citycover.compute.forms import choose_lane, lanes_asked, trial_side
 from citycover.compute.verdicts import FASTEST, SETTING_UP, Verdicts, best_lane
-from citycover.model import bench, form
+from citycover.model import bench
 from citycover.model.bench import BenchRow, Lane
 from citycover.model.predictor import FunctionPredictor
 
@@ -31,7 +32,7 @@ ALL = (EXACT, REDUCED, OTHER, BOTH)
 
 @pytest.fixture(autouse=True)
 def everything_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(form, "version", lambda _name: "1.0")
+    monkeypatch.setattr(metadata, "version", lambda _name: "1.0")
     monkeypatch.setattr(bench, "fast_precision", lambda _device: "bf16")
     monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
 
@@ -150,9 +151,9 @@ def test_a_verdict_is_believed_only_of_what_it_was_found_of(
     assert of().add(rows) == rows and of().read() == rows
     assert of().add([row(REDUCED, 3)]) == (row(REDUCED, 3), row(EXACT, 1)) == of().read()
     assert not of("b").read() and not of(side=65).read()
-    monkeypatch.setattr(form, "version", lambda _name: "2.0")
+    monkeypatch.setattr(metadata, "version", lambda _name: "2.0")
     assert not of().read(), "another runtime"
-    monkeypatch.setattr(form, "version", lambda _name: "1.0")
+    monkeypatch.setattr(metadata, "version", lambda _name: "1.0")
     monkeypatch.setattr(verdicts, "device_facts", lambda _device: ["cpu", "another", ""])
     assert not of().read()
 

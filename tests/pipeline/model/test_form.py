@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from citycover.errors import MachineError, ModelError
-from citycover.model import compiled, form
+from citycover.model import compiled
 from citycover.model.builtin import builtin_path
 from citycover.model.compiled import Artefact, kept
 from citycover.model.form import check_form, forms_here, runtime_of
@@ -32,14 +33,14 @@ def test_a_form_whose_runtime_is_missing_is_named_with_what_to_install(
     def none(_name: str) -> str:
         raise PackageNotFoundError
 
-    monkeypatch.setattr(form, "version", none)
+    monkeypatch.setattr(metadata, "version", none)
     assert forms_here() == ("torchscript",) and runtime_of("openvino") is None
     check_form("torchscript", "cuda")
     with pytest.raises(
         MachineError, match=r"pip install 'citycover\[openvino\]', or give --form torchscript"
     ):
         check_form("openvino", "cpu")
-    monkeypatch.setattr(form, "version", lambda _name: "1.2")
+    monkeypatch.setattr(metadata, "version", lambda _name: "1.2")
     assert runtime_of("openvino") == "openvino 1.2"
     with pytest.raises(MachineError, match="computes on processors, and the device is cuda"):
         check_form("openvino", "cuda")
