@@ -214,6 +214,7 @@ def test_a_worker_that_hangs_is_started_anew(
 ) -> None:
     """On a cluster of its own: on a busy machine others may seem to hang for so short a time, too."""
     monkeypatch.setattr(vigil, "SILENT_SECONDS", 5)
+    monkeypatch.setattr(vigil, "FIRST_SECONDS", 5)
     sign = tmp_path / "sign"
     sign.touch()
     with open_cluster(2, None) as client:

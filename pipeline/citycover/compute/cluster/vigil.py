@@ -15,11 +15,18 @@ from citycover.plan.plan import Block
 
 logger = logging.getLogger(__name__)
 
+FIRST_SECONDS = 3600
+"""How long a worker may give no sign before it is known how long one takes: a network is loaded, and a row of
+windows of a large one takes minutes on a processor."""
+
 SILENT_SECONDS = 600
-"""How long a worker may give no sign at least: to load a network takes its time."""
+"""How long it may at least once that is known."""
 
 _SILENT_TIMES = 20
 """How many times as long as between signs in the mean."""
+
+_KNOWN = 6
+"""Signs after which the mean is one."""
 
 _RESTART_SECONDS = 30
 """How long a worker may take to end and come again. Its nanny gives it 4 s to end by itself, then kills it;
@@ -60,7 +67,9 @@ class Vigil:
 
     def wake(self, flights: Iterable[Flying], there: frozenset[str]) -> None:
         """Start anew, of the workers that are there, those that are silent for too long."""
-        patience = max(SILENT_SECONDS, _SILENT_TIMES * self._seconds / max(1, self._gaps))
+        patience = float(FIRST_SECONDS)
+        if self._gaps >= _KNOWN:
+            patience = max(SILENT_SECONDS, _SILENT_TIMES * self._seconds / self._gaps)
         for flight in flights:
             silent = time.monotonic() - flight.heard
             if flight.worker in there and silent > patience:
