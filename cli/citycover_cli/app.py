@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,36 +23,40 @@ from citycover_cli.logs import close_logging, log_only
 from citycover_cli.output import say, settle_stdout
 from citycover_cli.signals import Stopped, hear_signals
 
-VERBS = {
-    "map": "map",
-    "sharpen": "sharpen",
-    "run": "run",
-    "status": "status",
-    "plan": "plan",
-    "inspect": "inspect",
-    "export": "export",
-    "import-weights": "import_weights",
-    "evaluate": "evaluate",
-    "sample": "sample",
-    "refine": "refine",
-    "compare": "compare",
-    "stats": "stats",
-    "vectorize": "vectorize",
-    "view": "view",
-    "collect": "collect",
-    "train": "train",
-    "doctor": "doctor",
-    "synth": "synth",
-    "demo": "demo",
-    "models": "models.app",
+VERBS = (
+    "map",
+    "sharpen",
+    "run",
+    "status",
+    "plan",
+    "inspect",
+    "export",
+    "import-weights",
+    "evaluate",
+    "sample",
+    "refine",
+    "compare",
+    "stats",
+    "vectorize",
+    "view",
+    "collect",
+    "train",
+    "doctor",
+    "synth",
+    "demo",
+    "models",
+)
+"""Each is a module in `verbs`, with `run` and its HELP."""
+
+_GROUPS = ("models",)
+"""Those that are packages there, whose `app` has verbs of its own."""
+
+_NOT_GIVEN = {
+    "help": False,
+    "install_completion": False,
+    "show_completion": False,
+    **{group: {"help": False} for group in _GROUPS},
 }
-"""Each verb's module in `verbs`: it has `run` and its HELP, or an `app` with verbs of its own."""
-
-
-_GROUPS = ([], *([name] for name, module in VERBS.items() if module.endswith(".app")))
-"""Words that ask for nothing yet: they are answered with the verbs there are."""
-
-_NOT_GIVEN = {"help": False, "install_completion": False, "show_completion": False, "models": {"help": False}}
 """Typer imports pydantic, which takes as long as all else of it, to convert what has no value."""
 
 
@@ -70,7 +75,8 @@ def root(
     """From imagery of a city to a finished, georeferenced land-cover product."""
 
 
-def app(names: Iterable[str] = VERBS) -> typer.Typer:
+@cache
+def app(names: tuple[str, ...] = VERBS) -> typer.Typer:
     """The command line with these verbs, which are imported here: a command waits for its own alone."""
     line = typer.Typer(
         name="citycover",
@@ -81,10 +87,11 @@ def app(names: Iterable[str] = VERBS) -> typer.Typer:
     )
     line.callback()(root)
     for name in names:
-        verb = import_module(f"citycover_cli.verbs.{VERBS[name]}")
-        if hasattr(verb, "app"):
-            line.add_typer(verb.app, name=name)
+        module = f"citycover_cli.verbs.{name.replace('-', '_')}"
+        if name in _GROUPS:
+            line.add_typer(import_module(f"{module}.app").app, name=name)
         else:
+            verb = import_module(module)
             line.command(name, help=verb.HELP)(verb.run)
     return line
 
@@ -138,8 +145,9 @@ def _run(words: list[str]) -> int:
     for word in words:
         if any("\ud800" <= c <= "\udfff" for c in word):
             raise ConfigError(f"{word!r} is not UTF-8, as names of files must be here; rename it")
-    line = app(words[:1] if words and words[0] in VERBS else VERBS)
-    more = ["--help"] if words in _GROUPS else []
+    line = app((words[0],) if words and words[0] in VERBS else VERBS)
+    asks_nothing = not words or (len(words) == 1 and words[0] in _GROUPS)
+    more = ["--help"] if asks_nothing else []
     code = line(args=[*words, *more], prog_name="citycover", standalone_mode=False) or 0
     settle_stdout()
     log_only(logging.INFO, f"ended with exit code {code}")

@@ -49,11 +49,10 @@ def command_line() -> Callable[[list[str]], None]:
     """The command line, whose tree of verbs and options is built once and not for each input."""
     import typer.main
 
-    from citycover_cli import app as module
+    from citycover_cli.app import main
 
-    line = typer.main.get_command(module.app())
-    vars(module)["app"] = lambda _names=(): line
-    return module.main
+    vars(typer.main)["get_command"] = functools.cache(typer.main.get_command)
+    return main
 
 
 def command(*arguments: str) -> Callable[[Path], None]:
