@@ -8,7 +8,6 @@ from citycover.compute.choices import kept_choices, settle
 from citycover.compute.sink import Computed, StoreSink, open_store
 from citycover.engine.blocks import run_blocks
 from citycover.engine.input import SweepInput
-from citycover.errors import device_errors
 from citycover.evidence.open import open_field
 from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
@@ -42,7 +41,7 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
         layers=layers_named(store.arrays),
         on_windows=sink.count,
     )
-    with store, device_errors():
+    with store:
         run_blocks(given, sink, watch.advanced)
     stages.add("sweep", time.perf_counter() - swept)
     return Computed(plan, settled.device, inputs, settled.belief, settled.evidence)

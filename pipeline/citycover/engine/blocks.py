@@ -11,6 +11,7 @@ from typing import Protocol
 from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
+from citycover.errors import device_errors
 from citycover.machine.memory import release_memory
 from citycover.plan.columns import open_columns
 from citycover.plan.plan import Block
@@ -28,6 +29,7 @@ class BlockSink(Protocol):
         ...
 
 
+@device_errors()
 def run_blocks(
     given: SweepInput,
     sink: BlockSink,
@@ -46,6 +48,7 @@ def run_blocks(
 
     Raises:
         StoppedError: `given.stop` was set; blocks finished before are in the sink.
+        DeviceError: the device failed; so they are.
     """
     writer = _Writer(given, sink, on_block)
     try:

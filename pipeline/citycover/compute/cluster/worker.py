@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from distributed import Worker, WorkerPlugin, get_worker
 
 from citycover.compute.cluster.terms import ModelFactory, Report, Sign, Terms, Work, local_versions
-from citycover.errors import DeviceError, MachineError, device_errors
+from citycover.errors import DeviceError, MachineError
 from citycover.files.failures import is_passing
 from citycover.files.identity import FileStamp, sha256_of
 from citycover.machine.memory import tune_allocator
@@ -299,8 +299,7 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker, piece: str) ->
         sink = StoreSink(store, teller.windows, work.terms.held, _process.inputs_of(work))
         given = _sweep_input(work, sink)
         try:
-            with device_errors():
-                run_blocks(given, sink, teller.block, blocks, lambda: piece in _process.leaving)
+            run_blocks(given, sink, teller.block, blocks, lambda: piece in _process.leaving)
         except MachineError as error:
             if not is_passing(error):
                 raise
