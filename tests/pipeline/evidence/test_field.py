@@ -154,14 +154,17 @@ def test_tiles_are_the_whole_to_the_last_bit(
                 assert torch.equal(field(tile, all_of(tile).shift(y.start, x.start)), whole[:, y, x])
 
 
+def holed_sheet(folder: Path, name: str) -> Sheet:
+    grid = OTHER_GRIDS[name]
+    return write_sheet(folder / "labels.tif", random_cells(grid.shape, holes=0.2), grid)
+
+
 @pytest.mark.parametrize("name", OTHER_GRIDS)
 def test_strips_are_the_whole_to_the_last_bit(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A processor works on a few pixels at a time: as many as its caches hold."""
-    sheet = write_sheet(
-        tmp_path / "labels.tif", random_cells(OTHER_GRIDS[name].shape, holes=0.2), OTHER_GRIDS[name]
-    )
+    sheet = holed_sheet(tmp_path, name)
     field = LabelField(evidence(sheet, noise=0.14), image_grid((60, 70)), CPU)
     probabilities = random_probabilities((45, 60))
     window = Window(9, 7, 45, 60)
@@ -175,9 +178,7 @@ def test_parts_are_the_whole_to_the_last_bit(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Points among small cells are many: they are made for a part of a window at a time."""
-    sheet = write_sheet(
-        tmp_path / "labels.tif", random_cells(OTHER_GRIDS[name].shape, holes=0.2), OTHER_GRIDS[name]
-    )
+    sheet = holed_sheet(tmp_path, name)
     probabilities = random_probabilities((60, 70))
     window = all_of(probabilities)
     whole = LabelField(evidence(sheet, noise=0.3), image_grid((60, 70)), CPU)(probabilities.clone(), window)
