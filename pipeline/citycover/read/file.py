@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -46,6 +47,28 @@ _SPARE = 8
 """Descriptors that opening one file may take, its side-cars included."""
 
 logger = logging.getLogger(__name__)
+
+
+class _Pool:
+    """The sources that GDAL holds open in all VRTs of this process."""
+
+    def __init__(self) -> None:
+        self._granted = 0
+        self._lock = threading.Lock()
+
+    def need(self, sources: int) -> None:
+        """Make sure that the sources of one more VRT can be opened.
+
+        What another thread's handle of the same file has opened since is no longer free, and is not needed
+        twice. Should others take the descriptors later, the read that fails asks again.
+        """
+        with self._lock:
+            count = min(_POOL, sources)
+            need_descriptors(max(0, count - self._granted) + _SPARE)
+            self._granted = max(self._granted, count)
+
+
+_pool = _Pool()
 
 
 class _Handle:
@@ -99,7 +122,7 @@ class BandFile:
         self.block_bytes = int(pixels * sum(np.dtype(name).itemsize for name in dataset.dtypes))
         """Decoded size of the largest block of all bands: interleaved bands are decoded together."""
         if dataset.driver == "VRT":
-            need_descriptors(min(_POOL, len(dataset.files)) + _SPARE)
+            _pool.need(len(dataset.files))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -128,3 +128,31 @@ def test_a_mosaic_under_few_descriptors_is_right_or_refused(tmp_path: Path, limi
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(("right", "machine")), done.stdout + done.stderr
     assert limit < 200 or done.stdout.startswith("right"), done.stdout
+
+
+TWICE = """
+import resource, sys
+sys.path[:0] = {paths!r}
+import numpy as np
+from citycover.geometry.window import Window
+from citycover.read.file import BandFile
+from citycover.scene.assemble import describe_scene
+bands = describe_scene([{vrt!r}], None).groups[0].bands
+window = Window(0, 0, 384, 384)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+files = []
+for _ in range(4):
+    files.append(BandFile({vrt!r}, bands, [0]))
+    values, valid = np.zeros((384, 384, 1), np.uint8), np.ones((384, 384), np.bool_)
+    assert not files[-1].read(window, values, valid)
+    assert valid.all() and (values > 0).all()
+print("right")
+"""
+
+
+def test_handles_of_one_mosaic_share_the_files_that_it_has_open(tmp_path: Path) -> None:
+    """A pool that one thread has filled is not needed anew by the next one."""
+    pytest.importorskip("resource")
+    script = TWICE.format(paths=[p for p in sys.path if p], vrt=str(mosaic(tmp_path, 12)))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "right", done.stderr
