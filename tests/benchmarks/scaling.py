@@ -46,7 +46,7 @@ def measure(workers: int, sleep: float, blocks: int, folder: Path) -> float:
     times: list[float] = []
     watch = Watch(advanced=lambda _block: times.append(time.perf_counter()))
     with open_cluster(workers, None) as client, claim_folder(folder / f"out-{workers}") as product:
-        make_store(product.work, plan).close()
+        make_store(product.store, plan).close()
         client.wait_for_workers(workers)
         run_on(client, product, plan, StandIn(card, sleep), watch)
         product.clear()
@@ -74,7 +74,7 @@ def huge(folder: Path) -> None:
             client.run(importlib.import_module, module)
         begin = time.perf_counter()
         plan = plan_of(make_scene((200_000, 200_000)), card, batch=8)
-        make_store(product.work, plan, cell=(512, 512)).close()
+        make_store(product.store, plan, cell=(512, 512)).close()
         seconds: list[float] = []
 
         def note(_windows: int) -> None:

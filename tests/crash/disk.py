@@ -32,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-_HOOKED = ("fsync", "fdatasync", "rename", "replace", "unlink", "remove", "rmdir", "mkdir")
+_HOOKED = ("fsync", "fdatasync", "rename", "replace", "link", "unlink", "remove", "rmdir", "mkdir")
 
 _PASSING = re.compile(r"(^|/)\.[^/]*\.tmp[^/]*$")
 """Half written files: removed before anything is read of them."""
@@ -136,6 +136,11 @@ class Recording:
         for old in [p for p in self.known if p == path or p.startswith(f"{path}/")]:
             self.known[to + old[len(path) :]] = self.known.pop(old)
 
+    def linked(self, path: str, to: str) -> None:
+        """Note that a file was given another name."""
+        self.operations.append(Operation("create", to, node=self.known[path].node))
+        self.known[to] = self.known[path]
+
 
 @contextlib.contextmanager
 def record(root: Path) -> Iterator[Recording]:
@@ -158,6 +163,8 @@ def record(root: Path) -> Iterator[Recording]:
                     to = recording.inner(args[1])
                     assert to is not None, "nothing is renamed out of the folder"
                     recording.renamed(path, to)
+                elif path is not None and name == "link":
+                    recording.linked(path, recording.inner(args[1]) or "")
                 recording.look()
                 return result
 

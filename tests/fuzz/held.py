@@ -57,16 +57,18 @@ def _identity() -> Any:
 
 
 def _resume(path: Path) -> None:
+    from citycover.files.store import PosixStore
     from citycover.store.store import WorkingStore
 
     folder = _fresh(path, "work")
     shutil.copy(path, folder / "identity.json")
+    place = PosixStore(folder)
     layout, arrays = _store()
     identity = {"plan": "ab", "card": "cd"}
     steps: tuple[Callable[[], Any], ...] = (
-        lambda: WorkingStore.resume(folder, layout, arrays, identity).close(),
-        lambda: WorkingStore.open(folder).close(),
-        lambda: WorkingStore.read_extra(folder, identity),
+        lambda: WorkingStore.resume(place, layout, arrays, identity).close(),
+        lambda: WorkingStore.open(place).close(),
+        lambda: WorkingStore.read_extra(place, identity),
     )
     for step in steps:
         allowed(lambda _path, step=step: step())(path)

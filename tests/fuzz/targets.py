@@ -191,11 +191,16 @@ def _entry() -> Any:
 
 def _read_entry(path: Path) -> None:
     """A damaged entry counts as nothing."""
-    from citycover.store.ledger import Ledger
+    from citycover.files.store import PosixStore
+    from citycover.store.ledger import LEDGER, Ledger
     from citycover.store.shard import Layout
 
-    shutil.copy(path, path.with_name("0_1.json"))
-    Ledger(path.parent, Layout((512, 600), (512, 512)), frozenset({"classes"}), {"classes": 1}).read()
+    folder = path.parent / LEDGER
+    folder.mkdir(exist_ok=True)
+    shutil.copy(path, folder / "0_1.json")
+    Ledger(
+        PosixStore(path.parent), Layout((512, 600), (512, 512)), frozenset({"classes"}), {"classes": 1}
+    ).read()
 
 
 @allowed

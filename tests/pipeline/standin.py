@@ -21,6 +21,7 @@ from citycover.compute.cluster.compute import lease
 from citycover.compute.cluster.dispatch import ClusterRun
 from citycover.compute.cluster.terms import Work
 from citycover.errors import MachineError
+from citycover.files.store import Store
 from citycover.geometry.window import Window
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
@@ -129,9 +130,9 @@ def standin_card(window: int = 48, trim: int = 4, feather: int = 4) -> ModelCard
     return make_card(window, trim, feather)
 
 
-def make_store(folder: Path, plan: Plan, cell: tuple[int, int] | None = None) -> WorkingStore:
+def make_store(place: Store, plan: Plan, cell: tuple[int, int] | None = None) -> WorkingStore:
     layout = Layout(plan.shape, plan.block_shape, cell or plan.block_shape)
-    return WorkingStore.create(folder, layout, ARRAYS, {"plan": plan.identity})
+    return WorkingStore.create(place, layout, ARRAYS, {"plan": plan.identity})
 
 
 def run_on(
@@ -144,10 +145,12 @@ def run_on(
     versions: tuple[tuple[str, str], ...] = (),
 ) -> ClusterRun:
     """The unfinished blocks of a store, on a cluster."""
-    store = WorkingStore.open(folder.work)
+    store = WorkingStore.open(folder.store)
     with lease(folder) as held:
         size, terms = (plan.y.size, plan.x.size), replace(held, versions=versions)
-        work = Work(terms, plan, standin, partial(open_pattern, size), folder.work, device="cpu", threads=1)
+        work = Work(
+            terms, plan, standin, partial(open_pattern, size), folder.seen_from_afar, device="cpu", threads=1
+        )
         run = kind(client, work, watch or Watch(), Stages())
         run.compute(set(store.finished()))
     return run

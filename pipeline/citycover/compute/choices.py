@@ -239,7 +239,7 @@ def kept_choices(job: Job, folder: WorkFolder) -> dict[str, Any]:
     Raises:
         ProductError: it is of another model, scene or area.
     """
-    return dict(WorkingStore.read_extra(folder.work, job.given)) if folder.resumable else {}
+    return dict(WorkingStore.read_extra(folder.store, job.given)) if folder.resumable else {}
 
 
 def in_one_process(job: Job) -> Job:

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from citycover.engine.input import WINDOWS
 from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.noise import Belief
 from citycover.files.failures import machine_errors
+from citycover.files.store import Store
 from citycover.job.inputs import Inputs
 from citycover.job.job import Job
 from citycover.machine.cores import threads_here
@@ -71,8 +71,8 @@ def open_store(
     threads = job.engine.threads or threads_here()
     identity = job.identity(plan)
     if folder.resumable:
-        store = WorkingStore.resume(folder.work, layout, arrays, identity, threads)
-        inputs = read_inputs(folder.work)
+        store = WorkingStore.resume(folder.store, layout, arrays, identity, threads)
+        inputs = read_inputs(folder.store)
         inputs.check()
         if damaged := store.drop_damaged():
             logger.warning(
@@ -91,18 +91,18 @@ def open_store(
         return store, inputs
     inputs = Inputs.of(job)
     extra = choices | {"inputs": inputs.facts()}
-    store = WorkingStore.create(folder.work, layout, arrays, identity, extra, threads)
+    store = WorkingStore.create(folder.store, layout, arrays, identity, extra, threads)
     folder.note_attempt()
     return store, inputs
 
 
-def read_inputs(work: Path) -> Inputs:
-    """The files that the run in a working folder reads, as they were when it began.
+def read_inputs(place: Store) -> Inputs:
+    """The files that the run whose blocks lie there reads, as they were when it began.
 
     Raises:
-        ProductError: the folder holds no run.
+        ProductError: there is no run.
     """
-    return Inputs.from_facts(WorkingStore.read_extra(work, {}).get("inputs", ()))
+    return Inputs.from_facts(WorkingStore.read_extra(place, {}).get("inputs", ()))
 
 
 def _changed(layers: Mapping[str, NDArray[np.uint8]]) -> dict[str, int]:
@@ -148,13 +148,13 @@ class StoreSink:
             SceneError: an input was changed.
         """
         if not self.may_write():
-            raise taken_over(self.store.folder)
+            raise taken_over(self.store.place)
         self.inputs.check()
         with self._lock:
             counts = {k: self.windows[k] - self._written[k] for k in self.windows}
             self._written = dict(self.windows)
         counts |= _changed(finished.layers)
-        with machine_errors(self.store.folder):
+        with machine_errors(self.store.place):
             self.store.write_block(finished.block.index, finished.layers, holes=finished.holes, counts=counts)
         for hole in finished.holes:
             logger.warning("unreadable: %s in %s: %s", hole.window, hole.path, hole.reason)

@@ -6,10 +6,8 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from citycover.errors import CitycoverError, MachineError
-from citycover.files.remote import RemotePath
 
 _REASONS = {
     errno.ENOSPC: ("there is no space left", "free some, or choose another --out"),
@@ -46,11 +44,14 @@ _PASSING = {errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EC
 
 
 @contextlib.contextmanager
-def machine_errors(path: Path | RemotePath) -> Iterator[None]:
+def machine_errors(path: object) -> Iterator[None]:
     """Turn what the operating system refuses while `path` is written into a MachineError (exit code 4).
 
     Errors without a number of the system, and a reader of our output that went away, pass as they are: they
     are bugs, or messages to the user already, or no matter of files.
+
+    Args:
+        path: what messages name where the system names nothing, as text.
     """
     try:
         yield

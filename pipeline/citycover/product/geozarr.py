@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from odc.geo.geobox import GeoBox
 
 from citycover.files.atomic import write_atomic
 from citycover.files.folders import STORED, chunks_in
+from citycover.files.store import PosixStore, Store, pieces
 from citycover.geometry.grid import authority_code, crs_of
 from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
@@ -34,7 +34,7 @@ from citycover.plan.layers import Layer
 from citycover.product.dataset import attributes_of, coordinates_of
 from citycover.product.tiff import TILE
 from citycover.store.pyramid import HALVE, level_shapes
-from citycover.store.shard import ArraySpec, Layout, ShardedArray, array_metadata, shard_path, write_shard
+from citycover.store.shard import ArraySpec, Layout, ShardedArray, array_metadata, shard_key, write_shard
 from citycover.store.store import WorkingStore
 
 if TYPE_CHECKING:
@@ -92,9 +92,7 @@ def write_zarr(
                 array = level.path / layer.name
                 found[prefix + layer.name] = _describe_layer(array, layer, spec, level, card)
                 if number < len(store.levels):
-                    # Half written shards of a run that was killed begin with a dot: they are no part of it.
-                    left_out = shutil.ignore_patterns(".*")
-                    shutil.copytree(store.array_path(layer.name, number) / "c", array / "c", ignore=left_out)
+                    _copy(store.place, store.array_key(layer.name, number), array)
                 else:
                     _halve_all(levels[number - 1], level, layer, spec, pool)
             found |= {prefix + name: about for name, about in _write_coordinates(level, layers, card).items()}
@@ -124,17 +122,26 @@ def _describe_layer(array: Path, layer: Layer, spec: ArraySpec, level: _Level, c
     return _write_metadata(array, about)
 
 
+def _copy(store: Store, key: str, array: Path) -> None:
+    """All shards of an array."""
+    for shard in store.list(f"{key}/c/"):
+        path = array / shard.removeprefix(f"{key}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.writelines(pieces(store, shard))
+
+
 def _halve_all(fine: _Level, coarse: _Level, layer: Layer, spec: ArraySpec, pool: Executor) -> None:
     """Make a layer of a level from the one above it, block by block."""
     planes = [
-        ShardedArray(fine.path / layer.name, spec, fine.layout, channel)
+        ShardedArray(PosixStore(fine.path), layer.name, spec, fine.layout, channel)
         for channel in range(max(spec.channels, 1))
     ]
     rows, columns = coarse.layout.blocks
     for index in itertools.product(range(rows), range(columns)):
         window = coarse.layout.block_window(index)
         values = np.stack([_half(plane, window, layer) for plane in planes])  # (plane, y, x)
-        path = shard_path(coarse.path / layer.name, spec, index)
+        path = coarse.path / shard_key(layer.name, spec, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             write_shard(file, values, spec, coarse.layout, pool)

@@ -49,7 +49,7 @@ def run_job(
     with ThreadPoolExecutor(1, thread_name_prefix="picture") as pool:
         image = ImageBeside(job.scene, pool)
         done = _compute(job, folder, _beginning(watch, image), stages)
-        with WorkingStore.open(folder.work, job.engine.threads or threads_here()) as store:
+        with WorkingStore.open(folder.store, job.engine.threads or threads_here()) as store:
             blocks = whole_blocks(store)
             seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
             done.inputs.check()

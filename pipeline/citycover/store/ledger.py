@@ -1,19 +1,20 @@
-"""The ledger: a small file for each finished block, with its statistics and the seals of its shards."""
+"""The ledger: a small object for each finished block, with its statistics and the seals of its shards."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from citycover.files.atomic import sync_folder, write_atomic
 from citycover.files.plain import parse_json
+from citycover.files.store import Store, put_text
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
 from citycover.store.shard import Layout, ShardSeal
 from citycover.store.statistics import Statistics
+
+LEDGER = "ledger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,49 +81,47 @@ class BlockRecord:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The folder of entries; a file that is no whole entry of a block of the layout counts as nothing."""
+    """The entries of a store; an object that is no whole entry of a block of the layout counts as nothing."""
 
-    folder: Path
+    store: Store
     layout: Layout
     shards: frozenset[str]
     """What an entry must have seals of."""
     planes: Mapping[str, int]
     """Of how many channels an entry must have statistics, by array."""
 
-    def path(self, index: tuple[int, int]) -> Path:
+    def key(self, index: tuple[int, int]) -> str:
         """The entry of a block (row, column)."""
-        return self.folder / f"{index[0]}_{index[1]}.json"
+        return f"{LEDGER}/{index[0]}_{index[1]}.json"
 
     def add(self, record: BlockRecord) -> None:
-        """Enter a block, once its shards are on the disk."""
-        write_atomic(self.path(record.index), record.to_json())
+        """Enter a block, once its shards are safe.
+
+        Where two workers computed it the last one counts, whose shards are those that lie there.
+        """
+        put_text(self.store, self.key(record.index), record.to_json())
 
     def read(self, among: Iterable[tuple[int, int]] | None = None) -> dict[tuple[int, int], BlockRecord]:
         """Entries, all or those of some blocks, by (row, column)."""
-        records = {}
-        # Half written ones begin with a dot.
-        paths = sorted(self.folder.glob("[0-9]*.json")) if among is None else map(self.path, among)
-        for path in paths:
-            try:
-                record = BlockRecord.from_json(path.read_text(encoding="utf-8"))
-                pixels = self.layout.block_window(record.index).pixels
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
-                continue
-            except (FileNotFoundError, IsADirectoryError):
-                continue
-            known = (self.path(record.index), pixels, self.shards, self.planes)
-            planes = {name: len(channels) for name, channels in record.statistics.items()}
-            if (path, record.pixels, frozenset(record.shards), planes) == known:
-                records[record.index] = record
-        return records
+        keys = self.store.list(f"{LEDGER}/") if among is None else map(self.key, among)
+        records = (self._read(key) for key in keys if key.endswith(".json"))
+        return {record.index: record for record in records if record is not None}
+
+    def _read(self, key: str) -> BlockRecord | None:
+        try:
+            record = BlockRecord.from_json(self.store.get(key).decode())
+            pixels = self.layout.block_window(record.index).pixels
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
+            return None
+        except FileNotFoundError:
+            return None
+        known = (self.key(record.index), pixels, self.shards, self.planes)
+        planes = {name: len(channels) for name, channels in record.statistics.items()}
+        return record if (key, record.pixels, frozenset(record.shards), planes) == known else None
 
     def strike(self, indices: Iterable[tuple[int, int]]) -> None:
         """Take blocks out again."""
-        struck = [self.path(index) for index in indices]
-        for path in struck:
-            path.unlink(missing_ok=True)
-        if struck:
-            sync_folder(self.folder)
+        self.store.delete(*map(self.key, indices))
 
 
 def hole_facts(hole: Hole) -> dict[str, Any]:

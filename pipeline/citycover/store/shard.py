@@ -14,16 +14,13 @@ Source: Zarr v3 specification, sharding-indexed codec 1.0.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import google_crc32c
@@ -32,14 +29,13 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from citycover.errors import MachineError
+from citycover.files.store import Store, pieces
 from citycover.geometry.window import Window
 from citycover.store.pyramid import HALVE, Resampling
 
 _ABSENT = 2**64 - 1
 
 _LEVEL = 1
-
-_PIECE = 1 << 23
 
 _CODEC = Zstd(_LEVEL)
 
@@ -153,22 +149,21 @@ class ShardSeal:
     """Of all bytes."""
 
     @classmethod
-    def of(cls, path: Path) -> ShardSeal | None:
-        """The seal of a file; None where there is none."""
+    def of(cls, store: Store, key: str) -> ShardSeal | None:
+        """The seal of an object; None where there is none."""
         size = crc = 0
         try:
-            with path.open("rb") as file:
-                while piece := file.read(_PIECE):
-                    size, crc = size + len(piece), zlib.crc32(piece, crc)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            for piece in pieces(store, key):
+                size, crc = size + len(piece), zlib.crc32(piece, crc)
+        except FileNotFoundError:
             return None
         return cls(size, crc)
 
 
-def shard_path(array: Path, spec: ArraySpec, index: tuple[int, int]) -> Path:
-    """Where Zarr looks for the shard of block (row, column)."""
-    lead = ["0"] if spec.channels else []
-    return array.joinpath("c", *lead, str(index[0]), str(index[1]))
+def shard_key(array: str, spec: ArraySpec, index: tuple[int, int]) -> str:
+    """Where Zarr looks for the shard of block (row, column) of an array."""
+    lead = "0/" if spec.channels else ""
+    return f"{array}/c/{lead}{index[0]}/{index[1]}"
 
 
 def write_shard(
@@ -219,7 +214,8 @@ def _encode(part: NDArray[np.uint8], fill: int, cell: tuple[int, int]) -> bytes 
 class ShardedArray:
     """Reads windows of one array of the store, or of one channel of it. Safe to use from several threads."""
 
-    def __init__(self, array: Path, spec: ArraySpec, layout: Layout, channel: int = 0):
+    def __init__(self, store: Store, array: str, spec: ArraySpec, layout: Layout, channel: int = 0):
+        self._store = store
         self._array = array
         self._spec = spec
         self._layout = layout
@@ -294,12 +290,17 @@ class ShardedArray:
             yield None if offset == _ABSENT else data[offset - begin :][:length]
 
     def _bytes(self, block: tuple[int, int], offset: int, length: int) -> bytes:
-        path = shard_path(self._array, self._spec, block)
-        with path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), length, offset)
+        key = shard_key(self._array, self._spec, block)
+        data = self._get(key, offset, length)
         if len(data) != length:
-            raise _damaged(path)
+            raise _damaged(self._store, key)
         return data
+
+    def _get(self, key: str, start: int, length: int) -> bytes:
+        try:
+            return self._store.get(key, start, length)
+        except FileNotFoundError:
+            raise _damaged(self._store, key) from None
 
     def _index(self, block: tuple[int, int]) -> NDArray[np.uint64]:
         """Index of one shard, read once."""
@@ -308,24 +309,18 @@ class ShardedArray:
         return self._indexes[block]
 
     def _read_index(self, block: tuple[int, int]) -> NDArray[np.uint64]:
-        path = shard_path(self._array, self._spec, block)
+        key = shard_key(self._array, self._spec, block)
         shape = (self._spec.planes, *self._layout.cells, 2)
         size = math.prod(shape) * 8
-        try:
-            with path.open("rb") as file:
-                file.seek(-(size + 4), os.SEEK_END)
-                data, crc = file.read(size), file.read(4)
-        except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.EINVAL}:  # EINVAL: shorter than its index
-                raise
-            raise _damaged(path) from None
+        end = self._get(key, -(size + 4), size + 4)
+        data, crc = end[:size], end[size:]
         if struct.pack("<I", google_crc32c.value(data)) != crc:
-            raise _damaged(path)
+            raise _damaged(self._store, key)
         return np.frombuffer(data, dtype="<u8").reshape(shape)
 
 
-def _damaged(path: Path) -> MachineError:
+def _damaged(store: Store, key: str) -> MachineError:
     return MachineError(
-        f"{path} is missing or damaged, though its block was finished; run the same command again: such "
-        "blocks are computed anew"
+        f"{store}/{key} is missing or damaged, though its block was finished; run the same command again: "
+        "such blocks are computed anew"
     )

@@ -1,15 +1,17 @@
 """The working store: what a run has finished so far, as Zarr v3 shards with a ledger beside them.
 
-    <out>/.work/identity.json          what the run is: format, layout, arrays, hashes of plan, card, scene
-    <out>/.work/store.zarr/<array>/    one shard a block and array; any Zarr v3 reader opens the group
-    <out>/.work/store.zarr/1/<array>/, 2, ...    overviews, likewise: as many as `levels` makes of a block
-    <out>/.work/ledger/<row>_<col>.json   one small file a finished block
+    identity.json          what the run is: format, layout, arrays, hashes of plan, card, scene
+    store.zarr/<array>/    one shard a block and array; any Zarr v3 reader opens the group
+    store.zarr/1/<array>/, 2, ...    overviews, likewise: as many as `levels` makes of a block
+    ledger/<row>_<col>.json   one small object a finished block
+
+They lie in `<out>/.work`, or wherever else there are five verbs (`files/store.py`).
 
 Strategy: a block belongs to one worker, a shard to one block, so workers never meet and need no locks.
-Shards and ledger entries are written under temporary names, synchronised to disk and renamed, shards
-first. A ledger entry, never the presence of a shard, is the proof that a block is finished: `kill -9` at
-any instant, or a power cut, loses the blocks in flight and nothing else. The entry holds the seals of the
-shards (size and CRC): a shard that was damaged or lost since makes its block an unfinished one.
+Shards and ledger entries are there wholly or not at all, shards first. A ledger entry, never the presence
+of a shard, is the proof that a block is finished: `kill -9` at any instant, or a power cut, loses the blocks
+in flight and nothing else. The entry holds the seals of the shards (size and CRC): a shard that was damaged
+or lost since makes its block an unfinished one.
 """
 
 from __future__ import annotations
@@ -19,16 +21,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from citycover.errors import MachineError, ProductError
-from citycover.files.atomic import atomic_path, make_folder, sync_folder, write_atomic
+from citycover.errors import HeldError, MachineError, ProductError
 from citycover.files.plain import parse_json
+from citycover.files.store import Store, put_text
 from citycover.read.reader import Hole
 from citycover.store.ledger import BlockRecord, Ledger
 from citycover.store.levels import StoredRaster, block_levels, block_statistics, halve_block
@@ -38,13 +39,16 @@ from citycover.store.shard import (
     ShardedArray,
     ShardSeal,
     array_metadata,
-    shard_path,
+    shard_key,
     write_shard,
 )
 from citycover.store.statistics import Statistics
+from citycover.store.work import SIGN
 
 FORMAT = 3
 """Version of what stands in `.work`; another version is never resumed."""
+
+_ZARR = "store.zarr"
 
 _LAYOUT = ("shape", "block", "cell")
 
@@ -55,107 +59,109 @@ class WorkingStore:
     Cheap to open, so every worker opens its own. Not thread-safe for writing: one writer thread a store.
     """
 
-    def __init__(self, folder: Path, layout: Layout, arrays: Sequence[ArraySpec], threads: int = 2):
-        self.folder = folder
+    def __init__(self, place: Store, layout: Layout, arrays: Sequence[ArraySpec], threads: int = 2):
+        self.place = place
         self.layout = layout
         self.arrays = {spec.name: spec for spec in arrays}
         self.levels = block_levels(layout)
         shards = {_path_of(name, level) for name in self.arrays for level in range(len(self.levels))}
         planes = {spec.name: spec.planes for spec in arrays}
-        self.ledger = Ledger(folder / "ledger", layout, frozenset(shards), planes)
+        self.ledger = Ledger(place, layout, frozenset(shards), planes)
         self._pool = ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="compress")
 
     @classmethod
     def create(
         cls,
-        folder: Path,
+        place: Store,
         layout: Layout,
         arrays: Sequence[ArraySpec],
         identity: Mapping[str, str],
         extra: Mapping[str, Any] | None = None,
         threads: int = 2,
     ) -> WorkingStore:
-        """Begin an empty store in `folder`, which exists (`WorkFolder.work`).
+        """Begin an empty store.
 
         Args:
-            folder: where; leftovers of an earlier store must be gone.
+            place: where; leftovers of an earlier store must be gone.
             layout: raster, blocks and cells.
             arrays: what is stored.
             identity: named parts of what decides the pixels (plan, card, scene, ...), each a hash or text.
             extra: anything JSON that whoever opens the store wants to know.
             threads: how many threads compress.
+
+        Raises:
+            HeldError: another run has begun one there meanwhile.
         """
-        store = cls(folder, layout, arrays, threads)
+        store = cls(place, layout, arrays, threads)
         group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
         for level, own in enumerate(store.levels):
             for spec in arrays:
-                path = store.array_path(spec.name, level)
-                path.mkdir(parents=True)
-                write_atomic(path / "zarr.json", json.dumps(array_metadata(spec, own), indent=1))
-            write_atomic(path.parent / "zarr.json", json.dumps(group, indent=1))
-        store.ledger.folder.mkdir()
-        sync_folder(folder)  # a power cut may not leave the sign without what it stands for
+                text = json.dumps(array_metadata(spec, own), indent=1)
+                put_text(place, f"{store.array_key(spec.name, level)}/zarr.json", text)
+            put_text(place, f"{_ZARR}/{_path_of('zarr.json', level)}", json.dumps(group, indent=1))
         description = _describe(layout, arrays) | {"identity": dict(identity), "extra": dict(extra or {})}
-        # Last, because it is what makes a folder a store.
-        write_atomic(folder / "identity.json", json.dumps(description, indent=1))
+        # Last, because it is what makes a store of it.
+        if not place.put_new(SIGN, json.dumps(description, indent=1).encode()):
+            raise HeldError(f"another run has begun in {place}; wait for it, or choose another --out")
         return store
 
     @classmethod
-    def open(cls, folder: Path, threads: int = 2) -> WorkingStore:
-        """Open the store in `folder`.
+    def open(cls, place: Store, threads: int = 2) -> WorkingStore:
+        """Open the store that lies there.
 
         Raises:
             ProductError: there is none, or another version of citycover made it.
         """
-        data = _read_description(folder)
-        return cls(folder, _layout_of(data), _arrays_of(data), threads)
+        data = _read_description(place)
+        return cls(place, _layout_of(data), _arrays_of(data), threads)
 
     @staticmethod
-    def read_extra(folder: Path, identity: Mapping[str, str]) -> Mapping[str, Any]:
+    def read_extra(place: Store, identity: Mapping[str, str]) -> Mapping[str, Any]:
         """What `create` was given as `extra`.
 
         Args:
-            folder: of the store.
+            place: of the store.
             identity: parts that must be the same as `create` was given.
 
         Raises:
             ProductError: there is no store, another version of citycover made it, or it belongs to another
                 run; the message names the parts that differ.
         """
-        found = _read_description(folder)
-        _refuse_another(folder, [key for key in identity if found["identity"].get(key) != identity[key]])
+        found = _read_description(place)
+        _refuse_another(place, [key for key in identity if found["identity"].get(key) != identity[key]])
         extra: Mapping[str, Any] = found["extra"]
         return extra
 
     @classmethod
     def resume(
         cls,
-        folder: Path,
+        place: Store,
         layout: Layout,
         arrays: Sequence[ArraySpec],
         identity: Mapping[str, str],
         threads: int = 2,
     ) -> WorkingStore:
-        """Open the store in `folder` if it belongs to this very run.
+        """Open the store that lies there if it belongs to this very run.
 
         Raises:
             ProductError: it belongs to another one; the message names the parts that differ.
         """
-        found = _read_description(folder)
+        found = _read_description(place)
         wanted = json.loads(json.dumps(_describe(layout, arrays)))
         before, now = found["identity"], dict(identity)
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         changed += [key for key in ("layout", "arrays") if found[key] != wanted[key]]
-        _refuse_another(folder, changed)
-        return cls(folder, layout, arrays, threads)
+        _refuse_another(place, changed)
+        return cls(place, layout, arrays, threads)
 
-    def array_path(self, name: str, level: int = 0) -> Path:
-        """Folder of one array, or of an overview of it."""
-        return self.folder / "store.zarr" / _path_of(name, level)
+    def array_key(self, name: str, level: int = 0) -> str:
+        """What the keys of one array, or of an overview of it, begin with."""
+        return f"{_ZARR}/{_path_of(name, level)}"
 
     def array(self, name: str, channel: int = 0, level: int = 0) -> ShardedArray:
         """Reader of one channel of an array: windows, or the compressed cells as they are."""
-        return ShardedArray(self.array_path(name, level), self.arrays[name], self.levels[level], channel)
+        key = self.array_key(name, level)
+        return ShardedArray(self.place, key, self.arrays[name], self.levels[level], channel)
 
     def raster(self, name: str, channel: int, blocks: Iterable[BlockRecord]) -> StoredRaster:
         """One channel of an array with its overviews, and its statistics over blocks."""
@@ -238,16 +244,14 @@ def _write_levels(
     for level, layout in enumerate(store.levels):
         if level:
             values = halve_block(values, spec, pool)
-        path = shard_path(store.array_path(name, level), spec, index)
-        make_folder(path.parent)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            seal = write_shard(file, values, spec, layout, pool)
-        yield _path_of(name, level), seal
+        key = shard_key(store.array_key(name, level), spec, index)
+        write = partial(write_shard, values=values, spec=spec, layout=layout, pool=pool)
+        yield _path_of(name, level), store.place.put(key, write)
 
 
 def _is_whole(store: WorkingStore, record: BlockRecord) -> bool:
     return all(
-        ShardSeal.of(shard_path(store.array_path(name, level), spec, record.index))
+        ShardSeal.of(store.place, shard_key(store.array_key(name, level), spec, record.index))
         == record.shards[_path_of(name, level)]
         for name, spec in store.arrays.items()
         for level in range(len(store.levels))
@@ -266,7 +270,7 @@ def whole_blocks(store: WorkingStore) -> tuple[BlockRecord, ...]:
     if missing := wanted - len(records):
         named = f" ({damaged[0]} among them)" if damaged else ""
         raise MachineError(
-            f"{missing} of {wanted} blocks in {store.folder} were damaged or lost on the disk{named}; "
+            f"{missing} of {wanted} blocks in {store.place} were damaged or lost on the disk{named}; "
             "nothing was published; look at the disk and run the same command again: they are computed anew"
         )
     return records
@@ -285,21 +289,20 @@ def _describe(layout: Layout, arrays: Sequence[ArraySpec]) -> dict[str, Any]:
     return {"format": FORMAT, "layout": asdict(layout), "arrays": [asdict(spec) for spec in arrays]}
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / "identity.json"
+def _read_description(place: Store) -> dict[str, Any]:
     try:
-        data = parse_json(path.read_text(encoding="utf-8"))
+        data = parse_json(place.get(SIGN).decode())
         version = data["format"]
         if version == FORMAT:
             _ = _layout_of(data), _arrays_of(data), data["identity"].keys(), data["extra"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise ProductError(
-            f"{folder.parent} holds no run that could be resumed ({path.name} is missing or not readable); "
+            f"{place} holds no run that could be resumed ({SIGN} is missing or not readable); "
             "give --restart to begin anew, or choose another --out"
         ) from None
     if version != FORMAT:
         raise ProductError(
-            f"{folder.parent} holds an unfinished run of format {version}, this citycover writes {FORMAT}; "
+            f"{place} holds an unfinished run of format {version}, this citycover writes {FORMAT}; "
             "finish it with the version that began it, or give --restart to begin anew"
         )
     assert isinstance(data, dict)
@@ -323,11 +326,11 @@ def _arrays_of(data: Mapping[str, Any]) -> list[ArraySpec]:
     ]
 
 
-def _refuse_another(folder: Path, changed: Sequence[str]) -> None:
+def _refuse_another(place: Store, changed: Sequence[str]) -> None:
     """Raise where parts of the identity differ."""
     if changed:
         raise ProductError(
-            f"{folder.parent} holds an unfinished run that differs from this one in: {', '.join(changed)}; "
+            f"{place} holds an unfinished run that differs from this one in: {', '.join(changed)}; "
             "a resumed run must be the same; give the same input and options, or --restart to drop what "
             "is there, or choose another --out"
         )

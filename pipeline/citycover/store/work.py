@@ -11,23 +11,27 @@ from pathlib import Path
 from types import TracebackType
 
 from citycover.errors import MachineError, ProductError
-from citycover.files.atomic import make_folder, sync_folder, write_atomic
+from citycover.files.atomic import make_folder, sync_folder
 from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
 from citycover.files.plain import parse_json
+from citycover.files.store import PosixStore, Store, put_text
 
 WORK = ".work"
 
 _LOCK = "lock"
 
-_SIGN = "identity.json"
-"""Makes the folder an unfinished run: written last when a store begins, removed first when it goes."""
+SIGN = "identity.json"
+"""Makes a place an unfinished run: put there last when a store begins, removed first when it goes."""
+
+LEASE = "lease"
+"""Says which run computes here, for workers that cannot see its lock."""
 
 _REPLACED = "replaced.json"
 
 _ATTEMPTS = "attempts.json"
 
-_OURS = frozenset({_LOCK, _SIGN, _REPLACED, _ATTEMPTS, "lease", "ledger", "store.zarr", "publish"})
+_OURS = frozenset({_LOCK, SIGN, _REPLACED, _ATTEMPTS, LEASE, "ledger", "store.zarr", "publish"})
 
 _PASSING = re.compile(r"\..*(\.tmp(\.\w+)?|\.probe)|\.nfs[0-9a-f]+")
 """Files of a moment, which a kill may leave: of an atomic write, of a worker's test, of NFS."""
@@ -44,6 +48,8 @@ class WorkFolder:
         self.out = out
         self.work = out / WORK
         """For the store, the ledger and the files to be published."""
+        self.store: Store = PosixStore(self.work)
+        """Where blocks are kept."""
         self.resumable = False
         """An unfinished run lies in `work`; `WorkingStore.resume` says whether it is this one."""
         self._restart = restart
@@ -81,6 +87,11 @@ class WorkFolder:
         self._lock.release()
 
     @property
+    def seen_from_afar(self) -> Store:
+        """Where blocks are kept, as a process with another working directory sees it."""
+        return PosixStore(self.work.absolute())
+
+    @property
     def staging(self) -> Path:
         """Where the files of the product are written before they are published."""
         return self.work / "publish"
@@ -107,7 +118,7 @@ class WorkFolder:
     def attempts(self) -> tuple[datetime, ...]:
         """When the run was begun and gone on with, UTC, as far as `note_attempt` was told."""
         try:
-            times = parse_json((self.work / _ATTEMPTS).read_text(encoding="utf-8"))
+            times = parse_json(self.store.get(_ATTEMPTS))
             return tuple(datetime.fromisoformat(time) for time in times)
         except (OSError, ValueError, TypeError):  # a kill may come before the first; nothing depends on it
             return ()
@@ -116,12 +127,12 @@ class WorkFolder:
         """Note that the run begins, or goes on, now; once it is sure that it can."""
         now = datetime.now(UTC).replace(microsecond=0)
         times = [time.isoformat() for time in (*self.attempts, now)]
-        write_atomic(self.work / _ATTEMPTS, json.dumps(times))
+        put_text(self.store, _ATTEMPTS, json.dumps(times))
 
     def clear(self) -> None:
         """Drop what an earlier run left in `work`, but the sign of a product that it had begun to replace."""
         # The sign goes first: what a kill leaves here is rubbish then, not a run to resume.
-        remove(self.work / _SIGN)
+        remove(self.work / SIGN)
         sync_folder(self.work)
         for path in self.work.iterdir():
             if path.name not in {_LOCK, _REPLACED}:
@@ -133,7 +144,7 @@ class WorkFolder:
         remove(self.work)
 
 
-def taken_over(work: Path) -> MachineError:
+def taken_over(work: Path | Store) -> MachineError:
     """What a run says that finds its working folder no longer its own."""
     return MachineError(
         f"{work} was removed or taken over by another run meanwhile; nothing was published; leave the folder "
@@ -166,7 +177,7 @@ def check_work(out: Path) -> None:
 
 def is_store(work: Path) -> bool:
     """True where a folder holds an unfinished run."""
-    return (work / _SIGN).is_file()
+    return (work / SIGN).is_file()
 
 
 def remove(path: Path) -> None:

@@ -33,6 +33,7 @@ from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import MachineError, ModelError, StoppedError
+from citycover.files.store import PosixStore
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
 from citycover.plan.columns import Pieces, open_columns
@@ -55,7 +56,7 @@ def client() -> Iterator[Client]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[WorkFolder]:
     with claim_folder(tmp_path / "out") as folder:
-        make_store(folder.work, PLAN).close()
+        make_store(folder.store, PLAN).close()
         yield folder
 
 
@@ -67,7 +68,7 @@ def wait_until(happened: Callable[[], object]) -> None:
 
 
 def stored(folder: WorkFolder) -> dict[str, np.ndarray]:
-    with WorkingStore.open(folder.work) as store:
+    with WorkingStore.open(folder.store) as store:
         assert set(store.finished()) == {block.index for block in PLAN.blocks()}
         return {name: store.array(name).read(store.layout.window) for name in store.arrays}
 
@@ -172,9 +173,9 @@ def test_a_worker_that_joins_is_given_what_another_has_not_begun(client: Client,
 
     client.wait_for_workers(2)
     with claim_folder(tmp_path / "out") as folder:
-        make_store(folder.work, plan).close()
+        make_store(folder.store, plan).close()
         run = run_on(client, folder, plan, StandIn(CARD, seconds=0.05), kind=Run)
-        with WorkingStore.open(folder.work) as store:
+        with WorkingStore.open(folder.store) as store:
             assert set(store.finished()) == {block.index for block in plan.blocks()}
             found = store.array("classes").read(store.layout.window)
     assert run.roster.most == 2 and max(asked) == 1
@@ -392,7 +393,7 @@ def test_a_stopped_run_keeps_its_blocks_and_goes_on(
     slow = StandIn(CARD, seconds=0.05)
     with pytest.raises(StoppedError):
         run_on(client, folder, PLAN, slow, Watch(advanced=lambda _block: stop.set(), stop=stop))
-    with WorkingStore.open(folder.work) as store:
+    with WorkingStore.open(folder.store) as store:
         kept = set(store.finished())
     assert 0 < len(kept) < 21
     assert not any(client.processing().values()), "no worker goes on after the lock is let go"
@@ -429,7 +430,7 @@ def test_workers_that_cannot_take_part_are_named_with_the_reason(client: Client,
         check_workers(client, good)
         bad = {
             "install the same version": replace(good, versions=(("torch", "0.1"),)),
-            "cannot write to": replace(good, lease=folder.out / "elsewhere" / "lease"),
+            "cannot write to": replace(good, store=PosixStore(folder.out / "elsewhere")),
             "belongs to another run": replace(good, run="another"),
             "cannot see the input": replace(good, files=((__file__, 1),)),
             "cannot see the model": replace(good, models=((__file__, "0" * 64),)),

@@ -24,6 +24,7 @@ from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
 from citycover.classes.legend import Legend, LegendClass
+from citycover.files.store import PosixStore
 from citycover.product import tiles
 from citycover.product.cog import CogInfo, write_cog
 from citycover.product.tiff import BandInfo, Level, compose_head, gdal_tags
@@ -218,7 +219,7 @@ def test_a_store_gives_byte_for_byte_the_file_of_its_pixels(
     spec = ArraySpec("it", 255, channels, resampling, ids)
     options: dict[str, Any] = {"compress": compress, "resampling": resampling}
     grid, bands = make_grid(layout.shape), [band] * len(planes)
-    with WorkingStore.create(folder, layout, [spec], {}) as store:
+    with WorkingStore.create(PosixStore(folder), layout, [spec], {}) as store:
         for index in itertools.product(*map(range, layout.blocks)):
             parts = [plane[layout.block_window(index).slices] for plane in planes]
             store.write_block(index, {"it": np.stack(parts) if channels else parts[0]})
@@ -236,7 +237,7 @@ def test_what_the_store_holds_as_tiles_is_copied_not_encoded(
 ) -> None:
     layout = Layout((2500, 4500), (2048, 2048))
     pixels = make_classes(layout.shape)
-    with WorkingStore.create(tmp_path, layout, [ArraySpec("classes", 255)], {}) as store:
+    with WorkingStore.create(PosixStore(tmp_path), layout, [ArraySpec("classes", 255)], {}) as store:
         for index in itertools.product(*map(range, layout.blocks)):
             store.write_block(index, {"classes": pixels[layout.block_window(index).slices]})
         source = store.raster("classes", 0, store.finished().values())
@@ -250,7 +251,9 @@ def test_what_the_store_holds_as_tiles_is_copied_not_encoded(
 
 def test_bands_lie_in_a_store_all_or_none(tmp_path: Path) -> None:
     pixels = make_classes((20, 30))
-    with WorkingStore.create(tmp_path, Layout((20, 30), (512, 512)), [ArraySpec("a", 255)], {}) as store:
+    with WorkingStore.create(
+        PosixStore(tmp_path), Layout((20, 30), (512, 512)), [ArraySpec("a", 255)], {}
+    ) as store:
         store.write_block((0, 0), {"a": pixels})
         sources = [store.raster("a", 0, store.finished().values()), ArraySource(pixels)]
         with pytest.raises(ValueError, match="some bands"):

@@ -162,15 +162,16 @@ def test_other_formats_are_refused(formats: tuple[str, ...]) -> None:
 def test_half_written_shards_of_a_killed_run_do_not_go_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    array_path = WorkingStore.array_path
+    array_key = WorkingStore.array_key
 
-    def with_a_rest(store: WorkingStore, name: str, level: int = 0) -> Path:
-        path = array_path(store, name, level)
-        if (path / "c" / "0").is_dir():
-            (path / "c" / "0" / ".0.host.1.tmp").write_bytes(b"half")
-        return path
+    def with_a_rest(store: WorkingStore, name: str, level: int = 0) -> str:
+        key = array_key(store, name, level)
+        shards = tmp_path / "out" / ".work" / key / "c" / "0"
+        if shards.is_dir():
+            (shards / ".0.host.1.tmp").write_bytes(b"half")
+        return key
 
-    monkeypatch.setattr(WorkingStore, "array_path", with_a_rest)
+    monkeypatch.setattr(WorkingStore, "array_key", with_a_rest)
     write_city(tmp_path, 200, 3)
     map_scene(
         citycover.MapRequest(

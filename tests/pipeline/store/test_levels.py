@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from citycover.files.store import PosixStore
 from citycover.store.levels import block_levels, halve_block
 from citycover.store.pyramid import HALVE
 from citycover.store.shard import ArraySpec, Layout
@@ -44,7 +45,7 @@ def test_blocks_make_the_overviews_and_statistics_of_the_whole(
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     values = np.array([0, 1, 2, 5, 255], np.uint8)
     whole = {spec.name: rng.choice(values, spec.shape(layout.shape)) for spec in SPECS}
-    with WorkingStore.create(folder, layout, SPECS, {}) as store:
+    with WorkingStore.create(PosixStore(folder), layout, SPECS, {}) as store:
         for index in itertools.product(*map(range, layout.blocks)):
             part = store.layout.block_window(index).slices
             store.write_block(index, {name: pixels[(..., *part)] for name, pixels in whole.items()})

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from citycover.errors import MachineError, ProductError
+from citycover.files.store import PosixStore
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
-from citycover.store.shard import ArraySpec, Layout, shard_path
+from citycover.store.shard import ArraySpec, Layout, shard_key
 from citycover.store.store import WorkingStore, whole_blocks
 
 ARRAYS = (ArraySpec("classes", 255), ArraySpec("confidence", 0), ArraySpec("probabilities", 0, channels=3))
@@ -54,7 +55,7 @@ def test_zarr_reads_what_was_written(tmp_path_factory: pytest.TempPathFactory, d
     block = cell[0] * data.draw(st.integers(1, 3)), cell[1] * data.draw(st.integers(1, 3))
     layout = Layout(data.draw(st.tuples(st.integers(1, 90), st.integers(1, 90))), block, cell)
     pixels = make_pixels(layout)
-    with WorkingStore.create(folder, layout, ARRAYS, IDENTITY) as store:
+    with WorkingStore.create(PosixStore(folder), layout, ARRAYS, IDENTITY) as store:
         write_all(store, pixels)
         group = zarr.open_group(folder / "store.zarr", mode="r")
         for name, values in pixels.items():
@@ -73,17 +74,17 @@ def test_zarr_reads_what_was_written(tmp_path_factory: pytest.TempPathFactory, d
 
 def test_the_ledger_keeps_what_is_known_of_a_block(tmp_path: Path) -> None:
     hole = Hole(Window(3, 4, 5, 6), "scene.tif", "cannot decode")
-    with WorkingStore.create(tmp_path, LAYOUT, ARRAYS[:1], IDENTITY, {"note": 1}) as store:
+    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS[:1], IDENTITY, {"note": 1}) as store:
         rows = np.zeros((36, 128), dtype=np.uint8)
         store.write_block((1, 0), {"classes": rows}, {"read": 0.5}, [hole], {"windows": 9})
-    with WorkingStore.open(tmp_path) as store:
+    with WorkingStore.open(PosixStore(tmp_path)) as store:
         (record,) = store.finished().values()
     assert (record.index, record.pixels) == ((1, 0), 36 * 128)
     assert (record.seconds, record.holes, record.counts) == ({"read": 0.5}, (hole,), {"windows": 9})
 
 
 def test_only_a_whole_ledger_entry_proves_a_block(tmp_path: Path) -> None:
-    with WorkingStore.create(tmp_path, LAYOUT, ARRAYS, IDENTITY) as store:
+    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
         write_all(store, make_pixels(LAYOUT))
         ledger = tmp_path / "ledger"
         assert set(store.finished()) == {(0, 0), (0, 1), (1, 0), (1, 1)}
@@ -113,7 +114,7 @@ def no_pixels(**changes: tuple[int, ...]) -> dict[str, NDArray[np.uint8]]:
     ids=["width", "channels", "unknown", "type", "missing"],
 )
 def test_a_block_that_does_not_fit_leaves_nothing(tmp_path: Path, arrays: dict[str, NDArray]) -> None:
-    with WorkingStore.create(tmp_path, LAYOUT, ARRAYS, IDENTITY) as store:
+    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(ValueError, match="takes"):
             store.write_block((0, 0), arrays)
@@ -123,10 +124,10 @@ def test_a_block_that_does_not_fit_leaves_nothing(tmp_path: Path, arrays: dict[s
 def test_a_disk_that_fails_leaves_no_entry_and_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    with WorkingStore.create(tmp_path, LAYOUT, ARRAYS, IDENTITY) as store:
+    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
         with monkeypatch.context() as patch:
             patch.setattr("citycover.store.store.write_shard", full)
             with pytest.raises(OSError, match="full"):
@@ -138,12 +139,17 @@ def test_a_disk_that_fails_leaves_no_entry_and_no_temporary_file(
 
 
 def test_resume_needs_the_same_identity_and_names_what_differs(tmp_path: Path) -> None:
-    WorkingStore.create(tmp_path, LAYOUT, ARRAYS, IDENTITY).close()
-    WorkingStore.resume(tmp_path, LAYOUT, ARRAYS, IDENTITY).close()
+    place = PosixStore(tmp_path)
+    WorkingStore.create(place, LAYOUT, ARRAYS, IDENTITY).close()
+    WorkingStore.resume(place, LAYOUT, ARRAYS, IDENTITY).close()
     with pytest.raises(ProductError, match=r"from this one in: card, window; .*--restart"):
-        WorkingStore.resume(tmp_path, LAYOUT, ARRAYS, {**IDENTITY, "card": "other", "window": "new"})
+        WorkingStore.resume(
+            PosixStore(tmp_path), LAYOUT, ARRAYS, {**IDENTITY, "card": "other", "window": "new"}
+        )
     with pytest.raises(ProductError, match="from this one in: layout, arrays"):
-        WorkingStore.resume(tmp_path, Layout((99, 150), (64, 128), (16, 32)), ARRAYS[:2], IDENTITY)
+        WorkingStore.resume(
+            PosixStore(tmp_path), Layout((99, 150), (64, 128), (16, 32)), ARRAYS[:2], IDENTITY
+        )
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"format": 0}'])
@@ -151,13 +157,13 @@ def test_what_is_no_store_of_this_version_is_not_opened(tmp_path: Path, content:
     if content is not None:
         (tmp_path / "identity.json").write_text(content)
     with pytest.raises(ProductError, match="--restart"):
-        WorkingStore.open(tmp_path)
+        WorkingStore.open(PosixStore(tmp_path))
 
 
 def test_a_damaged_shard_is_noticed(tmp_path: Path) -> None:
-    with WorkingStore.create(tmp_path, LAYOUT, ARRAYS, IDENTITY) as store:
+    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
         write_all(store, make_pixels(LAYOUT))
-        shard = store.array_path("classes") / "c" / "0" / "0"
+        shard = tmp_path / store.array_key("classes") / "c" / "0" / "0"
         data = bytearray(shard.read_bytes())
         data[-20] ^= 1
         for content in (bytes(data), b"", data[:-3], data[:8]):
@@ -172,12 +178,12 @@ def test_a_damaged_shard_is_noticed(tmp_path: Path) -> None:
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bit_that_flips_makes_a_block_unfinished(whole_store: Path, data: st.DataObject) -> None:
-    with WorkingStore.open(whole_store) as store:
+    with WorkingStore.open(PosixStore(whole_store)) as store:
         name = data.draw(st.sampled_from(sorted(store.arrays)))
         level = data.draw(st.integers(0, len(store.levels) - 1))
         index = data.draw(st.sampled_from(sorted(store.finished())))
         entry = whole_store / "ledger" / f"{index[0]}_{index[1]}.json"
-        shard = shard_path(store.array_path(name, level), store.arrays[name], index)
+        shard = whole_store / shard_key(store.array_key(name, level), store.arrays[name], index)
         said, content = entry.read_text(), shard.read_bytes()
         assert store.drop_damaged() == ()
         place = data.draw(st.integers(0, 8 * len(content) - 1))
@@ -193,19 +199,19 @@ def test_any_bit_that_flips_makes_a_block_unfinished(whole_store: Path, data: st
 
 @pytest.fixture
 def whole_store(tmp_path: Path) -> Path:
-    with WorkingStore.create(tmp_path, LAYOUT, ARRAYS, IDENTITY) as store:
+    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
         write_all(store, make_pixels(LAYOUT))
     return tmp_path
 
 
 @pytest.mark.parametrize("loss", ["shard", "overview", "copy", "store", "entry"])
 def test_what_is_lost_or_another_block_is_not_taken_for_finished(whole_store: Path, loss: str) -> None:
-    with WorkingStore.open(whole_store) as store:
-        shards = store.array_path("classes") / "c"
+    with WorkingStore.open(PosixStore(whole_store)) as store:
+        shards = whole_store / store.array_key("classes") / "c"
         if loss == "shard":
             (shards / "0" / "0").unlink()
         elif loss == "overview":
-            (store.array_path("probabilities", 2) / "c" / "0" / "0" / "0").unlink()
+            (whole_store / store.array_key("probabilities", 2) / "c" / "0" / "0" / "0").unlink()
         elif loss == "copy":
             shutil.copyfile(shards / "0" / "1", shards / "0" / "0")
         elif loss == "store":
@@ -230,7 +236,7 @@ WRONG = [
 def test_an_entry_of_wrong_types_proves_nothing(whole_store: Path, change: dict[str, object]) -> None:
     entry = whole_store / "ledger" / "0_0.json"
     entry.write_text(json.dumps(json.loads(entry.read_text()) | change))
-    with WorkingStore.open(whole_store) as store:
+    with WorkingStore.open(PosixStore(whole_store)) as store:
         assert set(store.finished()) == {(0, 1), (1, 0), (1, 1)}
 
 
@@ -246,12 +252,12 @@ def test_a_damaged_description_is_a_message(whole_store: Path, key: str, value: 
     path.write_text(json.dumps(data))
     if key in {"identity", "extra"} and isinstance(value, dict):
         with pytest.raises(ProductError, match="differs"):
-            WorkingStore.read_extra(whole_store, IDENTITY | {"shape": "other"})
+            WorkingStore.read_extra(PosixStore(whole_store), IDENTITY | {"shape": "other"})
         return
     for action in (
-        lambda: WorkingStore.open(whole_store),
-        lambda: WorkingStore.resume(whole_store, LAYOUT, ARRAYS, IDENTITY),
-        lambda: WorkingStore.read_extra(whole_store, IDENTITY),
+        lambda: WorkingStore.open(PosixStore(whole_store)),
+        lambda: WorkingStore.resume(PosixStore(whole_store), LAYOUT, ARRAYS, IDENTITY),
+        lambda: WorkingStore.read_extra(PosixStore(whole_store), IDENTITY),
     ):
         with pytest.raises(ProductError, match="--restart"):
             action()
@@ -259,11 +265,12 @@ def test_a_damaged_description_is_a_message(whole_store: Path, key: str, value: 
 
 def test_blocks_in_the_ledger_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
     layout = Layout((512, 512), (16, 512), (16, 16))
-    WorkingStore.create(tmp_path, layout, ARRAYS[:1], IDENTITY).close()
+    WorkingStore.create(PosixStore(tmp_path), layout, ARRAYS[:1], IDENTITY).close()
     script = (
         "import sys; from pathlib import Path; import numpy as np\n"
+        "from citycover.files.store import PosixStore\n"
         "from citycover.store.store import WorkingStore\n"
-        "store = WorkingStore.open(Path(sys.argv[1]))\n"
+        "store = WorkingStore.open(PosixStore(Path(sys.argv[1])))\n"
         "for row in sorted({(r, 0) for r in range(32)} - set(store.finished())):\n"
         "    store.write_block(row, {'classes': np.full((16, 512), row[0], np.uint8)})\n"
         "    print(row[0], flush=True)\n"
@@ -276,7 +283,7 @@ def test_blocks_in_the_ledger_survive_a_kill_at_any_moment(tmp_path: Path) -> No
             for line in process.stdout:
                 if int(line) >= kill_after:
                     process.kill()
-        with WorkingStore.open(tmp_path) as store:
+        with WorkingStore.open(PosixStore(tmp_path)) as store:
             done = store.finished()
             for row, col in done:
                 window = layout.block_window((row, col))

@@ -37,27 +37,28 @@ from citycover.compute.sink import Computed, open_store
 from citycover.errors import MachineError, StoppedError
 from citycover.evidence.labels import PlaceLabels
 from citycover.files.identity import FileStamp
+from citycover.files.store import put_text
 from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
 from citycover.read.open import open_readers
 from citycover.scene.scene import Scene, Sheet
-from citycover.store.work import WorkFolder
+from citycover.store.work import LEASE, WorkFolder
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def lease(folder: WorkFolder) -> Iterator[Terms]:
-    """Say in the folder which run holds it, for workers that cannot see the lock."""
-    path = (folder.work / "lease").absolute()
-    terms = replace(_new_terms(), lease=path)
-    path.write_text(terms.run, encoding="utf-8")
+    """Say in the store which run holds it, for workers that cannot see the lock."""
+    store = folder.seen_from_afar
+    terms = replace(_new_terms(), store=store)
+    put_text(store, LEASE, terms.run)
     try:
         yield terms
     finally:
         if terms.held():
-            path.unlink(missing_ok=True)
+            store.delete(LEASE)
 
 
 def _new_terms() -> Terms:
@@ -91,7 +92,7 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
             plan=plan,
             make_predictor=ModelFactory(far.model),
             open_readers=open_readers(far.scene, far.engine.threads or 1),
-            store=folder.work.absolute(),
+            store=folder.seen_from_afar,
             area=area_mask(job, plan),
             evidence=settled.evidence,
             device=far.engine.device,

@@ -7,10 +7,11 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from citycover.files.store import Store
 from citycover.model.joint import MapModel
+from citycover.store.work import LEASE
 from citycover.version import __version__
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class Terms:
 
     run: str
     """Name of the run; topic of its events."""
-    lease: Path | None = None
-    """File in the working folder that holds the name of the run; None: a run that writes nothing."""
+    store: Store | None = None
+    """Where blocks go, and an object that holds the name of the run; None: a run that writes nothing."""
     files: tuple[tuple[str, int], ...] = ()
     """Path and size of every input file."""
     models: tuple[tuple[str, str], ...] = ()
@@ -43,11 +44,11 @@ class Terms:
     """What is asked for as a device, and the kind that it must be; None: it is not known yet."""
 
     def held(self) -> bool:
-        """True while the folder is this run's."""
-        if self.lease is None:
+        """True while the store is this run's."""
+        if self.store is None:
             return True
         with contextlib.suppress(OSError):
-            return self.lease.read_text(encoding="utf-8") == self.run
+            return self.store.get(LEASE) == self.run.encode()
         return False
 
 
@@ -73,8 +74,8 @@ class Work:
     make_predictor: Callable[[torch.device], Predictor]
     """Picklable; called once a worker. Factories that compare equal share a loaded network."""
     open_readers: Callable[[], Sequence[Reader]]
-    store: Path
-    """Folder of the working store."""
+    store: Store
+    """Of the blocks."""
     area: AreaMask | None = None
     evidence: LabelEvidence | None = None
     device: str = "auto"

@@ -32,8 +32,10 @@ from citycover.compute.cluster.terms import ModelFactory, Report, Sign, Terms, W
 from citycover.errors import DeviceError, MachineError
 from citycover.files.failures import is_passing
 from citycover.files.identity import FileStamp, sha256_of
+from citycover.files.store import Store
 from citycover.machine.memory import tune_allocator
 from citycover.model.form import FORMS, runtime_of
+from citycover.store.work import LEASE
 
 if TYPE_CHECKING:
     import torch
@@ -159,7 +161,7 @@ def _obstacle(terms: Terms) -> str | None:
             return f"it has {name} {here.get(name)}, the client has {wanted}; install the same version"
     if terms.runtime and terms.runtime not in map(runtime_of, FORMS):
         return f"it lacks {terms.runtime}, by which the run computes; install it, or give --form torchscript"
-    if terms.lease is not None and (why := _why_no_writer(terms.lease, terms.run)):
+    if terms.store is not None and (why := _why_no_writer(terms.store, terms)):
         return why
     if terms.device and (why := _why_another_device(*terms.device)):
         return why
@@ -172,16 +174,16 @@ def _obstacle(terms: Terms) -> str | None:
     return None
 
 
-def _why_no_writer(lease: Path, run: str) -> str | None:
-    """Why this process cannot write beside the lease of a run; None: it can."""
+def _why_no_writer(store: Store, terms: Terms) -> str | None:
+    """Why this process cannot write where a run keeps its blocks; None: it can."""
+    probe = f".{socket.gethostname()}.{os.getpid()}.probe"
     try:
-        if lease.read_text(encoding="utf-8") != run:
-            return f"{lease.parent} belongs to another run there"
-        probe = lease.with_name(f".{socket.gethostname()}.{os.getpid()}.probe")
-        probe.touch()
-        probe.unlink()
+        if store.get(LEASE) != terms.run.encode():
+            return f"{store} belongs to another run there"
+        store.put(probe, lambda _file: None)
+        store.delete(probe)
     except OSError as error:
-        return f"it cannot write to {lease.parent} ({error.strerror}); --out must be on a shared folder"
+        return f"it cannot write to {store} ({error.strerror}); --out must be on a shared folder"
     return None
 
 
