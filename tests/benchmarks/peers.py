@@ -107,7 +107,7 @@ def measure(task: Task, given: argparse.Namespace) -> dict[str, Any]:
 
 def run_forward(scene: Path, model: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The network alone on as many windows as the plan has, as `forward_share.py` times it."""
-    command = [sys.executable, HERE / "forward_share.py", "--inner", "forward", scene, model, "fp32"]
+    command = [sys.executable, HERE / "forward_share.py", "--inner", "forward", scene, model, "fp32", ""]
     said, used = in_a_process(command, {}, given.limit)
     del used["cpu_s"]  # with imports and the probe windows: no figure of the forward
     return {"wall_s": said["seconds"], "forward_share": 1.0, "setting": OWN["forward"]} | used
