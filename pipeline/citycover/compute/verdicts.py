@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -71,7 +72,9 @@ def _row(given: dict[str, Any]) -> BenchRow:
         TypeError: it is none.
     """
     row = BenchRow(**given)
-    numbers = (row.mpx_per_s, row.first_s, row.disagreement, row.processor_s)
+    numbers = (
+        row.mpx_per_s, row.first_s, row.first_processor_s, row.disagreement, row.processor_s,
+    )  # fmt: skip
     whole = all(isinstance(number, float) and 0 <= number < 1e9 for number in numbers)
     known = row.form in FORMS and isinstance(row.passes, bool)
     timed = (row.mpx_per_s > 0) == (row.processor_s > 0)
@@ -98,7 +101,7 @@ def device_facts(device: torch.device) -> list[str]:
 FASTEST = 0.9
 """What another form must take at most, of the time of the first: less is noise."""
 
-SETTING_UP = 7.0
+SETTING_UP = 2.0
 """Seconds that another runtime takes, at least, to be loaded and to convert a network for a new shape."""
 
 
@@ -106,19 +109,21 @@ def best_lane(rows: Sequence[BenchRow], lanes: Sequence[Lane], mpx: float) -> La
     """The form and precision in which a run takes least time: the first, or one that is clearly faster.
 
     Clearly is by the clock and by the time of processors: on a machine that is busy the clock tells what
-    others do, and where many threads compute, processors tell little of what one of them waits for.
+    others do, and where many threads compute, processors tell little of what one of them waits for. Of those
+    the least of both together is taken.
 
     Args:
         rows: what was found of them.
         lanes: those that may be taken; the first is what is taken where nothing is known.
         mpx: that the run pushes through the network.
     """
-    known = {row.lane: _cost(row, mpx) for row in rows if row.mpx_per_s > 0}
+    ran = [row for row in rows if row.mpx_per_s > 0]
+    known = {row.lane: _cost(row, mpx, [other for other in ran if other.form == row.form]) for row in ran}
     first = known.get(lanes[0])
     if first is None:
         return lanes[0]
     faster = [
-        (cost, lanes.index(row.lane))
+        (math.prod(cost), lanes.index(row.lane))
         for row in rows
         if row.lane in lanes and row.passes and (cost := known.get(row.lane)) is not None
         if all(here < FASTEST * there for here, there in zip(cost, first, strict=True))
@@ -126,7 +131,16 @@ def best_lane(rows: Sequence[BenchRow], lanes: Sequence[Lane], mpx: float) -> La
     return lanes[min(faster)[1]] if faster else lanes[0]
 
 
-def _cost(row: BenchRow, mpx: float) -> tuple[float, float]:
-    """Seconds of a run by the clock, and of processors; until the first scores, compiling takes its time."""
-    before = 0.0 if row.form == "torchscript" else SETTING_UP
-    return mpx / row.mpx_per_s + max(before, row.first_s if before else 0.0), mpx * row.processor_s + before
+def _cost(row: BenchRow, mpx: float, of_its_form: Sequence[BenchRow]) -> tuple[float, float]:
+    """Seconds of a run by the clock, and of processors.
+
+    Another form is set up for the windows of the run as it was for those that were tried: by the row that was
+    first, which all of them share.
+    """
+    clock, processors = mpx / row.mpx_per_s, mpx * row.processor_s
+    if row.form == "torchscript":
+        return clock, processors
+    return (
+        clock + max(SETTING_UP, *(other.first_s for other in of_its_form)),
+        processors + max(SETTING_UP, *(other.first_processor_s for other in of_its_form)),
+    )

@@ -54,6 +54,8 @@ class BenchRow:
     """Why it cannot run."""
     processor_s: float = 0.0
     """Seconds of processors for 10^6 input pixels: what else the machine does adds little to them."""
+    first_processor_s: float = 0.0
+    """Seconds of processors until the first scores."""
 
     @property
     def lane(self) -> Lane:
@@ -128,6 +130,7 @@ class _Heat:
     samples: Sequence[Windows]
     why: str = ""
     first: float = 0.0
+    first_processor: float = 0.0
     seconds: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
     found: list[Tensor] = field(default_factory=list)
@@ -137,9 +140,9 @@ class _Heat:
         """Warm up; what fails is out."""
         try:
             if self.predictor is not None:
-                begin = time.perf_counter()
+                begin, used = time.perf_counter(), time.process_time()
                 self.predictor(self.samples[0])
-                self.first = time.perf_counter() - begin
+                self.first, self.first_processor = time.perf_counter() - begin, time.process_time() - used
                 self.found = [self._probabilities(windows) for windows in self.samples]
         except (CitycoverError, RuntimeError) as error:
             self.predictor, self.why = None, f"cannot run: {str(error).strip().splitlines()[-1]}"
@@ -170,7 +173,10 @@ class _Heat:
         passes = all(passes_gate(a, b) for a, b in pairs)
         speed, used = mpx / min(self.seconds), min(self.processor) / mpx
         share = sum(flipped) / len(pairs)
-        return BenchRow(lane.form, lane.precision, speed, self.first, share, passes, processor_s=used)
+        return BenchRow(
+            lane.form, lane.precision, speed, self.first, share, passes,
+            processor_s=used, first_processor_s=self.first_processor,
+        )  # fmt: skip
 
 
 def _classes(probabilities: Tensor) -> Tensor:

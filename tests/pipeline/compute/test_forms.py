@@ -42,7 +42,10 @@ def predictor(precision: str = "any") -> FunctionPredictor:
 
 
 def row(lane: Lane, speed: float, *, passes: bool = True, first: float = 0.0) -> BenchRow:
-    return BenchRow(lane.form, lane.precision, float(speed), first, 0.0, passes, processor_s=1 / speed)
+    return BenchRow(
+        lane.form, lane.precision, float(speed), first, 0.0, passes,
+        processor_s=1 / speed, first_processor_s=first,
+    )  # fmt: skip
 
 
 def test_what_may_be_taken_is_what_is_asked_for_and_what_the_card_bears() -> None:
@@ -83,6 +86,11 @@ def test_setting_up_counts_so_that_a_small_run_stays() -> None:
     assert best_lane(busy, (EXACT, BOTH), 5) == EXACT, "a busy machine makes setting up no cheaper"
     spinning = replace(rows[0], mpx_per_s=10.0)
     assert best_lane([spinning, rows[1]], (EXACT, BOTH), 50) == EXACT, "nor is what the clock does not see"
+    shared = [row(EXACT, 1), row(OTHER, 1, first=6.0), row(BOTH, 10, first=0.2)]
+    assert best_lane(shared, ALL, 5) == EXACT, "the second of a form is set up with the first"
+    assert best_lane(shared, ALL, 50) == BOTH
+    noisy = replace(row(REDUCED, 2), mpx_per_s=12.0)
+    assert best_lane([row(EXACT, 1), noisy, row(BOTH, 10)], ALL, 500) == BOTH, "a clock alone decides nothing"
 
 
 class Trials:
