@@ -37,7 +37,7 @@ test-s3: $(STAMP)
 	test -x .s3-venv/bin/moto_server || { $(PYTHON) -m venv .s3-venv && .s3-venv/bin/pip install --quiet "moto[s3]==5.2.5" flask flask-cors; }
 	.s3-venv/bin/moto_server -p 5556 & server=$$!; trap "kill $$server" EXIT; sleep 5; \
 	CITYCOVER_S3=http://127.0.0.1:5556 $(BIN)/pytest tests/pipeline/run/test_remote.py tests/pipeline/region/test_bucket.py tests/pipeline/read/test_s3.py \
-	-k "another_server or test_s3"
+	tests/pipeline/run/test_far.py tests/pipeline/files/test_store.py tests/pipeline/store/test_store.py -k "another_server or test_s3 or server"
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow --timeout 3600

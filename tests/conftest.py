@@ -3,13 +3,19 @@
 import json
 import os
 import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from bucket import BUCKET, point_at, serving_bucket
 from hypothesis import settings
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
+
+from citycover.files.remote import RemotePath
+from citycover.files.store import ObjectStore, PosixStore, Store
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -58,3 +64,22 @@ def validator(monkeypatch: pytest.MonkeyPatch) -> JsonSchemaSTACValidator:
         schema = json.loads(path.read_text())
         validator.schema_cache[schema["$id"].removesuffix("#")] = schema
     return validator
+
+
+STORES = ["folder", "bucket", *(["server"] if "CITYCOVER_S3" in os.environ else [])]
+
+
+@pytest.fixture(params=STORES)
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty store of each kind: on the disk, in the project's bucket, on another server of S3."""
+    if request.param == "folder":
+        yield PosixStore(tmp_path)
+    elif request.param == "bucket":
+        with serving_bucket() as bucket:
+            point_at(bucket.url, monkeypatch)
+            yield ObjectStore(RemotePath(BUCKET, "work/city"))
+    else:
+        url, name = os.environ["CITYCOVER_S3"], f"work-{uuid4().hex}"
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/{name}", method="PUT")):
+            point_at(url, monkeypatch)
+        yield ObjectStore(RemotePath(name, "work/city"))

@@ -152,6 +152,15 @@ Scheduler = Annotated[
     typer.Option(metavar="ADDR", help="Dask scheduler (tcp://HOST:8786); its workers see the same files."),
 ]
 
+Work = Annotated[
+    str | None,
+    typer.Option(
+        metavar="s3://...",
+        help="Keep unfinished blocks below this prefix of a bucket: workers share no folder, and another "
+        "machine can go on.",
+    ),
+]
+
 Labels = Annotated[
     list[str] | None,
     typer.Option(
@@ -402,6 +411,7 @@ def engine(
     memory: Memory = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    work: Work = None,
 ) -> request.EngineOptions:
     """The options of EngineOptions; how large blocks are is not the command line's business."""
     return request.EngineOptions(
@@ -416,6 +426,7 @@ def engine(
         memory=memory,
         workers=workers,
         scheduler=scheduler,
+        work=work,
     )
 
 

@@ -192,10 +192,10 @@ def _entry() -> Any:
 def _read_entry(path: Path) -> None:
     """A damaged entry counts as nothing."""
     from citycover.files.store import PosixStore
-    from citycover.store.ledger import LEDGER, Ledger
+    from citycover.store.ledger import Ledger
     from citycover.store.shard import Layout
 
-    folder = path.parent / LEDGER
+    folder = path.parent / "ledger"
     folder.mkdir(exist_ok=True)
     shutil.copy(path, folder / "0_1.json")
     Ledger(

@@ -29,6 +29,8 @@ class Bucket:
     """Requests that are answered with 503 before the next is served."""
     one_in: int = 0
     """Every so many-th request is answered with 503; 0: none."""
+    lost_in: int = 0
+    """Every so many-th change is made, and its answer lost with the connection; 0: none."""
     asked: int = 0
     denied: bool = False
     whole: bool = False
@@ -119,6 +121,10 @@ def serving_bucket() -> Iterator[Bucket]:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start = int(first) if first else len(content) - int(last)
             stop = min(int(last) + 1 if first and last else len(content), len(content))
+            start = max(0, start)
+            if start >= len(content):
+                self._error(416, "InvalidRange")
+                return
             part = f"bytes {start}-{stop - 1}/{len(content)}"
             self._answer(206, content[start:stop], ETag=tag, **{"Content-Range": part})
 
@@ -144,6 +150,10 @@ def serving_bucket() -> Iterator[Bucket]:
             self._answer(status, f"<Error><Code>{code}</Code></Error>".encode())
 
         def _answer(self, status: int, content: bytes, **headers: str) -> None:
+            changed = status == 200 and self.command in {"PUT", "POST"}
+            if changed and bucket.lost_in and len(bucket.changes) % bucket.lost_in == 0:
+                self.close_connection = True
+                return
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -203,7 +213,7 @@ def busy_before(url: str, one_in: int) -> Iterator[str]:
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """The address of a server on loopback."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -91,7 +91,7 @@ def open_store(
         return store, inputs
     inputs = Inputs.of(job)
     extra = choices | {"inputs": inputs.facts()}
-    store = WorkingStore.create(folder.store, layout, arrays, identity, extra, threads)
+    store = WorkingStore.create(folder.store, layout, arrays, identity, extra, threads, folder.ledger)
     folder.note_attempt()
     return store, inputs
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import mimetypes
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -45,6 +47,12 @@ _DENIED = re.compile(
 """What a store, or the search for credentials, says to whom it does not let in."""
 
 
+_BEYOND = re.compile(r"\b416\b|InvalidRange")
+"""What a store says of a part that begins where the object ends."""
+
+_WHOLE = "non-partial response"
+"""What obstore says where all of an object was sent, as by servers of a part that is longer than all."""
+
 _KEYS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS (or GOOGLE_SKIP_SIGNATURE=true where everybody may read)",
@@ -55,6 +63,10 @@ _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
 
 RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
 """How often, and for how long, a store that is busy is asked again; each time after a longer while."""
+
+
+_REMOVED = 1000
+"""Objects that one request may remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +125,10 @@ class RemotePath:
         Raises:
             ConfigError: the extra is not installed.
         """
-        return _store(self, self.key)
+        try:
+            return _store(self, self.key)
+        except ImportError:
+            raise _lacking(self) from None
 
     @property
     def address(self) -> str:
@@ -127,14 +142,20 @@ class RemotePath:
         FsspecStore.clear_instance_cache()  # one that is kept would ask the server of then
         return FsspecStore("s3")
 
-    def read_bytes(self) -> bytes:
-        """The object.
+    def read_bytes(self, start: int = 0, length: int | None = None) -> bytes:
+        """The object, or a part of it: fewer bytes, or none, where it ends before.
+
+        Args:
+            start: of the first byte; negative: counted from the end.
+            length: how many, more than none; None: all that follow.
 
         Raises:
             FileNotFoundError: there is none.
             CitycoverError: the store does not give it.
         """
         with _in_words(self):
+            if start or length:
+                return _part_of(self, start, length)
             return bytes(_store(self).get(self.key).bytes())
 
     def read_text(self, encoding: str = "utf-8") -> str:
@@ -199,7 +220,7 @@ class RemotePath:
         names += [f"{prefix.rstrip('/')}/" for prefix in found["common_prefixes"]]
         return [name.removeprefix(f"{self.key}/") for name in names]
 
-    def write(self, content: bytes | Path) -> str | None:
+    def write(self, content: bytes | memoryview | Path) -> str | None:
         """Put an object there, wholly or not at all; a large file in parts. Returns its e_tag."""
         kind = _MEDIA.get(Path(self.name).suffix) or mimetypes.guess_type(self.name)[0]
         attributes = {"Content-Type": kind or "application/octet-stream"}
@@ -239,6 +260,27 @@ class RemotePath:
         """Remove the object, if there is one."""
         with _in_words(self), contextlib.suppress(FileNotFoundError):
             _store(self).delete(self.key)
+
+
+def remove_all(place: RemotePath, names: Sequence[str]) -> None:
+    """Remove objects below a name, those of them that are there."""
+    with _in_words(place):
+        for first in range(0, len(names), _REMOVED):
+            _store(place).delete([f"{place.key}/{name}" for name in names[first : first + _REMOVED]])
+
+
+def _part_of(place: RemotePath, start: int, length: int | None) -> bytes:
+    """As `read_bytes`."""
+    part: Any = {"offset": start} if length is None else (start, start + length)
+    options: Any = {"range": {"suffix": -start} if start < 0 else part}
+    try:
+        return bytes(_store(place).get(place.key, options=options).bytes())[:length]
+    except Exception as error:
+        if _BEYOND.search(str(error)):
+            return b""
+        if _WHOLE not in str(error):
+            raise
+    return place.read_bytes()[start:][:length]
 
 
 _Store: TypeAlias = "S3Store | GCSStore | HTTPStore"
@@ -344,17 +386,30 @@ def size_of(place: Place) -> int:
 
 
 def _store(place: RemotePath, prefix: str | None = None) -> _Store:
-    try:
-        from obstore.store import GCSStore, HTTPStore, S3Store
-    except ImportError:
-        raise ConfigError(
-            f"{place.scheme}:// needs obstore; install it with pip install 'citycover[s3]'"
-        ) from None
     if place.listed:
-        kind = S3Store if place.scheme == "s3" else GCSStore
-        return kind(place.bucket, prefix=prefix, retry_config=RETRIES)
+        known = (name for name in os.environ if name.startswith(("AWS_", "GOOGLE_")))
+        said = tuple((name, os.environ[name]) for name in sorted(known))
+        return _client(place.scheme, place.bucket, prefix, said, tuple(RETRIES.items()))
+    from obstore.store import HTTPStore
+
     address = f"{place.scheme}://{place.bucket}/{prefix or ''}"
     return HTTPStore.from_url(address, client_options={"allow_http": True}, retry_config=RETRIES)
+
+
+@functools.lru_cache(16)
+def _client(
+    scheme: str,
+    bucket: str,
+    prefix: str | None,
+    said: tuple[tuple[str, str], ...],  # noqa: ARG001  # who has other credentials is another one
+    retries: tuple[tuple[str, Any], ...],
+) -> S3Store | GCSStore:
+    """Keeps its connections, so that not every request makes one."""
+    from obstore.store import GCSStore, S3Store
+
+    kind: Any = S3Store if scheme == "s3" else GCSStore
+    store: S3Store | GCSStore = kind(bucket, prefix=prefix, retry_config=dict(retries))
+    return store
 
 
 @contextlib.contextmanager
@@ -365,8 +420,10 @@ def _in_words(place: RemotePath, *passing: type[Exception]) -> Iterator[None]:
         place: what is asked for.
         passing: errors that are answers, and stay what they are.
     """
-    from obstore.exceptions import BaseError, PermissionDeniedError
-
+    try:
+        from obstore.exceptions import BaseError, PermissionDeniedError
+    except ImportError:
+        raise _lacking(place) from None
     # Many servers tell nobody what is not there.
     absent = (FileNotFoundError,) if place.listed else (FileNotFoundError, PermissionDeniedError)
     try:
@@ -378,6 +435,10 @@ def _in_words(place: RemotePath, *passing: type[Exception]) -> Iterator[None]:
         if isinstance(error, absent) and "NoSuchBucket" not in text:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(place)) from None
         raise _words(place, text) from None
+
+
+def _lacking(place: RemotePath) -> ConfigError:
+    return ConfigError(f"{place.scheme}:// needs obstore; install it with pip install 'citycover[s3]'")
 
 
 def _words(place: RemotePath, text: str) -> CitycoverError:

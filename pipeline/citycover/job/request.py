@@ -99,6 +99,9 @@ class EngineOptions:
     """Processes on this machine, one a device; None: this process alone."""
     scheduler: str | None = None
     """Address of a dask.distributed scheduler whose workers see the same files."""
+    work: str | None = None
+    """`s3://bucket/prefix` that blocks are kept below until the product is published, so that workers
+    elsewhere can write them, and another machine go on; None: with the product, or among the caches."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError where no run can have such options."""
@@ -112,6 +115,8 @@ class EngineOptions:
             raise ConfigError(f"--form takes auto, {', '.join(FORMS)}; got {self.form!r}")
         if self.workers is not None and self.scheduler is not None:
             raise ConfigError("got both --workers and --scheduler; give one of them")
+        if self.work is not None and not isinstance(place_of(self.work), RemotePath):
+            raise ConfigError(f"--work takes a prefix of a bucket, s3://BUCKET/PREFIX; got {self.work!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,14 @@ from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
 from citycover.files.remote import Place, RemotePath, size_of
 from citycover.product.names import BESIDE, PRODUCT_FILES, SHARPENING, SIGN
+from citycover.store.far import FarWork
 from citycover.store.work import WORK, WorkFolder, check_work, is_store, remove
 
 
 @contextlib.contextmanager
-def claim_folder(out: Path, *, overwrite: bool = False, restart: bool = False) -> Iterator[WorkFolder]:
+def claim_folder(
+    out: Path, *, overwrite: bool = False, restart: bool = False, far: FarWork | None = None
+) -> Iterator[WorkFolder]:
     """The working folder of a run that will publish into `out`, held as long as the context.
 
     | the folder | then |
@@ -42,9 +45,11 @@ def claim_folder(out: Path, *, overwrite: bool = False, restart: bool = False) -
     | holds an unfinished run | it is `resumable`, unless `restart` |
     | holds a finished product | ProductError, unless `overwrite`; the old one stays until `publish_files` |
     | holds anything else, also in `.work` | ProductError, always: nothing of the user's is ever removed |
+
+    Blocks are kept in `far`, if there is one: it is what may hold an unfinished run then.
     """
     check_folder(out, overwrite=overwrite)
-    with WorkFolder(out, restart=restart) as work:
+    with WorkFolder(out, restart=restart, far=far) as work:
         check_folder(out, overwrite=overwrite)  # a run that held the folder until now may have finished it
         yield work
 

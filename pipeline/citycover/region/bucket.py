@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from citycover.errors import MachineError, ProductError
+from citycover.files.lease import hold_lease, is_held
 from citycover.files.remote import Place, RemotePath
 from citycover.product.names import SIGN
 from citycover.product.upload import MARK, RemoteFolder
 from citycover.region.folder import ABOUT, RegionFolder, RegionPlace, read_facts
-from citycover.region.lease import hold_lease, is_held
 from citycover.run.remote import begun_here
 
 _TRIES = 20
@@ -62,7 +62,7 @@ class RegionBucket(RegionPlace[RemotePath]):
     def hold(
         self, shard: str, policy: Literal["leave", "wait", "take"], stop: threading.Event
     ) -> AbstractContextManager[None]:
-        """Keep other runs of a shard out, on any machine: see `lease.py`."""
+        """Keep other runs of a shard out, on any machine: see `files/lease.py`."""
         return hold_lease(self._lock_of(shard), policy, stop)
 
     def held(self, shard: str) -> bool:

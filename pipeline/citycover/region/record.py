@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 """Version of the file."""
 
-_LOOKS = ("device", "threads", "memory", "workers", "scheduler")
+_LOOKS = ("device", "threads", "memory", "workers", "scheduler", "work")
 """Options that say where a map is computed, and change no pixel of it."""
 
 

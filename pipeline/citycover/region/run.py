@@ -228,8 +228,9 @@ class _Run:
 
     def _begun_of(self, scene: str, tags: Mapping[str, str]) -> bool:
         """Note what a map is begun of; answers whether what is there of it may be of something else."""
-        # A map on its way into a store is made on this host; hosts do not see what others have begun.
-        host = socket.gethostname() if isinstance(self.folder.out, RemotePath) else ""
+        # A map on its way into a store is made on this host, unless its blocks are kept where all see them.
+        alone = isinstance(self.folder.out, RemotePath) and self.region.engine.work is None
+        host = socket.gethostname() if alone else ""
         note, facts = self.folder.begun_of(scene), {"files": dict(tags), "host": host}
         if note.is_file() and read_facts(note) == facts:
             return False

@@ -156,8 +156,10 @@ def _all_blocks(task: Callable[[Block], Any], plan: Plan, planes: int) -> da.Arr
 
 def _for_blocks(asked: EngineOptions, card: ModelCard) -> EngineOptions:
     """Options that settle without a trial."""
-    if asked.workers or asked.scheduler:
-        raise ConfigError("an array is computed by dask's own scheduler; leave workers and scheduler to it")
+    if asked.workers or asked.scheduler or asked.work:
+        raise ConfigError(
+            "an array is computed by dask's own scheduler; leave workers, scheduler and work to it"
+        )
     return replace(
         asked,
         window=asked.window or card.window.size,

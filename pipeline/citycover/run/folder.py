@@ -21,12 +21,18 @@ from citycover.product.earlier import refuse_finished
 from citycover.product.folder import check_folder, claim_folder, holds_product
 from citycover.product.product import Product
 from citycover.run.warned import heard_warnings
+from citycover.store.far import FarWork
 
 logger = logging.getLogger(__name__)
 
 
-def map_into(request: MapRequest, out: Path, watch: Watch, *, overwrite: bool) -> Product:
-    """Map into `out`, wherever the request says that the product goes in the end: see `map_scene`."""
+def map_into(
+    request: MapRequest, out: Path, watch: Watch, *, overwrite: bool, far: FarWork | None = None
+) -> Product:
+    """Map into `out`, wherever the request says that the product goes in the end: see `map_scene`.
+
+    Blocks are kept there or in `far`, which stays.
+    """
     begin = time.perf_counter()
     finished = not overwrite and holds_product(out)
     check_folder(out, overwrite=overwrite or finished)
@@ -40,7 +46,7 @@ def map_into(request: MapRequest, out: Path, watch: Watch, *, overwrite: bool) -
 
         with (
             machine_errors(out),
-            claim_folder(out, overwrite=overwrite, restart=request.product.restart) as folder,
+            claim_folder(out, overwrite=overwrite, restart=request.product.restart, far=far) as folder,
         ):
             return run_job(request, job, folder, watch, begin, warnings)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
+from citycover.errors import FinishedError
 from citycover.files.remote import RemotePath, place_of
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.product.product import Product
 from citycover.run.folder import map_into
 from citycover.run.remote import map_to_store
+from citycover.store.far import FarWork, far_place
 
 
 def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
@@ -37,6 +41,29 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
         True
     """
     place, watch = place_of(request.out), watch or Watch()
-    if isinstance(place, RemotePath):
-        return map_to_store(request, place, watch)
-    return map_into(request, place, watch, overwrite=request.product.overwrite)
+    with _far_work(request, watch) as far:
+        try:
+            if isinstance(place, RemotePath):
+                product = map_to_store(request, place, watch, far)
+            else:
+                product = map_into(request, place, watch, overwrite=request.product.overwrite, far=far)
+        except FinishedError:  # by a run that was ended before it could remove its blocks
+            _drop(far)
+            raise
+        _drop(far)
+    return product
+
+
+def _far_work(request: MapRequest, watch: Watch) -> AbstractContextManager[FarWork | None]:
+    """Where blocks are kept, held; None: with the product, or among the caches."""
+    if request.engine.work is None:
+        return nullcontext()
+    prefix = place_of(request.engine.work)
+    assert isinstance(prefix, RemotePath), "the request has looked"
+    return FarWork(far_place(prefix, request.out), watch.stop)
+
+
+def _drop(far: FarWork | None) -> None:
+    """Remove the blocks of what is published."""
+    if far is not None:
+        far.clear()

@@ -24,15 +24,16 @@ from citycover.product.folder import holds_product
 from citycover.product.product import Product
 from citycover.product.upload import RemoteFolder, upload
 from citycover.run.folder import first_allowed, map_into
+from citycover.store.far import FarWork
 from citycover.store.work import WORK, is_store
 
 
-def map_to_store(request: MapRequest, place: RemotePath, watch: Watch) -> Product:
+def map_to_store(request: MapRequest, place: RemotePath, watch: Watch, far: FarWork | None) -> Product:
     """Map, and put the product there: see `map_scene`."""
     here = _here(place)
     _look(request, place)
     with machine_errors(here), _alone(here, place):
-        product = _mapped(request, here / "product", watch)
+        product = _mapped(request, here / "product", watch, far)
         # Hours may have passed since the first look.
         published = upload(product, _look(request, place), here / "uploaded.jsonl", watch.stop)
         shutil.rmtree(here)
@@ -47,9 +48,11 @@ def _look(request: MapRequest, place: RemotePath) -> RemoteFolder:
     return folder
 
 
-def _mapped(request: MapRequest, out: Path, watch: Watch) -> Product:
+def _mapped(request: MapRequest, out: Path, watch: Watch, far: FarWork | None) -> Product:
     """The product on this machine: made now, or by a run whose upload was interrupted, if it is the same."""
-    ways = (partial(map_into, request, out, watch, overwrite=overwrite) for overwrite in (False, True))
+    ways = (
+        partial(map_into, request, out, watch, overwrite=overwrite, far=far) for overwrite in (False, True)
+    )
     return first_allowed(ways, out)
 
 

@@ -8,13 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from citycover.files.plain import parse_json
-from citycover.files.store import Store, put_text
+from citycover.files.store import Store, each, put_text
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
 from citycover.store.shard import Layout, ShardSeal
 from citycover.store.statistics import Statistics
-
-LEDGER = "ledger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +82,8 @@ class Ledger:
     """The entries of a store; an object that is no whole entry of a block of the layout counts as nothing."""
 
     store: Store
+    name: str
+    """What keys of entries begin with."""
     layout: Layout
     shards: frozenset[str]
     """What an entry must have seals of."""
@@ -92,7 +92,7 @@ class Ledger:
 
     def key(self, index: tuple[int, int]) -> str:
         """The entry of a block (row, column)."""
-        return f"{LEDGER}/{index[0]}_{index[1]}.json"
+        return f"{self.name}/{index[0]}_{index[1]}.json"
 
     def add(self, record: BlockRecord) -> None:
         """Enter a block, once its shards are safe.
@@ -103,8 +103,8 @@ class Ledger:
 
     def read(self, among: Iterable[tuple[int, int]] | None = None) -> dict[tuple[int, int], BlockRecord]:
         """Entries, all or those of some blocks, by (row, column)."""
-        keys = self.store.list(f"{LEDGER}/") if among is None else map(self.key, among)
-        records = (self._read(key) for key in keys if key.endswith(".json"))
+        keys = self.store.list(f"{self.name}/") if among is None else map(self.key, among)
+        records = each(self.store, self._read, [key for key in keys if key.endswith(".json")])
         return {record.index: record for record in records if record is not None}
 
     def _read(self, key: str) -> BlockRecord | None:

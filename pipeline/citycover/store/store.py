@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 from citycover.errors import HeldError, MachineError, ProductError
 from citycover.files.plain import parse_json
-from citycover.files.store import Store, put_text
+from citycover.files.store import Store, each, put_text
 from citycover.read.reader import Hole
 from citycover.store.ledger import BlockRecord, Ledger
 from citycover.store.levels import StoredRaster, block_levels, block_statistics, halve_block
+from citycover.store.names import LEDGER, SIGN, ZARR
 from citycover.store.shard import (
     ArraySpec,
     Layout,
@@ -43,12 +44,9 @@ from citycover.store.shard import (
     write_shard,
 )
 from citycover.store.statistics import Statistics
-from citycover.store.work import SIGN
 
 FORMAT = 3
 """Version of what stands in `.work`; another version is never resumed."""
-
-_ZARR = "store.zarr"
 
 _LAYOUT = ("shape", "block", "cell")
 
@@ -59,15 +57,23 @@ class WorkingStore:
     Cheap to open, so every worker opens its own. Not thread-safe for writing: one writer thread a store.
     """
 
-    def __init__(self, place: Store, layout: Layout, arrays: Sequence[ArraySpec], threads: int = 2):
+    def __init__(
+        self,
+        place: Store,
+        layout: Layout,
+        arrays: Sequence[ArraySpec],
+        threads: int = 2,
+        ledger: str = LEDGER,
+    ):
         self.place = place
         self.layout = layout
         self.arrays = {spec.name: spec for spec in arrays}
         self.levels = block_levels(layout)
         shards = {_path_of(name, level) for name in self.arrays for level in range(len(self.levels))}
         planes = {spec.name: spec.planes for spec in arrays}
-        self.ledger = Ledger(place, layout, frozenset(shards), planes)
-        self._pool = ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="compress")
+        self.ledger = Ledger(place, ledger, layout, frozenset(shards), planes)
+        self._threads = max(threads, 1)
+        self._pool = ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="compress")
 
     @classmethod
     def create(
@@ -78,6 +84,7 @@ class WorkingStore:
         identity: Mapping[str, str],
         extra: Mapping[str, Any] | None = None,
         threads: int = 2,
+        ledger: str = LEDGER,
     ) -> WorkingStore:
         """Begin an empty store.
 
@@ -88,18 +95,16 @@ class WorkingStore:
             identity: named parts of what decides the pixels (plan, card, scene, ...), each a hash or text.
             extra: anything JSON that whoever opens the store wants to know.
             threads: how many threads compress.
+            ledger: name of the ledger.
 
         Raises:
             HeldError: another run has begun one there meanwhile.
         """
-        store = cls(place, layout, arrays, threads)
-        group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-        for level, own in enumerate(store.levels):
-            for spec in arrays:
-                text = json.dumps(array_metadata(spec, own), indent=1)
-                put_text(place, f"{store.array_key(spec.name, level)}/zarr.json", text)
-            put_text(place, f"{_ZARR}/{_path_of('zarr.json', level)}", json.dumps(group, indent=1))
+        store = cls(place, layout, arrays, threads, ledger)
+        _put_metadata(store)
         description = _describe(layout, arrays) | {"identity": dict(identity), "extra": dict(extra or {})}
+        if ledger != LEDGER:
+            description["ledger"] = ledger
         # Last, because it is what makes a store of it.
         if not place.put_new(SIGN, json.dumps(description, indent=1).encode()):
             raise HeldError(f"another run has begun in {place}; wait for it, or choose another --out")
@@ -113,7 +118,7 @@ class WorkingStore:
             ProductError: there is none, or another version of citycover made it.
         """
         data = _read_description(place)
-        return cls(place, _layout_of(data), _arrays_of(data), threads)
+        return cls(place, _layout_of(data), _arrays_of(data), threads, str(data.get("ledger", LEDGER)))
 
     @staticmethod
     def read_extra(place: Store, identity: Mapping[str, str]) -> Mapping[str, Any]:
@@ -152,11 +157,11 @@ class WorkingStore:
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         changed += [key for key in ("layout", "arrays") if found[key] != wanted[key]]
         _refuse_another(place, changed)
-        return cls(place, layout, arrays, threads)
+        return cls(place, layout, arrays, threads, str(found.get("ledger", LEDGER)))
 
     def array_key(self, name: str, level: int = 0) -> str:
         """What the keys of one array, or of an overview of it, begin with."""
-        return f"{_ZARR}/{_path_of(name, level)}"
+        return f"{ZARR}/{_path_of(name, level)}"
 
     def array(self, name: str, channel: int = 0, level: int = 0) -> ShardedArray:
         """Reader of one channel of an array: windows, or the compressed cells as they are."""
@@ -213,7 +218,7 @@ class WorkingStore:
             (row, column) of the blocks that are finished no more.
         """
         records = list(self.finished().values())
-        whole = self._pool.map(partial(_is_whole, self), records)
+        whole = each(self.place, partial(_is_whole, self), records, self._threads)
         damaged = tuple(record.index for record, good in zip(records, whole, strict=True) if not good)
         self.ledger.strike(damaged)
         return damaged
@@ -229,6 +234,16 @@ class WorkingStore:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _put_metadata(store: WorkingStore) -> None:
+    """What makes Zarr groups and arrays of the shards."""
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    for level, layout in enumerate(store.levels):
+        for spec in store.arrays.values():
+            text = json.dumps(array_metadata(spec, layout), indent=1)
+            put_text(store.place, f"{store.array_key(spec.name, level)}/zarr.json", text)
+        put_text(store.place, f"{ZARR}/{_path_of('zarr.json', level)}", json.dumps(group, indent=1))
 
 
 def _path_of(name: str, level: int) -> str:

@@ -16,22 +16,14 @@ from citycover.files.failures import machine_errors
 from citycover.files.lock import RunLock
 from citycover.files.plain import parse_json
 from citycover.files.store import PosixStore, Store, put_text
+from citycover.store.far import FarWork
+from citycover.store.names import ATTEMPTS, LEASE, LEDGER, LOCK, SIGN, ZARR
 
 WORK = ".work"
 
-_LOCK = "lock"
-
-SIGN = "identity.json"
-"""Makes a place an unfinished run: put there last when a store begins, removed first when it goes."""
-
-LEASE = "lease"
-"""Says which run computes here, for workers that cannot see its lock."""
-
 _REPLACED = "replaced.json"
 
-_ATTEMPTS = "attempts.json"
-
-_OURS = frozenset({_LOCK, SIGN, _REPLACED, _ATTEMPTS, LEASE, "ledger", "store.zarr", "publish"})
+_OURS = frozenset({LOCK, SIGN, _REPLACED, ATTEMPTS, LEASE, LEDGER, ZARR, "publish"})
 
 _PASSING = re.compile(r"\..*(\.tmp(\.\w+)?|\.probe)|\.nfs[0-9a-f]+")
 """Files of a moment, which a kill may leave: of an atomic write, of a worker's test, of NFS."""
@@ -44,16 +36,18 @@ class WorkFolder:
     an earlier run left there goes. Leaving before the first block leaves no trace.
     """
 
-    def __init__(self, out: Path, *, restart: bool = False):
+    def __init__(self, out: Path, *, restart: bool = False, far: FarWork | None = None):
         self.out = out
         self.work = out / WORK
         """For the store, the ledger and the files to be published."""
-        self.store: Store = PosixStore(self.work)
+        self.far = far
+        """Held: where blocks are kept instead of in `work`. It stays when `work` goes."""
+        self.store: Store = PosixStore(self.work) if far is None else far.store
         """Where blocks are kept."""
         self.resumable = False
         """An unfinished run lies in `work`; `WorkingStore.resume` says whether it is this one."""
         self._restart = restart
-        self._lock = RunLock(self.work / _LOCK)
+        self._lock = RunLock(self.work / LOCK)
         self._made = False
         """The folder was not there before."""
 
@@ -64,9 +58,11 @@ class WorkFolder:
             make_folder(self.work)
             self._lock.acquire()
             try:
-                self.resumable = is_store(self.work) and not self._restart
+                self.resumable = self._begun() and not self._restart
                 if not self.resumable:
                     self.clear()
+                    if self.far is not None:
+                        self.far.clear()
                 remove(self.staging)
                 self.staging.mkdir()
             except BaseException:
@@ -78,7 +74,7 @@ class WorkFolder:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A run that ended before its first block leaves no trace: nothing could be resumed.
-        if self.held() and not is_store(self.work) and not self.replaced.exists():
+        if self._lock.held() and not is_store(self.work) and not self.replaced.exists():
             with contextlib.suppress(OSError):
                 self.remove()
             if self._made:
@@ -86,10 +82,26 @@ class WorkFolder:
                     self.out.rmdir()
         self._lock.release()
 
+    def _begun(self) -> bool:
+        """Whether an unfinished run lies where blocks are kept."""
+        if self.far is None:
+            return is_store(self.work)
+        if is_store(self.work) and not self._restart:
+            raise ProductError(
+                f"{self.work} holds an unfinished run that keeps its blocks there; leave --work away to go "
+                "on with it, or give --restart to drop it"
+            )
+        return self.far.begun()
+
     @property
     def seen_from_afar(self) -> Store:
         """Where blocks are kept, as a process with another working directory sees it."""
-        return PosixStore(self.work.absolute())
+        return PosixStore(self.work.absolute()) if self.far is None else self.store
+
+    @property
+    def ledger(self) -> str:
+        """Name of the ledger of a store that begins now."""
+        return LEDGER if self.far is None else self.far.ledger
 
     @property
     def staging(self) -> Path:
@@ -103,7 +115,7 @@ class WorkFolder:
 
     def held(self) -> bool:
         """Whether the folder is still there and this run's: somebody may remove it, and begin another run."""
-        return self._lock.held()
+        return self._lock.held() and (self.far is None or self.far.held())
 
     def check_held(self) -> None:
         """Raise unless the folder is still this run's.
@@ -112,13 +124,13 @@ class WorkFolder:
             MachineError: it is gone, or another run has it.
         """
         if not self.held():
-            raise taken_over(self.work)
+            raise taken_over(self.store)
 
     @property
     def attempts(self) -> tuple[datetime, ...]:
         """When the run was begun and gone on with, UTC, as far as `note_attempt` was told."""
         try:
-            times = parse_json(self.store.get(_ATTEMPTS))
+            times = parse_json(self.store.get(ATTEMPTS))
             return tuple(datetime.fromisoformat(time) for time in times)
         except (OSError, ValueError, TypeError):  # a kill may come before the first; nothing depends on it
             return ()
@@ -127,7 +139,7 @@ class WorkFolder:
         """Note that the run begins, or goes on, now; once it is sure that it can."""
         now = datetime.now(UTC).replace(microsecond=0)
         times = [time.isoformat() for time in (*self.attempts, now)]
-        put_text(self.store, _ATTEMPTS, json.dumps(times))
+        put_text(self.store, ATTEMPTS, json.dumps(times))
 
     def clear(self) -> None:
         """Drop what an earlier run left in `work`, but the sign of a product that it had begun to replace."""
@@ -135,7 +147,7 @@ class WorkFolder:
         remove(self.work / SIGN)
         sync_folder(self.work)
         for path in self.work.iterdir():
-            if path.name not in {_LOCK, _REPLACED}:
+            if path.name not in {LOCK, _REPLACED}:
                 remove(path)
 
     def remove(self) -> None:
@@ -144,7 +156,7 @@ class WorkFolder:
         remove(self.work)
 
 
-def taken_over(work: Path | Store) -> MachineError:
+def taken_over(work: Store) -> MachineError:
     """What a run says that finds its working folder no longer its own."""
     return MachineError(
         f"{work} was removed or taken over by another run meanwhile; nothing was published; leave the folder "

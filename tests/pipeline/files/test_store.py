@@ -9,57 +9,51 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from citycover.files.store import PIECE, PosixStore, Store, pieces, put_text
+from citycover.files.store import PosixStore, Store, pieces, put_text
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return PosixStore(tmp_path / "a")
-
-
-def test_what_was_put_is_there_by_name_and_below_its_prefix(store: Store) -> None:
-    assert store.list("") == ()
-    put_text(store, "ledger/0_1.json", "{}")
-    assert store.put("ledger/0_0.json", lambda file: file.write(b"one")) == 3
-    put_text(store, "ledger-2/0_0.json", "of another")
-    put_text(store, "identity.json", "")
-    assert store.list("ledger/") == ("ledger/0_0.json", "ledger/0_1.json")
-    assert set(store.list("")) == {*store.list("ledger/"), "ledger-2/0_0.json", "identity.json"}
-    put_text(store, "ledger/0_0.json", "two")
-    assert store.get("ledger/0_0.json") == b"two" and store.get("identity.json") == b""
-    store.delete("ledger/0_0.json", "identity.json", "nothing/here")
-    assert store.list("ledger/") == ("ledger/0_1.json",)
+def test_what_was_put_is_there_by_name_and_below_its_prefix(place: Store) -> None:
+    assert place.list("") == ()
+    put_text(place, "ledger/0_1.json", "{}")
+    assert place.put("ledger/0_0.json", lambda file: file.write(b"one")) == 3
+    put_text(place, "ledger-2/0_0.json", "of another")
+    put_text(place, "identity.json", "")
+    assert place.list("ledger/") == ("ledger/0_0.json", "ledger/0_1.json")
+    assert set(place.list("")) == {*place.list("ledger/"), "ledger-2/0_0.json", "identity.json"}
+    put_text(place, "ledger/0_0.json", "two")
+    assert place.get("ledger/0_0.json") == b"two" and place.get("identity.json") == b""
+    place.delete("ledger/0_0.json", "identity.json", "nothing/here")
+    assert place.list("ledger/") == ("ledger/0_1.json",)
     for absent in ("identity.json", "ledger", "ledger/0_1.json/c"):
         with pytest.raises(FileNotFoundError):
-            store.get(absent)
+            place.get(absent)
 
 
 @given(content=st.binary(max_size=40), start=st.integers(-50, 50), length=st.none() | st.integers(0, 50))
-def test_a_range_is_that_of_the_bytes(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, start: int, length: int | None
-) -> None:
-    store = PosixStore(tmp_path_factory.mktemp("store"))
-    store.put("a", lambda file: file.write(content))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_range_is_that_of_the_bytes(place: Store, content: bytes, start: int, length: int | None) -> None:
+    place.put("a", lambda file: file.write(content))
     begin = max(0, len(content) + start) if start < 0 else start
-    assert store.get("a", start, length) == content[begin:][:length]
+    assert place.get("a", start, length) == content[begin:][:length]
 
 
-def test_pieces_are_the_whole(store: Store) -> None:
-    for size in (0, 5, PIECE, PIECE + 5):
+def test_pieces_are_the_whole(place: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("citycover.files.store.PIECE", 1000)
+    for size in (0, 5, 1000, 2000, 2005):
         content = os.urandom(size)
-        store.put("a", lambda file, content=content: file.write(content))
-        assert b"".join(pieces(store, "a")) == content
+        place.put("a", lambda file, content=content: file.write(content))
+        assert b"".join(pieces(place, "a")) == content
 
 
-def test_of_many_that_put_something_new_one_succeeds(store: Store) -> None:
+def test_of_many_that_put_something_new_one_succeeds(place: Store) -> None:
     begin, done = threading.Barrier(8), list[bool]()
 
     def put(number: int) -> None:
         begin.wait()
-        done.append(store.put_new(f"by/{number % 2}", str(number).encode()))
+        done.append(place.put_new(f"by/{number % 2}", str(number).encode()))
 
     threads = [threading.Thread(target=put, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -67,7 +61,7 @@ def test_of_many_that_put_something_new_one_succeeds(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert sorted(done) == [False] * 6 + [True] * 2
-    assert not store.put_new("by/0", b"later") and store.get("by/0") != b"later"
+    assert not place.put_new("by/0", b"later") and place.get("by/0") != b"later"
 
 
 def test_a_file_system_without_links_takes_what_is_new_once(
@@ -77,20 +71,20 @@ def test_a_file_system_without_links_takes_what_is_new_once(
         raise OSError(errno.EPERM, "no links")
 
     monkeypatch.setattr(os, "link", refuse)
-    store = PosixStore(tmp_path)
-    assert store.put_new("a", b"one") and not store.put_new("a", b"two")
-    assert store.get("a") == b"one" and [path.name for path in tmp_path.iterdir()] == ["a"]
+    place = PosixStore(tmp_path)
+    assert place.put_new("a", b"one") and not place.put_new("a", b"two")
+    assert place.get("a") == b"one" and [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_fails_to_be_written_leaves_nothing(store: Store) -> None:
+def test_what_fails_to_be_written_leaves_nothing(place: Store) -> None:
     def fail(_file: object) -> None:
         raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        store.put("a", fail)
-    assert store.list("") == ()
+        place.put("a", fail)
+    assert place.list("") == ()
 
 
-def test_it_crosses_to_another_process(store: Store) -> None:
-    put_text(store, "a", "b")
-    assert pickle.loads(pickle.dumps(store)).get("a") == b"b"
+def test_it_crosses_to_another_process(place: Store) -> None:
+    put_text(place, "a", "b")
+    assert pickle.loads(pickle.dumps(place)).get("a") == b"b"

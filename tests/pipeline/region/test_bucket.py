@@ -18,13 +18,13 @@ from conftest import write_scene
 from stores import write_arrays, zip_store
 
 from citycover.errors import ConfigError, HeldError, ProductError, StoppedError
+from citycover.files import lease as module
+from citycover.files.lease import Lease, hold_lease
 from citycover.files.remote import RemotePath, matching, place_of
 from citycover.product.open import open_product
-from citycover.region import lease as module
 from citycover.region import run as running
 from citycover.region.bucket import RegionBucket
 from citycover.region.config import Region, read_region
-from citycover.region.lease import Lease, hold_lease
 from citycover.region.run import RegionWatch, Share, run_region
 from citycover.region.scenes import Shard
 from citycover.region.status import status_of

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from citycover.errors import MachineError, ProductError
-from citycover.files.store import PosixStore
+from citycover.files.store import PosixStore, Store, put_text
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
 from citycover.store.shard import ArraySpec, Layout, shard_key
@@ -39,6 +38,10 @@ def make_pixels(layout: Layout, seed: int = 0) -> dict[str, NDArray[np.uint8]]:
         values[..., : layout.shape[0] // 2, layout.shape[1] // 3 :] = spec.fill
         pixels[spec.name] = values
     return pixels
+
+
+def put(place: Store, key: str, content: bytes) -> None:
+    place.put(key, lambda file: file.write(content))
 
 
 def write_all(store: WorkingStore, pixels: dict[str, NDArray[np.uint8]]) -> None:
@@ -72,27 +75,26 @@ def test_zarr_reads_what_was_written(tmp_path_factory: pytest.TempPathFactory, d
         )
 
 
-def test_the_ledger_keeps_what_is_known_of_a_block(tmp_path: Path) -> None:
+def test_the_ledger_keeps_what_is_known_of_a_block(place: Store) -> None:
     hole = Hole(Window(3, 4, 5, 6), "scene.tif", "cannot decode")
-    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS[:1], IDENTITY, {"note": 1}) as store:
+    with WorkingStore.create(place, LAYOUT, ARRAYS[:1], IDENTITY, {"note": 1}) as store:
         rows = np.zeros((36, 128), dtype=np.uint8)
         store.write_block((1, 0), {"classes": rows}, {"read": 0.5}, [hole], {"windows": 9})
-    with WorkingStore.open(PosixStore(tmp_path)) as store:
+    with WorkingStore.open(place) as store:
         (record,) = store.finished().values()
     assert (record.index, record.pixels) == ((1, 0), 36 * 128)
     assert (record.seconds, record.holes, record.counts) == ({"read": 0.5}, (hole,), {"windows": 9})
 
 
-def test_only_a_whole_ledger_entry_proves_a_block(tmp_path: Path) -> None:
-    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
+def test_only_a_whole_ledger_entry_proves_a_block(place: Store) -> None:
+    with WorkingStore.create(place, LAYOUT, ARRAYS, IDENTITY) as store:
         write_all(store, make_pixels(LAYOUT))
-        ledger = tmp_path / "ledger"
         assert set(store.finished()) == {(0, 0), (0, 1), (1, 0), (1, 1)}
-        (ledger / "0_0.json").unlink()
-        text = (ledger / "0_1.json").read_text()
-        (ledger / "0_1.json").write_text(text[: len(text) // 2])
-        (ledger / "1_0.json").write_bytes(b"\xff\x00garbage")
-        (ledger / ".1_0.json.77.tmp").write_text(text)
+        place.delete("ledger/0_0.json")
+        text = place.get("ledger/0_1.json")
+        put(place, "ledger/0_1.json", text[: len(text) // 2])
+        put(place, "ledger/1_0.json", b"\xff\x00garbage")
+        put(place, "ledger/.1_0.json.77.tmp", text)
         assert set(store.finished()) == {(1, 1)}
 
 
@@ -113,111 +115,106 @@ def no_pixels(**changes: tuple[int, ...]) -> dict[str, NDArray[np.uint8]]:
     ],
     ids=["width", "channels", "unknown", "type", "missing"],
 )
-def test_a_block_that_does_not_fit_leaves_nothing(tmp_path: Path, arrays: dict[str, NDArray]) -> None:
-    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
-        before = sorted(tmp_path.rglob("*"))
+def test_a_block_that_does_not_fit_leaves_nothing(place: Store, arrays: dict[str, NDArray]) -> None:
+    with WorkingStore.create(place, LAYOUT, ARRAYS, IDENTITY) as store:
+        before = place.list("")
         with pytest.raises(ValueError, match="takes"):
             store.write_block((0, 0), arrays)
-        assert sorted(tmp_path.rglob("*")) == before
+        assert place.list("") == before
 
 
 def test_a_disk_that_fails_leaves_no_entry_and_no_temporary_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
+    with WorkingStore.create(place, LAYOUT, ARRAYS, IDENTITY) as store:
         with monkeypatch.context() as patch:
             patch.setattr("citycover.store.store.write_shard", full)
             with pytest.raises(OSError, match="full"):
                 store.write_block((0, 0), no_pixels())
         assert not store.finished()
-        assert not list(tmp_path.rglob("*.tmp"))
+        assert not isinstance(place, PosixStore) or not list(place.folder.rglob("*.tmp"))
         store.write_block((0, 0), no_pixels())
         assert set(store.finished()) == {(0, 0)}
 
 
-def test_resume_needs_the_same_identity_and_names_what_differs(tmp_path: Path) -> None:
-    place = PosixStore(tmp_path)
+def test_resume_needs_the_same_identity_and_names_what_differs(place: Store) -> None:
     WorkingStore.create(place, LAYOUT, ARRAYS, IDENTITY).close()
     WorkingStore.resume(place, LAYOUT, ARRAYS, IDENTITY).close()
     with pytest.raises(ProductError, match=r"from this one in: card, window; .*--restart"):
-        WorkingStore.resume(
-            PosixStore(tmp_path), LAYOUT, ARRAYS, {**IDENTITY, "card": "other", "window": "new"}
-        )
+        WorkingStore.resume(place, LAYOUT, ARRAYS, {**IDENTITY, "card": "other", "window": "new"})
     with pytest.raises(ProductError, match="from this one in: layout, arrays"):
-        WorkingStore.resume(
-            PosixStore(tmp_path), Layout((99, 150), (64, 128), (16, 32)), ARRAYS[:2], IDENTITY
-        )
+        WorkingStore.resume(place, Layout((99, 150), (64, 128), (16, 32)), ARRAYS[:2], IDENTITY)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"format": 0}'])
-def test_what_is_no_store_of_this_version_is_not_opened(tmp_path: Path, content: str | None) -> None:
+def test_what_is_no_store_of_this_version_is_not_opened(place: Store, content: str | None) -> None:
     if content is not None:
-        (tmp_path / "identity.json").write_text(content)
+        put_text(place, "identity.json", content)
     with pytest.raises(ProductError, match="--restart"):
-        WorkingStore.open(PosixStore(tmp_path))
+        WorkingStore.open(place)
 
 
-def test_a_damaged_shard_is_noticed(tmp_path: Path) -> None:
-    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
+def test_a_damaged_shard_is_noticed(place: Store) -> None:
+    with WorkingStore.create(place, LAYOUT, ARRAYS, IDENTITY) as store:
         write_all(store, make_pixels(LAYOUT))
-        shard = tmp_path / store.array_key("classes") / "c" / "0" / "0"
-        data = bytearray(shard.read_bytes())
+        shard = f"{store.array_key('classes')}/c/0/0"
+        data = bytearray(place.get(shard))
         data[-20] ^= 1
-        for content in (bytes(data), b"", data[:-3], data[:8]):
-            shard.write_bytes(content)
+        for content in (bytes(data), b"", bytes(data[:-3]), bytes(data[:8])):
+            put(place, shard, content)
             with pytest.raises(MachineError, match="missing or damaged"):
                 store.array("classes").read(Window(0, 0, 1, 1))
-        shard.unlink()
+        place.delete(shard)
         with pytest.raises(MachineError, match="missing or damaged"):
             store.array("classes").read(Window(0, 0, 1, 1))
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bit_that_flips_makes_a_block_unfinished(whole_store: Path, data: st.DataObject) -> None:
-    with WorkingStore.open(PosixStore(whole_store)) as store:
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bit_that_flips_makes_a_block_unfinished(whole_store: Store, data: st.DataObject) -> None:
+    with WorkingStore.open(whole_store) as store:
         name = data.draw(st.sampled_from(sorted(store.arrays)))
         level = data.draw(st.integers(0, len(store.levels) - 1))
         index = data.draw(st.sampled_from(sorted(store.finished())))
-        entry = whole_store / "ledger" / f"{index[0]}_{index[1]}.json"
-        shard = whole_store / shard_key(store.array_key(name, level), store.arrays[name], index)
-        said, content = entry.read_text(), shard.read_bytes()
+        entry = f"ledger/{index[0]}_{index[1]}.json"
+        shard = shard_key(store.array_key(name, level), store.arrays[name], index)
+        said, content = whole_store.get(entry), whole_store.get(shard)
         assert store.drop_damaged() == ()
         place = data.draw(st.integers(0, 8 * len(content) - 1))
         flipped = bytearray(content)
         flipped[place // 8] ^= 1 << place % 8
-        shard.write_bytes(flipped)
+        put(whole_store, shard, bytes(flipped))
         assert store.drop_damaged() == (index,)
         assert set(store.finished()) == {(0, 0), (0, 1), (1, 0), (1, 1)} - {index}
-        shard.write_bytes(content)
-        entry.write_text(said)
+        put(whole_store, shard, content)
+        put(whole_store, entry, said)
         whole_blocks(store)
 
 
 @pytest.fixture
-def whole_store(tmp_path: Path) -> Path:
-    with WorkingStore.create(PosixStore(tmp_path), LAYOUT, ARRAYS, IDENTITY) as store:
+def whole_store(place: Store) -> Store:
+    with WorkingStore.create(place, LAYOUT, ARRAYS, IDENTITY) as store:
         write_all(store, make_pixels(LAYOUT))
-    return tmp_path
+    return place
 
 
 @pytest.mark.parametrize("loss", ["shard", "overview", "copy", "store", "entry"])
-def test_what_is_lost_or_another_block_is_not_taken_for_finished(whole_store: Path, loss: str) -> None:
-    with WorkingStore.open(PosixStore(whole_store)) as store:
-        shards = whole_store / store.array_key("classes") / "c"
+def test_what_is_lost_or_another_block_is_not_taken_for_finished(whole_store: Store, loss: str) -> None:
+    with WorkingStore.open(whole_store) as store:
+        shards = f"{store.array_key('classes')}/c"
         if loss == "shard":
-            (shards / "0" / "0").unlink()
+            whole_store.delete(f"{shards}/0/0")
         elif loss == "overview":
-            (whole_store / store.array_key("probabilities", 2) / "c" / "0" / "0" / "0").unlink()
+            whole_store.delete(f"{store.array_key('probabilities', 2)}/c/0/0/0")
         elif loss == "copy":
-            shutil.copyfile(shards / "0" / "1", shards / "0" / "0")
+            put(whole_store, f"{shards}/0/0", whole_store.get(f"{shards}/0/1"))
         elif loss == "store":
-            shutil.rmtree(whole_store / "store.zarr")
+            whole_store.delete(*whole_store.list("store.zarr/"))
         else:
-            (whole_store / "ledger" / "0_0.json").unlink()
+            whole_store.delete("ledger/0_0.json")
         with pytest.raises(MachineError, match=r"of 4 blocks .* computed anew"):
             whole_blocks(store)
         assert (0, 0) not in store.finished()
@@ -233,31 +230,30 @@ WRONG = [
 
 
 @pytest.mark.parametrize("change", WRONG, ids=str)
-def test_an_entry_of_wrong_types_proves_nothing(whole_store: Path, change: dict[str, object]) -> None:
-    entry = whole_store / "ledger" / "0_0.json"
-    entry.write_text(json.dumps(json.loads(entry.read_text()) | change))
-    with WorkingStore.open(PosixStore(whole_store)) as store:
+def test_an_entry_of_wrong_types_proves_nothing(whole_store: Store, change: dict[str, object]) -> None:
+    entry = "ledger/0_0.json"
+    put_text(whole_store, entry, json.dumps(json.loads(whole_store.get(entry)) | change))
+    with WorkingStore.open(whole_store) as store:
         assert set(store.finished()) == {(0, 1), (1, 0), (1, 1)}
 
 
 @pytest.mark.parametrize("key", ["layout", "arrays", "identity", "extra"])
 @pytest.mark.parametrize("value", [None, 3, [1], {"shape": 1}])
-def test_a_damaged_description_is_a_message(whole_store: Path, key: str, value: object) -> None:
-    path = whole_store / "identity.json"
-    data = json.loads(path.read_text())
+def test_a_damaged_description_is_a_message(whole_store: Store, key: str, value: object) -> None:
+    data = json.loads(whole_store.get("identity.json"))
     if value is None:
         del data[key]
     else:
         data[key] = value
-    path.write_text(json.dumps(data))
+    put_text(whole_store, "identity.json", json.dumps(data))
     if key in {"identity", "extra"} and isinstance(value, dict):
         with pytest.raises(ProductError, match="differs"):
-            WorkingStore.read_extra(PosixStore(whole_store), IDENTITY | {"shape": "other"})
+            WorkingStore.read_extra(whole_store, IDENTITY | {"shape": "other"})
         return
     for action in (
-        lambda: WorkingStore.open(PosixStore(whole_store)),
-        lambda: WorkingStore.resume(PosixStore(whole_store), LAYOUT, ARRAYS, IDENTITY),
-        lambda: WorkingStore.read_extra(PosixStore(whole_store), IDENTITY),
+        lambda: WorkingStore.open(whole_store),
+        lambda: WorkingStore.resume(whole_store, LAYOUT, ARRAYS, IDENTITY),
+        lambda: WorkingStore.read_extra(whole_store, IDENTITY),
     ):
         with pytest.raises(ProductError, match="--restart"):
             action()

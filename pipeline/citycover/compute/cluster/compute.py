@@ -43,7 +43,8 @@ from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
 from citycover.read.open import open_readers
 from citycover.scene.scene import Scene, Sheet
-from citycover.store.work import LEASE, WorkFolder
+from citycover.store.names import LEASE
+from citycover.store.work import WorkFolder
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from citycover.files.store import Store
 from citycover.model.joint import MapModel
-from citycover.store.work import LEASE
+from citycover.store.names import LEASE
 from citycover.version import __version__
 
 if TYPE_CHECKING:

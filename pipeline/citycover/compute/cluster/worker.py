@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from distributed import Worker, WorkerPlugin, get_worker
 
 from citycover.compute.cluster.terms import ModelFactory, Report, Sign, Terms, Work, local_versions
-from citycover.errors import DeviceError, MachineError
+from citycover.errors import CitycoverError, DeviceError, MachineError
 from citycover.files.failures import is_passing
 from citycover.files.identity import FileStamp, sha256_of
 from citycover.files.store import Store
 from citycover.machine.memory import tune_allocator
 from citycover.model.form import FORMS, runtime_of
-from citycover.store.work import LEASE
+from citycover.store.names import LEASE
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +183,11 @@ def _why_no_writer(store: Store, terms: Terms) -> str | None:
         store.put(probe, lambda _file: None)
         store.delete(probe)
     except OSError as error:
-        return f"it cannot write to {store} ({error.strerror}); --out must be on a shared folder"
+        return (
+            f"it cannot write to {store} ({error.strerror}); --out must be on a shared folder, or give --work"
+        )
+    except CitycoverError as error:
+        return f"it cannot write to {store}: {error}"
     return None
 
 

@@ -37,10 +37,11 @@ class Lease:
     Args:
         place: of the object.
         stop: is set when another run takes over.
+        what: is held by it, in words.
     """
 
-    def __init__(self, place: RemotePath, stop: threading.Event) -> None:
-        self.place, self._stop = place, stop
+    def __init__(self, place: RemotePath, stop: threading.Event, what: str = "the region") -> None:
+        self.place, self._stop, self._what = place, stop, what
         self._token = uuid.uuid4().hex
         self._tag: str | None = None
         self._ended = threading.Event()
@@ -59,13 +60,19 @@ class Lease:
             StoppedError: `stop` was set meanwhile.
         """
         seen, since = self._take(None), time.monotonic()
+        if self._tag is None and policy == "leave":
+            logger.info(
+                "%s is held; %s lives if it writes within %.0f s", self._what, self.holder(), PATIENCE
+            )
         while self._tag is None:
             if self._stop.wait(min(1.0, BEAT / 2)):
                 raise StoppedError
             found, now = _tag_of(self.place), time.monotonic()
             if found != seen:
                 if found is not None and policy == "leave":
-                    raise HeldError(f"another run holds the region, {self.holder()}; wait for it, or end it")
+                    raise HeldError(
+                        f"another run holds {self._what}, {self.holder()}; wait for it, or end it"
+                    )
                 seen, since = found, now
             if found is None or policy == "take" or now - since > PATIENCE:
                 # Who loses it to another one has to look at that one's as long as at any.
@@ -92,6 +99,17 @@ class Lease:
     def _content(self) -> bytes:
         told = {"process": os.getpid(), "host": socket.gethostname(), "run": self._token}
         return json.dumps(told | {"beat": time.monotonic()}).encode()
+
+    def held(self) -> bool:
+        """Whether the object is this run's, as the store says now: the next beat may be seconds away."""
+        try:
+            return bool(parse_json(self.place.read_text())["run"] == self._token)
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+
+    def refused(self) -> HeldError:
+        """What a run says that has lost it."""
+        return HeldError(f"another run has taken over, {self.holder()}; leave it alone")
 
     def holder(self) -> str:
         """Who holds it now, in words."""
@@ -134,7 +152,7 @@ def hold_lease(
         yield
     except StoppedError:
         if lease.lost:
-            raise HeldError(f"another run has taken over, {lease.holder()}; leave it alone") from None
+            raise lease.refused() from None
         raise
     finally:
         lease.release()

@@ -1,0 +1,249 @@
+"""A run whose blocks lie in a bucket: the same map, from any machine, by one run at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bucket import BUCKET, Bucket, busy_before, point_at, serving_bucket
+from conftest import write_scene
+
+from citycover.errors import ConfigError, FinishedError, HeldError, MachineError, ProductError, StoppedError
+from citycover.files import lease, remote
+from citycover.files.remote import RemotePath
+from citycover.files.store import ObjectStore, pieces
+from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
+from citycover.job.watch import Watch
+from citycover.product.product import Product
+from citycover.run.map import map_scene
+
+WORK = f"s3://{BUCKET}/work"
+PLACE = f"s3://{BUCKET}/2026/city"
+RASTERS = ("landcover.tif", "confidence.tif", "probabilities.tif")
+BLOCKS = 4
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lease, "BEAT", 0.05)
+    monkeypatch.setattr(lease, "PATIENCE", 0.5)
+    with serving_bucket() as bucket:
+        point_at(bucket.url, monkeypatch)
+        yield bucket
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> MapRequest:
+    """A map of four blocks, which are kept in the bucket."""
+    scene = write_scene(tmp_path / "scene.tif", (1000, 900))
+    engine = EngineOptions(window=256, batch=1, precision="fp32", threads=1, block=(512, 512), work=WORK)
+    return MapRequest(
+        Imagery((str(scene),)), tmp_path / "out", "spectral-rgbn", engine=engine, layers=("probabilities",)
+    )
+
+
+@pytest.fixture
+def plain(asked: MapRequest, tmp_path: Path) -> dict[str, bytes]:
+    """Rasters of the same map without a bucket."""
+    return content(map_scene(replace(asked, out=tmp_path / "plain", engine=replace(asked.engine, work=None))))
+
+
+def content(product: Product) -> dict[str, bytes]:
+    return {name: (product.folder / name).read_bytes() for name in RASTERS}
+
+
+def kept(bucket: Bucket) -> set[str]:
+    """What lies in the bucket of unfinished runs, but for the folder of each."""
+    return {key.split("/", 2)[2] for key in bucket.objects if key.startswith("work/")}
+
+
+def stopped_after(count: int, **more: Any) -> Watch:
+    """A watch that stops a run after so many blocks."""
+    stop, seen = threading.Event(), list[object]()
+
+    def advanced(block: object) -> None:
+        seen.append(block)
+        if len(seen) == count:
+            stop.set()
+
+    return Watch(advanced=advanced, stop=stop, **more)
+
+
+@pytest.mark.parametrize("formats", [("cog",), ("cog", "zarr")])
+def test_blocks_in_a_bucket_make_the_same_product_and_go_in_the_end(
+    bucket: Bucket, asked: MapRequest, plain: dict[str, bytes], tmp_path: Path, formats: tuple[str, ...]
+) -> None:
+    asked = replace(asked, product=ProductOptions(formats=formats))
+    here = map_scene(asked)
+    assert content(here) == plain and here.run.given.request["engine"]["work"] == WORK
+    assert any("/store.zarr/classes/c/" in key for _, key in bucket.changes)
+    assert not bucket.objects, "nothing is left there"
+    assert not (tmp_path / "out/.work").exists()
+    there = map_scene(replace(asked, out=PLACE))
+    assert content(there) == plain and not kept(bucket)
+    if "zarr" in formats:
+        whole = {
+            p.relative_to(tmp_path / "out").as_posix(): p.read_bytes()
+            for p in (tmp_path / "out/landcover.zarr").rglob("*")
+            if p.is_file()
+        }
+        assert {n: bucket.objects[f"2026/city/{n}"] for n in whole} == whole
+
+
+def test_another_machine_goes_on_with_what_one_began(
+    bucket: Bucket,
+    asked: MapRequest,
+    plain: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    asked = replace(asked, out=PLACE)
+    with pytest.raises(StoppedError):
+        map_scene(asked, stopped_after(1))
+    ledger = {key for key in kept(bucket) if key.startswith("ledger-")}
+    assert 1 <= len(ledger) < BLOCKS and "lock" not in kept(bucket)
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "other"))
+    made: list[object] = []
+    product = map_scene(asked, Watch(advanced=made.append))
+    assert content(product) == plain
+    assert len(made) == BLOCKS - len(ledger) and product.run.attempts == 2
+    assert not kept(bucket) and not list((tmp_path / "other/out").iterdir())
+
+
+def test_a_run_leaves_what_another_one_holds_and_takes_over_from_the_dead(
+    bucket: Bucket,
+    asked: MapRequest,
+    plain: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    refused: list[str] = []
+
+    def another(_plan: object, _done: int) -> None:
+        monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "other"))  # of another machine
+        with pytest.raises(HeldError, match=rf"{WORK}/city-\w+, process \d+ on .*; wait for it") as error:
+            map_scene(replace(asked, out=PLACE))
+        refused.append(str(error.value))
+
+    assert content(map_scene(replace(asked, out=PLACE), Watch(started=another))) == plain
+    assert len(refused) == 1 and not kept(bucket)
+    folder = refused[0].split("/work/")[1].split(",")[0]
+    bucket.objects[f"work/{folder}/lock"] = b'{"process": 7, "host": "gone", "run": "killed"}'
+    again = replace(asked, out=PLACE, product=ProductOptions(overwrite=True))
+    assert content(map_scene(again)) == plain and not kept(bucket)
+
+
+def test_a_run_that_was_taken_over_writes_no_more(bucket: Bucket, asked: MapRequest) -> None:
+    keys: list[str] = []
+
+    def take(_block: object) -> None:
+        (key,) = (key for key in bucket.objects if key.endswith("/lock"))
+        bucket.objects[key] = b'{"process": 7, "host": "elsewhere", "run": "another"}'
+        keys[:] = sorted(bucket.objects)
+
+    with pytest.raises((HeldError, MachineError), match=r"taken over.*"):
+        map_scene(asked, Watch(advanced=take))
+    assert sorted(bucket.objects) == keys, "not even to tidy up"
+
+
+def test_other_requests_and_other_content_are_refused_and_restart_begins_anew(
+    bucket: Bucket, asked: MapRequest, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        map_scene(asked, stopped_after(1))
+    other = replace(asked, layers=("entropy",))
+    with pytest.raises(ProductError, match=r"s3://maps/work/out-\w+ holds an unfinished run that differs"):
+        map_scene(other)
+    (ledger,) = {key.split("/")[0] for key in kept(bucket) if key.startswith("ledger-")}
+    with pytest.raises(StoppedError):
+        map_scene(replace(other, product=ProductOptions(restart=True)), stopped_after(1))
+    (anew,) = {key.split("/")[0] for key in kept(bucket) if key.startswith("ledger-")}
+    assert anew != ledger, "who was taken for dead may still write into the old one"
+    folder = next(iter(bucket.objects)).rpartition("/store.zarr")[0].split("/", 2)[1]
+    bucket.objects[f"work/{folder}/letter.txt"] = b"mine"
+    with pytest.raises(ProductError, match=r"holds what no run writes: letter\.txt.*--work"):
+        map_scene(other)
+    assert bucket.objects[f"work/{folder}/letter.txt"] == b"mine"
+
+
+def test_a_run_whose_blocks_lie_here_is_not_dropped_for_one_in_a_bucket(
+    bucket: Bucket, asked: MapRequest, tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        map_scene(replace(asked, engine=replace(asked.engine, work=None)), stopped_after(1))
+    with pytest.raises(ProductError, match="leave --work away"):
+        map_scene(asked)
+    assert list((tmp_path / "out/.work/ledger").iterdir()) and not bucket.objects
+    map_scene(replace(asked, product=ProductOptions(restart=True)))
+
+
+def test_what_is_left_of_a_finished_run_goes_when_it_is_asked_for_again(
+    bucket: Bucket, asked: MapRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("citycover.store.far.FarWork.clear", lambda _self: None)
+        map_scene(asked)
+    assert kept(bucket)
+    with pytest.raises(FinishedError):
+        map_scene(asked)
+    assert not bucket.objects
+
+
+@pytest.mark.parametrize("place", ["work", "gs://bucket/work", "s3://bucket"])
+def test_what_is_no_prefix_of_a_bucket_is_refused(place: str) -> None:
+    with pytest.raises(ConfigError, match="s3://BUCKET/PREFIX"):
+        EngineOptions(work=place)
+
+
+def test_a_bucket_that_fails_ends_the_run_and_the_same_command_goes_on(
+    bucket: Bucket, asked: MapRequest, plain: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_block: object) -> None:
+        bucket.busy = 10**6
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "RETRIES", {"max_retries": 1})
+        with pytest.raises(MachineError, match=r"run the same command again: it goes on"):
+            map_scene(asked, Watch(advanced=fail))
+    bucket.busy = 0
+    assert content(map_scene(asked)) == plain and not bucket.objects
+
+
+def test_busy_answers_and_lost_ones_change_nothing(
+    bucket: Bucket, asked: MapRequest, plain: dict[str, bytes]
+) -> None:
+    bucket.one_in, bucket.lost_in = 9, 7
+    assert content(map_scene(asked)) == plain
+    bucket.one_in = bucket.lost_in = 0
+    assert not bucket.objects
+
+
+@pytest.mark.skipif("CITYCOVER_S3" not in os.environ, reason="CITYCOVER_S3 names no server to try it with")
+def test_another_server_takes_it_too(
+    asked: MapRequest, plain: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = os.environ["CITYCOVER_S3"]
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/{BUCKET}", method="PUT")):
+        pass
+    with busy_before(url, one_in=10) as busy:
+        point_at(busy, monkeypatch)
+        monkeypatch.setattr(lease, "BEAT", 0.1)
+        with pytest.raises(StoppedError):
+            map_scene(replace(asked, out=PLACE), stopped_after(2))
+        monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "other"))
+        assert content(map_scene(replace(asked, out=PLACE))) == plain
+        prefix = RemotePath(BUCKET, "work")
+        assert not prefix.below()
+        large = np.random.default_rng(0).bytes(12 << 20)  # in parts
+        store = ObjectStore(prefix)
+        store.put("large", lambda file: file.write(large))
+        assert b"".join(pieces(store, "large")) == large
+        store.delete("large")
