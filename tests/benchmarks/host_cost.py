@@ -4,8 +4,9 @@
 
 A run with a network of one operation, which costs next to nothing: what is left is the host's work, as
 processor time by thread. Threads of a pool share theirs; each of the others works alone, so none may take as
-long as the network. What a GPU does in their place (blending, layers, nodata) is left out. The last lines put
-both together: all stages at once, the longest bounds.
+long as the network. What a GPU does in their place (blending, layers, nodata) is left out, and strips are
+copied once more, as they are into memory that a GPU may read. The last lines put both together: all stages at
+once, the longest bounds.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from material import write_repeated
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from citycover.classes.legend import Legend, LegendClass
-from citycover.engine import canvas, rows
+from citycover.engine import canvas, rows, transfer
 from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.machine.memory import tune_allocator
 from citycover.model.card import BandGroup, ModelCard, WindowRule
@@ -36,8 +39,22 @@ from citycover.run.map import map_scene
 CITY = 92_736
 POOLS = {"citycover-decode": "decoding", "compress": "compressing, overviews, statistics"}
 ALONE = {"citycover-reader": "strips", "citycover-writer": "shards to the disk"}
-PREPARING, PUTTING = "masks of a row", "rows into blocks"
+PREPARING, PUTTING = "masks of a row, its strips sent", "rows into blocks"
 """Done by the inference thread here; each by a thread of its own beside a GPU."""
+
+
+class Sending:
+    """Copies strips as `CudaTransfer` does: into memory that is used again."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[int, ...], Tensor] = {}
+
+    def upload(self, values: NDArray[Any]) -> Tensor:
+        """A strip, or the mask of one."""
+        here = torch.from_numpy(values)
+        if here.ndim == 3:  # masks go after the row
+            self.kept.setdefault(values.shape, torch.empty(here.shape, dtype=here.dtype)).copy_(here)
+        return here
 
 
 class Trivial(nn.Module):
@@ -78,14 +95,14 @@ class Clock:
         for name, seconds in used.values():
             self.seconds[(POOLS | ALONE)[name]] += seconds
 
-    def time(self, owner: type, method: str, name: str) -> None:
+    def time(self, owner: object, method: str, name: str) -> None:
         """From now on add what a method takes."""
         plain = getattr(owner, method)
 
-        def timed(*given: object) -> object:
+        def timed(*given: object, **named: object) -> object:
             begin = time.thread_time()
             try:
-                return plain(*given)
+                return plain(*given, **named)
             finally:
                 self.seconds[name] += time.thread_time() - begin
 
@@ -125,7 +142,12 @@ def main() -> None:
     given = parser.parse_args()
     tune_allocator()
     clock = Clock()
-    clock.time(rows.RowMaker, "prepare", PREPARING)
+    sending = Sending()
+    for owner, method in (
+        (rows.RowMaker, "_valid"), (rows.RowMaker, "_votes_on"), (rows, "on_output"), (sending, "upload"),
+    ):  # fmt: skip
+        clock.time(owner, method, PREPARING)
+    transfer.HostTransfer.upload = lambda _, values: sending.upload(values)  # type: ignore[method-assign]
     clock.time(canvas.Canvas, "put", PUTTING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

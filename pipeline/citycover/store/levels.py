@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from citycover.geometry.window import Window
 from citycover.store.pyramid import HALVE, level_shapes
 from citycover.store.shard import ArraySpec, Layout, ShardedArray
+from citycover.store.spread import spread
 from citycover.store.statistics import Statistics, tile_statistics
 
 _PART = (256, 1024)
@@ -71,7 +72,9 @@ def halve_block(values: NDArray[np.uint8], spec: ArraySpec, pool: Executor) -> N
         plane, part = place
         half[plane][part.slices] = _half(planes[plane][part.scale(2).slices], spec)
 
-    list(pool.map(make, itertools.product(range(len(planes)), _parts(shape))))
+    places = list(itertools.product(range(len(planes)), _parts(shape)))
+    for _ in spread(pool, make, places):
+        pass
     return half.reshape(*values.shape[:-2], *shape)
 
 
@@ -97,7 +100,7 @@ def block_statistics(values: NDArray[np.uint8], spec: ArraySpec, pool: Executor)
         return tile_statistics(planes[plane][part.slices], spec.fill, spec.ids)
 
     found = [Statistics()] * len(planes)
-    for (plane, _), seen in zip(places, pool.map(look, places), strict=True):
+    for (plane, _), seen in zip(places, spread(pool, look, places), strict=True):
         found[plane] += seen
     return tuple(found)
 

@@ -32,6 +32,7 @@ from citycover.errors import MachineError
 from citycover.files.store import Store, pieces
 from citycover.geometry.window import Window
 from citycover.store.pyramid import HALVE, Resampling
+from citycover.store.spread import spread
 
 _ABSENT = 2**64 - 1
 
@@ -189,7 +190,7 @@ def write_shard(
 
     places = list(itertools.product(range(layout.cells[0]), range(len(planes)), range(layout.cells[1])))
     offset = crc = 0
-    for (row, plane, col), data in zip(places, pool.map(encode, places), strict=True):
+    for (row, plane, col), data in zip(places, spread(pool, encode, places), strict=True):
         if data is not None:
             file.write(data)
             index[plane, row, col] = offset, len(data)

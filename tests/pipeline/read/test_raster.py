@@ -7,10 +7,12 @@ import rasterio.shutil
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from lockstep import Lockstep
 from rasters import write
 
 from citycover.geometry.window import Window
 from citycover.read.raster import RasterReader
+from citycover.read.sheets import Sheets
 from citycover.scene.assemble import describe_scene
 
 
@@ -57,6 +59,24 @@ def test_any_window_is_what_rasterio_reads(
         reader.close()
     np.testing.assert_array_equal(values.transpose(2, 0, 1), IMAGE[(slice(None), *window.slices)])
     assert valid.all()
+
+
+@pytest.mark.parametrize("threads", [1, 4, 16])
+@pytest.mark.parametrize("laid", [{"tiled": True, "blockxsize": 16, "blockysize": 16}, {"blockysize": 1}])
+def test_a_window_is_read_by_all_threads_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, laid: dict[str, object]
+) -> None:
+    clock = Lockstep(threads)
+    monkeypatch.setattr(Sheets, "read", clock.slow(Sheets.read))
+    image = np.random.default_rng(0).integers(1, 255, (1, 64, 256), np.uint8)
+    scene = describe_scene([write(tmp_path / "x.tif", image, **laid)], None)
+    reader = RasterReader(scene.groups[0], threads=threads)
+    values, valid = np.zeros((64, 256, 1), np.uint8), np.zeros((64, 256), np.bool_)
+    for _ in range(3):
+        reader.read_into(Window(0, 0, 64, 256), values, valid)
+    reader.close()
+    assert (values[:, :, 0] == image[0]).all() and valid.all()
+    assert (clock.rounds, clock.most) == (3, threads)
 
 
 def test_a_nodata_tag_in_any_band_makes_the_pixel_invalid(tmp_path: Path) -> None:
