@@ -102,7 +102,7 @@ crash: $(STAMP)
 # All kinds of runs in another form than torch's: some minutes.
 test-forms: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[openvino]"
-	$(BIN)/pytest -n 2 --timeout 1800 tests/pipeline/model/test_form.py tests/pipeline/compute/test_forms.py tests/pipeline/run/test_combinations.py
+	$(BIN)/pytest -n 2 --timeout 1800 tests/pipeline/model/test_form.py tests/pipeline/model/test_aotinductor.py tests/pipeline/compute/test_forms.py tests/pipeline/run/test_combinations.py
 
 # Whole runs with --form auto against torch in fp32; into docs/benchmarks.md. BENCH="--size 2048" and the like.
 bench-forms: $(STAMP)

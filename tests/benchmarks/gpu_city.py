@@ -32,7 +32,7 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.machine.device import choose_device
 from citycover.machine.memory import tune_allocator
 from citycover.model.archive import read_model_file
-from citycover.model.bench import bench_model
+from citycover.model.bench import bench_model, lanes_possible
 from citycover.model.checks import probe_windows
 from citycover.model.predictor import ModelPredictor
 from citycover.plan.columns import open_columns
@@ -142,7 +142,8 @@ def main() -> None:
     if given.labels:
         print_labels(scene, model, given.precision)
     if given.forms:
-        for row in bench_model(model, choose_device("auto"), window=plan["window"][0], batch=2):
+        device = choose_device("auto")
+        for row in bench_model(model, device, lanes_possible(device), window=plan["window"][0], batch=2):
             said = f"{row.disagreement:.2%} flip, {'only near-ties' if row.passes else 'too much'}"
             print(f"| {row.lane} | {row.mpx_per_s:.0f} Mpx/s | {row.note or said} |")
 

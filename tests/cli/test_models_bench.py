@@ -9,6 +9,12 @@ from citycover.model.form import FORMS, forms_here
 FLAGS = ("--repeats", "1", "--window", "128")
 
 
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes ten seconds to compile is left out here."""
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+
+
 def test_every_form_and_precision_of_a_model_is_measured(citycover) -> None:
     rows = json.loads(citycover("models", "bench", "spectral-rgb", *FLAGS, "--json").out)
     assert [(row["form"], row["precision"]) for row in rows] == [
@@ -30,7 +36,7 @@ def test_what_is_found_on_a_scene_is_what_map_takes(
     monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("citycover.model.bench.fast_precision", lambda _device: "bf16")
     monkeypatch.setattr("citycover.compute.verdicts.FASTEST", 1e9)
-    monkeypatch.setattr("citycover.compute.verdicts.SETTING_UP", 0)
+    monkeypatch.setattr("citycover.compute.verdicts.SETTING_UP", dict.fromkeys(FORMS, 0))
     scene = write_scene(tmp_path / "scene.tif", (500, 500))
 
     def form_of_plan() -> tuple[str, str]:
@@ -61,3 +67,16 @@ def test_a_form_that_is_not_installed_is_named_with_what_to_install(citycover, t
     scene = write_scene(tmp_path / "scene.tif")
     result = citycover("map", scene, "-o", tmp_path / "out", "--form", "openvino")
     assert result.code == 4 and "pip install 'citycover[openvino]'" in result.err
+
+
+@pytest.mark.parametrize("verb", ["map", "plan", "bench"])
+def test_a_form_that_cannot_be_here_is_refused_with_what_to_do(citycover, tmp_path: Path, verb: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif")
+    words = {
+        "map": ("map", scene, "-o", tmp_path / "out"),
+        "plan": ("plan", scene),
+        "bench": ("models", "bench", "spectral-rgb"),
+    }
+    result = citycover(*words[verb], "--form", "aotinductor")
+    assert result.code == 4 and "--form aotinductor compiles networks by g++" in result.err
+    assert "apt install g++" in result.err

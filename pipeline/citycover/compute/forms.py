@@ -35,6 +35,9 @@ TRIAL_SIDE = 384
 SAMPLES = 2
 """Windows that are tried in each form and precision."""
 
+_ALIKE: tuple[Form, ...] = ("openvino",)
+"""Forms that are set up once for all precisions."""
+
 
 def lanes_asked(
     form: Form | Literal["auto"], precision: Precision | Literal["auto"], predictor: Predictor
@@ -79,10 +82,11 @@ def choose_lane(
     mpx = plan.windows * plan.window_pixels / 1e6
     verdicts = Verdicts.of(sha256, [trial_side(card)], predictor.device)
     rows = verdicts.read()
-    if not {row.lane for row in rows} >= set(lanes):
-        if not _affordable(lanes, predictor, mpx):
-            return lanes[0]
-        rows = verdicts.add(try_lanes(predictor, lanes, samples()))
+    known = {row.lane for row in rows}
+    if trying := _affordable([lane for lane in lanes if lane not in known], predictor, mpx):
+        rows = verdicts.add(try_lanes(predictor, trying, samples()))
+    if not rows:
+        return lanes[0]
     best = best_lane(rows, lanes, mpx)
     logger.info("forms: %s; %s is taken", ", ".join(map(_told, rows)), best)
     return best
@@ -102,19 +106,31 @@ def trial_side(card: ModelCard) -> int:
     return probe_side(card, TRIAL_SIDE)
 
 
-def _affordable(lanes: Sequence[Lane], predictor: Predictor, mpx: float) -> bool:
-    """Whether trying all of them costs a small share of a run that pushes so many Mpx through the network.
+def _affordable(lanes: Sequence[Lane], predictor: Predictor, mpx: float) -> tuple[Lane, ...]:
+    """Those that may be tried at a small share of a run that pushes so many Mpx through the network.
 
-    By pixels first, for that costs nothing; where a runtime must be loaded, by the time of one window, too.
+    All lanes of a form or none, form by form. By pixels first, for that costs nothing; where a runtime is set
+    up, by the time of one window, too.
     """
     side = trial_side(predictor.card)
-    pushed = len({Lane(), *lanes}) * (1 + 2 * SAMPLES) * side**2 / 1e6
-    if pushed > TRIAL_SHARE * mpx:
-        return False
-    if all(lane.form == "torchscript" for lane in lanes):
-        return True
-    alone = bench(predictor, [Lane()], [_random(predictor, side)])[0].mpx_per_s
-    return alone > 0 and (pushed + 3 * side**2 / 1e6) / alone + SETTING_UP < TRIAL_SHARE * mpx / alone
+    once = (1 + 2 * SAMPLES) * side**2 / 1e6
+    budget, alone, pushed, before = TRIAL_SHARE * mpx, 0.0, once, 0.0
+    taken: tuple[Lane, ...] = ()
+    for form in dict.fromkeys(lane.form for lane in lanes):
+        of_form = tuple(lane for lane in lanes if lane.form == form)
+        needed = pushed + once * len({*of_form} - {Lane()})
+        if needed > budget:
+            break
+        if SETTING_UP[form] and not alone:
+            alone = bench(predictor, [Lane()], [_random(predictor, side)])[0].mpx_per_s
+            if not alone:
+                break
+            budget -= 3 * side**2 / 1e6
+        waits = before + SETTING_UP[form] * (1 if form in _ALIKE else len(of_form))
+        if waits and needed / alone + waits > budget / alone:
+            break
+        pushed, before, taken = needed, waits, (*taken, *of_form)
+    return taken if {*taken} - {Lane()} else ()
 
 
 def _random(predictor: Predictor, side: int) -> list[Tensor]:

@@ -22,7 +22,7 @@ from citycover.store.work import WorkFolder
 def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> Computed:
     """All unfinished blocks, in this process."""
     with stages.time("start"):
-        predictor = load_predictor(job.model, choose_device(job.engine.device))
+        predictor = load_predictor(job.model, choose_device(job.engine.device), watch.stop)
         settled = settle(job, predictor, kept_choices(job, folder))
         plan = settled.plan
         store, inputs = open_store(job, folder, plan, settled.kept)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Any
 import torch
 
 from citycover.files.atomic import write_atomic
-from citycover.machine.device import kind_of
+from citycover.machine.device import device_facts
 from citycover.model.bench import BenchRow, Lane
 from citycover.model.compiled import Artefact, private_folder
-from citycover.model.form import FORMS, runtime_of
+from citycover.model.form import FORMS, Form, runtime_of
 from citycover.version import __version__
-
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +80,11 @@ def _row(given: dict[str, Any]) -> BenchRow:
     return row
 
 
-def device_facts(device: torch.device) -> list[str]:
-    """Kind and name of a device, of a processor what it can do."""
-    if device.type == "cuda":
-        return [kind_of(device)]
-    try:
-        lines = _CPU_INFO.read_text().splitlines()
-    except OSError:
-        return [device.type, platform.processor()]
-    told: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        told.setdefault(name.strip(), value.strip())
-    return [device.type, told.get("model name", ""), told.get("flags", told.get("Features", ""))]
-
-
 FASTEST = 0.9
 """What another form must take at most, of the time of the first: less is noise."""
 
-SETTING_UP = 2.0
-"""Seconds that another runtime takes, at least, to be loaded and to convert a network for a new shape."""
+SETTING_UP: dict[Form, float] = {"torchscript": 0.0, "openvino": 2.0, "aotinductor": 15.0}
+"""Seconds that a form takes, at least, until a network is ready for a new shape of windows."""
 
 
 def best_lane(rows: Sequence[BenchRow], lanes: Sequence[Lane], mpx: float) -> Lane:
@@ -138,9 +120,9 @@ def _cost(row: BenchRow, mpx: float, of_its_form: Sequence[BenchRow]) -> tuple[f
     first, which all of them share.
     """
     clock, processors = mpx / row.mpx_per_s, mpx * row.processor_s
-    if row.form == "torchscript":
+    if not (least := SETTING_UP[row.form]):
         return clock, processors
     return (
-        clock + max(SETTING_UP, *(other.first_s for other in of_its_form)),
-        processors + max(SETTING_UP, *(other.first_processor_s for other in of_its_form)),
+        clock + max(least, *(other.first_s for other in of_its_form)),
+        processors + max(least, *(other.first_processor_s for other in of_its_form)),
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
 from citycover.errors import ConfigError, MachineError
+
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def visible_devices() -> tuple[str, ...]:
@@ -29,6 +33,21 @@ def kind_of(device: torch.device) -> str:
     """What computes: `cpu`, `mps`, or `cuda` and the name of the GPU."""
     name = f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return device.type + name
+
+
+def device_facts(device: torch.device) -> list[str]:
+    """Kind and name of a device, of a processor what it can do."""
+    if device.type == "cuda":
+        return [kind_of(device), "{}.{}".format(*torch.cuda.get_device_capability(device))]
+    try:
+        lines = _CPU_INFO.read_text().splitlines()
+    except OSError:
+        return [device.type, platform.processor()]
+    told: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        told.setdefault(name.strip(), value.strip())
+    return [device.type, told.get("model name", ""), told.get("flags", told.get("Features", ""))]
 
 
 def choose_device(name: str) -> torch.device:

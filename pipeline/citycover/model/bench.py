@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from citycover.errors import CitycoverError, ModelError
 from citycover.model.checks import probe_windows
-from citycover.model.form import FORMS, Form, forms_here
+from citycover.model.form import Form, forms_here
 from citycover.model.gate import fast_precision, passes_gate
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.model.predictor import ModelPredictor, Predictor, to_probabilities
@@ -65,19 +66,32 @@ class BenchRow:
 
 def lanes_here(device: torch.device) -> tuple[Lane, ...]:
     """Forms and precisions that a device has, that of torch in fp32 first."""
-    forms = forms_here() if device.type == "cpu" else FORMS[:1]
+    forms = forms_here(device.type)
     fast = fast_precision(device)
     return tuple(Lane(form, one) for form in forms for one in ("fp32", fast) if one is not None)
 
 
+def lanes_possible(device: torch.device) -> tuple[Lane, ...]:
+    """Forms and precisions that can be run on a device, slow ones among them."""
+    kinds = PRECISIONS if device.type == "cuda" else ("fp32", "bf16")
+    return tuple(Lane(form, precision) for form in forms_here(device.type) for precision in kinds)
+
+
 def bench_model(
-    path: Path, device: torch.device, *, window: int | None = None, batch: int = 1, repeats: int = 5
+    path: Path,
+    device: torch.device,
+    lanes: Sequence[Lane],
+    *,
+    window: int | None = None,
+    batch: int = 1,
+    repeats: int = 5,
 ) -> tuple[BenchRow, ...]:
-    """Measure every form and precision on the same random windows.
+    """Measure forms and precisions on the same random windows.
 
     Args:
         path: of the model file, which is trusted.
         device: where.
+        lanes: forms and precisions.
         window: side in input pixels; None: the card's.
         batch: windows together.
         repeats: turns; in each, every form runs once, so that a busy machine disturbs all alike.
@@ -95,9 +109,6 @@ def bench_model(
         )
     eight_bit = all("uint8" in group.dtypes for group in card.groups)
     windows = probe_windows(card, side, device, eight_bit=eight_bit, count=batch)
-    kinds = PRECISIONS if device.type == "cuda" else ("fp32", "bf16")
-    forms = forms_here() if device.type == "cpu" else FORMS[:1]
-    lanes = [Lane(form, precision) for form in forms for precision in kinds]
     return bench(predictor, lanes, [windows], repeats)
 
 
@@ -140,9 +151,9 @@ class _Heat:
         """Warm up; what fails is out."""
         try:
             if self.predictor is not None:
-                begin, used = time.perf_counter(), time.process_time()
+                begin, used = time.perf_counter(), _processor_s()
                 self.predictor(self.samples[0])
-                self.first, self.first_processor = time.perf_counter() - begin, time.process_time() - used
+                self.first, self.first_processor = time.perf_counter() - begin, _processor_s() - used
                 self.found = [self._probabilities(windows) for windows in self.samples]
         except (CitycoverError, RuntimeError) as error:
             self.predictor, self.why = None, f"cannot run: {str(error).strip().splitlines()[-1]}"
@@ -177,6 +188,12 @@ class _Heat:
             lane.form, lane.precision, speed, self.first, share, passes,
             processor_s=used, first_processor_s=self.first_processor,
         )  # fmt: skip
+
+
+def _processor_s() -> float:
+    """Seconds of processors so far, those of processes that have ended counted: compilers among them."""
+    ended = os.times()
+    return time.process_time() + ended.children_user + ended.children_system
 
 
 def _classes(probabilities: Tensor) -> Tensor:

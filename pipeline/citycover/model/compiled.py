@@ -101,7 +101,7 @@ def kept(artefact: Artefact, make: Callable[[Path], None]) -> Iterator[Path]:
 def _make(artefact: Artefact, make: Callable[[Path], None], folder: Path) -> None:
     folder.mkdir(mode=0o700)
     make(folder)
-    files = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
+    files = {name: sha256_of(folder / name) for name in sorted(_files(folder))}
     (folder / _RECORD).write_text(json.dumps({"of": artefact.facts, "files": files}))
 
 
@@ -111,7 +111,7 @@ def _is_whole(folder: Path, artefact: Artefact) -> bool:
         if folder.is_symlink():
             return False
         record = json.loads((folder / _RECORD).read_text())
-        names = {file.name for file in folder.iterdir()} - {_RECORD}
+        names = _files(folder) - {_RECORD}
         return (
             record["of"] == artefact.facts
             and record["files"].keys() == names
@@ -119,6 +119,18 @@ def _is_whole(folder: Path, artefact: Artefact) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _files(folder: Path) -> set[str]:
+    """Names of all files in a folder and those within, from there.
+
+    Raises:
+        OSError: one of them is a link.
+    """
+    inside = list(folder.rglob("*"))
+    if any(path.is_symlink() for path in inside):
+        raise OSError(f"{folder} has links in it")
+    return {path.relative_to(folder).as_posix() for path in inside if not path.is_dir()}
 
 
 def _make_room(root: Path, keep: Path) -> None:

@@ -2,45 +2,83 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Literal, get_args
 
 from citycover.errors import MachineError
 
-Form = Literal["torchscript", "openvino"]
+Form = Literal["torchscript", "openvino", "aotinductor"]
 
 FORMS: tuple[Form, ...] = get_args(Form)
 """`torchscript`, as torch runs the file, is always there; an exported program is run by torch, too."""
+
+_DIRECTORIES = (2, 13)
+"""First torch that loads what AOTInductor made from a folder, without unpacking it elsewhere."""
 
 
 def runtime_of(form: Form) -> str | None:
     """What runs a form here, with its version; "" for torch itself, None where it is not installed."""
     if form == "torchscript":
         return ""
-    from importlib.metadata import PackageNotFoundError, version
+    if form == "aotinductor":
+        number = _version("torch")
+        return None if _why_no_compiler() else f"{form} {number}"
+    number = _version(form)
+    return number and f"{form} {number}"
 
-    try:
-        return f"{form} {version(form)}"
-    except PackageNotFoundError:
-        return None
 
-
-def forms_here() -> tuple[Form, ...]:
-    """Forms that can be run with what is installed."""
-    return tuple(form for form in FORMS if runtime_of(form) is not None)
+def forms_here(device: str = "cpu") -> tuple[Form, ...]:
+    """Forms that can be run on a kind of device with what is installed."""
+    return tuple(form for form in FORMS if _why_not(form, device) is None)
 
 
 def check_form(form: Form, device: str) -> None:
     """Raise unless a network can run in a form on a kind of device.
 
     Raises:
-        MachineError: its runtime is not installed, or computes on processors only.
+        MachineError: its runtime is not installed, or is none for such devices.
     """
-    if runtime_of(form) is None:
-        raise MachineError(
-            f"--form {form} needs a runtime that is not installed here; pip install 'citycover[{form}]', or "
-            "give --form torchscript"
-        )
+    if (why := _why_not(form, device)) is not None:
+        raise MachineError(f"--form {form} {why}")
+
+
+def _why_not(form: Form, device: str) -> str | None:
+    if form == "openvino" and runtime_of(form) is None:
+        return f"needs a runtime that is not installed here; {_install(form)}, or give --form torchscript"
     if form == "openvino" and device != "cpu":
-        raise MachineError(
-            f"--form openvino computes on processors, and the device is {device}; give --device cpu"
-        )
+        return f"computes on processors, and the device is {device}; give --device cpu"
+    return _why_not_compiled(device) if form == "aotinductor" else None
+
+
+def _install(form: Form) -> str:
+    return f"pip install 'citycover[{form}]'"
+
+
+def _why_not_compiled(device: str) -> str | None:
+    if device not in {"cpu", "cuda"}:
+        return f"computes on processors and CUDA devices, and the device is {device}; give --device cpu"
+    if why := _why_no_compiler():
+        return f"{why}, or give --form torchscript"
+    if device == "cuda" and _version("triton") is None:
+        return "needs triton on CUDA devices, which is not installed here; pip install triton"
+    return None
+
+
+def _why_no_compiler() -> str | None:
+    number = _version("torch") or "0.0"
+    if tuple(map(int, number.split(".")[:2])) < _DIRECTORIES:
+        needed = ".".join(map(str, _DIRECTORIES))
+        return f"needs torch {needed} or later, and this is {number}; install a later one"
+    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++"))):
+        return "compiles networks by g++, which is not on the PATH; install it (apt install g++)"
+    return None
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -8,14 +8,18 @@ written down: what depends on shapes alone is decided then, and what depends on 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from citycover.model.autocast import autocast
+from citycover.model.precision import Precision
+
 
 def straight_graph(network: Callable[..., Tensor], windows: Sequence[Tensor]) -> torch.jit.ScriptModule:
-    """The operators that a network runs for windows of these shapes and types, without numbers being run.
+    """The operators that a network runs for windows of these shapes and types, as TorchScript names them.
 
     Args:
         network: of a model file, on the processor.
@@ -25,12 +29,54 @@ def straight_graph(network: Callable[..., Tensor], windows: Sequence[Tensor]) ->
         RuntimeError: it asks about numbers, or does what cannot be written down.
     """
     from torch._ops import OpOverload
+
+    with _tracing():
+        found = _line(network, windows, whole=True)
+        for node in found.graph.nodes:
+            if isinstance(node.target, OpOverload):
+                node.target = node.target.overloadpacket
+        found.recompile()
+        straight: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(found.eval()))
+    return straight
+
+
+def straight_program(
+    network: Callable[..., Tensor], windows: Sequence[Tensor], precision: Precision = "fp32"
+) -> torch.export.ExportedProgram:
+    """The same as an exported program, in which the casts of a reduced precision are operators, too.
+
+    Args:
+        network: of a model file.
+        windows: one (n, band, y, x) tensor a band group, on the network's device, in the memory layout in
+            which the program will be given them.
+        precision: that autocast would compute in; scores are float32 in any.
+
+    Raises:
+        RuntimeError: it asks about numbers, or does what cannot be written down.
+    """
+
+    def scored(*given: Tensor) -> Tensor:
+        return network(*given).float()
+
+    with _tracing():
+        with autocast(windows[0].device, precision):
+            found = _line(scored, windows, whole=False)
+        return torch.export.export(found, tuple(windows))
+
+
+def _line(function: Callable[..., Tensor], windows: Sequence[Tensor], *, whole: bool) -> torch.fx.GraphModule:
+    """The operators as a graph; whole as networks call them, or what they and autocast make of them."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     def called(*given: Tensor) -> Tensor:  # a frozen module is no function, which is asked for
-        return network(*given)
+        return function(*given)
 
-    trace = make_fx(called, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
+    trace = make_fx(called, tracing_mode="fake", pre_dispatch=whole, _allow_non_fake_inputs=True)
+    return trace(*windows)
+
+
+@contextmanager
+def _tracing() -> Iterator[None]:
     with (
         warnings.catch_warnings(),
         torch.inference_mode(mode=False),
@@ -38,10 +84,4 @@ def straight_graph(network: Callable[..., Tensor], windows: Sequence[Tensor]) ->
         torch.jit.optimized_execution(should_optimize=False),  # type: ignore[attr-defined]  # public, not exported
     ):
         warnings.simplefilter("ignore")  # of torch, about torch
-        found = trace(*windows)
-        for node in found.graph.nodes:
-            if isinstance(node.target, OpOverload):
-                node.target = node.target.overloadpacket  # as TorchScript names operators
-        found.recompile()
-        straight: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(found.eval()))
-    return straight
+        yield

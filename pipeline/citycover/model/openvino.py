@@ -7,8 +7,8 @@ that would do it is kept out when OpenVINO is imported, and the converter is not
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from citycover.errors import CitycoverError, ModelError
-from citycover.model.compiled import Artefact, kept
-from citycover.model.form import runtime_of
+from citycover.model.converted import Infer, Runtime, Source
+from citycover.model.form import Form
 from citycover.model.graph import straight_graph
-from citycover.model.network import last_line
 from citycover.model.precision import Precision
-from citycover.version import __version__
 
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -30,60 +27,29 @@ _TELEMETRY = "openvino_telemetry"
 
 _NETWORK = "network.xml"
 
-_SHAPES = 2
-"""Shapes that are ready at a time: a run has one, and its transpose where windows are turned."""
 
-Shapes = tuple[tuple[tuple[int, ...], str], ...]
-"""Shape and type of each band group's windows."""
+@dataclass(frozen=True, slots=True)
+class OpenVino:
+    """Converts once for all precisions, and compiles when it loads."""
+
+    name: str = "OpenVINO"
+    form: Form = "openvino"
+
+    def facts(self, device: torch.device, precision: Precision) -> dict[str, Any]:  # noqa: ARG002 - the protocol's
+        """Nothing more: what is kept is the same for any processor."""
+        return {}
+
+    def make(self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path) -> None:  # noqa: ARG002 - the protocol's
+        """Write the network as OpenVINO has it."""
+        _convert(straight_graph(source.network, windows), windows, folder)
+
+    def load(self, folder: Path, windows: Sequence[Tensor], precision: Precision) -> Infer:  # noqa: ARG002 - the protocol's
+        """Compile it for this processor and so many threads."""
+        request = _compile(_core().read_model(folder / _NETWORK), precision)
+        return lambda given: _infer(request, given)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenVinoNetwork:
-    """A network in a precision: windows in, scores out, as by the network. It is made at its first call."""
-
-    name: str
-    """Of the model, for people."""
-    sha256: str
-    """Of the model file."""
-    network: Callable[..., Tensor] = field(repr=False)
-    """As torch runs it; asked for its operators once."""
-    precision: Precision = "fp32"
-    requests: dict[tuple[Shapes, int], Any] = field(default_factory=dict, repr=False)
-    """What runs windows of a shape with a number of threads."""
-
-    def __call__(self, *windows: Tensor) -> Tensor:
-        """(n, c, y, x) scores, planar and the caller's own.
-
-        Raises:
-            ModelError: OpenVINO does not take the network.
-        """
-        shapes = tuple((tuple(w.shape), str(w.dtype).removeprefix("torch.")) for w in windows)
-        key = shapes, torch.get_num_threads()
-        if key not in self.requests:
-            if len(self.requests) == _SHAPES:
-                del self.requests[next(iter(self.requests))]  # of those that were tried before the run
-            self.requests[key] = self._request(windows, shapes)
-        return _infer(self.requests[key], windows)
-
-    def _request(self, windows: Sequence[Tensor], shapes: Shapes) -> Any:
-        try:
-            return _compile(self._converted(windows, shapes), self.precision)
-        except CitycoverError:
-            raise
-        except Exception as error:
-            raise ModelError(
-                f"OpenVINO cannot run the network of {self.name!r}: {last_line(error)}; "
-                "give --form torchscript"
-            ) from error
-
-    def _converted(self, windows: Sequence[Tensor], shapes: Shapes) -> Any:
-        """The network as OpenVINO has it: kept from an earlier run, or converted now."""
-        artefact = Artefact.of(
-            model=self.sha256, shapes=shapes, runtime=runtime_of("openvino"), torch=torch.__version__,
-            citycover=__version__,
-        )  # fmt: skip
-        with kept(artefact, lambda into: _convert(self.network, windows, into)) as folder:
-            return _core().read_model(folder / _NETWORK)
+_: type[Runtime] = OpenVino
 
 
 def _openvino() -> Any:
@@ -111,14 +77,13 @@ def _core() -> Any:
     return _openvino().Core()
 
 
-def _convert(network: Callable[..., Tensor], windows: Sequence[Tensor], folder: Path) -> None:
-    """Write the network for windows of these shapes, (n, y, x, band) in memory, into a folder."""
+def _convert(graph: torch.jit.ScriptModule, windows: Sequence[Tensor], folder: Path) -> None:
+    """Write a graph for windows of these shapes, (n, y, x, band) in memory, into a folder."""
     openvino = _openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     from openvino.preprocess import PrePostProcessor
 
-    graph = straight_graph(network, windows)
     frontend = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(graph, skip_freeze=True)  # held until it is converted
     model = frontend.convert(frontend.load(decoder))

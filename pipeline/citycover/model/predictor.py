@@ -6,9 +6,9 @@ the frozen module, which works for any file. Another form is made of that module
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,36 +17,20 @@ import torch
 from torch import Tensor
 
 from citycover.errors import MachineError
+from citycover.model.aotinductor import AotInductor
+from citycover.model.autocast import autocast
 from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
+from citycover.model.converted import ConvertedNetwork, Runtime, Source
 from citycover.model.entropy import entropy
 from citycover.model.form import Form, check_form
 from citycover.model.joint import MapModel, Turns
 from citycover.model.network import load_model
-from citycover.model.openvino import OpenVinoNetwork
-from citycover.model.precision import Precision
+from citycover.model.openvino import OpenVino
+from citycover.model.precision import PRECISIONS, Precision
 
-_PROCESSOR: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
-
-_AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
-    """What a network computes in, in a precision; nothing is changed for fp32."""
-    if precision == "tf32":
-        return _tf32()
-    reduced = _AUTOCAST.get(precision)
-    return contextlib.nullcontext() if reduced is None else torch.autocast(device.type, dtype=reduced)
-
-
-@contextlib.contextmanager
-def _tf32() -> Iterator[None]:
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    convolutions.allow_tf32 = products.allow_tf32 = True
-    try:
-        yield
-    finally:
-        convolutions.allow_tf32 = products.allow_tf32 = False
+_CONVERTED: Mapping[Form, Runtime] = {one.form: one for one in (OpenVino(), AotInductor())}
+"""What runs forms other than torch's."""
 
 
 class Predictor(Protocol):
@@ -112,13 +96,18 @@ class ModelPredictor:
     network: Callable[..., Tensor] = field(repr=False)
     """As torch runs it, in fp32, whatever form and precision: the predictors of all of them share it."""
     precision: Precision = "fp32"
-    runs: Mapping[Precision, Callable[..., Tensor]] = field(default_factory=dict, repr=False)
-    """The network in another form than torch's, if it is to run in one, by precision."""
+    runs: Mapping[tuple[Form, Precision], Callable[..., Tensor]] = field(default_factory=dict, repr=False)
+    """The network in other forms than torch's, by form and precision; what is not called is not made."""
     form: Form = "torchscript"
 
     @classmethod
     def load(
-        cls, path: Path, device: torch.device, precision: Precision = "fp32", sha256: str | None = None
+        cls,
+        path: Path,
+        device: torch.device,
+        precision: Precision = "fp32",
+        sha256: str | None = None,
+        stop: threading.Event | None = None,
     ) -> ModelPredictor:
         """Load the network onto the device.
 
@@ -127,6 +116,7 @@ class ModelPredictor:
             device: that it is loaded onto.
             precision: that it computes in.
             sha256: that the file must have; None: any.
+            stop: ends what takes long, if it is set.
 
         Raises:
             ModelError: the file is no model, has no card, or is not trusted.
@@ -138,9 +128,12 @@ class ModelPredictor:
             network, file = load_model(path, device, sha256)
         except torch.OutOfMemoryError:
             raise MachineError(f"model {path} does not fit into the memory of {device}") from None
-        card = file.card
-        runs = {one: OpenVinoNetwork(card.name, file.sha256, network, one) for one in _PROCESSOR}
-        return cls(card, device, network, precision, runs)
+        source = Source(file.card.name, file.sha256, network, stop)
+        runs = {
+            (form, one): ConvertedNetwork(source, runtime, one)
+            for form, runtime in _CONVERTED.items() for one in PRECISIONS
+        }  # fmt: skip
+        return cls(file.card, device, network, precision, runs)
 
     def at(self, precision: Precision, form: Form = "torchscript") -> ModelPredictor:
         """The same network, not copied, in a precision and a form."""
@@ -154,7 +147,7 @@ class ModelPredictor:
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Run the network, in the form and the precision that were chosen."""
         if self.form != "torchscript":
-            return run_network(self.runs[self.precision], windows, self.card)
+            return run_network(self.runs[self.form, self.precision], windows, self.card)
         with torch.inference_mode(), autocast(self.device, self.precision):
             return run_network(self.network, windows, self.card)
 
@@ -252,14 +245,19 @@ def _turned_back(scores: Tensor, turn: Turn) -> Tensor:
     return straight.transpose(2, 3) if swaps else straight
 
 
-def load_predictor(model: MapModel, device: torch.device) -> Predictor:
+def load_predictor(model: MapModel, device: torch.device, stop: threading.Event | None = None) -> Predictor:
     """Load all networks of a map onto a device, in fp32 and as torch runs them.
+
+    Args:
+        model: what maps.
+        device: that it is loaded onto.
+        stop: ends what takes long, if it is set: networks are compiled when they first run in some forms.
 
     Raises:
         ModelError: a file is no model any more, or another one.
         MachineError: they do not fit into the memory of the device.
     """
-    loaded = [ModelPredictor.load(m.path, device, sha256=m.sha256) for m in model.members]
+    loaded = [ModelPredictor.load(m.path, device, sha256=m.sha256, stop=stop) for m in model.members]
     if model.alone:
         return loaded[0]
     parts = tuple(

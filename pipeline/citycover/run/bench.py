@@ -13,7 +13,8 @@ from citycover.errors import ModelError
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery
 from citycover.machine.device import choose_device
-from citycover.model.bench import BenchRow, bench_model
+from citycover.model.bench import BenchRow, bench_model, lanes_possible
+from citycover.model.form import check_form
 from citycover.model.joint import check_map_model, read_map_model
 from citycover.model.predictor import load_predictor
 from citycover.read.open import open_readers
@@ -34,17 +35,16 @@ def bench_random(
     check_map_model(found, require_hash)
     if engine.threads:
         torch.set_num_threads(engine.threads)
-    rows = bench_model(
-        found.members[0].path,
-        choose_device(engine.device),
-        window=engine.window,
-        batch=batch,
-        repeats=repeats,
+    device = choose_device(engine.device)
+    if engine.form != "auto":
+        check_form(engine.form, device.type)
+    lanes = [
+        lane for lane in lanes_possible(device)
+        if engine.form in ("auto", lane.form) and engine.precision in ("auto", lane.precision)
+    ]  # fmt: skip
+    return bench_model(
+        found.members[0].path, device, lanes, window=engine.window, batch=batch, repeats=repeats
     )
-    return tuple(
-        row for row in rows
-        if engine.form in ("auto", row.form) and engine.precision in ("auto", row.precision)
-    )  # fmt: skip
 
 
 def bench_on_scene(

@@ -222,11 +222,17 @@ def _extras() -> Iterator[Finding]:
 
 def _network() -> Iterator[Finding]:
     from citycover.machine.device import choose_device
-    from citycover.model.bench import bench_model
+    from citycover.model.bench import bench_model, lanes_possible
     from citycover.model.builtin import builtin_path
+    from citycover.model.form import forms_here
 
+    device = choose_device("auto")
+    yield Finding("forms", ", ".join(forms_here(device.type)))
+    lanes = [
+        lane for lane in lanes_possible(device) if lane.form in {"torchscript", "openvino"}
+    ]  # quick ones
     try:
-        rows = bench_model(builtin_path("spectral-rgbn"), choose_device("auto"), repeats=1)
+        rows = bench_model(builtin_path("spectral-rgbn"), device, lanes, repeats=1)
     except CitycoverError as error:
         yield Finding("network", str(error), "bad", "reinstall citycover: its own model does not run")
         return

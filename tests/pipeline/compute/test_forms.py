@@ -22,17 +22,20 @@ from citycover.compute.forms import choose_lane, lanes_asked, trial_side
 from citycover.compute.verdicts import FASTEST, SETTING_UP, Verdicts, best_lane
 from citycover.model import bench
 from citycover.model.bench import BenchRow, Lane
+from citycover.model.form import FORMS
 from citycover.model.predictor import FunctionPredictor
 
 CPU = torch.device("cpu")
 EXACT, REDUCED = Lane(), Lane("torchscript", "bf16")
 OTHER, BOTH = Lane("openvino", "fp32"), Lane("openvino", "bf16")
-ALL = (EXACT, REDUCED, OTHER, BOTH)
+COMPILED, COMPILED_REDUCED = Lane("aotinductor", "fp32"), Lane("aotinductor", "bf16")
+ALL = (EXACT, REDUCED, OTHER, BOTH, COMPILED, COMPILED_REDUCED)
 
 
 @pytest.fixture(autouse=True)
 def everything_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(metadata, "version", lambda _name: "1.0")
+    monkeypatch.setattr(metadata, "version", lambda _name: "3.0")
+    monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr(bench, "fast_precision", lambda _device: "bf16")
     monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
 
@@ -50,8 +53,8 @@ def row(lane: Lane, speed: float, *, passes: bool = True, first: float = 0.0) ->
 
 def test_what_may_be_taken_is_what_is_asked_for_and_what_the_card_bears() -> None:
     assert lanes_asked("auto", "auto", predictor()) == ALL
-    assert lanes_asked("auto", "auto", predictor("fp32")) == (EXACT, OTHER)
-    assert lanes_asked("auto", "bf16", predictor("fp32")) == (REDUCED, BOTH)
+    assert lanes_asked("auto", "auto", predictor("fp32")) == (EXACT, OTHER, COMPILED)
+    assert lanes_asked("auto", "bf16", predictor("fp32")) == (REDUCED, BOTH, COMPILED_REDUCED)
     assert lanes_asked("torchscript", "auto", predictor()) == (EXACT, REDUCED)
     assert lanes_asked("openvino", "auto", predictor()) == (OTHER, BOTH)
     assert lanes_asked("openvino", "bf16", predictor()) == (BOTH,)
@@ -73,7 +76,7 @@ def test_another_form_is_taken_only_where_it_is_clearly_faster_and_passes(
         assert best in passing and asked[0] in speeds
 
         def wall(lane: Lane) -> float:
-            return mpx / speeds[lane] + (SETTING_UP if lane.form == "openvino" else 0)
+            return mpx / speeds[lane] + SETTING_UP[lane.form]
 
         assert wall(best) < FASTEST * wall(asked[0])
 
@@ -136,7 +139,7 @@ def test_trials_cost_a_small_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -
         return cnn(image)
 
     network = FunctionPredictor(make_card(64, 4, 8), counting)
-    monkeypatch.setattr(forms, "SETTING_UP", 0.0)
+    monkeypatch.setattr(forms, "SETTING_UP", dict.fromkeys(FORMS, 0.0))
     for lanes in ((EXACT, REDUCED), ALL):
         for side in (200, 800, 1500, 2500, 4000):
             plan, name = plan_of(make_scene((side, side)), make_card(64, 4, 8)), f"{side} {len(lanes)}"
@@ -144,9 +147,18 @@ def test_trials_cost_a_small_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -
             choose_lane(lanes, network, plan, name, windows)
             assert sum(pushed) <= forms.TRIAL_SHARE * plan.windows * plan.window_pixels
     assert pushed, "the largest was tried"
-    monkeypatch.setattr(forms, "SETTING_UP", 1e6)
-    monkeypatch.setattr(forms, "try_lanes", lambda *_: pytest.fail("it takes longer than the run"))
+    monkeypatch.setattr(forms, "SETTING_UP", {**dict.fromkeys(FORMS, 1e6), "torchscript": 0.0})
+    tried: list[Lane] = []
+
+    def trying(_predictor: object, lanes: Sequence[Lane], *_: object) -> tuple[BenchRow, ...]:
+        tried.extend(lanes)
+        return ()
+
+    monkeypatch.setattr(forms, "try_lanes", trying)
+    assert choose_lane((EXACT, OTHER, BOTH, COMPILED), network, plan, "slow", windows) == EXACT
+    assert not tried, "setting up takes longer than the run"
     assert choose_lane(ALL, network, plan, "slow", windows) == EXACT
+    assert tried == [EXACT, REDUCED], "those that need no setting up are tried"
 
 
 def test_a_verdict_is_believed_only_of_what_it_was_found_of(
@@ -159,9 +171,9 @@ def test_a_verdict_is_believed_only_of_what_it_was_found_of(
     assert of().add(rows) == rows and of().read() == rows
     assert of().add([row(REDUCED, 3)]) == (row(REDUCED, 3), row(EXACT, 1)) == of().read()
     assert not of("b").read() and not of(side=65).read()
-    monkeypatch.setattr(metadata, "version", lambda _name: "2.0")
+    monkeypatch.setattr(metadata, "version", lambda _name: "4.0")
     assert not of().read(), "another runtime"
-    monkeypatch.setattr(metadata, "version", lambda _name: "1.0")
+    monkeypatch.setattr(metadata, "version", lambda _name: "3.0")
     monkeypatch.setattr(verdicts, "device_facts", lambda _device: ["cpu", "another", ""])
     assert not of().read()
 
@@ -211,7 +223,7 @@ def test_forms_that_flip_more_than_near_ties_are_told_and_never_taken() -> None:
 
 
 def test_a_worker_without_the_runtime_cannot_take_part() -> None:
-    terms = Terms("forms-1", versions=local_versions(), runtime="openvino 1.0")
+    terms = Terms("forms-1", versions=local_versions(), runtime="openvino 3.0")
     assert why_unfit(terms) is None
     why = why_unfit(replace(terms, run="forms-2", runtime="openvino 9.9"))
     assert why is not None and why.startswith("it lacks openvino 9.9") and "--form torchscript" in why

@@ -19,7 +19,11 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOpt
         (Where, {"aoi": Path("a.geojson"), "bbox": (0.0, 0.0, 1.0, 1.0)}, "both --aoi and --bbox"),
         (EngineOptions, {"workers": 2, "scheduler": "tcp://x:1"}, "give one of them"),
         (EngineOptions, {"precision": "fp8"}, "--precision takes auto, fp32, tf32, bf16, fp16; got 'fp8'"),
-        (EngineOptions, {"form": "onnx"}, "--form takes auto, torchscript, openvino; got 'onnx'"),
+        (
+            EngineOptions,
+            {"form": "onnx"},
+            "--form takes auto, torchscript, openvino, aotinductor; got 'onnx'",
+        ),
         (EngineOptions, {"batch": 0}, "--batch must be at least 1, got 0"),
         (EngineOptions, {"threads": -1}, "--threads must be at least 1"),
         (ProductOptions, {"compress": "lzw"}, "--compress takes zstd, deflate; got 'lzw'"),

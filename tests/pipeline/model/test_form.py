@@ -19,9 +19,10 @@ from citycover.errors import MachineError, ModelError
 from citycover.model import compiled
 from citycover.model.builtin import builtin_path
 from citycover.model.compiled import Artefact, kept
+from citycover.model.converted import ConvertedNetwork, Source
 from citycover.model.form import check_form, forms_here, runtime_of
 from citycover.model.graph import straight_graph
-from citycover.model.openvino import OpenVinoNetwork
+from citycover.model.openvino import OpenVino
 from citycover.model.predictor import ModelPredictor
 
 openvino = pytest.mark.skipif("openvino" not in forms_here(), reason="the extra openvino is not installed")
@@ -35,6 +36,8 @@ def test_a_form_whose_runtime_is_missing_is_named_with_what_to_install(
 
     monkeypatch.setattr(metadata, "version", none)
     assert forms_here() == ("torchscript",) and runtime_of("openvino") is None
+    with pytest.raises(MachineError, match=r"--form aotinductor needs torch 2\.13 or later"):
+        check_form("aotinductor", "cpu")
     check_form("torchscript", "cuda")
     with pytest.raises(
         MachineError, match=r"pip install 'citycover\[openvino\]', or give --form torchscript"
@@ -104,7 +107,7 @@ def test_what_a_network_asks_of_numbers_cannot_be() -> None:
 def test_openvino_says_what_torch_says(precision: str) -> None:
     torch.manual_seed(0)
     network = frozen(Asking())
-    other = OpenVinoNetwork("asking", "0" * 64, network, precision)  # type: ignore[arg-type]
+    other = ConvertedNetwork(Source("asking", "0" * 64, network), OpenVino(), precision)  # type: ignore[arg-type]
     first, second = windows(2, 3, 50, 41), windows(2, 3, 50, 41).flip(3)
     with torch.inference_mode():
         said = [other(first), other(second.contiguous(memory_format=torch.channels_last))]
@@ -116,7 +119,7 @@ def test_openvino_says_what_torch_says(precision: str) -> None:
 
 @openvino
 def test_a_network_that_openvino_cannot_run_is_named() -> None:
-    other = OpenVinoNetwork("doubting", "1" * 64, frozen(Doubting()))
+    other = ConvertedNetwork(Source("doubting", "1" * 64, frozen(Doubting())), OpenVino())
     with pytest.raises(
         ModelError, match=r"OpenVINO cannot run the network of 'doubting': .*--form torchscript"
     ):
@@ -140,9 +143,10 @@ def test_scores_of_any_number_of_threads_are_the_same() -> None:
 def test_openvino_is_imported_without_what_calls_home() -> None:
     code = (
         "import sys, torch\n"
-        "from citycover.model.openvino import OpenVinoNetwork\n"
+        "from citycover.model.converted import ConvertedNetwork, Source\n"
+        "from citycover.model.openvino import OpenVino\n"
         "network = torch.jit.freeze(torch.jit.script(torch.nn.Conv2d(3, 2, 1).eval()))\n"
-        "one = OpenVinoNetwork('x', 'y', network)\n"
+        "one = ConvertedNetwork(Source('x', 'y', network), OpenVino())\n"
         "assert one(torch.zeros(1, 3, 8, 8)).shape == (1, 2, 8, 8)\n"
         "assert 'openvino' in sys.modules and 'openvino_telemetry' not in sys.modules"
     )
@@ -153,9 +157,10 @@ def test_openvino_is_imported_without_what_calls_home() -> None:
 def test_a_signal_finds_its_stack_after_another_thread_let_go_of_the_network() -> None:
     code = (
         "import gc, signal, threading, torch\n"
-        "from citycover.model.openvino import OpenVinoNetwork\n"
+        "from citycover.model.converted import ConvertedNetwork, Source\n"
+        "from citycover.model.openvino import OpenVino\n"
         "network = torch.jit.freeze(torch.jit.script(torch.nn.Conv2d(3, 2, 1).eval()))\n"
-        "held = [OpenVinoNetwork('x', 'y', network)]\n"
+        "held = [ConvertedNetwork(Source('x', 'y', network), OpenVino())]\n"
         "held[0](torch.zeros(1, 3, 8, 8))\n"
         "other = threading.Thread(target=lambda: (held.clear(), gc.collect()))\n"
         "other.start(); other.join()\n"
@@ -192,7 +197,7 @@ def test_what_was_made_is_kept_for_its_user_alone(cache: Path) -> None:
     assert sorted(path.name for path in cache.iterdir()) == sorted([one.name, other.name])
 
 
-@pytest.mark.parametrize("damage", ["content", "more", "record", "moved", "link"])
+@pytest.mark.parametrize("damage", ["content", "more", "record", "moved", "link", "link within"])
 def test_what_was_damaged_or_is_anothers_is_made_anew(damage: str, cache: Path, tmp_path: Path) -> None:
     one = Artefact.of(model="a")
     made(one)
@@ -203,6 +208,9 @@ def test_what_was_damaged_or_is_anothers_is_made_anew(damage: str, cache: Path, 
         (folder / "beside").write_text("evil")
     elif damage == "record":
         (folder / "record.json").write_text("[]")
+    elif damage == "link within":
+        (folder / "network").rename(tmp_path / "elsewhere")
+        (folder / "network").symlink_to(tmp_path / "elsewhere")
     elif damage == "moved":
         record = json.loads((folder / "record.json").read_text())
         (folder / "record.json").write_text(json.dumps(record | {"of": "{}"}))

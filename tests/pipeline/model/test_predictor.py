@@ -4,9 +4,10 @@ from making import make_card
 
 from citycover.errors import ConfigError, MachineError
 from citycover.machine.device import choose_device
+from citycover.model.autocast import autocast
 from citycover.model.builtin import builtin_path
 from citycover.model.gate import fast_precision, passes_gate
-from citycover.model.predictor import ModelPredictor, autocast, to_probabilities
+from citycover.model.predictor import ModelPredictor, to_probabilities
 
 
 def probabilities(seed: int = 0) -> torch.Tensor:

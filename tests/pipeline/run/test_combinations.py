@@ -6,7 +6,7 @@ was stopped and went on, one in a region, one by workers, one whose windows are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
 from citycover.job.watch import Watch
 from citycover.model.card import ModelCard
-from citycover.model.form import forms_here
+from citycover.model.form import Form, forms_here
 from citycover.model.network import write_torchscript
 from citycover.plan import fit
 from citycover.plan.plan import Block
@@ -336,28 +336,35 @@ def test_workers_map_the_same(tmp_path: Path) -> None:
     same(tmp_path / "there", tmp_path / "here")
 
 
-@pytest.mark.skipif("openvino" not in forms_here(), reason="the extra openvino is not installed")
-@pytest.mark.parametrize(
-    "case",
-    [case if case in FEW else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
-    ids=lambda case: case.__name__,
-)
-def test_in_another_form_a_run_may_go_as_it_likes_too(case: Case, tmp_path: Path) -> None:
+def others(form: Form, cases: Sequence[Case], quick: Sequence[Case] = ()) -> list[Any]:
+    """Cases in a form, those that are not quick marked as slow."""
+    here = pytest.mark.skipif(form not in forms_here(), reason=f"{form} is not here")
+    slow = [() if case in quick else (pytest.mark.slow,) for case in cases]
+    return [
+        pytest.param(form, case, id=f"{form}-{case.__name__}", marks=(here, *more))
+        for case, more in zip(cases, slow, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("form", "case"), others("openvino", CASES, FEW) + others("aotinductor", FEW))
+def test_in_another_form_a_run_may_go_as_it_likes_too(form: Form, case: Case, tmp_path: Path) -> None:
     asked = case(Place(tmp_path))
     map_scene(request_of(asked, tmp_path / "by-torch"))
-    done = map_scene(request_of(asked, tmp_path / "straight", form="openvino"))
-    assert (done.run.machine.form, done.run.given.plan["form"]) == ("openvino", "openvino")
-    assert "openvino" in done.run.given.versions
-    assert stopped_and_resumed(request_of(asked, tmp_path / "resumed", form="openvino")) > 0
+    done = map_scene(request_of(asked, tmp_path / "straight", form=form))
+    assert (done.run.machine.form, done.run.given.plan["form"]) == (form, form)
+    assert form in done.run.given.versions
+    assert stopped_and_resumed(request_of(asked, tmp_path / "resumed", form=form)) > 0
     same(tmp_path / "resumed", tmp_path / "straight")
     ours, torchs = (pixels(tmp_path / name)["landcover.tif"] for name in ("straight", "by-torch"))
     assert (ours != torchs).mean() < 1e-3
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("openvino" not in forms_here(), reason="the extra openvino is not installed")
-def test_workers_map_the_same_in_another_form(tmp_path: Path) -> None:
-    asked = dates_by_two_with_labels(Place(tmp_path))
-    map_scene(request_of(asked, tmp_path / "here", form="openvino"))
-    map_scene(request_of(asked, tmp_path / "there", form="openvino", workers=2))
+@pytest.mark.parametrize(
+    ("form", "case"),
+    others("openvino", [dates_by_two_with_labels]) + others("aotinductor", [dates_by_two_with_labels]),
+)
+def test_workers_map_the_same_in_another_form(form: Form, case: Case, tmp_path: Path) -> None:
+    asked = case(Place(tmp_path))
+    map_scene(request_of(asked, tmp_path / "here", form=form))
+    map_scene(request_of(asked, tmp_path / "there", form=form, workers=2))
     same(tmp_path / "there", tmp_path / "here")

@@ -1,0 +1,113 @@
+"""A network in another form than torch's: made once for each shape of windows, and kept for other runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from citycover.errors import CitycoverError, ModelError, StoppedError, is_out_of_memory
+from citycover.model.compiled import Artefact, kept
+from citycover.model.form import Form, runtime_of
+from citycover.model.network import last_line
+from citycover.model.precision import Precision
+from citycover.version import __version__
+
+_SHAPES = 2
+"""Shapes that are ready at a time: a run has one, and its transpose where windows are turned."""
+
+Shapes = tuple[tuple[tuple[int, ...], str], ...]
+"""Shape and type of each band group's windows."""
+
+Infer = Callable[[Sequence[Tensor]], Tensor]
+"""One (n, band, y, x) tensor a band group in, (n, c, y, x) float32 scores out, which are the caller's own."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What is made into another form."""
+
+    name: str
+    """Of the model, for people."""
+    sha256: str
+    """Of the model file."""
+    network: Callable[..., Tensor] = field(repr=False)
+    """As torch runs it, on the device; asked for its operators once."""
+    stop: threading.Event | None = None
+    """What takes long ends with StoppedError where it is set."""
+
+
+class Runtime(Protocol):
+    """What runs networks in a form."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def form(self) -> Form:
+        """Which."""
+        ...
+
+    def facts(self, device: torch.device, precision: Precision) -> dict[str, Any]:
+        """What decides that which is kept of a network, beside the network, its windows and versions."""
+        ...
+
+    def make(self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path) -> None:
+        """Write the network for windows of these shapes, as the runtime has it, into a folder."""
+        ...
+
+    def load(self, folder: Path, windows: Sequence[Tensor], precision: Precision) -> Infer:
+        """What runs it on windows of these shapes; it needs the folder no more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConvertedNetwork:
+    """A network in a form and a precision: windows in, scores out. It is made at its first call."""
+
+    source: Source
+    runtime: Runtime
+    precision: Precision = "fp32"
+    ready: dict[tuple[Shapes, int], Infer] = field(default_factory=dict, repr=False)
+    """What runs windows of a shape with a number of threads."""
+
+    def __call__(self, *windows: Tensor) -> Tensor:
+        """(n, c, y, x) float32 scores, the caller's own.
+
+        Raises:
+            ModelError: the runtime does not take the network.
+            StoppedError: it was stopped while it was made.
+        """
+        shapes = tuple((tuple(w.shape), str(w.dtype).removeprefix("torch.")) for w in windows)
+        key = shapes, torch.get_num_threads()
+        if key not in self.ready:
+            if len(self.ready) == _SHAPES:
+                del self.ready[next(iter(self.ready))]  # of those that were tried before the run
+            self.ready[key] = self._made(windows, shapes)
+        return self.ready[key](windows)
+
+    def _made(self, windows: Sequence[Tensor], shapes: Shapes) -> Infer:
+        source, runtime = self.source, self.runtime
+        artefact = Artefact.of(
+            model=source.sha256, shapes=shapes, runtime=runtime_of(runtime.form), torch=torch.__version__,
+            citycover=__version__, **runtime.facts(windows[0].device, self.precision),
+        )  # fmt: skip
+        try:
+            with kept(artefact, lambda into: runtime.make(source, windows, self.precision, into)) as folder:
+                return runtime.load(folder, windows, self.precision)
+        except (CitycoverError, StoppedError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"{runtime.name} cannot run the network of {source.name!r}: {last_line(error)}; "
+                "give --form torchscript"
+            ) from error
