@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import os
 import signal
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bucket import BUCKET, Bucket, point_at, serving_bucket
 from distributed import Client, LocalCluster
 from distributed.comm.core import CommClosedError
 from hypothesis import given
@@ -33,12 +35,14 @@ from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import MachineError, ModelError, StoppedError
-from citycover.files.store import PosixStore
+from citycover.files.remote import RemotePath
+from citycover.files.store import ObjectStore, PosixStore, put_text
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
 from citycover.plan.columns import Pieces, open_columns
 from citycover.plan.plan import Block, Plan
 from citycover.product.folder import claim_folder
+from citycover.store.far import FarWork
 from citycover.store.store import WorkingStore
 from citycover.store.work import WorkFolder
 
@@ -47,15 +51,34 @@ PLAN = plan_of(make_scene((330, 200)), CARD, block=(48, 80), batch=2)
 """7 x 3 blocks."""
 
 
+BOTH = pytest.mark.parametrize("folder", ["here", "bucket"], indirect=True)
+
+
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
+def bucket() -> Iterator[Bucket]:
+    """Where blocks may be kept; workers learn of it as they start."""
+    with serving_bucket() as bucket, pytest.MonkeyPatch.context() as patch:
+        point_at(bucket.url, patch)
+        yield bucket
+
+
+@pytest.fixture(scope="module")
+def client(bucket: Bucket) -> Iterator[Client]:
+    assert bucket.url
     with open_cluster(2, None) as client:
         yield client
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[WorkFolder]:
-    with claim_folder(tmp_path / "out") as folder:
+def folder(request: pytest.FixtureRequest, bucket: Bucket, tmp_path: Path) -> Iterator[WorkFolder]:
+    """Held, with an unfinished run that keeps its blocks there, or in a bucket."""
+    with contextlib.ExitStack() as stack:
+        far = None
+        if getattr(request, "param", "here") == "bucket":
+            place = RemotePath(BUCKET, f"work/{tmp_path.name}")
+            far = stack.enter_context(FarWork(place, threading.Event()))
+            stack.callback(far.clear)
+        folder = stack.enter_context(claim_folder(tmp_path / "out", far=far))
         make_store(folder.store, PLAN).close()
         yield folder
 
@@ -115,6 +138,7 @@ def test_what_is_put_back_is_drawn_again_and_all_of_it_once(lengths: list[int], 
     assert sorted(done) == list(range(sum(lengths))) and not source.left
 
 
+@BOTH
 def test_two_workers_compute_the_pixels_of_one_process(
     client: Client, folder: WorkFolder, in_process: dict[str, np.ndarray]
 ) -> None:
@@ -124,7 +148,7 @@ def test_two_workers_compute_the_pixels_of_one_process(
     assert sorted(done) == sorted(PLAN.blocks())
     assert run.windows["run"] >= PLAN.windows and run.windows["skipped"] == 0
     assert run.stages.seconds()["forward"] > 0
-    assert not run.flying and not (folder.work / "lease").exists()
+    assert not run.flying and "lease" not in folder.store.list("")
 
 
 @pytest.mark.slow
@@ -137,6 +161,7 @@ def test_any_number_of_workers_computes_the_same_pixels(
     assert_same(stored(folder), in_process)
 
 
+@BOTH
 def test_a_worker_that_is_killed_costs_nothing_but_its_block(
     client: Client, folder: WorkFolder, in_process: dict[str, np.ndarray]
 ) -> None:
@@ -386,6 +411,7 @@ def _as_if_fit(_client: Client, _terms: Terms, worker: str) -> Future[dict[str, 
     return answer
 
 
+@BOTH
 def test_a_stopped_run_keeps_its_blocks_and_goes_on(
     client: Client, folder: WorkFolder, in_process: dict[str, np.ndarray]
 ) -> None:
@@ -424,13 +450,15 @@ def test_a_network_that_fails_far_away_is_told_here(client: Client, folder: Work
         run_on(client, folder, PLAN, StandIn(CARD, value=np.nan))
 
 
+@BOTH
 def test_workers_that_cannot_take_part_are_named_with_the_reason(client: Client, folder: WorkFolder) -> None:
     with lease(folder) as terms:
         good = replace(terms, versions=local_versions(), files=((__file__, Path(__file__).stat().st_size),))
         check_workers(client, good)
         bad = {
             "install the same version": replace(good, versions=(("torch", "0.1"),)),
-            "cannot write to": replace(good, store=PosixStore(folder.out / "elsewhere")),
+            "give --work": replace(good, store=PosixStore(folder.out / "elsewhere")),
+            "no bucket 'elsewhere'": replace(good, store=ObjectStore(RemotePath("elsewhere", "work"))),
             "belongs to another run": replace(good, run="another"),
             "cannot see the input": replace(good, files=((__file__, 1),)),
             "cannot see the model": replace(good, models=((__file__, "0" * 64),)),
@@ -480,11 +508,12 @@ def test_an_error_while_the_scheduler_answers_stays_what_it_is() -> None:
         raise KeyError
 
 
+@BOTH
 def test_a_worker_drops_its_block_when_a_later_run_took_the_folder(
     client: Client, folder: WorkFolder
 ) -> None:
     def take_over(_block: object) -> None:
-        (folder.work / "lease").write_text("a later run", encoding="utf-8")
+        put_text(folder.store, "lease", "a later run")
 
     with pytest.raises(MachineError, match="taken over"):
         run_on(client, folder, PLAN, StandIn(CARD, seconds=0.02), Watch(advanced=take_over))
