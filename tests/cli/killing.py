@@ -9,6 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from bucket import point_at
+
+from citycover.files import lease, store
+from citycover.files.remote import RemotePath
 from citycover.plan import fit
 from citycover_cli.app import main
 
@@ -26,6 +31,28 @@ def map_until(write: int | None, arguments: Sequence[str]) -> None:
         os.fsync = _deadly(os.fsync, left)
         for name in ("replace", "rename"):
             setattr(Path, name, _deadly(getattr(Path, name), left))
+    main(["map", *arguments, "--quiet"])
+    sys.exit(0)
+
+
+def map_in_a_bucket_until(change: int | None, arguments: Sequence[str], url: str, cache: Path) -> None:
+    """The same for a run that keeps its blocks in a bucket, on a machine of its own.
+
+    Args:
+        change: counts what changes the bucket, the signs of life of the lease among it, before and after.
+        arguments: of `citycover map`.
+        url: of the server.
+        cache: of the machine.
+    """
+    fit.MAX_BLOCK_HEIGHT = fit.MAX_BLOCK_WIDTH = fit.CHUNK
+    point_at(url, pytest.MonkeyPatch())
+    os.environ["CITYCOVER_CACHE"] = str(cache)
+    lease.BEAT, lease.PATIENCE = 0.2, 0.6
+    if change is not None:
+        left = iter(range(change))
+        for name in ("write", "swap", "remove"):
+            setattr(RemotePath, name, _deadly(getattr(RemotePath, name), left))
+        store.remove_all = _deadly(store.remove_all, left)
     main(["map", *arguments, "--quiet"])
     sys.exit(0)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from bucket import BUCKET, serving_bucket
 from conftest import write_scene
-from killing import map_until
+from killing import map_in_a_bucket_until, map_until
 from labelled import write_labelled_city
 
 KILLS = int(os.environ.get("CITYCOVER_KILLS", "20"))
@@ -26,11 +27,15 @@ CHANGE = ("landcover", "confidence", "change")
 
 
 def run(write: int | None, given: list[str], out: Path) -> int:
+    arguments = [*given, "-o", str(out), "--precision", "fp32", "--threads", "1"]
+    return code_of(map_until, write, arguments)
+
+
+def code_of(function: Callable[..., None], *arguments: object) -> int:
     """Exit code of a run in a process of its own; negative: the signal that ended it."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["citycover.run.map"])  # torch, loaded once for all runs
-    arguments = [*given, "-o", str(out), "--precision", "fp32", "--threads", "1"]
-    process = processes.Process(target=map_until, args=(write, arguments))
+    process = processes.Process(target=function, args=arguments)
     process.start()
     process.join()
     assert process.exitcode is not None
@@ -80,4 +85,35 @@ def test_runs_killed_at_random_writes_go_on_to_identical_pixels(
             if kills >= KILLS:
                 break
     print(f"{kills} kills, {resumed} runs that went on from finished blocks, {products} products")
+    assert resumed >= KILLS // 2
+
+
+@pytest.mark.slow
+def test_runs_with_blocks_in_a_bucket_killed_at_random_changes_go_on_on_other_machines(
+    tmp_path: Path,
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", (1100, 1300))
+    given = [str(scene), "--window", "256", "--precision", "fp32", "--threads", "1"]
+    assert code_of(map_until, None, [*given, "-o", str(tmp_path / "straight")]) == 0
+    wanted = {name: (tmp_path / "straight" / f"{name}.tif").read_bytes() for name in CHANGE[:2]}
+    chance = random.Random(18)
+    kills, products, machines, resumed = 0, 0, 0, 0
+    with serving_bucket() as bucket:
+        while kills < KILLS or not products:
+            out = f"maps/{products}"
+            more = ["-o", f"s3://{BUCKET}/{out}", "--work", f"s3://{BUCKET}/work", "--skip-finished"]
+            change = chance.randrange(110) if kills < KILLS else None
+            resumed += any("/ledger-" in key for key in bucket.objects)
+            machine = tmp_path / f"machine-{machines}"
+            code = code_of(map_in_a_bucket_until, change, [*given, *more], bucket.url, machine)
+            assert code in (0, -signal.SIGKILL)
+            kills, machines = kills + (code == -signal.SIGKILL), machines + 1
+            if f"{out}/item.json" in bucket.objects:
+                assert {name: bucket.objects[f"{out}/{name}.tif"] for name in wanted} == wanted
+            if code == 0:
+                assert not [key for key in bucket.objects if key.startswith("work/")]
+                products += 1
+    print(
+        f"{kills} kills on {machines} machines, {resumed} went on from finished blocks, {products} products"
+    )
     assert resumed >= KILLS // 2

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,6 +50,10 @@ def serving_bucket() -> Iterator[Bucket]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # an answer in two parts would wait for the first to be acknowledged
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # of clients that were killed
+                super().handle()
 
         def _key(self) -> str | None:
             """None: the request was answered already."""

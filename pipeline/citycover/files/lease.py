@@ -47,7 +47,8 @@ class Lease:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self.lost = False
-        """Another run has taken over."""
+        """Another run has taken over, or may have: the store was away for too long."""
+        self._away: MachineError | None = None
 
     def acquire(self, policy: Literal["leave", "wait", "take"]) -> None:
         """Take it.
@@ -89,7 +90,8 @@ class Lease:
             self._thread.join()
         if self._tag is not None and not self.lost:
             with contextlib.suppress(CitycoverError):  # it stands still, and is taken over in a while
-                self.place.remove()
+                if self.held():
+                    self.place.remove()
 
     def _take(self, tag: str | None) -> str | None:
         """Try to; returns the tag of the object that is there now."""
@@ -107,9 +109,9 @@ class Lease:
         except (OSError, ValueError, TypeError, KeyError):
             return False
 
-    def refused(self) -> HeldError:
-        """What a run says that has lost it."""
-        return HeldError(f"another run has taken over, {self.holder()}; leave it alone")
+    def refused(self) -> CitycoverError:
+        """What a run says that has lost it, to another one or with the store."""
+        return self._away or HeldError(f"another run has taken over, {self.holder()}; leave it alone")
 
     def holder(self) -> str:
         """Who holds it now, in words."""
@@ -128,7 +130,7 @@ class Lease:
                 logger.warning("%s", error)
                 if time.monotonic() - held < PATIENCE:
                     continue
-                tag = None
+                self._away, tag = error, None
             if tag is None:
                 self.lost = True
                 self._stop.set()
@@ -144,6 +146,7 @@ def hold_lease(
 
     Raises:
         HeldError: another run holds it and is left alone, or has taken over.
+        MachineError: the store was away for so long that one may have.
         StoppedError: `stop` was set while it waited.
     """
     lease = Lease(place, stop)

@@ -66,4 +66,4 @@ def _far_work(request: MapRequest, watch: Watch) -> AbstractContextManager[FarWo
 def _drop(far: FarWork | None) -> None:
     """Remove the blocks of what is published."""
     if far is not None:
-        far.clear()
+        far.drop()

@@ -56,7 +56,7 @@ class FarWork:
         try:
             with contextlib.suppress(CitycoverError):
                 if not self._lease.lost and not self.begun():
-                    self.clear()
+                    self.drop()
         finally:
             self._lease.release()
         if isinstance(value, StoppedError) and self._lease.lost:
@@ -69,6 +69,11 @@ class FarWork:
     def held(self) -> bool:
         """Whether it is this run's, as the store says now."""
         return self._lease.held()
+
+    def drop(self) -> None:
+        """Remove what nobody needs any more, unless another run has taken over."""
+        if self.held():
+            self.clear()
 
     def clear(self) -> None:
         """Drop all blocks, their sign first: what a kill leaves is rubbish then, not a run to resume."""

@@ -17,9 +17,9 @@ from bucket import BUCKET, Bucket, busy_before, point_at, serving_bucket
 from conftest import write_scene
 from stores import write_arrays, zip_store
 
-from citycover.errors import ConfigError, HeldError, ProductError, StoppedError
+from citycover.errors import ConfigError, HeldError, ProductError
 from citycover.files import lease as module
-from citycover.files.lease import Lease, hold_lease
+from citycover.files.lease import hold_lease
 from citycover.files.remote import RemotePath, matching, place_of
 from citycover.product.open import open_product
 from citycover.region import run as running
@@ -232,91 +232,6 @@ def test_patterns_mean_what_they_mean_on_a_disk(bucket: Bucket) -> None:
     assert found("im/s*") == ["im/s.zarr"] and found("im/**/x.tif") == []
     with pytest.raises(ConfigError, match="needs a folder"):
         found("*.tif")
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT", 0.05)
-    monkeypatch.setattr(module, "PATIENCE", 3.0)
-
-
-@pytest.mark.usefixtures("quick")
-def test_one_run_holds_a_lease_and_others_leave_wait_or_take_over(bucket: Bucket) -> None:
-    at, first, second = place("north/lock.json"), threading.Event(), threading.Event()
-    held = Lease(at, first)
-    held.acquire("leave")
-    with pytest.raises(HeldError, match=f"process {os.getpid()}"):
-        Lease(at, second).acquire("leave")
-    threading.Timer(0.2, held.release).start()
-    with hold_lease(at, "wait", second):
-        assert at.is_file()
-    assert not at.is_file()
-
-    def work() -> None:
-        with hold_lease(at, "leave", first):
-            with hold_lease(at, "take", second):
-                assert first.wait(5)
-            raise StoppedError
-
-    with pytest.raises(HeldError, match="taken over"):
-        work()
-    assert bucket.asked
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_lease_of_the_dead_is_taken_over_by_one(bucket: Bucket) -> None:
-    at = place("north/lock.json")
-    at.write(b'{"process": 1, "host": "gone"}')
-    leases = [Lease(at, threading.Event()) for _ in range(4)]
-    got: list[Lease] = []
-
-    def acquire(lease: Lease) -> None:
-        try:
-            lease.acquire("leave")
-            got.append(lease)
-        except HeldError:
-            pass
-
-    threads = [threading.Thread(target=acquire, args=(lease,)) for lease in leases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for lease in got:
-        lease.release()
-    assert len(got) == 1 and bucket.asked
-
-
-def test_who_loses_a_lease_of_the_dead_leaves_its_new_holder_in_peace(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also before that one has written anew: it is looked at as long as anybody."""
-    looks = iter([0.0, 0.0, 31.0])  # the dead one stands still for longer than is waited
-
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return next(looks, 31.0)
-
-    class Beaten(Lease):
-        tries = 0
-
-        def _take(self, tag: str | None) -> str | None:
-            self.tries += 1
-            if self.tries == 2:
-                self.place.write(b'{"process": 2, "host": "quicker"}')
-            return super()._take(tag)
-
-    monkeypatch.setattr(module, "BEAT", 0.02)
-    monkeypatch.setattr(module, "time", Clock)
-    at, stop = place("north/lock.json"), threading.Event()
-    at.write(b'{"process": 1, "host": "gone"}')
-    threading.Timer(1.0, stop.set).start()
-    beaten = Beaten(at, stop)
-    with pytest.raises(StoppedError):
-        beaten.acquire("leave")
-    assert beaten.tries == 2 and b"quicker" in at.read_bytes()
-    assert bucket.asked
 
 
 def test_parts_of_other_counts_are_kept_apart_and_the_dead_bar_nobody(
