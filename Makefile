@@ -99,10 +99,10 @@ fuzz: $(STAMP)
 crash: $(STAMP)
 	$(BIN)/python tests/crash/crash.py $(CRASH)
 
-# All kinds of runs in another form than torch's: some minutes.
+# All kinds of runs in another form than torch's, and what brings networks to TensorRT: some minutes.
 test-forms: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[openvino]"
-	$(BIN)/pytest -n 2 --timeout 1800 tests/pipeline/model/test_form.py tests/pipeline/model/test_aotinductor.py tests/pipeline/compute/test_forms.py tests/pipeline/run/test_combinations.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[openvino]" onnx onnxruntime onnxscript
+	$(BIN)/pytest -n 2 --timeout 1800 tests/pipeline/model/test_form.py tests/pipeline/model/test_aotinductor.py tests/pipeline/model/test_tensorrt.py tests/pipeline/compute/test_forms.py tests/pipeline/run/test_combinations.py
 
 # Whole runs with --form auto against torch in fp32; into docs/benchmarks.md. BENCH="--size 2048" and the like.
 bench-forms: $(STAMP)

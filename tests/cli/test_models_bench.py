@@ -34,7 +34,7 @@ def test_what_is_found_on_a_scene_is_what_map_takes(
     citycover, small_windows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("citycover.model.bench.fast_precision", lambda _device: "bf16")
+    monkeypatch.setattr("citycover.model.gate.fast_precision", lambda _device: "bf16")
     monkeypatch.setattr("citycover.compute.verdicts.FASTEST", 1e9)
     monkeypatch.setattr("citycover.compute.verdicts.SETTING_UP", dict.fromkeys(FORMS, 0))
     scene = write_scene(tmp_path / "scene.tif", (500, 500))

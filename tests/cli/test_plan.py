@@ -36,7 +36,7 @@ def test_plan_says_the_run_that_map_makes(
         "citycover.compute.choices.choose_lane",
         lambda lanes, *_: Lane("torchscript", "bf16") if len(lanes) > 1 else lanes[0],
     )
-    monkeypatch.setattr("citycover.model.bench.fast_precision", lambda _device: "bf16")
+    monkeypatch.setattr("citycover.model.gate.fast_precision", lambda _device: "bf16")
     options = (scene, "--model", small_windows, "--batch", 1)
     plan = json.loads(citycover("plan", *options, "--json").out)
     assert len(tried) == 3 and tried == sorted(tried), "windows of three sizes were tried"

@@ -19,8 +19,10 @@ from training_sets import make_city, small_recipe, training_set_of
 
 from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, MapRequest
-from citycover.model.gate import fast_precision
-from citycover.model.predictor import ModelPredictor
+from citycover.model.bench import lanes_here
+from citycover.model.form import FORMS, Form, forms_here
+from citycover.model.gate import fast_precision, passes_gate
+from citycover.model.predictor import ModelPredictor, to_probabilities
 from citycover.run.map import map_scene
 from citycover_models.export.network import export_preset
 from citycover_models.training.request import TrainRequest
@@ -87,6 +89,22 @@ def test_less_precision_is_near(city: Path, unet: Path, tmp_path: Path, precisio
     fast, run = mapped(city, tmp_path / "fast", unet, device=DEVICE, precision=precision, window=352)
     assert run["precision"] == precision
     assert (exact == fast).mean() > 0.97
+
+
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_other_forms_say_what_torch_says(unet: Path, form: Form) -> None:
+    """In every precision that the form has, twice: made, and as it was kept."""
+    device = torch.device(DEVICE)
+    if form not in forms_here(device.type):
+        pytest.skip(f"{form} is not here")
+    windows = [torch.randint(0, 255, (2, 4, 256, 256), dtype=torch.uint8, device=device)]
+    for _ in range(2):
+        predictor = ModelPredictor.load(unet, device)
+        exact = to_probabilities(predictor(windows), predictor.card)
+        for lane in lanes_here(device):
+            if lane.form == form:
+                scores = predictor.at(lane.precision, form)(windows)
+                assert passes_gate(exact, to_probabilities(scores, predictor.card)), lane
 
 
 @only_cuda

@@ -275,7 +275,7 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
     if "block" in kept:
         plan = replace(plan, block_shape=tuple(kept["block"]))
     elif asked.memory is not None:
-        plan = keep_memory(plan, job.scene, predictor.at("fp32", plan.form), asked.memory, job.layers)
+        plan = keep_memory(plan, job.scene, predictor.at(plan.precision, plan.form), asked.memory, job.layers)
     elif asked.block is None:
         plan = widened(plan, predictor.device)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
@@ -347,16 +347,20 @@ def _settle_lane(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: 
         precision = "fp32" if precision == "auto" else precision
     lanes = lanes_asked(form, precision, predictor)
     readers, card = open_readers(job.scene, job.engine.threads), job.model.card
-    if predictor.device.type == "cuda" and len(lanes) > 1:
-        return Lane(
-            precision=choose_precision(
-                precision, predictor, lambda: sample_windows(plan, card, readers, GATE_PIXELS)
-            )
-        )
+    gpu = predictor.device.type == "cuda"
+
+    def samples(pixels: int) -> list[list[Tensor]]:
+        return sample_windows(plan, card, readers, pixels)
+
+    def by_gate() -> Lane:
+        reduced = choose_precision(precision, predictor, lambda: samples(GATE_PIXELS))
+        return next((lane for lane in lanes if lane.precision == reduced), lanes[0])
+
     return choose_lane(
         lanes,
         predictor,
         plan,
         job.model.sha256,
-        lambda: sample_windows(plan, card, readers, SAMPLES * plan.window_pixels),
+        lambda: samples(SAMPLES * plan.window_pixels * (plan.batch if gpu else 1)),
+        by_gate if gpu else None,
     )

@@ -1,25 +1,26 @@
 """Which form and precision of a network computes: as asked for, as known of this machine, or tried here.
 
-Trials run two small windows of the scene in each form and precision, and cost a small share of the run, or
-are left out: a small scene is mapped by torch in fp32, unless an earlier run or `models bench` has found
-what is faster here.
+Trials run two small windows of the scene, on a GPU two batches, in each form and precision, and cost a small
+share of the run, or are left out: a small scene is mapped by torch in fp32, on a GPU in the fastest precision
+that passes the gate, unless an earlier run or `models bench` has found what is faster here.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from citycover.compute.verdicts import SETTING_UP, Verdicts, best_lane
+from citycover.errors import MachineError
 from citycover.model.bench import BenchRow, Lane, bench, lanes_here
 from citycover.model.card import ModelCard
 from citycover.model.checks import probe_side, probe_windows
-from citycover.model.form import Form, check_form
+from citycover.model.form import Form, check_form, precisions_of
 from citycover.model.precision import Precision
 from citycover.model.predictor import Predictor
 from citycover.plan.plan import Plan
@@ -53,11 +54,19 @@ def lanes_asked(
         return (Lane(form, precision),)
     here = lanes_here(predictor.device)
     if precision != "auto":
-        return tuple(Lane(one, precision) for one in dict.fromkeys(lane.form for lane in here))
-    exact_only = predictor.card.precision == "fp32"
-    return tuple(
-        lane for lane in here if form in ("auto", lane.form) and not (exact_only and lane.precision != "fp32")
-    )
+        forms = dict.fromkeys(lane.form for lane in here)
+        return tuple(Lane(one, precision) for one in forms if precision in precisions_of(one))
+    card = predictor.card
+    lanes = tuple(
+        lane for lane in here
+        if form in ("auto", lane.form) and (lane.precision == "fp32" or card.precision != "fp32")
+    )  # fmt: skip
+    if not lanes and form != "auto":
+        raise MachineError(
+            f"the card of {card.name!r} asks for fp32, in which --form {form} does not compute; give another "
+            f"--form, or one of {', '.join(precisions_of(form))} as --precision"
+        )
+    return lanes
 
 
 def choose_lane(
@@ -65,7 +74,8 @@ def choose_lane(
     predictor: Predictor,
     plan: Plan,
     sha256: str,
-    samples: Callable[[], Iterable[Sequence[Tensor]]],
+    samples: Callable[[], Sequence[Sequence[Tensor]]],
+    otherwise: Callable[[], Lane] | None = None,
 ) -> Lane:
     """The form and precision of a run.
 
@@ -75,45 +85,70 @@ def choose_lane(
         plan: windows of the run.
         sha256: of what maps.
         samples: reads windows of the scene; called only if something is tried.
+        otherwise: what is taken where nothing is known, and a trial would cost too much; None: the first.
     """
     if len(lanes) == 1:
         return lanes[0]
-    card = predictor.card
     mpx = plan.windows * plan.window_pixels / 1e6
-    verdicts = Verdicts.of(sha256, [trial_side(card)], predictor.device)
+    verdicts = verdicts_of(sha256, plan, predictor)
     rows = verdicts.read()
     known = {row.lane for row in rows}
-    if trying := _affordable([lane for lane in lanes if lane not in known], predictor, mpx):
-        rows = verdicts.add(try_lanes(predictor, trying, samples()))
+    trial = trial_shape(plan, predictor)
+    if trying := _affordable([lane for lane in lanes if lane not in known], predictor, mpx, trial):
+        rows = verdicts.add(try_lanes(predictor, plan, trying, samples()))
     if not rows:
-        return lanes[0]
+        return otherwise() if otherwise else lanes[0]
     best = best_lane(rows, lanes, mpx)
     logger.info("forms: %s; %s is taken", ", ".join(map(_told, rows)), best)
     return best
 
 
+def verdicts_of(sha256: str, plan: Plan, predictor: Predictor) -> Verdicts:
+    """What is known of the forms in windows of a run: on a processor in smaller ones, which tell as much."""
+    _, *sides = trial_shape(plan, predictor)
+    return Verdicts.of(sha256, sides, predictor.device)
+
+
 def try_lanes(
-    predictor: Predictor, lanes: Sequence[Lane], samples: Iterable[Sequence[Tensor]], repeats: int = 1
+    predictor: Predictor,
+    plan: Plan,
+    lanes: Sequence[Lane],
+    samples: Sequence[Sequence[Tensor]],
+    repeats: int = 1,
 ) -> tuple[BenchRow, ...]:
-    """Run small windows, cut from windows of the scene, in each form and precision."""
-    side = trial_side(predictor.card)
-    cut = [_middle(windows, predictor.card, side, predictor.device) for windows in samples]
-    return bench(predictor, list(dict.fromkeys((Lane(), *lanes))), cut, repeats) if cut else ()
+    """Run windows of the scene in each form and precision; on a processor small ones, else batches."""
+    card, device = predictor.card, predictor.device
+    count, height, _ = trial_shape(plan, predictor)
+    if device.type == "cpu":
+        tried = [_middle(windows, card, height) for windows in samples]
+    else:
+        tried = [_batch(samples, count * k, count, device) for k in range(SAMPLES)] if samples else []
+    return bench(predictor, list(dict.fromkeys((Lane(), *lanes))), tried, repeats) if tried else ()
 
 
 def trial_side(card: ModelCard) -> int:
-    """Side of the windows that are tried."""
+    """Side of the windows that are tried on a processor."""
     return probe_side(card, TRIAL_SIDE)
 
 
-def _affordable(lanes: Sequence[Lane], predictor: Predictor, mpx: float) -> tuple[Lane, ...]:
+def trial_shape(plan: Plan, predictor: Predictor) -> tuple[int, int, int]:
+    """Windows together, and their sides (y, x): a GPU is as fast as its batches are large."""
+    if predictor.device.type == "cpu":
+        side = trial_side(predictor.card)
+        return 1, side, side
+    return plan.batch, plan.y.window, plan.x.window
+
+
+def _affordable(
+    lanes: Sequence[Lane], predictor: Predictor, mpx: float, trial: tuple[int, int, int]
+) -> tuple[Lane, ...]:
     """Those that may be tried at a small share of a run that pushes so many Mpx through the network.
 
     All lanes of a form or none, form by form. By pixels first, for that costs nothing; where a runtime is set
-    up, by the time of one window, too.
+    up, by the time of one trial, too.
     """
-    side = trial_side(predictor.card)
-    once = (1 + 2 * SAMPLES) * side**2 / 1e6
+    one = math.prod(trial) / 1e6
+    once = (1 + 2 * SAMPLES) * one
     budget, alone, pushed, before = TRIAL_SHARE * mpx, 0.0, once, 0.0
     taken: tuple[Lane, ...] = ()
     for form in dict.fromkeys(lane.form for lane in lanes):
@@ -122,10 +157,10 @@ def _affordable(lanes: Sequence[Lane], predictor: Predictor, mpx: float) -> tupl
         if needed > budget:
             break
         if SETTING_UP[form] and not alone:
-            alone = bench(predictor, [Lane()], [_random(predictor, side)])[0].mpx_per_s
+            alone = bench(predictor, [Lane()], [_random(predictor, trial)])[0].mpx_per_s
             if not alone:
                 break
-            budget -= 3 * side**2 / 1e6
+            budget -= 3 * one
         waits = before + SETTING_UP[form] * (1 if form in _ALIKE else len(of_form))
         if waits and needed / alone + waits > budget / alone:
             break
@@ -133,12 +168,20 @@ def _affordable(lanes: Sequence[Lane], predictor: Predictor, mpx: float) -> tupl
     return taken if {*taken} - {Lane()} else ()
 
 
-def _random(predictor: Predictor, side: int) -> list[Tensor]:
-    return probe_windows(predictor.card, side, predictor.device, eight_bit=True, count=1)
+def _random(predictor: Predictor, trial: tuple[int, int, int]) -> list[Tensor]:
+    count, *sides = trial
+    height, width = sides
+    return probe_windows(predictor.card, (height, width), predictor.device, eight_bit=True, count=count)
 
 
-def _middle(windows: Sequence[Tensor], card: ModelCard, side: int, device: torch.device) -> list[Tensor]:
-    """The middle of a window, in every band group, on the device."""
+def _batch(samples: Sequence[Sequence[Tensor]], first: int, count: int, device: torch.device) -> list[Tensor]:
+    """So many windows together, on the device, from the first on and around."""
+    windows = [samples[(first + k) % len(samples)] for k in range(count)]
+    return [torch.cat(list(group)).to(device) for group in zip(*windows, strict=True)]
+
+
+def _middle(windows: Sequence[Tensor], card: ModelCard, side: int) -> list[Tensor]:
+    """The middle of a window, in every band group."""
     unit = math.lcm(*(group.ratio for group in card.groups))
     cut = []
     for tensor, group in zip(windows, card.groups, strict=True):
@@ -146,7 +189,7 @@ def _middle(windows: Sequence[Tensor], card: ModelCard, side: int, device: torch
             max(0, size * group.ratio - side) // 2 // unit * unit // group.ratio for size in tensor.shape[2:]
         )
         y, x = (slice(first, first + side // group.ratio) for first in before)
-        cut.append(tensor[:, :, y, x].to(device))
+        cut.append(tensor[:, :, y, x])
     return cut
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from citycover.errors import CitycoverError, ModelError
 from citycover.model.checks import probe_windows
-from citycover.model.form import Form, forms_here
-from citycover.model.gate import fast_precision, passes_gate
+from citycover.model.form import Form, forms_here, precisions_of
+from citycover.model.gate import fast_precisions, passes_gate
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.model.predictor import ModelPredictor, Predictor, to_probabilities
 
@@ -64,17 +64,19 @@ class BenchRow:
         return Lane(self.form, self.precision)
 
 
-def lanes_here(device: torch.device) -> tuple[Lane, ...]:
-    """Forms and precisions that a device has, that of torch in fp32 first."""
-    forms = forms_here(device.type)
-    fast = fast_precision(device)
-    return tuple(Lane(form, one) for form in forms for one in ("fp32", fast) if one is not None)
-
-
 def lanes_possible(device: torch.device) -> tuple[Lane, ...]:
     """Forms and precisions that can be run on a device, slow ones among them."""
     kinds = PRECISIONS if device.type == "cuda" else ("fp32", "bf16")
-    return tuple(Lane(form, precision) for form in forms_here(device.type) for precision in kinds)
+    return tuple(
+        Lane(form, precision)
+        for form in forms_here(device.type) for precision in kinds if precision in precisions_of(form)
+    )  # fmt: skip
+
+
+def lanes_here(device: torch.device) -> tuple[Lane, ...]:
+    """Forms and precisions that a device has, that of torch in fp32 first."""
+    quick = ("fp32", *fast_precisions(device))
+    return tuple(lane for lane in lanes_possible(device) if lane.precision in quick)
 
 
 def bench_model(
@@ -125,12 +127,15 @@ def bench(
     """
     fast = [[w.contiguous(memory_format=torch.channels_last) for w in windows] for windows in samples]
     exact = _Heat(predictor, fast)
-    heats = [exact if lane == Lane() else _Heat.of(predictor, lane, fast) for lane in lanes]
+    heats = [
+        exact if lane == Lane() else _Heat(predictor.at(lane.precision, lane.form), fast, exact)
+        for lane in lanes
+    ]
     for _turn in range(repeats):
         for heat in heats:
             heat.run()
     mpx = fast[0][0].shape[0] * fast[0][0][0, 0].numel() / 1e6
-    return tuple(heat.row(lane, mpx, exact) for lane, heat in zip(lanes, heats, strict=True))
+    return tuple(heat.row(lane, mpx) for lane, heat in zip(lanes, heats, strict=True))
 
 
 @dataclass
@@ -139,53 +144,67 @@ class _Heat:
 
     predictor: Predictor | None
     samples: Sequence[Windows]
+    exact: _Heat | None = None
+    """What it is compared with; None: this is it."""
     why: str = ""
     first: float = 0.0
     first_processor: float = 0.0
     seconds: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
     found: list[Tensor] = field(default_factory=list)
-    """(n, c, y, x) probabilities of each sample."""
+    """(n, c, y, x) probabilities of each sample, of what others are compared with."""
+    flipped: float = 0.0
+    """Share of pixels of another class."""
+    passes: bool = True
 
     def __post_init__(self) -> None:
         """Warm up; what fails is out."""
+        if self.exact is not None and self.exact.predictor is None:
+            self.predictor, self.why = None, self.exact.why
         try:
             if self.predictor is not None:
-                begin, used = time.perf_counter(), _processor_s()
+                begin, used = time.perf_counter(), self._used()
                 self.predictor(self.samples[0])
-                self.first, self.first_processor = time.perf_counter() - begin, _processor_s() - used
-                self.found = [self._probabilities(windows) for windows in self.samples]
+                self.first, self.first_processor = time.perf_counter() - begin, self._used() - used
+                self._compare()
         except (CitycoverError, RuntimeError) as error:
             self.predictor, self.why = None, f"cannot run: {str(error).strip().splitlines()[-1]}"
 
-    @classmethod
-    def of(cls, predictor: Predictor, lane: Lane, samples: Sequence[Windows]) -> _Heat:
-        return cls(predictor.at(lane.precision, lane.form), samples)
+    def _compare(self) -> None:
+        """Sample by sample, so that a GPU need not hold the probabilities of all forms."""
+        if self.exact is None:
+            self.found = [self._probabilities(windows) for windows in self.samples]
+            return
+        for there, windows in zip(self.exact.found, self.samples, strict=True):
+            here = self._probabilities(windows)
+            self.passes &= passes_gate(there, here)
+            self.flipped += float((_classes(there) != _classes(here)).float().mean()) / len(self.samples)
 
     def _probabilities(self, windows: Windows) -> Tensor:
         assert self.predictor is not None
         with torch.inference_mode():
             return to_probabilities(self.predictor(windows), self.predictor.card)
 
+    def _used(self) -> float:
+        """Seconds of processors so far; of a GPU, which has no such clock, seconds."""
+        on_processor = self.predictor is None or self.predictor.device.type == "cpu"
+        return _processor_s() if on_processor else time.perf_counter()
+
     def run(self) -> None:
         if self.predictor is None:
             return
         for windows in self.samples[:TIMED]:
-            begin, used = time.perf_counter(), time.process_time()
+            begin, used = time.perf_counter(), self._used()
             self.predictor(windows).float().sum().item()  # waits for the device
             self.seconds.append(time.perf_counter() - begin)
-            self.processor.append(time.process_time() - used)
+            self.processor.append(self._used() - used)
 
-    def row(self, lane: Lane, mpx: float, exact: _Heat) -> BenchRow:
-        if self.predictor is None or exact.predictor is None:
-            return BenchRow(lane.form, lane.precision, note=self.why or exact.why)
-        pairs = list(zip(exact.found, self.found, strict=True))
-        flipped = [float((_classes(a) != _classes(b)).float().mean()) for a, b in pairs]
-        passes = all(passes_gate(a, b) for a, b in pairs)
+    def row(self, lane: Lane, mpx: float) -> BenchRow:
+        if self.predictor is None:
+            return BenchRow(lane.form, lane.precision, note=self.why)
         speed, used = mpx / min(self.seconds), min(self.processor) / mpx
-        share = sum(flipped) / len(pairs)
         return BenchRow(
-            lane.form, lane.precision, speed, self.first, share, passes,
+            lane.form, lane.precision, speed, self.first, self.flipped, self.passes,
             processor_s=used, first_processor_s=self.first_processor,
         )  # fmt: skip
 

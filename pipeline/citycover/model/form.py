@@ -7,11 +7,18 @@ import shutil
 from typing import Literal, get_args
 
 from citycover.errors import MachineError
+from citycover.model.precision import PRECISIONS, Precision
 
-Form = Literal["torchscript", "openvino", "aotinductor"]
+Form = Literal["torchscript", "openvino", "aotinductor", "tensorrt"]
 
 FORMS: tuple[Form, ...] = get_args(Form)
 """`torchscript`, as torch runs the file, is always there; an exported program is run by torch, too."""
+
+_ONNX = ("onnx", "onnxscript", "onnxruntime-gpu")
+"""What brings a network to TensorRT."""
+
+_TENSORRT = ("tensorrt-cu13", "tensorrt-cu12", "tensorrt")
+"""Packages in which TensorRT comes."""
 
 _DIRECTORIES = (2, 13)
 """First torch that loads what AOTInductor made from a folder, without unpacking it elsewhere."""
@@ -24,13 +31,26 @@ def runtime_of(form: Form) -> str | None:
     if form == "aotinductor":
         number = _version("torch")
         return None if _why_no_compiler() else f"{form} {number}"
+    if form == "tensorrt":
+        versions = [*map(_version, _ONNX), tensorrt_version()]
+        return f"onnxruntime {versions[2]}" if all(versions) else None
     number = _version(form)
     return number and f"{form} {number}"
+
+
+def tensorrt_version() -> str | None:
+    """Of what is installed; None: it is not."""
+    return next(filter(None, map(_version, _TENSORRT)), None)
 
 
 def forms_here(device: str = "cpu") -> tuple[Form, ...]:
     """Forms that can be run on a kind of device with what is installed."""
     return tuple(form for form in FORMS if _why_not(form, device) is None)
+
+
+def precisions_of(form: Form) -> tuple[Precision, ...]:
+    """Those in which a form can compute: TensorRT multiplies fp32 numbers as tf32, always."""
+    return tuple(one for one in PRECISIONS if (form, one) != ("tensorrt", "fp32"))
 
 
 def check_form(form: Form, device: str) -> None:
@@ -44,15 +64,18 @@ def check_form(form: Form, device: str) -> None:
 
 
 def _why_not(form: Form, device: str) -> str | None:
-    if form == "openvino" and runtime_of(form) is None:
-        return f"needs a runtime that is not installed here; {_install(form)}, or give --form torchscript"
+    if form == "torchscript":
+        return None
+    if form == "aotinductor":
+        return _why_not_compiled(device)
+    if runtime_of(form) is None:
+        what = f"'citycover[{form}]'{' tensorrt' if form == 'tensorrt' else ''}"
+        return f"needs a runtime that is not installed here; pip install {what}, or give --form torchscript"
     if form == "openvino" and device != "cpu":
         return f"computes on processors, and the device is {device}; give --device cpu"
-    return _why_not_compiled(device) if form == "aotinductor" else None
-
-
-def _install(form: Form) -> str:
-    return f"pip install 'citycover[{form}]'"
+    if form == "tensorrt" and device != "cuda":
+        return f"computes on CUDA devices, and the device is {device}; give --device cuda"
+    return None
 
 
 def _why_not_compiled(device: str) -> str | None:

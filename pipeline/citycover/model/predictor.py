@@ -23,13 +23,14 @@ from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
 from citycover.model.converted import ConvertedNetwork, Runtime, Source
 from citycover.model.entropy import entropy
-from citycover.model.form import Form, check_form
+from citycover.model.form import Form, check_form, precisions_of
 from citycover.model.joint import MapModel, Turns
 from citycover.model.network import load_model
 from citycover.model.openvino import OpenVino
 from citycover.model.precision import PRECISIONS, Precision
+from citycover.model.tensorrt import TensorRt
 
-_CONVERTED: Mapping[Form, Runtime] = {one.form: one for one in (OpenVino(), AotInductor())}
+_CONVERTED: Mapping[Form, Runtime] = {one.form: one for one in (OpenVino(), AotInductor(), TensorRt())}
 """What runs forms other than torch's."""
 
 
@@ -141,6 +142,11 @@ class ModelPredictor:
         if precision == "tf32" and self.device.type != "cuda":
             raise MachineError(
                 f"tf32 is a precision of CUDA devices, and this is {self.device}; give --precision auto"
+            )
+        if precision not in precisions_of(form):
+            offered = ", ".join(precisions_of(form))
+            raise MachineError(
+                f"--form {form} computes in {offered}, not in {precision}; give one of them as --precision"
             )
         return replace(self, precision=precision, form=form)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from citycover.compute.forms import lanes_asked, trial_side, try_lanes
+from citycover.compute.choices import settle
+from citycover.compute.forms import SAMPLES, lanes_asked, try_lanes, verdicts_of
 from citycover.compute.trials import sample_windows
-from citycover.compute.verdicts import Verdicts
 from citycover.errors import ModelError
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery
@@ -16,7 +17,8 @@ from citycover.machine.device import choose_device
 from citycover.model.bench import BenchRow, bench_model, lanes_possible
 from citycover.model.form import check_form
 from citycover.model.joint import check_map_model, read_map_model
-from citycover.model.predictor import load_predictor
+from citycover.model.predictor import Predictor, load_predictor
+from citycover.plan.plan import Plan
 from citycover.read.open import open_readers
 
 _GATE_WINDOWS = 16
@@ -65,15 +67,19 @@ def bench_on_scene(
         torch.set_num_threads(engine.threads)
     predictor = load_predictor(job.model, choose_device(engine.device))
     lanes = lanes_asked(engine.form, engine.precision, predictor)
-    windows = _windows(job)
+    plan = job.draft if predictor.device.type == "cpu" else _plan_of_run(job, predictor)
+    count = _GATE_WINDOWS if predictor.device.type == "cpu" else SAMPLES * plan.batch
+    readers = open_readers(job.scene, engine.threads)
+    windows = sample_windows(plan, job.model.card, readers, count * plan.window_pixels)
     if not windows:
         raise ModelError(f"no window of {', '.join(scene)} has a valid pixel; give a scene that has some")
-    rows = try_lanes(predictor, lanes, windows, repeats)
-    if predictor.device.type == "cpu":
-        Verdicts.of(job.model.sha256, [trial_side(job.model.card)], predictor.device).add(rows)
+    rows = try_lanes(predictor, plan, lanes, windows, repeats)
+    verdicts_of(job.model.sha256, plan, predictor).add(rows)
     return rows
 
 
-def _windows(job: Job) -> list[list[torch.Tensor]]:
-    readers = open_readers(job.scene, job.engine.threads)
-    return sample_windows(job.draft, job.model.card, readers, _GATE_WINDOWS * job.draft.window_pixels)
+def _plan_of_run(job: Job, predictor: Predictor) -> Plan:
+    """Windows and batch that `map` would take, by torch in fp32: a GPU is timed in those."""
+    return settle(
+        replace(job, engine=replace(job.engine, form="torchscript", precision="fp32")), predictor
+    ).plan

@@ -28,6 +28,7 @@ _NEEDED = {"GTiff", "VRT", "PNG"}
 _EXTRAS = {
     "vector": "pyogrio", "plots": "matplotlib", "view": "rio_tiler", "metrics": "prometheus_client",
     "train": "tensorboard", "gpu": "dask_cuda", "openvino": "openvino",
+    "tensorrt": "onnxruntime",
 }  # fmt: skip
 
 _TRIAL = 64 << 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,8 @@ from citycover.compute.cluster.terms import Terms, local_versions
 from citycover.compute.cluster.worker import why_unfit
 from citycover.compute.forms import choose_lane, lanes_asked, trial_side
 from citycover.compute.verdicts import FASTEST, SETTING_UP, Verdicts, best_lane
-from citycover.model import bench
+from citycover.errors import MachineError
+from citycover.model import bench, gate
 from citycover.model.bench import BenchRow, Lane
 from citycover.model.form import FORMS
 from citycover.model.predictor import FunctionPredictor
@@ -36,7 +37,7 @@ ALL = (EXACT, REDUCED, OTHER, BOTH, COMPILED, COMPILED_REDUCED)
 def everything_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(metadata, "version", lambda _name: "3.0")
     monkeypatch.setattr("shutil.which", lambda name: name)
-    monkeypatch.setattr(bench, "fast_precision", lambda _device: "bf16")
+    monkeypatch.setattr(gate, "fast_precision", lambda _device: "bf16")
     monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
 
 
@@ -107,10 +108,12 @@ class Trials:
         return tuple(row for row in self.rows if row.lane in lanes)
 
 
-def windows() -> Iterator[list[Tensor]]:
+def windows() -> list[list[Tensor]]:
+    found = []
     for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
-        yield [torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8, generator=generator)]
+        found.append([torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8, generator=generator)])
+    return found
 
 
 def chosen(lanes: Sequence[Lane], side: int, sha256: str = "a") -> Lane:
@@ -150,7 +153,7 @@ def test_trials_cost_a_small_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(forms, "SETTING_UP", {**dict.fromkeys(FORMS, 1e6), "torchscript": 0.0})
     tried: list[Lane] = []
 
-    def trying(_predictor: object, lanes: Sequence[Lane], *_: object) -> tuple[BenchRow, ...]:
+    def trying(_predictor: object, _plan: object, lanes: Sequence[Lane], *_: object) -> tuple[BenchRow, ...]:
         tried.extend(lanes)
         return ()
 
@@ -202,6 +205,72 @@ def test_a_damaged_verdict_is_no_verdict(damage: object, tmp_path: Path) -> None
     assert found.read() == ()
 
 
+GPU_LANES = tuple(
+    Lane(form, precision)
+    for form in ("torchscript", "aotinductor", "tensorrt") for precision in ("fp32", "tf32", "bf16")
+    if (form, precision) != ("tensorrt", "fp32")
+)  # fmt: skip
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
+    """A GPU that is not there: its batches are looked at instead of run."""
+    batch, seen = forms._batch, []
+    monkeypatch.setattr(bench, "fast_precisions", lambda _device: ("bf16", "tf32"))
+    monkeypatch.setattr(verdicts, "device_facts", lambda _device: ["cuda Fake", "9.0"])
+    monkeypatch.setattr(forms, "_batch", lambda *given: batch(*given[:3], CPU))
+    monkeypatch.setattr(forms, "_random", lambda _predictor, trial: seen.append(trial))
+    return seen
+
+
+def on_gpu(precision: str = "any") -> FunctionPredictor:
+    return FunctionPredictor(make_card(64, 4, 8, precision=precision), cnn, torch.device("cuda"))
+
+
+def test_a_gpu_has_forms_of_its_own(gpu: object) -> None:
+    assert lanes_asked("auto", "auto", on_gpu()) == GPU_LANES
+    assert lanes_asked("tensorrt", "auto", on_gpu()) == GPU_LANES[-2:]
+    assert [lane.form for lane in lanes_asked("auto", "fp32", on_gpu())] == ["torchscript", "aotinductor"]
+    with pytest.raises(
+        MachineError, match=r"asks for fp32, in which --form tensorrt .* one of tf32, bf16, fp16"
+    ):
+        lanes_asked("tensorrt", "auto", on_gpu("fp32"))
+
+
+def test_a_gpu_is_timed_in_batches_of_the_run_where_the_run_is_long(
+    gpu: list[list[Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short runs leave it to the gate; what is known of windows as long holds for other batches."""
+    tried: list[tuple[list[Lane], list[tuple[int, ...]]]] = []
+    speeds = {lane: 2.0 + k / 10 for k, lane in enumerate(GPU_LANES)} | {EXACT: 1.0}
+
+    def timed(
+        _predictor: object, lanes: Sequence[Lane], samples: Sequence[Sequence[Tensor] | None], *_: object
+    ) -> tuple[BenchRow, ...]:
+        if samples[0] is not None:
+            tried.append((list(lanes), [tuple(sample[0].shape) for sample in samples]))
+        return tuple(row(lane, speeds[lane], passes=lane.precision != "bf16") for lane in lanes)
+
+    monkeypatch.setattr(forms, "bench", timed)
+
+    def taken(side: int, batch: int = 3, lanes: Sequence[Lane] = GPU_LANES) -> Lane:
+        plan = replace(plan_of(make_scene((side, side)), make_card(64, 4, 8)), batch=batch)
+        return choose_lane(lanes, on_gpu(), plan, "a", windows, lambda: Lane("torchscript", "bf16"))
+
+    assert taken(300) == Lane("torchscript", "bf16") and not tried
+    assert taken(2000) == Lane("torchscript", "tf32"), "compilers would take longer than the run"
+    assert tried == [([EXACT, Lane("torchscript", "tf32"), REDUCED], [(3, 3, 64, 64)] * 2)]
+    assert taken(40_000) == Lane("tensorrt", "tf32") and set(tried[1][0]) == {EXACT, *GPU_LANES[3:]}
+    assert gpu == [(3, 64, 64)] and taken(40_000, batch=5) == Lane("tensorrt", "tf32")
+    assert len(tried) == 2, "all is known by now"
+
+
+def test_a_batch_is_made_of_the_windows_that_there_are() -> None:
+    first, second = windows()
+    (batch,) = forms._batch([first, second], 1, 3, CPU)
+    assert batch.equal(torch.cat([second[0], first[0], second[0]]))
+
+
 def test_forms_that_flip_more_than_near_ties_are_told_and_never_taken() -> None:
     def other(image: Tensor) -> Tensor:
         return cnn(image).flip(1)
@@ -215,7 +284,7 @@ def test_forms_that_flip_more_than_near_ties_are_told_and_never_taken() -> None:
             return replace(self, function=other) if precision == "bf16" else self
 
     network = Two(make_card(64, 4, 8), cnn)
-    rows = {r.lane: r for r in bench.bench(network, ALL, list(windows()))}
+    rows = {r.lane: r for r in bench.bench(network, ALL, windows())}
     assert rows[EXACT].passes and rows[OTHER].passes and rows[OTHER].disagreement == 0
     assert not rows[REDUCED].passes and rows[REDUCED].disagreement > 0.5
     assert rows[BOTH].mpx_per_s == 0 and rows[BOTH].note.startswith("cannot run")

@@ -22,7 +22,7 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOpt
         (
             EngineOptions,
             {"form": "onnx"},
-            "--form takes auto, torchscript, openvino, aotinductor; got 'onnx'",
+            "--form takes auto, .*, aotinductor, tensorrt; got 'onnx'",
         ),
         (EngineOptions, {"batch": 0}, "--batch must be at least 1, got 0"),
         (EngineOptions, {"threads": -1}, "--threads must be at least 1"),
