@@ -16,8 +16,11 @@ import numpy as np
 import psutil
 import pytest
 import rasterio
+from bucket import BUCKET, Bucket, point_at, serving_bucket
 from conftest import write_scene
 from distributed import Client
+
+from citycover.files import lease
 
 CITYCOVER = (sys.executable, "-m", "citycover_cli")
 DASK = (sys.executable, "-m", "dask")
@@ -30,6 +33,16 @@ class Cluster:
 
     scheduler: subprocess.Popen[bytes]
     address: str
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """What processes that are started later talk to."""
+    monkeypatch.setattr(lease, "BEAT", 0.2)
+    monkeypatch.setattr(lease, "PATIENCE", 7.0)  # the killed one wrote every 5 s
+    with serving_bucket() as bucket:
+        point_at(bucket.url, monkeypatch)
+        yield bucket
 
 
 @pytest.fixture
@@ -184,3 +197,28 @@ def test_a_cluster_of_a_killed_client_leaves_the_folder_to_a_later_run(
         assert set(running.values()) == {0}, "no worker is left with a run of the dead"
     assert citycover("map", scene, "-o", tmp_path / "alone", *FIXED).code == 0
     np.testing.assert_array_equal(read(out), read(tmp_path / "alone"))
+
+
+@pytest.mark.slow
+def test_machines_that_share_no_folder_map_together_and_another_client_goes_on(
+    citycover, bucket: Bucket, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Image, blocks and product lie in a bucket; whoever goes on has no copy of anything."""
+    scene = write_scene(tmp_path / "scene.tif", (20_000, 500))
+    assert citycover("map", scene, "-o", tmp_path / "alone", *FIXED).code == 0
+    bucket.objects["im/scene.tif"] = scene.read_bytes()
+    far = [f"s3://{BUCKET}/im/scene.tif", "--work", f"s3://{BUCKET}/work", "-o", f"s3://{BUCKET}/maps/a"]
+    command = [*CITYCOVER, "map", *far, "--scheduler", cluster.address, *FIXED]
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "first"))
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: any("/ledger-" in key for key in [*bucket.objects]) or process.poll() is not None)
+        process.kill()
+    begun = {key for key in bucket.objects if "/ledger-" in key}
+    assert begun and "maps/a/item.json" not in bucket.objects
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "second"))
+    assert citycover("map", *far, "--scheduler", cluster.address, *FIXED).code == 0
+    (tmp_path / "landcover.tif").write_bytes(bucket.objects["maps/a/landcover.tif"])
+    np.testing.assert_array_equal(read(tmp_path), read(tmp_path / "alone"))
+    run = json.loads(bucket.objects["maps/a/run.json"])
+    assert run["attempts"] == 2 and run["request"]["engine"]["work"] == f"s3://{BUCKET}/work"
+    assert not [key for key in bucket.objects if key.startswith("work/")]

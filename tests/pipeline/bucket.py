@@ -8,11 +8,13 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from threading import Lock, Thread
 from urllib.parse import parse_qs, unquote, urlsplit
+from uuid import uuid4
 from xml.sax.saxutils import escape, unescape
 
 import pytest
@@ -25,6 +27,8 @@ class Bucket:
     """What the store holds, and what it was asked."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
+    parts: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    """Of objects that are not whole yet, by name of the upload and number."""
     busy: int = 0
     """Requests that are answered with 503 before the next is served."""
     one_in: int = 0
@@ -77,6 +81,12 @@ def serving_bucket() -> Iterator[Bucket]:
         def do_PUT(self) -> None:
             if (key := self._key()) is None:
                 return
+            asked = parse_qs(urlsplit(self.path).query)
+            if "uploadId" in asked:
+                part = asked["uploadId"][0], int(asked["partNumber"][0])
+                bucket.parts[part] = self.body
+                self._answer(200, b"", ETag=_tag(self.body))
+                return
             bucket.on_put(key)
             copied = unquote(self.headers.get("x-amz-copy-source") or "").lstrip("/").partition("/")[2]
             with bucket.lock:
@@ -96,8 +106,11 @@ def serving_bucket() -> Iterator[Bucket]:
             self._answer(200, told.encode(), ETag=tag)
 
         def do_POST(self) -> None:
-            """Removes objects: the only thing that is posted here."""
-            if self._key() is None:
+            """Begins or ends an object in parts, or removes objects."""
+            if (key := self._key()) is None:
+                return
+            if key:
+                self._in_parts(key, parse_qs(urlsplit(self.path).query, keep_blank_values=True))
                 return
             keys = [unescape(key) for key in re.findall(r"<Key>(.*?)</Key>", self.body.decode())]
             with bucket.lock:
@@ -106,6 +119,22 @@ def serving_bucket() -> Iterator[Bucket]:
                         bucket.changes.append(("DELETE", key))
             gone = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
             self._answer(200, f"<DeleteResult>{gone}</DeleteResult>".encode())
+
+        def _in_parts(self, key: str, asked: dict[str, list[str]]) -> None:
+            if "uploads" in asked:
+                name = uuid4().hex
+                told = f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId>"
+                self._answer(200, f"{told}</InitiateMultipartUploadResult>".encode())
+                return
+            bucket.on_put(key)
+            name = asked["uploadId"][0]
+            with bucket.lock:
+                numbers = sorted(number for upload, number in bucket.parts if upload == name)
+                bucket.objects[key] = b"".join(bucket.parts.pop((name, number)) for number in numbers)
+                bucket.changes.append(("PUT", key))
+            tag = escape(_tag(bucket.objects[key]))
+            told = f"<CompleteMultipartUploadResult><ETag>{tag}</ETag></CompleteMultipartUploadResult>"
+            self._answer(200, told.encode())
 
         def do_GET(self) -> None:
             if (key := self._key()) is None:
@@ -154,7 +183,7 @@ def serving_bucket() -> Iterator[Bucket]:
             self._answer(status, f"<Error><Code>{code}</Code></Error>".encode())
 
         def _answer(self, status: int, content: bytes, **headers: str) -> None:
-            changed = status == 200 and self.command in {"PUT", "POST"}
+            changed = status == 200 and self.command in {"PUT", "POST"} and "pload" not in self.path
             if changed and bucket.lost_in and len(bucket.changes) % bucket.lost_in == 0:
                 self.close_connection = True
                 return
@@ -238,5 +267,6 @@ def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"GOOGLE_{name}", value)
 
 
+@lru_cache(32)
 def _tag(content: bytes) -> str:
     return f'"{hashlib.md5(content).hexdigest()}"'

@@ -434,7 +434,9 @@ def _in_words(place: RemotePath, *passing: type[Exception]) -> Iterator[None]:
         text = str(error)
         if isinstance(error, absent) and "NoSuchBucket" not in text:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(place)) from None
-        raise _words(place, text) from None
+        said = _words(place, text)
+        may_pass = place.listed and isinstance(said, MachineError) and not _DENIED.search(text)
+        raise said from (ConnectionAbortedError(errno.ECONNABORTED, text) if may_pass else None)
 
 
 def _lacking(place: RemotePath) -> ConfigError:

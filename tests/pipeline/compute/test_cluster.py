@@ -1,4 +1,5 @@
 import contextlib
+import importlib
 import itertools
 import os
 import signal
@@ -197,6 +198,7 @@ def test_a_worker_that_joins_is_given_what_another_has_not_begun(client: Client,
             asked.append(sum(flight.asked for flight in self.flying.values()))
 
     client.wait_for_workers(2)
+    client.run(importlib.import_module, "citycover.engine.blocks")  # one may have been started anew just now
     with claim_folder(tmp_path / "out") as folder:
         make_store(folder.store, plan).close()
         run = run_on(client, folder, plan, StandIn(CARD, seconds=0.05), kind=Run)

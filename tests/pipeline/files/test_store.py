@@ -48,6 +48,12 @@ def test_pieces_are_the_whole(place: Store, monkeypatch: pytest.MonkeyPatch) -> 
         assert b"".join(pieces(place, "a")) == content
 
 
+def test_what_is_large_is_put_there_whole(place: Store) -> None:
+    content = os.urandom(11 << 20)  # a bucket takes it in parts
+    assert place.put("a", lambda file: file.write(content)) == len(content)
+    assert b"".join(pieces(place, "a")) == content and place.list("") == ("a",)
+
+
 def test_of_many_that_put_something_new_one_succeeds(place: Store) -> None:
     begin, done = threading.Barrier(8), list[bool]()
 

@@ -278,6 +278,33 @@ def test_a_scene_that_changed_while_it_was_unfinished_is_begun_anew(
     assert not keys(bucket, "north/.region/begun/")
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_scene_that_one_host_began_is_gone_on_with_by_another_where_blocks_lie_in_the_bucket(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    def end(*_: object) -> None:
+        raise ProductError("ended once its blocks were there")
+
+    work = ("[engine]", f'[engine]\nwork = "s3://{BUCKET}/work"')
+    asked, one = region(tmp_path, *([work] if shared else [])), Share(only=("a",))
+    with monkeypatch.context() as patch:
+        patch.setattr("citycover.run.job.publish", end)
+        assert ran(asked, one) == {"a": "failed"}
+    blocks = keys(bucket, "work/")
+    assert bool(blocks) == shared
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr("socket.gethostname", lambda: "other")
+    bucket.changes.clear()
+    assert ran(asked, one) == {"a": "mapped"}
+    written = {key for how, key in bucket.changes if how == "PUT" and "/store.zarr/" in key}
+    assert not written, "blocks that were there are not made again"
+    assert not keys(bucket, "work/")
+    without = region(tmp_path, (OUT, "here"))
+    assert ran(without, one) == {"a": "mapped"}
+    with open_product(f"{OUT}/maps/a") as far, open_product(tmp_path / "here/maps/a") as near:
+        np.testing.assert_array_equal(far.classes, near.classes)
+
+
 def test_two_who_write_at_once_do_not_lose_each_others_line(bucket: Bucket) -> None:
     there = RegionBucket(place("north"))
     threads = [
