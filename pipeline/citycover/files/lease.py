@@ -121,11 +121,16 @@ class Lease:
         except (CitycoverError, OSError, ValueError, TypeError, KeyError):
             return "which does not say who it is"
 
+    def _own_tag(self) -> str | None:
+        """Tag of the object that is there, if it is this run's: of a beat whose answer was lost."""
+        tag = _tag_of(self.place)
+        return tag if self.held() else None
+
     def _beat(self) -> None:
         held = time.monotonic()
         while not self._ended.wait(BEAT):
             try:
-                tag = self.place.swap(self._content(), self._tag)
+                tag = self.place.swap(self._content(), self._tag) or self._own_tag()
             except MachineError as error:  # the store is busy, or away for a moment
                 logger.warning("%s", error)
                 if time.monotonic() - held < PATIENCE:

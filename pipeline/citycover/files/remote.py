@@ -241,15 +241,15 @@ class RemotePath:
         from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
 
         mode: Any = "create" if tag is None else {"e_tag": tag}
+        refused = (AlreadyExistsError, PreconditionError, NotFoundError)
         try:
-            with _in_words(self, AlreadyExistsError, PreconditionError, NotFoundError):
+            with _in_words(self, *refused):
                 return _store(self).put(self.key, content, mode=mode)["e_tag"]
-        except (AlreadyExistsError, PreconditionError, NotFoundError):
-            # A store that was asked again, because it was busy, may find what we have just put there.
-            with contextlib.suppress(FileNotFoundError):
-                if self.read_bytes() == content:
-                    return self.look().e_tag
-            return None
+        except (*refused, MachineError) as error:
+            tag = _tag_if(self, content)
+            if tag is None and isinstance(error, MachineError):
+                raise
+            return tag
 
     def copy_to(self, other: RemotePath) -> None:
         """Copy the object to another name of the bucket, without reading it."""
@@ -267,6 +267,13 @@ def remove_all(place: RemotePath, names: Sequence[str]) -> None:
     with _in_words(place):
         for first in range(0, len(names), _REMOVED):
             _store(place).delete([f"{place.key}/{name}" for name in names[first : first + _REMOVED]])
+
+
+def _tag_if(place: RemotePath, content: bytes) -> str | None:
+    """Tag of what is there, if it is this: who asks again after a lost answer finds what it has put."""
+    with contextlib.suppress(FileNotFoundError):
+        return place.look().e_tag if place.read_bytes() == content else None
+    return None
 
 
 def _part_of(place: RemotePath, start: int, length: int | None) -> bytes:

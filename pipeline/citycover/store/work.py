@@ -59,10 +59,10 @@ class WorkFolder:
             self._lock.acquire()
             try:
                 self.resumable = self._begun() and not self._restart
-                if not self.resumable:
+                if not self.resumable or self.far is not None:
                     self.clear()
-                    if self.far is not None:
-                        self.far.clear()
+                if not self.resumable and self.far is not None:
+                    self.far.clear()
                 remove(self.staging)
                 self.staging.mkdir()
             except BaseException:

@@ -111,6 +111,18 @@ def test_who_loses_a_lease_of_the_dead_leaves_its_new_holder_in_peace(
 
 
 @pytest.mark.usefixtures("quick")
+def test_answers_that_are_lost_are_not_taken_for_another_run(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
+    stop, written = threading.Event(), len(bucket.changes)
+    bucket.lost_in = 2
+    with hold_lease(AT, "leave", stop):
+        while len(bucket.changes) < written + 8:
+            assert not stop.wait(0.05)
+
+
+@pytest.mark.usefixtures("quick")
 def test_whether_it_is_held_is_asked_of_the_store(bucket: Bucket) -> None:
     held = Lease(AT, threading.Event())
     assert not held.held()

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp
 
 import citycover
 from citycover.compute import choices
-from citycover.errors import ModelError, SceneError
+from citycover.errors import ConfigError, ModelError, SceneError
 from citycover.job.request import EngineOptions
 from citycover.model.trusted import TRUSTED
 from citycover.run import arrays
@@ -76,6 +76,13 @@ def test_floats_with_nan_are_mapped_and_nan_is_nodata(city: Path) -> None:
         citycover.predict_array(image, "spectral-rgbn")
     mapped = citycover.predict_array(image * 30, "spectral-s2", bands=["red", "green", "blue", "nir"])
     assert (mapped.classes.values == 0).sum() == 50 * 90
+
+
+@pytest.mark.parametrize("asked", [{"workers": 2}, {"scheduler": "tcp://here:1"}, {"work": "s3://a/b"}])
+def test_an_array_is_computed_where_dask_computes(city: Path, asked: dict[str, Any]) -> None:
+    image = rioxarray.open_rasterio(city)
+    with pytest.raises(ConfigError, match="leave workers, scheduler and work to it"):
+        citycover.predict_array(image, "spectral-rgbn", engine=EngineOptions(**asked))
 
 
 def test_arrays_that_cannot_be_mapped_are_refused(city: Path, tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_bucket_that_fails_ends_the_run_and_the_same_command_goes_on(
 def test_busy_answers_and_lost_ones_change_nothing(
     bucket: Bucket, asked: MapRequest, plain: dict[str, bytes]
 ) -> None:
-    bucket.one_in, bucket.lost_in = 9, 7
+    bucket.one_in, bucket.lost_in = 11, 4
     assert content(map_scene(asked)) == plain
     bucket.one_in = bucket.lost_in = 0
     assert not bucket.objects

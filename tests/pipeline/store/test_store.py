@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from citycover.errors import MachineError, ProductError
+from citycover.errors import HeldError, MachineError, ProductError
 from citycover.files.store import PosixStore, Store, put_text
 from citycover.geometry.window import Window
 from citycover.read.reader import Hole
@@ -138,6 +138,28 @@ def test_a_disk_that_fails_leaves_no_entry_and_no_temporary_file(
         assert not isinstance(place, PosixStore) or not list(place.folder.rglob("*.tmp"))
         store.write_block((0, 0), no_pixels())
         assert set(store.finished()) == {(0, 0)}
+
+
+def test_of_two_runs_that_begin_one_is_refused(place: Store) -> None:
+    WorkingStore.create(place, LAYOUT, ARRAYS, IDENTITY).close()
+    before = place.get("identity.json")
+    with pytest.raises(HeldError, match=r"another run has begun in .*; wait for it"):
+        WorkingStore.create(place, LAYOUT, ARRAYS, {"plan": "another"})
+    assert place.get("identity.json") == before
+
+
+def test_an_entry_of_a_run_that_was_taken_over_is_not_read(place: Store) -> None:
+    """It holds a store of the same layout, and lives on."""
+    stale = WorkingStore.create(place, LAYOUT, ARRAYS, IDENTITY, ledger="ledger-a")
+    place.delete("identity.json")
+    with stale, WorkingStore.create(place, LAYOUT, ARRAYS, {"plan": "new"}, ledger="ledger-b") as store:
+        stale.write_block((0, 0), no_pixels())
+        assert set(stale.finished()) == {(0, 0)} and not store.finished()
+        with (
+            WorkingStore.open(place) as opened,
+            WorkingStore.resume(place, LAYOUT, ARRAYS, {"plan": "new"}) as resumed,
+        ):
+            assert not opened.finished() and not resumed.finished()
 
 
 def test_resume_needs_the_same_identity_and_names_what_differs(place: Store) -> None:
