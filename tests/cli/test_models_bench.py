@@ -80,3 +80,5 @@ def test_a_form_that_cannot_be_here_is_refused_with_what_to_do(citycover, tmp_pa
     result = citycover(*words[verb], "--form", "aotinductor")
     assert result.code == 4 and "--form aotinductor compiles networks by g++" in result.err
     assert "apt install g++" in result.err
+    result = citycover(*words[verb], "--form", "tensorrt", "--device", "cpu")
+    assert result.code == 4 and "pip install 'citycover[tensorrt]' tensorrt" in result.err

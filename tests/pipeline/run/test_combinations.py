@@ -24,9 +24,12 @@ from citycover.errors import StoppedError
 from citycover.evidence.request import LabelRequest
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
 from citycover.job.watch import Watch
+from citycover.model import form as forms
+from citycover.model import predictor
 from citycover.model.card import ModelCard
 from citycover.model.form import Form, forms_here
 from citycover.model.network import write_torchscript
+from citycover.model.tensorrt import TensorRt
 from citycover.plan import fit
 from citycover.plan.plan import Block
 from citycover.region.config import read_region
@@ -368,3 +371,30 @@ def test_workers_map_the_same_in_another_form(form: Form, case: Case, tmp_path: 
     map_scene(request_of(asked, tmp_path / "here", form=form))
     map_scene(request_of(asked, tmp_path / "there", form=form, workers=2))
     same(tmp_path / "there", tmp_path / "here")
+
+
+@pytest.fixture
+def tensorrt_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT's form with a processor in its place."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    version, gpu = forms._version, {"onnxruntime-gpu": "1.2", "tensorrt": "11"}
+    monkeypatch.setattr(forms, "_version", lambda name: gpu.get(name) or version(name))
+    monkeypatch.setattr(forms, "_why_not", lambda *_: None)
+    processor = TensorRt(provider=lambda *_: ("CPUExecutionProvider", {}))
+    monkeypatch.setitem(predictor._CONVERTED, "tensorrt", processor)  # type: ignore[arg-type]  # a dict
+
+
+@pytest.mark.usefixtures("tensorrt_here")
+@pytest.mark.parametrize("case", FEW, ids=lambda case: case.__name__)
+def test_as_tensorrt_would_a_run_may_go_as_it_likes_too(case: Case, tmp_path: Path) -> None:
+    asked = case(Place(tmp_path))
+    map_scene(request_of(asked, tmp_path / "by-torch"))
+    other = {"form": "tensorrt", "precision": "fp16"}
+    done = map_scene(request_of(asked, tmp_path / "straight", **other))
+    assert (done.run.machine.form, done.run.given.plan["precision"]) == ("tensorrt", "fp16")
+    assert done.run.given.versions["onnxruntime"] == "1.2"
+    assert stopped_and_resumed(request_of(asked, tmp_path / "resumed", **other)) > 0
+    same(tmp_path / "resumed", tmp_path / "straight")
+    ours, torchs = (pixels(tmp_path / name)["landcover.tif"] for name in ("straight", "by-torch"))
+    assert (ours != torchs).mean() < 0.01
