@@ -13,6 +13,7 @@ from making import make_card, make_scene, plan_of, run_sweeps
 from citycover.compute import choices
 from citycover.compute.choices import (
     Settled,
+    _settle_lane,
     choose_precision,
     default_batch,
     fastest_window,
@@ -23,9 +24,12 @@ from citycover.compute.choices import (
 from citycover.compute.trials import Speed, measure_speed
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery
+from citycover.model.bench import Lane
 from citycover.model.builtin import builtin_path
 from citycover.model.card import WindowRule
-from citycover.model.predictor import ModelPredictor
+from citycover.model.form import Form
+from citycover.model.precision import Precision
+from citycover.model.predictor import FunctionPredictor, ModelPredictor
 from citycover.plan.plan import CHUNK, Plan
 
 
@@ -191,6 +195,35 @@ def test_what_an_unfinished_run_had_settled_stays_unless_something_else_is_asked
     assert changed == replace(job.plan_in(256, 2, "fp32"), block_shape=first.plan.block_shape), (
         "blocks alone are no choice of the one who asks"
     )
+
+
+def test_on_a_gpu_the_gate_decides_where_nothing_was_timed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial takes two batches of windows; a form without the precision of the gate takes its first."""
+    predictor = FunctionPredictor(job.model.card, lambda image: image, torch.device("cuda"))
+    plan = job.plan_in(128, 3, "fp32")
+    asked: list[float] = []
+
+    def samples(_plan: Plan, _card: object, _readers: object, pixels: int) -> list[list[torch.Tensor]]:
+        asked.append(pixels / plan.window_pixels)
+        return []
+
+    def unknown(*given: Any) -> Lane:
+        given[4]()
+        return given[5]()
+
+    monkeypatch.setattr(choices, "sample_windows", samples)
+    monkeypatch.setattr(choices, "choose_lane", unknown)
+
+    def taken(form: Form, gate: Precision, *precisions: Precision) -> Lane:
+        lanes = tuple(Lane(form, precision) for precision in precisions)
+        monkeypatch.setattr(choices, "lanes_asked", lambda *_: lanes)
+        monkeypatch.setattr(choices, "choose_precision", lambda *_: gate)
+        return _settle_lane(job, predictor, {}, plan)
+
+    assert taken("torchscript", "tf32", "fp32", "tf32", "bf16") == Lane("torchscript", "tf32")
+    assert taken("aotinductor", "bf16", "fp32", "tf32", "bf16") == Lane("aotinductor", "bf16")
+    assert taken("tensorrt", "fp32", "tf32", "bf16") == Lane("tensorrt", "tf32")
+    assert asked == [6.0] * 3
 
 
 def test_a_request_that_leaves_nothing_open_is_settled_as_its_draft(job: Job) -> None:
