@@ -74,7 +74,8 @@ def open_store(
         store = WorkingStore.resume(folder.store, layout, arrays, identity, threads)
         inputs = read_inputs(folder.store)
         inputs.check()
-        if damaged := store.drop_damaged():
+        # A bucket keeps what it was given: that is read once, before it is published.
+        if folder.far is None and (damaged := store.drop_damaged()):
             logger.warning(
                 "%d finished blocks were damaged or lost on the disk, %s among them; they are computed anew",
                 len(damaged),

@@ -285,8 +285,9 @@ def whole_blocks(store: WorkingStore) -> tuple[BlockRecord, ...]:
     if missing := wanted - len(records):
         named = f" ({damaged[0]} among them)" if damaged else ""
         raise MachineError(
-            f"{missing} of {wanted} blocks in {store.place} were damaged or lost on the disk{named}; "
-            "nothing was published; look at the disk and run the same command again: they are computed anew"
+            f"{missing} of {wanted} blocks in {store.place} were damaged or lost{named}; "
+            "nothing was published; look at what they lie on, and run the same command again: they are "
+            "computed anew"
         )
     return records
 

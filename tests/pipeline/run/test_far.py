@@ -121,6 +121,18 @@ def test_another_machine_goes_on_with_what_one_began(
     assert not kept(bucket) and not list((tmp_path / "other/out").iterdir())
 
 
+def test_a_shard_that_another_run_wrote_over_is_noticed_and_made_again(
+    bucket: Bucket, asked: MapRequest, plain: dict[str, bytes]
+) -> None:
+    with pytest.raises(StoppedError):
+        map_scene(asked, stopped_after(2))
+    key = next(key for key in sorted(bucket.objects) if "/classes/c/" in key)
+    bucket.objects[key] = bucket.objects[key][:-9] + b"of another"
+    with pytest.raises(MachineError, match=r"1 of 4 blocks .* run the same command again"):
+        map_scene(asked)
+    assert content(map_scene(asked)) == plain
+
+
 def test_a_run_leaves_what_another_one_holds_and_takes_over_from_the_dead(
     bucket: Bucket,
     asked: MapRequest,
