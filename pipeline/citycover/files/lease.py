@@ -62,9 +62,10 @@ class Lease:
         """
         seen, since = self._take(None), time.monotonic()
         if self._tag is None and policy == "leave":
-            logger.info(
-                "%s is held; %s lives if it writes within %.0f s", self._what, self.holder(), PATIENCE
-            )
+            logger.warning(
+                "another run holds %s, %s; waiting for a sign of life, %.0f s at most",
+                self._what, self.holder(), PATIENCE,
+            )  # fmt: skip
         while self._tag is None:
             if self._stop.wait(min(1.0, BEAT / 2)):
                 raise StoppedError
