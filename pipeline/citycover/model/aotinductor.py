@@ -6,6 +6,7 @@ which writes into the folder that is kept or thrown away, and ends with this one
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -32,6 +33,8 @@ from citycover.model.form import Form
 from citycover.model.graph import straight_program
 from citycover.model.network import last_line
 from citycover.model.precision import Precision
+
+logger = logging.getLogger(__name__)
 
 _HEARD = 0.1
 """Seconds after which a stop is heard, at most, while a network is compiled."""
@@ -100,7 +103,9 @@ def _compile(work: Path, precision: Precision, stop: threading.Event | None) -> 
             with suppress(subprocess.TimeoutExpired):
                 child.wait(_HEARD)
     if child.returncode:
-        raise RuntimeError(last_line(RuntimeError(told.read_text(errors="replace"))))
+        whole = told.read_text(errors="replace")
+        logger.info("compiling failed: %s", whole)
+        raise RuntimeError(last_line(RuntimeError(whole)))
 
 
 def _command(work: Path, precision: Precision) -> list[str]:

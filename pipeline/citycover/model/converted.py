@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ from citycover.model.form import Form, runtime_of
 from citycover.model.network import last_line
 from citycover.model.precision import Precision
 from citycover.version import __version__
+
+logger = logging.getLogger(__name__)
 
 _SHAPES = 2
 """Shapes that are ready at a time: a run has one, and its transpose where windows are turned."""
@@ -100,7 +104,7 @@ class ConvertedNetwork:
             citycover=__version__, **runtime.facts(windows[0].device, self.precision),
         )  # fmt: skip
         try:
-            with kept(artefact, lambda into: runtime.make(source, windows, self.precision, into)) as folder:
+            with kept(artefact, lambda into: self._make(windows, into)) as folder:
                 return runtime.load(folder, windows, self.precision)
         except (CitycoverError, StoppedError):
             raise
@@ -111,3 +115,13 @@ class ConvertedNetwork:
                 f"{runtime.name} cannot run the network of {source.name!r}: {last_line(error)}; "
                 "give --form torchscript"
             ) from error
+
+    def _make(self, windows: Sequence[Tensor], folder: Path) -> None:
+        begin = time.perf_counter()
+        sizes = ", ".join(str(tuple(window.shape)) for window in windows)
+        name = self.source.name
+        logger.info(
+            "%s makes the network of %r ready for windows of %s, once", self.runtime.name, name, sizes
+        )
+        self.runtime.make(self.source, windows, self.precision, folder)
+        logger.info("%s took %.1f s", self.runtime.name, time.perf_counter() - begin)

@@ -166,10 +166,15 @@ def test_an_exception_of_a_signal_ends_the_compilers_too(
     assert gone(numbers)
 
 
-def test_what_compilers_say_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_compilers_say_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="citycover")
     sleeping(monkeypatch, tmp_path, "child.kill(); raise RuntimeError('no room for what is made. More')")
     with pytest.raises(ModelError, match="RuntimeError: no room for what is made; give --form torchscript"):
         ConvertedNetwork(Source("two", "0" * 64, two()), AotInductor())(*windows())
+    assert "ready for windows of (2, 3, 38, 20), (2, 2, 19, 10)" in caplog.text
+    assert "Traceback" in caplog.text, "in full for those who look"
 
 
 def test_who_compiles_ends_with_who_asked(tmp_path: Path) -> None:
