@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from citycover.errors import CitycoverError, ConfigError, MachineError
 
@@ -220,7 +220,7 @@ class RemotePath:
         names += [f"{prefix.rstrip('/')}/" for prefix in found["common_prefixes"]]
         return [name.removeprefix(f"{self.key}/") for name in names]
 
-    def write(self, content: bytes | memoryview | Path) -> str | None:
+    def write(self, content: bytes | BinaryIO | Path) -> str | None:
         """Put an object there, wholly or not at all; a large file in parts. Returns its e_tag."""
         kind = _MEDIA.get(Path(self.name).suffix) or mimetypes.guess_type(self.name)[0]
         attributes = {"Content-Type": kind or "application/octet-stream"}

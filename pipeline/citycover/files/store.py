@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, Protocol, TypeVar, cast
 
 from citycover.files.atomic import atomic_path, make_folder, sync_file, sync_folder, temporary_path
 from citycover.files.remote import RemotePath, remove_all
@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 PIECE = 1 << 23
 """Bytes of an object that are read at once where all of it is."""
+
+_HELD = 1 << 25
+"""Bytes on their way to a bucket that are held in memory; more go through a temporary file."""
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 """What file systems answer that have no hard links."""
@@ -153,10 +156,11 @@ class ObjectStore:
         return 16
 
     def put(self, key: str, write: Callable[[BinaryIO], T]) -> T:
-        """Put an object there; it is held in memory until it is whole."""
-        file = io.BytesIO()
-        told = write(file)
-        (self.place / key).write(file.getbuffer())
+        """Put an object there, once it is whole here; what is large waits on the disk."""
+        with SpooledTemporaryFile(max_size=_HELD) as file:
+            told = write(cast("BinaryIO", file))
+            file.seek(0)
+            (self.place / key).write(cast("BinaryIO", file))
         return told
 
     def put_new(self, key: str, content: bytes) -> bool:
