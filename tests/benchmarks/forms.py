@@ -1,6 +1,7 @@
 """Forms of a network: whole runs with `--form auto --precision auto` against torch in fp32, in turns.
 
     python tests/benchmarks/forms.py --networks unet cheap --size 4096 --rounds 3
+    python tests/benchmarks/forms.py --every --size 2048 --rounds 1  # half an hour
 
 `models bench --scene` is run once a network, as a user does once a model and machine; it is not in the times.
 Every run is a process of its own, from the call to the finished product, importing left out; wall and
@@ -25,11 +26,18 @@ from material import write_network, write_scene
 from peers import DOCS, in_a_process, machine
 from table import between
 
-from citycover.model.builtin import find_model
+from citycover.model.archive import read_model_file
+from citycover.model.builtin import NAMES, find_model
+from citycover_models.catalogue.counts import read_facts, trained_facts
+from citycover_models.export.network import export_preset
 
 HERE = Path(__file__).resolve().parent
 
 BEGIN, END = "<!-- forms: begin -->", "<!-- forms: end -->"
+EVERY = "<!-- every network: begin -->", "<!-- every network: end -->"
+
+SLOWEST = 0.06
+"""Mpx/s in fp32, by `docs/models.md`, of a network that maps 2048 x 2048 in under two minutes."""
 
 KINDS = {"torchscript": "fp32", "auto": "auto"}
 """Form, and the precision that goes with it."""
@@ -53,14 +61,34 @@ def a_round(scene: Path, model: Path, folder: Path) -> dict[str, Any]:
     return found | {"disagreement": float(np.mean(maps[0] != maps[1]))}
 
 
+def model_of(network: str, folder: Path) -> Path:
+    """The model file of a benchmark's network, a built-in model, or a preset with random weights."""
+    path = folder / f"{network}.pt"
+    if network in NAMES:
+        return Path(find_model(network))
+    if network in ("unet", "cheap"):
+        if not path.exists():
+            write_network(network, path)
+    elif not path.exists():
+        export_preset(network, path, measure=False)
+    return path
+
+
+def every_network() -> list[str]:
+    """Those of `models list` that map images of three or four bands, but for the slowest."""
+    return [
+        facts.name
+        for facts in (*read_facts(), *trained_facts())
+        if len(facts.bands) < 5 and (facts.mpx_per_s >= SLOWEST or facts.name in NAMES)
+        if not facts.name.startswith("spectral-s2")
+    ]
+
+
 def measured(network: str, size: int, rounds: int, folder: Path) -> dict[str, Any]:
     """A row: medians over rounds."""
-    model = folder / f"{network}.pt"
-    if network not in ("unet", "cheap"):
-        model = Path(find_model(network))
-    elif not model.exists():
-        write_network(network, model)
-    scene = write_scene(folder, size)
+    model = model_of(network, folder)
+    bands = len(read_model_file(model).card.groups[0].bands)
+    scene = write_scene(folder, size, bands)
     known = [sys.executable, "-m", "citycover_cli", "models", "bench", model, "--scene", scene, "--json"]
     lanes = run_bench(known)
     done = []
@@ -92,7 +120,7 @@ def run_bench(command: list[str | Path]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]], told: dict[str, Any]) -> str:
-    """Two tables: whole runs, and the network alone."""
+    """Whole runs."""
     here = f"{told['cores']} cores of {told['cpu']}, threads {told['threads']}; torch {told['torch']}"
     heads = (
         "whole run",
@@ -109,7 +137,12 @@ def markdown(rows: list[dict[str, Any]], told: dict[str, Any]) -> str:
         f"{r['wall_s_ratio']:.2f} / {r['cpu_s_ratio']:.2f} | {r['disagreement']:.3%} |"
         for r in rows
     ]
-    lines += ["", "| network alone, windows of the scene | form | Mpx/s | another class | only near-ties |"]
+    return "\n".join(lines)
+
+
+def alone(rows: list[dict[str, Any]]) -> str:
+    """The network alone."""
+    lines = ["| network alone, windows of the scene | form | Mpx/s | another class | only near-ties |"]
     lines += ["|---|---|---|---|---|"]
     for row in rows:
         for lane in row["bench"]:
@@ -119,11 +152,20 @@ def markdown(rows: list[dict[str, Any]], told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def least_and_middle(rows: list[dict[str, Any]]) -> str:
+    """What `auto` gains over all networks."""
+    return "; ".join(
+        f"{what}: median {statistics.median(r[key] for r in rows):.2f}, least {min(r[key] for r in rows):.2f}"
+        for what, key in (("wall", "wall_s_ratio"), ("processor time", "cpu_s_ratio"))
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--networks", nargs="+", default=["unet", "cheap"], help="unet, cheap, or a model's name"
     )
+    parser.add_argument("--every", action="store_true", help="of `models list`, but for the slowest")
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "citycover-bench")
@@ -135,12 +177,16 @@ def main() -> None:
 
     from citycover.model.form import forms_here, runtime_of
 
-    rows = [measured(network, given.size, given.rounds, given.folder) for network in given.networks]
+    networks = every_network() if given.every else given.networks
+    rows = [measured(network, given.size, given.rounds, given.folder) for network in networks]
     runtime = ", ".join(filter(None, map(runtime_of, forms_here()))) or "no other runtime"
     told = machine() | {"threads": torch.get_num_threads(), "runtime": runtime}
     page, kept = given.docs / "benchmarks.md", given.docs / "benchmarks.json"
-    page.write_text(between(page.read_text(), BEGIN, END, markdown(rows, told)))
-    data = json.loads(kept.read_text()) | {"forms": {"machine": told, "rows": rows}}
+    marks = EVERY if given.every else (BEGIN, END)
+    parts = [markdown(rows, told), least_and_middle(rows) + "." if given.every else alone(rows)]
+    page.write_text(between(page.read_text(), *marks, "\n\n".join(parts)))
+    key = "every network" if given.every else "forms"
+    data = json.loads(kept.read_text()) | {key: {"machine": told, "rows": rows}}
     kept.write_text(json.dumps(data, indent=1) + "\n")
 
 
