@@ -251,8 +251,16 @@ def _turned_back(scores: Tensor, turn: Turn) -> Tensor:
     return straight.transpose(2, 3) if swaps else straight
 
 
+_last: dict[tuple[MapModel, torch.device, threading.Event | None], Predictor] = {}
+"""The networks of the map before: torch takes as long to make ready anew as a small scene takes to map."""
+
+_loading = threading.Lock()
+
+
 def load_predictor(model: MapModel, device: torch.device, stop: threading.Event | None = None) -> Predictor:
-    """Load all networks of a map onto a device, in fp32 and as torch runs them.
+    """All networks of a map on a device, in fp32 and as torch runs them.
+
+    Those of the last map are kept in the process, and no others: devices are small.
 
     Args:
         model: what maps.
@@ -263,6 +271,14 @@ def load_predictor(model: MapModel, device: torch.device, stop: threading.Event 
         ModelError: a file is no model any more, or another one.
         MachineError: they do not fit into the memory of the device.
     """
+    with _loading:
+        if (model, device, stop) not in _last:
+            _last.clear()  # before others take their place
+            _last[model, device, stop] = _load(model, device, stop)
+        return _last[model, device, stop]
+
+
+def _load(model: MapModel, device: torch.device, stop: threading.Event | None) -> Predictor:
     loaded = [ModelPredictor.load(m.path, device, sha256=m.sha256, stop=stop) for m in model.members]
     if model.alone:
         return loaded[0]

@@ -1,5 +1,6 @@
 """Several networks, and one that is turned, as one map."""
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from citycover.model.builtin import builtin_path
 from citycover.model.card import ModelCard
 from citycover.model.joint import TURNS, MapModel, Member, check_map_model, join, read_map_model
 from citycover.model.network import write_torchscript
-from citycover.model.predictor import FunctionPredictor, JointPredictor, load_predictor
+from citycover.model.predictor import FunctionPredictor, JointPredictor, ModelPredictor, load_predictor
 
 CPU = torch.device("cpu")
 
@@ -264,3 +265,25 @@ def test_equal_maps_share_a_loaded_network() -> None:
     one, two = (read_map_model(["spectral-rgb"], turns) for turns in ("flips", "flips"))
     assert one == two and hash(one) == hash(two) and one != read_map_model(["spectral-rgb"])
     assert isinstance(one, MapModel) and isinstance(one.members[0], Member)
+
+
+def test_the_networks_of_the_last_map_are_kept_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (read_map_model([saved(tmp_path / f"{k}.pt", Sloped(k)).path]) for k in range(2))
+    kept = load_predictor(first, CPU)
+    assert load_predictor(read_map_model([tmp_path / "0.pt"]), CPU) is kept
+    gone, load, there = weakref.ref(kept.network), ModelPredictor.load, []
+    del kept
+
+    def loading(*given: object, **named: object) -> ModelPredictor:
+        there.append(gone())
+        return load(*given, **named)
+
+    monkeypatch.setattr(ModelPredictor, "load", loading)
+    load_predictor(second, CPU)
+    assert there == [None], "memory of a device holds one of them"
+    saved(tmp_path / "1.pt", Sloped(2))
+    changed = load_predictor(read_map_model([tmp_path / "1.pt"]), CPU)
+    windows = torch.randint(0, 255, (1, 2, 64, 64), dtype=torch.uint8)
+    torch.testing.assert_close(changed([windows]), Sloped(2)(windows))
