@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from torch import Tensor
 
-from citycover.errors import CitycoverError, ModelError, is_out_of_memory
+from citycover.errors import CitycoverError, ModelError, StoppedError, is_out_of_memory
 from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
 from citycover.model.network import last_line
@@ -118,10 +118,11 @@ def run_network(network: Callable[..., object], windows: Sequence[Tensor], card:
     Raises:
         ModelError: it fails, or gives something else than one tensor of floating-point numbers. Memory that
             is used up is no fault of the network, and passes as it is.
+        StoppedError: the run was stopped while the network was compiled.
     """
     try:
         scores = network(*windows)
-    except CitycoverError:
+    except (CitycoverError, StoppedError):
         raise
     except Exception as error:
         if is_out_of_memory(error):

@@ -18,6 +18,8 @@ from citycover.errors import MachineError, ModelError, StoppedError
 from citycover.model import aotinductor
 from citycover.model.aotinductor import AotInductor
 from citycover.model.autocast import autocast
+from citycover.model.builtin import read_builtins
+from citycover.model.checks import run_network
 from citycover.model.converted import ConvertedNetwork, Source
 from citycover.model.form import check_form, forms_here
 
@@ -143,8 +145,9 @@ def test_a_stop_ends_the_compilers_and_leaves_nothing(
 
     thread = threading.Thread(target=stop_it)
     thread.start()
-    with pytest.raises(StoppedError):
-        ConvertedNetwork(Source("two", "0" * 64, two(), stop), AotInductor())(*windows())
+    compiled = ConvertedNetwork(Source("two", "0" * 64, two(), stop), AotInductor())
+    with pytest.raises(StoppedError):  # whoever asks
+        run_network(compiled, windows(), read_builtins()[0].card)
     thread.join()
     assert gone(numbers) and not any((cache / "forms").iterdir())
 
