@@ -51,7 +51,7 @@ def a_round(scene: Path, model: Path, folder: Path) -> dict[str, Any]:
     """A run in each form, and how many pixels got another class."""
     found: dict[str, Any] = {}
     for kind, precision in KINDS.items():
-        command = [sys.executable, HERE / "peers.py", "--map", scene, model, folder / kind, precision]
+        command = [sys.executable, HERE / "peers.py", "--map", scene, model, folder / kind, kind, precision]
         said, _ = in_a_process(command, {}, 3600)
         run = json.loads((folder / kind / "run.json").read_text())
         found[kind] = said | {

@@ -38,9 +38,16 @@ DOCS = ROOT / "docs"
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 OWN = {
     "forward": "pure forward of the plan's windows, fp32",
-    "citycover": "fp32",
+    "citycover": "fp32 by torch",
+    "citycover-fp32": "fp32, form auto",
     "citycover-auto": "form and precision auto",
 }
+KINDS = {
+    "citycover": ("torchscript", "fp32"),
+    "citycover-fp32": ("auto", "fp32"),
+    "citycover-auto": ("auto", "auto"),
+}
+"""Form and precision asked for."""
 TUNED = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
@@ -117,15 +124,15 @@ def run_citycover(
     task: Task, scene: Path, model: Path, folder: Path, given: argparse.Namespace
 ) -> dict[str, Any]:
     """What `citycover map` does, timed as a peer is; the other figures are those of its own run.json."""
-    precision = "auto" if task.method == "citycover-auto" else "fp32"
-    command = [sys.executable, __file__, "--map", scene, model, folder / "out", precision]
-    if task.method == "citycover-auto":
+    form, precision = KINDS[task.method]
+    command = [sys.executable, __file__, "--map", scene, model, folder / "out", form, precision]
+    if form == "auto":
         know_the_forms(scene, model, given)
     said, used = in_a_process(command, {}, given.limit)
     run = json.loads((folder / "out" / "run.json").read_text())
     plan = run["plan"]
     setting = f"{plan['window'][0]}, trim {plan['trim']}, feather {plan['feather']}, {OWN[task.method]}"
-    if precision == "auto":
+    if form == "auto":
         setting += f" ({run['form']} {run['precision']} here)"
     return used | said | {
         "setting": setting,
@@ -158,7 +165,7 @@ def know_the_forms(scene: Path, model: Path, given: argparse.Namespace) -> None:
         known.touch()
 
 
-def map_once(scene: Path, model: Path, out: Path, precision: str) -> None:
+def map_once(scene: Path, model: Path, out: Path, form: str, precision: str) -> None:
     """Import first, then start the clock: a benchmark of mapping, for citycover as for its peers."""
     from citycover.machine.memory import tune_allocator
 
@@ -170,7 +177,6 @@ def map_once(scene: Path, model: Path, out: Path, precision: str) -> None:
     from citycover.product import publish  # noqa: F401
     from citycover.run.map import map_scene
 
-    form = "auto" if precision == "auto" else "torchscript"
     engine = EngineOptions(precision=precision, form=form)
     request = MapRequest(Imagery((str(scene),)), out, str(model), engine=engine)
     begin, before = time.perf_counter(), time.process_time()
@@ -355,7 +361,7 @@ def main() -> None:
         write_reference(*map(Path, sys.argv[2:]))
         return
     if sys.argv[1:2] == ["--map"]:
-        map_once(*map(Path, sys.argv[2:5]), sys.argv[5])
+        map_once(*map(Path, sys.argv[2:5]), *sys.argv[5:7])
         return
     given = arguments()
     given.folder.mkdir(parents=True, exist_ok=True)
