@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Literal
 
-from citycover.errors import CitycoverError, HeldError, MachineError, StoppedError
+from citycover.errors import CitycoverError, HeldError, StoppedError
 from citycover.files.plain import parse_json
 from citycover.files.remote import RemotePath
 
@@ -48,7 +48,7 @@ class Lease:
         self._thread: threading.Thread | None = None
         self.lost = False
         """Another run has taken over, or may have: the store was away for too long."""
-        self._away: MachineError | None = None
+        self._away: CitycoverError | None = None
 
     def acquire(self, policy: Literal["leave", "wait", "take"]) -> None:
         """Take it.
@@ -132,7 +132,7 @@ class Lease:
         while not self._ended.wait(BEAT):
             try:
                 tag = self.place.swap(self._content(), self._tag) or self._own_tag()
-            except MachineError as error:  # the store is busy, or away for a moment
+            except CitycoverError as error:  # the store is busy, or away for a moment
                 logger.warning("%s", error)
                 if time.monotonic() - held < PATIENCE:
                     continue

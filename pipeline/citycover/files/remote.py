@@ -41,13 +41,15 @@ _MEDIA = {
 }
 """What a browser is told that a file is, where Python does not know it."""
 
+_STATUS = r"\bstatus(?: code)?:? "
+"""Before the number of an answer: keys, ports and seconds are told beside it, and may be such numbers."""
+
 _DENIED = re.compile(
-    r"\b(401|403)\b|169\.254\.169\.254|/latest/(api|meta-data)|AccessDenied|credential", re.IGNORECASE
+    rf"{_STATUS}(401|403)\b|169\.254\.169\.254|/latest/(api|meta-data)|AccessDenied|credential", re.IGNORECASE
 )
 """What a store, or the search for credentials, says to whom it does not let in."""
 
-
-_BEYOND = re.compile(r"\b416\b|InvalidRange")
+_BEYOND = re.compile(rf"{_STATUS}416\b|<Code>InvalidRange</Code>")
 """What a store says of a part that begins where the object ends."""
 
 _WHOLE = "non-partial response"
@@ -63,7 +65,6 @@ _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
 
 RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
 """How often, and for how long, a store that is busy is asked again; each time after a longer while."""
-
 
 _REMOVED = 1000
 """Objects that one request may remove."""
@@ -272,7 +273,8 @@ def remove_all(place: RemotePath, names: Sequence[str]) -> None:
 def _tag_if(place: RemotePath, content: bytes) -> str | None:
     """Tag of what is there, if it is this: who asks again after a lost answer finds what it has put."""
     with contextlib.suppress(FileNotFoundError):
-        return place.look().e_tag if place.read_bytes() == content else None
+        tag = place.look().e_tag  # asked first: where another one comes between, the content is another
+        return tag if place.read_bytes() == content else None
     return None
 
 

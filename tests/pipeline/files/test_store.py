@@ -9,10 +9,15 @@ import threading
 from pathlib import Path
 
 import pytest
+from bucket import BUCKET, point_at, serving_bucket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from citycover.files.store import PosixStore, Store, pieces, put_text
+from citycover.errors import MachineError
+from citycover.files import remote
+from citycover.files.failures import is_passing
+from citycover.files.remote import RemotePath
+from citycover.files.store import ObjectStore, PosixStore, Store, pieces, put_text
 
 
 def test_what_was_put_is_there_by_name_and_below_its_prefix(place: Store) -> None:
@@ -95,3 +100,40 @@ def test_what_fails_to_be_written_leaves_nothing(place: Store) -> None:
 def test_it_crosses_to_another_process(place: Store) -> None:
     put_text(place, "a", "b")
     assert pickle.loads(pickle.dumps(place)).get("a") == b"b"
+
+
+@pytest.mark.parametrize("key", ["c/0/401", "c/403/0", "c/0/416"])
+def test_numbers_in_a_name_are_no_answers(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are told beside what a store answers; 416 would be a part that begins where the object ends."""
+    monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
+    with serving_bucket() as bucket:
+        point_at(bucket.url, monkeypatch)
+        place = ObjectStore(RemotePath(BUCKET, "work"))
+        with pytest.raises(FileNotFoundError):
+            place.get(key, 0, 5)
+        put_text(place, key, "three")
+        assert place.get(key, 5, 5) == b""
+        bucket.busy = 1
+        with pytest.raises(MachineError, match="the object store does not do it") as error:
+            place.get(key, 0, 5)
+        assert is_passing(error.value)
+
+
+def test_of_what_was_put_by_two_the_later_has_the_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks whether its own lost answer was the last must not be given another one's tag."""
+    monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
+    at, read = RemotePath(BUCKET, "lock"), RemotePath.read_bytes
+    with serving_bucket() as bucket:
+        point_at(bucket.url, monkeypatch)
+
+        def read_before_another(place: RemotePath, *given: int) -> bytes:
+            content = read(place, *given)
+            bucket.lost_in = 0
+            place.write(b"another's")
+            return content
+
+        monkeypatch.setattr(RemotePath, "read_bytes", read_before_another)
+        bucket.lost_in = 1
+        tag = at.swap(b"ours", None)
+        assert tag is not None and at.read_bytes() == b"another's"
+        assert at.swap(b"ours again", tag) is None
