@@ -15,7 +15,15 @@ import pytest
 from bucket import BUCKET, Bucket, busy_before, point_at, serving_bucket
 from conftest import write_scene
 
-from citycover.errors import ConfigError, FinishedError, HeldError, MachineError, ProductError, StoppedError
+from citycover.errors import (
+    ConfigError,
+    FinishedError,
+    HeldError,
+    MachineError,
+    ProductError,
+    SceneError,
+    StoppedError,
+)
 from citycover.files import lease, remote
 from citycover.files.failures import is_passing
 from citycover.files.remote import RemotePath
@@ -210,6 +218,12 @@ def test_what_is_left_of_a_finished_run_goes_when_it_is_asked_for_again(
     with pytest.raises(FinishedError):
         map_scene(asked)
     assert not bucket.objects
+
+
+def test_a_mistake_leaves_no_trace(bucket: Bucket, asked: MapRequest, tmp_path: Path) -> None:
+    with pytest.raises(SceneError):
+        map_scene(replace(asked, imagery=Imagery((str(tmp_path / "nothing.tif"),))))
+    assert not bucket.objects and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("place", ["work", "gs://bucket/work", "s3://bucket"])
