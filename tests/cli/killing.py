@@ -35,7 +35,13 @@ def map_until(write: int | None, arguments: Sequence[str]) -> None:
     sys.exit(0)
 
 
-def map_in_a_bucket_until(change: int | None, arguments: Sequence[str], url: str, cache: Path) -> None:
+def map_in_a_bucket_until(
+    change: int | None,
+    arguments: Sequence[str],
+    url: str,
+    cache: Path,
+    how: signal.Signals = signal.SIGKILL,
+) -> None:
     """The same for a run that keeps its blocks in a bucket, on a machine of its own.
 
     Args:
@@ -43,6 +49,7 @@ def map_in_a_bucket_until(change: int | None, arguments: Sequence[str], url: str
         arguments: of `citycover map`.
         url: of the server.
         cache: of the machine.
+        how: it ends, or sleeps (SIGSTOP).
     """
     fit.MAX_BLOCK_HEIGHT = fit.MAX_BLOCK_WIDTH = fit.CHUNK
     point_at(url, pytest.MonkeyPatch())
@@ -51,16 +58,22 @@ def map_in_a_bucket_until(change: int | None, arguments: Sequence[str], url: str
     if change is not None:
         left = iter(range(change))
         for name in ("write", "swap", "remove"):
-            setattr(RemotePath, name, _deadly(getattr(RemotePath, name), left))
-        store.remove_all = _deadly(store.remove_all, left)
+            setattr(RemotePath, name, _deadly(getattr(RemotePath, name), left, how))
+        store.remove_all = _deadly(store.remove_all, left, how)
     main(["map", *arguments, "--quiet"])
     sys.exit(0)
 
 
-def _deadly(function: Callable[..., Any], left: Any) -> Callable[..., Any]:
+_ended: list[signal.Signals] = []
+
+
+def _deadly(
+    function: Callable[..., Any], left: Any, how: signal.Signals = signal.SIGKILL
+) -> Callable[..., Any]:
     def count() -> None:
-        if next(left, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if next(left, None) is None and not _ended:
+            _ended.append(how)  # one that wakes does not fall asleep again
+            os.kill(os.getpid(), how)
 
     def call(*arguments: Any) -> Any:
         count()

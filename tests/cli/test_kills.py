@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import rasterio
 from bucket import BUCKET, serving_bucket
@@ -33,13 +37,18 @@ def run(write: int | None, given: list[str], out: Path) -> int:
 
 def code_of(function: Callable[..., None], *arguments: object) -> int:
     """Exit code of a run in a process of its own; negative: the signal that ended it."""
+    process = started(function, *arguments)
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def started(function: Callable[..., None], *arguments: object) -> BaseProcess:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["citycover.run.map"])  # torch, loaded once for all runs
     process = processes.Process(target=function, args=arguments)
     process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+    return process
 
 
 def pixels(out: Path, names: tuple[str, ...]) -> list[np.ndarray]:
@@ -117,3 +126,40 @@ def test_runs_with_blocks_in_a_bucket_killed_at_random_changes_go_on_on_other_ma
         f"{kills} kills on {machines} machines, {resumed} went on from finished blocks, {products} products"
     )
     assert resumed >= KILLS // 2
+
+
+@pytest.mark.slow
+def test_a_run_that_slept_while_another_took_over_spoils_nothing(tmp_path: Path) -> None:
+    """Wherever it fell asleep: it ends when it wakes, or had ended, and what is there is whole."""
+    scene = write_scene(tmp_path / "scene.tif", (700, 900))
+    given = [str(scene), "--window", "256", "--precision", "fp32", "--threads", "1"]
+    assert code_of(map_until, None, [*given, "-o", str(tmp_path / "straight")]) == 0
+    wanted = {name: (tmp_path / "straight" / f"{name}.tif").read_bytes() for name in CHANGE[:2]}
+    chance, codes = random.Random(18), []
+    for number in range(KILLS // 2):
+        with serving_bucket() as bucket:
+            more = ["-o", f"s3://{BUCKET}/map", "--work", f"s3://{BUCKET}/work", "--skip-finished"]
+            run = [[*given, *more], bucket.url]
+            change, here = chance.randrange(80), tmp_path / f"first-{number}"
+            sleeper = started(map_in_a_bucket_until, change, *run, here, signal.SIGSTOP)
+            wait_for_sleep(sleeper)
+            assert code_of(map_in_a_bucket_until, None, *run, tmp_path / f"second-{number}") == 0
+            assert {name: bucket.objects[f"map/{name}.tif"] for name in wanted} == wanted
+            if sleeper.is_alive():
+                os.kill(sleeper.pid or 0, signal.SIGCONT)
+            sleeper.join(60)
+            codes.append((change, sleeper.exitcode))
+            if "map/item.json" in bucket.objects:
+                assert {name: bucket.objects[f"map/{name}.tif"] for name in wanted} == wanted
+            assert code_of(map_in_a_bucket_until, None, *run, tmp_path / f"third-{number}") == 0
+            assert {name: bucket.objects[f"map/{name}.tif"] for name in wanted} == wanted
+            assert not [key for key in bucket.objects if key.startswith("work/")]
+    print(codes)
+    assert {code for _, code in codes} <= {0, 4, 6} and {code for _, code in codes} & {4, 6}
+
+
+def wait_for_sleep(process: BaseProcess) -> None:
+    """Until it has fallen asleep, or ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.is_alive() and psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.02)

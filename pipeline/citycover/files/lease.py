@@ -119,6 +119,8 @@ class Lease:
         try:
             told = parse_json(self.place.read_text())
             return f"process {told['process']} on {told['host']}"
+        except FileNotFoundError:
+            return "which has ended since"
         except (CitycoverError, OSError, ValueError, TypeError, KeyError):
             return "which does not say who it is"
 

@@ -50,6 +50,7 @@ def run_job(
         image = ImageBeside(job.scene, pool)
         done = _compute(job, folder, _beginning(watch, image), stages)
         with WorkingStore.open(folder.store, job.engine.threads or threads_here()) as store:
+            folder.check_held()  # who took over may have removed them
             blocks = whole_blocks(store)
             seams = _verify(job, done, store, stages, watch.stop) if request.product.verify_seams else None
             done.inputs.check()
