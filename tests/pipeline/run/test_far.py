@@ -152,8 +152,10 @@ def test_a_run_leaves_what_another_one_holds_and_takes_over_from_the_dead(
 
     def another(_plan: object, _done: int) -> None:
         monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "other"))  # of another machine
-        with pytest.raises(HeldError, match=rf"{WORK}/city-\w+, process \d+ on .*; wait for it") as error:
-            map_scene(replace(asked, out=PLACE))
+        with monkeypatch.context() as patch:
+            patch.setattr(lease, "PATIENCE", 60.0)  # who is slow to write is not dead
+            with pytest.raises(HeldError, match=rf"{WORK}/city-\w+, process \d+ on .*; wait for it") as error:
+                map_scene(replace(asked, out=PLACE))
         refused.append(str(error.value))
 
     assert content(map_scene(replace(asked, out=PLACE), Watch(started=another))) == plain
@@ -240,6 +242,7 @@ def test_a_bucket_that_fails_ends_the_run_and_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(remote, "RETRIES", {"max_retries": 1})
+        patch.setattr(lease, "PATIENCE", 60.0)  # the block finds it out, however slow it is
         with pytest.raises(MachineError, match=r"run the same command again: it goes on") as error:
             map_scene(asked, Watch(advanced=fail))
         assert is_passing(error.value), "a worker of a cluster tries it again"
