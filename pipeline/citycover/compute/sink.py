@@ -23,6 +23,7 @@ from citycover.job.job import Job
 from citycover.machine.cores import threads_here
 from citycover.plan.layers import CHANGE, CHANGED
 from citycover.plan.plan import CHUNK, Block, Plan
+from citycover.scene.scene import Scene
 from citycover.store.shard import ArraySpec, Layout
 from citycover.store.store import WorkingStore
 from citycover.store.work import WorkFolder, taken_over
@@ -74,19 +75,7 @@ def open_store(
         store = WorkingStore.resume(folder.store, layout, arrays, identity, threads)
         inputs = read_inputs(folder.store)
         inputs.check()
-        # A bucket keeps what it was given: that is read once, before it is published.
-        if folder.far is None and (damaged := store.drop_damaged()):
-            logger.warning(
-                "%d finished blocks were damaged or lost on the disk, %s among them; they are computed anew",
-                len(damaged),
-                damaged[0],
-            )
-        if unread := blocks_to_read_again(store.finished().values(), plan, job.scene):
-            store.ledger.strike(unread)
-            logger.info(
-                "%d blocks were made while parts of the imagery could not be read; they are computed anew",
-                len(unread),
-            )
+        _strike(store, folder, plan, job.scene)
         folder.note_attempt()
         logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))
         return store, inputs
@@ -95,6 +84,23 @@ def open_store(
     store = WorkingStore.create(folder.store, layout, arrays, identity, extra, threads, folder.ledger)
     folder.note_attempt()
     return store, inputs
+
+
+def _strike(store: WorkingStore, folder: WorkFolder, plan: Plan, scene: Scene) -> None:
+    """Take out of the ledger what cannot be gone on with."""
+    # A bucket keeps what it was given: that is read once, before it is published.
+    if folder.far is None and (damaged := store.drop_damaged()):
+        logger.warning(
+            "%d finished blocks were damaged or lost on the disk, %s among them; they are computed anew",
+            len(damaged),
+            damaged[0],
+        )
+    if unread := blocks_to_read_again(store.finished().values(), plan, scene):
+        store.ledger.strike(unread)
+        logger.info(
+            "%d blocks were made while parts of the imagery could not be read; they are computed anew",
+            len(unread),
+        )
 
 
 def read_inputs(place: Store) -> Inputs:

@@ -226,8 +226,7 @@ class RemotePath:
         kind = _MEDIA.get(Path(self.name).suffix) or mimetypes.guess_type(self.name)[0]
         attributes = {"Content-Type": kind or "application/octet-stream"}
         with _in_words(self):
-            done = _store(self).put(self.key, content, attributes=attributes)
-        return done["e_tag"]
+            return _store(self).put(self.key, content, attributes=attributes)["e_tag"]
 
     def swap(self, content: bytes, tag: str | None) -> str | None:
         """Put an object there only where nobody else has put another one meanwhile.

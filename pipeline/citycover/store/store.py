@@ -102,9 +102,8 @@ class WorkingStore:
         """
         store = cls(place, layout, arrays, threads, ledger)
         _put_metadata(store)
-        description = _describe(layout, arrays) | {"identity": dict(identity), "extra": dict(extra or {})}
-        if ledger != LEDGER:
-            description["ledger"] = ledger
+        told = {"identity": dict(identity), "extra": dict(extra or {}), "ledger": ledger}
+        description = _describe(layout, arrays) | told
         # Last, because it is what makes a store of it.
         if not place.put_new(SIGN, json.dumps(description, indent=1).encode()):
             raise HeldError(f"another run has begun in {place}; wait for it, or choose another --out")
