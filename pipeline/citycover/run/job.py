@@ -102,7 +102,7 @@ def _verify(job: Job, done: Computed, store: WorkingStore, stages: Stages, stop:
     """Compare patches of the finished map with the same ones on a shifted grid."""
     with stages.time("seams"):
         plan, device = done.plan, choose_device(job.engine.device)
-        predictor = load_predictor(job.model, device).at(plan.precision, plan.form)
+        predictor = load_predictor(job.model, device, stop).at(plan.precision, plan.form)
         readers = open_readers(job.scene, job.engine.threads)
         return verify_seams(
             plan, predictor, readers, store.array(CLASSES.name).read, stop, evidence=done.evidence

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,9 +19,10 @@ import rasterio
 from conftest import write_scene
 
 from citycover.errors import MachineError, SceneError
-from citycover.job.request import EngineOptions, Imagery, MapRequest
+from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
 from citycover.job.watch import Watch
 from citycover.model.builtin import builtin_path
+from citycover.model.predictor import ModelPredictor
 from citycover.plan import fit
 from citycover.plan.plan import Block
 from citycover.product.record import RunRecord
@@ -104,6 +106,23 @@ def test_progress_begins_where_an_earlier_run_ended(request_of_blocks: MapReques
 def test_a_run_at_one_go_is_one_attempt(request_of_blocks: MapRequest) -> None:
     run = map_scene(request_of_blocks).run
     assert (run.attempts, run.resumed, run.warnings) == (1, False, ())
+
+
+def test_networks_are_loaded_once_for_scenes_one_after_the_other_and_their_seams(
+    request_of_blocks: MapRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loaded = ModelPredictor.load, []
+
+    def loading(*given: object, **named: object) -> ModelPredictor:
+        loaded.append(given)
+        return load(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ModelPredictor, "load", loading)
+    stop = threading.Event()
+    for name in ("one", "two"):
+        asked = replace(request_of_blocks, out=tmp_path / name, product=ProductOptions(verify_seams=True))
+        map_scene(asked, Watch(stop=stop))
+    assert len(loaded) == 1
 
 
 def overwrite(scene: Path, keep_time: bool) -> None:
