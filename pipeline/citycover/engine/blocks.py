@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Protocol
 
 from citycover.engine.canvas import FinishedBlock
@@ -13,6 +14,7 @@ from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import device_errors
 from citycover.machine.memory import release_memory
+from citycover.machine.stop import PartialStop
 from citycover.plan.columns import open_columns
 from citycover.plan.plan import Block
 
@@ -50,6 +52,7 @@ def run_blocks(
         StoppedError: `given.stop` was set; blocks finished before are in the sink.
         DeviceError: the device failed; so they are.
     """
+    given = replace(given, stop=PartialStop(given.stop))  # a block that is not written ends these alone
     writer = _Writer(given, sink, on_block)
     try:
         todo = open_columns(given.plan.blocks() if blocks is None else blocks, sink.finished(blocks))

@@ -1,1 +1,1 @@
-"""What a run runs on: memory, devices, clocks of its stages."""
+"""What a run runs on: memory, devices, clocks of its stages; how it is stopped."""

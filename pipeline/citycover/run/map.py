@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from citycover.errors import FinishedError
 from citycover.files.remote import RemotePath, place_of
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
+from citycover.machine.stop import PartialStop
 from citycover.product.product import Product
 from citycover.run.folder import map_into
 from citycover.run.remote import map_to_store
@@ -41,6 +43,8 @@ def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
         True
     """
     place, watch = place_of(request.out), watch or Watch()
+    if request.engine.work is not None:  # who loses its blocks to another run ends alone
+        watch = replace(watch, stop=PartialStop(watch.stop))
     with _far_work(request, watch) as far:
         try:
             if isinstance(place, RemotePath):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import rasterio
 from conftest import write_scene
 
+from citycover.compute.sink import StoreSink
 from citycover.errors import ConfigError, HeldError, MachineError, ProductError, StoppedError
 from citycover.job.request import EngineOptions
 from citycover.job.watch import Watch
@@ -513,3 +515,20 @@ def test_a_shapefile_of_zones_counts_with_the_files_beside_it(place: Path) -> No
         (place / "z.dbf").write_bytes(names)
         digests.append(settings_of(region(place, more)).after["areas"])
     assert digests[0] != digests[1]
+
+
+def test_a_scene_whose_blocks_cannot_be_written_does_not_stop_the_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, failed = StoreSink.write, []
+
+    def fail_once(sink: StoreSink, finished: object) -> None:
+        if not failed:
+            failed.append(finished)
+            raise MachineError("no space")
+        write(sink, finished)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(StoreSink, "write", fail_once)
+    stop = threading.Event()
+    report = run_region(region(place), None, RegionWatch(scene=lambda _: Watch(stop=stop), stop=stop))
+    assert [outcome.what for outcome in report.outcomes] == ["failed", "mapped"]

@@ -174,8 +174,10 @@ def test_a_run_that_was_taken_over_writes_no_more(bucket: Bucket, asked: MapRequ
         bucket.objects[key] = b'{"process": 7, "host": "elsewhere", "run": "another"}'
         keys[:] = sorted(bucket.objects)
 
+    watch = Watch(advanced=take)
     with pytest.raises((HeldError, MachineError), match=r"taken over.*"):
-        map_scene(asked, Watch(advanced=take))
+        map_scene(asked, watch)
+    assert not watch.stop.is_set(), "scenes that come after it are mapped"
     assert sorted(bucket.objects) == keys, "not even to tidy up"
 
 

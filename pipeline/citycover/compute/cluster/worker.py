@@ -95,7 +95,7 @@ class _Process:
     stopped: set[str] = field(default_factory=set)
     """Runs that shall end here."""
     stops: dict[str, threading.Event] = field(default_factory=dict)
-    """What ends the piece in hand, by run: the client, or a block that cannot be written."""
+    """What ends the piece in hand, by run."""
     seen: set[Terms] = field(default_factory=set)
     inputs: tuple[str, Inputs] | None = None
     """Of a run, by its name."""
