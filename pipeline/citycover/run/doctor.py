@@ -229,9 +229,8 @@ def _network() -> Iterator[Finding]:
 
     device = choose_device("auto")
     yield Finding("forms", ", ".join(forms_here(device.type)))
-    lanes = [
-        lane for lane in lanes_possible(device) if lane.form in {"torchscript", "openvino"}
-    ]  # quick ones
+    quick = {"torchscript", "openvino"}  # others are compiled for many seconds
+    lanes = [lane for lane in lanes_possible(device) if lane.form in quick]
     try:
         rows = bench_model(builtin_path("spectral-rgbn"), device, lanes, repeats=1)
     except CitycoverError as error:

@@ -470,6 +470,20 @@ def test_workers_that_cannot_take_part_are_named_with_the_reason(client: Client,
                 check_workers(client, terms_)
 
 
+@pytest.mark.parametrize("folder", ["bucket"], indirect=True)
+def test_a_bucket_that_is_away_in_the_end_hides_nothing(bucket: Bucket, folder: WorkFolder) -> None:
+    def run() -> None:
+        with lease(folder):
+            bucket.denied = True
+            raise StoppedError
+
+    try:
+        with pytest.raises(StoppedError):
+            run()
+    finally:
+        bucket.denied = False
+
+
 def test_a_worker_that_hangs_is_told_of_in_time(
     client: Client, folder: WorkFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

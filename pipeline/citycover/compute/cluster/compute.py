@@ -34,7 +34,7 @@ from citycover.compute.cluster.terms import ModelFactory, Terms, Work, local_ver
 from citycover.compute.cluster.worker import forecast_job, settle_job
 from citycover.compute.forecast import Forecast
 from citycover.compute.sink import Computed, open_store
-from citycover.errors import MachineError, StoppedError
+from citycover.errors import CitycoverError, MachineError, StoppedError
 from citycover.evidence.labels import PlaceLabels
 from citycover.files.identity import FileStamp
 from citycover.files.store import put_text
@@ -58,8 +58,9 @@ def lease(folder: WorkFolder) -> Iterator[Terms]:
     try:
         yield terms
     finally:
-        if terms.held():
-            store.delete(LEASE)
+        with contextlib.suppress(CitycoverError):  # a store that is away must not hide what ended the run
+            if terms.held():
+                store.delete(LEASE)
 
 
 def _new_terms() -> Terms:
