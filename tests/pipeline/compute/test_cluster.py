@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from citycover.compute.cluster.connect import check_workers, open_cluster
 from citycover.compute.cluster.dispatch import ClusterRun
 from citycover.compute.cluster.roster import Roster
 from citycover.compute.cluster.terms import Terms, local_versions
+from citycover.compute.cluster.worker import _why_no_writer
 from citycover.engine.blocks import run_blocks
 from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
@@ -470,6 +471,22 @@ def test_workers_that_cannot_take_part_are_named_with_the_reason(client: Client,
                 check_workers(client, terms_)
 
 
+def test_a_worker_that_is_asked_twice_at_once_is_fit(tmp_path: Path) -> None:
+    """As it joins, and as it begins a piece."""
+    place = PosixStore(tmp_path)
+    terms = Terms("run", place)
+    put_text(place, "lease", terms.run)
+    begin = threading.Barrier(8)
+
+    def ask(_number: int) -> list[str | None]:
+        begin.wait()
+        return [_why_no_writer(place, terms) for _ in range(100)]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == [[None] * 100] * 8
+    assert place.list("") == ("lease",)
+
+
 @pytest.mark.parametrize("folder", ["bucket"], indirect=True)
 def test_a_bucket_that_is_away_in_the_end_hides_nothing(bucket: Bucket, folder: WorkFolder) -> None:
     def run() -> None:
@@ -583,9 +600,10 @@ def test_what_crosses_the_wire_is_small(tmp_path: Path) -> None:
     from citycover.model.joint import read_map_model
 
     big = plan_of(make_scene((200_000, 200_000)), CARD)
-    terms = Terms("run", tmp_path, versions=local_versions())
+    store = PosixStore(tmp_path)
+    terms = Terms("run", store, versions=local_versions())
     work = Work(
-        terms, big, ModelFactory(read_map_model(["spectral-rgb"])), partial(open_pattern, (1, 1)), tmp_path
+        terms, big, ModelFactory(read_map_model(["spectral-rgb"])), partial(open_pattern, (1, 1)), store
     )
     column = next(open_columns(big.blocks(), set()))
     assert len(column) > 90 and len(cloudpickle.dumps((work, column))) < 30_000

@@ -20,6 +20,7 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -176,7 +177,7 @@ def _obstacle(terms: Terms) -> str | None:
 
 def _why_no_writer(store: Store, terms: Terms) -> str | None:
     """Why this process cannot write where a run keeps its blocks; None: it can."""
-    probe = f".{socket.gethostname()}.{os.getpid()}.probe"
+    probe = f".{uuid.uuid4().hex}.probe"  # a worker is asked as it joins, and as it begins a piece, at once
     try:
         if store.get(LEASE) != terms.run.encode():
             return f"{store} belongs to another run there"
