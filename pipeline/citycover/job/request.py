@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
-from citycover.files.remote import RemotePath, place_of
+from citycover.files.remote import Place, RemotePath, place_of
 from citycover.geometry.tiles import Tile
 from citycover.model.form import FORMS, Form
 from citycover.model.precision import PRECISIONS, Precision
@@ -115,7 +115,7 @@ class EngineOptions:
             raise ConfigError(f"--form takes auto, {', '.join(FORMS)}; got {self.form!r}")
         if self.workers is not None and self.scheduler is not None:
             raise ConfigError("got both --workers and --scheduler; give one of them")
-        if self.work is not None and not isinstance(place_of(self.work), RemotePath):
+        if self.work is not None and not isinstance(_prefix_at(self.work), RemotePath):
             raise ConfigError(f"--work takes a prefix of a bucket, s3://BUCKET/PREFIX; got {self.work!r}")
 
 
@@ -169,15 +169,33 @@ class MapRequest:
     """How windows are turned, to be mapped once more and averaged: none, flips (4 times) or d4 (8 times)."""
 
     def __post_init__(self) -> None:
-        """The place may be given as text, and one model in a row."""
+        """The place may be given as text, and one model in a row.
+
+        Raises:
+            ConfigError: `out` is no place, or blocks would be kept within the product.
+        """
         object.__setattr__(self, "out", place_of(self.out))
         if self.model is not None and not isinstance(self.model, str):
             names = tuple(map(str, self.model))
             object.__setattr__(self, "model", names[0] if len(names) == 1 else names or None)
+        work = self.engine.work
+        if work is not None and f"{place_of(work)}/".startswith(f"{self.out}/"):
+            raise ConfigError(
+                f"--work {work} lies in --out {self.out}, which holds the files of the product and nothing "
+                "else; give a prefix beside it"
+            )
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for `run.json`."""
         return {name: _plain(value) for name, value in asdict(self).items()} | {"out": str(self.out)}
+
+
+def _prefix_at(work: str) -> Place | None:
+    """What blocks are to be kept below; None: it is no place."""
+    try:
+        return place_of(work)
+    except ConfigError:  # it speaks of products
+        return None
 
 
 def _plain(value: Any) -> Any:

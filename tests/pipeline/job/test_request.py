@@ -26,12 +26,28 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOpt
         ),
         (EngineOptions, {"batch": 0}, "--batch must be at least 1, got 0"),
         (EngineOptions, {"threads": -1}, "--threads must be at least 1"),
+        (EngineOptions, {"work": "work"}, "--work takes a prefix of a bucket, .*; got 'work'"),
+        (EngineOptions, {"work": "s3://maps"}, "--work takes a prefix of a bucket, .*; got 's3://maps'"),
+        (EngineOptions, {"work": "gs://maps/work"}, "--work takes .*; got 'gs://maps/work'"),
         (ProductOptions, {"compress": "lzw"}, "--compress takes zstd, deflate; got 'lzw'"),
     ],
 )
 def test_a_group_of_options_checks_itself(group: type[Any], options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         group(**options)
+
+
+@pytest.mark.parametrize("work", ["s3://maps/city", "s3://maps/city/", "s3://maps/city/work"])
+def test_blocks_are_not_kept_within_the_product(work: str) -> None:
+    out: Any = "s3://maps/city"
+    with pytest.raises(ConfigError, match=f"--work {work} lies in --out s3://maps/city, .*beside it"):
+        MapRequest(Imagery(("a.tif",)), out, engine=EngineOptions(work=work))
+
+
+@pytest.mark.parametrize("work", ["s3://maps/city-work", "s3://maps/work", "s3://other/city/work"])
+def test_blocks_may_be_kept_beside_the_product(work: str) -> None:
+    out: Any = "s3://maps/city"
+    assert MapRequest(Imagery(("a.tif",)), out, engine=EngineOptions(work=work)).engine.work == work
 
 
 def test_a_request_is_written_down_as_plain_values() -> None:
