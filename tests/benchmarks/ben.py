@@ -4,9 +4,9 @@
     python tests/benchmarks/ben.py --only fusions      or transfer, real
 
 Practice patches are cut from Sentinel-2 imagery of practice cities, labelled by the shares of their truth. A
-practice region is a place in the layout of the cities: a town's centre, its edge, or the land between towns.
-It trains in one city and is tested in another. Cells that are done are kept in a file of JSON lines; the
-tables are made of whatever is there.
+practice region is a quarter of them, by how much of a patch is built: regions differ in their labels, as
+those of a continent do. It trains in some cities and is tested in others. Cells that are done are kept in a
+file of JSON lines; the tables are made of whatever is there, means over seeds.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from citycover_models.catalogue.registry import find_preset
 from citycover_models.data.bigearthnet import read_bigearthnet, split_of
 from citycover_models.data.patch_batches import PatchSource
 from citycover_models.data.patch_set import prepare_patches
-from citycover_models.data.patches import Patch, hot_labels
+from citycover_models.data.patches import hot_labels
 from citycover_models.data.shards import PatchReader
 from citycover_models.training.recipe import read_recipe
-from citycover_models.training.request import TrainRequest
+from citycover_models.training.request import Trained, TrainRequest
 from citycover_models.training.start import train
 
 DOC = Path(__file__).parents[2] / "docs" / "methods" / "band-fusion.md"
@@ -49,14 +49,17 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 MODES = ("early", "intermediate", "late")
 
-REGIONS = {"centre": (0, 0), "edge": (1200, 0), "between": (1260, 1260)}
-"""First row and column, metres, of each region in every practice city."""
+REGIONS = ("open", "green", "mixed", "built")
+"""Quarters of the patches, from the least built ones on."""
 
-CITIES = {"train": 200, "test": 201}
+FARTHEST = ("open", "built"), ("built", "open")
+"""Where the target's own labels are given, too: some of them, or all."""
+
+CITIES = {"train": (200, 202, 204), "test": (201, 203, 205)}
 """Seeds."""
 
-_SIDE, _STEP, _PATCH = 2400, 300, 1200
-"""Metres of a region, from patch to patch, and of a patch: 5 x 5 patches that overlap."""
+_SIDE, _STEP, _PATCH = 3600, 400, 1200
+"""Metres of a city, from patch to patch, and of a patch: 7 x 7 patches that overlap."""
 
 LABELS = {1: (17, 0.01), 2: (10, 0.15), 3: (4, 0.35), 4: (2, 0.15), 5: (0, 0.10), 6: (1, 0.20)}
 """Class of the practice truth -> rank of a label, and from which share of a patch on it is given."""
@@ -67,20 +70,31 @@ V2 = "S2A_MSIL2A_20240615T101031_N0000_R022_T{tile}_{col:02d}_{row:02d}"
 def write_practice(folder: Path) -> None:
     """A BigEarthNet v2 folder of all practice regions."""
     names, rows = read_legend("bigearthnet19").names, []
-    for number, (region, (top, left)) in enumerate(REGIONS.items()):
-        for split, seed in CITIES.items():
-            window = Window(top, left, _SIDE, _SIDE)
-            bands, truth = sentinel2_window(seed, window), city_ground(seed, window).truth
-            places = range(0, _SIDE - _PATCH + 1, _STEP)
-            for y, x in product(places, places):
-                tile = f"{number:02d}{'ABC'[list(CITIES).index(split)]}AA"
-                name = V2.format(tile=tile, col=x // _STEP, row=y // _STEP)
-                part = truth[y : y + _PATCH, x : x + _PATCH]
-                labels = [names[r] for c, (r, least) in LABELS.items() if (part == c).mean() >= least]
-                rows.append({"patch_id": name, "labels": labels, "split": split, "country": region})
-                cut = {b: np.ascontiguousarray(_cut(plane, y, x, S2_GSD[b])) for b, plane in bands.items()}
-                save_file(cut, folder / f"{name}.safetensors")
+    for split, seeds in CITIES.items():
+        made = [patch for seed in seeds for patch in _city_patches(seed)]
+        order = np.argsort([(part == 1).mean() + (part == 2).mean() for part, _ in made], kind="stable")
+        for rank, number in enumerate(order):
+            part, bands = made[number]
+            name = V2.format(tile=f"00{split[1].upper()}AA", col=number // 50, row=number % 50)
+            labels = [names[r] for c, (r, least) in LABELS.items() if (part == c).mean() >= least]
+            region = REGIONS[rank * len(REGIONS) // len(order)]
+            rows.append({"patch_id": name, "labels": labels, "split": split, "country": region})
+            save_file(bands, folder / f"{name}.safetensors")
     (folder / "metadata.json").write_text(json.dumps(rows))
+
+
+def _city_patches(seed: int) -> list[tuple[NDArray[np.uint8], dict[str, NDArray[np.uint16]]]]:
+    """Truth and bands of each patch."""
+    window = Window(0, 0, _SIDE, _SIDE)
+    bands, truth = sentinel2_window(seed, window), city_ground(seed, window).truth
+    places = range(0, _SIDE - _PATCH + 1, _STEP)
+    return [
+        (
+            truth[y : y + _PATCH, x : x + _PATCH],
+            {b: np.ascontiguousarray(_cut(plane, y, x, S2_GSD[b])) for b, plane in bands.items()},
+        )
+        for y, x in product(places, places)
+    ]
 
 
 def _cut(plane: NDArray[np.uint16], y: int, x: int, gsd: int) -> NDArray[np.uint16]:
@@ -125,22 +139,44 @@ def fusion_cell(folder: Path, case: str, mode: str, epochs: int, seed: int) -> d
     }  # fmt: skip
 
 
+TRANSFER = ["network=band-fusion-intermediate-resnet18"]
+
+
 def transfer_cells(folder: Path, source: str, epochs: int, seed: int) -> list[dict[str, Any]]:
-    """Train on one region, test on all of them, by the model file that a user would have."""
-    patches = prepare_patches(folder, regions=[source])
+    """Train on one region, test on all of them, by the model file that a user would have.
+
+    From the farthest regions go on with labels of the target: the head alone or all of the network, with a
+    quarter of its patches or all.
+    """
+    changes = [*TRANSFER, f"epochs={epochs}"]
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place)
+        learned = _learned(folder, source, 1.0, changes, seed, out / source)
+        rows = [_transfer(learned.model, folder, source, target, epochs, seed) for target in REGIONS]
+        for target in (other for first, other in FARTHEST if first == source):
+            for learn, share in product(("head", "all"), (0.25, 1.0)):
+                own = _learned(
+                    folder, target, share, [*changes, f"learn={learn}"], seed, out / f"{learn}-{share}",
+                    learned.folder / "weights.safetensors",
+                )  # fmt: skip
+                row = _transfer(own.model, folder, source, target, epochs, seed)
+                rows.append(row | {"learn": learn, "share": share})
+    return rows
+
+
+def _learned(
+    folder: Path, region: str, share: float, changes: list[str], seed: int, out: Path,
+    weights: Path | None = None,
+) -> Trained:  # fmt: skip
+    patches = prepare_patches(folder, regions=[region], share=share, seed=seed)
+    recipe = read_recipe("band-fusion-light", changes)
+    return train(TrainRequest(patches, recipe, out, seed=seed, workers=0, measure=False, weights=weights))
+
+
+def _transfer(model: Path, folder: Path, source: str, target: str, epochs: int, seed: int) -> dict[str, Any]:
+    assert read_model_file(model).card.task == "labels"
+    network = torch.jit.load(str(model)).eval()  # type: ignore[no-untyped-call]
     everything = read_bigearthnet(folder).patches
-    with tempfile.TemporaryDirectory() as out:
-        changes = ["network=band-fusion-intermediate-resnet18", f"epochs={epochs}"]
-        recipe = read_recipe("band-fusion-light", changes)
-        trained = train(TrainRequest(patches, recipe, Path(out) / "run", seed=seed, workers=0, measure=False))
-        network = torch.jit.load(str(trained.model)).eval()  # type: ignore[no-untyped-call]
-        assert read_model_file(trained.model).card.task == "labels"
-        return [_transfer(network, everything, source, target, epochs, seed) for target in REGIONS]
-
-
-def _transfer(
-    network: Any, everything: tuple[Patch, ...], source: str, target: str, epochs: int, seed: int
-) -> dict[str, Any]:
     test = tuple(p for p in everything if p.region == target and p.split == "test")
     learned = tuple(p for p in everything if p.region == source and p.split == "train")
     reader = PatchSource(test, read_legend("bigearthnet19"), PatchReader(test), references=False, seed=0)
@@ -157,7 +193,7 @@ def _transfer(
 
 def tables(rows: list[dict[str, Any]]) -> str:
     """What is kept, as Markdown."""
-    fusions = [r for r in rows if r["kind"] == "fusion"]
+    fusions = [r for r in rows if r["kind"] == "fusion" and not r["seed"]]
     figures = ("mAP", "micro AP", "micro F2", "macro F2", "ranking loss", "coverage")
     heads = (
         "patches",
@@ -194,25 +230,47 @@ def tables(rows: list[dict[str, Any]]) -> str:
 
 
 def _transfers(moves: list[dict[str, Any]]) -> list[str]:
-    home = {r["target"]: r for r in moves if r["source"] == r["target"]}
+    plain = [r for r in moves if "learn" not in r]
+    seeds = sorted({r["seed"] for r in plain})
     heads = ("trained on", "tested on", "chi-square distance", "micro F2", "loss", "micro AP", "loss")
-    lines = [_line(*heads), "|---" * len(heads) + "|"]
+    lines = [f"Means of {len(seeds)} seeds.", "", _line(*heads), "|---" * len(heads) + "|"]
     losses: list[tuple[float, float, float]] = []
-    for r in moves:
-        own = home.get(r["target"])
+    for source, target in product(REGIONS, REGIONS):
+        distance, f2, ap = _means(plain, source, target)
         shown = ["", ""]
-        if own is not None and own is not r:
-            f2, ap = own["micro_f2"] - r["micro_f2"], own["micro_ap"] - r["micro_ap"]
-            losses.append((r["distance"], f2, ap))
-            shown = [_percent(f2), _percent(ap)]
-        places = (r["source"], r["target"], f"{r['distance']:.3f}")
-        lines.append(_line(*places, _percent(r["micro_f2"]), shown[0], _percent(r["micro_ap"]), shown[1]))
-    if len(losses) > 2:
-        distance, f2s, aps = zip(*losses, strict=True)
-        by_f2, by_ap = (spearmanr(distance, loss).statistic for loss in (f2s, aps))
-        moves_ = f"Spearman correlation of distance and loss over {len(losses)} moves"
-        lines += ["", f"{moves_}: {by_f2:+.2f} (F2), {by_ap:+.2f} (AP)."]
+        if source != target:
+            _, home_f2, home_ap = _means(plain, target, target)
+            losses.append((distance, home_f2 - f2, home_ap - ap))
+            shown = [_percent(home_f2 - f2), _percent(home_ap - ap)]
+        lines.append(_line(source, target, f"{distance:.3f}", _percent(f2), shown[0], _percent(ap), shown[1]))
+    distances, f2s, aps = zip(*losses, strict=True)
+    by_f2, by_ap = (spearmanr(distances, loss).statistic for loss in (f2s, aps))
+    moves_ = f"Spearman correlation of distance and loss over {len(losses)} moves"
+    lines += ["", f"{moves_}: {by_f2:+.2f} (F2), {by_ap:+.2f} (AP).", "", *_with_labels(moves)]
     return lines
+
+
+def _with_labels(moves: list[dict[str, Any]]) -> list[str]:
+    heads = ("trained on", "then on", "which layers", "patches of it", "micro F2", "micro AP")
+    lines = [_line(*heads), "|---" * len(heads) + "|"]
+    for source, target in FARTHEST:
+        for start, learn, share in (
+            (source, None, 0.0), *((source, *how) for how in product(("head", "all"), (0.25, 1.0))),
+            (target, None, 1.0),
+        ):  # fmt: skip
+            some = [r for r in moves if (r.get("learn"), r.get("share", share)) == (learn, share)]
+            _, f2, ap = _means(some, start, target)
+            how = {None: "", "head": "the head", "all": "all"}[learn]
+            then = target if learn else ""
+            lines.append(_line(start, then, how, f"{share:.0%}", _percent(f2), _percent(ap)))
+    return lines
+
+
+def _means(rows: list[dict[str, Any]], source: str, target: str) -> tuple[float, float, float]:
+    """Distance, micro F2 and micro AP over seeds."""
+    own = [r for r in rows if (r["source"], r["target"]) == (source, target)]
+    distance, f2, ap = (float(np.mean([r[key] for r in own])) for key in ("distance", "micro_f2", "micro_ap"))
+    return distance, f2, ap
 
 
 def _line(*cells: str) -> str:
@@ -230,6 +288,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kept", type=Path, default=KEPT)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "citycover-band-fusion")
     parser.add_argument("--tables", action="store_true", help="make the tables from what is kept, and stop")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -242,15 +301,17 @@ def main() -> None:
 
 def _measure(options: argparse.Namespace) -> None:
     data = os.environ.get("CITYCOVER_DATA")
+    practice = options.work / "practice"
+    if options.only in {None, "transfer", "fusions"} and not (practice / "metadata.json").is_file():
+        practice.mkdir(parents=True, exist_ok=True)
+        write_practice(practice)
     with tempfile.TemporaryDirectory() as scratch:
-        practice, real = Path(scratch) / "practice", Path(scratch) / "real"
-        practice.mkdir()
-        real.mkdir()
-        if options.only in {None, "transfer", "fusions"}:
-            write_practice(practice)
+        real = Path(scratch)
         if options.only in {None, "transfer"}:
             for source in REGIONS:
-                if not any(r.get("source") == source for r in _kept(options.kept)):
+                if not any(
+                    (r.get("source"), r["seed"]) == (source, options.seed) for r in _kept(options.kept)
+                ):
                     for row in transfer_cells(practice, source, options.epochs, options.seed):
                         _keep(options.kept, row)
         if data and options.only in {None, "real"}:
@@ -258,7 +319,8 @@ def _measure(options: argparse.Namespace) -> None:
         cases = [("practice", practice)] if options.only in {None, "fusions"} else []
         cases += [("real v1", real)] if data and options.only in {None, "real"} else []
         for (case, folder), mode in product(cases, MODES):
-            if not any((r.get("case"), r.get("mode")) == (case, mode) for r in _kept(options.kept)):
+            done = {(r.get("case"), r.get("mode"), r["seed"]) for r in _kept(options.kept)}
+            if (case, mode, options.seed) not in done:
                 _keep(options.kept, fusion_cell(folder, case, mode, options.epochs, options.seed))
 
 

@@ -172,7 +172,7 @@ def least_and_middle(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--networks", nargs="+", default=["unet", "cheap"], help="unet, cheap, or a model's name"
+        "--networks", nargs="+", help="unet, cheap, a model or a preset; without it the first two, or --every"
     )
     parser.add_argument("--every", action="store_true", help="of `models list`, but for the slowest")
     parser.add_argument("--size", type=int, default=4096)
@@ -186,7 +186,7 @@ def main() -> None:
 
     from citycover.model.form import forms_here, runtime_of
 
-    networks = every_network() if given.every else given.networks
+    networks = given.networks or (every_network() if given.every else ["unet", "cheap"])
     # Compiling each takes longer than its runs, which are too short for that.
     forms = ("torchscript", "openvino") if given.every else ("auto",)
     rows = [measured(network, given.size, given.rounds, given.folder, forms) for network in networks]
