@@ -198,9 +198,8 @@ def _read_entry(path: Path) -> None:
     folder = path.parent / "ledger"
     folder.mkdir(exist_ok=True)
     shutil.copy(path, folder / "0_1.json")
-    Ledger(
-        PosixStore(path.parent), Layout((512, 600), (512, 512)), frozenset({"classes"}), {"classes": 1}
-    ).read()
+    layout = Layout((512, 600), (512, 512))
+    Ledger(PosixStore(path.parent), "ledger", layout, frozenset({"classes"}), {"classes": 1}).read()
 
 
 @allowed
