@@ -159,7 +159,7 @@ def test_a_run_leaves_what_another_one_holds_and_takes_over_from_the_dead(
 
     assert content(map_scene(replace(asked, out=PLACE), Watch(started=another))) == plain
     assert len(refused) == 1 and not kept(bucket)
-    folder = refused[0].split("/work/")[1].split(",")[0]
+    folder = refused[0].split(f"{WORK}/")[1].split(",")[0]
     bucket.objects[f"work/{folder}/lock"] = b'{"process": 7, "host": "gone", "run": "killed"}'
     again = replace(asked, out=PLACE, product=ProductOptions(overwrite=True))
     assert content(map_scene(again)) == plain and not kept(bucket)
