@@ -371,7 +371,7 @@ def test_a_silent_worker_is_started_anew_or_let_go(
     client = SimpleNamespace(
         restart_workers=restart, retire_workers=lambda workers, **_: gone.extend(workers)
     )
-    monkeypatch.setattr(vigil, "SILENT_SECONDS", -1)
+    monkeypatch.setattr(vigil, "FIRST_SECONDS", -1)
     flight = _flying("one")
     vigil.Vigil(client).wake([flight], frozenset({"one"}))
     assert flight.worker is None and gone == retired
