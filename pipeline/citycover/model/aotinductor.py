@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +27,7 @@ from citycover.machine.device import device_facts
 from citycover.model.autocast import autocast
 from citycover.model.compiled import private_folder
 from citycover.model.compiling import NETWORK, PROGRAM
-from citycover.model.converted import Infer, Runtime, Source
+from citycover.model.converted import Infer, Runtime, Source, Stop
 from citycover.model.form import Form
 from citycover.model.graph import straight_program
 from citycover.model.network import last_line
@@ -51,7 +50,9 @@ class AotInductor:
         """The device, of a processor its flags, and the precision."""
         return {"device": device_facts(device), "precision": precision}
 
-    def make(self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path) -> None:
+    def make(
+        self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path, stop: Stop
+    ) -> None:
         """Compile the network in a process of its own.
 
         Raises:
@@ -65,7 +66,7 @@ class AotInductor:
             warnings.simplefilter("ignore")  # of torch, about weights in channels_last
             torch.export.save(program, work / PROGRAM)
         del program
-        _compile(work, precision, source.stop)
+        _compile(work, precision, stop)
         (work / NETWORK).rename(folder / NETWORK)
         shutil.rmtree(work)
 
@@ -93,7 +94,7 @@ def _laid_out(window: Tensor) -> Tensor:
     return window.contiguous(memory_format=torch.channels_last)
 
 
-def _compile(work: Path, precision: Precision, stop: threading.Event | None) -> None:
+def _compile(work: Path, precision: Precision, stop: Stop) -> None:
     """Compile the program in a folder, and wait for it."""
     told = work / "told.txt"
     with told.open("w") as said, _child(_command(work, precision), _environment(work), said) as child:

@@ -28,6 +28,9 @@ _SHAPES = 2
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
 """Shape and type of each band group's windows."""
 
+Stop = threading.Event | None
+"""Ends what takes long: of the run that waits for it, for a network outlives runs."""
+
 Infer = Callable[[Sequence[Tensor]], Tensor]
 """One (n, band, y, x) tensor a band group in, (n, c, y, x) float32 scores out, which are the caller's own."""
 
@@ -42,8 +45,6 @@ class Source:
     """Of the model file."""
     network: Callable[..., Tensor] = field(repr=False)
     """As torch runs it, on the device; asked for its operators once."""
-    stop: threading.Event | None = None
-    """What takes long ends with StoppedError where it is set."""
 
 
 class Runtime(Protocol):
@@ -63,8 +64,13 @@ class Runtime(Protocol):
         """What decides that which is kept of a network, beside the network, its windows and versions."""
         ...
 
-    def make(self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path) -> None:
-        """Write the network for windows of these shapes, as the runtime has it, into a folder."""
+    def make(
+        self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path, stop: Stop
+    ) -> None:
+        """Write the network for windows of these shapes, as the runtime has it, into a folder.
+
+        What takes long ends with StoppedError where `stop` is set.
+        """
         ...
 
     def load(self, folder: Path, windows: Sequence[Tensor], precision: Precision) -> Infer:
@@ -82,8 +88,12 @@ class ConvertedNetwork:
     ready: dict[tuple[Shapes, int], Infer] = field(default_factory=dict, repr=False)
     """What runs windows of a shape with a number of threads."""
 
-    def __call__(self, *windows: Tensor) -> Tensor:
+    def __call__(self, *windows: Tensor, stop: Stop = None) -> Tensor:
         """(n, c, y, x) float32 scores, the caller's own.
+
+        Args:
+            windows: one (n, band, y, x) tensor a band group.
+            stop: ends the making, if it is set.
 
         Raises:
             ModelError: the runtime does not take the network.
@@ -94,17 +104,17 @@ class ConvertedNetwork:
         if key not in self.ready:
             if len(self.ready) == _SHAPES:
                 del self.ready[next(iter(self.ready))]  # of those that were tried before the run
-            self.ready[key] = self._made(windows, shapes)
+            self.ready[key] = self._made(windows, shapes, stop)
         return self.ready[key](windows)
 
-    def _made(self, windows: Sequence[Tensor], shapes: Shapes) -> Infer:
+    def _made(self, windows: Sequence[Tensor], shapes: Shapes, stop: Stop) -> Infer:
         source, runtime = self.source, self.runtime
         artefact = Artefact.of(
             model=source.sha256, shapes=shapes, runtime=runtime_of(runtime.form), torch=torch.__version__,
             citycover=__version__, **runtime.facts(windows[0].device, self.precision),
         )  # fmt: skip
         try:
-            with kept(artefact, lambda into: self._make(windows, into)) as folder:
+            with kept(artefact, lambda into: self._make(windows, into, stop)) as folder:
                 return runtime.load(folder, windows, self.precision)
         except (CitycoverError, StoppedError):
             raise
@@ -116,12 +126,12 @@ class ConvertedNetwork:
                 "give --form torchscript"
             ) from error
 
-    def _make(self, windows: Sequence[Tensor], folder: Path) -> None:
+    def _make(self, windows: Sequence[Tensor], folder: Path, stop: Stop) -> None:
         begin = time.perf_counter()
         sizes = ", ".join(str(tuple(window.shape)) for window in windows)
         name = self.source.name
         logger.info(
             "%s makes the network of %r ready for windows of %s, once", self.runtime.name, name, sizes
         )
-        self.runtime.make(self.source, windows, self.precision, folder)
+        self.runtime.make(self.source, windows, self.precision, folder, stop)
         logger.info("%s took %.1f s", self.runtime.name, time.perf_counter() - begin)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from citycover.model.converted import Infer, Runtime, Source
+from citycover.model.converted import Infer, Runtime, Source, Stop
 from citycover.model.form import Form
 from citycover.model.graph import straight_graph
 from citycover.model.precision import Precision
@@ -39,7 +39,14 @@ class OpenVino:
         """Nothing more: what is kept is the same for any processor."""
         return {}
 
-    def make(self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path) -> None:  # noqa: ARG002 - the protocol's
+    def make(
+        self,
+        source: Source,
+        windows: Sequence[Tensor],
+        precision: Precision,  # noqa: ARG002 - the protocol's
+        folder: Path,
+        stop: Stop,  # noqa: ARG002 - it takes a second
+    ) -> None:
         """Write the network as OpenVINO has it."""
         _convert(straight_graph(source.network, windows), windows, folder)
 

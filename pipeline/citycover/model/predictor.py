@@ -6,10 +6,14 @@ the frozen module, which works for any file. Another form is made of that module
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +25,7 @@ from citycover.model.aotinductor import AotInductor
 from citycover.model.autocast import autocast
 from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
-from citycover.model.converted import ConvertedNetwork, Runtime, Source
+from citycover.model.converted import ConvertedNetwork, Runtime, Source, Stop
 from citycover.model.entropy import entropy
 from citycover.model.form import Form, check_form, precisions_of
 from citycover.model.joint import MapModel, Turns
@@ -29,6 +33,8 @@ from citycover.model.network import load_model
 from citycover.model.openvino import OpenVino
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.model.tensorrt import TensorRt
+
+logger = logging.getLogger(__name__)
 
 _CONVERTED: Mapping[Form, Runtime] = {one.form: one for one in (OpenVino(), AotInductor(), TensorRt())}
 """What runs forms other than torch's."""
@@ -97,9 +103,11 @@ class ModelPredictor:
     network: Callable[..., Tensor] = field(repr=False)
     """As torch runs it, in fp32, whatever form and precision: the predictors of all of them share it."""
     precision: Precision = "fp32"
-    runs: Mapping[tuple[Form, Precision], Callable[..., Tensor]] = field(default_factory=dict, repr=False)
+    runs: Mapping[tuple[Form, Precision], ConvertedNetwork] = field(default_factory=dict, repr=False)
     """The network in other forms than torch's, by form and precision; what is not called is not made."""
     form: Form = "torchscript"
+    stop: Stop = field(default=None, repr=False)
+    """Ends what takes long, if it is set: of one run, and not shared."""
 
     @classmethod
     def load(
@@ -108,7 +116,6 @@ class ModelPredictor:
         device: torch.device,
         precision: Precision = "fp32",
         sha256: str | None = None,
-        stop: threading.Event | None = None,
     ) -> ModelPredictor:
         """Load the network onto the device.
 
@@ -117,7 +124,6 @@ class ModelPredictor:
             device: that it is loaded onto.
             precision: that it computes in.
             sha256: that the file must have; None: any.
-            stop: ends what takes long, if it is set.
 
         Raises:
             ModelError: the file is no model, has no card, or is not trusted.
@@ -129,7 +135,7 @@ class ModelPredictor:
             network, file = load_model(path, device, sha256)
         except torch.OutOfMemoryError:
             raise MachineError(f"model {path} does not fit into the memory of {device}") from None
-        source = Source(file.card.name, file.sha256, network, stop)
+        source = Source(file.card.name, file.sha256, network)
         runs = {
             (form, one): ConvertedNetwork(source, runtime, one)
             for form, runtime in _CONVERTED.items() for one in PRECISIONS
@@ -153,7 +159,8 @@ class ModelPredictor:
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Run the network, in the form and the precision that were chosen."""
         if self.form != "torchscript":
-            return run_network(self.runs[self.form, self.precision], windows, self.card)
+            run = partial(self.runs[self.form, self.precision], stop=self.stop)
+            return run_network(run, windows, self.card)
         with torch.inference_mode(), autocast(self.device, self.precision):
             return run_network(self.network, windows, self.card)
 
@@ -251,35 +258,36 @@ def _turned_back(scores: Tensor, turn: Turn) -> Tensor:
     return straight.transpose(2, 3) if swaps else straight
 
 
-_last: dict[tuple[MapModel, torch.device, threading.Event | None], Predictor] = {}
-"""The networks of the map before: torch takes as long to make ready anew as a small scene takes to map."""
+_last: dict[tuple[MapModel, torch.device], tuple[ModelPredictor, ...]] = {}
+"""The networks of the map before, with what was made of them: torch takes as long to make ready anew as a
+small scene takes to map."""
 
 _loading = threading.Lock()
 
 
-def load_predictor(model: MapModel, device: torch.device, stop: threading.Event | None = None) -> Predictor:
+def load_predictor(model: MapModel, device: torch.device, stop: Stop = None) -> Predictor:
     """All networks of a map on a device, in fp32 and as torch runs them.
 
-    Those of the last map are kept in the process, and no others: devices are small.
+    Those of the last map are kept in the process, whoever asks, and no others: devices are small.
 
     Args:
         model: what maps.
         device: that it is loaded onto.
-        stop: ends what takes long, if it is set: networks are compiled when they first run in some forms.
+        stop: ends what takes long for who asks, if it is set: networks are compiled when they first run in
+            some forms.
 
     Raises:
         ModelError: a file is no model any more, or another one.
         MachineError: they do not fit into the memory of the device.
     """
     with _loading:
-        if (model, device, stop) not in _last:
+        if (model, device) not in _last:
             _last.clear()  # before others take their place
-            _last[model, device, stop] = _load(model, device, stop)
-        return _last[model, device, stop]
-
-
-def _load(model: MapModel, device: torch.device, stop: threading.Event | None) -> Predictor:
-    loaded = [ModelPredictor.load(m.path, device, sha256=m.sha256, stop=stop) for m in model.members]
+            _last[model, device] = tuple(
+                ModelPredictor.load(member.path, device, sha256=member.sha256) for member in model.members
+            )
+            logger.info("loaded the network in process %d on %s", os.getpid(), socket.gethostname())
+        loaded = [replace(one, stop=stop) for one in _last[model, device]]
     if model.alone:
         return loaded[0]
     parts = tuple(

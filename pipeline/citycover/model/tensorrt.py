@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from citycover.machine.device import device_facts
-from citycover.model.converted import Infer, Runtime, Source
+from citycover.model.converted import Infer, Runtime, Source, Stop
 from citycover.model.form import Form, tensorrt_version
 from citycover.model.graph import straight_program
 from citycover.model.precision import Precision
@@ -60,7 +60,14 @@ class TensorRt:
         """The device, TensorRT and the precision."""
         return {"device": device_facts(device), "tensorrt": tensorrt_version(), "precision": precision}
 
-    def make(self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path) -> None:
+    def make(
+        self,
+        source: Source,
+        windows: Sequence[Tensor],
+        precision: Precision,
+        folder: Path,
+        stop: Stop,  # noqa: ARG002 - TensorRT cannot be asked to leave off
+    ) -> None:
         """Write the network as ONNX, and beside it the engine that the provider builds of it.
 
         Raises:

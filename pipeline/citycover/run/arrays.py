@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from citycover.job.request import EngineOptions
 from citycover.machine.device import choose_device
 from citycover.model.card import ModelCard
 from citycover.model.joint import MapModel, check_map_model, read_map_model
-from citycover.model.predictor import Predictor, load_predictor
+from citycover.model.predictor import load_predictor
 from citycover.plan.layers import Layer, layers_of
 from citycover.plan.plan import Block, Plan
 from citycover.product.dataset import as_dataset
@@ -115,8 +114,9 @@ def predict_array(
     change = labels is not None and labels.change
     made = layers_of(file.card.task, layers, change, several=not file.alone)
     job = Job(file, scene_of(source, file.card), None, engine, layers=made)
-    predictor = _predictor(file, engine.device)
-    plan = settle(job, predictor).plan
+    with _LOCK:
+        predictor = load_predictor(file, choose_device(engine.device))
+        plan = settle(job, predictor).plan
     evidence = None
     if labels is not None:
         understood = look_at_labels(labels, file.card, plan.grid, trust)
@@ -183,7 +183,7 @@ class _BlockTask:
     def __call__(self, block: Block) -> NDArray[np.uint8]:
         """(plane, y, x) of all layers, one after the other."""
         with _LOCK:
-            predictor = _predictor(self.model, self.device)
+            predictor = load_predictor(self.model, choose_device(self.device))
             given = SweepInput(
                 self.plan,
                 predictor.at(self.plan.precision, self.plan.form),
@@ -194,8 +194,3 @@ class _BlockTask:
             finished = next(iter(sweep(given, [block])))
         shape = (-1, block.window.height, block.window.width)
         return np.concatenate([finished.layers[layer.name].reshape(shape) for layer in self.layers])
-
-
-@lru_cache(maxsize=4)
-def _predictor(model: MapModel, device: str) -> Predictor:
-    return load_predictor(model, choose_device(device))

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -145,9 +146,9 @@ def test_a_stop_ends_the_compilers_and_leaves_nothing(
 
     thread = threading.Thread(target=stop_it)
     thread.start()
-    compiled = ConvertedNetwork(Source("two", "0" * 64, two(), stop), AotInductor())
+    compiled = ConvertedNetwork(Source("two", "0" * 64, two()), AotInductor())
     with pytest.raises(StoppedError):  # whoever asks
-        run_network(compiled, windows(), read_builtins()[0].card)
+        run_network(partial(compiled, stop=stop), windows(), read_builtins()[0].card)
     thread.join()
     assert gone(numbers) and not any((cache / "forms").iterdir())
 
@@ -165,7 +166,7 @@ def test_an_exception_of_a_signal_ends_the_compilers_too(
             return False
 
     with pytest.raises(KeyboardInterrupt):
-        ConvertedNetwork(Source("two", "0" * 64, two(), Interrupting()), AotInductor())(*windows())
+        ConvertedNetwork(Source("two", "0" * 64, two()), AotInductor())(*windows(), stop=Interrupting())
     assert gone(numbers)
 
 

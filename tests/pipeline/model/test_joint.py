@@ -1,19 +1,28 @@
 """Several networks, and one that is turned, as one map."""
 
+import shutil
+import threading
 import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from citycover.errors import ConfigError, ModelError
+from citycover.errors import ConfigError, ModelError, StoppedError
+from citycover.model import predictor
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import builtin_path
 from citycover.model.card import ModelCard
-from citycover.model.joint import TURNS, MapModel, Member, check_map_model, join, read_map_model
+from citycover.model.converted import Infer, Runtime, Source, Stop
+from citycover.model.form import Form
+from citycover.model.joint import TURNS, MapModel, Member, Turns, check_map_model, join, read_map_model
 from citycover.model.network import write_torchscript
+from citycover.model.precision import Precision
 from citycover.model.predictor import FunctionPredictor, JointPredictor, ModelPredictor, load_predictor
 
 CPU = torch.device("cpu")
@@ -271,10 +280,11 @@ def test_the_networks_of_the_last_map_are_kept_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (read_map_model([saved(tmp_path / f"{k}.pt", Sloped(k)).path]) for k in range(2))
-    kept = load_predictor(first, CPU)
-    assert load_predictor(read_map_model([tmp_path / "0.pt"]), CPU) is kept
+    kept, again = load_predictor(first, CPU), load_predictor(read_map_model([tmp_path / "0.pt"]), CPU)
+    assert isinstance(kept, ModelPredictor) and isinstance(again, ModelPredictor)
+    assert again.network is kept.network
     gone, load, there = weakref.ref(kept.network), ModelPredictor.load, []
-    del kept
+    del kept, again
 
     def loading(*given: object, **named: object) -> ModelPredictor:
         there.append(gone())
@@ -287,3 +297,47 @@ def test_the_networks_of_the_last_map_are_kept_and_no_others(
     changed = load_predictor(read_map_model([tmp_path / "1.pt"]), CPU)
     windows = torch.randint(0, 255, (1, 2, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(changed([windows]), Sloped(2)(windows))
+
+
+@dataclass
+class Making:
+    """A runtime by which every score is 0.5; it tells what could end each making."""
+
+    made: list[Stop] = field(default_factory=list)
+    name: str = "Making"
+    form: Form = "openvino"
+
+    def facts(self, device: torch.device, precision: Precision) -> dict[str, Any]:
+        return {}
+
+    def make(
+        self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path, stop: Stop
+    ) -> None:
+        self.made.append(stop)
+        if stop is not None and stop.is_set():
+            raise StoppedError
+
+    def load(self, folder: Path, windows: Sequence[Tensor], precision: Precision) -> Infer:
+        return lambda given: torch.full((len(given[0]), 3, *given[0].shape[2:]), 0.5)
+
+
+_: type[Runtime] = Making
+
+
+@pytest.mark.parametrize("turns", ["none", "flips"])
+def test_a_stop_is_of_who_asks_and_what_was_made_is_kept_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: Turns
+) -> None:
+    runtime, ended, running = Making(), threading.Event(), threading.Event()
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(predictor._CONVERTED, "openvino", runtime)
+    monkeypatch.setattr(predictor, "check_form", lambda *_: None)
+    model = read_map_model([saved(tmp_path / "0.pt", Sloped(1)).path], turns)
+    windows = [torch.randint(0, 255, (1, 2, 64, 64), dtype=torch.uint8)]
+    ended.set()
+    with pytest.raises(StoppedError):
+        load_predictor(model, CPU, ended).at("fp32", "openvino")(windows)
+    load_predictor(model, CPU, running).at("fp32", "openvino")(windows)
+    shutil.rmtree(tmp_path / "cache")
+    load_predictor(model, CPU, ended).at("fp32", "openvino")(windows)
+    assert runtime.made == [ended, running]

@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rioxarray
 import zarr
 from bucket import BUCKET, Bucket, busy_before, point_at, serving_bucket
 from conftest import write_scene
 from stores import write_arrays, zip_store
 
+import citycover
 from citycover.errors import ConfigError, HeldError, ProductError
 from citycover.files import lease as module
 from citycover.files.lease import hold_lease
 from citycover.files.remote import RemotePath, matching, place_of
+from citycover.model import predictor
+from citycover.model.predictor import ModelPredictor
 from citycover.product.open import open_product
 from citycover.region import run as running
 from citycover.region.bucket import RegionBucket
@@ -117,6 +121,27 @@ def test_products_are_those_of_a_folder_also_of_a_store_that_is_busy(bucket: Buc
             np.testing.assert_array_equal(far.classes, near.classes)
     assert bucket.objects["north/areas/a.csv"] == (tmp_path / "here/areas/a.csv").read_bytes()
     assert ran(region(tmp_path, tidy), one) == {}
+
+
+@pytest.mark.parametrize("work", ["", f'\nwork = "s3://{BUCKET}/work"'])
+def test_all_scenes_are_mapped_by_the_network_that_is_loaded_once(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    loaded: list[Path] = []
+
+    def loading(path: Path, *given: Any, **named: Any) -> ModelPredictor:
+        loaded.append(path)
+        return load(path, *given, **named)
+
+    load = ModelPredictor.load
+    monkeypatch.setattr(predictor, "_last", {})
+    monkeypatch.setattr(ModelPredictor, "load", loading)
+    assert ran(region(tmp_path, ("[engine]", f"[engine]{work}"))) == {"a": "mapped", "b": "mapped"}
+    assert len(loaded) == 1
+    assert any(key.startswith("work/") for _, key in bucket.changes) == bool(work)
+    with rioxarray.open_rasterio(tmp_path / "a.tif") as image:
+        citycover.predict_array(image, "spectral-rgbn").compute()
+    assert len(loaded) == 1, "arrays are mapped by it, too"
 
 
 def test_a_run_that_was_ended_before_it_noted_its_product_does_not_make_it_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -54,15 +55,15 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class ModelFactory:
-    """Loads what maps onto a device: the usual predictor of a run."""
+    """What maps, on a device: the usual predictor of a run, which the process keeps."""
 
     model: MapModel
 
-    def __call__(self, device: torch.device) -> Predictor:
-        """Load it; the plan says in which form and precision it computes."""
+    def __call__(self, device: torch.device, stop: threading.Event | None = None) -> Predictor:
+        """Load it, unless it is there; the plan says in which form and precision it computes."""
         from citycover.model.predictor import load_predictor
 
-        return load_predictor(self.model, device)
+        return load_predictor(self.model, device, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,8 @@ class Work:
 
     terms: Terms
     plan: Plan
-    make_predictor: Callable[[torch.device], Predictor]
-    """Picklable; called once a worker. Factories that compare equal share a loaded network."""
+    make_predictor: Callable[[torch.device, threading.Event], Predictor]
+    """Picklable; called for each piece with what ends it, and keeps what it loads."""
     open_readers: Callable[[], Sequence[Reader]]
     store: Store
     """Of the blocks."""

@@ -39,8 +39,6 @@ from citycover.model.form import FORMS, runtime_of
 from citycover.store.names import LEASE
 
 if TYPE_CHECKING:
-    import torch
-
     from citycover.compute.choices import Settled
     from citycover.compute.forecast import Forecast
     from citycover.compute.sink import StoreSink
@@ -100,8 +98,8 @@ class _Process:
     seen: set[Terms] = field(default_factory=set)
     inputs: tuple[str, Inputs] | None = None
     """Of a run, by its name."""
-    loaded: tuple[object, Predictor, Room] | None = None
-    """The network, by what it is of, and what was learned of the memory of its device."""
+    room: tuple[str, Room] | None = None
+    """What was learned of the memory of the device, in the windows of a run, by its name."""
     leaving: set[str] = field(default_factory=set)
     """Pieces of which no further block shall be begun."""
 
@@ -118,16 +116,13 @@ class _Process:
         if run in self.stops:
             self.stops[run].set()
 
-    def network(self, make: Callable[[torch.device], Predictor], name: str) -> tuple[Predictor, Room]:
-        """The network of a run, loaded once. The last one is kept, and no more: devices are small."""
-        if self.loaded is None or self.loaded[0] != (make, name):
+    def room_of(self, run: str) -> Room:
+        """What a run has learned so far of the memory of the device."""
+        if self.room is None or self.room[0] != run:
             from citycover.engine.input import Room
-            from citycover.machine.device import choose_device
 
-            self.loaded = None
-            self.loaded = ((make, name), make(choose_device(name)), Room())
-            logger.info("loaded the network in process %d on %s", os.getpid(), socket.gethostname())
-        return self.loaded[1:]
+            self.room = run, Room()
+        return self.room[1]
 
     def inputs_of(self, work: Work) -> Inputs:
         """The files that a run reads: parsed once, and what was found touched is looked at once."""
@@ -244,8 +239,10 @@ def _as_offered(job: Job, worker: Worker) -> Job:
 
 def _network_of(job: Job, terms: Terms) -> Predictor:
     """The network of a job, on the device that it asks for."""
+    from citycover.machine.device import choose_device
+
     _check(terms)
-    return _process.network(ModelFactory(job.model), job.engine.device)[0]
+    return ModelFactory(job.model)(choose_device(job.engine.device))
 
 
 def compute(work: Work, blocks: Sequence[Block]) -> Report:
@@ -323,20 +320,22 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker, piece: str) ->
 
 
 def _sweep_input(work: Work, sink: StoreSink) -> SweepInput:
-    """What a piece is computed with; the network is loaded once."""
+    """What a piece is computed with."""
     from citycover.engine.input import SweepInput
     from citycover.evidence.open import open_field
+    from citycover.machine.device import choose_device
     from citycover.plan.layers import layers_named
 
-    predictor, room = _process.network(work.make_predictor, work.device)
+    stop = _process.begin(work.terms.run)
+    predictor = work.make_predictor(choose_device(work.device), stop)
     return SweepInput(
         plan=work.plan,
         predictor=predictor.at(work.plan.precision, work.plan.form),
         open_readers=work.open_readers,
         area=work.area,
         evidence=open_field(work.evidence, work.plan.grid, predictor.device),
-        stop=_process.begin(work.terms.run),
-        room=room,
+        stop=stop,
+        room=_process.room_of(work.terms.run),
         layers=layers_named(sink.store.arrays),
         on_windows=sink.count,
     )
