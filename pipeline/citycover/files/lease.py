@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from citycover.errors import CitycoverError, HeldError, StoppedError
@@ -29,6 +29,9 @@ BEAT = 5.0
 
 PATIENCE = 30.0
 """Seconds after which an object that stands still is nobody's."""
+
+FAREWELL = 10.0
+"""Seconds that who ends waits at most for a store that is away: what is left there lapses."""
 
 
 class Lease:
@@ -46,6 +49,8 @@ class Lease:
         self._tag: str | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._left = False
+        """It was not waited for any longer."""
         self.lost = False
         """Another run has taken over, or may have: the store was away for too long."""
         self._away: CitycoverError | None = None
@@ -84,14 +89,25 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="citycover-lease", daemon=True)
         self._thread.start()
 
-    def release(self) -> None:
-        """Let go of it."""
+    def release(self, before: Callable[[], None] = lambda: None) -> None:
+        """Let go of it, or, where the store is away for longer than `FAREWELL`, let it lapse.
+
+        Args:
+            before: what is left to do there while it is held; it may fail as the store does.
+        """
+        if not farewell(lambda: self._let_go(before), str(self.place)):
+            self._left = True
+            self._ended.set()
+
+    def _let_go(self, before: Callable[[], None]) -> None:
+        with contextlib.suppress(CitycoverError):
+            before()
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
         if self._tag is not None and not self.lost:
             with contextlib.suppress(CitycoverError):  # it stands still, and is taken over in a while
-                if self.held():
+                if self.held() and not self._left:  # who comes late might remove another one's
                     self.place.remove()
 
     def _take(self, tag: str | None) -> str | None:
@@ -144,6 +160,24 @@ class Lease:
                 self._stop.set()
                 return
             self._tag, held = tag, time.monotonic()
+
+
+def farewell(do: Callable[[], None], place: str) -> bool:
+    """Do what is left to do at a store, beside the thread that ends; whether it was done within `FAREWELL`.
+
+    Args:
+        do: asks the store, which may be away: each request is tried for minutes.
+        place: in words.
+    """
+    thread = threading.Thread(target=do, name="citycover-farewell", daemon=True)
+    thread.start()
+    thread.join(FAREWELL)
+    if late := thread.is_alive():
+        logger.warning(
+            "%s: the store has not answered for %.0f s; it is not waited for, and a lock lapses in %.0f s",
+            place, FAREWELL, PATIENCE,
+        )  # fmt: skip
+    return not late
 
 
 @contextlib.contextmanager

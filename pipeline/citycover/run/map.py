@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from citycover.errors import FinishedError
+from citycover.errors import CitycoverError, FinishedError
 from citycover.files.remote import RemotePath, place_of
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
@@ -14,6 +15,8 @@ from citycover.product.product import Product
 from citycover.run.folder import map_into
 from citycover.run.remote import map_to_store
 from citycover.store.far import FarWork, far_place
+
+logger = logging.getLogger(__name__)
 
 
 def map_scene(request: MapRequest, watch: Watch | None = None) -> Product:
@@ -68,6 +71,10 @@ def _far_work(request: MapRequest, watch: Watch) -> AbstractContextManager[FarWo
 
 
 def _drop(far: FarWork | None) -> None:
-    """Remove the blocks of what is published."""
-    if far is not None:
+    """Remove the blocks of what is published; that they stay is no failure of the map."""
+    if far is None:
+        return
+    try:
         far.drop()
+    except CitycoverError as error:
+        logger.warning("blocks of the finished product are left (%s); the same command removes them", error)

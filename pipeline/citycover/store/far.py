@@ -10,13 +10,12 @@ on may still write a shard, which the seals give away, and an entry, which nobod
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import threading
 import uuid
 from types import TracebackType
 
-from citycover.errors import CitycoverError, ProductError, StoppedError
+from citycover.errors import ProductError, StoppedError
 from citycover.files.lease import Lease
 from citycover.files.remote import Place, RemotePath
 from citycover.files.store import ObjectStore
@@ -53,14 +52,14 @@ class FarWork:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            with contextlib.suppress(CitycoverError):
-                if not self._lease.lost and not self.begun():
-                    self.drop()
-        finally:
-            self._lease.release()
+        self._lease.release(self._leave_no_trace)
         if isinstance(value, StoppedError) and self._lease.lost:
             raise self._lease.refused() from None
+
+    def _leave_no_trace(self) -> None:
+        """Remove what lies there where nothing could be gone on with."""
+        if not self._lease.lost and not self.begun():
+            self.drop()
 
     def begun(self) -> bool:
         """Whether an unfinished run lies there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from bucket import BUCKET, Bucket, point_at, serving_bucket
@@ -150,3 +151,32 @@ def test_who_is_cut_off_for_too_long_gives_up_and_says_why(
 
     with pytest.raises(MachineError, match="the object store does not do it"):
         work()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("asked", ["swap", "read_bytes", "remove"])
+def test_who_ends_does_not_wait_for_a_store_that_is_away_and_removes_nothing_later(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, asked: str
+) -> None:
+    """While it beats, asks whether it still holds it, or removes it."""
+    monkeypatch.setattr(module, "FAREWELL", 0.2)
+    back, waiting, ask = threading.Event(), threading.Event(), getattr(RemotePath, asked)
+
+    def away(*given: Any) -> object:
+        waiting.set()
+        back.wait()
+        return ask(*given)
+
+    held = Lease(AT, threading.Event())
+    held.acquire("leave")
+    monkeypatch.setattr(RemotePath, asked, away)
+    if asked == "swap":
+        assert waiting.wait(10)
+    held.release()
+    assert waiting.is_set() and "has not answered for 0 s" in caplog.text and "lapses in 3 s" in caplog.text
+    bucket.objects[AT.key] = b'{"process": 2, "host": "later", "run": "another"}'
+    back.set()
+    for thread in threading.enumerate():
+        if thread.name == "citycover-farewell":
+            thread.join()
+    assert AT.key in bucket.objects or asked == "remove", "what was asked cannot be taken back"

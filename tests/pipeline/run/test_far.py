@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,6 +31,7 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOpt
 from citycover.job.watch import Watch
 from citycover.product.product import Product
 from citycover.run.map import map_scene
+from citycover.store.far import FarWork
 
 WORK = f"s3://{BUCKET}/work"
 PLACE = f"s3://{BUCKET}/2026/city"
@@ -223,6 +225,29 @@ def test_what_is_left_of_a_finished_run_goes_when_it_is_asked_for_again(
     assert not bucket.objects
 
 
+def test_a_product_is_finished_though_its_blocks_cannot_be_removed(
+    bucket: Bucket,
+    asked: MapRequest,
+    plain: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    drop = FarWork.drop
+
+    def denied(far: FarWork) -> None:
+        bucket.denied = True
+        drop(far)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FarWork, "drop", denied)
+        assert content(map_scene(asked)) == plain
+    assert "blocks of the finished product are left" in caplog.text and kept(bucket)
+    bucket.denied = False
+    with pytest.raises(FinishedError):
+        map_scene(asked)
+    assert not bucket.objects
+
+
 def test_a_mistake_leaves_no_trace(bucket: Bucket, asked: MapRequest, tmp_path: Path) -> None:
     with pytest.raises(SceneError):
         map_scene(replace(asked, imagery=Imagery((str(tmp_path / "nothing.tif"),))))
@@ -252,6 +277,31 @@ def test_a_bucket_that_fails_ends_the_run_and_the_same_command_goes_on(
             map_scene(asked)
         assert not is_passing(error.value)
     bucket.denied = False
+    assert content(map_scene(asked)) == plain and not bucket.objects
+
+
+def test_a_run_that_is_stopped_while_the_bucket_is_away_ends_and_goes_on_later(
+    bucket: Bucket,
+    asked: MapRequest,
+    plain: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Requests are tried again until it is back; who ends does not wait for that."""
+
+    def stop(_block: object) -> None:
+        bucket.busy = 10**6
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "FAREWELL", 0.2)
+        with pytest.raises(StoppedError):
+            map_scene(asked, Watch(advanced=stop))
+    assert "has not answered" in caplog.text and any(key.endswith("/lock") for key in bucket.objects)
+    bucket.busy = 0
+    for thread in threading.enumerate():
+        if thread.name == "citycover-farewell":
+            thread.join()
     assert content(map_scene(asked)) == plain and not bucket.objects
 
 

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from citycover.compute.sink import Computed, open_store
 from citycover.errors import CitycoverError, MachineError, StoppedError
 from citycover.evidence.labels import PlaceLabels
 from citycover.files.identity import FileStamp
-from citycover.files.store import put_text
+from citycover.files.lease import farewell
+from citycover.files.store import Store, put_text
 from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
@@ -58,9 +60,14 @@ def lease(folder: WorkFolder) -> Iterator[Terms]:
     try:
         yield terms
     finally:
-        with contextlib.suppress(CitycoverError):  # a store that is away must not hide what ended the run
-            if terms.held():
-                store.delete(LEASE)
+        farewell(partial(_take_back, terms, store), str(store))
+
+
+def _take_back(terms: Terms, store: Store) -> None:
+    """Say no more that the run is there; a store that is away must not hide what ended it."""
+    with contextlib.suppress(CitycoverError, OSError):
+        if terms.held():
+            store.delete(LEASE)
 
 
 def _new_terms() -> Terms:
