@@ -41,6 +41,8 @@ class Bucket:
     """No ranges are given, as by `python -m http.server`."""
     changes: list[tuple[str, str]] = field(default_factory=list)
     """Method and key of everything that changed the store, in order."""
+    reads: list[str] = field(default_factory=list)
+    """Keys of the objects that were asked for, and prefixes that were listed, in order."""
     on_put: Callable[[str], None] = lambda _key: None
     """Called before an object is put."""
     url: str = ""
@@ -139,8 +141,9 @@ def serving_bucket() -> Iterator[Bucket]:
         def do_GET(self) -> None:
             if (key := self._key()) is None:
                 return
+            asked_for = parse_qs(urlsplit(self.path).query)
+            bucket.reads.append(key or asked_for.get("prefix", [""])[0])
             if not key:
-                asked_for = parse_qs(urlsplit(self.path).query)
                 self._list(asked_for.get("prefix", [""])[0], asked_for.get("delimiter", [""])[0])
                 return
             content = bucket.objects.get(key)

@@ -25,10 +25,9 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
         predictor = load_predictor(job.model, choose_device(job.engine.device), watch.stop)
         settled = settle(job, predictor, kept_choices(job, folder))
         plan = settled.plan
-        store, inputs = open_store(job, folder, plan, settled.kept)
-    earlier = store.finished()
+        store, inputs, earlier = open_store(job, folder, plan, settled.kept)
     watch.started(plan, sum(record.pixels for record in earlier.values()))
-    sink = StoreSink(store, watch.predicted, folder.held, inputs)
+    sink = StoreSink(store, watch.predicted, folder.held, inputs, earlier)
     swept = time.perf_counter()
     given = SweepInput(
         plan=plan,

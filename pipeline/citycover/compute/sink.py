@@ -24,6 +24,7 @@ from citycover.machine.cores import threads_here
 from citycover.plan.layers import CHANGE, CHANGED
 from citycover.plan.plan import CHUNK, Block, Plan
 from citycover.scene.scene import Scene
+from citycover.store.ledger import Records
 from citycover.store.shard import ArraySpec, Layout
 from citycover.store.store import WorkingStore
 from citycover.store.work import WorkFolder, taken_over
@@ -50,8 +51,11 @@ class Computed:
 
 def open_store(
     job: Job, folder: WorkFolder, plan: Plan, choices: dict[str, Any]
-) -> tuple[WorkingStore, Inputs]:
-    """The store of the unfinished run, if there is one and it is this run; else a new one; and what it reads.
+) -> tuple[WorkingStore, Inputs, Records]:
+    """The store of the unfinished run, if there is one and it is this run; else a new one.
+
+    Returns:
+        The store, what the run reads, and the blocks that need not be computed again.
 
     Raises:
         ProductError: it is another run's.
@@ -75,32 +79,34 @@ def open_store(
         store = WorkingStore.resume(folder.store, layout, arrays, identity, threads)
         inputs = read_inputs(folder.store)
         inputs.check()
-        _strike(store, folder, plan, job.scene)
+        earlier = _sound(store, folder, plan, job.scene)
         folder.note_attempt()
-        logger.info("going on with an unfinished run: %d blocks are there", len(store.finished()))
-        return store, inputs
+        logger.info("going on with an unfinished run: %d blocks are there", len(earlier))
+        return store, inputs, earlier
     inputs = Inputs.of(job)
     extra = choices | {"inputs": inputs.facts()}
     store = WorkingStore.create(folder.store, layout, arrays, identity, extra, threads, folder.ledger)
     folder.note_attempt()
-    return store, inputs
+    return store, inputs, {}
 
 
-def _strike(store: WorkingStore, folder: WorkFolder, plan: Plan, scene: Scene) -> None:
-    """Take out of the ledger what cannot be gone on with."""
+def _sound(store: WorkingStore, folder: WorkFolder, plan: Plan, scene: Scene) -> Records:
+    """What can be gone on with; the rest is taken out of the ledger, which is read once."""
     # A bucket keeps what it was given: that is read once, before it is published.
-    if folder.far is None and (damaged := store.drop_damaged()):
+    records, damaged = store.drop_damaged() if folder.far is None else (store.finished(), ())
+    if damaged:
         logger.warning(
             "%d finished blocks were damaged or lost on the disk, %s among them; they are computed anew",
             len(damaged),
             damaged[0],
         )
-    if unread := blocks_to_read_again(store.finished().values(), plan, scene):
+    if unread := blocks_to_read_again(records.values(), plan, scene):
         store.ledger.strike(unread)
         logger.info(
             "%d blocks were made while parts of the imagery could not be read; they are computed anew",
             len(unread),
         )
+    return {index: record for index, record in records.items() if index not in unread}
 
 
 def read_inputs(place: Store) -> Inputs:
@@ -131,6 +137,8 @@ class StoreSink:
     """Whether the run still holds the folder; asked before each block."""
     inputs: Inputs
     """What must stay as it was, looked at before each block, so that no block of two images is entered."""
+    earlier: Records | None = None
+    """All blocks that are finished, where nobody else computes; None: the ledger is asked."""
     windows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WINDOWS, 0))
     _written: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WINDOWS, 0))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -145,6 +153,8 @@ class StoreSink:
 
     def finished(self, among: Sequence[Block] | None) -> set[tuple[int, int]]:
         """Those of the blocks, or of all, that are in the ledger."""
+        if among is None and self.earlier is not None:
+            return set(self.earlier)
         return set(self.store.finished(None if among is None else [block.index for block in among]))
 
     def write(self, finished: FinishedBlock) -> None:

@@ -77,6 +77,10 @@ class BlockRecord:
         )
 
 
+Records = dict[tuple[int, int], BlockRecord]
+"""Entries by (row, column) of their blocks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The entries of a store; an object that is no whole entry of a block of the layout counts as nothing."""
@@ -101,8 +105,8 @@ class Ledger:
         """
         put_text(self.store, self.key(record.index), record.to_json())
 
-    def read(self, among: Iterable[tuple[int, int]] | None = None) -> dict[tuple[int, int], BlockRecord]:
-        """Entries, all or those of some blocks, by (row, column)."""
+    def read(self, among: Iterable[tuple[int, int]] | None = None) -> Records:
+        """Entries, all or those of some blocks."""
         keys = self.store.list(f"{self.name}/") if among is None else map(self.key, among)
         records = each(self.store, self._read, [key for key in keys if key.endswith(".json")])
         return {record.index: record for record in records if record is not None}

@@ -31,7 +31,7 @@ from citycover.errors import HeldError, MachineError, ProductError
 from citycover.files.plain import parse_json
 from citycover.files.store import Store, each, put_text
 from citycover.read.reader import Hole
-from citycover.store.ledger import BlockRecord, Ledger
+from citycover.store.ledger import BlockRecord, Ledger, Records
 from citycover.store.levels import StoredRaster, block_levels, block_statistics, halve_block
 from citycover.store.names import LEDGER, SIGN, ZARR
 from citycover.store.shard import (
@@ -203,24 +203,24 @@ class WorkingStore:
         told = dict(seconds or {}), tuple(holes), seals, dict(counts or {}), statistics
         self.ledger.add(BlockRecord(index, window.pixels, *told))
 
-    def finished(self, among: Iterable[tuple[int, int]] | None = None) -> dict[tuple[int, int], BlockRecord]:
+    def finished(self, among: Iterable[tuple[int, int]] | None = None) -> Records:
         """Finished blocks, all or those among some, by (row, column).
 
         Shards are not looked at: see `drop_damaged`.
         """
         return self.ledger.read(among)
 
-    def drop_damaged(self) -> tuple[tuple[int, int], ...]:
+    def drop_damaged(self) -> tuple[Records, tuple[tuple[int, int], ...]]:
         """Strike blocks from the ledger whose shards are not those that were written; reads all of them.
 
         Returns:
-            (row, column) of the blocks that are finished no more.
+            The blocks that are finished, and (row, column) of those that are it no more.
         """
-        records = list(self.finished().values())
-        whole = each(self.place, partial(_is_whole, self), records, self._threads)
-        damaged = tuple(record.index for record, good in zip(records, whole, strict=True) if not good)
+        records = self.finished()
+        whole = each(self.place, partial(_is_whole, self), list(records.values()), self._threads)
+        damaged = tuple(index for index, good in zip(records, whole, strict=True) if not good)
         self.ledger.strike(damaged)
-        return damaged
+        return {index: record for index, record in records.items() if index not in damaged}, damaged
 
     def close(self) -> None:
         """End the compressing threads."""
@@ -278,9 +278,8 @@ def whole_blocks(store: WorkingStore) -> tuple[BlockRecord, ...]:
     Raises:
         MachineError: some are not; the damaged are struck from the ledger.
     """
-    damaged = store.drop_damaged()
+    records, damaged = store.drop_damaged()
     wanted = store.layout.blocks[0] * store.layout.blocks[1]
-    records = tuple(store.finished().values())
     if missing := wanted - len(records):
         named = f" ({damaged[0]} among them)" if damaged else ""
         raise MachineError(
@@ -288,7 +287,7 @@ def whole_blocks(store: WorkingStore) -> tuple[BlockRecord, ...]:
             "nothing was published; look at what they lie on, and run the same command again: they are "
             "computed anew"
         )
-    return records
+    return tuple(records.values())
 
 
 def _check_arrays(

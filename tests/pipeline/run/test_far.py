@@ -130,6 +130,26 @@ def test_another_machine_goes_on_with_what_one_began(
     assert not kept(bucket) and not list((tmp_path / "other/out").iterdir())
 
 
+def test_going_on_reads_each_entry_of_the_ledger_once_and_once_to_prove_it(
+    bucket: Bucket, asked: MapRequest
+) -> None:
+    def entries() -> list[str]:
+        return [key for key in bucket.reads if "/ledger-" in key and key.endswith(".json")]
+
+    with pytest.raises(StoppedError):
+        map_scene(asked, stopped_after(2))
+    there = {key for key in bucket.objects if "/ledger-" in key}
+    begun: list[str] = []
+
+    def advanced(_block: object) -> None:
+        begun[:] = begun or entries()
+
+    bucket.reads.clear()
+    map_scene(asked, Watch(advanced=advanced))
+    assert sorted(begun) == sorted(there) and len(there) >= 2
+    assert sorted(entries()) == sorted([*there, *set(entries())]) and len(set(entries())) == BLOCKS
+
+
 def test_a_shard_that_another_run_wrote_over_is_noticed_and_made_again(
     bucket: Bucket, asked: MapRequest, plain: dict[str, bytes]
 ) -> None:

@@ -92,9 +92,8 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
             settled: Settled = _ask_one(client, unfit, watch.stop, settle_job, far, kept, terms)
             plan = settled.plan
             terms = replace(terms, runtime=settled.runtime, device=(far.engine.device, settled.device))
-            store, inputs = open_store(job, folder, plan, settled.kept)
-        with store:
-            earlier = store.finished()
+            store, inputs, earlier = open_store(job, folder, plan, settled.kept)
+        store.close()
         watch.started(plan, sum(record.pixels for record in earlier.values()))
         work = Work(
             terms=terms,
