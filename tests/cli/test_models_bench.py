@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,6 @@ def test_what_is_found_on_a_scene_is_what_map_takes(
     monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("citycover.model.gate.fast_precision", lambda _device: "bf16")
     monkeypatch.setattr("citycover.compute.verdicts.FASTEST", 1e9)
-    monkeypatch.setattr("citycover.compute.verdicts.SETTING_UP", dict.fromkeys(FORMS, 0))
     scene = write_scene(tmp_path / "scene.tif", (500, 500))
 
     def form_of_plan() -> tuple[str, str]:
@@ -55,6 +55,19 @@ def test_what_is_found_on_a_scene_is_what_map_takes(
         row |= {"mpx_per_s": 1e6 if bf16 else 1.0, "processor_s": 1e-6 if bf16 else 1.0, "passes": True}
     kept.write_text(json.dumps(slowed))
     assert form_of_plan() == ("torchscript", "bf16")
+    if "openvino" in forms_here():
+        citycover("models", "bench", small_windows, *flags, "--form", "openvino")
+        made = list((tmp_path / "cache/forms").glob("*/record.json"))
+        assert len(made) == 2, "for the windows that were tried, and those of the run"
+        for row in slowed["rows"]:
+            quick = (row["form"], row["precision"]) == ("openvino", "fp32")
+            row |= {"processor_s": 1e-9 if quick else 1.0, "mpx_per_s": 1e8 if quick else 1.0}
+            row |= {"first_s": 1e5, "first_processor_s": 1e5, "again_s": 1e-9, "again_processor_s": 1e-9}
+        kept.write_text(json.dumps(slowed))
+        assert form_of_plan() == ("openvino", "fp32"), "it is made for these windows, which are 0.25 Mpx"
+        shutil.rmtree(tmp_path / "cache/forms")
+        monkeypatch.setattr("citycover.compute.verdicts.FASTEST", 0.9)
+        assert form_of_plan() == ("torchscript", "fp32"), "it would have to be made"
 
 
 def test_a_window_that_the_model_does_not_take_is_refused(citycover) -> None:

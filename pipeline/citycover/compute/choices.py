@@ -18,7 +18,14 @@ from torch import Tensor
 
 from citycover.compute.belief import believe
 from citycover.compute.forms import SAMPLES, choose_lane, lanes_asked
-from citycover.compute.trials import MOST_REPEATS, PROBE_SHARE, Speed, measure_speed, sample_windows
+from citycover.compute.trials import (
+    MOST_REPEATS,
+    PROBE_SHARE,
+    Speed,
+    batch_shapes,
+    measure_speed,
+    sample_windows,
+)
 from citycover.engine.input import SweepInput
 from citycover.errors import MachineError, is_out_of_memory
 from citycover.evidence.labels import LabelEvidence
@@ -363,4 +370,5 @@ def _settle_lane(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan: 
         job.model.sha256,
         lambda: samples(SAMPLES * plan.window_pixels * (plan.batch if gpu else 1)),
         by_gate if gpu else None,
+        batch_shapes(plan, card, job.scene),
     )

@@ -15,11 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from citycover.compute.verdicts import SETTING_UP, Verdicts, best_lane
+from citycover.compute.verdicts import Verdicts, best_lane
 from citycover.errors import MachineError
 from citycover.model.bench import BenchRow, Lane, bench, lanes_here
 from citycover.model.card import ModelCard
 from citycover.model.checks import probe_side, probe_windows
+from citycover.model.converted import Shapes
 from citycover.model.form import Form, check_form, precisions_of
 from citycover.model.precision import Precision
 from citycover.model.predictor import Predictor
@@ -76,6 +77,7 @@ def choose_lane(
     sha256: str,
     samples: Callable[[], Sequence[Sequence[Tensor]]],
     otherwise: Callable[[], Lane] | None = None,
+    shapes: Shapes = (),
 ) -> Lane:
     """The form and precision of a run.
 
@@ -86,6 +88,7 @@ def choose_lane(
         sha256: of what maps.
         samples: reads windows of the scene; called only if something is tried.
         otherwise: what is taken where nothing is known, and a trial would cost too much; None: the first.
+        shapes: of the batches of the run; what is kept for them need only be loaded.
     """
     if len(lanes) == 1:
         return lanes[0]
@@ -98,7 +101,9 @@ def choose_lane(
         rows = verdicts.add(try_lanes(predictor, plan, trying, samples()))
     if not rows:
         return otherwise() if otherwise else lanes[0]
-    best = best_lane(rows, lanes, mpx)
+    best = best_lane(
+        rows, lanes, mpx, lambda lane: predictor.at(lane.precision, lane.form).setting_up(shapes)
+    )
     logger.info("forms: %s; %s is taken", ", ".join(map(_told, rows)), best)
     return best
 
@@ -124,6 +129,34 @@ def try_lanes(
     else:
         tried = [_batch(samples, count * k, count, device) for k in range(SAMPLES)] if samples else []
     return bench(predictor, list(dict.fromkeys((Lane(), *lanes))), tried, repeats) if tried else ()
+
+
+def make_ready(
+    predictor: Predictor, rows: Sequence[BenchRow], lanes: Sequence[Lane], mpx: float, shapes: Shapes
+) -> None:
+    """Make what runs of a size will load: in the form that is fastest once it is there, of all and in fp32.
+
+    Args:
+        predictor: of the network, as torch runs it, in fp32.
+        rows: what was found of the forms.
+        lanes: those that may be taken, see `lanes_asked`.
+        mpx: that such a run pushes through the network.
+        shapes: of its batches.
+
+    Raises:
+        ModelError: a runtime does not take the network in such windows.
+    """
+    exact = [lane for lane in lanes if lane.precision == "fp32"]
+    wanted = dict.fromkeys(best_lane(rows, some, mpx, lambda _lane: 0.0) for some in (lanes, exact) if some)
+    for lane in wanted:
+        network = predictor.at(lane.precision, lane.form)
+        if network.setting_up(shapes):
+            network(
+                [
+                    torch.zeros(shape, dtype=getattr(torch, kind), device=predictor.device)
+                    for shape, kind in shapes
+                ]
+            )
 
 
 def trial_side(card: ModelCard) -> int:
@@ -153,15 +186,17 @@ def _affordable(
     taken: tuple[Lane, ...] = ()
     for form in dict.fromkeys(lane.form for lane in lanes):
         of_form = tuple(lane for lane in lanes if lane.form == form)
-        needed = pushed + once * len({*of_form} - {Lane()})
+        others = {*of_form} - {Lane()}
+        needed = pushed + (once + (one if form != "torchscript" else 0)) * len(others)  # loaded once more
         if needed > budget:
             break
-        if SETTING_UP[form] and not alone:
+        setting_up = predictor.at(of_form[0].precision, form).setting_up(())
+        if setting_up and not alone:
             alone = bench(predictor, [Lane()], [_random(predictor, trial)])[0].mpx_per_s
             if not alone:
                 break
             budget -= 3 * one
-        waits = before + SETTING_UP[form] * (1 if form in _ALIKE else len(of_form))
+        waits = before + setting_up * (1 if form in _ALIKE else len(of_form))
         if waits and needed / alone + waits > budget / alone:
             break
         pushed, before, taken = needed, waits, (*taken, *of_form)

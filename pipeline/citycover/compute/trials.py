@@ -13,10 +13,12 @@ from citycover.engine.strips import StripSource
 from citycover.machine.memory import peak_rss
 from citycover.model.card import ModelCard
 from citycover.model.checks import probe_windows
+from citycover.model.converted import Shapes
 from citycover.model.predictor import Predictor
 from citycover.plan.axis import coarse_axis
 from citycover.plan.plan import Plan
 from citycover.read.reader import Reader
+from citycover.scene.scene import Scene
 
 PROBE_SHARE = 0.02
 """Most of a run that choosing its window may cost."""
@@ -77,6 +79,17 @@ def _read_date(
         tensor = torch.from_numpy(strip.values.copy()).permute(2, 0, 1)[None]
         tensors.append(tensor if tensor.dtype == torch.uint8 else tensor.to(torch.float32))
     return tensors if any_valid else None
+
+
+def batch_shapes(plan: Plan, card: ModelCard, scene: Scene) -> Shapes:
+    """Shape and type of the batches of a run, of each band group, as rows of windows are cut."""
+    return tuple(
+        (
+            (plan.batch, len(group.bands), plan.y.window // group.ratio, plan.x.window // group.ratio),
+            "uint8" if source.dtype == "uint8" else "float32",
+        )
+        for group, source in zip(card.groups, scene.groups, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from citycover.files.atomic import write_atomic
 from citycover.machine.device import device_facts
 from citycover.model.bench import BenchRow, Lane
 from citycover.model.compiled import Artefact, private_folder
-from citycover.model.form import FORMS, Form, runtime_of
+from citycover.model.form import FORMS, runtime_of
 from citycover.version import __version__
 
 
@@ -70,7 +70,8 @@ def _row(given: dict[str, Any]) -> BenchRow:
     """
     row = BenchRow(**given)
     numbers = (
-        row.mpx_per_s, row.first_s, row.first_processor_s, row.disagreement, row.processor_s,
+        row.mpx_per_s, row.first_s, row.first_processor_s, row.again_s, row.again_processor_s,
+        row.disagreement, row.processor_s,
     )  # fmt: skip
     whole = all(isinstance(number, float) and 0 <= number < 1e9 for number in numbers)
     known = row.form in FORMS and isinstance(row.passes, bool)
@@ -83,11 +84,13 @@ def _row(given: dict[str, Any]) -> BenchRow:
 FASTEST = 0.9
 """What another form must take at most, of the time of the first: less is noise."""
 
-SETTING_UP: dict[Form, float] = {"torchscript": 0.0, "openvino": 2.0, "aotinductor": 15.0, "tensorrt": 30.0}
-"""Seconds that a form takes, at least, until a network is ready for a new shape of windows."""
 
-
-def best_lane(rows: Sequence[BenchRow], lanes: Sequence[Lane], mpx: float) -> Lane:
+def best_lane(
+    rows: Sequence[BenchRow],
+    lanes: Sequence[Lane],
+    mpx: float,
+    setting_up: Callable[[Lane], float],
+) -> Lane:
     """The form and precision in which a run takes least time: the first, or one that is clearly faster.
 
     Clearly is by the clock and by the time of processors: on a machine that is busy the clock tells what
@@ -98,30 +101,32 @@ def best_lane(rows: Sequence[BenchRow], lanes: Sequence[Lane], mpx: float) -> La
         rows: what was found of them.
         lanes: those that may be taken; the first is what is taken where nothing is known.
         mpx: that the run pushes through the network.
+        setting_up: seconds that it takes at least to make a form ready for the windows of the run.
     """
     ran = [row for row in rows if row.mpx_per_s > 0]
-    known = {row.lane: _cost(row, mpx, [other for other in ran if other.form == row.form]) for row in ran}
+    known = {row.lane: _cost(row, mpx, ran, setting_up(row.lane)) for row in ran if row.lane in lanes}
     first = known.get(lanes[0])
     if first is None:
         return lanes[0]
     faster = [
         (math.prod(cost), lanes.index(row.lane))
         for row in rows
-        if row.lane in lanes and row.passes and (cost := known.get(row.lane)) is not None
+        if row.passes and (cost := known.get(row.lane)) is not None
         if all(here < FASTEST * there for here, there in zip(cost, first, strict=True))
     ]
     return lanes[min(faster)[1]] if faster else lanes[0]
 
 
-def _cost(row: BenchRow, mpx: float, of_its_form: Sequence[BenchRow]) -> tuple[float, float]:
+def _cost(row: BenchRow, mpx: float, ran: Sequence[BenchRow], least: float) -> tuple[float, float]:
     """Seconds of a run by the clock, and of processors.
 
     Another form is set up for the windows of the run as it was for those that were tried: by the row that was
-    first, which all of them share.
+    first, which all of them share; or what it takes is kept, and loaded as it was for those.
     """
     clock, processors = mpx / row.mpx_per_s, mpx * row.processor_s
-    if not (least := SETTING_UP[row.form]):
-        return clock, processors
+    if not least:
+        return clock + row.again_s, processors + row.again_processor_s
+    of_its_form = [other for other in ran if other.form == row.form]
     return (
         clock + max(least, *(other.first_s for other in of_its_form)),
         processors + max(least, *(other.first_processor_s for other in of_its_form)),

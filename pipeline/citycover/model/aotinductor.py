@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,10 @@ class AotInductor:
     def facts(self, device: torch.device, precision: Precision) -> dict[str, Any]:
         """The device, of a processor its flags, and the precision."""
         return {"device": device_facts(device), "precision": precision}
+
+    def making(self, network: Callable[..., Tensor]) -> float:  # noqa: ARG002 - the protocol's
+        """C++ is compiled."""
+        return 15.0
 
     def make(
         self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path, stop: Stop

@@ -57,6 +57,10 @@ class BenchRow:
     """Seconds of processors for 10^6 input pixels: what else the machine does adds little to them."""
     first_processor_s: float = 0.0
     """Seconds of processors until the first scores."""
+    again_s: float = 0.0
+    """Seconds until the first scores of a network that was made ready before, and is loaded anew."""
+    again_processor_s: float = 0.0
+    """Seconds of processors for the same."""
 
     @property
     def lane(self) -> Lane:
@@ -126,22 +130,23 @@ def bench(
         repeats: turns over the first samples.
     """
     fast = [[w.contiguous(memory_format=torch.channels_last) for w in windows] for windows in samples]
-    exact = _Heat(predictor, fast)
+    exact = _Heat(Lane(), predictor, fast)
     heats = [
-        exact if lane == Lane() else _Heat(predictor.at(lane.precision, lane.form), fast, exact)
+        exact if lane == Lane() else _Heat(lane, predictor.at(lane.precision, lane.form), fast, exact)
         for lane in lanes
     ]
     for _turn in range(repeats):
         for heat in heats:
             heat.run()
     mpx = fast[0][0].shape[0] * fast[0][0][0, 0].numel() / 1e6
-    return tuple(heat.row(lane, mpx) for lane, heat in zip(lanes, heats, strict=True))
+    return tuple(heat.row(mpx) for heat in heats)
 
 
 @dataclass
 class _Heat:
     """One form and precision, on its way through the samples."""
 
+    lane: Lane
     predictor: Predictor | None
     samples: Sequence[Windows]
     exact: _Heat | None = None
@@ -149,6 +154,8 @@ class _Heat:
     why: str = ""
     first: float = 0.0
     first_processor: float = 0.0
+    again: float = 0.0
+    again_processor: float = 0.0
     seconds: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
     found: list[Tensor] = field(default_factory=list)
@@ -163,9 +170,10 @@ class _Heat:
             self.predictor, self.why = None, self.exact.why
         try:
             if self.predictor is not None:
-                begin, used = time.perf_counter(), self._used()
-                self.predictor(self.samples[0])
-                self.first, self.first_processor = time.perf_counter() - begin, self._used() - used
+                self.first, self.first_processor = self._timed(self.predictor)
+                if self.lane.form != "torchscript":
+                    self.predictor.forget()
+                    self.again, self.again_processor = self._timed(self.predictor)
                 self._compare()
         except (CitycoverError, RuntimeError) as error:
             self.predictor, self.why = None, f"cannot run: {str(error).strip().splitlines()[-1]}"
@@ -190,6 +198,12 @@ class _Heat:
         on_processor = self.predictor is None or self.predictor.device.type == "cpu"
         return _processor_s() if on_processor else time.perf_counter()
 
+    def _timed(self, predictor: Predictor) -> tuple[float, float]:
+        """Seconds, and of processors, that the first sample takes."""
+        begin, used = time.perf_counter(), self._used()
+        predictor(self.samples[0])
+        return time.perf_counter() - begin, self._used() - used
+
     def run(self) -> None:
         if self.predictor is None:
             return
@@ -199,13 +213,15 @@ class _Heat:
             self.seconds.append(time.perf_counter() - begin)
             self.processor.append(self._used() - used)
 
-    def row(self, lane: Lane, mpx: float) -> BenchRow:
+    def row(self, mpx: float) -> BenchRow:
+        lane = self.lane
         if self.predictor is None:
             return BenchRow(lane.form, lane.precision, note=self.why)
         speed, used = mpx / min(self.seconds), min(self.processor) / mpx
         return BenchRow(
             lane.form, lane.precision, speed, self.first, self.flipped, self.passes,
             processor_s=used, first_processor_s=self.first_processor,
+            again_s=self.again, again_processor_s=self.again_processor,
         )  # fmt: skip
 
 

@@ -98,6 +98,15 @@ def kept(artefact: Artefact, make: Callable[[Path], None]) -> Iterator[Path]:
     _make_room(root, folder)
 
 
+def is_kept(artefact: Artefact) -> bool:
+    """Whether an artefact is there, so that it need not be made; its files are looked at when it is taken."""
+    root = private_folder("forms")
+    try:
+        return root is not None and _read(root / artefact.name)["of"] == artefact.facts
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _make(artefact: Artefact, make: Callable[[Path], None], folder: Path) -> None:
     folder.mkdir(mode=0o700)
     make(folder)
@@ -105,12 +114,16 @@ def _make(artefact: Artefact, make: Callable[[Path], None], folder: Path) -> Non
     (folder / _RECORD).write_text(json.dumps({"of": artefact.facts, "files": files}))
 
 
+def _read(folder: Path) -> Any:
+    return json.loads((folder / _RECORD).read_text())
+
+
 def _is_whole(folder: Path, artefact: Artefact) -> bool:
     """Whether a folder holds the artefact, its files as they were written, and nothing else."""
     try:
         if folder.is_symlink():
             return False
-        record = json.loads((folder / _RECORD).read_text())
+        record = _read(folder)
         names = _files(folder) - {_RECORD}
         return (
             record["of"] == artefact.facts

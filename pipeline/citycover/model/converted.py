@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from citycover.errors import CitycoverError, ModelError, StoppedError, is_out_of_memory
-from citycover.model.compiled import Artefact, kept
+from citycover.model.compiled import Artefact, is_kept, kept
 from citycover.model.form import Form, runtime_of
 from citycover.model.network import last_line
 from citycover.model.precision import Precision
@@ -33,6 +33,11 @@ Stop = threading.Event | None
 
 Infer = Callable[[Sequence[Tensor]], Tensor]
 """One (n, band, y, x) tensor a band group in, (n, c, y, x) float32 scores out, which are the caller's own."""
+
+
+def shapes_of(windows: Sequence[Tensor]) -> Shapes:
+    """Those of windows."""
+    return tuple((tuple(w.shape), str(w.dtype).removeprefix("torch.")) for w in windows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +67,10 @@ class Runtime(Protocol):
 
     def facts(self, device: torch.device, precision: Precision) -> dict[str, Any]:
         """What decides that which is kept of a network, beside the network, its windows and versions."""
+        ...
+
+    def making(self, network: Callable[..., Tensor]) -> float:
+        """Seconds that making takes at least, in a process that has made nothing so far."""
         ...
 
     def make(
@@ -99,7 +108,7 @@ class ConvertedNetwork:
             ModelError: the runtime does not take the network.
             StoppedError: it was stopped while it was made.
         """
-        shapes = tuple((tuple(w.shape), str(w.dtype).removeprefix("torch.")) for w in windows)
+        shapes = shapes_of(windows)
         key = shapes, torch.get_num_threads()
         if key not in self.ready:
             if len(self.ready) == _SHAPES:
@@ -107,12 +116,24 @@ class ConvertedNetwork:
             self.ready[key] = self._made(windows, shapes, stop)
         return self.ready[key](windows)
 
+    def setting_up(self, shapes: Shapes, device: torch.device) -> float:
+        """Seconds that making what runs such windows takes at least; 0: it is kept, and loaded."""
+        return 0.0 if is_kept(self._artefact(shapes, device)) else self.runtime.making(self.source.network)
+
+    def forget(self) -> None:
+        """Load what is kept anew at the next call."""
+        self.ready.clear()
+
+    def _artefact(self, shapes: Shapes, device: torch.device) -> Artefact:
+        source, runtime = self.source, self.runtime
+        return Artefact.of(
+            model=source.sha256, shapes=shapes, runtime=runtime_of(runtime.form), torch=torch.__version__,
+            citycover=__version__, **runtime.facts(device, self.precision),
+        )  # fmt: skip
+
     def _made(self, windows: Sequence[Tensor], shapes: Shapes, stop: Stop) -> Infer:
         source, runtime = self.source, self.runtime
-        artefact = Artefact.of(
-            model=source.sha256, shapes=shapes, runtime=runtime_of(runtime.form), torch=torch.__version__,
-            citycover=__version__, **runtime.facts(windows[0].device, self.precision),
-        )  # fmt: skip
+        artefact = self._artefact(shapes, windows[0].device)
         try:
             with kept(artefact, lambda into: self._make(windows, into, stop)) as folder:
                 return runtime.load(folder, windows, self.precision)

@@ -10,12 +10,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from citycover.model.autocast import autocast
 from citycover.model.precision import Precision
+
+_NOT_WRITTEN = ("prim::GetAttr", "prim::SetAttr", "prim::RaiseException", "prim::PythonOp")
+"""What a line of operators does not hold, beside calls."""
+
+
+def is_straight(network: Callable[..., Tensor]) -> TypeGuard[torch.jit.ScriptModule]:
+    """Whether a network is one line of operators as it is: a frozen module that asks nothing of its input.
+
+    torch's tracer would give the same operators, but to import it takes more than a second of a processor,
+    and all else until OpenVINO has a network half a one.
+    """
+    return isinstance(network, torch.jit.ScriptModule) and not any(
+        any(True for _ in node.blocks()) or node.kind() in _NOT_WRITTEN or "::Call" in node.kind()
+        for node in network.graph.nodes()
+    )
 
 
 def straight_graph(network: Callable[..., Tensor], windows: Sequence[Tensor]) -> torch.jit.ScriptModule:
@@ -28,6 +44,8 @@ def straight_graph(network: Callable[..., Tensor], windows: Sequence[Tensor]) ->
     Raises:
         RuntimeError: it asks about numbers, or does what cannot be written down.
     """
+    if is_straight(network):
+        return network
     from torch._ops import OpOverload
 
     with _tracing():

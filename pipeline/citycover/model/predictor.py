@@ -25,7 +25,7 @@ from citycover.model.aotinductor import AotInductor
 from citycover.model.autocast import autocast
 from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
-from citycover.model.converted import ConvertedNetwork, Runtime, Source, Stop
+from citycover.model.converted import ConvertedNetwork, Runtime, Shapes, Source, Stop
 from citycover.model.entropy import entropy
 from citycover.model.form import Form, check_form, precisions_of
 from citycover.model.joint import MapModel, Turns
@@ -61,6 +61,14 @@ class Predictor(Protocol):
         """
         ...
 
+    def setting_up(self, shapes: Shapes) -> float:
+        """Seconds that making ready for such windows takes at least; 0: what it takes is there, or kept."""
+        ...
+
+    def forget(self) -> None:
+        """Load anew, at the next call, what was made of the network and is kept."""
+        ...
+
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Predict.
 
@@ -88,6 +96,13 @@ class FunctionPredictor:
     def at(self, precision: Precision, form: Form = "torchscript") -> FunctionPredictor:  # noqa: ARG002 - the protocol's
         """Itself: a function computes as it does."""
         return self
+
+    def setting_up(self, shapes: Shapes) -> float:  # noqa: ARG002 - the protocol's
+        """Nothing is made of a function."""
+        return 0.0
+
+    def forget(self) -> None:
+        """Nothing is."""
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Call the function with one tensor a band group."""
@@ -156,11 +171,24 @@ class ModelPredictor:
             )
         return replace(self, precision=precision, form=form)
 
+    @property
+    def _converted(self) -> ConvertedNetwork | None:
+        """What runs, where that is not torch."""
+        return None if self.form == "torchscript" else self.runs[self.form, self.precision]
+
+    def setting_up(self, shapes: Shapes) -> float:
+        """Torch needs nothing made; other forms do, once for each shape of windows."""
+        return 0.0 if self._converted is None else self._converted.setting_up(shapes, self.device)
+
+    def forget(self) -> None:
+        """Load anew, at the next call, what another form than torch's has kept."""
+        if self._converted is not None:
+            self._converted.forget()
+
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """Run the network, in the form and the precision that were chosen."""
-        if self.form != "torchscript":
-            run = partial(self.runs[self.form, self.precision], stop=self.stop)
-            return run_network(run, windows, self.card)
+        if self._converted is not None:
+            return run_network(partial(self._converted, stop=self.stop), windows, self.card)
         with torch.inference_mode(), autocast(self.device, self.precision):
             return run_network(self.network, windows, self.card)
 
@@ -208,6 +236,16 @@ class JointPredictor:
         )
         return replace(self, parts=parts)
 
+    def setting_up(self, shapes: Shapes) -> float:
+        """Of all networks together, for windows as they lie and as they are turned."""
+        seen = {_turned_shapes(shapes, turn) for turn in self.turns}
+        return sum(predictor.setting_up(one) for predictor, _, _ in self.parts for one in seen)
+
+    def forget(self) -> None:
+        """Of all networks."""
+        for predictor, _, _ in self.parts:
+            predictor.forget()
+
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
         """(n, c, y, x) float32 mean probabilities: always in the same order, so always the same.
 
@@ -243,6 +281,12 @@ class JointPredictor:
         most = math.log(min(classes, len(self.parts) * len(self.turns))) / math.log(classes)
         apart = ((self._entropy(mean) - single) / most).clamp_(0, 1)
         return torch.cat([mean, apart[:, None]], 1)
+
+
+def _turned_shapes(shapes: Shapes, turn: Turn) -> Shapes:
+    """Of windows that a network sees turned."""
+    swaps, _ = turn
+    return tuple(((*shape[:-2], shape[-1], shape[-2]), kind) for shape, kind in shapes) if swaps else shapes
 
 
 def _turned(window: Tensor, turn: Turn) -> Tensor:

@@ -60,6 +60,10 @@ class TensorRt:
         """The device, TensorRT and the precision."""
         return {"device": device_facts(device), "tensorrt": tensorrt_version(), "precision": precision}
 
+    def making(self, network: Callable[..., Tensor]) -> float:  # noqa: ARG002 - the protocol's
+        """Kernels are tried on the device."""
+        return 30.0
+
     def make(
         self,
         source: Source,

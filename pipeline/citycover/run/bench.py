@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from citycover.compute.choices import settle
-from citycover.compute.forms import SAMPLES, lanes_asked, try_lanes, verdicts_of
-from citycover.compute.trials import sample_windows
+from citycover.compute.forms import SAMPLES, lanes_asked, make_ready, try_lanes, verdicts_of
+from citycover.compute.trials import batch_shapes, sample_windows
 from citycover.errors import ModelError
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery
@@ -57,7 +57,10 @@ def bench_on_scene(
     require_hash: str | None = None,
     repeats: int = 5,
 ) -> tuple[BenchRow, ...]:
-    """Measure a model on windows of a scene, and keep what was found: `--form auto` takes what is fastest.
+    """Measure a model on windows of a scene, keep what was found, and make ready what is fastest.
+
+    `--form auto` takes it from then on, for any scene where it saves more than it takes to make ready, and
+    for those of this size as it is.
 
     Raises:
         CitycoverError: anything the user can mend.
@@ -75,11 +78,15 @@ def bench_on_scene(
         raise ModelError(f"no window of {', '.join(scene)} has a valid pixel; give a scene that has some")
     rows = try_lanes(predictor, plan, lanes, windows, repeats)
     verdicts_of(job.model.sha256, plan, predictor).add(rows)
+    if predictor.device.type == "cpu":
+        plan = _plan_of_run(job, predictor)
+    mpx = plan.windows * plan.window_pixels / 1e6
+    make_ready(predictor, rows, lanes, mpx, batch_shapes(plan, job.model.card, job.scene))
     return rows
 
 
 def _plan_of_run(job: Job, predictor: Predictor) -> Plan:
-    """Windows and batch that `map` would take, by torch in fp32: a GPU is timed in those."""
+    """Windows and batch that `map` would take."""
     return settle(
         replace(job, engine=replace(job.engine, form="torchscript", precision="fp32")), predictor
     ).plan

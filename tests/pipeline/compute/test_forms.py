@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from citycover.compute import forms, verdicts
 from citycover.compute.cluster.terms import Terms, local_versions
 from citycover.compute.cluster.worker import why_unfit
 from citycover.compute.forms import choose_lane, lanes_asked, trial_side
-from citycover.compute.verdicts import FASTEST, SETTING_UP, Verdicts, best_lane
+from citycover.compute.verdicts import FASTEST, Verdicts, best_lane
 from citycover.errors import MachineError
 from citycover.model import bench, gate
 from citycover.model.bench import BenchRow, Lane
+from citycover.model.card import ModelCard
 from citycover.model.form import FORMS
 from citycover.model.predictor import FunctionPredictor
 
@@ -30,6 +31,7 @@ CPU = torch.device("cpu")
 EXACT, REDUCED = Lane(), Lane("torchscript", "bf16")
 OTHER, BOTH = Lane("openvino", "fp32"), Lane("openvino", "bf16")
 COMPILED, COMPILED_REDUCED = Lane("aotinductor", "fp32"), Lane("aotinductor", "bf16")
+WAITS = {"torchscript": 0.0, "openvino": 2.0, "aotinductor": 15.0, "tensorrt": 30.0}
 ALL = (EXACT, REDUCED, OTHER, BOTH, COMPILED, COMPILED_REDUCED)
 
 
@@ -43,6 +45,34 @@ def everything_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 def predictor(precision: str = "any") -> FunctionPredictor:
     return FunctionPredictor(make_card(64, 4, 8, precision=precision), cnn)
+
+
+def waiting(lane: Lane) -> float:
+    """Seconds that a form takes at least to be made ready."""
+    return WAITS[lane.form]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A function of which forms are made in so many seconds."""
+
+    card: ModelCard
+    function: Callable[..., Tensor]
+    waits: Mapping[str, float]
+    form: str = "torchscript"
+    device: torch.device = CPU
+
+    def at(self, _precision: str, form: str = "torchscript") -> Made:
+        return replace(self, form=form)
+
+    def setting_up(self, _shapes: object) -> float:
+        return self.waits[self.form]
+
+    def forget(self) -> None:
+        pass
+
+    def __call__(self, given: Sequence[Tensor]) -> Tensor:
+        return self.function(*given)
 
 
 def row(lane: Lane, speed: float, *, passes: bool = True, first: float = 0.0) -> BenchRow:
@@ -71,30 +101,42 @@ def test_another_form_is_taken_only_where_it_is_clearly_faster_and_passes(
     speeds: dict[Lane, float], passing: set[Lane], mpx: float, asked: tuple[Lane, ...]
 ) -> None:
     rows = [row(lane, speed, passes=lane in passing) for lane, speed in speeds.items()]
-    best = best_lane(rows, asked, mpx)
+    best = best_lane(rows, asked, mpx, waiting)
     assert best in asked
     if best != asked[0]:
         assert best in passing and asked[0] in speeds
 
         def wall(lane: Lane) -> float:
-            return mpx / speeds[lane] + SETTING_UP[lane.form]
+            return mpx / speeds[lane] + waiting(lane)
 
         assert wall(best) < FASTEST * wall(asked[0])
 
 
 def test_setting_up_counts_so_that_a_small_run_stays() -> None:
     rows = [row(EXACT, 1), row(BOTH, 10, first=6.0)]
-    assert best_lane(rows, (EXACT, BOTH), 5) == EXACT
-    assert best_lane(rows, (EXACT, BOTH), 50) == BOTH
+    assert best_lane(rows, (EXACT, BOTH), 5, waiting) == EXACT
+    assert best_lane(rows, (EXACT, BOTH), 50, waiting) == BOTH
     busy = [replace(rows[0], mpx_per_s=0.01), replace(rows[1], mpx_per_s=0.1)]
-    assert best_lane(busy, (EXACT, BOTH), 5) == EXACT, "a busy machine makes setting up no cheaper"
+    assert best_lane(busy, (EXACT, BOTH), 5, waiting) == EXACT, "a busy machine makes setting up no cheaper"
     spinning = replace(rows[0], mpx_per_s=10.0)
-    assert best_lane([spinning, rows[1]], (EXACT, BOTH), 50) == EXACT, "nor is what the clock does not see"
+    assert best_lane([spinning, rows[1]], (EXACT, BOTH), 50, waiting) == EXACT, (
+        "nor is what the clock does not see"
+    )
     shared = [row(EXACT, 1), row(OTHER, 1, first=6.0), row(BOTH, 10, first=0.2)]
-    assert best_lane(shared, ALL, 5) == EXACT, "the second of a form is set up with the first"
-    assert best_lane(shared, ALL, 50) == BOTH
+    assert best_lane(shared, ALL, 5, waiting) == EXACT, "the second of a form is set up with the first"
+    assert best_lane(shared, ALL, 50, waiting) == BOTH
     noisy = replace(row(REDUCED, 2), mpx_per_s=12.0)
-    assert best_lane([row(EXACT, 1), noisy, row(BOTH, 10)], ALL, 500) == BOTH, "a clock alone decides nothing"
+    assert best_lane([row(EXACT, 1), noisy, row(BOTH, 10)], ALL, 500, waiting) == BOTH, (
+        "a clock alone decides nothing"
+    )
+
+
+def test_what_is_ready_for_the_windows_of_a_run_costs_its_loading_alone() -> None:
+    ready = replace(row(BOTH, 10, first=6.0), again_s=1.0, again_processor_s=1.0)
+    rows = [row(EXACT, 1), ready]
+    assert best_lane(rows, (EXACT, BOTH), 5, waiting) == EXACT, "6 s until it is made, 5 s without it"
+    assert best_lane(rows, (EXACT, BOTH), 5, lambda _: 0.0) == BOTH, "1 s until it is loaded, and 0.5 s"
+    assert best_lane(rows, (EXACT, BOTH), 1.1, lambda _: 0.0) == EXACT, "1.1 s either way"
 
 
 class Trials:
@@ -141,8 +183,7 @@ def test_trials_cost_a_small_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -
         pushed.append(image[:, 0].numel())
         return cnn(image)
 
-    network = FunctionPredictor(make_card(64, 4, 8), counting)
-    monkeypatch.setattr(forms, "SETTING_UP", dict.fromkeys(FORMS, 0.0))
+    network = Made(make_card(64, 4, 8), counting, dict.fromkeys(FORMS, 0.0))
     for lanes in ((EXACT, REDUCED), ALL):
         for side in (200, 800, 1500, 2500, 4000):
             plan, name = plan_of(make_scene((side, side)), make_card(64, 4, 8)), f"{side} {len(lanes)}"
@@ -150,7 +191,7 @@ def test_trials_cost_a_small_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -
             choose_lane(lanes, network, plan, name, windows)
             assert sum(pushed) <= forms.TRIAL_SHARE * plan.windows * plan.window_pixels
     assert pushed, "the largest was tried"
-    monkeypatch.setattr(forms, "SETTING_UP", {**dict.fromkeys(FORMS, 1e6), "torchscript": 0.0})
+    network = replace(network, waits={**dict.fromkeys(FORMS, 1e6), "torchscript": 0.0})
     tried: list[Lane] = []
 
     def trying(_predictor: object, _plan: object, lanes: Sequence[Lane], *_: object) -> tuple[BenchRow, ...]:
@@ -223,8 +264,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
     return seen
 
 
-def on_gpu(precision: str = "any") -> FunctionPredictor:
-    return FunctionPredictor(make_card(64, 4, 8, precision=precision), cnn, torch.device("cuda"))
+def on_gpu(precision: str = "any") -> Made:
+    return Made(make_card(64, 4, 8, precision=precision), cnn, WAITS, device=torch.device("cuda"))
 
 
 def test_a_gpu_has_forms_of_its_own(gpu: object) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -19,10 +19,11 @@ from citycover.errors import MachineError, ModelError
 from citycover.model import compiled
 from citycover.model.builtin import builtin_path
 from citycover.model.compiled import Artefact, kept
-from citycover.model.converted import ConvertedNetwork, Source
+from citycover.model.converted import ConvertedNetwork, Source, Stop, shapes_of
 from citycover.model.form import check_form, forms_here, runtime_of
-from citycover.model.graph import straight_graph
+from citycover.model.graph import is_straight, straight_graph
 from citycover.model.openvino import OpenVino
+from citycover.model.precision import Precision
 from citycover.model.predictor import ModelPredictor
 
 openvino = pytest.mark.skipif("openvino" not in forms_here(), reason="the extra openvino is not installed")
@@ -95,6 +96,60 @@ def test_what_a_network_asks_of_shapes_is_answered_and_the_scores_are_the_same()
     assert "prim::If" in str(network.graph) and "prim::If" not in str(graph.graph)  # type: ignore[attr-defined]
     with torch.inference_mode():
         assert graph(image).equal(network(image))
+
+
+class Plain(nn.Module):
+    """Asks nothing of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.up = nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 2, 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.up(nn.functional.max_pool2d(self.conv(image.float() / 255), 2))
+
+
+def test_a_network_that_asks_nothing_is_taken_as_it_is() -> None:
+    torch.manual_seed(0)
+    plain = frozen(Plain())
+    assert straight_graph(plain, [windows(1, 3, 16, 16)]) is plain and is_straight(plain)
+    loose = torch.jit.script(Plain().eval())
+    for asking in (frozen(Asking()), frozen(Doubting()), loose, Plain()):
+        assert not is_straight(asking), "it asks, has parts elsewhere, or is no TorchScript"
+
+
+@openvino
+def test_openvino_takes_it_so_with_the_same_scores_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    plain, image, said = frozen(Plain()), windows(2, 3, 48, 40), []
+    for number, sees in enumerate((is_straight, lambda _network: False)):
+        monkeypatch.setattr("citycover.model.graph.is_straight", sees)
+        said.append(ConvertedNetwork(Source("plain", str(number) * 64, plain), OpenVino())(image))
+    assert said[0].equal(said[1]) and said[0].allclose(plain(image), atol=1e-5)
+
+
+@openvino
+def test_what_is_kept_for_windows_takes_no_making_and_is_loaded_anew_when_forgotten() -> None:
+    torch.manual_seed(0)
+    made: list[Path] = []
+
+    class Counting(OpenVino):
+        def make(
+            self, source: Source, given: Sequence[Tensor], precision: Precision, folder: Path, stop: Stop
+        ) -> None:
+            made.append(folder)
+            super().make(source, given, precision, folder, stop)
+
+    image = windows(1, 3, 16, 24)
+    for network, least in ((frozen(Plain()), 0.5), (frozen(Asking()), 2.0)):
+        made.clear()
+        other = ConvertedNetwork(Source("it", f"{least:.0e}" * 8, network), Counting())
+        assert other.setting_up(shapes_of([image]), image.device) == least
+        scores = other(image)
+        assert other.setting_up(shapes_of([image]), image.device) == 0.0
+        assert other.setting_up(shapes_of([image.transpose(2, 3)]), image.device) == least
+        other.forget()
+        assert not other.ready and other(image).equal(scores) and len(made) == 1
 
 
 def test_what_a_network_asks_of_numbers_cannot_be() -> None:

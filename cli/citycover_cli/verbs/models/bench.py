@@ -21,7 +21,7 @@ def run(
     scene: Annotated[
         list[str] | None,
         typer.Option(
-            help="Take windows of this scene, and let `map` know what is fastest; several: its files."
+            help="Take windows of this scene; `map` knows from then on what is fastest. Several: its files."
         ),
     ] = None,
     require_hash: options.RequireHash = None,
