@@ -37,6 +37,8 @@ class Bucket:
     """Every so many-th change is made, and its answer lost with the connection; 0: none."""
     asked: int = 0
     denied: bool = False
+    refusing: tuple[int, str] | None = None
+    """Number and name of what every request is answered with."""
     whole: bool = False
     """No ranges are given, as by `python -m http.server`."""
     changes: list[tuple[str, str]] = field(default_factory=list)
@@ -72,6 +74,8 @@ def serving_bucket() -> Iterator[Bucket]:
                 busy = busy or (bool(bucket.one_in) and bucket.asked % bucket.one_in == 0)
             if busy:
                 self._error(503, "SlowDown")
+            elif bucket.refusing:
+                self._error(*bucket.refusing)
             elif bucket.denied:
                 self._error(403, "AccessDenied")
             elif name != BUCKET:

@@ -139,6 +139,8 @@ class StoreSink:
     """What must stay as it was, looked at before each block, so that no block of two images is entered."""
     earlier: Records | None = None
     """All blocks that are finished, where nobody else computes; None: the ledger is asked."""
+    there: set[tuple[int, int]] = field(default_factory=set)
+    """Blocks that it has found in the ledger, or entered."""
     windows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WINDOWS, 0))
     _written: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WINDOWS, 0))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -154,8 +156,11 @@ class StoreSink:
     def finished(self, among: Sequence[Block] | None) -> set[tuple[int, int]]:
         """Those of the blocks, or of all, that are in the ledger."""
         if among is None and self.earlier is not None:
-            return set(self.earlier)
-        return set(self.store.finished(None if among is None else [block.index for block in among]))
+            found = set(self.earlier)
+        else:
+            found = set(self.store.finished(None if among is None else [block.index for block in among]))
+        self.there |= found
+        return found
 
     def write(self, finished: FinishedBlock) -> None:
         """Write shards, then the ledger, as long as the run holds the folder and its inputs stay.
@@ -173,5 +178,6 @@ class StoreSink:
         counts |= _changed(finished.layers)
         with machine_errors(self.store.place):
             self.store.write_block(finished.block.index, finished.layers, holes=finished.holes, counts=counts)
+        self.there.add(finished.block.index)
         for hole in finished.holes:
             logger.warning("unreadable: %s in %s: %s", hole.window, hole.path, hole.reason)

@@ -45,9 +45,17 @@ _STATUS = r"\bstatus(?: code)?:? "
 """Before the number of an answer: keys, ports and seconds are told beside it, and may be such numbers."""
 
 _DENIED = re.compile(
-    rf"{_STATUS}(401|403)\b|169\.254\.169\.254|/latest/(api|meta-data)|AccessDenied|credential", re.IGNORECASE
+    rf"{_STATUS}(401|403)\b|AccessDenied|credential|(Expired|Invalid)Token|AuthorizationHeaderMalformed"
+    r"|incorrectly configured region|Missing (Secret)?AccessKey",
+    re.IGNORECASE,
 )
-"""What a store, or the search for credentials, says to whom it does not let in."""
+"""What a store says to whom it does not let in, or to who asks in the wrong region."""
+
+_SEARCHED = re.compile(r"169\.254\.169\.254|/latest/(api|meta-data)")
+"""Where credentials are looked for that were not given."""
+
+_ASKED = re.compile(r"https?://\S+")
+"""Within what a store says: a name there may be any word."""
 
 _BEYOND = re.compile(rf"{_STATUS}416\b|<Code>InvalidRange</Code>")
 """What a store says of a part that begins where the object ends."""
@@ -395,6 +403,7 @@ def size_of(place: Place) -> int:
 
 def _store(place: RemotePath, prefix: str | None = None) -> _Store:
     if place.listed:
+        _check_endpoint(_ENDPOINTS[place.scheme])
         known = (name for name in os.environ if name.startswith(("AWS_", "GOOGLE_")))
         said = tuple((name, os.environ[name]) for name in sorted(known))
         return _client(place.scheme, place.bucket, prefix, said, tuple(RETRIES.items()))
@@ -402,6 +411,12 @@ def _store(place: RemotePath, prefix: str | None = None) -> _Store:
 
     address = f"{place.scheme}://{place.bucket}/{prefix or ''}"
     return HTTPStore.from_url(address, client_options={"allow_http": True}, retry_config=RETRIES)
+
+
+def _check_endpoint(name: str) -> None:
+    """Raise ConfigError where a variable holds no address; obstore would panic."""
+    if (said := os.environ.get(name)) and not re.match(r"https?://[^/\s]", said):
+        raise ConfigError(f"{name} is {said!r}, which is no address; give https://HOST or https://HOST:PORT")
 
 
 @functools.lru_cache(16)
@@ -443,8 +458,18 @@ def _in_words(place: RemotePath, *passing: type[Exception]) -> Iterator[None]:
         if isinstance(error, absent) and "NoSuchBucket" not in text:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(place)) from None
         said = _words(place, text)
-        may_pass = place.listed and isinstance(said, MachineError) and not _DENIED.search(text)
+        may_pass = place.listed and isinstance(said, MachineError) and not _is_denied(text)
         raise said from (ConnectionAbortedError(errno.ECONNABORTED, text) if may_pass else None)
+
+
+def _told(text: str) -> str:
+    """What an error says, without what is for those who debug obstore."""
+    return text.partition("\n\nDebug source")[0]
+
+
+def _is_denied(text: str) -> bool:
+    said = _told(text)
+    return bool(_SEARCHED.search(said) or _DENIED.search(_ASKED.sub("", said)))
 
 
 def _lacking(place: RemotePath) -> ConfigError:
@@ -452,7 +477,7 @@ def _lacking(place: RemotePath) -> ConfigError:
 
 
 def _words(place: RemotePath, text: str) -> CitycoverError:
-    reason = " ".join(text.partition("\n\nDebug source")[0].split())[:300]
+    reason = " ".join(_told(text).split())[:300]
     if not place.listed:
         return MachineError(
             f"{place}: the server does not give it ({reason}); look at the connection, or fetch it first: "
@@ -460,12 +485,18 @@ def _words(place: RemotePath, text: str) -> CitycoverError:
         )
     if "NoSuchBucket" in text:
         return ConfigError(f"{place}: there is no bucket {place.bucket!r}; make it, or correct the name")
-    if _DENIED.search(reason):
+    endpoint = _ENDPOINTS[place.scheme]
+    if "builder error" in text and os.environ.get(endpoint, "").startswith("http:"):
+        return ConfigError(
+            f"{place}: {endpoint} is at http://, which is not asked unless that is allowed; give one at "
+            f"https://, or set {endpoint.partition('_')[0]}_ALLOW_HTTP=true"
+        )
+    if _is_denied(text):
         return MachineError(
             f"{place}: access is denied ({reason}); set {_KEYS[place.scheme]} "
             "of somebody who may list, read, write and delete there, and run it again"
         )
     return MachineError(
-        f"{place}: the object store does not do it ({reason}); look at {_ENDPOINTS[place.scheme]} and the "
+        f"{place}: the object store does not do it ({reason}); look at {endpoint} and the "
         "connection, and run the same command again: it goes on where it stopped"
     )

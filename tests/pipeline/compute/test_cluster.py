@@ -17,15 +17,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from bucket import BUCKET, Bucket, point_at, serving_bucket
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm.core import CommClosedError
 from hypothesis import given
 from hypothesis import strategies as st
 from making import make_scene, plan_of
-from standin import StandIn, make_store, open_pattern, run_on, standin_card
+from standin import StandIn, ask_again, make_store, open_pattern, run_on, standin_card
 
 from citycover.compute.cluster import compute as cluster
-from citycover.compute.cluster import connect, dispatch, roster, vigil
+from citycover.compute.cluster import connect, dispatch, retries, roster, vigil
 from citycover.compute.cluster.compute import lease
 from citycover.compute.cluster.connect import check_workers, open_cluster
 from citycover.compute.cluster.dispatch import ClusterRun
@@ -37,6 +37,7 @@ from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import MachineError, ModelError, StoppedError
+from citycover.files import remote
 from citycover.files.remote import RemotePath
 from citycover.files.store import ObjectStore, PosixStore, put_text
 from citycover.job.watch import Watch
@@ -219,18 +220,82 @@ def test_what_befalls_a_worker_once_costs_a_block(
     folder: WorkFolder,
     in_process: dict[str, np.ndarray],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     client.wait_for_workers(2)
     processes = set(client.run(os.getpid).values())
     sign = tmp_path / "sign"
     sign.touch()
+    monkeypatch.setattr(retries, "PAUSE", 0.1)
     run_on(client, folder, PLAN, StandIn(CARD, once=(trouble, sign)))
     assert not sign.exists()
     # What a process that ends has logged comes soon, or not at all.
-    assert (trouble == "stale") == ("is tried again: the network drive was lost" in caplog.text)
+    assert (trouble == "stale") == ("is tried again in 0 s: the network drive was lost" in caplog.text)
     assert (trouble == "stale") == (processes <= set(client.run(os.getpid).values()))
     assert_same(stored(folder), in_process)
+
+
+@pytest.fixture
+def impatient(client: Client) -> Iterator[None]:
+    """Workers that ask a store once."""
+    before = client.run(ask_again, 0)
+    yield
+    client.run(ask_again, next(iter(before.values())))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("folder", ["bucket"], indirect=True)
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_bucket_that_is_away_for_a_moment_costs_at_most_a_try(
+    after: int,
+    client: Client,
+    bucket: Bucket,
+    folder: WorkFolder,
+    in_process: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Before the first block, when workers are asked whether they can write, and in the middle."""
+    monkeypatch.setattr(retries, "PAUSE", 0.1)
+    seen: list[Block] = []
+
+    def advanced(block: Block) -> None:
+        seen.append(block)
+        if len(seen) == after:
+            bucket.busy = 2
+
+    if not after:
+        bucket.on_put = lambda key: _away_after(bucket, key)
+    try:
+        run_on(client, folder, PLAN, StandIn(CARD, seconds=0.02), Watch(advanced=advanced))
+    finally:
+        bucket.on_put = lambda _key: None
+    assert "takes no part" not in caplog.text and not bucket.busy
+    assert not after or "is tried again in 0 s: s3://" in caplog.text
+    assert_same(stored(folder), in_process)
+    assert len(seen) == len({block.index for block in seen}) == 21
+
+
+def _away_after(bucket: Bucket, key: str) -> None:
+    """The first worker that tries whether it can write finds it away."""
+    if key.endswith(".probe"):
+        bucket.on_put, bucket.busy = lambda _key: None, 2
+
+
+@pytest.mark.parametrize("folder", ["bucket"], indirect=True)
+def test_deaths_are_nobodys_fault_where_it_cannot_be_asked_what_is_there(
+    bucket: Bucket, folder: WorkFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SimpleNamespace(work=SimpleNamespace(store=folder.store), retries=retries.Retries())
+    monkeypatch.setattr(retries, "PAUSE", 0)
+    monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
+    blocks = [PLAN.block(0, 0), PLAN.block(1, 0)]
+    bucket.busy = 1
+    ClusterRun._bury(run, blocks, KilledWorker("piece", SimpleNamespace(), 3))
+    assert run.retries and run.retries.due() == [blocks] and not run.retries
+    with pytest.raises(MachineError, match="workers died 4 times over block"):
+        ClusterRun._bury(run, blocks, KilledWorker("piece", SimpleNamespace(), 3))
 
 
 @pytest.mark.slow
@@ -255,7 +320,7 @@ def test_a_worker_that_hangs_is_started_anew(
 def test_a_trouble_that_does_not_pass_is_told(
     client: Client, folder: WorkFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "TRIES", 1)
+    monkeypatch.setattr(retries, "TRIES", 1)
     sign = tmp_path / "sign"
     sign.touch()
     with pytest.raises(MachineError, match="the network drive was lost"):

@@ -274,6 +274,41 @@ def test_a_mistake_leaves_no_trace(bucket: Bucket, asked: MapRequest, tmp_path: 
     assert not bucket.objects and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "answer", [(403, "InvalidAccessKeyId"), (400, "ExpiredToken"), (301, "PermanentRedirect")]
+)
+def test_who_is_not_let_in_is_told_what_to_set_and_nothing_is_made(
+    bucket: Bucket, asked: MapRequest, tmp_path: Path, answer: tuple[int, str]
+) -> None:
+    bucket.refusing = answer
+    with pytest.raises(MachineError, match=r"access is denied .*set AWS_ACCESS_KEY_ID.*AWS_REGION") as error:
+        map_scene(asked)
+    assert not is_passing(error.value) and not bucket.objects and not (tmp_path / "out").exists()
+
+
+def test_an_endpoint_that_cannot_be_asked_is_told(
+    bucket: Bucket, asked: MapRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    with pytest.raises(ConfigError, match=r"AWS_ENDPOINT_URL is at http://.* set AWS_ALLOW_HTTP=true"):
+        map_scene(asked)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "store.example.org")
+    with pytest.raises(ConfigError, match=r"AWS_ENDPOINT_URL is 'store\.example\.org'.* give https://HOST"):
+        map_scene(asked)
+    assert not bucket.asked
+
+
+def test_a_name_is_not_taken_for_what_a_store_says(
+    bucket: Bucket, asked: MapRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
+    bucket.busy = 10**6
+    work = f"s3://{BUCKET}/credentials"
+    with pytest.raises(MachineError, match="the object store does not do it") as error:
+        map_scene(replace(asked, engine=replace(asked.engine, work=work)))
+    assert is_passing(error.value)
+
+
 @pytest.mark.parametrize("place", ["work", "gs://bucket/work", "s3://bucket"])
 def test_what_is_no_prefix_of_a_bucket_is_refused(place: str) -> None:
     with pytest.raises(ConfigError, match="s3://BUCKET/PREFIX"):

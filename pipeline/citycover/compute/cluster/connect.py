@@ -191,12 +191,14 @@ def ask_worker(client: Client, terms: Terms, worker: str) -> Future[dict[str, An
 
 def obstacles(answers: Mapping[str, object]) -> dict[str, str]:
     """Of answers to `why_unfit`, or what was raised instead of one, those that say why; they are logged."""
-    advice = "install the same citycover, python and torch there"
-    unfit = {
-        address: f"{type(why).__name__}: {why}; {advice}" if isinstance(why, Exception) else str(why)
-        for address, why in answers.items()
-        if why
-    }
+    unfit = {address: _in_words(why) for address, why in answers.items() if why}
     for address, why in unfit.items():
         logger.warning("worker %s takes no part: %s", address, why)
     return unfit
+
+
+def _in_words(why: object) -> str:
+    if isinstance(why, OSError) and why.strerror:
+        return why.strerror
+    advice = "install the same citycover, python and torch there"
+    return f"{type(why).__name__}: {why}; {advice}" if isinstance(why, Exception) else str(why)

@@ -7,7 +7,6 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
@@ -15,12 +14,15 @@ from typing import Any
 from distributed import Client, KilledWorker
 
 from citycover.compute.cluster.connect import workers_of
+from citycover.compute.cluster.retries import Retries
 from citycover.compute.cluster.roster import Roster
 from citycover.compute.cluster.terms import Sign, Work
 from citycover.compute.cluster.vigil import Flying, Vigil
 from citycover.compute.cluster.worker import compute, hand_back, request_stop
 from citycover.engine.input import WINDOWS
 from citycover.errors import MachineError, StoppedError
+from citycover.files.failures import is_passing
+from citycover.files.store import Store
 from citycover.job.watch import Watch
 from citycover.machine.stages import Stages
 from citycover.plan.columns import Pieces, open_columns
@@ -34,9 +36,6 @@ _STOP_SECONDS = 120
 
 _ANSWER_SECONDS = 5
 """How long a worker may take to hear something that it need not answer."""
-
-TRIES = 3
-"""How often blocks are tried that a passing trouble kept from being finished."""
 
 POLL = 0.2
 
@@ -59,8 +58,7 @@ class ClusterRun:
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.told: set[tuple[int, int]] = set()
         self._telling = threading.Lock()
-        self.tries: Counter[tuple[int, int]] = Counter()
-        """By the first block of what was tried."""
+        self.retries = Retries()
         self.drawn = 0
 
     def compute(self, finished: set[tuple[int, int]]) -> None:
@@ -76,7 +74,7 @@ class ClusterRun:
         self.pieces = Pieces(open_columns(plan.blocks(), finished), count)
         self.client.subscribe_topic(self.run, self._hear)
         try:
-            while self.pieces.left or self.flying:
+            while self.pieces.left or self.flying or self.retries:
                 self._refill()
                 key = self._wait()
                 if key in self.flying:
@@ -89,6 +87,8 @@ class ClusterRun:
     def _refill(self) -> None:
         """One piece in flight for each worker, and one more on a scheduler of others."""
         there = self.roster.there()
+        for blocks in self.retries.due():
+            self.pieces.put_back(blocks)
         # Clusters that adapt start a worker only where a task waits for one.
         waiting = 1 if there and self.client.cluster is None else 0
         while self.pieces.left and len(self.flying) < len(there) + waiting:
@@ -127,7 +127,8 @@ class ClusterRun:
             if flight.bound_to and not flight.bound_to & there:
                 flight.future.cancel()
                 del self.flying[key]
-                self._put_back(flight.blocks, self._unfinished(flight.blocks))
+                if (rest := _unfinished(self.work.store, flight.blocks, self.retries)) is not None:
+                    self._put_back(flight.blocks, rest)
 
     def _wait(self) -> str | None:
         """The next piece that ended; None after a moment without one."""
@@ -149,18 +150,15 @@ class ClusterRun:
         for name, count in report.windows.items():
             self.windows[name] += count
         if report.trouble and report.rest:
-            self._try_again(report.rest[0], report.trouble)
-        self._put_back(flight.blocks, report.rest)
-
-    def _try_again(self, block: Block, trouble: str) -> None:
-        self.tries[block.index] += 1
-        if self.tries[block.index] == TRIES:
-            raise MachineError(trouble)
-        logger.warning("block %s is tried again: %s", block.index, trouble)
+            self.retries.add(report.rest, report.trouble)
+            self._tell_others(flight.blocks, report.rest)
+        else:
+            self._put_back(flight.blocks, report.rest)
 
     def _bury(self, blocks: Sequence[Block], error: KilledWorker) -> None:
         """Put back what dead workers left; where none of them finished a block, the first one is to blame."""
-        rest = self._unfinished(blocks)
+        if (rest := _unfinished(self.work.store, blocks, self.retries)) is None:
+            return
         deaths = error.allowed_failures + 1
         if len(rest) == len(blocks):
             raise _blamed(rest[0], deaths)
@@ -168,17 +166,15 @@ class ClusterRun:
         self._put_back(blocks, rest)
 
     def _put_back(self, piece: Sequence[Block], rest: Sequence[Block]) -> None:
-        """Let the rest of a piece be drawn again; the other blocks may be news, lost with their worker."""
+        """Let the rest of a piece be drawn again."""
+        self._tell_others(piece, rest)
+        self.pieces.put_back(rest)
+
+    def _tell_others(self, piece: Sequence[Block], rest: Sequence[Block]) -> None:
+        """Tell of the other blocks of a piece: they may be news, lost with their worker."""
         for block in piece:
             if block not in rest:
                 self._tell(block)
-        self.pieces.put_back(rest)
-
-    def _unfinished(self, blocks: Sequence[Block]) -> Sequence[Block]:
-        """Those of a piece that are not in the ledger."""
-        with WorkingStore.open(self.work.store) as store:
-            there = store.finished([block.index for block in blocks])
-        return [block for block in blocks if block.index not in there]
 
     def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
         """A word of a worker; called in the client's event loop."""
@@ -218,6 +214,19 @@ class ClusterRun:
                 self.flying.pop(key, None)
         for flight in self.flying.values():
             flight.future.cancel()
+
+
+def _unfinished(store: Store, blocks: Sequence[Block], retries: Retries) -> Sequence[Block] | None:
+    """Those of a piece that are not in the ledger; None: it is away, and all are tried again."""
+    try:
+        with WorkingStore.open(store) as opened:
+            there = opened.finished([block.index for block in blocks])
+    except MachineError as error:
+        if not is_passing(error):
+            raise
+        retries.add(blocks, str(error))
+        return None
+    return [block for block in blocks if block.index not in there]
 
 
 def _say(client: Client, what: Callable[[str], None], about: str, workers: list[str] | None = None) -> None:

@@ -14,6 +14,7 @@ Everything heavy is imported inside functions: `tune_allocator` must come before
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from citycover.engine.input import Room, SweepInput
     from citycover.job.inputs import Inputs
     from citycover.job.job import Job
+    from citycover.machine.stages import Stages
     from citycover.model.predictor import Predictor
     from citycover.plan.plan import Block
 
@@ -141,7 +143,11 @@ _process = _Process()
 
 
 def why_unfit(terms: Terms) -> str | None:
-    """Why this process cannot take part in a run; None: it can, and is not asked again."""
+    """Why this process cannot take part in a run; None: it can, and is not asked again.
+
+    Raises:
+        ConnectionAbortedError: that cannot be said while a store is away, and may pass.
+    """
     if terms in _process.seen:
         return None
     why = _obstacle(terms)
@@ -171,7 +177,7 @@ def _obstacle(terms: Terms) -> str | None:
 
 
 def _why_no_writer(store: Store, terms: Terms) -> str | None:
-    """Why this process cannot write where a run keeps its blocks; None: it can."""
+    """Why this process cannot write where a run keeps its blocks; None: it can. As `why_unfit`."""
     probe = f".{uuid.uuid4().hex}.probe"  # a worker is asked as it joins, and as it begins a piece, at once
     try:
         if store.get(LEASE) != terms.run.encode():
@@ -183,6 +189,8 @@ def _why_no_writer(store: Store, terms: Terms) -> str | None:
             f"it cannot write to {store} ({error.strerror}); --out must be on a shared folder, or give --work"
         )
     except CitycoverError as error:
+        if isinstance(error, MachineError) and is_passing(error):
+            raise ConnectionAbortedError(errno.ECONNABORTED, str(error)) from None  # crosses as it is
         return f"it cannot write to {store}: {error}"
     return None
 
@@ -258,10 +266,12 @@ def compute(work: Work, blocks: Sequence[Block]) -> Report:
     """
     worker = get_worker()
     piece = str(worker.get_current_task())
-    if why := why_unfit(work.terms):
-        return Report(worker.address, rest=tuple(blocks), unfit=why)
     try:
+        if why := why_unfit(work.terms):
+            return Report(worker.address, rest=tuple(blocks), unfit=why)
         return _process.run(_compute, work, blocks, worker, piece)
+    except ConnectionAbortedError as error:
+        return Report(worker.address, rest=tuple(blocks), trouble=str(error.strerror))
     except DeviceError as error:
         logger.error("process %d on %s ends: %s", os.getpid(), socket.gethostname(), error)  # noqa: TRY400
         time.sleep(_FAREWELL)
@@ -293,33 +303,33 @@ def _compute(work: Work, blocks: Sequence[Block], worker: Worker, piece: str) ->
     from citycover.compute.sink import StoreSink
     from citycover.engine.blocks import run_blocks
     from citycover.machine.memory import peak_rss
+    from citycover.machine.stages import Stages
     from citycover.store.store import WorkingStore
 
     teller = _Teller(work.terms.run, piece, worker)
     teller.tell()
     _set_threads(work.threads or worker.state.nthreads)
-    trouble = ""
-    with WorkingStore.open(work.store) as store:
-        sink = StoreSink(store, teller.windows, work.terms.held, _process.inputs_of(work))
-        given = _sweep_input(work, sink)
-        try:
+    trouble, sink, stages = "", None, Stages()
+    try:
+        with WorkingStore.open(work.store) as store:
+            sink = StoreSink(store, teller.windows, work.terms.held, _process.inputs_of(work))
+            given = _sweep_input(work, sink, stages)
             run_blocks(given, sink, teller.block, blocks, lambda: piece in _process.leaving)
-        except MachineError as error:
-            if not is_passing(error):
-                raise
-            trouble = str(error)
-        there = sink.finished(blocks)
+    except MachineError as error:
+        if not is_passing(error):
+            raise
+        trouble = str(error)
     return Report(
         worker.address,
-        windows=sink.windows,
-        seconds=given.stages.seconds(),
+        windows=sink.windows if sink else {},
+        seconds=stages.seconds(),
         peak_rss=peak_rss(),
-        rest=tuple(block for block in blocks if block.index not in there),
+        rest=tuple(block for block in blocks if sink is None or block.index not in sink.there),
         trouble=trouble,
     )
 
 
-def _sweep_input(work: Work, sink: StoreSink) -> SweepInput:
+def _sweep_input(work: Work, sink: StoreSink, stages: Stages) -> SweepInput:
     """What a piece is computed with."""
     from citycover.engine.input import SweepInput
     from citycover.evidence.open import open_field
@@ -334,6 +344,7 @@ def _sweep_input(work: Work, sink: StoreSink) -> SweepInput:
         open_readers=work.open_readers,
         area=work.area,
         evidence=open_field(work.evidence, work.plan.grid, predictor.device),
+        stages=stages,
         stop=stop,
         room=_process.room_of(work.terms.run),
         layers=layers_named(sink.store.arrays),
