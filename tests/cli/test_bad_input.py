@@ -247,8 +247,21 @@ def test_wrong_usage_is_exit_code_2(citycover) -> None:
 def test_an_untagged_collar_is_pointed_out(citycover, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(20, 200, (4, 90, 120))
     values[:, :, :30] = 0
-    result = citycover("map", write_scene(tmp_path / "x.tif", values=values), "-o", tmp_path / "out")
-    assert result.code == 0 and "--nodata 0" in result.err
+    scene = write_scene(tmp_path / "x.tif", values=values)
+    for verb in (("plan", scene), ("map", scene, "-o", tmp_path / "out")):
+        result = citycover(*verb)
+        assert result.code == 0 and "about 25% of the scene is 0" in result.err and "--nodata 0" in result.err
+    assert "--nodata" not in citycover("plan", scene, "--nodata", "0").err
+
+
+def test_a_collar_of_a_large_file_is_seen_in_a_few_blocks(citycover, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(20, 200, (4, 3100, 3000))
+    values[:, -400:] = 0
+    tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    scene = write_scene(tmp_path / "x.tif", (3100, 3000), values=values, **tiled)
+    assert "about 17% of the scene is 0" in citycover("plan", scene).err, (
+        "13% of it, as 30 of 3,100 rows tell"
+    )
 
 
 KILL = """

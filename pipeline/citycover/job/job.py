@@ -29,6 +29,7 @@ from citycover.plan.plan import CHUNK, Plan
 from citycover.read.collar import constant_border
 from citycover.read.numbers import check_numbers
 from citycover.read.promise import check_promises
+from citycover.read.small import Hints
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
 from citycover.scene.assemble import answered, assemble_scene, fits, read_lattice
 from citycover.scene.file import FileInfo, describe_files, lost_sources
@@ -222,8 +223,11 @@ def _tell_how_it_is_read(
         logger.warning(lost)
     if scene.conversions:
         logger.info("numbers are read in the unit of the model: %s", "; ".join(scene.conversions))
-    if other_scale := check_numbers(scene, card, within):
+    hints = Hints()
+    if other_scale := check_numbers(scene, card, within, hints):
         logger.warning(other_scale)
+    if imagery.nodata is None and (collar := _warn_of_collar(scene, hints, within)):
+        logger.warning(collar)
 
 
 def warn_of_random_weights(card: ModelCard) -> None:
@@ -291,13 +295,13 @@ def _nearness(card: ModelCard, bands: Sequence[str] | None, files: Sequence[File
     return typed, answered(card, files) / needed if bands is None else -abs(needed - len(bands))
 
 
-def warn_of_collar(scene: Scene) -> str | None:
+def _warn_of_collar(scene: Scene, hints: Hints, within: GeoBox | None) -> str | None:
     """A warning where nodata seems to be hidden as an untagged constant, else None."""
-    value, share = constant_border(scene)
+    value, share = constant_border(scene, hints, within)
     if value is None:
         return None
     return (
-        f"{share:.0%} of the scene is {value:g} in every band and touches its border, and no nodata is "
+        f"about {share:.0%} of the scene is {value:g} in every band and touches its border, and no nodata is "
         f"declared; if that is nodata, give --nodata {value:g}"
     )
 

@@ -10,38 +10,41 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 
-from citycover.read.small import HINT_BYTES, read_small, some_sheets
+from citycover.read.small import Hints, some_sheets
 from citycover.scene.scene import Scene, Sheet
 
 COLLAR_SHARE = 0.01
 """Share of a scene above which a constant at its border is worth a warning."""
 
-_SIDE = 1000
-"""Pixels of the small version along the longer side."""
 
-
-def constant_border(scene: Scene) -> tuple[float | None, float]:
+def constant_border(scene: Scene, hints: Hints, within: GeoBox | None = None) -> tuple[float | None, float]:
     """The number that may be undeclared nodata, and the share of the scene that it fills from the border in.
 
     Pixels count where all bands hold the same number, one that is frequent along the border, and are
     connected to the border through such pixels.
+
+    Args:
+        scene: that is looked at.
+        hints: small versions of its files.
+        within: what is to be seen of it; None: all.
 
     Returns:
         The number and its share of all pixels of the first sheet that has it, of those looked at; (None,
         0.0) where the share is at most `COLLAR_SHARE`, where the scene declares what is invalid, or where it
         cannot be read cheaply.
     """
-    found = (_of_sheet(sheet) for sheet in some_sheets(scene.groups[0]))
+    found = (_of_sheet(sheet, hints) for sheet in some_sheets(scene.groups[0], within))
     return next((hint for hint in found if hint[0] is not None), (None, 0.0))
 
 
-def _of_sheet(sheet: Sheet) -> tuple[float | None, float]:
+def _of_sheet(sheet: Sheet, hints: Hints) -> tuple[float | None, float]:
     if any(band.validity != "none" or band.promise for band in sheet.bands):
         return None, 0.0
     try:
-        small = read_small(sheet.files, _SIDE, HINT_BYTES)
+        small = hints.of(sheet.files)
     except RasterioError:
         return None, 0.0  # reading for the map reports what is wrong, with its place
     if small is None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from scipy.ndimage import distance_transform_edt
 
 from citycover.geometry.window import Window
 from citycover.read.file import BandFile
@@ -56,6 +55,8 @@ class MaskReader:
         holes = self.file.read(own, numbers, seen)
         hidden = self._hidden(numbers[:, :, 0]) & seen
         if any(self.mask.grow) and hidden.any():
+            from scipy.ndimage import distance_transform_edt  # takes as long as a small map
+
             down, right = self.mask.grow
             hidden = np.asarray(distance_transform_edt(~hidden, sampling=(1 / down, 1 / right)) <= 1)
         valid &= ~(hidden | ~seen)[np.ix_(rows - own.row, cols - own.col)]

@@ -21,7 +21,7 @@ from rasterio.errors import NodataShadowWarning, RasterioError
 from citycover.errors import SceneError
 from citycover.geometry.grid import ground_sample_distance
 from citycover.model.card import BandGroup, ModelCard
-from citycover.read.small import HINT_BYTES, read_small, some_sheets
+from citycover.read.small import Hints, some_sheets
 from citycover.scene.measure import perhaps_offset
 from citycover.scene.scene import BandSource, Scene, Sheet
 
@@ -56,22 +56,26 @@ Way = Callable[[BandGroup, float, float], str]
 """What to do, in words, about numbers that mean reflectance of `scale * number + offset`."""
 
 
-def check_numbers(scene: Scene, card: ModelCard, within: GeoBox | None = None) -> str | None:
+def check_numbers(
+    scene: Scene, card: ModelCard, within: GeoBox | None = None, hints: Hints | None = None
+) -> str | None:
     """A warning where numbers seem to be of another scale than the model's; None where they do not.
 
     Args:
         scene: whose numbers.
         card: of the model.
         within: what is to be mapped of it; None: all.
+        hints: small versions of its files; None: read for this alone.
 
     Raises:
         SceneError: they are of another scale for certain.
     """
+    hints = hints or Hints()
     warnings_: list[str] = []
     for group, wanted in zip(scene.groups, card.groups, strict=True):
         if expected_range(wanted) is None and wanted.unit != "dB":
             continue
-        looks = [look for sheet in some_sheets(group, within) if (look := _look(sheet)) is not None]
+        looks = [look for sheet in some_sheets(group, within) if (look := _look(sheet, hints)) is not None]
         numbers = np.concatenate(looks) if looks else np.empty(0)
         if numbers.size:
             gsd = ground_sample_distance(group.native)
@@ -86,16 +90,16 @@ def expected_range(wanted: BandGroup) -> tuple[float, float] | None:
     return wanted.value_range or ((0.0, 255.0) if eight_bits else None)
 
 
-def _look(sheet: Sheet) -> NDArray[Any] | None:
+def _look(sheet: Sheet, hints: Hints) -> NDArray[Any] | None:
     """Valid numbers of a small version, all bands together."""
     native = sorted(sheet.native, key=lambda band: list(sheet.files).index(band.path))  # as they are read
     parts = [native] if native else []
     parts += [[band] for band in sheet.bands if band.lies is not None]  # of other shapes
-    found = [numbers for part in parts if (numbers := _numbers_of(part)) is not None]
+    found = [numbers for part in parts if (numbers := _numbers_of(part, hints)) is not None]
     return np.concatenate(found) if found else None
 
 
-def _numbers_of(bands: Sequence[BandSource]) -> NDArray[Any] | None:
+def _numbers_of(bands: Sequence[BandSource], hints: Hints) -> NDArray[Any] | None:
     """Valid numbers of a small version of files of one shape, as the network would see them."""
     files: dict[str, list[int]] = {}
     for band in bands:
@@ -103,13 +107,14 @@ def _numbers_of(bands: Sequence[BandSource]) -> NDArray[Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NodataShadowWarning)  # numbers are looked at, not their validity
-            small = read_small(files, _SIDE, HINT_BYTES, unseen=any(band.promise for band in bands))
+            small = hints.of(files, unseen=any(band.promise for band in bands))
     except RasterioError:
         return None  # reading for the map reports what is wrong, with its place
     if small is None:
         return None
+    step = -(-max(small.shape) // _SIDE)
     found = []
-    for plane, band in zip(small, bands, strict=True):
+    for plane, band in zip(small[:, ::step, ::step], bands, strict=True):
         numbers = np.ma.compressed(plane).astype(np.float64)
         numbers = numbers[np.isfinite(numbers)]
         if band.nodata is not None:

@@ -1,13 +1,15 @@
 """Small versions of large rasters, with one rule for what is cheap.
 
 A raster is read decimated where that decodes few bytes: the whole of it if it is small, or the overview that
-is used in its stead. Else its pixels are sampled at a coarse lattice, which decodes one block a point. Where
-even that is dear (blocks of 8192 px), nothing is read: a look must cost neither minutes nor gigabytes.
+is used in its stead. Else its pixels are sampled at a coarse lattice of rows and columns, which lies in few
+blocks however large the raster is. Where even that is dear (blocks of 8192 px), nothing is read: a look must
+cost neither minutes nor gigabytes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,15 +28,35 @@ HINT_BYTES = 32 << 20
 SHOWN_BYTES = 1 << 30
 """Decoded for what a person asked to see."""
 
-_LATTICE_BYTES = 2 << 30
+_LATTICE_BYTES = 512 << 20
 
-_LATTICES = (32, 16, 8)
-"""Points along each side, the finest that is cheap; fewer say nothing."""
+_LATTICES = {32: 6, 16: 4, 8: 3}
+"""Points along each side, the finest that is cheap, for fewer say nothing; and in how many blocks they lie,
+the first and the last among them, where each in its own would be dear."""
+
+_HINT_SIDE = 1000
+"""Pixels of the small version that hints are taken from, along its longer side."""
 
 _LEAST_CACHE = 8 << 20
 
 _SHEETS = 4
 """Sheets of a scene that are looked at."""
+
+
+class Hints:
+    """Small versions of files for hints that nobody asked for: each is read once for all of them."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[Any, ...], np.ma.MaskedArray[Any, Any] | None] = {}
+
+    def of(
+        self, bands: Mapping[str, Sequence[int]], *, unseen: bool = False
+    ) -> np.ma.MaskedArray[Any, Any] | None:
+        """What `read_small` says of them, where that is not felt before a map; not to be changed."""
+        key = (unseen, *((path, *numbers) for path, numbers in bands.items()))
+        if key not in self._read:
+            self._read[key] = read_small(bands, _HINT_SIDE, HINT_BYTES, unseen=unseen)
+        return self._read[key]
 
 
 def read_small(
@@ -65,9 +87,14 @@ def read_small(
             # A decimated read goes line by line, and would decode each block for every line.
             with _cache([(d, len(i), 2 * d.width) for d, i in files], budget):
                 return _joined([d.read(i, out_shape=(len(i), *shape), masked=True) for d, i in files])
-        for side in _LATTICES:
-            rows, cols = (_cell_centres(length, side) for length in (height, width))
-            if sum(_lattice_bytes(d, len(i), rows, cols) for d, i in files) <= _LATTICE_BYTES:
+        block = tuple(max(_block(d)[axis] for d, _ in files) for axis in (0, 1))
+        for (side, blocks), spread in itertools.product(_LATTICES.items(), (True, False)):
+            rows, cols = (
+                _centres(length, side) if spread else _lattice(length, within, side, blocks)
+                for length, within in zip((height, width), block, strict=True)
+            )
+            most = HINT_BYTES if spread else _LATTICE_BYTES
+            if sum(_lattice_bytes(d, len(i), rows, cols) for d, i in files) <= most:
                 with _cache([(d, len(i), 2 * _block(d)[1]) for d, i in files], budget):
                     return _joined([_points(d, i, rows, cols) for d, i in files])
     return None
@@ -131,12 +158,33 @@ def _points(
 ) -> np.ma.MaskedArray[Any, Any]:
     kind = np.result_type(*(dataset.dtypes[index - 1] for index in indexes))
     points = np.ma.zeros((len(indexes), len(rows), len(cols)), kind)
+    of_block: dict[int, list[int]] = {}
+    for x, col in enumerate(cols):
+        of_block.setdefault(col // _block(dataset)[1], []).append(x)
     for y, row in enumerate(rows):
-        for x, col in enumerate(cols):
-            where = RasterioWindow(col, row, 1, 1)
-            points[:, y, x] = dataset.read(indexes, window=where, masked=True)[:, 0, 0]
+        for places in of_block.values():  # one call for all points of a row that lie in one block
+            first, *_, last = (cols[place] for place in (places[0], *places))
+            where = RasterioWindow(first, row, last + 1 - first, 1)
+            line = dataset.read(indexes, window=where, masked=True)[:, 0]
+            points[:, y, places] = line[:, [cols[place] - first for place in places]]
     return points
 
 
-def _cell_centres(length: int, cells: int) -> list[int]:
+def _centres(length: int, cells: int) -> list[int]:
     return [int((i + 0.5) * length / cells) for i in range(cells)]
+
+
+def _lattice(length: int, block: int, points: int, blocks: int) -> list[int]:
+    """Places along an axis in a few blocks that are spread evenly, at most so many.
+
+    >>> _lattice(80, 20, 4, 6)
+    [10, 30, 50, 70]
+    >>> _lattice(1000, 10, 12, 6)
+    [2, 7, 192, 197, 392, 397, 592, 597, 792, 797, 992, 997]
+    """
+    count, within = -(-length // block), points // blocks
+    if count <= blocks or within > block:
+        return _centres(length, points)
+    taken = [i * (count - 1) // (blocks - 1) for i in range(blocks)]
+    ends = ((k * block, min(length, (k + 1) * block)) for k in taken)
+    return [first + int((i + 0.5) * (end - first) / within) for first, end in ends for i in range(within)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from citycover.errors import ChangedError, CitycoverError, FinishedError, HeldError, ProductError
 from citycover.files.failures import machine_errors
 from citycover.files.remote import Place
-from citycover.job.job import prepare_request, warn_of_collar
+from citycover.job.job import prepare_request
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.product.earlier import refuse_finished
@@ -40,8 +40,6 @@ def map_into(
         job = prepare_request(request)
         if finished:
             refuse_finished(out, job, request.product.formats)
-        if request.imagery.nodata is None and (warning := warn_of_collar(job.scene)):
-            logger.warning(warning)
         from citycover.run.job import run_job  # torch is imported here, after everything cheap has passed
 
         with (

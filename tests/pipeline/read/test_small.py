@@ -49,12 +49,36 @@ def test_a_lattice_is_coarser_where_blocks_are_large_and_none_where_they_are_hug
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.tif", block=16)
+    monkeypatch.setattr(small, "HINT_BYTES", 5_000)
     sides = []
-    for most in (10**9, 100_000, 20_000, 5_000):
-        monkeypatch.setattr(small, "_LATTICE_BYTES", most)
+    for blocks in (36, 35, 16, 15, 9, 8):  # 6, 4 and 3 blocks along a side, of 256 bytes
+        monkeypatch.setattr(small, "_LATTICE_BYTES", blocks * 256)
         got = read_small({path: [1]}, 150, budget=1000)
         sides.append(None if got is None else got.shape[1])
-    assert sides == [32, 16, 8, None]
+    assert sides == [30, 16, 16, 6, 6, None]
+
+
+def test_a_lattice_of_few_blocks_has_the_pixels_of_the_file_and_reaches_its_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small, "HINT_BYTES", 1)
+    got = read_small({write(tmp_path / "a.tif", block=16): [2]}, 150, budget=1000)
+    rows, cols = small._lattice(400, 16, 32, 6), small._lattice(600, 16, 32, 6)
+    assert rows[:6] == [1, 4, 8, 11, 14, 65] and rows[-1] == 398, "blocks 0, 4, 9, 14, 19 and 24 of 25"
+    assert cols[0] == 1 and cols[-1] == 599 and len({col // 16 for col in cols}) == 6
+    assert got is not None
+    np.testing.assert_array_equal(got.filled(0)[0], PIXELS[1][np.ix_(rows, cols)])
+
+
+@pytest.mark.parametrize("block", [64, 16])
+def test_hints_read_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    path, hints, calls = write(tmp_path / "a.tif", block=block), small.Hints(), []
+    read = read_small
+    monkeypatch.setattr(small, "read_small", lambda *given, **how: calls.append(given) or read(*given, **how))
+    first = hints.of({path: [1, 2]})
+    assert hints.of({path: [1, 2]}) is first and len(calls) == 1
+    assert hints.of({path: [1]}) is not first and hints.of({path: [1, 2]}, unseen=True) is not first
+    assert len(calls) == 3
 
 
 def test_overviews_make_a_raster_cheap(tmp_path: Path) -> None:
