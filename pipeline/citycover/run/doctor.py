@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from citycover.errors import CitycoverError
 from citycover.machine.cores import usable_cores
+from citycover.model.form import Form, runtime_of
 from citycover.version import __version__
 
 Verdict = Literal["good", "slow", "bad"]
@@ -27,9 +28,11 @@ _NEEDED = {"GTiff", "VRT", "PNG"}
 
 _EXTRAS = {
     "vector": "pyogrio", "plots": "matplotlib", "view": "rio_tiler", "metrics": "prometheus_client",
-    "train": "tensorboard", "gpu": "dask_cuda", "openvino": "openvino",
-    "tensorrt": "onnxruntime",
+    "train": "tensorboard", "gpu": "dask_cuda",
 }  # fmt: skip
+
+_RUNTIMES: tuple[Form, ...] = ("openvino", "tensorrt")
+"""Extras that are there where all that the form needs is: a module may be of another package."""
 
 _TRIAL = 64 << 20
 """Bytes that are written to see how fast the disk is."""
@@ -218,6 +221,7 @@ def _written(place: Path) -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     there = [extra for extra, module in _EXTRAS.items() if find_spec(module) is not None]
+    there += [form for form in _RUNTIMES if runtime_of(form)]
     yield Finding("extras", ", ".join(there) or "none")
 
 

@@ -87,3 +87,17 @@ def test_the_quota_of_a_container_counts(monkeypatch: pytest.MonkeyPatch, text: 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
     assert usable_cores() == cores
+
+
+def test_extras_of_runtimes_are_there_where_all_of_them_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module of ONNX Runtime for processors has the name of the one that brings TensorRT."""
+    versions = {"onnx": "1", "onnxscript": "2", "onnxruntime": "3", "tensorrt": "11"}
+    monkeypatch.setattr("citycover.model.form._version", versions.get)
+    monkeypatch.setattr(doctor, "find_spec", lambda _name: True)
+    (extras,) = found("extras", tmp_path, trials=False)
+    assert "vector" in extras.found and "tensorrt" not in extras.found and "openvino" not in extras.found
+    versions |= {"onnxruntime-gpu": "3", "openvino": "2026.1"}
+    (extras,) = found("extras", tmp_path, trials=False)
+    assert extras.found.endswith("openvino, tensorrt")
