@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -271,3 +274,39 @@ def test_a_raster_that_names_files_of_this_machine_is_no_raster(
     bucket.objects[f"maps/city/{name}"] = mosaic.encode().ljust((made / name).stat().st_size)
     result = citycover("stats", PLACE)
     assert result.code == 2 and "cannot be opened as a raster" in result.err
+
+
+@pytest.mark.parametrize("verb", ["map", "run"])
+def test_a_living_run_holds_its_blocks_against_a_second_one(
+    citycover: Run, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """By hand, and of a region whose file says where blocks are kept."""
+    scene, out, work = write_scene(tmp_path / "scene.tif"), f"s3://{BUCKET}/north", f"s3://{BUCKET}/work"
+    region = tmp_path / "region.toml"
+    region.write_text(
+        f'name = "north"\nout = "{out}"\nmodel = "spectral-rgbn"\n[[scenes]]\nfiles = ["{scene}"]\n'
+        f'[engine]\nwork = "{work}"\n[policy]\nheld = "leave"\n'
+    )
+    by_hand = ("map", str(scene), "--model", "spectral-rgbn", "--out", out, "--work", work)
+    words = {"map": by_hand, "run": ("run", str(region))}[verb]
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def held_up(key: str) -> None:
+        if key.startswith("work/") and "/classes/c/" in key:
+            begun.set()
+            goes_on.wait()
+
+    bucket.on_put = held_up
+    command = [sys.executable, "-m", "citycover_cli", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+        try:
+            assert begun.wait(120)
+            monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "another machine's"))
+            second = citycover(*words)
+        finally:
+            goes_on.set()
+        said = first.communicate()[1]
+    assert second.code == 6 and f"process {first.pid} on" in second.err, second.err
+    assert first.returncode == 0, said
+    place = "north/item.json" if verb == "map" else "north/maps/scene/item.json"
+    assert place in bucket.objects and not [key for key in bucket.objects if key.startswith("work/")]
