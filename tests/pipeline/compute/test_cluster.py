@@ -31,7 +31,7 @@ from citycover.compute.cluster.connect import check_workers, open_cluster
 from citycover.compute.cluster.dispatch import ClusterRun
 from citycover.compute.cluster.roster import Roster
 from citycover.compute.cluster.terms import Terms, local_versions
-from citycover.compute.cluster.worker import _why_no_writer
+from citycover.compute.cluster.worker import _check, _why_no_writer, why_unfit
 from citycover.engine.blocks import run_blocks
 from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
@@ -550,6 +550,29 @@ def test_a_worker_that_is_asked_twice_at_once_is_fit(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(8))) == [[None] * 100] * 8
     assert place.list("") == ("lease",)
+
+
+def test_a_worker_that_is_not_let_in_is_unfit_and_one_that_finds_it_away_says_so(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
+    terms = Terms("run", ObjectStore(RemotePath(BUCKET, "work/asked")))
+    bucket.denied = True
+    try:
+        assert "access is denied" in str(why_unfit(terms))
+    finally:
+        bucket.denied = False
+    bucket.busy = 1
+    with pytest.raises(ConnectionAbortedError) as away:
+        why_unfit(terms)
+    bucket.busy = 1
+    with pytest.raises(MachineError, match=r"s3://maps/work/asked/lease: the object store does not do it"):
+        _check(terms)
+    assert connect.obstacles({"one": away.value, "two": None, "three": ValueError("x")}) == {
+        "one": away.value.strerror,
+        "three": "ValueError: x; install the same citycover, python and torch there",
+    }
+    assert "worker one takes no part: s3://maps/work/asked/lease" in caplog.text
 
 
 @pytest.mark.parametrize("folder", ["bucket"], indirect=True)

@@ -354,7 +354,11 @@ def _sweep_input(work: Work, sink: StoreSink, stages: Stages) -> SweepInput:
 
 def _check(terms: Terms) -> None:
     """Raise MachineError where this process cannot take part."""
-    if why := why_unfit(terms):
+    try:
+        why = why_unfit(terms)
+    except ConnectionAbortedError as error:
+        raise MachineError(str(error.strerror)) from None
+    if why:
         raise MachineError(f"a worker on {socket.gethostname()} cannot take part: {why}")
 
 
