@@ -49,6 +49,9 @@ class Ranker:
         table = np.zeros(self.mask + 1, np.uint8)
         table[self.mask - np.arange(channels)] = ids
         self.ids = torch.from_numpy(table).to(device)  # (code,)
+        counted = np.array_equal(ids, np.arange(channels) + ids[0])
+        self.last = int(ids[0]) + self.mask if counted else None
+        """What code 0 would be called where classes are numbered one after the other."""
 
     def __call__(
         self, probabilities: Tensor, lost: Tensor | None = None, apart: Tensor | None = None
@@ -96,6 +99,8 @@ class Ranking:
     def _named(self, keys: Tensor) -> Tensor:
         """(y, x) ids of the classes in (y, x) keys."""
         codes = keys & self.ranker.mask
+        if self.ranker.last is not None:
+            return codes.neg_().add_(self.ranker.last).to(torch.uint8)
         return self.ranker.ids.index_select(0, codes.flatten()).view(codes.shape)
 
     @property

@@ -355,6 +355,10 @@ def _with_background(scores: Tensor, card: ModelCard, own: Tensor) -> Tensor:
     return own
 
 
+_ROWS = 64
+"""That are laid out plane by plane together: of whole planes, which lie far apart, no cache holds enough."""
+
+
 def to_probabilities(scores: Tensor, card: ModelCard, out: Tensor | None = None) -> Tensor:
     """(n, c, y, x) scores of any type and layout to planar float32 probabilities, the caller's own.
 
@@ -370,7 +374,9 @@ def to_probabilities(scores: Tensor, card: ModelCard, out: Tensor | None = None)
     own = torch.empty(shape, dtype=torch.float32, device=scores.device) if out is None else out
     if card.background is not None:
         return _with_background(scores, card, own)
-    own.copy_(scores)
+    rows = _ROWS if own.device.type == "cpu" else own.shape[2]
+    for first in range(0, own.shape[2], rows):
+        own[:, :, first : first + rows].copy_(scores[:, :, first : first + rows])
     if card.activation == "probabilities":
         return own
     if card.task == "labels":

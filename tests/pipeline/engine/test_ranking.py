@@ -45,6 +45,18 @@ def test_of_equal_probabilities_the_first_class_wins_and_the_next_is_second() ->
     assert (ranking.second == 1).all() and (ranking.margin == 0).all() and (ranking.entropy == 254).all()
 
 
+@pytest.mark.parametrize("first", [0, 1, 11, 249])
+def test_classes_that_are_numbered_one_after_the_other_are_counted_to_the_same_names(first: int) -> None:
+    probabilities, names = softmax(first, 7, 5.0), np.arange(first, first + 7, dtype=np.uint8)
+    counting, looking_up = Ranker(names, CPU), Ranker(names, CPU)
+    assert counting.last == first + 7, "7 classes take 3 bits"
+    looking_up.last = None
+    counted, looked_up = (ranker(probabilities.clone()) for ranker in (counting, looking_up))
+    assert counted.classes.equal(looked_up.classes) and counted.second.equal(looked_up.second)
+    assert counted.classes.unique().tolist() == names.tolist()
+    assert Ranker(np.array([1, 3], np.uint8), CPU).last is None
+
+
 near_ties = st.sampled_from([0.0, 1e-9, 0.0019, 0.00196, 0.0117, 0.25, 0.2501, 0.5, 0.50001, 1.0])
 
 
