@@ -120,15 +120,25 @@ def try_lanes(
     lanes: Sequence[Lane],
     samples: Sequence[Sequence[Tensor]],
     repeats: int = 1,
+    seconds: float = 0.0,
 ) -> tuple[BenchRow, ...]:
-    """Run windows of the scene in each form and precision; on a processor small ones, else batches."""
+    """Run windows of the scene in each form and precision; on a processor small ones, else batches.
+
+    Args:
+        predictor: of the network, as torch runs it, in fp32.
+        plan: windows of the run.
+        lanes: forms and precisions.
+        samples: windows of the scene.
+        repeats: turns at least; the least times count.
+        seconds: that turns go on for at least.
+    """
     card, device = predictor.card, predictor.device
     count, height, _ = trial_shape(plan, predictor)
     if device.type == "cpu":
         tried = [_middle(windows, card, height) for windows in samples]
     else:
         tried = [_batch(samples, count * k, count, device) for k in range(SAMPLES)] if samples else []
-    return bench(predictor, list(dict.fromkeys((Lane(), *lanes))), tried, repeats) if tried else ()
+    return bench(predictor, list(dict.fromkeys((Lane(), *lanes))), tried, repeats, seconds) if tried else ()
 
 
 def make_ready(

@@ -119,7 +119,11 @@ def bench_model(
 
 
 def bench(
-    predictor: Predictor, lanes: Sequence[Lane], samples: Sequence[Windows], repeats: int = 1
+    predictor: Predictor,
+    lanes: Sequence[Lane],
+    samples: Sequence[Windows],
+    repeats: int = 1,
+    seconds: float = 0.0,
 ) -> tuple[BenchRow, ...]:
     """Run the same windows in each form and precision, in turns; the least time counts.
 
@@ -128,6 +132,8 @@ def bench(
         lanes: forms and precisions.
         samples: windows of one shape, to be run one after the other.
         repeats: turns over the first samples.
+        seconds: that turns go on for at least: a network that takes milliseconds needs many of them, for what
+            else the machine does takes longer.
     """
     fast = [[w.contiguous(memory_format=torch.channels_last) for w in windows] for windows in samples]
     exact = _Heat(Lane(), predictor, fast)
@@ -135,7 +141,9 @@ def bench(
         exact if lane == Lane() else _Heat(lane, predictor.at(lane.precision, lane.form), fast, exact)
         for lane in lanes
     ]
-    for _turn in range(repeats):
+    begin, turns = time.perf_counter(), 0
+    while turns < repeats or time.perf_counter() - begin < seconds:
+        turns += 1
         for heat in heats:
             heat.run()
     mpx = fast[0][0].shape[0] * fast[0][0][0, 0].numel() / 1e6

@@ -25,6 +25,10 @@ _GATE_WINDOWS = 16
 """Windows of the scene on which forms are compared."""
 
 
+_SECONDS = 3.0
+"""That forms are compared for at least, by turns."""
+
+
 def bench_random(
     model: str, engine: EngineOptions, *, batch: int = 1, require_hash: str | None = None, repeats: int = 5
 ) -> tuple[BenchRow, ...]:
@@ -76,7 +80,7 @@ def bench_on_scene(
     windows = sample_windows(plan, job.model.card, readers, count * plan.window_pixels)
     if not windows:
         raise ModelError(f"no window of {', '.join(scene)} has a valid pixel; give a scene that has some")
-    rows = try_lanes(predictor, plan, lanes, windows, repeats)
+    rows = try_lanes(predictor, plan, lanes, windows, repeats, _SECONDS)
     verdicts_of(job.model.sha256, plan, predictor).add(rows)
     if predictor.device.type == "cpu":
         plan = _plan_of_run(job, predictor)

@@ -337,3 +337,19 @@ def test_a_worker_without_the_runtime_cannot_take_part() -> None:
     assert why_unfit(terms) is None
     why = why_unfit(replace(terms, run="forms-2", runtime="openvino 9.9"))
     assert why is not None and why.startswith("it lacks openvino 9.9") and "--form torchscript" in why
+
+
+def test_turns_go_on_until_a_quick_network_was_timed_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], [0]
+
+    def counting(image: Tensor) -> Tensor:
+        calls[0] += 1
+        clock[0] += 0.05
+        return cnn(image)
+
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+    network = FunctionPredictor(make_card(64, 4, 8), counting)
+    bench.bench(network, (EXACT,), windows(), repeats=2)
+    few = calls[0]
+    bench.bench(network, (EXACT,), windows(), repeats=2, seconds=1.0)
+    assert calls[0] - few == few + 2 * (10 - 2), "ten turns of two samples take a second"

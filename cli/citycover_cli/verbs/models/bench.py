@@ -31,7 +31,7 @@ def run(
     form: options.Form = "auto",
     precision: options.Precision = "auto",
     threads: options.Threads = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the least times are shown.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns at least; the least times are shown.")] = 5,
     *,
     talk: Talk,
 ) -> None:
