@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Ids = NDArray[np.int64]
 
@@ -31,6 +29,9 @@ def label_patches(ranks: NDArray[np.int16]) -> NDArray[np.int32]:
 
 def joined(count: int, one: NDArray[np.integer], other: NDArray[np.integer]) -> Ids:
     """(count,) number of the group of each thing, where pairs of things belong together."""
+    from scipy.sparse import coo_array  # takes a third of a second, which regions without a sieve need not
+    from scipy.sparse.csgraph import connected_components
+
     links = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(count, count))
     labels: Ids = connected_components(links, directed=False)[1].astype(np.int64)
     return labels

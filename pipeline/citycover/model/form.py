@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import cache
 from typing import Literal, get_args
 
 from citycover.errors import MachineError
@@ -99,7 +101,15 @@ def _why_no_compiler() -> str | None:
 
 
 def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib import metadata
+
+    return _told_by(metadata.version, package)
+
+
+@cache
+def _told_by(version: Callable[[str], str], package: str) -> str | None:
+    """Looked for once a process: it takes milliseconds, and a small scene asks twenty times."""
+    from importlib.metadata import PackageNotFoundError
 
     try:
         return version(package)
