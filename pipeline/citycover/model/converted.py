@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 _SHAPES = 2
 """Shapes that are ready at a time: a run has one, and its transpose where windows are turned."""
+
+_HEARD = 0.1
+"""Seconds after which a stop is heard, at most, by who waits for another thread."""
 
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
 """Shape and type of each band group's windows."""
@@ -96,13 +100,15 @@ class ConvertedNetwork:
     precision: Precision = "fp32"
     ready: dict[tuple[Shapes, int], Infer] = field(default_factory=dict, repr=False)
     """What runs windows of a shape with a number of threads."""
+    turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Maps in several threads share the network, and most runtimes serve one at a time."""
 
     def __call__(self, *windows: Tensor, stop: Stop = None) -> Tensor:
         """(n, c, y, x) float32 scores, the caller's own.
 
         Args:
             windows: one (n, band, y, x) tensor a band group.
-            stop: ends the making, if it is set.
+            stop: ends the making, and the waiting for another thread, if it is set.
 
         Raises:
             ModelError: the runtime does not take the network.
@@ -110,11 +116,12 @@ class ConvertedNetwork:
         """
         shapes = shapes_of(windows)
         key = shapes, torch.get_num_threads()
-        if key not in self.ready:
-            if len(self.ready) == _SHAPES:
-                del self.ready[next(iter(self.ready))]  # of those that were tried before the run
-            self.ready[key] = self._made(windows, shapes, stop)
-        return self.ready[key](windows)
+        with self._alone(stop):
+            if key not in self.ready:
+                if len(self.ready) == _SHAPES:
+                    del self.ready[next(iter(self.ready))]  # of those that were tried before the run
+                self.ready[key] = self._made(windows, shapes, stop)
+            return self.ready[key](windows)
 
     def setting_up(self, shapes: Shapes, device: torch.device) -> float:
         """Seconds that making what runs such windows takes at least; 0: it is kept, and loaded."""
@@ -122,7 +129,18 @@ class ConvertedNetwork:
 
     def forget(self) -> None:
         """Load what is kept anew at the next call."""
-        self.ready.clear()
+        with self._alone(None):
+            self.ready.clear()
+
+    @contextlib.contextmanager
+    def _alone(self, stop: Stop) -> Iterator[None]:
+        while not self.turn.acquire(timeout=_HEARD):
+            if stop is not None and stop.is_set():
+                raise StoppedError
+        try:
+            yield
+        finally:
+            self.turn.release()
 
     def _artefact(self, shapes: Shapes, device: torch.device) -> Artefact:
         source, runtime = self.source, self.runtime

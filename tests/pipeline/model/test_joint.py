@@ -4,6 +4,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -341,3 +342,45 @@ def test_a_stop_is_of_who_asks_and_what_was_made_is_kept_for_all(
     shutil.rmtree(tmp_path / "cache")
     load_predictor(model, CPU, ended).at("fp32", "openvino")(windows)
     assert runtime.made == [ended, running]
+
+
+def test_maps_in_several_threads_take_turns_and_who_waits_hears_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share what is kept, of which most runtimes serve one thread at a time."""
+    busy, inside, goes_on = threading.Lock(), threading.Event(), threading.Event()
+
+    class One(Making):
+        def load(self, folder: Path, windows: Sequence[Tensor], precision: Precision) -> Infer:
+            infer = super().load(folder, windows, precision)
+
+            def alone(given: Sequence[Tensor]) -> Tensor:
+                assert busy.acquire(blocking=False), "two at a time"
+                inside.set()
+                goes_on.wait()
+                busy.release()
+                return infer(given)
+
+            return alone
+
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(predictor._CONVERTED, "openvino", One())
+    monkeypatch.setattr(predictor, "check_form", lambda *_: None)
+    model = read_map_model([saved(tmp_path / "0.pt", Sloped(1)).path])
+    windows = [torch.randint(0, 255, (1, 2, 64, 64), dtype=torch.uint8)]
+
+    def scores(stop: Stop) -> Tensor:
+        return load_predictor(model, CPU, stop).at("fp32", "openvino")(windows)
+
+    stops = [threading.Event() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        try:
+            running = [pool.submit(scores, stops[0])]
+            assert inside.wait(60)
+            running += [pool.submit(scores, stop) for stop in stops[1:]]
+            stops[2].set()
+            with pytest.raises(StoppedError):
+                running[2].result(20)
+        finally:
+            goes_on.set()
+        assert running[0].result(60).equal(running[1].result(60))
