@@ -100,8 +100,13 @@ class Lease:
             self._ended.set()
 
     def _let_go(self, before: Callable[[], None]) -> None:
-        with contextlib.suppress(CitycoverError):
-            before()
+        try:
+            with contextlib.suppress(CitycoverError):
+                before()
+        finally:
+            self._remove()
+
+    def _remove(self) -> None:
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -166,12 +171,23 @@ def farewell(do: Callable[[], None], place: str) -> bool:
     """Do what is left to do at a store, beside the thread that ends; whether it was done within `FAREWELL`.
 
     Args:
-        do: asks the store, which may be away: each request is tried for minutes.
+        do: asks the store, which may be away: each request is tried for minutes. What it raises in time is
+            raised here.
         place: in words.
     """
-    thread = threading.Thread(target=do, name="citycover-farewell", daemon=True)
+    raised: list[BaseException] = []
+
+    def tried() -> None:
+        try:
+            do()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that ends
+            raised.append(error)
+
+    thread = threading.Thread(target=tried, name="citycover-farewell", daemon=True)
     thread.start()
     thread.join(FAREWELL)
+    if raised:
+        raise raised[0]
     if late := thread.is_alive():
         logger.warning(
             "%s: the store has not answered for %.0f s; it is not waited for, and a lock lapses in %.0f s",

@@ -180,3 +180,16 @@ def test_who_ends_does_not_wait_for_a_store_that_is_away_and_removes_nothing_lat
         if thread.name == "citycover-farewell":
             thread.join()
     assert AT.key in bucket.objects or asked == "remove", "what was asked cannot be taken back"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_bug_in_what_is_done_in_the_end_is_told_and_the_lease_goes(bucket: Bucket) -> None:
+    held = Lease(AT, threading.Event())
+    held.acquire("leave")
+
+    def wrong() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        held.release(wrong)
+    assert AT.key not in bucket.objects
