@@ -6,7 +6,7 @@ PEERS := .bench-venv
 PEERS_STAMP := $(PEERS)/.installed
 TESTS := -n 2 --dist worksteal -m "not slow and not gpu and not root and not browser"
 
-.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-slurm test-airflow test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image compose systemd clean
+.PHONY: docs examples demo test lint types unit test-s3 test-forms test-slow test-region test-production test-prometheus test-slurm test-airflow test-otel test-gpu test-browser test-hosts power fuzz crash bench bench-forms bench-page bench-start gpu-city forward-share evidence-share memory models-table accuracy domains urban image compose systemd clean
 
 demo: $(STAMP)
 	$(BIN)/citycover demo demo --overwrite
@@ -121,6 +121,10 @@ evidence-share: $(STAMP)
 # Against the peers, which live in an environment of their own; BENCH="--sizes 8192 --repeats 1" and the like.
 bench: $(STAMP) $(PEERS_STAMP)
 	$(BIN)/python tests/benchmarks/peers.py $(BENCH)
+
+# docs/benchmarks.md anew from docs/benchmarks.json.
+bench-page: $(STAMP)
+	$(BIN)/python tests/benchmarks/page.py
 
 # What an answer costs: --help of each verb, plans, a thousand scenes; into docs/benchmarks.md. BENCH="--runs 1 --no-doc".
 bench-start: $(STAMP)

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import rasterio
 from material import write_network, write_scene
-from peers import DOCS, in_a_process, machine, read_runs
-from table import between
+from page import DOCS, keep
+from peers import in_a_process, machine, read_runs
 
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import NAMES, find_model
@@ -34,11 +34,8 @@ from citycover_models.export.network import export_preset
 
 HERE = Path(__file__).resolve().parent
 
-BEGIN, END = "<!-- forms: begin -->", "<!-- forms: end -->"
 KEPT = "forms.jsonl"
 """Runs that are done, in the folder of the benchmark."""
-
-EVERY = "<!-- every network: begin -->", "<!-- every network: end -->"
 
 SLOWEST = 0.06
 """Mpx/s in fp32, by `docs/models.md`, of a network that maps 2048 x 2048 in under two minutes."""
@@ -128,47 +125,6 @@ def run_bench(command: list[str | Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(rows: list[dict[str, Any]], told: dict[str, Any]) -> str:
-    """Whole runs."""
-    here = f"{told['cores']} cores of {told['cpu']}, threads {told['threads']}; torch {told['torch']}"
-    heads = (
-        "whole run",
-        "rounds",
-        "torch fp32, wall / CPU s",
-        "auto, wall / CPU s",
-        "taken",
-        "wall / CPU ratio",
-    )
-    lines = [f"{here}, {told['runtime']}.", "", f"| {' | '.join(heads)} | another class |", f"|{'---|' * 7}"]
-    lines += [
-        f"| {r['network']}, {r['size']} x {r['size']} | {r['rounds']} | {r['torchscript_wall_s']:.1f} / "
-        f"{r['torchscript_cpu_s']:.1f} | {r['auto_wall_s']:.1f} / {r['auto_cpu_s']:.1f} | {r['taken']} | "
-        f"{r['wall_s_ratio']:.2f} / {r['cpu_s_ratio']:.2f} | {r['disagreement']:.3%} |"
-        for r in rows
-    ]
-    return "\n".join(lines)
-
-
-def alone(rows: list[dict[str, Any]]) -> str:
-    """The network alone."""
-    lines = ["| network alone, windows of the scene | form | Mpx/s | another class | only near-ties |"]
-    lines += ["|---|---|---|---|---|"]
-    for row in rows:
-        for lane in row["bench"]:
-            name, near = f"{lane['form']} {lane['precision']}", "yes" if lane["passes"] else "no"
-            speed = f"{lane['mpx_per_s']:.3g} | {lane['disagreement']:.3%}"
-            lines.append(f"| {row['network']} | {name} | {speed} | {near} |")
-    return "\n".join(lines)
-
-
-def least_and_middle(rows: list[dict[str, Any]]) -> str:
-    """What `auto` gains over all networks."""
-    return "; ".join(
-        f"{what}: median {statistics.median(r[key] for r in rows):.2f}, least {min(r[key] for r in rows):.2f}"
-        for what, key in (("wall", "wall_s_ratio"), ("processor time", "cpu_s_ratio"))
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -192,13 +148,7 @@ def main() -> None:
     rows = [measured(network, given.size, given.rounds, given.folder, forms) for network in networks]
     runtime = ", ".join(filter(None, map(runtime_of, forms_here()))) or "no other runtime"
     told = machine() | {"threads": torch.get_num_threads(), "runtime": runtime}
-    page, kept = given.docs / "benchmarks.md", given.docs / "benchmarks.json"
-    marks = EVERY if given.every else (BEGIN, END)
-    parts = [markdown(rows, told), least_and_middle(rows) + "." if given.every else alone(rows)]
-    page.write_text(between(page.read_text(), *marks, "\n\n".join(parts)))
-    key = "every network" if given.every else "forms"
-    data = json.loads(kept.read_text()) | {key: {"machine": told, "rows": rows}}
-    kept.write_text(json.dumps(data, indent=1) + "\n")
+    keep(given.docs, **{"every network" if given.every else "forms": {"machine": told, "rows": rows}})
 
 
 if __name__ == "__main__":

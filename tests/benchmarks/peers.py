@@ -35,7 +35,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 DOCS = ROOT / "docs"
 
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 OWN = {
     "forward": "pure forward of the plan's windows, fp32",
     "citycover": "fp32 by torch",
@@ -290,13 +289,15 @@ def is_cog(path: Path) -> bool:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    cpu = platform.processor()
+    cpu, flags = platform.processor(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0].split(":", 1)[1].strip() if names else cpu
+        flags = ", ".join(name for name in ("amx_bf16", "avx512_bf16") if name in info.read_text().split())
     return {
         "cpu": cpu,
+        "flags": flags,
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
@@ -306,28 +307,18 @@ def machine() -> dict[str, Any]:
 
 
 def write_tables(runs: list[dict[str, Any]], docs: Path) -> None:
-    """`benchmarks.json`, and the tables between the markers of `benchmarks.md`."""
+    """What was measured here into `benchmarks.json`, and its tables into `benchmarks.md`."""
+    from page import keep, with_peers
     from peer_runs import PEERS
-    from table import between, markdown, rows_of
+    from table import rows_of
 
     methods = [*OWN, *PEERS]
-    parts, rows = [], []
-    for network, size in sorted({(run["network"], run["size"]) for run in runs}, reverse=True):
-        some = rows_of(runs, network, size, methods)
-        rows += some
-        parts.append(f"### {network}, {size} x {size}\n\n{markdown(some)}")
-    here = machine()
+    pairs = sorted({(run["network"], run["size"]) for run in runs}, reverse=True)
+    rows = [row for network, size in pairs for row in rows_of(runs, network, size, methods)]
     packages = sorted({run["package"] for run in runs if "package" in run})
-    said = (
-        f"{here['cores']} cores of {here['cpu']}, {here['memory_gib']} GiB; Python {here['python']}, torch "
-        f"{here['torch']}; citycover {here['citycover']}, {', '.join(packages)}."
-    )
-    page = docs / "benchmarks.md"
-    page.write_text(between(page.read_text(), BEGIN, END, "\n\n".join([said, *parts])))
     kept = docs / "benchmarks.json"
-    others = json.loads(kept.read_text()) if kept.exists() else {}
-    data = others | {"machine": here, "packages": packages, "rows": rows}
-    kept.write_text(json.dumps(data, indent=1) + "\n")
+    before = json.loads(kept.read_text())["machines"] if kept.exists() else []
+    keep(docs, machines=with_peers(before, {"machine": machine(), "packages": packages, "rows": rows}))
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 Help of every verb, a mistake, plans of a small and of a very large scene, and what a run of a region of a
 thousand scenes would do. Writes wall and processor time, each the best of several runs,
-and what the imports of help take, into docs/benchmarks.md.
+and what the imports of help take, into docs/benchmarks.json and its page.
 """
 
 from __future__ import annotations
@@ -21,12 +21,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
+from page import DOCS, keep
 
 from citycover_cli.app import verbs
-
-DOC = Path(__file__).parents[2] / "docs/benchmarks.md"
-
-BEGIN, END = "<!-- start: begin -->", "<!-- start: end -->"
 
 SCENES = 1000
 
@@ -146,9 +143,7 @@ def main() -> None:
     text = text_of(costs, imports(["--help"]), options.runs)
     print(text)
     if not options.no_doc:
-        page = DOC.read_text(encoding="utf-8")
-        head, tail = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
-        DOC.write_text(f"{head}\n\n{text}\n\n{tail}", encoding="utf-8")
+        keep(DOCS, start=text.splitlines())
 
 
 if __name__ == "__main__":

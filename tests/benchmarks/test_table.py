@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -89,3 +90,30 @@ def test_frame_pixels_lost_are_nodata_and_lines_where_the_first_class_won_by_def
     holed = expected.copy()
     holed[0, 3:5] = holed[8, 8] = 255
     assert frame_pixels_lost(holed, expected) == 2
+
+
+def test_the_page_holds_the_tables_of_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    page = load("page")
+    data = json.loads((page.DOCS / "benchmarks.json").read_text())
+    text = (page.DOCS / "benchmarks.md").read_text()
+    assert page.made(text, data) == text, "make bench-page"
+    data["machines"][0]["rows"][0]["wall_s"] = 12345.6
+    assert "12345.6" in page.made(text, data)
+
+
+def test_what_other_machines_measured_stays_and_of_this_one_the_news_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    with_peers = load("page").with_peers
+
+    def of(cpu: str, *rows: tuple[str, int, float]) -> dict[str, Any]:
+        found = [{"network": network, "size": size, "wall_s": wall} for network, size, wall in rows]
+        return {"machine": {"cpu": cpu}, "packages": [], "rows": found}
+
+    old = [of("a", ("unet", 64, 1.0), ("unet", 32, 2.0)), of("b", ("unet", 64, 3.0))]
+    merged = with_peers(old, of("a", ("unet", 32, 9.0), ("cheap", 64, 4.0)))
+    assert merged == [of("a", ("unet", 64, 1.0), ("unet", 32, 9.0), ("cheap", 64, 4.0)), old[1]]
+    assert with_peers(old, of("c", ("unet", 64, 5.0))) == [*old, of("c", ("unet", 64, 5.0))]
+    assert with_peers([], old[0]) == [old[0]]
