@@ -7,12 +7,16 @@ averaged, at 10 m.
 Real: `naip` is one place in two years by an aerial camera, 5 m; classes come from the near infrared of each
 year, which no network is shown. `regions` are two cities drawn by different hands: Czech orthophotos taken as
 0.3 m, a tile of Dubai taken as 1 m. `sheets` are two Czech towns, averaged to 2 m and 10 m, for DASPM.
+
+The rule that trusts the target by light (`methods/trust.py`) was found on practice cities, `naip`, `regions`
+and `naip-back`; `towns` (those two, both at 2 m), `regions-east` and `regions-back` came afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import accuracy_cases
@@ -88,6 +92,12 @@ def naip(folder: Path, data: Path | None, _seed: int) -> Domains:
     return Domains(image, labels, target, truth, legend)
 
 
+def naip_back(folder: Path, data: Path | None, seed: int) -> Domains:
+    """From 2012 to 2009."""
+    there = naip(folder, data, seed)
+    return Domains(there.target, there.truth, there.image, there.labels, there.legend)
+
+
 def by_infrared(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Ids (y, x) of (band, y, x) red, green, blue and near infrared: water 0, sparse 1, green 2, unknown 255.
 
@@ -102,17 +112,46 @@ def by_infrared(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(unsure | ~pixels.any(0), 255, ids).astype(np.uint8)
 
 
-def regions(folder: Path, data: Path | None, _seed: int) -> Domains:
+def regions(folder: Path, data: Path | None, _seed: int, part: tuple[int, int] = (900, 900)) -> Domains:
     """Czech towns at 0.3 m, a part of Dubai at 1 m; classes that both have."""
+    czech, dubai, legend = _czech_and_dubai(folder, data)
+    ending = "" if part == (900, 900) else f"-{part[0]}-{part[1]}"
+    target, truth = (folder / f"regions-{name}{ending}.tif" for name in ("target", "truth"))
+    _both(dubai, target, truth, part, 384, _DUBAI)
+    return Domains(Path(czech.image), Path(czech.truth), target, truth, legend)
+
+
+def regions_back(folder: Path, data: Path | None, _seed: int) -> Domains:
+    """From Dubai at 1 m to a part of a Czech town at 0.3 m."""
+    czech, dubai, legend = _czech_and_dubai(folder, data)
+    image, labels, target, truth = (folder / f"regions-back-{number}.tif" for number in range(4))
+    _both(dubai, image, labels, (300, 300), 1024, _DUBAI)
+    _both(czech, target, truth, (0, 0), 768, {number: number for number in range(len(_CLASSES))})
+    return Domains(image, labels, target, truth, legend)
+
+
+_DUBAI = {0: 0, 2: 1, 3: 2, 4: 3}
+"""Dubai's building, land, road, vegetation, water in Czech classes; no land there."""
+
+
+def _czech_and_dubai(folder: Path, data: Path | None) -> tuple[accuracy_cases.Case, accuracy_cases.Case, str]:
     assert data is not None, "asked for by whoever has the data"
     czech, dubai = (make(folder, data) for make in (accuracy_cases.czech, accuracy_cases.dubai))
-    legend = accuracy_cases._legend(folder / "regions.toml", _CLASSES)
-    names = {0: 0, 2: 1, 3: 2, 4: 3}  # Dubai's: building, land, road, vegetation, water; no land in Czech
-    part = slice(900, 1284), slice(900, 1284)
-    target, truth = folder / "regions-target.tif", folder / "regions-truth.tif"
-    _cut(Path(dubai.image), target, part, {})
-    _cut(Path(dubai.truth), truth, part, names)
-    return Domains(Path(czech.image), Path(czech.truth), target, truth, legend)
+    return czech, dubai, accuracy_cases._legend(folder / "regions.toml", _CLASSES)
+
+
+def _both(
+    case: accuracy_cases.Case,
+    image: Path,
+    truth: Path,
+    first: tuple[int, int],
+    side: int,
+    names: Mapping[int, int],
+) -> None:
+    """A square of a case's image and of its truth, from a first row and column on."""
+    part = slice(first[0], first[0] + side), slice(first[1], first[1] + side)
+    _cut(Path(case.image), image, part, {})
+    _cut(Path(case.truth), truth, part, names)
 
 
 def _cut(source: Path, out: Path, part: tuple[slice, slice], names: Mapping[int, int]) -> None:
@@ -136,6 +175,17 @@ def sheets(folder: Path, data: Path | None, _seed: int) -> Domains:
     coarse, _ = czech_sheet(folder, data, "MKRU491", (5, 5), 25)
     legend = accuracy_cases._legend(folder / "sheets.toml", (*_CLASSES, "bare"))
     return Domains(fine, labels, coarse, truth, legend)
+
+
+def towns(folder: Path, data: Path | None, _seed: int) -> Domains:
+    """The same two towns, both averaged to 2 m: one camera, another place."""
+    assert data is not None, "asked for by whoever has the data"
+    (image, labels), (target, truth) = (
+        czech_sheet(folder, data, name, shape, 5)
+        for name, shape in (("VYSK301", (4, 4)), ("MKRU491", (5, 5)))
+    )
+    legend = accuracy_cases._legend(folder / "sheets.toml", (*_CLASSES, "bare"))
+    return Domains(image, labels, target, truth, legend)
 
 
 def czech_sheet(
@@ -199,7 +249,15 @@ def _write(
 
 
 CASES: dict[str, dict[str, Callable[[Path, Path | None, int], Domains]]] = {
-    "lovecs": {"practice": second_camera, "naip": naip, "regions": regions},
+    "lovecs": {
+        "practice": second_camera,
+        "naip": naip,
+        "regions": regions,
+        "naip-back": naip_back,
+        "towns": towns,
+        "regions-east": partial(regions, part=(300, 1400)),
+        "regions-back": regions_back,
+    },
     "daspm": {"practice": five_times_coarser, "sheets": sheets},
 }
 """By system and name: folder for what is made, folder of the data, seed."""

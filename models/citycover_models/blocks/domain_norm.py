@@ -69,6 +69,18 @@ def copy_domain(network: nn.Module, source: int = SOURCE, target: int = TARGET) 
             module.norms[target].load_state_dict(module.norms[source].state_dict())
 
 
+def blend_domains(network: nn.Module, share: float, source: int = SOURCE, target: int = TARGET) -> None:
+    """Mix the target's statistics with the source's; `share` of them stay the target's own."""
+    for module in network.modules():
+        if isinstance(module, DomainBatchNorm2d):
+            own, other = module.norms[target], module.norms[source]
+            assert isinstance(own, nn.BatchNorm2d) and isinstance(other, nn.BatchNorm2d)  # noqa: PT018
+            assert own.running_mean is not None and own.running_var is not None  # noqa: PT018
+            assert other.running_mean is not None and other.running_var is not None  # noqa: PT018
+            own.running_mean.copy_(other.running_mean.lerp(own.running_mean, share))
+            own.running_var.copy_(other.running_var.lerp(own.running_var, share))
+
+
 def reset_domain(network: nn.Module, domain: int) -> None:
     """Forget the statistics of a domain; from now on they are the plain mean over what is seen of it."""
     for module in network.modules():

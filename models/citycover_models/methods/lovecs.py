@@ -8,17 +8,21 @@ What the methods do stands in `nets/semantic_fpn.py` and `blocks/domain_norm.py`
     csn           source batches, then target batches beside them  the target's, kept while training
     lovecs        the same, target batches with pseudo-labels      the same
 
+The last three take `statistics`: the target's as they are, a share of them beside the source's, or the share
+that `methods/trust.py` finds best.
+
 Pseudo-labels are made of whole targets by `training/target_labels.py`, before the stages that `stages` names.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from citycover.errors import ConfigError
@@ -27,6 +31,7 @@ from citycover_models.blocks.cross_entropy import cross_entropy
 from citycover_models.blocks.domain_norm import (
     SOURCE,
     TARGET,
+    blend_domains,
     copy_domain,
     reset_domain,
     set_domain,
@@ -34,6 +39,7 @@ from citycover_models.blocks.domain_norm import (
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods.method import BaseMethod, Form, Moment, Sensors, Stage, plain_loss
+from citycover_models.methods.trust import best_share
 from citycover_models.nets.semantic_fpn import MultiScale, Score, SemanticFPN, scales_between
 
 FARTHEST = 8.0
@@ -98,23 +104,61 @@ class SourceOnly(_CrossSensor):
     name: Literal["source-only"] = "source-only"
 
 
-class AdaBN(_CrossSensor):
-    """The source's weights with batch statistics of the target (Li et al. 2016, arXiv:1603.04779)."""
+class _TargetStatistics(_CrossSensor):
+    """Methods that map by statistics of the target."""
 
-    name: Literal["adabn"] = "adabn"
+    statistics: Literal["target", "auto"] | float = "target"
+    """Which: the target's as they are, as published; a share of them, beside the source's; or the share of
+    `methods/trust.py`, found without labels."""
 
-    def settle(self, network: nn.Module, chips: Iterator[Tensor], ratio: float) -> None:
-        """Mean over chips of the target's batch statistics, at every enlargement at which it is mapped."""
+    @field_validator("statistics", mode="before")
+    @classmethod
+    def _words_or_share(cls, given: object) -> object:
+        number = isinstance(given, float | int) and not isinstance(given, bool)
+        if given in ("target", "auto") or (number and 0 <= float(given) <= 1):  # type: ignore[arg-type]
+            return given
+        raise ValueError(f"{given!r} is neither 'target' nor 'auto' nor a share from 0 to 1")
+
+    def trust(self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float) -> None:
+        """Mix the source's statistics into the target's, as far as `statistics` asks for."""
+        if self.statistics == "target":
+            return
+        scale = self._middle(ratio)
+        share = (
+            best_share(network, chips, lambda mixed: MultiScale(mixed, (scale,), "logit"))
+            if self.statistics == "auto"
+            else self.statistics
+        )
+        blend_domains(network, share)
+
+    def _middle(self, ratio: float) -> float:
+        scales = sorted(self.scales_for(ratio))
+        return scales[len(scales) // 2]
+
+    def measure(self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float) -> None:
+        """Give the target the mean of its chips' statistics, at every enlargement at which it is mapped."""
         reset_domain(network, TARGET)
         set_domain(network, TARGET)
         seen = MultiScale(network.train(), self.scales_for(ratio), self.score)
         with torch.no_grad():
-            for images in chips:
-                seen(images)
+            for batch in chips:
+                seen(batch.images)
         set_domain(network.eval(), SOURCE)
 
 
-class _TwoSensors(_CrossSensor):
+class AdaBN(_TargetStatistics):
+    """The source's weights with batch statistics of the target (Li et al. 2016, arXiv:1603.04779)."""
+
+    name: Literal["adabn"] = "adabn"
+
+    def settle(self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float) -> None:
+        """Measure the target's statistics, and trust them as far as is asked for."""
+        kept = list(chips)
+        self.measure(network, iter(kept), ratio)
+        self.trust(network, iter(kept), ratio)
+
+
+class _TwoSensors(_TargetStatistics):
     """Both sensors in one step, each with its own statistics, once the source is known."""
 
     warm_up: float = Field(default=2 / 3, ge=0, lt=1)
@@ -129,16 +173,17 @@ class _TwoSensors(_CrossSensor):
 
     def target_scale(self, ratio: float) -> float:
         """The middle of the enlargements, where chips are enlarged at all."""
-        scales = sorted(self.scales_for(ratio))
-        return scales[len(scales) // 2] if self.enlarge else 1.0
+        middle = self._middle(ratio)  # which also says whether the ratio can be bridged
+        return middle if self.enlarge else 1.0
 
     def enter(self, network: nn.Module, stage: Stage, steps: int) -> None:
         """The target begins with the source's statistics."""
         if stage.first == self.first(steps):
             copy_domain(network)
 
-    def settle(self, network: nn.Module, _chips: Iterator[Tensor], _ratio: float) -> None:
-        """Nothing: the target's statistics were kept on the way."""
+    def settle(self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float) -> None:
+        """The target's statistics were kept on the way: they are trusted as far as is asked for."""
+        self.trust(network, chips, ratio)
 
 
 class CSN(_TwoSensors):
@@ -178,6 +223,25 @@ class LoveCS(_TwoSensors):
         starts = [*range(first, steps, max(1, round(self.relabel * steps))), steps]
         parts = (Stage(a, b, target=True, labelled=True) for a, b in itertools.pairwise(starts))
         return (*((Stage(0, first),) if first else ()), *parts)
+
+    def labelling(
+        self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float, *, first: bool
+    ) -> nn.Module:
+        """The network by whose statistics the target is labelled: itself, or a copy that trusts them less.
+
+        Args:
+            network: that learns.
+            chips: of the target, on its device.
+            ratio: target's ground sample distance over the source's.
+            first: no step has seen the target yet: its statistics are the source's.
+        """
+        if self.statistics == "target":
+            return network
+        kept, own = list(chips), copy.deepcopy(network)
+        if first:
+            self.measure(own, iter(kept), ratio)
+        self.trust(own, iter(kept), ratio)
+        return own
 
     def __call__(self, network: Sensors, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch: L = CE(source) + 0.5 CE(target, pseudo-labels)."""

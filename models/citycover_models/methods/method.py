@@ -167,12 +167,13 @@ class BaseMethod(BaseModel):
     def enter(self, network: nn.Module, stage: Stage, steps: int) -> None:
         """Make a network ready for the first step of a stage, of a training of so many steps."""
 
-    def settle(self, network: nn.Module, _chips: Iterator[Tensor], _ratio: float) -> None:
+    def settle(self, network: nn.Module, _chips: Iterator[LabelledBatch], _ratio: float) -> None:
         """Do what is left once all steps are done.
 
         Args:
             network: whose weights count.
-            _chips: of the target, raw, on the network's device; none where there is no target.
+            _chips: of the target, on the network's device, labelled 0 where they are valid; none where there
+                is no target.
             _ratio: target's ground sample distance over the source's.
         """
         copy_domain(network)  # a sensor that was never seen: its statistics are those of the other

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from citycover.errors import ConfigError
 from citycover.model.card import BandGroup, ModelCard
@@ -133,7 +133,10 @@ class DomainsMaterial(CoarseMaterial):
 
     def _label(self, trainee: Trainee, device: torch.device, step: int) -> None:
         assert isinstance(self._method, LoveCS), "stages of no other method are labelled"
-        network, card = self._mapping_form(trainee.kept.eval(), self._card(step, None))
+        first = step == self._method.first(self._recipe.epochs * self.steps_per_epoch)
+        chips = self._settling_chips(device)
+        own = self._method.labelling(trainee.kept.eval(), chips, self._ratio, first=first)
+        network, card = self._mapping_form(own, self._card(step, None))
         with torch.inference_mode():
             label_targets(
                 self._target.pairs, network, card, self._method, self._request.out, device=device, step=step,
@@ -190,12 +193,14 @@ class DomainsMaterial(CoarseMaterial):
         fold = self.preset.fold
         return fold(form.network) if fold else form.network, ModelCard(**(dict(card) | form.fields))
 
-    def _settling_chips(self, device: torch.device) -> Iterator[Tensor]:
-        """Raw (n, band, y, x) chips of the target that no step saw, in batches."""
+    def _settling_chips(self, device: torch.device) -> Iterator[LabelledBatch]:
+        """Chips of the target that no step saw, in batches; their labels say where they are valid."""
         reader, batch = self._target_reader(self._target.pairs), self._recipe.batch
         for first in range(0, min(_SETTLING, self.target_plan.chips_per_epoch), batch):
-            chips = [reader.read(self.target_plan.draw(BEYOND, first + i))[0] for i in range(batch)]
-            yield torch.stack([as_planes(pixels) for pixels in chips]).to(device)
+            chips = [reader.read(self.target_plan.draw(BEYOND, first + i)) for i in range(batch)]
+            images = torch.stack([as_planes(pixels) for pixels, _ in chips])
+            labels = torch.stack([torch.from_numpy(channels).long() for _, channels in chips])
+            yield LabelledBatch(images, labels).to(device)
 
     def _card(self, steps: int, knowledge: Knowledge | None) -> ModelCard:
         """With the target's bands and ground sample distance: it is what is mapped."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,9 +13,11 @@ from citycover.errors import ConfigError
 from citycover_models.blocks.domain_norm import SOURCE, TARGET, DomainBatchNorm2d
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
+from citycover_models.methods import lovecs
 from citycover_models.methods.lovecs import CSN, AdaBN, LoveCS, SourceOnly
 from citycover_models.methods.method import Moment, Stage
 from citycover_models.nets.semantic_fpn import SemanticFPN
+from citycover_models.training.recipe import read_recipe
 
 NOW = Moment(0, 10, 0)
 
@@ -97,15 +102,75 @@ def test_the_target_begins_with_the_statistics_of_the_source_and_once_alone() ->
     assert means(network)[1] == 0, "later labellings leave the statistics as they are"
 
 
+def chips_of(*values: float) -> Iterator[LabelledBatch]:
+    labels = torch.zeros(2, 32, 32, dtype=torch.long)
+    return (LabelledBatch(torch.full((2, 3, 32, 32), value), labels) for value in values)
+
+
 def test_adabn_takes_the_plain_mean_over_the_chips_of_the_target() -> None:
     network = OneNorm().train()
-    chips = (torch.full((2, 3, 32, 32), value) for value in (2.0, 4.0, 9.0))
-    AdaBN(scales=(1.0,)).settle(network, chips, 1.0)
+    AdaBN(scales=(1.0,)).settle(network, chips_of(2.0, 4.0, 9.0), 1.0)
     assert means(network) == pytest.approx([0.0, 5.0])
     source = OneNorm().train()
     SourceOnly()(source, batch_of(10.0, None), NOW)
     SourceOnly().settle(source, iter(()), 1.0)
     assert means(source)[TARGET] == means(source)[SOURCE], "source only maps by the source's"
+
+
+@pytest.mark.parametrize(("statistics", "mean"), [("target", 5.0), (1.0, 5.0), (0.2, 1.0), (0.0, 0.0)])
+def test_the_target_is_trusted_as_far_as_is_asked_for(statistics: str | float, mean: float) -> None:
+    network = OneNorm().train()
+    AdaBN(scales=(1.0,), statistics=statistics).settle(network, chips_of(2.0, 4.0, 9.0), 1.0)
+    assert means(network) == pytest.approx([0.0, mean]), "a share of 5, the rest of the source's 0"
+    kept = OneNorm()
+    kept.norm.norms[TARGET].running_mean.fill_(5.0)
+    CSN(statistics=statistics).settle(kept, chips_of(70.0), 1.0)
+    assert means(kept) == pytest.approx([0.0, mean]), "of what was kept on the way: no chip is measured"
+
+
+def test_a_share_is_found_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, ...]] = []
+
+    def found(_network: nn.Module, chips: Iterable[LabelledBatch], form: Any) -> float:
+        seen.extend((float(batch.images.mean()), form(OneNorm()).hundredths[0]) for batch in chips)
+        return 0.25
+
+    monkeypatch.setattr(lovecs, "best_share", found)
+    network = OneNorm()
+    network.norm.norms[TARGET].running_mean.fill_(8.0)
+    CSN(statistics="auto").settle(network, chips_of(3.0), 10 / 3)
+    assert seen == [(3.0, 300)], "chips as they are, at the middle of the enlargements"
+    assert means(network) == pytest.approx([0.0, 2.0])
+
+
+def test_the_target_is_labelled_by_statistics_that_are_trusted_while_training_keeps_its_own() -> None:
+    network, method = OneNorm().train(), LoveCS(scales=(1.0,), statistics=0.5)
+    first = method.labelling(network, chips_of(2.0, 4.0, 9.0), 1.0, first=True)
+    assert isinstance(first, OneNorm)
+    assert means(first) == pytest.approx([0.0, 2.5]), "measured, as no step has seen the target"
+    network.norm.norms[TARGET].running_mean.fill_(3.0)
+    later = method.labelling(network, chips_of(100.0), 1.0, first=False)
+    assert isinstance(later, OneNorm)
+    assert means(later) == pytest.approx([0.0, 1.5]), "of what was kept on the way"
+    assert means(network) == pytest.approx([0.0, 3.0])
+    assert network.norm.norms[TARGET].momentum == 0.1
+    assert LoveCS().labelling(network, chips_of(), 1.0, first=True) is network, "as published"
+
+
+@pytest.mark.parametrize("statistics", ["'source'", "1.5", "-0.1", "nan", "true", "[0.5]"])
+def test_statistics_that_are_none_are_refused(statistics: str) -> None:
+    with pytest.raises(ConfigError, match=r"statistics: .*is neither 'target' nor 'auto' nor a share from 0"):
+        read_recipe("lovecs", [f"method.statistics={statistics}"])
+    assert read_recipe("lovecs", ["method.statistics=0.5"]).method.statistics == 0.5
+    with pytest.raises(ConfigError, match="statistics"):
+        read_recipe("lovecs", ["method.name=source-only", "method.statistics=auto"])
+
+
+def test_the_published_recipe_trusts_the_target_as_it_is_and_the_light_one_finds_out() -> None:
+    published, light = (read_recipe(name).method for name in ("lovecs", "lovecs-light"))
+    assert isinstance(published, LoveCS) and isinstance(light, LoveCS)
+    assert (published.statistics, published.portion) == ("target", 0.1)
+    assert (light.statistics, light.portion) == ("auto", 0.5)
 
 
 def test_the_form_that_maps_looks_at_several_enlargements() -> None:

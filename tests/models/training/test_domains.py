@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -259,6 +260,29 @@ def test_chips_of_the_target_without_labels_move_no_weight(city: Path, other: Pa
     for name in one:
         same = torch.equal(one[name], two[name])
         assert same == (".norms.1.running" not in name or name.endswith("tracked")), name
+
+
+@pytest.mark.usefixtures("unwritten")
+@pytest.mark.parametrize("name", ["adabn", "csn", "lovecs"])
+def test_a_target_that_is_not_trusted_at_all_maps_by_the_statistics_of_the_source(
+    city: Path, other: Path, tmp_path: Path, name: str
+) -> None:
+    method = {"name": name, "scales": [1.0], "statistics": 0.0}
+    train(request(city, other, tmp_path / "run", LOVECS | {"method": method, "epochs": 1}))
+    weights = load_file(tmp_path / "run" / "weights.safetensors")
+    assert torch.equal(*(weights[f"encoder.bn1.norms.{d}.running_mean"] for d in (0, 1)))
+
+
+def test_a_share_is_found_for_each_labelling_and_for_the_map(
+    city: Path, other: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    method = LOVECS["method"] | {"statistics": "auto", "scales": [1.0]}
+    recipe = LOVECS | {"method": method, "epochs": 1}  # labelled before steps 1 and 2
+    trained = train(request(city, other, tmp_path / "run", recipe))
+    shares = re.findall(r"statistics of the target count for ([\d.]+)", caplog.text)
+    assert len(shares) == 3 and set(map(float, shares)) <= {0, 0.25, 0.5, 0.75, 1}
+    assert not [n for n, _ in torch.jit.load(str(trained.model)).named_buffers() if ".norms." in n]
 
 
 @pytest.mark.usefixtures("unwritten")
