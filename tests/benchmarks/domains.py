@@ -114,7 +114,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "lovecs": {"chip": 64, "validation": 0.0},
     "daspm": {"batch": 1, "validation": 0.0, "balance": "rare"},
 }
-"""Changes of the light recipes, so that a cell takes minutes on a part of a core; DASPM draws as published."""
+"""Changes of the light recipes, so that a cell takes minutes on a core; DASPM draws as published."""
 
 _HELD = {"daspm": {"feature_weight": 0.005}}
 """Settings of a method that begins with weights."""

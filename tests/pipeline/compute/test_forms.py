@@ -339,6 +339,38 @@ def test_a_worker_without_the_runtime_cannot_take_part() -> None:
     assert why is not None and why.startswith("it lacks openvino 9.9") and "--form torchscript" in why
 
 
+def test_those_that_may_be_fastest_are_timed_in_the_windows_of_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the rest of what was found stays: what setting up takes, and who flips too much."""
+    small = (
+        row(EXACT, 1),
+        row(REDUCED, 4, passes=False),
+        replace(row(OTHER, 3, first=3.0), again_s=0.2),
+        row(BOTH, 4),
+        replace(row(COMPILED, 4), mpx_per_s=0.0, processor_s=0.0, note="cannot run"),
+        row(COMPILED_REDUCED, 1.9),
+    )
+    asked: list[tuple[list[Lane], list[tuple[int, ...]], int]] = []
+
+    def timed(
+        _predictor: object, lanes: Sequence[Lane], samples: Sequence[Sequence[Tensor]], repeats: int
+    ) -> tuple[BenchRow, ...]:
+        asked.append((list(lanes), [tuple(sample[0].shape) for sample in samples], repeats))
+        return tuple(row(lane, 8.0, passes=lane != BOTH) for lane in lanes)
+
+    monkeypatch.setattr(forms, "bench", timed)
+    plan = replace(plan_of(make_scene((300, 300)), make_card(64, 4, 8)), batch=2)
+    found = {one.lane: one for one in forms.time_in_windows(predictor(), plan, small, windows(), 3)}
+    assert asked == [([EXACT, OTHER, BOTH], [(2, 3, 64, 64)] * 2, 3)], (
+        "torch, and what takes less than half a second"
+    )
+    assert found[EXACT].mpx_per_s == found[OTHER].mpx_per_s == 8 and found[OTHER].processor_s == 1 / 8
+    assert found[OTHER].first_s == 3.0 and found[OTHER].again_s == 0.2
+    assert found[OTHER].passes and not found[BOTH].passes and not found[REDUCED].passes
+    assert [found[lane] for lane in (REDUCED, COMPILED, COMPILED_REDUCED)] == [small[1], *small[4:]]
+
+
 def test_turns_go_on_until_a_quick_network_was_timed_often(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, calls = [0.0], [0]
 
