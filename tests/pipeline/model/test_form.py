@@ -122,10 +122,12 @@ def test_a_network_that_asks_nothing_is_taken_as_it_is() -> None:
 def test_openvino_takes_it_so_with_the_same_scores_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     plain, image, said = frozen(Plain()), windows(2, 3, 48, 40), []
+    before = str(plain.graph)  # type: ignore[attr-defined]
     for number, sees in enumerate((is_straight, lambda _network: False)):
         monkeypatch.setattr("citycover.model.graph.is_straight", sees)
         said.append(ConvertedNetwork(Source("plain", str(number) * 64, plain), OpenVino())(image))
     assert said[0].equal(said[1]) and said[0].allclose(plain(image), atol=1e-5)
+    assert str(plain.graph) == before, "torch goes on with it"  # type: ignore[attr-defined]
 
 
 @openvino
