@@ -158,16 +158,25 @@ def _points(
 ) -> np.ma.MaskedArray[Any, Any]:
     kind = np.result_type(*(dataset.dtypes[index - 1] for index in indexes))
     points = np.ma.zeros((len(indexes), len(rows), len(cols)), kind)
-    of_block: dict[int, list[int]] = {}
-    for x, col in enumerate(cols):
-        of_block.setdefault(col // _block(dataset)[1], []).append(x)
-    for y, row in enumerate(rows):
-        for places in of_block.values():  # one call for all points of a row that lie in one block
-            first, *_, last = (cols[place] for place in (places[0], *places))
-            where = RasterioWindow(first, row, last + 1 - first, 1)
+    height, width = _block(dataset)
+    # Block by block, of which the cache holds few: one call for all points of a row that lie in a block.
+    for ys, xs in itertools.product(_by_block(rows, height), _by_block(cols, width)):
+        first, last = cols[xs[0]], cols[xs[-1]]
+        for y in ys:
+            where = RasterioWindow(first, rows[y], last + 1 - first, 1)
             line = dataset.read(indexes, window=where, masked=True)[:, 0]
-            points[:, y, places] = line[:, [cols[place] - first for place in places]]
+            points[:, y, xs] = line[:, [cols[x] - first for x in xs]]
     return points
+
+
+def _by_block(places: Sequence[int], side: int) -> list[list[int]]:
+    """Numbers of places along an axis, those of a block together.
+
+    >>> _by_block([3, 7, 12, 18, 25], 10)
+    [[0, 1], [2, 3], [4]]
+    """
+    numbers = range(len(places))
+    return [list(some) for _, some in itertools.groupby(numbers, key=lambda number: places[number] // side)]
 
 
 def _centres(length: int, cells: int) -> list[int]:
