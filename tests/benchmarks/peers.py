@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-DOCS = ROOT / "docs"
 
 OWN = {
     "forward": "pure forward of the plan's windows, fp32",
@@ -326,6 +325,7 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
 
 
 def arguments() -> argparse.Namespace:
+    from page import DOCS
     from peer_runs import PEERS
 
     methods = [*OWN, *PEERS]

@@ -36,7 +36,6 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 LIGHTS = (0.85, 1.15)
 """What numbers of a chip are multiplied by."""
 
-
 CHIPS = 16
 """By how many it is settled: with four times as many other shares were found, and no better ones."""
 

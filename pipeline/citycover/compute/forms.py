@@ -141,7 +141,7 @@ def try_lanes(
     if device.type == "cpu":
         tried = [_middle(windows, card, height) for windows in samples]
     else:
-        tried = [_batch(samples, count * k, count, device) for k in range(SAMPLES)] if samples else []
+        tried = _batches(samples, count, device)
     return bench(predictor, list(dict.fromkeys((Lane(), *lanes))), tried, repeats, seconds) if tried else ()
 
 
@@ -164,9 +164,11 @@ def time_in_windows(
         samples: windows of the run.
         repeats: turns; the least times count.
     """
+    tried = _batches(samples, plan.batch, predictor.device)
+    if not tried:
+        return tuple(rows)
     least = min((row.processor_s for row in rows if row.passes and row.mpx_per_s), default=0.0)
     near = [row.lane for row in rows if row.passes and row.mpx_per_s and row.processor_s < _NEAR * least]
-    tried = [_batch(samples, k, plan.batch, predictor.device) for k in range(SAMPLES)]
     found = {row.lane: row for row in bench(predictor, list(dict.fromkeys((Lane(), *near))), tried, repeats)}
     return tuple(
         row
@@ -202,12 +204,7 @@ def make_ready(
     for lane in wanted:
         network = predictor.at(lane.precision, lane.form)
         if network.setting_up(shapes):
-            network(
-                [
-                    torch.zeros(shape, dtype=getattr(torch, kind), device=predictor.device)
-                    for shape, kind in shapes
-                ]
-            )
+            network([torch.zeros(s, dtype=getattr(torch, k), device=predictor.device) for s, k in shapes])
 
 
 def trial_side(card: ModelCard) -> int:
@@ -258,6 +255,11 @@ def _random(predictor: Predictor, trial: tuple[int, int, int]) -> list[Tensor]:
     count, *sides = trial
     height, width = sides
     return probe_windows(predictor.card, (height, width), predictor.device, eight_bit=True, count=count)
+
+
+def _batches(samples: Sequence[Sequence[Tensor]], count: int, device: torch.device) -> list[list[Tensor]]:
+    """As many as are timed, of so many windows each; none where there is no window."""
+    return [_batch(samples, count * k, count, device) for k in range(SAMPLES)] if samples else []
 
 
 def _batch(samples: Sequence[Sequence[Tensor]], first: int, count: int, device: torch.device) -> list[Tensor]:

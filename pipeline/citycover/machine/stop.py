@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-_HEARD = 0.1
-"""Seconds after which who waits hears of a stop of the whole, at most."""
+HEARD = 0.1
+"""Seconds after which who waits for something else hears of a stop, at most."""
 
 
 class PartialStop(threading.Event):
@@ -28,5 +28,5 @@ class PartialStop(threading.Event):
         """Wait until it is; False after so many seconds."""
         end = float("inf") if timeout is None else time.monotonic() + timeout
         while not self.is_set() and (left := end - time.monotonic()) > 0:
-            super().wait(min(left, _HEARD))
+            super().wait(min(left, HEARD))
         return self.is_set()

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from citycover.errors import StoppedError
 from citycover.machine.device import device_facts
+from citycover.machine.stop import HEARD
 from citycover.model.autocast import autocast
 from citycover.model.compiled import private_folder
 from citycover.model.compiling import NETWORK, PROGRAM
@@ -34,9 +35,6 @@ from citycover.model.network import last_line
 from citycover.model.precision import Precision
 
 logger = logging.getLogger(__name__)
-
-_HEARD = 0.1
-"""Seconds after which a stop is heard, at most, while a network is compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def _compile(work: Path, precision: Precision, stop: Stop) -> None:
             if stop is not None and stop.is_set():
                 raise StoppedError
             with suppress(subprocess.TimeoutExpired):
-                child.wait(_HEARD)
+                child.wait(HEARD)
     if child.returncode:
         whole = told.read_text(errors="replace")
         logger.info("compiling failed: %s", whole)

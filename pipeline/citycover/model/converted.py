@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from citycover.errors import CitycoverError, ModelError, StoppedError, is_out_of_memory
+from citycover.machine.stop import HEARD
 from citycover.model.compiled import Artefact, is_kept, kept
 from citycover.model.form import Form, runtime_of
 from citycover.model.network import last_line
@@ -25,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 _SHAPES = 2
 """Shapes that are ready at a time: a run has one, and its transpose where windows are turned."""
-
-_HEARD = 0.1
-"""Seconds after which a stop is heard, at most, by who waits for another thread."""
 
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
 """Shape and type of each band group's windows."""
@@ -134,7 +132,7 @@ class ConvertedNetwork:
 
     @contextlib.contextmanager
     def _alone(self, stop: Stop) -> Iterator[None]:
-        while not self.turn.acquire(timeout=_HEARD):
+        while not self.turn.acquire(timeout=HEARD):
             if stop is not None and stop.is_set():
                 raise StoppedError
         try:

@@ -24,7 +24,6 @@ from citycover.read.open import open_readers
 _GATE_WINDOWS = 16
 """Windows of the scene on which forms are compared."""
 
-
 _SECONDS = 3.0
 """That forms are compared for at least, by turns."""
 

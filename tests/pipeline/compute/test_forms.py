@@ -369,6 +369,7 @@ def test_those_that_may_be_fastest_are_timed_in_the_windows_of_the_run(
     assert found[OTHER].first_s == 3.0 and found[OTHER].again_s == 0.2
     assert found[OTHER].passes and not found[BOTH].passes and not found[REDUCED].passes
     assert [found[lane] for lane in (REDUCED, COMPILED, COMPILED_REDUCED)] == [small[1], *small[4:]]
+    assert forms.time_in_windows(predictor(), plan, small, [], 3) == small, "no window has a valid pixel"
 
 
 def test_turns_go_on_until_a_quick_network_was_timed_often(monkeypatch: pytest.MonkeyPatch) -> None:
