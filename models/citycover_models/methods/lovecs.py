@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -39,7 +39,7 @@ from citycover_models.blocks.domain_norm import (
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods.method import BaseMethod, Form, Moment, Sensors, Stage, plain_loss
-from citycover_models.methods.trust import best_share
+from citycover_models.methods.trust import Steadiness, best_share, look
 from citycover_models.nets.semantic_fpn import MultiScale, Score, SemanticFPN, scales_between
 
 FARTHEST = 8.0
@@ -119,17 +119,27 @@ class _TargetStatistics(_CrossSensor):
             return given
         raise ValueError(f"{given!r} is neither 'target' nor 'auto' nor a share from 0 to 1")
 
-    def trust(self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float) -> None:
-        """Mix the source's statistics into the target's, as far as `statistics` asks for."""
+    def trust(
+        self,
+        network: nn.Module,
+        chips: Iterator[LabelledBatch],
+        ratio: float,
+        before: Sequence[Steadiness] = (),
+    ) -> Steadiness:
+        """Mix the source's statistics into the target's, as far as `statistics` asks for.
+
+        Returns:
+            What `auto` found; nothing where it was not asked for.
+        """
         if self.statistics == "target":
-            return
+            return {}
+        if self.statistics != "auto":
+            blend_domains(network, self.statistics)
+            return {}
         scale = self._middle(ratio)
-        share = (
-            best_share(network, chips, lambda mixed: MultiScale(mixed, (scale,), "logit"))
-            if self.statistics == "auto"
-            else self.statistics
-        )
-        blend_domains(network, share)
+        found = look(network, chips, lambda mixed: MultiScale(mixed, (scale,), "logit"))
+        blend_domains(network, best_share(found, before))
+        return found
 
     def _middle(self, ratio: float) -> float:
         scales = sorted(self.scales_for(ratio))
@@ -151,11 +161,17 @@ class AdaBN(_TargetStatistics):
 
     name: Literal["adabn"] = "adabn"
 
-    def settle(self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float) -> None:
+    def settle(
+        self,
+        network: nn.Module,
+        chips: Iterator[LabelledBatch],
+        ratio: float,
+        before: Sequence[Steadiness] = (),
+    ) -> None:
         """Measure the target's statistics, and trust them as far as is asked for."""
         kept = list(chips)
         self.measure(network, iter(kept), ratio)
-        self.trust(network, iter(kept), ratio)
+        self.trust(network, iter(kept), ratio, before)
 
 
 class _TwoSensors(_TargetStatistics):
@@ -181,9 +197,15 @@ class _TwoSensors(_TargetStatistics):
         if stage.first == self.first(steps):
             copy_domain(network)
 
-    def settle(self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float) -> None:
+    def settle(
+        self,
+        network: nn.Module,
+        chips: Iterator[LabelledBatch],
+        ratio: float,
+        before: Sequence[Steadiness] = (),
+    ) -> None:
         """The target's statistics were kept on the way: they are trusted as far as is asked for."""
-        self.trust(network, chips, ratio)
+        self.trust(network, chips, ratio, before)
 
 
 class CSN(_TwoSensors):
@@ -225,23 +247,32 @@ class LoveCS(_TwoSensors):
         return (*((Stage(0, first),) if first else ()), *parts)
 
     def labelling(
-        self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float, *, first: bool
-    ) -> nn.Module:
+        self,
+        network: nn.Module,
+        chips: Iterator[LabelledBatch],
+        ratio: float,
+        before: Sequence[Steadiness] = (),
+        *,
+        first: bool,
+    ) -> tuple[nn.Module, Steadiness]:
         """The network by whose statistics the target is labelled: itself, or a copy that trusts them less.
 
         Args:
             network: that learns.
             chips: of the target, on its device.
             ratio: target's ground sample distance over the source's.
+            before: what `auto` found at earlier labellings.
             first: no step has seen the target yet: its statistics are the source's.
+
+        Returns:
+            The network, and what `auto` found.
         """
         if self.statistics == "target":
-            return network
+            return network, {}
         kept, own = list(chips), copy.deepcopy(network)
         if first:
             self.measure(own, iter(kept), ratio)
-        self.trust(own, iter(kept), ratio)
-        return own
+        return own, self.trust(own, iter(kept), ratio, before)
 
     def __call__(self, network: Sensors, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch: L = CE(source) + 0.5 CE(target, pseudo-labels)."""

@@ -16,6 +16,7 @@ from citycover_models.blocks.domain_norm import copy_domain
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
+from citycover_models.methods.trust import Steadiness
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,13 @@ class BaseMethod(BaseModel):
     def enter(self, network: nn.Module, stage: Stage, steps: int) -> None:
         """Make a network ready for the first step of a stage, of a training of so many steps."""
 
-    def settle(self, network: nn.Module, _chips: Iterator[LabelledBatch], _ratio: float) -> None:
+    def settle(
+        self,
+        network: nn.Module,
+        _chips: Iterator[LabelledBatch],
+        _ratio: float,
+        _before: Sequence[Steadiness] = (),
+    ) -> None:
         """Do what is left once all steps are done.
 
         Args:
@@ -175,6 +182,7 @@ class BaseMethod(BaseModel):
             _chips: of the target, on the network's device, labelled 0 where they are valid; none where there
                 is no target.
             _ratio: target's ground sample distance over the source's.
+            _before: what was found of the target while it was labelled.
         """
         copy_domain(network)  # a sensor that was never seen: its statistics are those of the other
 

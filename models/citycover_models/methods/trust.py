@@ -13,13 +13,16 @@ https://arxiv.org/abs/2006.16971, with a share that is given). Which share is ci
 
 Statistics that fit leave classes where they are in other light. Cohen's kappa, not plain agreement, because a
 map of nearly one class agrees with itself and says nothing.
+
+A training that looks several times adds up what it found, as a network that has learned its own labels of
+the target agrees with itself by any statistics: what it said before counts as much.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +32,9 @@ from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 
 logger = logging.getLogger(__name__)
+
+Steadiness = Mapping[float, float]
+"""Agreement in other light by share."""
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Those that are tried."""
@@ -73,10 +79,10 @@ def steadiness(network: nn.Module, chips: Sequence[LabelledBatch]) -> float:
     return kappa(total)
 
 
-def best_share(
+def look(
     network: nn.Module, chips: Iterable[LabelledBatch], seen: Callable[[nn.Module], nn.Module]
-) -> float:
-    """The share of the target's statistics by which its map is steadiest; of equal ones the smallest.
+) -> Steadiness:
+    """How steady the target's map is by each share of its statistics.
 
     Args:
         network: with statistics of both domains; stays as it is.
@@ -94,9 +100,25 @@ def best_share(
         blend_domains(mixed, share)
         set_domain(mixed, TARGET)
         found[share] = steadiness(seen(mixed), few)
-    best = max(found, key=lambda share: found[share])
+    return found
+
+
+def best_share(found: Steadiness, before: Sequence[Steadiness] = ()) -> float:
+    """The share by which the map is steadiest, over all that was found; of equal ones the smallest.
+
+    Args:
+        found: now.
+        before: at earlier times of the same training.
+
+    >>> best_share({0.0: 0.75, 0.5: 0.5, 1.0: 0.75})
+    0.0
+    >>> best_share({0.0: 0.75, 0.5: 0.5, 1.0: 0.75}, [{0.0: 0.25, 0.5: 0.25, 1.0: 0.5}])
+    1.0
+    """
+    total = {share: value + sum(earlier[share] for earlier in before) for share, value in found.items()}
+    best = max(sorted(total), key=lambda share: total[share])
     logger.info(
-        "statistics of the target count for %g: agreement in other light by share %s",
-        best, {share: round(value, 3) for share, value in found.items()},
+        "statistics of the target count for %g: agreement in other light by share %s, %d time(s) before",
+        best, {share: round(value, 3) for share, value in found.items()}, len(before),
     )  # fmt: skip
     return best

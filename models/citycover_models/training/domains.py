@@ -36,7 +36,12 @@ from citycover_models.training.material import Conclusion, Material, Staged
 from citycover_models.training.processes import Processes
 from citycover_models.training.request import TrainRequest
 from citycover_models.training.setup import stamp_of
-from citycover_models.training.target_labels import label_targets, labelled_targets
+from citycover_models.training.target_labels import (
+    keep_steadiness,
+    label_targets,
+    labelled_targets,
+    steadiness_before,
+)
 from citycover_models.training.trainee import Trainee
 
 _SETTLING = 64
@@ -135,7 +140,10 @@ class DomainsMaterial(CoarseMaterial):
         assert isinstance(self._method, LoveCS), "stages of no other method are labelled"
         first = step == self._method.first(self._recipe.epochs * self.steps_per_epoch)
         chips = self._settling_chips(device)
-        own = self._method.labelling(trainee.kept.eval(), chips, self._ratio, first=first)
+        before = steadiness_before(self._request.out, step)
+        own, found = self._method.labelling(trainee.kept.eval(), chips, self._ratio, before, first=first)
+        if found:
+            keep_steadiness(self._request.out, step, found)
         network, card = self._mapping_form(own, self._card(step, None))
         with torch.inference_mode():
             label_targets(
@@ -176,7 +184,8 @@ class DomainsMaterial(CoarseMaterial):
     def conclude(self, trainee: Trainee, steps: int) -> Conclusion:
         """Settle the network on the target, say what it knows of the source's labels, and judge it."""
         chips = self._settling_chips(next(trainee.kept.parameters()).device)
-        self._method.settle(trainee.kept, chips, self._ratio)
+        before = steadiness_before(self._request.out, steps)
+        self._method.settle(trainee.kept, chips, self._ratio, before)
         knowledge = self.know(trainee)
         card = self._card(steps, knowledge)
         network, card = self._mapping_form(trainee.kept.eval(), card)

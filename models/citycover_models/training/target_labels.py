@@ -51,11 +51,15 @@ from citycover_models.methods.pseudo_labels import (
     pseudo_labels,
     score_of,
 )
+from citycover_models.methods.trust import Steadiness
 from citycover_models.training.folder import TARGET_LABELS
 
 logger = logging.getLogger(__name__)
 
 _WHOLE = "round.json"
+
+_STEADINESS = "steadiness.json"
+"""By the step that a labelling precedes: it outlives the rounds, as later ones look back on it."""
 
 
 def _level(ranking: Ranking) -> Tensor:
@@ -134,7 +138,8 @@ def label_targets(
         StoppedError: `stop` was set; the round is begun anew the next time.
     """
     round_folder = folder / TARGET_LABELS / f"{step:08d}"
-    shutil.rmtree(folder / TARGET_LABELS, ignore_errors=True)
+    for earlier in (folder / TARGET_LABELS).glob("[0-9]*"):
+        shutil.rmtree(earlier)
     make_folder(round_folder)
     if method.score == "logit":
         network, card = _Squashed(network), card.model_copy(update={"activation": "probabilities"})
@@ -184,6 +189,25 @@ def labelled_targets(pairs: Sequence[Pair], legend: Legend, folder: Path, step: 
         Pair(pair.scene, (LabelRaster(str(_labels_file(round_folder, n)), legend.name, ranks, title),))
         for n, pair in enumerate(pairs)
     )
+
+
+def keep_steadiness(folder: Path, step: int, found: Steadiness) -> None:
+    """Note what was found of the target before a step, beside what was found before earlier ones."""
+    kept = {number: own for number, own in _steadiness(folder).items() if number < step} | {step: found}
+    make_folder(folder / TARGET_LABELS)
+    listed = {number: list(own.items()) for number, own in kept.items()}
+    write_atomic(folder / TARGET_LABELS / _STEADINESS, json.dumps(listed))
+
+
+def steadiness_before(folder: Path, step: int) -> list[Steadiness]:
+    """What was found of the target before each labelling that is earlier than a step."""
+    return [own for number, own in sorted(_steadiness(folder).items()) if number < step]
+
+
+def _steadiness(folder: Path) -> dict[int, Steadiness]:
+    path = folder / TARGET_LABELS / _STEADINESS
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    return {int(number): dict(own) for number, own in kept.items()}
 
 
 def _labels_file(round_folder: Path, number: int) -> Path:

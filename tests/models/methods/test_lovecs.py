@@ -117,6 +117,19 @@ def test_adabn_takes_the_plain_mean_over_the_chips_of_the_target() -> None:
     assert means(source)[TARGET] == means(source)[SOURCE], "source only maps by the source's"
 
 
+def test_what_was_found_before_earlier_labellings_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lovecs, "look", lambda *_: {0.0: 0.5, 1.0: 0.75})
+    network, method = OneNorm(), LoveCS(scales=(1.0,), statistics="auto")
+    network.norm.norms[TARGET].running_mean.fill_(8.0)
+    own, found = method.labelling(network, chips_of(2.0), 1.0, first=False)
+    assert means(own) == [0.0, 8.0] and found == {0.0: 0.5, 1.0: 0.75}
+    before = [{0.0: 0.75, 1.0: 0.25}]
+    own, found = method.labelling(network, chips_of(2.0), 1.0, before, first=False)
+    assert means(own) == [0.0, 0.0] and found == {0.0: 0.5, 1.0: 0.75}, "what is new, alone"
+    method.settle(network, chips_of(2.0), 1.0, before)
+    assert means(network) == [0.0, 0.0]
+
+
 @pytest.mark.parametrize(("statistics", "mean"), [("target", 5.0), (1.0, 5.0), (0.2, 1.0), (0.0, 0.0)])
 def test_the_target_is_trusted_as_far_as_is_asked_for(statistics: str | float, mean: float) -> None:
     network = OneNorm().train()
@@ -131,11 +144,11 @@ def test_the_target_is_trusted_as_far_as_is_asked_for(statistics: str | float, m
 def test_a_share_is_found_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[float, ...]] = []
 
-    def found(_network: nn.Module, chips: Iterable[LabelledBatch], form: Any) -> float:
+    def found(_network: nn.Module, chips: Iterable[LabelledBatch], form: Any) -> dict[float, float]:
         seen.extend((float(batch.images.mean()), form(OneNorm()).hundredths[0]) for batch in chips)
-        return 0.25
+        return {0.0: 0.5, 0.25: 0.75, 1.0: 0.5}
 
-    monkeypatch.setattr(lovecs, "best_share", found)
+    monkeypatch.setattr(lovecs, "look", found)
     network = OneNorm()
     network.norm.norms[TARGET].running_mean.fill_(8.0)
     CSN(statistics="auto").settle(network, chips_of(3.0), 10 / 3)
@@ -145,16 +158,16 @@ def test_a_share_is_found_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_target_is_labelled_by_statistics_that_are_trusted_while_training_keeps_its_own() -> None:
     network, method = OneNorm().train(), LoveCS(scales=(1.0,), statistics=0.5)
-    first = method.labelling(network, chips_of(2.0, 4.0, 9.0), 1.0, first=True)
-    assert isinstance(first, OneNorm)
+    first, found = method.labelling(network, chips_of(2.0, 4.0, 9.0), 1.0, first=True)
+    assert isinstance(first, OneNorm) and not found
     assert means(first) == pytest.approx([0.0, 2.5]), "measured, as no step has seen the target"
     network.norm.norms[TARGET].running_mean.fill_(3.0)
-    later = method.labelling(network, chips_of(100.0), 1.0, first=False)
+    later, _ = method.labelling(network, chips_of(100.0), 1.0, first=False)
     assert isinstance(later, OneNorm)
     assert means(later) == pytest.approx([0.0, 1.5]), "of what was kept on the way"
     assert means(network) == pytest.approx([0.0, 3.0])
     assert network.norm.norms[TARGET].momentum == 0.1
-    assert LoveCS().labelling(network, chips_of(), 1.0, first=True) is network, "as published"
+    assert LoveCS().labelling(network, chips_of(), 1.0, first=True)[0] is network, "as published"
 
 
 @pytest.mark.parametrize("statistics", ["'source'", "1.5", "-0.1", "nan", "true", "[0.5]"])

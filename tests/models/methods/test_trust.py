@@ -12,7 +12,7 @@ from torch import nn
 from citycover_models.blocks.domain_norm import SOURCE, TARGET, DomainBatchNorm2d, blend_domains, fold_domain
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
-from citycover_models.methods.trust import CHIPS, best_share, kappa, steadiness
+from citycover_models.methods.trust import CHIPS, best_share, kappa, look, steadiness
 
 
 class Threshold(nn.Module):
@@ -80,7 +80,7 @@ def test_steadiness_counts_valid_pixels_in_darker_and_in_brighter_light() -> Non
 
 
 def seen_by(network: Threshold, chips: Sequence[LabelledBatch]) -> float:
-    return best_share(network, chips, lambda mixed: mixed)
+    return best_share(look(network, chips, lambda mixed: mixed))
 
 
 def test_the_steadiest_share_is_taken_and_the_network_stays_as_it_was(
@@ -110,5 +110,12 @@ def test_no_more_chips_are_read_than_are_needed() -> None:
             read.append(number)
             yield chip(50.0, 200.0)
 
-    best_share(Threshold(100.0, 0.0), reading(), lambda mixed: mixed)
+    look(Threshold(100.0, 0.0), reading(), lambda mixed: mixed)
     assert len(read) == CHIPS
+
+
+def test_what_was_found_earlier_counts_as_much() -> None:
+    now, then = {0.0: 0.5, 0.5: 0.625, 1.0: 0.75}, {0.0: 0.875, 0.5: 0.75, 1.0: 0.5}
+    assert best_share(now) == 1
+    assert best_share(now, [then]) == 0, "1.375, 1.375 and 1.25; of equal ones the smallest"
+    assert best_share(now, [then, {0.0: 0.0, 0.5: 0.125, 1.0: 0.0}]) == 0.5

@@ -31,6 +31,7 @@ from citycover_models.training.domains import DomainsMaterial
 from citycover_models.training.recipe import read_recipe
 from citycover_models.training.request import TrainRequest, TrainWatch
 from citycover_models.training.start import train
+from citycover_models.training.target_labels import steadiness_before
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +199,24 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 
 
 @pytest.mark.usefixtures("unwritten")
+def test_what_was_found_of_the_target_outlives_a_stop_and_the_rounds(
+    city: Path, other: Path, tmp_path: Path
+) -> None:
+    method = LOVECS["method"] | {"statistics": "auto", "scales": [1.0]}
+    recipe = LOVECS | {"method": method, "epochs": 1, "chips_per_epoch": 6}
+    train(request(city, other, tmp_path / "straight", recipe))
+    with pytest.MonkeyPatch.context() as patch:
+        watch = stopping(patch, 2)
+        with pytest.raises(StoppedError):
+            train(request(city, other, tmp_path / "broken", recipe), watch)
+    train(request(city, other, tmp_path / "broken", recipe, resume=True))
+    one, two = ((tmp_path / n / "target-labels" / "steadiness.json") for n in ("straight", "broken"))
+    assert list(json.loads(one.read_text())) == ["1", "2"] and one.read_text() == two.read_text()
+    assert [path.name for path in sorted(one.parent.glob("0*"))] == ["00000002"]
+    assert [len(steadiness_before(tmp_path / "broken", step)) for step in (1, 2, 3)] == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("unwritten")
 def test_labelling_a_target_ends_soon_after_it_is_told_to(
     city: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +301,7 @@ def test_a_share_is_found_for_each_labelling_and_for_the_map(
     trained = train(request(city, other, tmp_path / "run", recipe))
     shares = re.findall(r"statistics of the target count for ([\d.]+)", caplog.text)
     assert len(shares) == 3 and set(map(float, shares)) <= {0, 0.25, 0.5, 0.75, 1}
+    assert re.findall(r"(\d) time\(s\) before", caplog.text) == ["0", "1", "2"]
     assert not [n for n, _ in torch.jit.load(str(trained.model)).named_buffers() if ".norms." in n]
 
 
