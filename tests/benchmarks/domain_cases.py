@@ -2,7 +2,7 @@
 
 Practice: two cities of other seeds. LoveCS sees the first by one camera at 1 m and the second by another,
 with a gain and gamma of its own, more blur, and pixels of 1.25 m. DASPM sees the first at 2 m and the second,
-averaged, at 10 m.
+averaged, at 10 m; in `cameras` the second by the other camera.
 
 Real: `naip` is one place in two years by an aerial camera, 5 m; classes come from the near infrared of each
 year, which no network is shown. `regions` are two cities drawn by different hands: Czech orthophotos taken as
@@ -64,6 +64,17 @@ def five_times_coarser(folder: Path, _data: Path | None, seed: int, size: int = 
         averaged(source / "image.tif", source / "image_2m.tif", 2),
         sampled(source / "truth.tif", source / "truth_2m.tif", 2),
         averaged(target / "image.tif", target / "image_10m.tif", 10),
+        sampled(target / "truth.tif", target / "truth_2m.tif", 2),
+    )
+
+
+def coarser_camera(folder: Path, _data: Path | None, seed: int, size: int = 1280) -> Domains:
+    """Practice cities at 2 m by one camera, and at 10 m by another: eight of its pixels in one."""
+    source, target = _cities(folder, seed, size)
+    return Domains(
+        averaged(source / "image.tif", source / "image_2m.tif", 2),
+        sampled(source / "truth.tif", source / "truth_2m.tif", 2),
+        averaged(target / "sensor_b" / "image.tif", target / "other_10m.tif", 8),
         sampled(target / "truth.tif", target / "truth_2m.tif", 2),
     )
 
@@ -258,6 +269,9 @@ CASES: dict[str, dict[str, Callable[[Path, Path | None, int], Domains]]] = {
         "regions-east": partial(regions, part=(300, 1400)),
         "regions-back": regions_back,
     },
-    "daspm": {"practice": five_times_coarser, "sheets": sheets},
+    "daspm": {"practice": five_times_coarser, "cameras": coarser_camera, "sheets": sheets},
 }
 """By system and name: folder for what is made, folder of the data, seed."""
+
+PRACTICE = ("practice", "cameras")
+"""Cases that need no data."""

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
-from domain_cases import CASES, Domains, five_times_coarser, second_camera
+from domain_cases import CASES, PRACTICE, Domains, five_times_coarser, second_camera
 from rasterio.enums import Resampling
 from small_networks import register
 from table import between
@@ -394,7 +394,7 @@ def _missing(given: argparse.Namespace, rows: list[dict[str, Any]], *, real: boo
         for seed in given.seeds  # outermost, so that half a table has every row
         for system in given.systems
         for case in given.cases or CASES[system]
-        if case in CASES[system] and (case == "practice" or real)
+        if case in CASES[system] and (case in PRACTICE or real)
         for row in sorted(ROWS[system], key=lambda row: row.like is not None)
         if (not given.rows or row.name in given.rows)
         and (system, case, row.name, seed, given.steps or _STEPS[system]) not in done
