@@ -107,6 +107,8 @@ class SourceOnly(_CrossSensor):
 class _TargetStatistics(_CrossSensor):
     """Methods that map by statistics of the target."""
 
+    measures: ClassVar[bool] = False
+    """Whether they are measured once all steps are done, or were kept on the way."""
     statistics: Literal["target", "auto"] | float = "target"
     """Which: the target's as they are, as published; a share of them, beside the source's; or the share of
     `methods/trust.py`, found without labels."""
@@ -131,15 +133,28 @@ class _TargetStatistics(_CrossSensor):
         Returns:
             What `auto` found; nothing where it was not asked for.
         """
-        if self.statistics == "target":
-            return {}
-        if self.statistics != "auto":
+        if self.statistics == "auto":
+            scale = self._middle(ratio)
+            found = look(network, chips, lambda mixed: MultiScale(mixed, (scale,), "logit"))
+            blend_domains(network, best_share(found, before))
+            return found
+        if self.statistics != "target":
             blend_domains(network, self.statistics)
-            return {}
-        scale = self._middle(ratio)
-        found = look(network, chips, lambda mixed: MultiScale(mixed, (scale,), "logit"))
-        blend_domains(network, best_share(found, before))
-        return found
+        return {}
+
+    def settle(
+        self,
+        network: nn.Module,
+        chips: Iterator[LabelledBatch],
+        ratio: float,
+        before: Sequence[Steadiness] = (),
+    ) -> None:
+        """Trust the target's statistics as far as is asked for, once they are there."""
+        if self.measures:
+            kept = list(chips)
+            self.measure(network, iter(kept), ratio)
+            chips = iter(kept)
+        self.trust(network, chips, ratio, before)
 
     def _middle(self, ratio: float) -> float:
         scales = sorted(self.scales_for(ratio))
@@ -160,18 +175,7 @@ class AdaBN(_TargetStatistics):
     """The source's weights with batch statistics of the target (Li et al. 2016, arXiv:1603.04779)."""
 
     name: Literal["adabn"] = "adabn"
-
-    def settle(
-        self,
-        network: nn.Module,
-        chips: Iterator[LabelledBatch],
-        ratio: float,
-        before: Sequence[Steadiness] = (),
-    ) -> None:
-        """Measure the target's statistics, and trust them as far as is asked for."""
-        kept = list(chips)
-        self.measure(network, iter(kept), ratio)
-        self.trust(network, iter(kept), ratio, before)
+    measures: ClassVar[bool] = True
 
 
 class _TwoSensors(_TargetStatistics):
@@ -196,16 +200,6 @@ class _TwoSensors(_TargetStatistics):
         """The target begins with the source's statistics."""
         if stage.first == self.first(steps):
             copy_domain(network)
-
-    def settle(
-        self,
-        network: nn.Module,
-        chips: Iterator[LabelledBatch],
-        ratio: float,
-        before: Sequence[Steadiness] = (),
-    ) -> None:
-        """The target's statistics were kept on the way: they are trusted as far as is asked for."""
-        self.trust(network, chips, ratio, before)
 
 
 class CSN(_TwoSensors):

@@ -181,6 +181,15 @@ def tile(image: Path, folder: Path, times: int) -> Path:
     return write(folder / "large.tif", np.tile(pixels, (1, 1, times)), profile, names, profile["transform"].a)
 
 
+def train_with_a_stop(given: TrainRequest, step: int) -> None:
+    """Train, be stopped at a step, and go on."""
+    with pytest.MonkeyPatch.context() as patch:
+        watch = stopping(patch, step)
+        with pytest.raises(StoppedError):
+            train(given, watch)
+    train(replace(given, resume=True))
+
+
 @pytest.mark.usefixtures("unwritten")
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_stopped_run_goes_on_to_the_same_weights(
@@ -188,11 +197,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 ) -> None:
     recipe = LOVECS | {"epochs": 1, "chips_per_epoch": 6}  # labelled before steps 1 and 2
     train(request(city, other, tmp_path / "straight", recipe))
-    with pytest.MonkeyPatch.context() as patch:
-        watch = stopping(patch, step)
-        with pytest.raises(StoppedError):
-            train(request(city, other, tmp_path / "broken", recipe), watch)
-    train(request(city, other, tmp_path / "broken", recipe, resume=True))
+    train_with_a_stop(request(city, other, tmp_path / "broken", recipe), step)
     one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
     for name, tensor in one.items():
         assert torch.equal(tensor, two[name]), name
@@ -205,11 +210,7 @@ def test_what_was_found_of_the_target_outlives_a_stop_and_the_rounds(
     method = LOVECS["method"] | {"statistics": "auto", "scales": [1.0]}
     recipe = LOVECS | {"method": method, "epochs": 1, "chips_per_epoch": 6}
     train(request(city, other, tmp_path / "straight", recipe))
-    with pytest.MonkeyPatch.context() as patch:
-        watch = stopping(patch, 2)
-        with pytest.raises(StoppedError):
-            train(request(city, other, tmp_path / "broken", recipe), watch)
-    train(request(city, other, tmp_path / "broken", recipe, resume=True))
+    train_with_a_stop(request(city, other, tmp_path / "broken", recipe), 2)
     one, two = ((tmp_path / n / "target-labels" / "steadiness.json") for n in ("straight", "broken"))
     assert list(json.loads(one.read_text())) == ["1", "2"] and one.read_text() == two.read_text()
     assert [path.name for path in sorted(one.parent.glob("0*"))] == ["00000002"]
@@ -446,11 +447,7 @@ def test_daspm_maps_five_times_finer_than_it_sees(city: Path, coarse: Path, tmp_
 def test_a_stopped_teacher_goes_on_as_it_was(city: Path, coarse: Path, tmp_path: Path) -> None:
     recipe = DASPM | {"method": {"name": "daformer", "alpha": 0.9, "eval_with": "teacher"}}
     train(request(city, coarse, tmp_path / "straight", recipe))
-    with pytest.MonkeyPatch.context() as patch:
-        watch = stopping(patch, 1)
-        with pytest.raises(StoppedError):
-            train(request(city, coarse, tmp_path / "broken", recipe), watch)
-    train(request(city, coarse, tmp_path / "broken", recipe, resume=True))
+    train_with_a_stop(request(city, coarse, tmp_path / "broken", recipe), 1)
     one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "broken"))
     for name, tensor in one.items():
         assert torch.equal(tensor, two[name]), name
