@@ -78,10 +78,15 @@ class Row:
     """The row whose weights it has, so that it need not train: what differs is which statistics map."""
     coarse: bool = False
     """Learn and map in the target's pixels, and enlarge the map: nearest, and bicubic probabilities."""
+    bound: bool = False
+    """Learn from the target and its truth: what a network of this size and so many steps could reach."""
 
 
 _X1 = {"network": "daformer-b0", "chip": 64}
 """Of a map in the target's pixels; three and a half times the ground of a chip of x5."""
+
+_WIDE = {"chip": 320, "balance": "uniform"}
+"""The least that a network of two resolutions takes."""
 
 ROWS: dict[str, tuple[Row, ...]] = {
     "lovecs": (
@@ -94,19 +99,38 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("CSN, trusted by light", "source only", {"name": "csn", "statistics": "auto"}, like="CSN"),
         Row("self-training, trusted by light", "source only", {"portion": 0.1, "statistics": "auto"}),
         Row("the same, half believed and trusted", "source only", {"portion": 0.5, "statistics": "auto"}),
+        Row("by the target's own labels", method={"name": "source-only"}, bound=True),
     ),
     "daspm": (
         Row("x1, source only", method={"target": "unseen"}, recipe=_X1, coarse=True),
         Row("x1, adapted", recipe=_X1, coarse=True),
         Row("x5, source only", method={"target": "unseen"}),
         Row("x5, source only, uniform", method={"target": "unseen"}, recipe={"balance": "uniform"}),
+        Row("x5, source only, as taken", method={"target": "unseen", "degrade": 0.0}),
+        Row(
+            "x5, source only, uniform, as taken",
+            method={"target": "unseen", "degrade": 0.0},
+            recipe={"balance": "uniform"},
+        ),
         Row("x5, adapted", "x5, source only"),
         Row("without rare-class sampling", "x5, adapted", recipe={"balance": "uniform"}),
         Row("without ClassMix", "x5, adapted", {"target": "plain"}),
         Row("without feature distance", "x5, adapted", {"feature_weight": 0.0}),
-        Row("without the target's blur", "x5, adapted", {"degrade": 0.0}),
+        Row("without the target's blur", "x5, source only, as taken", {"degrade": 0.0}),
         Row("with masked consistency", "x5, adapted", {"masked_weight": 1.0}),
         Row("with shares of coarse pixels", "x5, adapted", {"abundance_weight": 0.1}),
+        Row("x5, adapted, uniform, chips of 320", "without rare-class sampling", recipe=_WIDE),
+        Row(
+            "two resolutions, uniform, chips of 320",
+            "x5, adapted, uniform, chips of 320",
+            recipe=_WIDE | {"network": "daspm-hrda-b0"},
+        ),
+        Row(
+            "x5, by the target's own labels",
+            method={"target": "unseen", "degrade": 0.0},
+            recipe={"balance": "uniform"},
+            bound=True,
+        ),
     ),
 }
 
@@ -156,6 +180,10 @@ def run(cell: Cell, place: Domains, work: Path, begin: Path | None = None) -> li
         out = Path(folder)
         labels = _in_pixels_of(place.labels, place.target, out) if row.coarse else place.labels
         image = _in_pixels_of(place.image, place.target, out) if row.coarse else place.image
+        if row.bound:
+            image, labels = place.target, place.truth
+            if system == "daspm":
+                image = _on_grid_of(place.target, place.truth, out)
         given = domains_of(image, labels, place)
         request = TrainRequest(
             given, recipe_of(system, row, cell.steps, cell.ending), out / "run",
@@ -227,6 +255,19 @@ def enlarged(probabilities: Path, like: Path, out: Path, legend: Legend) -> Path
         )
     with rasterio.open(out, "w", **profile) as sink:
         sink.write(np.array(legend.ids, np.uint8)[values.argmax(0)], 1)
+    return out
+
+
+def _on_grid_of(image: Path, like: Path, folder: Path) -> Path:
+    """An image brought to the grid of a finer raster, bicubic, as a network of five times enlarges it."""
+    with rasterio.open(like) as grid, rasterio.open(image) as file:
+        shape = (file.count, grid.height, grid.width)
+        profile = dict(file.profile, height=grid.height, width=grid.width, transform=grid.transform)
+        values, names = file.read(out_shape=shape, resampling=Resampling.cubic), file.descriptions
+    out = folder / f"fine-{image.name}"
+    with rasterio.open(out, "w", **profile) as sink:
+        sink.write(values)
+        sink.descriptions = names
     return out
 
 

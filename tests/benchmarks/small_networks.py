@@ -21,6 +21,7 @@ from citycover_models.blocks.normalise import Normalise
 from citycover_models.catalogue.preset import AerialBuild, AerialPreset
 from citycover_models.catalogue.registry import find_aerial, presets
 from citycover_models.imagery.aerial import IMAGENET_RGB, AerialStatistics
+from citycover_models.nets.hrda import HRDA, ScaleAttention
 
 
 def _step(cin: int, cout: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -63,6 +64,19 @@ class SmallSensors(Learnable):
         return F.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
 
 
+class SmallHead(nn.Module):
+    """Classes of the one map that there is."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv_seg = nn.Conv2d(40, num_classes, 1)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """[(n, 40, y, x)] -> (n, k, y, x)."""
+        scores: Tensor = self.conv_seg(maps[0])
+        return scores
+
+
 class SmallFineGrid(Learnable):
     """DAFormer's part in DASPM."""
 
@@ -72,7 +86,7 @@ class SmallFineGrid(Learnable):
         self.upscale = upscale
         self.normalise = Normalise(statistics.mean, statistics.std)
         self.backbone = SmallEncoder(len(statistics.mean))
-        self.head = nn.Conv2d(40, num_classes, 1)
+        self.decode_head = SmallHead(num_classes)
 
     def to_fine_grid(self, x: Tensor) -> Tensor:
         """(n, c, y, x) -> (n, c, u y, u x)."""
@@ -88,11 +102,35 @@ class SmallFineGrid(Learnable):
     @torch.jit.export
     def decode(self, maps: list[Tensor]) -> Tensor:
         """The one map -> logits on the fine grid."""
-        return F.interpolate(self.head(maps[0]), scale_factor=4.0, mode="bilinear", align_corners=False)
+        return F.interpolate(self.decode_head(maps), scale_factor=4.0, mode="bilinear", align_corners=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw (n, band, y, x) -> logits (n, k, u y, u x)."""
         return self.decode([self.backbone(self.to_fine_grid(self.normalise(x)))])
+
+
+class SmallLevels(nn.Module):
+    """The same encoder, its map as the one level of several."""
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.steps = SmallEncoder(bands).steps
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(n, band, y, x) -> [(n, 40, y/4, x/4)]."""
+        return [self.steps(x)]
+
+
+class SmallTwoResolutions(HRDA):
+    """HRDA's part in DASPM: what it does with a context and its details is its own."""
+
+    def __init__(self, upscale: int, num_classes: int, *, statistics: AerialStatistics) -> None:
+        with torch.device("meta"):
+            super().__init__("b0", num_classes, upscale=upscale)
+        self.normalise = Normalise(statistics.mean, statistics.std)
+        self.backbone = SmallLevels(len(statistics.mean))
+        self.decode_head = SmallHead(num_classes)
+        self.scale_attention = ScaleAttention((40,), num_classes, channels=24)
 
 
 def register() -> Sequence[str]:
@@ -100,6 +138,7 @@ def register() -> Sequence[str]:
     builds: dict[str, AerialBuild] = {
         "semantic-fpn-resnet18": SmallSensors,
         "daspm-b0": partial(SmallFineGrid, 5),
+        "daspm-hrda-b0": partial(SmallTwoResolutions, 5),
         "daformer-b0": partial(SmallFineGrid, 1),
     }
     small = [_as(find_aerial(name), f"{name}-small", build) for name, build in builds.items()]

@@ -58,6 +58,13 @@ def test_a_map_in_the_pixels_of_the_target_is_enlarged_in_two_ways(tmp_path: Pat
     assert all(0 < r["accuracy"] < 1 for r in rows)
 
 
+@pytest.mark.parametrize("row", ["x5, by the target's own labels", "two resolutions, uniform, chips of 320"])
+def test_other_networks_and_the_bound_are_cells_like_others(tmp_path: Path, row: str) -> None:
+    place = domain_cases.five_times_coarser(tmp_path, None, 3, size=640)
+    (found,) = domains.run(cell("daspm", row), place, tmp_path)
+    assert found["row"] == row and 0 < found["accuracy"] < 1
+
+
 def test_smooth_probabilities_move_a_border_by_less_than_a_coarse_pixel(tmp_path: Path) -> None:
     from citycover.classes.legend import read_legend
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from citycover.classes.legend import read_legend
@@ -14,6 +15,7 @@ from citycover_models.catalogue.preset import AerialPreset
 from citycover_models.imagery.aerial import IMAGENET_RGB, AerialStatistics
 from citycover_models.imagery.sentinel2 import BIGEARTHNET_V1, OFFSET_TAG, card_bands
 from citycover_models.nets.daformer import RGB_BANDS, SUBPIXEL, DAFormer, daspm
+from citycover_models.nets.hrda import HRDA
 from citycover_models.nets.semantic_fpn import SemanticFPN
 
 _SEMANTIC_FPN = Family(
@@ -35,6 +37,8 @@ _SEMANTIC_FPN = Family(
 _PAPER = "Hoyer et al. 2022, DAFormer, CVPR, arXiv:2111.14887"
 
 _PAPER_DASPM = f"DASPM, IEEE JSTARS (public record), on {_PAPER}"
+
+_PAPER_HRDA = "Hoyer et al. 2022, HRDA, ECCV, arXiv:2204.13132"
 
 _LICENCE = (
     "DAFormer's code is Apache-2.0. The public MiT/SegFormer weights are NVIDIA's and for non-commercial use "
@@ -96,9 +100,14 @@ def _daspm_card(variant: MitVariant) -> ModelCard:
 
 
 def _build_for(
-    variant: MitVariant, upscale: int, num_classes: int, *, statistics: AerialStatistics
+    network: type[DAFormer],
+    variant: MitVariant,
+    upscale: int,
+    num_classes: int,
+    *,
+    statistics: AerialStatistics,
 ) -> Learnable:
-    return DAFormer(variant, num_classes, upscale=upscale, mean=statistics.mean, std=statistics.std)
+    return network(variant, num_classes, upscale=upscale, mean=statistics.mean, std=statistics.std)
 
 
 def _daformer(v: MitVariant) -> AerialPreset:
@@ -106,7 +115,7 @@ def _daformer(v: MitVariant) -> AerialPreset:
         name=f"daformer-{v}",
         network="daformer",
         build=partial(DAFormer, v),
-        build_for=partial(_build_for, v, 1),
+        build_for=partial(_build_for, DAFormer, v, 1),
         card=partial(_daformer_card, v),
         paper=_PAPER,
         licence_note=_LICENCE,
@@ -118,16 +127,76 @@ def _daspm(v: MitVariant) -> AerialPreset:
         name=f"daspm-{v}",
         network="daformer",
         build=partial(daspm, v),
-        build_for=partial(_build_for, v, SUBPIXEL),
+        build_for=partial(_build_for, DAFormer, v, SUBPIXEL),
         card=partial(_daspm_card, v),
         paper=_PAPER_DASPM,
         licence_note=_LICENCE,
     )
 
 
+def _hrda_card(variant: MitVariant) -> ModelCard:
+    """Card of HRDA on 8-bit RGB: DAFormer's, with the paper's context of 1024 px.
+
+    The network takes multiples of 64, too; but of 64 px the deepest map is one pixel, which an exported
+    program would take for a constant.
+    """
+    return _daformer_card(variant).model_copy(
+        update={
+            "name": f"hrda-{variant}",
+            "description": f"HRDA with MiT-{variant.upper()}: context and details of RGB to five classes",
+            "window": WindowRule(size=1024, multiple=128, maximum=2048),
+            "stride": 64,
+            "trim": 64,
+            "feather": 64,
+            "sources": (_PAPER_HRDA,),
+        }
+    )
+
+
+def _daspm_hrda_card(variant: MitVariant) -> ModelCard:
+    """Card of DASPM with HRDA's network: a context of 1280 px of 2 m, details of 640."""
+    return _daspm_card(variant).model_copy(
+        update={
+            "name": f"daspm-hrda-{variant}",
+            "description": f"DASPM on HRDA with MiT-{variant.upper()}: RGB of 10 m to five classes of 2 m",
+            "window": WindowRule(size=256, multiple=128, maximum=512),
+            "stride": 64,
+            "feather": 64,
+            "sources": (_PAPER_DASPM, _PAPER_HRDA),
+        }
+    )
+
+
+def _hrda(v: MitVariant) -> AerialPreset:
+    return replace(
+        _daformer(v),
+        name=f"hrda-{v}",
+        network="hrda",
+        build=partial(HRDA, v),
+        build_for=partial(_build_for, HRDA, v, 1),
+        card=partial(_hrda_card, v),
+        paper=_PAPER_HRDA,
+    )
+
+
+def _daspm_hrda(v: MitVariant) -> AerialPreset:
+    return replace(
+        _daspm(v),
+        name=f"daspm-hrda-{v}",
+        network="hrda",
+        build=partial(daspm, v, network=HRDA),
+        build_for=partial(_build_for, HRDA, v, SUBPIXEL),
+        card=partial(_daspm_hrda_card, v),
+    )
+
+
+_HRDA_SIZES: tuple[MitVariant, ...] = ("b0", "b5")
+
 PRESETS = (
     *map(_daformer, MIT_WIDTHS),
     *map(_daspm, MIT_WIDTHS),
+    *map(_hrda, _HRDA_SIZES),
+    *map(_daspm_hrda, _HRDA_SIZES),
     *(
         _SEMANTIC_FPN.preset(name, build, IMAGENET_RGB)
         for name, build in (

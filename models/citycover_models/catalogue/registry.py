@@ -14,6 +14,7 @@ NETWORKS = (
     "paraformer",
     "vcnet",
     "daformer",
+    "hrda",
     "band_fusion",
     "c2fnet",
     "vhf_paranet",

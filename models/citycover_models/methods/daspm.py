@@ -9,6 +9,9 @@ https://arxiv.org/abs/2007.08702. All images meet on the fine grid, the one of t
                                      │
     target chip (coarse) ─▶ bicubic ─┴──▶ teacher ──▶ pseudo-labels, q = share of confident pixels
 
+A network of two resolutions (`nets/hrda.py`) learns from one crop of details a step, too: 0.9 CE + 0.1 CE of
+the crop (Hoyer et al. 2022, HRDA, section 3.2).
+
 Where this is citycover's and not the public code's, the field says so. Two further terms are off unless a
 recipe asks for them: masked image consistency (Hoyer et al. 2023, MIC, https://arxiv.org/abs/2212.01322), and
 consistency of the shares within a coarse pixel.
@@ -34,6 +37,7 @@ from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods.method import BaseMethod, Company, Moment
 from citycover_models.nets.daformer import DAFormer, abundances, feature_distance
+from citycover_models.nets.hrda import HRDA, Glimpse
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,9 @@ _FAR = 2.0
 
 _PSF = 0.42
 """Deviation of a coarse sensor's point spread, in its own pixels."""
+
+_DETAIL = 0.1
+"""Weight of the loss of a crop of details, HRDA's."""
 
 
 @runtime_checkable
@@ -64,7 +71,31 @@ class FineGrid(Protocol):
         """Maps -> logits (n, channel, y, x) on the fine grid."""
 
 
+@runtime_checkable
+class TwoResolutions(FineGrid, Protocol):
+    """A network that looks at a context and at details of it."""
+
+    def context(self, x: Tensor) -> list[Tensor]:
+        """Normalised images on the fine grid -> maps of the context, the deepest last."""
+
+    def glimpse(self, x: Tensor) -> Glimpse:
+        """Raw images on the fine grid -> what a step of training looks at."""
+
+
 _fine_grid: type[FineGrid] = DAFormer
+_two_resolutions: type[TwoResolutions] = HRDA
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a step makes of some images."""
+
+    loss: Tensor
+    """()."""
+    logits: Tensor
+    """(n, channel, y, x)."""
+    deepest: Tensor
+    """(n, d, y/s, x/s), the encoder's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +201,11 @@ class DAFormerAdaptation(BaseMethod):
         assert company is not None and batch.target is not None, "the method adapts"  # noqa: PT018
         follow(company.teacher, network, moment.step, self.alpha)
         images = self._degraded(network, batch.images.float())
-        maps = network.encode(images)
-        loss = _mean_entropy(network.decode(maps), batch.labels, None, batch.class_weights)
+        learned = learn(network, images, batch.labels, None, batch.class_weights)
+        loss = learned.loss
         if company.reference is not None:
-            loss = loss + self.feature_weight * self._distance(company.reference, images, maps, batch)
+            distance = self._distance(company.reference, images, learned.deepest, batch)
+            loss = loss + self.feature_weight * distance
         if self.target == "unseen":
             return loss
         target = network.to_fine_grid(batch.target.images.float())
@@ -185,12 +217,12 @@ class DAFormerAdaptation(BaseMethod):
         mixed = torch.where(mask[:, None], images, target)
         labels = torch.where(mask, batch.labels, taught.labels)
         weights = torch.where(mask, torch.ones_like(taught.weights), taught.weights)
-        logits = network.decode(network.encode(self._varied(network, mixed)))
-        loss = loss + _mean_entropy(logits, labels, weights)
+        learned = learn(network, self._varied(network, mixed), labels, weights)
+        loss = loss + learned.loss
         if self.abundance_weight:
             alone = valid & ~mask
             loss = loss + self.abundance_weight * abundance_distance(
-                logits.softmax(1), taught.shares, alone, network.upscale
+                learned.logits.softmax(1), taught.shares, alone, network.upscale
             )
         return loss + self._masked(network, target, taught) if self.masked_weight else loss
 
@@ -201,8 +233,7 @@ class DAFormerAdaptation(BaseMethod):
         """MIC (Hoyer et al. 2023, eq. 4 to 6): learn from context what the teacher saw."""
         seen = block_mask(target, self.masked_block, self.masked_share)
         images = torch.where(seen, self._varied(network, target), network.normalise.mean)
-        logits = network.decode(network.encode(images))
-        return self.masked_weight * _mean_entropy(logits, taught.labels, taught.weights)
+        return self.masked_weight * learn(network, images, taught.labels, taught.weights).loss
 
     def _degraded(self, network: FineGrid, images: Tensor) -> Tensor:
         """The source through the target's optics, in a share of the steps."""
@@ -216,14 +247,17 @@ class DAFormerAdaptation(BaseMethod):
         self,
         reference: nn.Module,
         images: Tensor,
-        maps: list[Tensor],
+        deepest: Tensor,
         batch: LabelledBatch,
     ) -> Tensor:
         frozen: Any = reference.eval()
         with torch.no_grad():
-            first = frozen.encode(images)[-1]
+            if isinstance(frozen, TwoResolutions):
+                first = frozen.context(frozen.normalise(images))[-1]
+            else:
+                first = frozen.encode(images)[-1]
         classes = int(batch.labels.where(batch.labels != IGNORE, 0).max()) + 1
-        return feature_distance(maps[-1], first, batch.labels, classes, self.things)
+        return feature_distance(deepest, first, batch.labels, classes, self.things)
 
     def _teach(self, teacher: nn.Module, images: Tensor, valid: Tensor) -> Taught:
         fine: Any = teaching(teacher)
@@ -236,6 +270,36 @@ class DAFormerAdaptation(BaseMethod):
             inner[:, self.border : -self.border, self.border : -self.border] = True
             seen &= inner
         return Taught(pseudo, confidence(best, valid, self.threshold)[:, None, None] * seen, shares)
+
+
+def learn(
+    network: FineGrid,
+    images: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    class_weights: Tensor | None = None,
+) -> Learned:
+    """Cross-entropy of images on the fine grid, and of a crop of their details where a network looks at one.
+
+    Args:
+        network: that learns.
+        images: (n, band, y, x) raw.
+        labels: (n, y, x).
+        weights: (n, y, x); None: all count alike.
+        class_weights: (k,) or None.
+    """
+    if not isinstance(network, TwoResolutions):
+        maps = network.encode(images)
+        logits = network.decode(maps)
+        return Learned(_mean_entropy(logits, labels, weights, class_weights), logits, maps[-1])
+    seen = network.glimpse(images)
+    logits = network.decode(seen.maps)
+    crop = (slice(None), seen.rows, seen.columns)
+    whole = _mean_entropy(logits, labels, weights, class_weights)
+    detail = _mean_entropy(
+        seen.logits, labels[crop], None if weights is None else weights[crop], class_weights
+    )
+    return Learned((1 - _DETAIL) * whole + _DETAIL * detail, logits, seen.maps[-1])
 
 
 def follow(teacher: nn.Module, student: Any, step: int, alpha: float) -> None:

@@ -134,7 +134,10 @@ class DAFormer(Learnable):
 
     def decode(self, maps: list[Tensor]) -> Tensor:
         """F1..F4 -> logits (n, k, y, x) on the fine grid."""
-        logits = self.decode_head(maps)  # (n, k, y/4, x/4)
+        return self.upsampled(self.decode_head(maps))
+
+    def upsampled(self, logits: Tensor) -> Tensor:
+        """(n, k, y/4, x/4) -> (n, k, y, x)."""
         return F.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,23 +162,25 @@ def feature_distance(
     Where no position is kept this is 0; the published code logs NaN there.
 
     Args:
-        features: (n, d, y/32, x/32) F4 of the network that learns.
-        reference: (n, d, y/32, x/32) F4 of the frozen pre-trained encoder.
+        features: (n, d, y/s, x/s) F4 of the network that learns; s is 32, or 64 of a context of half the
+            resolution.
+        reference: (n, d, y/s, x/s) F4 of the frozen pre-trained encoder.
         labels: (n, y, x) classes 0..k-1; anything else is ignored.
         num_classes: k.
         things: classes whose features are worth keeping (ImageNet knows objects, not surfaces); None: every
             position counts, labelled or not.
-        min_share: a position is kept where its majority class covers at least this share of 32 x 32 px.
+        min_share: a position is kept where its majority class covers at least this share of s x s px.
 
     Returns:
         () mean Euclidean distance over channels.
     """
-    distance = torch.linalg.vector_norm(features - reference, dim=1)  # (n, y/32, x/32)
+    distance = torch.linalg.vector_norm(features - reference, dim=1)  # (n, y/s, x/s)
     if things is None:
         return distance.mean()
     known = (labels >= 0) & (labels < num_classes)
     one_hot = F.one_hot(labels.where(known, num_classes).long(), num_classes + 1)[..., :num_classes]
-    shares = F.avg_pool2d(one_hot.permute(0, 3, 1, 2).to(distance.dtype), 32)  # (n, k, y/32, x/32)
+    stride = labels.shape[2] // features.shape[3]  # s
+    shares = F.avg_pool2d(one_hot.permute(0, 3, 1, 2).to(distance.dtype), stride)  # (n, k, y/s, x/s)
     share, majority = shares.max(dim=1)
     kept = (share >= min_share) & torch.isin(majority, torch.tensor(list(things), device=labels.device))
     return (distance * kept).sum() / kept.sum().clamp(min=1)
@@ -186,12 +191,15 @@ def abundances(probabilities: Tensor, factor: int = SUBPIXEL) -> Tensor:
     return F.avg_pool2d(probabilities, factor)
 
 
-def daspm(variant: MitVariant = "b5", boa_offset: float = 0.0) -> DAFormer:
+def daspm(
+    variant: MitVariant = "b5", boa_offset: float = 0.0, network: type[DAFormer] = DAFormer
+) -> DAFormer:
     """DASPM for raw Sentinel-2 numbers: red, green, blue of 10 m -> five classes of 2 m.
 
     Args:
         variant: encoder.
         boa_offset: what the digital numbers carry on top of reflectance x 10000 (1000 since baseline 04.00).
+        network: DAFormer, or HRDA.
     """
     mean, std = BIGEARTHNET_V1.of(RGB_BANDS, boa_offset)
-    return DAFormer(variant, upscale=SUBPIXEL, mean=mean, std=std)
+    return network(variant, upscale=SUBPIXEL, mean=mean, std=std)

@@ -24,6 +24,7 @@ SMALL = (
     "vcnet-tiny",
     "daformer-b0",
     "daspm-b0",
+    "hrda-b0",
     "band-fusion-early-efficientnet-b0",
     "band-fusion-intermediate-resnet18",
     "band-fusion-late-resnet18-dense",

@@ -25,6 +25,7 @@ from citycover_models.methods.daspm import (
 )
 from citycover_models.methods.method import Company, Moment
 from citycover_models.nets.daformer import DAFormer
+from citycover_models.nets.hrda import Glimpse
 
 
 def test_the_teacher_is_a_copy_at_first_and_then_an_exponential_mean_of_parameters_alone() -> None:
@@ -105,7 +106,7 @@ class Fine(nn.Module):
         super().__init__()
         self.upscale = upscale
         self.gain = nn.Parameter(torch.ones(()))
-        self.normalise = nn.Module()
+        self.normalise = nn.Identity()
         self.normalise.mean, self.normalise.std = torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1)
 
     def to_fine_grid(self, x: torch.Tensor) -> torch.Tensor:
@@ -116,6 +117,43 @@ class Fine(nn.Module):
 
     def decode(self, maps: list[torch.Tensor]) -> torch.Tensor:
         return maps[-1]
+
+
+class Twice(Fine):
+    """Looks at all, where it is unsure, and at the upper left quarter, where it is sure of what it sees."""
+
+    def context(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.gain * x[:, :, ::2, ::2]]
+
+    def glimpse(self, x: torch.Tensor) -> Glimpse:
+        rows, columns = slice(0, x.shape[2] // 2), slice(0, x.shape[3] // 2)
+        return Glimpse([0 * x, *self.context(x)], self.gain * x[:, :, rows, columns], rows, columns)
+
+    def decode(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        return maps[0]
+
+
+def test_a_network_of_two_resolutions_learns_a_tenth_from_its_crop_of_details() -> None:
+    network = Twice(1)
+    images = torch.zeros(1, 2, 8, 8)
+    images[:, 1] = 3.0
+    labels = torch.zeros(1, 8, 8, dtype=torch.long)
+    labels[:, :4, :4] = 1
+    weights = torch.ones(1, 8, 8)
+    weights[:, :2, :4] = 0.0  # half of the crop does not count, an eighth of all
+    learned = daspm.learn(network, images, labels, weights)
+    whole, crop = 7 / 8 * math.log(2), 0.5 * math.log1p(math.exp(-3))
+    assert float(learned.loss.detach()) == pytest.approx(0.9 * whole + 0.1 * crop, rel=1e-5)
+    assert learned.logits.shape == (1, 2, 8, 8) and learned.deepest.shape == (1, 2, 4, 4)
+    alone = daspm.learn(network, images, labels, None)
+    wanted = 0.9 * math.log(2) + 0.1 * math.log1p(math.exp(-3))
+    assert float(alone.loss.detach()) == pytest.approx(wanted, rel=1e-5)
+    with torch.no_grad():
+        other = Twice(1)
+        other.gain.mul_(3)
+        labelled = LabelledBatch(images, labels)
+        distance = DAFormerAdaptation()._distance(other, images, learned.deepest, labelled)
+    assert float(distance) == pytest.approx(6.0), "of the context's features: 9 and 3"
 
 
 def test_the_loss_is_source_plus_mixture_by_the_confidence_of_the_teacher(

@@ -143,6 +143,15 @@ def test_feature_distance_counts_positions_where_a_thing_has_the_majority() -> N
     assert feature_distance(features, zero, labels, 3).item() == (2.0 + 18.0) / 4
 
 
+def test_positions_of_a_context_of_half_the_resolution_cover_twice_the_side() -> None:
+    features = torch.zeros(1, 4, 1, 2)
+    features[0, :, 0, 0] = 1.0  # length 2
+    features[0, :, 0, 1] = 9.0
+    labels = torch.zeros(1, 64, 128, dtype=torch.long)
+    labels[:, :, :48] = 1  # three quarters of the first, none of the second
+    assert feature_distance(features, torch.zeros_like(features), labels, 3, things=[1]).item() == 2.0
+
+
 def test_abundances_are_the_block_means() -> None:
     logits = torch.randn(2, 5, 10, 15)
     own = abundances(logits.softmax(1), SUBPIXEL)

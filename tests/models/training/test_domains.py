@@ -139,13 +139,14 @@ def test_lovecs_labels_the_target_adapts_and_maps_it(city: Path, other: Path, tm
     assert classes.shape == (80, 560)
 
 
-def mapped_alike(model: Path, scene: Path, folder: Path) -> tuple[np.ndarray, Affine]:
+def mapped_alike(model: Path, scene: Path, folder: Path, feather: int = 32) -> tuple[np.ndarray, Affine]:
     """The map of a scene of several blocks, by one process and by two workers alike."""
     maps = {}
     for workers in (None, 2):
         out = folder / f"product-{workers}"
         engine = EngineOptions(
-            window=128, trim=0, feather=32, block=(512, 512), workers=workers, device="cpu", precision="fp32"
+            window=128, trim=0, feather=feather, block=(512, 512), workers=workers, device="cpu",
+            precision="fp32",
         )  # fmt: skip
         map_scene(MapRequest(Imagery((str(scene),)), out, str(model), engine=engine))
         with rasterio.open(out / "landcover.tif") as product:
@@ -154,9 +155,9 @@ def mapped_alike(model: Path, scene: Path, folder: Path) -> tuple[np.ndarray, Af
     return maps[None], transform
 
 
-def formats_alike(folder: Path, scene: Path, out: Path) -> None:
+def formats_alike(folder: Path, scene: Path, out: Path, feather: int = 32) -> None:
     """Both formats are written, and map alike, by one process and by two workers."""
-    one, two = (mapped_alike(folder / name, scene, out / name) for name in ("model.pt", "model.pt2"))
+    one, two = (mapped_alike(folder / name, scene, out / name, feather) for name in ("model.pt", "model.pt2"))
     assert one[1] == two[1] and (one[0] == two[0]).mean() > 0.9999, "but for ties of rounding"
 
 
@@ -441,6 +442,34 @@ def test_daspm_maps_five_times_finer_than_it_sees(city: Path, coarse: Path, tmp_
     assert 0 <= trained.test["target_miou"] <= 1
     classes, transform = mapped_alike(trained.model, tile(coarse, tmp_path, 4), tmp_path)
     assert classes.shape == (160, 640) and transform.a == 1.0
+
+
+HRDA = DASPM | {
+    "network": "hrda-b0",
+    "method": {"name": "daformer", "alpha": 0.9, "feature_weight": 0.0, "masked_weight": 1.0},
+    "chip": 64,
+}
+
+
+@pytest.mark.usefixtures("unwritten")
+def test_both_resolutions_and_their_shares_are_learned(city: Path, other: Path, tmp_path: Path) -> None:
+    train(request(city, other, tmp_path / "run", HRDA | {"chips_per_epoch": 1}))
+    one = load_file(tmp_path / "run" / "weights.safetensors")
+    train(request(city, other, tmp_path / "more", HRDA))
+    two = load_file(tmp_path / "more" / "weights.safetensors")
+    for part in ("backbone.patch_embed1", "decode_head.conv_seg", "scale_attention.conv_seg"):
+        moved = [name for name in one if name.startswith(part) and not torch.equal(one[name], two[name])]
+        assert moved, part
+
+
+@pytest.mark.slow
+def test_a_network_of_two_resolutions_becomes_files_of_both_formats_that_map_alike(
+    city: Path, other: Path, tmp_path: Path
+) -> None:
+    trained = train(request(city, other, tmp_path / "run", HRDA, pt2=True))
+    card = read_model_file(trained.model).card
+    assert (card.window.multiple, card.output_scale) == (128, 1)
+    formats_alike(trained.folder, tile(other, tmp_path, 7), tmp_path, feather=64)
 
 
 @pytest.mark.usefixtures("unwritten")

@@ -137,6 +137,10 @@ def test_segformer_and_daformer_load_by_their_own_names(tmp_path: Path) -> None:
     assert not import_weights(
         "daformer", tmp_path / "daformer.pth", network, tmp_path / "d.safetensors"
     ).missing
+    wider = find_preset("hrda-b0").build()
+    report = import_weights("daformer", tmp_path / "daformer.pth", wider, tmp_path / "h.safetensors")
+    assert len(report.used) == len(state) and not report.skipped
+    assert {name.split(".")[0] for name in report.missing} == {"scale_attention"}
 
 
 def test_what_fits_nowhere_is_refused(tmp_path: Path) -> None:
