@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -38,7 +37,7 @@ from citycover_models.blocks.domain_norm import (
 )
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
-from citycover_models.methods.method import BaseMethod, Form, Moment, Sensors, Stage, plain_loss
+from citycover_models.methods.method import BaseMethod, Form, Moment, Sensors, Sight, Stage, plain_loss
 from citycover_models.methods.trust import Steadiness, best_share, look
 from citycover_models.nets.semantic_fpn import MultiScale, Score, SemanticFPN, scales_between
 
@@ -121,52 +120,39 @@ class _TargetStatistics(_CrossSensor):
             return given
         raise ValueError(f"{given!r} is neither 'target' nor 'auto' nor a share from 0 to 1")
 
-    def trust(
-        self,
-        network: nn.Module,
-        chips: Iterator[LabelledBatch],
-        ratio: float,
-        before: Sequence[Steadiness] = (),
-    ) -> Steadiness:
+    def trust(self, network: nn.Module, sight: Sight) -> Steadiness:
         """Mix the source's statistics into the target's, as far as `statistics` asks for.
 
         Returns:
             What `auto` found; nothing where it was not asked for.
         """
         if self.statistics == "auto":
-            scale = self._middle(ratio)
-            found = look(network, chips, lambda mixed: MultiScale(mixed, (scale,), "logit"))
-            blend_domains(network, best_share(found, before))
+            scale = self._middle(sight.ratio)
+            found = look(network, sight.chips(), lambda mixed: MultiScale(mixed, (scale,), "logit"))
+            blend_domains(network, best_share(found, sight.before))
             return found
         if self.statistics != "target":
             blend_domains(network, self.statistics)
         return {}
 
-    def settle(
-        self,
-        network: nn.Module,
-        chips: Iterator[LabelledBatch],
-        ratio: float,
-        before: Sequence[Steadiness] = (),
-    ) -> None:
+    def settle(self, network: nn.Module, sight: Sight | None) -> None:
         """Trust the target's statistics as far as is asked for, once they are there."""
+        assert sight is not None, "the method adapts"
         if self.measures:
-            kept = list(chips)
-            self.measure(network, iter(kept), ratio)
-            chips = iter(kept)
-        self.trust(network, chips, ratio, before)
+            self.measure(network, sight)
+        self.trust(network, sight)
 
     def _middle(self, ratio: float) -> float:
         scales = sorted(self.scales_for(ratio))
         return scales[len(scales) // 2]
 
-    def measure(self, network: nn.Module, chips: Iterator[LabelledBatch], ratio: float) -> None:
+    def measure(self, network: nn.Module, sight: Sight) -> None:
         """Give the target the mean of its chips' statistics, at every enlargement at which it is mapped."""
         reset_domain(network, TARGET)
         set_domain(network, TARGET)
-        seen = MultiScale(network.train(), self.scales_for(ratio), self.score)
+        seen = MultiScale(network.train(), self.scales_for(sight.ratio), self.score)
         with torch.no_grad():
-            for batch in chips:
+            for batch in sight.chips():
                 seen(batch.images)
         set_domain(network.eval(), SOURCE)
 
@@ -240,22 +226,12 @@ class LoveCS(_TwoSensors):
         parts = (Stage(a, b, target=True, labelled=True) for a, b in itertools.pairwise(starts))
         return (*((Stage(0, first),) if first else ()), *parts)
 
-    def labelling(
-        self,
-        network: nn.Module,
-        chips: Iterator[LabelledBatch],
-        ratio: float,
-        before: Sequence[Steadiness] = (),
-        *,
-        first: bool,
-    ) -> tuple[nn.Module, Steadiness]:
+    def labelling(self, network: nn.Module, sight: Sight, *, first: bool) -> tuple[nn.Module, Steadiness]:
         """The network by whose statistics the target is labelled: itself, or a copy that trusts them less.
 
         Args:
             network: that learns.
-            chips: of the target, on its device.
-            ratio: target's ground sample distance over the source's.
-            before: what `auto` found at earlier labellings.
+            sight: of the target.
             first: no step has seen the target yet: its statistics are the source's.
 
         Returns:
@@ -263,10 +239,10 @@ class LoveCS(_TwoSensors):
         """
         if self.statistics == "target":
             return network, {}
-        kept, own = list(chips), copy.deepcopy(network)
+        own = copy.deepcopy(network)
         if first:
-            self.measure(own, iter(kept), ratio)
-        return own, self.trust(own, iter(kept), ratio, before)
+            self.measure(own, sight)
+        return own, self.trust(own, sight)
 
     def __call__(self, network: Sensors, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch: L = CE(source) + 0.5 CE(target, pseudo-labels)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -99,6 +99,19 @@ class Form:
     """Of its card, that differ from the preset's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The target, as a method sees it that settles a network on it."""
+
+    chips: Callable[[], Iterator[LabelledBatch]]
+    """That no step saw, in the target's pixels and on the network's device, from the first at each call;
+    labelled 0 where they are valid."""
+    ratio: float
+    """Target's ground sample distance over the source's."""
+    before: Sequence[Steadiness] = ()
+    """What was found of it while it was labelled."""
+
+
 class Company(nn.Module):
     """Networks that no gradient reaches, beside the one that learns.
 
@@ -168,21 +181,12 @@ class BaseMethod(BaseModel):
     def enter(self, network: nn.Module, stage: Stage, steps: int) -> None:
         """Make a network ready for the first step of a stage, of a training of so many steps."""
 
-    def settle(
-        self,
-        network: nn.Module,
-        _chips: Iterator[LabelledBatch],
-        _ratio: float,
-        _before: Sequence[Steadiness] = (),
-    ) -> None:
+    def settle(self, network: nn.Module, _sight: Sight | None) -> None:
         """Do what is left once all steps are done.
 
         Args:
             network: whose weights count.
-            _chips: of the target, on the network's device, labelled 0 where they are valid; none where there
-                is no target.
-            _ratio: target's ground sample distance over the source's.
-            _before: what was found of the target while it was labelled.
+            _sight: of the target; None: there is none.
         """
         copy_domain(network)  # a sensor that was never seen: its statistics are those of the other
 

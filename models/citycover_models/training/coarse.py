@@ -144,7 +144,7 @@ class CoarseMaterial:
 
     def conclude(self, trainee: Trainee, steps: int) -> Conclusion:
         """What it knows of its labels, and its card."""
-        self._recipe.method.settle(trainee.kept, iter(()), 1.0)
+        self._recipe.method.settle(trainee.kept, None)
         knowledge = self.know(trainee)
         kept, classes = trainee.kept.eval(), len(self._set.legend.ids)
         test = judge(kept, self._set.judged, self.statistics.mean, self._recipe.chip, classes, "truth")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from citycover_models.data.statistics import measure_statistics
 from citycover_models.data.targets import plan_targets
 from citycover_models.imagery.aerial import AerialStatistics
 from citycover_models.methods.lovecs import LoveCS
-from citycover_models.methods.method import Stage
+from citycover_models.methods.method import Sight, Stage
 from citycover_models.methods.table import methods_that_adapt
 from citycover_models.training.coarse import CoarseMaterial
 from citycover_models.training.judging import judge
@@ -139,9 +139,7 @@ class DomainsMaterial(CoarseMaterial):
     def _label(self, trainee: Trainee, device: torch.device, step: int) -> None:
         assert isinstance(self._method, LoveCS), "stages of no other method are labelled"
         first = step == self._method.first(self._recipe.epochs * self.steps_per_epoch)
-        chips = self._settling_chips(device)
-        before = steadiness_before(self._request.out, step)
-        own, found = self._method.labelling(trainee.kept.eval(), chips, self._ratio, before, first=first)
+        own, found = self._method.labelling(trainee.kept.eval(), self._sight(device, step), first=first)
         if found:
             keep_steadiness(self._request.out, step, found)
         network, card = self._mapping_form(own, self._card(step, None))
@@ -183,9 +181,7 @@ class DomainsMaterial(CoarseMaterial):
 
     def conclude(self, trainee: Trainee, steps: int) -> Conclusion:
         """Settle the network on the target, say what it knows of the source's labels, and judge it."""
-        chips = self._settling_chips(next(trainee.kept.parameters()).device)
-        before = steadiness_before(self._request.out, steps)
-        self._method.settle(trainee.kept, chips, self._ratio, before)
+        self._method.settle(trainee.kept, self._sight(next(trainee.kept.parameters()).device, steps))
         knowledge = self.know(trainee)
         card = self._card(steps, knowledge)
         network, card = self._mapping_form(trainee.kept.eval(), card)
@@ -202,11 +198,15 @@ class DomainsMaterial(CoarseMaterial):
         fold = self.preset.fold
         return fold(form.network) if fold else form.network, ModelCard(**(dict(card) | form.fields))
 
-    def _settling_chips(self, device: torch.device) -> Iterator[LabelledBatch]:
-        """Chips of the target that no step saw, in batches; their labels say where they are valid."""
+    def _sight(self, device: torch.device, step: int) -> Sight:
+        """Chips of the target that no step saw, and what was found of it before a step."""
+        return Sight(partial(self._chips, device), self._ratio, steadiness_before(self._request.out, step))
+
+    def _chips(self, device: torch.device) -> Iterator[LabelledBatch]:
+        plan = replace(self.target_plan, scales=(1.0,))  # the method enlarges what it is shown itself
         reader, batch = self._target_reader(self._target.pairs), self._recipe.batch
-        for first in range(0, min(_SETTLING, self.target_plan.chips_per_epoch), batch):
-            chips = [reader.read(self.target_plan.draw(BEYOND, first + i)) for i in range(batch)]
+        for first in range(0, min(_SETTLING, plan.chips_per_epoch), batch):
+            chips = [reader.read(plan.draw(BEYOND, first + i)) for i in range(batch)]
             images = torch.stack([as_planes(pixels) for pixels, _ in chips])
             labels = torch.stack([torch.from_numpy(channels).long() for _, channels in chips])
             yield LabelledBatch(images, labels).to(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,8 @@ from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods import lovecs
 from citycover_models.methods.lovecs import CSN, AdaBN, LoveCS, SourceOnly
-from citycover_models.methods.method import Moment, Stage
+from citycover_models.methods.method import Moment, Sight, Stage
+from citycover_models.methods.trust import Steadiness
 from citycover_models.nets.semantic_fpn import SemanticFPN
 from citycover_models.training.recipe import read_recipe
 
@@ -102,18 +103,19 @@ def test_the_target_begins_with_the_statistics_of_the_source_and_once_alone() ->
     assert means(network)[1] == 0, "later labellings leave the statistics as they are"
 
 
-def chips_of(*values: float) -> Iterator[LabelledBatch]:
+def sight_of(*values: float, ratio: float = 1.0, before: Sequence[Steadiness] = ()) -> Sight:
     labels = torch.zeros(2, 32, 32, dtype=torch.long)
-    return (LabelledBatch(torch.full((2, 3, 32, 32), value), labels) for value in values)
+    chips = [LabelledBatch(torch.full((2, 3, 32, 32), value), labels) for value in values]
+    return Sight(lambda: iter(chips), ratio, before)
 
 
 def test_adabn_takes_the_plain_mean_over_the_chips_of_the_target() -> None:
     network = OneNorm().train()
-    AdaBN(scales=(1.0,)).settle(network, chips_of(2.0, 4.0, 9.0), 1.0)
+    AdaBN(scales=(1.0,)).settle(network, sight_of(2.0, 4.0, 9.0))
     assert means(network) == pytest.approx([0.0, 5.0])
     source = OneNorm().train()
     SourceOnly()(source, batch_of(10.0, None), NOW)
-    SourceOnly().settle(source, iter(()), 1.0)
+    SourceOnly().settle(source, None)
     assert means(source)[TARGET] == means(source)[SOURCE], "source only maps by the source's"
 
 
@@ -121,23 +123,23 @@ def test_what_was_found_before_earlier_labellings_counts(monkeypatch: pytest.Mon
     monkeypatch.setattr(lovecs, "look", lambda *_: {0.0: 0.5, 1.0: 0.75})
     network, method = OneNorm(), LoveCS(scales=(1.0,), statistics="auto")
     network.norm.norms[TARGET].running_mean.fill_(8.0)
-    own, found = method.labelling(network, chips_of(2.0), 1.0, first=False)
+    own, found = method.labelling(network, sight_of(2.0), first=False)
     assert means(own) == [0.0, 8.0] and found == {0.0: 0.5, 1.0: 0.75}
     before = [{0.0: 0.75, 1.0: 0.25}]
-    own, found = method.labelling(network, chips_of(2.0), 1.0, before, first=False)
+    own, found = method.labelling(network, sight_of(2.0, before=before), first=False)
     assert means(own) == [0.0, 0.0] and found == {0.0: 0.5, 1.0: 0.75}, "what is new, alone"
-    method.settle(network, chips_of(2.0), 1.0, before)
+    method.settle(network, sight_of(2.0, before=before))
     assert means(network) == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(("statistics", "mean"), [("target", 5.0), (1.0, 5.0), (0.2, 1.0), (0.0, 0.0)])
 def test_the_target_is_trusted_as_far_as_is_asked_for(statistics: str | float, mean: float) -> None:
     network = OneNorm().train()
-    AdaBN(scales=(1.0,), statistics=statistics).settle(network, chips_of(2.0, 4.0, 9.0), 1.0)
+    AdaBN(scales=(1.0,), statistics=statistics).settle(network, sight_of(2.0, 4.0, 9.0))
     assert means(network) == pytest.approx([0.0, mean]), "a share of 5, the rest of the source's 0"
     kept = OneNorm()
     kept.norm.norms[TARGET].running_mean.fill_(5.0)
-    CSN(statistics=statistics).settle(kept, chips_of(70.0), 1.0)
+    CSN(statistics=statistics).settle(kept, sight_of(70.0))
     assert means(kept) == pytest.approx([0.0, mean]), "of what was kept on the way: no chip is measured"
 
 
@@ -151,23 +153,23 @@ def test_a_share_is_found_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(lovecs, "look", found)
     network = OneNorm()
     network.norm.norms[TARGET].running_mean.fill_(8.0)
-    CSN(statistics="auto").settle(network, chips_of(3.0), 10 / 3)
+    CSN(statistics="auto").settle(network, sight_of(3.0, ratio=10 / 3))
     assert seen == [(3.0, 300)], "chips as they are, at the middle of the enlargements"
     assert means(network) == pytest.approx([0.0, 2.0])
 
 
 def test_the_target_is_labelled_by_statistics_that_are_trusted_while_training_keeps_its_own() -> None:
     network, method = OneNorm().train(), LoveCS(scales=(1.0,), statistics=0.5)
-    first, found = method.labelling(network, chips_of(2.0, 4.0, 9.0), 1.0, first=True)
+    first, found = method.labelling(network, sight_of(2.0, 4.0, 9.0), first=True)
     assert isinstance(first, OneNorm) and not found
     assert means(first) == pytest.approx([0.0, 2.5]), "measured, as no step has seen the target"
     network.norm.norms[TARGET].running_mean.fill_(3.0)
-    later, _ = method.labelling(network, chips_of(100.0), 1.0, first=False)
+    later, _ = method.labelling(network, sight_of(100.0), first=False)
     assert isinstance(later, OneNorm)
     assert means(later) == pytest.approx([0.0, 1.5]), "of what was kept on the way"
     assert means(network) == pytest.approx([0.0, 3.0])
     assert network.norm.norms[TARGET].momentum == 0.1
-    assert LoveCS().labelling(network, chips_of(), 1.0, first=True)[0] is network, "as published"
+    assert LoveCS().labelling(network, sight_of(), first=True)[0] is network, "as published"
 
 
 @pytest.mark.parametrize("statistics", ["'source'", "1.5", "-0.1", "nan", "true", "[0.5]"])

@@ -402,6 +402,21 @@ def test_labels_of_the_target_need_a_legend_each(city: Path, other: Path) -> Non
         prepare_targets(learned, [ImageAndLabels(str(other), (truth,) * 3)], ["city"] * 2)
 
 
+def test_a_network_is_settled_on_the_target_in_its_own_pixels(
+    city: Path, other: Path, tmp_path: Path
+) -> None:
+    given = request(city, other, tmp_path / "run", LOVECS)
+    material = DomainsMaterial(given, given.training_set, given.training_set.target)
+    assert material.target_plan.scales == (2.0,), "while training, chips are enlarged as they are mapped"
+    sight = material._sight(torch.device("cpu"), 0)
+    with rasterio.open(other) as file:
+        bands = np.lib.stride_tricks.sliding_window_view(file.read(), (32, 32), (1, 2))
+    for chip in next(sight.chips()).images[:2].numpy():
+        inside = chip[:, None, None] == bands  # (band, row, column, y, x)
+        assert inside.all((0, 3, 4)).any(), "pixels of the file, none between them"
+    assert torch.equal(next(sight.chips()).images, next(sight.chips()).images), "from the first, each time"
+
+
 def test_the_published_recipe_is_the_published_schedule() -> None:
     recipe = read_recipe("lovecs")
     assert recipe.epochs * recipe.chips_per_epoch // recipe.batch == 15_000
