@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,7 @@ from citycover.errors import ConfigError, MachineError
 from citycover.version import __version__
 from citycover_cli.endings import failure_of
 from citycover_cli.logs import close_logging, log_only
-from citycover_cli.output import say, settle_stdout
+from citycover_cli.output import StdoutError, say, settle_stdout
 from citycover_cli.signals import Stopped, hear_signals
 
 VERBS = (
@@ -123,6 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
                 raise
             failure.report("--json" in words)
             code = failure.exit_code
+            with suppress(StdoutError):
+                settle_stdout()  # what is buffered yet would fail as Python ends, with a code of its own
         finally:
             close_logging()
     sys.exit(code)

@@ -111,16 +111,47 @@ def test_a_log_file_that_cannot_be_opened_or_written(citycover, scene: Path, tmp
     assert full.code == 0 and full.err.count("going on without") == 1
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""As most have it: what is printed goes out late."""
+
+
 @pytest.mark.parametrize("words", [("models", "list"), ("models", "list", "--json"), ("--help",)])
 def test_a_stdout_that_takes_nothing(words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
-        result = subprocess.run(command(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        result = subprocess.run(
+            command(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED
+        )
     assert result.returncode == 4 and "stdout cannot be written: No space left" in result.stderr
     out, into = os.pipe()
     os.close(out)
     result = subprocess.run(command(*words), stdout=into, stderr=subprocess.PIPE, text=True, check=False)
     os.close(into)
     assert result.returncode == 141 and result.stderr == "citycover: error: nobody reads stdout any more\n"
+
+
+HALF_PRINTED = """
+import sys
+from citycover_cli import app
+
+def half(words):
+    sys.stdout.write("what is buffered")
+    raise {error}
+
+app._run = half
+app.main(["inspect"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [("OSError(28, 'No space left on device')", 4), ("app.ConfigError('got; needed')", 2)]
+)
+def test_what_is_buffered_as_a_command_fails_does_not_fail_once_more(error: str, code: int) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", HALF_PRINTED.format(error=error)],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED,
+        )  # fmt: skip
+    assert result.returncode == code and len(result.stderr.splitlines()) == 1, result.stderr
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def build_network(
     network = preset.build_for(num_classes, statistics=statistics)
     check_method(network, preset.name, recipe)
     recipe.method.equip(network)
-    multiple = network.multiple
+    # Of a network whose output is finer, chips lie on the fine grid, and begin and end with a coarse pixel.
+    multiple = math.lcm(network.multiple, getattr(network, "upscale", 1))
     if recipe.chip % multiple:
         near = max(multiple, round(recipe.chip / multiple) * multiple)
         raise ConfigError(

@@ -27,9 +27,11 @@ from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import TrainingSet, prepare_targets, prepare_training_set
 from citycover_models.data.sampling import rare_class_odds
 from citycover_models.export.write import ExportReport
+from citycover_models.imagery.aerial import IMAGENET_RGB
 from citycover_models.training.domains import DomainsMaterial
 from citycover_models.training.recipe import read_recipe
 from citycover_models.training.request import TrainRequest, TrainWatch
+from citycover_models.training.setup import build_network
 from citycover_models.training.start import train
 from citycover_models.training.target_labels import steadiness_before
 
@@ -415,6 +417,14 @@ def test_a_network_is_settled_on_the_target_in_its_own_pixels(
         inside = chip[:, None, None] == bands  # (band, row, column, y, x)
         assert inside.all((0, 3, 4)).any(), "pixels of the file, none between them"
     assert torch.equal(next(sight.chips()).images, next(sight.chips()).images), "from the first, each time"
+
+
+@pytest.mark.parametrize(("network", "near"), [("daspm-b0", 160), ("daspm-hrda-b0", 320), ("hrda-b0", 192)])
+def test_chips_that_fit_are_told_at_once_for_both_grids(network: str, near: int) -> None:
+    build = find_preset(network)
+    recipe = small_recipe(**(DASPM | {"network": network, "chip": 208}))
+    with pytest.raises(ConfigError, match=f"chips of 208 px do not fit {network}.*chip = {near}$"):
+        build_network(build, recipe, 5, IMAGENET_RGB)
 
 
 def test_the_published_recipe_is_the_published_schedule() -> None:
