@@ -65,6 +65,13 @@ class Embed(nn.Module):
         return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def stacked(levels: list[Tensor]) -> Tensor:
+    """[(n, c, y, x), (n, c, y/2, x/2), ...] -> all channels at the size of the first, bilinear."""
+    size = levels[0].shape[2:]
+    alike = [F.interpolate(level, size=size, mode="bilinear", align_corners=False) for level in levels[1:]]
+    return torch.cat(levels[:1] + alike, dim=1)
+
+
 class DAFormerHead(nn.Module):
     """Context-aware fusion of the four levels (section 3.2): maps -> logits at stride 4."""
 
@@ -81,14 +88,10 @@ class DAFormerHead(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """[(n, d_i, y / 2^(i+1), x / 2^(i+1)) for i = 1..4] -> (n, k, y/4, x/4)."""
-        size = maps[0].shape[2:]
         levels: list[Tensor] = []
         for i, embed in enumerate(self.embed_layers):
-            level = embed(maps[i])
-            if i > 0:
-                level = F.interpolate(level, size=size, mode="bilinear", align_corners=False)
-            levels.append(level)  # (n, 256, y/4, x/4)
-        x = self.fuse_layer(torch.cat(levels, dim=1))  # (n, 1024, y/4, x/4) -> (n, 256, y/4, x/4)
+            levels.append(embed(maps[i]))
+        x = self.fuse_layer(stacked(levels))  # (n, 1024, y/4, x/4) -> (n, 256, y/4, x/4)
         return self.conv_seg(self.dropout(x))
 
 

@@ -31,7 +31,7 @@ from citycover_models.blocks.mit import MitVariant
 from citycover_models.blocks.sep_aspp import ConvBnReLU
 from citycover_models.blocks.sides import check_sides
 from citycover_models.imagery.aerial import IMAGENET_RGB
-from citycover_models.nets.daformer import DAFormer, Embed
+from citycover_models.nets.daformer import DAFormer, Embed, stacked
 
 _STEP = 8
 """Crops of details begin at multiples of this: pixels of the fine grid in one of the context's logits."""
@@ -48,11 +48,10 @@ class ScaleAttention(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """[(n, d_i, y / 2^(i+1), x / 2^(i+1)) for i = 1..4] -> (n, k, y/4, x/4) in 0..1."""
-        size = maps[0].shape[2:]
         levels: list[Tensor] = []
         for i, embed in enumerate(self.embed_layers):
-            levels.append(F.interpolate(embed(maps[i]), size=size, mode="bilinear", align_corners=False))
-        return torch.sigmoid(self.conv_seg(self.fuse_layer(torch.cat(levels, dim=1))))
+            levels.append(embed(maps[i]))
+        return torch.sigmoid(self.conv_seg(self.fuse_layer(stacked(levels))))
 
 
 @dataclass(frozen=True, slots=True)
