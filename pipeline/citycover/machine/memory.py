@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from citycover.machine.cores import threads_here
+
 _M_TRIM_THRESHOLD = -1
 
 _M_MMAP_THRESHOLD = -3
@@ -40,7 +42,9 @@ def tune_allocator() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_ARENA_MAX, 1))
+    # One heap keeps least; where many threads compress, they would wait for each other's turn at it.
+    heaps = max(1, threads_here() // 2)
+    settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_ARENA_MAX, heaps))
     results = [mallopt(option, value) for option, value in settings]  # each of them, whatever the others say
     return all(result == 1 for result in results)
 

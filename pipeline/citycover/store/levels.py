@@ -26,9 +26,9 @@ from citycover.store.shard import ArraySpec, Layout, ShardedArray
 from citycover.store.spread import spread
 from citycover.store.statistics import Statistics, tile_statistics
 
-_PART = (256, 1024)
-"""(y, x) pixels of an overview that are made at once: small enough for a core's cache, and large enough that
-threads do not wait for each other's interpreter lock."""
+_PART = 1 << 20
+"""Pixels that are made, or looked at, at once: so many that sixteen threads do not wait for each other's
+interpreter lock, and few enough for a cache."""
 
 
 def block_levels(layout: Layout) -> tuple[Layout, ...]:
@@ -68,11 +68,11 @@ def halve_block(values: NDArray[np.uint8], spec: ArraySpec, pool: Executor) -> N
     shape = (values.shape[-2] + 1) // 2, (values.shape[-1] + 1) // 2
     half = np.empty((len(planes), *shape), np.uint8)
 
-    def make(place: tuple[int, Window]) -> None:
-        plane, part = place
-        half[plane][part.slices] = _half(planes[plane][part.scale(2).slices], spec)
+    def make(place: tuple[int, slice]) -> None:
+        plane, rows = place
+        half[plane, rows] = _half(planes[plane, 2 * rows.start : 2 * rows.stop], spec)
 
-    places = list(itertools.product(range(len(planes)), _parts(shape)))
+    places = list(itertools.product(range(len(planes)), _bands(shape)))
     for _ in spread(pool, make, places):
         pass
     return half.reshape(*values.shape[:-2], *shape)
@@ -93,11 +93,10 @@ def block_statistics(values: NDArray[np.uint8], spec: ArraySpec, pool: Executor)
         pool: computes.
     """
     planes = values.reshape(-1, *values.shape[-2:])  # (plane, y, x)
-    places = list(itertools.product(range(len(planes)), _parts(planes.shape[1:])))
+    places = list(itertools.product(range(len(planes)), _bands(planes.shape[1:])))
 
-    def look(place: tuple[int, Window]) -> Statistics:
-        plane, part = place
-        return tile_statistics(planes[plane][part.slices], spec.fill, spec.ids)
+    def look(place: tuple[int, slice]) -> Statistics:
+        return tile_statistics(planes[place], spec.fill, spec.ids)
 
     found = [Statistics()] * len(planes)
     for (plane, _), seen in zip(places, spread(pool, look, places), strict=True):
@@ -105,13 +104,11 @@ def block_statistics(values: NDArray[np.uint8], spec: ArraySpec, pool: Executor)
     return tuple(found)
 
 
-def _parts(shape: Sequence[int]) -> list[Window]:
-    """A plane in pieces for several threads."""
+def _bands(shape: Sequence[int]) -> list[slice]:
+    """Whole rows of a plane, which lie one behind the other, in pieces for several threads."""
     height, width = shape
-    return [
-        Window(row, col, min(_PART[0], height - row), min(_PART[1], width - col))
-        for row, col in itertools.product(range(0, height, _PART[0]), range(0, width, _PART[1]))
-    ]
+    rows = max(1, _PART // width)
+    return [slice(row, min(row + rows, height)) for row in range(0, height, rows)]
 
 
 @dataclass(frozen=True, slots=True)

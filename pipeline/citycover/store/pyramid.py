@@ -26,15 +26,22 @@ Resampling = Literal["mode", "average", "nearest"]
 def halve_mode(pixels: Pixels, nodata: int) -> Pixels:
     """The most frequent valid number of each square; of equals, the first in the order a b c d."""
     a, b, c, d = _corners(pixels)
+    whole = _is_whole(pixels, nodata)
+
+    def won(equal: NDArray[np.bool_], number: Pixels) -> NDArray[np.bool_]:
+        return equal if whole else equal & (number != nodata)
+
     # With four votes a number wins as soon as it occurs twice, and of two such the first one counts.
-    out = _first_valid(a, b, c, d, nodata)
-    out = _choose((c == d) & (c != nodata), c, out)
-    out = _choose(((b == c) | (b == d)) & (b != nodata), b, out)
-    return _choose(((a == b) | (a == c) | (a == d)) & (a != nodata), a, out)
+    out = a if whole else _first_valid(a, b, c, d, nodata)
+    out = _choose(won(c == d, c), c, out)
+    out = _choose(won((b == c) | (b == d), b), b, out)
+    return _choose(won((a == b) | (a == c) | (a == d), a), a, out)
 
 
 def halve_average(pixels: Pixels, nodata: int) -> Pixels:
     """The mean of the valid numbers of each square, halves rounded up."""
+    if _is_whole(pixels, nodata):
+        return _mean_of_all(pixels)
     corners = _corners(pixels)
     total = np.zeros(corners[0].shape, dtype=np.uint16)
     for x in corners:
@@ -90,6 +97,21 @@ def _mean_table(nodata: int) -> Pixels:
     count, total = np.divmod(np.arange(5 * 1024), 1024)
     mean = (total + count // 2) // np.maximum(count, 1)
     return np.where(count == 0, nodata, np.minimum(mean, 255)).astype(np.uint8)
+
+
+def _is_whole(pixels: Pixels, nodata: int) -> bool:
+    """Whether all are valid, as most are: then nothing need be asked about single ones."""
+    return not (pixels == nodata).any()
+
+
+def _mean_of_all(pixels: Pixels) -> Pixels:
+    pairs = np.ascontiguousarray(pixels).view("<u2")  # two neighbours as one number
+    sums = pairs & np.uint16(255)
+    sums += pairs >> np.uint16(8)
+    total = sums[0::2] + sums[1::2]
+    total += np.uint16(2)
+    total >>= np.uint16(2)
+    return total.astype(np.uint8)
 
 
 def _corners(pixels: Pixels) -> tuple[Pixels, Pixels, Pixels, Pixels]:

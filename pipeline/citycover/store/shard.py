@@ -32,7 +32,7 @@ from citycover.errors import MachineError
 from citycover.files.store import Store, pieces
 from citycover.geometry.window import Window
 from citycover.store.pyramid import HALVE, Resampling
-from citycover.store.spread import spread
+from citycover.store.spread import spread_runs
 
 _ABSENT = 2**64 - 1
 
@@ -190,11 +190,15 @@ def write_shard(
 
     places = list(itertools.product(range(layout.cells[0]), range(len(planes)), range(layout.cells[1])))
     offset = crc = 0
-    for (row, plane, col), data in zip(places, spread(pool, encode, places), strict=True):
-        if data is not None:
-            file.write(data)
-            index[plane, row, col] = offset, len(data)
-            offset, crc = offset + len(data), zlib.crc32(data, crc)
+    for run, made in spread_runs(pool, encode, places):
+        for (row, plane, col), data in zip(run, made, strict=True):
+            if data is not None:
+                index[plane, row, col] = offset, len(data)
+                offset += len(data)
+        # At once: this thread, for which all wait, waits for the interpreter's lock after each call.
+        together = b"".join(data for data in made if data is not None)
+        file.write(together)
+        crc = zlib.crc32(together, crc)
     end = index.tobytes() + struct.pack("<I", google_crc32c.value(index.tobytes()))
     file.write(end)
     return ShardSeal(offset + len(end), zlib.crc32(end, crc))
@@ -202,7 +206,7 @@ def write_shard(
 
 def _encode(part: NDArray[np.uint8], fill: int, cell: tuple[int, int]) -> bytes | None:
     """One (y, x) cell compressed; None where it holds nothing but the fill value, or lies beyond the edge."""
-    if not (part != fill).any():
+    if part.size == 0 or (part[0, 0] == fill and (part == fill).all()):
         return None
     if part.shape == cell:
         whole = np.ascontiguousarray(part)

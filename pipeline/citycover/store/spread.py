@@ -24,7 +24,14 @@ def spread(pool: Executor, function: Callable[[T], R], parts: Sequence[T]) -> It
     ...     sum(spread(pool, abs, range(-1000, 0)))
     500500
     """
+    for _, made in spread_runs(pool, function, parts):
+        yield from made
+
+
+def spread_runs(
+    pool: Executor, function: Callable[[T], R], parts: Sequence[T]
+) -> Iterator[tuple[Sequence[T], list[R]]]:
+    """Parts that one thread made, and what became of them, in their order."""
     size = max(1, min(_LONGEST, len(parts) // _TASKS))
     runs = [parts[first : first + size] for first in range(0, len(parts), size)]
-    for made in pool.map(lambda run: [function(part) for part in run], runs):
-        yield from made
+    yield from zip(runs, pool.map(lambda run: [function(part) for part in run], runs), strict=True)
