@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Protocol
 
-from citycover.engine.canvas import FinishedBlock
+from citycover.engine.canvas import FinishedBlock, Spare
 from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import device_errors
@@ -27,7 +27,7 @@ class BlockSink(Protocol):
         ...
 
     def write(self, finished: FinishedBlock) -> None:
-        """Keep a block for good. Called from one thread."""
+        """Keep a block for good, but not its arrays: they are written into anew. Called from one thread."""
         ...
 
 
@@ -57,7 +57,7 @@ def run_blocks(
     try:
         todo = open_columns(given.plan.blocks() if blocks is None else blocks, sink.finished(blocks))
         for column in todo:
-            with closing(sweep(given, column)) as swept:
+            with closing(sweep(given, column, writer.spare)) as swept:
                 for finished in swept:
                     with given.stages.time("handover"):
                         writer.put(finished)
@@ -74,6 +74,7 @@ class _Writer:
 
     def __init__(self, given: SweepInput, sink: BlockSink, on_block: Callable[[Block], None]) -> None:
         self.given, self.sink, self.on_block = given, sink, on_block
+        self.spare = Spare()
         self.queue: queue.Queue[FinishedBlock | None] = queue.Queue(maxsize=1)
         given.stages.follow("encode", self.queue.qsize)
         self.error: BaseException | None = None
@@ -101,6 +102,7 @@ class _Writer:
             try:
                 with self.given.stages.time("encode"):
                     self.sink.write(finished)
+                self.spare.give(finished.layers)
                 self.on_block(finished.block)
             except BaseException as error:  # noqa: BLE001 - raised again in the inference thread
                 self.error = error

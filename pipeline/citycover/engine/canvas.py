@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -46,14 +47,37 @@ class Piece:
             values[(..., *to)] = other.layers[name][(..., *of)]
 
 
+class Spare:
+    """Arrays of blocks that were written, for blocks of the same shape: new pages come slowly, one by one.
+
+    One thread takes, one gives.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, deque[NDArray[np.uint8]]] = defaultdict(deque)
+
+    def give(self, layers: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Nobody looks at these any more."""
+        for name, values in layers.items():
+            self._kept[name].append(values)
+
+    def take(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """An array with anything in it; what does not fit goes: blocks that follow are like this one."""
+        kept = self._kept[name]
+        while kept:
+            if (values := kept.popleft()).shape == shape:
+                return values
+        return pages(shape, np.uint8)
+
+
 class Canvas:
     """A block in the making."""
 
-    def __init__(self, block: Block, layers: Iterable[Layer], channels: int) -> None:
+    def __init__(self, block: Block, layers: Iterable[Layer], channels: int, spare: Spare) -> None:
         self.block = block
         pixels = (block.window.height, block.window.width)
         # Every row is put before a block is finished: nothing needs to be filled in.
-        made = {layer.name: pages(layer.shape(channels, pixels), np.uint8) for layer in layers}
+        made = {layer.name: spare.take(layer.name, layer.shape(channels, pixels)) for layer in layers}
         self.piece = Piece(block.window, made)
 
     def put(self, piece: Piece) -> bool:

@@ -22,7 +22,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 
 from citycover.engine.ahead import Ahead
-from citycover.engine.canvas import Canvas, FinishedBlock, Piece
+from citycover.engine.canvas import Canvas, FinishedBlock, Piece, Spare
 from citycover.engine.feed import Feed
 from citycover.engine.input import SweepInput
 from citycover.engine.open_row import ComingRow
@@ -31,8 +31,13 @@ from citycover.geometry.window import Window
 from citycover.plan.plan import Block
 
 
-def sweep(given: SweepInput, blocks: Sequence[Block]) -> Generator[FinishedBlock]:
+def sweep(given: SweepInput, blocks: Sequence[Block], spare: Spare | None = None) -> Generator[FinishedBlock]:
     """Compute vertically adjacent blocks of one column, and yield each as it is finished.
+
+    Args:
+        given: what to read and to ask.
+        blocks: which.
+        spare: given what was yielded, once nobody looks at it; None: whoever asks keeps it.
 
     Raises:
         StoppedError: `given.stop` was set; the batch in hand was finished, the block in hand is dropped.
@@ -42,7 +47,8 @@ def sweep(given: SweepInput, blocks: Sequence[Block]) -> Generator[FinishedBlock
     top, bottom = blocks[0].window, blocks[-1].window
     area = Window(top.row, top.col, bottom.row_end - top.row, top.width)
     rows = RowMaker(given, columns, area)
-    canvases = (Canvas(block, given.layers, len(given.card.channels)) for block in blocks)
+    spare = spare or Spare()
+    canvases = (Canvas(block, given.layers, len(given.card.channels), spare) for block in blocks)
     canvas = next(canvases)
     with closing(Feed(given, columns, range(blocks[0].rows[0], blocks[-1].rows[1]))) as feed:
         for piece in _pieces(rows, feed):

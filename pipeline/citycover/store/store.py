@@ -17,12 +17,12 @@ or lost since makes its block an unfinished one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,13 @@ from citycover.store.shard import (
 )
 from citycover.store.statistics import Statistics
 
+T = TypeVar("T")
+
 FORMAT = 3
 """Version of what stands in `.work`; another version is never resumed."""
+
+_WRITERS = 4
+"""Arrays of a block that are written at once, at most."""
 
 _LAYOUT = ("shape", "block", "cell")
 
@@ -74,6 +79,7 @@ class WorkingStore:
         self.ledger = Ledger(place, ledger, layout, frozenset(shards), planes)
         self._threads = max(threads, 1)
         self._pool = ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="compress")
+        self._writers = ThreadPoolExecutor(min(self._threads, _WRITERS), thread_name_prefix="shards")
 
     @classmethod
     def create(
@@ -196,10 +202,16 @@ class WorkingStore:
         _check_arrays(
             index, arrays, {n: a.shape((window.height, window.width)) for n, a in self.arrays.items()}
         )
-        statistics = {n: block_statistics(values, self.arrays[n], self._pool) for n, values in arrays.items()}
-        seals: dict[str, ShardSeal] = {}
-        for name, values in arrays.items():
-            seals |= _write_levels(self, name, index, values, self._pool)
+
+        def write(name: str) -> tuple[tuple[Statistics, ...], dict[str, ShardSeal]]:
+            values = arrays[name]
+            statistics = block_statistics(values, self.arrays[name], self._pool)
+            return statistics, dict(_write_levels(self, name, index, values, self._pool))
+
+        # While a shard of one array goes to the disk, those of another are compressed.
+        written = dict(zip(arrays, _all_done(self._writers, write, arrays), strict=True))
+        statistics = {name: found for name, (found, _) in written.items()}
+        seals = {key: seal for _, sealed in written.values() for key, seal in sealed.items()}
         told = dict(seconds or {}), tuple(holes), seals, dict(counts or {}), statistics
         self.ledger.add(BlockRecord(index, window.pixels, *told))
 
@@ -223,7 +235,8 @@ class WorkingStore:
         return {index: record for index, record in records.items() if index not in damaged}, damaged
 
     def close(self) -> None:
-        """End the compressing threads."""
+        """End the threads that compress and write."""
+        self._writers.shutdown()
         self._pool.shutdown()
 
     def __enter__(self) -> WorkingStore:
@@ -233,6 +246,13 @@ class WorkingStore:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _all_done(pool: Executor, function: Callable[[str], T], names: Iterable[str]) -> list[T]:
+    """What a function makes of each; where one fails, only once none is at work any more."""
+    futures = [pool.submit(function, name) for name in names]
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 def _put_metadata(store: WorkingStore) -> None:
