@@ -64,10 +64,10 @@ class RowBlender:
         count, height, width = votes.shape[0], votes.shape[2], votes.shape[3]
         if fx:
             self._blend_columns(votes, first, last_column)
+        if fy:
+            self._blend_rows(votes, first, last_row)
         final = []
         for k, vote in enumerate(votes.unbind(0)):
-            if fy:
-                self._blend_rows(vote, first + k, last_row)
             ends_raster = last_column and k == count - 1
             final.append(vote[:, : height - fy * (not last_row), : width - fx * (not ends_raster)])
         return final
@@ -83,14 +83,14 @@ class RowBlender:
         votes[1:, ..., :fx] += kept[:-1]  # the right stripe of each onto the left one of the next
         self._left, self._left_of = (None, -1) if last_column else (kept[-1].clone(), first + len(votes) - 1)
 
-    def _blend_rows(self, vote: Tensor, column: int, last_row: bool) -> None:
-        """The same along y for one (class, S + f, S + f) window that is already blended along x."""
+    def _blend_rows(self, votes: Tensor, first: int, last_row: bool) -> None:
+        """The same along y, for windows that are already blended along x."""
         fy = self.feather[0]
-        ramp = _ramp(fy, str(vote.device))[:, None]  # (f, 1)
-        kept = None if last_row else vote[:, -fy:] * (1 - ramp)  # (class, f, S + f)
-        vote[:, :fy] *= ramp
-        above = self._above.pop(column, None)
-        if above is not None:
-            vote[:, :fy] += above
+        ramp = _ramp(fy, str(votes.device))[:, None]  # (f, 1)
+        kept = None if last_row else votes[..., -fy:, :] * (1 - ramp)  # (n, class, f, S + f)
+        votes[..., :fy, :] *= ramp
+        for column, vote in enumerate(votes.unbind(0), first):
+            if (above := self._above.pop(column, None)) is not None:
+                vote[:, :fy] += above
         if kept is not None:
-            self._below[column] = kept
+            self._below.update(enumerate(kept.unbind(0), first))

@@ -12,6 +12,7 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from labelled import grid_of, write_sheet
+from late import LateTransfer
 from making import (
     CLASSES,
     FILL,
@@ -116,9 +117,10 @@ def test_labels_meet_groups_of_several_resolutions(tmp_path: Path) -> None:
     noise=st.sampled_from([0.0, 0.3]),
     batch=st.integers(1, 3),
     holes=st.booleans(),
+    late=st.booleans(),
 )
 def test_blocks_see_the_same_change(
-    tmp_path: Path, block: tuple[int, int], noise: float, batch: int, holes: bool
+    tmp_path: Path, block: tuple[int, int], noise: float, batch: int, holes: bool, late: bool
 ) -> None:
     """The network knows nothing on the left, and is sure of another class than the labels' on the right."""
     card = make_card(32, 4, 6)
@@ -142,6 +144,7 @@ def test_blocks_see_the_same_change(
             lambda: [ArrayReader(image, valid, (16, 16))],
             evidence=field,
             layers=layers,
+            transfer=LateTransfer([9]) if late and batch > 1 else None,
         )
         whole = {layer.name: np.zeros(plan.shape, np.uint8) for layer in layers}
         for bx in range(plan.block_counts[1]):

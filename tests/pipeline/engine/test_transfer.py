@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,78 +10,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from late import LateTransfer
 from making import CASE, FILL, cnn, make_card, make_case, make_scene, plan_of, pointwise, run_sweeps
-from numpy.typing import NDArray
 from strategies import sweeps
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import Room, SweepInput
+from citycover.engine.open_row import ComingRow
+from citycover.engine.rows import PreparedRow, RowMaker
 from citycover.engine.sweep import sweep
-from citycover.engine.transfer import HostTransfer, Ticket, transfer_to
+from citycover.engine.transfer import HostTransfer, transfer_to
 from citycover.errors import ModelError, StoppedError
 from citycover.machine.stages import Stages
 from citycover.model.predictor import FunctionPredictor
 from citycover.read.reader import ArrayReader
 
-POISON = 0xAA
-
 MOST = 3
 """Rows that may be under way: one that is told, one that waits, one that is waited for."""
-
-
-@dataclass
-class LateTicket:
-    """Poison, until it is waited for, or something else happened so many times."""
-
-    tensors: Sequence[Tensor]
-    arrays: list[NDArray[Any]]
-    patience: int
-    done: bool = False
-
-    def arrive(self) -> None:
-        """Take what the tensors hold now: whoever wrote into them meanwhile is found out."""
-        if not self.done:
-            for tensor, array in zip(self.tensors, self.arrays, strict=True):
-                array[...] = tensor.numpy()
-        self.done = True
-
-    def wait(self) -> list[NDArray[Any]]:
-        self.arrive()
-        return self.arrays
-
-
-@dataclass
-class LateTransfer:
-    """The device as it may be at its worst, on a processor."""
-
-    patience: Sequence[int]
-    """How many things later a download arrives by itself, one after the other."""
-    ahead: bool = True
-    under_way: list[LateTicket] = field(default_factory=list)
-    most: int = 0
-
-    def _happens(self) -> None:
-        for ticket in self.under_way:
-            ticket.patience -= 1
-            if ticket.patience < 0:
-                ticket.arrive()
-
-    def upload(self, values: NDArray[Any]) -> Tensor:
-        self._happens()
-        return torch.from_numpy(values.copy())
-
-    def download(self, tensors: Sequence[Tensor]) -> Ticket:
-        self._happens()
-        poisoned = [np.frombuffer(bytearray([POISON]) * t.nbytes, t.numpy().dtype) for t in tensors]
-        arrays = [array.reshape(tensor.shape) for array, tensor in zip(poisoned, tensors, strict=True)]
-        patience = self.patience[len(self.under_way) % len(self.patience)]
-        self.under_way.append(LateTicket(tensors, arrays, patience))
-        self.most = max(self.most, sum(not ticket.done for ticket in self.under_way))
-        return self.under_way[-1]
-
-    def time(self, _stage: str) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 late = st.builds(LateTransfer, st.lists(st.integers(0, 9), min_size=1, max_size=5))
@@ -191,3 +135,30 @@ def test_what_is_counted_of_windows_counts_rows_under_way() -> None:
         on_windows=lambda *row: counted.append(row),
     )
     assert sum(run for run, _, _ in counted) == plan.windows
+
+
+def test_a_device_is_told_of_batches_rather_than_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thing that it is told takes its turn at the interpreter's lock, beside threads that compress."""
+    told: list[int] = []
+    make = RowMaker.make
+
+    class Counted(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            told[-1] += 1
+            return func(*args, **(kwargs or {}))
+
+    def counted(self: RowMaker, prepared: PreparedRow) -> ComingRow:
+        told.append(0)
+        with Counted():
+            return make(self, prepared)
+
+    monkeypatch.setattr(RowMaker, "make", counted)
+    rows = []
+    for batch in (1, 8):
+        told.clear()
+        case = make_case(CASE | {"shape": (70, 126), "block": (70, 126), "batch": batch})
+        image, valid, card, plan = case
+        assert plan.x.count == 8
+        run_sweeps(plan, card, cnn, [image], [valid], transfer=LateTransfer([9]))
+        rows.append(told[1])
+    assert rows[1] < rows[0] / 3
