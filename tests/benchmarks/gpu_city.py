@@ -29,6 +29,7 @@ from citycover.evidence.open import open_field
 from citycover.evidence.rule import Rule
 from citycover.job.job import prepare
 from citycover.job.request import EngineOptions, Imagery, MapRequest
+from citycover.machine.cores import threads_here
 from citycover.machine.device import choose_device
 from citycover.machine.memory import tune_allocator
 from citycover.model.archive import read_model_file
@@ -138,6 +139,14 @@ def main() -> None:
         print(f"| redundancy | {run['redundancy']:.3f} |")
         print(f"| Mpx/s | {run['pixels'] / 1e6 / run['wall_s']:.1f} |")
         print(f"| peak resident memory | {run['peak_rss_bytes'] / 2**30:.1f} GiB |")
+        row = {
+            "network": given.network, "size": size, "precision": run["precision"],
+            "device": torch.cuda.get_device_name(0), "cores": threads_here(), "torch": torch.__version__,
+            "window": plan["window"][0], "batch": plan["batch"], "wall_s": run["wall_s"],
+            "sweep_s": run["sweep_s"], "pure_s": pure, "busy": run["forward_share"],
+            "peak_bytes": run["peak_rss_bytes"],
+        }  # fmt: skip
+        print("for docs/benchmarks.json:", json.dumps(row))
         print("stages:", json.dumps(run["stages"]), "beside:", json.dumps(run["beside"]), flush=True)
     if given.labels:
         print_labels(scene, model, given.precision)

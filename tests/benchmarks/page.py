@@ -22,6 +22,7 @@ PEERS = "<!-- peers: begin -->", "<!-- peers: end -->"
 ELSEWHERE = "<!-- peers elsewhere: begin -->", "<!-- peers elsewhere: end -->"
 FORMS = "<!-- forms: begin -->", "<!-- forms: end -->"
 EVERY = "<!-- every network: begin -->", "<!-- every network: end -->"
+GPU = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 START = "<!-- start: begin -->", "<!-- start: end -->"
 
 
@@ -53,6 +54,7 @@ def made(text: str, data: Data) -> str:
         ELSEWHERE: "\n\n".join(f"#### {_called(one)}\n\n{of_peers(one, '#####')}" for one in others),
         FORMS: of_forms(data["forms"], alone=True),
         EVERY: of_forms(data["every network"], alone=False),
+        GPU: of_gpu(data["gpu"]),
         START: "\n".join(data["start"]),
     }
     for marks, content in parts.items():
@@ -76,6 +78,22 @@ def of_peers(one: Data, level: str) -> str:
         some = [row for row in rows if (row["network"], row["size"]) == (network, size)]
         tables.append(f"{level} {network}, {size} x {size}\n\n{markdown(some)}")
     return "\n\n".join([said, *tables])
+
+
+def of_gpu(rows: list[Data]) -> str:
+    """Whole runs beside a GPU."""
+    heads = "| | device, cores | windows | wall | sweep | pure forward / sweep | busy / sweep |"
+    lines = [
+        f"| {r['network']}, {r['size']} px, {r['precision']}{_noted(r)} | {r['device']}, {r['cores']} | "
+        f"{r['window']}, {r['batch']} together | {r['wall_s']:.1f} s | {r['sweep_s']:.1f} s | "
+        f"{r['pure_s'] / r['sweep_s']:.2f} | {r['busy']:.2f} |"
+        for r in rows
+    ]
+    return "\n".join([heads, "|---|---|---|--:|--:|--:|--:|", *lines])
+
+
+def _noted(row: Data) -> str:
+    return f" ({row['note']})" if row.get("note") else ""
 
 
 def of_forms(data: Data, *, alone: bool) -> str:
