@@ -168,16 +168,8 @@ class DAFormerAdaptation(BaseMethod):
         return 1.0 if 1 / _NEAR <= scale <= _NEAR else scale
 
     def target_chip(self, chip: int, upscale: int) -> int:
-        """The same ground in the target's pixels.
-
-        Raises:
-            ConfigError: they are no whole number.
-        """
-        if chip % upscale:
-            raise ConfigError(
-                f"chips of {chip} px are no multiple of the network's scale, {upscale}; the nearest is "
-                f"chip = {max(1, round(chip / (32 * upscale))) * 32 * upscale}"
-            )
+        """The same ground in the target's pixels."""
+        assert chip % upscale == 0, "chips begin and end with a coarse pixel"
         return chip // upscale
 
     def see(self, network: nn.Module, *groups: Tensor) -> Tensor:

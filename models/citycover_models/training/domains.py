@@ -35,7 +35,7 @@ from citycover_models.training.knowledge import Knowledge
 from citycover_models.training.material import Conclusion, Material, Staged
 from citycover_models.training.processes import Processes
 from citycover_models.training.request import TrainRequest
-from citycover_models.training.setup import stamp_of
+from citycover_models.training.setup import check_chip, stamp_of
 from citycover_models.training.target_labels import (
     keep_steadiness,
     label_targets,
@@ -46,6 +46,8 @@ from citycover_models.training.trainee import Trainee
 
 _SETTLING = 64
 """Chips at most by which a network is settled on the target once its steps are done."""
+
+_ANY = AerialStatistics((0.0,) * 3, (1.0,) * 3)
 
 _FLAT = 0.002
 """Deviation of each band, in means, below which a target shows nothing."""
@@ -88,6 +90,9 @@ class DomainsMaterial(CoarseMaterial):
     def target_plan(self) -> SamplePlan:
         """Which chips of the target stand beside those of the source."""
         scale = self._method.target_scale(self._ratio)
+        if self._recipe.chip % self._upscale:
+            with torch.device("meta"):  # not built yet, but what it takes is known without a weight
+                check_chip(self._recipe.chip, self.preset.build_for(2, statistics=_ANY), self.preset.name)
         return plan_targets(
             self._target.pairs,
             chip=self._method.target_chip(self._recipe.chip, self._upscale),

@@ -44,15 +44,20 @@ def build_network(
     network = preset.build_for(num_classes, statistics=statistics)
     check_method(network, preset.name, recipe)
     recipe.method.equip(network)
+    check_chip(recipe.chip, network, preset.name)
+    return network
+
+
+def check_chip(chip: int, network: Learnable, name: str) -> None:
+    """Raise ConfigError unless a network takes chips of so many pixels."""
     # Of a network whose output is finer, chips lie on the fine grid, and begin and end with a coarse pixel.
     multiple = math.lcm(network.multiple, getattr(network, "upscale", 1))
-    if recipe.chip % multiple:
-        near = max(multiple, round(recipe.chip / multiple) * multiple)
+    if chip % multiple:
+        near = max(multiple, round(chip / multiple) * multiple)
         raise ConfigError(
-            f"chips of {recipe.chip} px do not fit {preset.name}, which takes multiples of {multiple}; "
-            f"the nearest is chip = {near}"
+            f"chips of {chip} px do not fit {name}, which takes multiples of {multiple}; the nearest is "
+            f"chip = {near}"
         )
-    return network
 
 
 def check_method(network: nn.Module, name: str, recipe: Recipe) -> None:

@@ -459,6 +459,16 @@ def coarse(tmp_path_factory: pytest.TempPathFactory, city: Path) -> Path:
     return write(tmp_path_factory.mktemp("coarse") / "s2.tif", mean.astype(np.uint16), profile, names, 5.0)
 
 
+@pytest.mark.parametrize(("network", "near"), [("daspm-b0", 160), ("daspm-hrda-b0", 320)])
+def test_chips_without_a_whole_coarse_pixel_are_refused_once(
+    city: Path, coarse: Path, tmp_path: Path, network: str, near: int
+) -> None:
+    """Before chips of the target are planned, with a number that the network takes as well."""
+    given = request(city, coarse, tmp_path / "run", DASPM | {"network": network, "chip": 208})
+    with pytest.raises(ConfigError, match=f"chips of 208 px do not fit {network}.*chip = {near}$"):
+        DomainsMaterial(given, given.training_set, given.training_set.target)
+
+
 def test_daspm_maps_five_times_finer_than_it_sees(city: Path, coarse: Path, tmp_path: Path) -> None:
     trained = train(request(city, coarse, tmp_path / "run", DASPM, labels=city / "truth.tif"))
     card = read_model_file(trained.model).card
