@@ -22,7 +22,7 @@ from scenarios import product_of
 pytestmark = pytest.mark.root
 MIB = 48
 """Of the disk."""
-PAUSE = 1.0
+PAUSE = 0.1
 """Seconds between two power cuts while it runs."""
 LATER = (0.0, 1.0, 3.0, 6.0, 12.0)
 """Seconds after the command said that it was done."""

@@ -3,7 +3,8 @@
 A store has no rename. As in a folder, `item.json` is the sign that a product is whole:
 
 1.  `.uploading.json` says that a product is on its way here, and which names are citycover's;
-2.  the `item.json` of a product that is replaced goes;
+2.  the `item.json` of a product that is replaced goes, and the first step is done once more: whoever fell
+    asleep between the two may have taken the sign of another run, which has finished meanwhile;
 3.  every other file is put there, several at a time; then what only the old product had goes;
 4.  `item.json` is put there;
 5.  `.uploading.json` goes.
@@ -92,8 +93,11 @@ def upload(product: Product, folder: RemoteFolder, notes: Path, stop: threading.
         if path.is_file()
     }
     sign = files.pop(SIGN)
-    (place / MARK).write(to_json({"citycover": product.run.given.versions.get("citycover")}).encode())
-    (place / SIGN).remove()
+    mark = to_json({"citycover": product.run.given.versions.get("citycover")}).encode()
+    (place / MARK).write(mark)
+    if SIGN in folder.objects:
+        (place / SIGN).remove()
+        (place / MARK).write(mark)
     _put_all(place, _missing(files, folder, notes), notes, stop)
     for name in sorted(folder.ours - {*files, SIGN, MARK}):
         (place / name).remove()

@@ -26,7 +26,7 @@ from citycover.job.watch import Watch
 from citycover.product.collection import collect
 from citycover.product.open import open_product
 from citycover.product.product import Product
-from citycover.product.upload import MARK
+from citycover.product.upload import MARK, RemoteFolder, upload
 from citycover.run.map import map_scene
 
 PLACE = f"s3://{BUCKET}/2026/city"
@@ -127,6 +127,39 @@ def test_an_upload_that_was_stopped_goes_on_and_sends_no_file_twice(
     assert MARK not in names(bucket)
     with open_product(PLACE) as opened:
         assert opened.classes.shape == (200, 300)
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_who_slept_before_the_sign_went_leaves_what_can_be_gone_on_with(
+    bucket: Bucket,
+    request_there: MapRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replacing: bool,
+) -> None:
+    """Another run finishes while it sleeps; when it wakes it does one thing more, and is stopped."""
+    finished = map_scene(replace(request_there, out=tmp_path / "here"))
+    place = place_of(PLACE)
+    assert isinstance(place, remote.RemotePath)
+    if replacing:
+        upload(finished, RemoteFolder.look(place), tmp_path / "before.jsonl", threading.Event())
+    stop, write = threading.Event(), remote.RemotePath.write
+
+    def sleep_after_the_mark(self: remote.RemotePath, content: bytes | Path) -> str | None:
+        tag = write(self, content)
+        if str(self).endswith(MARK) and not stop.is_set():
+            stop.set()
+            upload(finished, RemoteFolder.look(place), tmp_path / "other.jsonl", threading.Event())
+            assert "item.json" in names(bucket) and MARK not in names(bucket)
+        return tag
+
+    monkeypatch.setattr(remote.RemotePath, "write", sleep_after_the_mark)
+    with pytest.raises(StoppedError):
+        upload(finished, RemoteFolder.look(place), tmp_path / "notes.jsonl", stop)
+    left = RemoteFolder.look(place)
+    assert left.finished or MARK in left.objects
+    upload(finished, left, tmp_path / "third.jsonl", threading.Event())
+    assert "item.json" in names(bucket) and MARK not in names(bucket)
 
 
 def test_another_machine_may_take_an_unfinished_upload_over(
