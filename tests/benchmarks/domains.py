@@ -119,6 +119,13 @@ ROWS: dict[str, tuple[Row, ...]] = {
         Row("without the target's blur", "x5, source only, as taken", {"degrade": 0.0}),
         Row("with masked consistency", "x5, adapted", {"masked_weight": 1.0}),
         Row("with shares of coarse pixels", "x5, adapted", {"abundance_weight": 0.1}),
+        Row("x5, source only, uniform, chips of 320", method={"target": "unseen"}, recipe=_WIDE),
+        Row(
+            "two resolutions, source only, uniform, chips of 320",
+            "x5, source only, uniform, chips of 320",
+            {"target": "unseen"},
+            _WIDE | {"network": "daspm-hrda-b0"},
+        ),
         Row("x5, adapted, uniform, chips of 320", "without rare-class sampling", recipe=_WIDE),
         Row(
             "two resolutions, uniform, chips of 320",
