@@ -44,9 +44,9 @@ def memory_bound(plan: Plan, scene: Scene, channels: int, layers: Sequence[Layer
     votes = plan.batch * plan.window_pixels * planes * 4
     blend = int(area * ((3 + (passes > 1)) * votes + plan.y.feather * width * planes * 4))
     pixel = bytes_per_pixel(layers, channels)
-    largest = max(layer.bands(channels) or 1 for layer in layers)
-    # Of the layer that is being written two overviews lie beside it: a quarter, a sixteenth.
-    blocks = plan.block_shape[0] * plan.block_shape[1] * (16 * 4 * pixel + 5 * largest) // 16
+    # Four blocks at most: in the making, spare, waiting, being written. Beside the last lie two overviews of
+    # each layer: a quarter, a sixteenth.
+    blocks = plan.block_shape[0] * plan.block_shape[1] * pixel * (16 * 4 + 5) // 16
     return MemoryBound(strips, decoded, blend, blocks)
 
 
