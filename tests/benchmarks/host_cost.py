@@ -38,7 +38,7 @@ from citycover.run.map import map_scene
 
 CITY = 92_736
 POOLS = {"citycover-decode": "decoding", "compress": "compressing, overviews, statistics"}
-ALONE = {"citycover-reader": "strips", "shards": "shards to the disk"}
+ALONE = {"citycover-reader": "strips", "shards": "shards of all layers to the disk"}
 PREPARING, PUTTING = "masks of a row, its strips sent", "rows into blocks"
 """Done by the inference thread here; each by a thread of its own beside a GPU."""
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from citycover.machine.memory import share_heaps
 from citycover.machine.stages import Stages
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class CudaTransfer:
         self.device, self.stages = device, stages
         self._in, self._out = torch.cuda.Stream(device), torch.cuda.Stream(device)
         self._spans: list[_Span] = []
+        share_heaps()
 
     def upload(self, values: NDArray[Any]) -> Tensor:
         """Copied here into memory that does not move; crosses while the device computes."""

@@ -116,7 +116,8 @@ class Votes:
                 vote[-1] = self.watching.watch(vote[: self.channels], place, row.sight.of(place))
         ends_row = columns[-1] == self.plan.x.count - 1
         blended = self.blender.add(votes, columns[0], ends_row, index == self.plan.y.count - 1)
-        if row.late:  # side by side, as one: a fast device would wait while it is told of each alone
+        if row.late and len(columns) > 1:
+            # Side by side, as one: a fast device would wait while it is told of each alone.
             columns, blended = columns[:1], [torch.cat(blended, 2)]
         for column, probabilities in zip(columns, blended, strict=True):
             place = self.place(index, column, probabilities.shape[1:])

@@ -42,11 +42,20 @@ def tune_allocator() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    # One heap keeps least; where many threads compress, they would wait for each other's turn at it.
-    heaps = max(1, threads_here() // 2)
-    settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_ARENA_MAX, heaps))
+    settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_ARENA_MAX, 1))
     results = [mallopt(option, value) for option, value in settings]  # each of them, whatever the others say
     return all(result == 1 for result in results)
+
+
+def share_heaps() -> None:
+    """A heap for two cores from now on: threads that compress need not take turns at one.
+
+    Where a GPU computes, because no tensor here is large then. A thread's own heap keeps 64 MiB at most, and
+    what is larger would come from the system anew each time.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(1, threads_here() // 2))
 
 
 def release_memory() -> None:

@@ -95,9 +95,8 @@ def upload(product: Product, folder: RemoteFolder, notes: Path, stop: threading.
     sign = files.pop(SIGN)
     mark = to_json({"citycover": product.run.given.versions.get("citycover")}).encode()
     (place / MARK).write(mark)
-    if SIGN in folder.objects:
-        (place / SIGN).remove()
-        (place / MARK).write(mark)
+    (place / SIGN).remove()
+    (place / MARK).write(mark)
     _put_all(place, _missing(files, folder, notes), notes, stop)
     for name in sorted(folder.ours - {*files, SIGN, MARK}):
         (place / name).remove()

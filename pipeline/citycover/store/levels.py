@@ -26,9 +26,12 @@ from citycover.store.shard import ArraySpec, Layout, ShardedArray
 from citycover.store.spread import spread
 from citycover.store.statistics import Statistics, tile_statistics
 
-_PART = 1 << 20
-"""Pixels that are made, or looked at, at once: so many that sixteen threads do not wait for each other's
-interpreter lock, and few enough for a cache."""
+_PART = 1 << 18, 1 << 20
+"""Pixels that are made, or looked at, at once. At least so many that threads do not wait for each other's
+interpreter lock, at most so many that memory stays small."""
+
+_PARTS = 16
+"""Of a plane at least, where that leaves them large enough."""
 
 
 def block_levels(layout: Layout) -> tuple[Layout, ...]:
@@ -107,7 +110,8 @@ def block_statistics(values: NDArray[np.uint8], spec: ArraySpec, pool: Executor)
 def _bands(shape: Sequence[int]) -> list[slice]:
     """Whole rows of a plane, which lie one behind the other, in pieces for several threads."""
     height, width = shape
-    rows = max(1, _PART // width)
+    least, most = (max(1, pixels // width) for pixels in _PART)
+    rows = min(most, max(least, height // _PARTS))
     return [slice(row, min(row + rows, height)) for row in range(0, height, rows)]
 
 

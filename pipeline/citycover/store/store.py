@@ -100,7 +100,7 @@ class WorkingStore:
             arrays: what is stored.
             identity: named parts of what decides the pixels (plan, card, scene, ...), each a hash or text.
             extra: anything JSON that whoever opens the store wants to know.
-            threads: how many threads compress.
+            threads: how many threads compress, and as many write, four at most.
             ledger: name of the ledger.
 
         Raises:

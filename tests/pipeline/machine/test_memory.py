@@ -7,6 +7,7 @@ import mmap
 import numpy as np
 import pytest
 
+from citycover.machine import memory
 from citycover.machine.memory import pages, release_memory
 
 
@@ -28,3 +29,22 @@ def test_only_large_arrays_have_pages_of_their_own() -> None:
     assert isinstance(owner(pages((1 << 20,), np.uint8)), mmap.mmap)
     assert not isinstance(owner(pages((1 << 10,), np.uint8)), mmap.mmap)
     release_memory()
+
+
+@pytest.mark.parametrize(("cores", "heaps"), [(1, 1), (2, 1), (16, 8)])
+def test_threads_get_heaps_of_their_own_where_there_are_many(
+    monkeypatch: pytest.MonkeyPatch, cores: int, heaps: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Library:
+        def mallopt(self, option: int, value: int) -> int:
+            asked.append((option, value))
+            return 1
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _name: Library())
+    monkeypatch.setattr(memory, "threads_here", lambda: cores)
+    assert memory.tune_allocator()
+    memory.share_heaps()
+    arenas = [value for option, value in asked if option == -8]
+    assert arenas == [1, heaps], "one, until a GPU computes"
