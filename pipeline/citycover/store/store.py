@@ -17,12 +17,12 @@ or lost since makes its block an unfinished one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,6 @@ from citycover.store.shard import (
     write_shard,
 )
 from citycover.store.statistics import Statistics
-
-T = TypeVar("T")
 
 FORMAT = 3
 """Version of what stands in `.work`; another version is never resumed."""
@@ -202,16 +200,7 @@ class WorkingStore:
         _check_arrays(
             index, arrays, {n: a.shape((window.height, window.width)) for n, a in self.arrays.items()}
         )
-
-        def write(name: str) -> tuple[tuple[Statistics, ...], dict[str, ShardSeal]]:
-            values = arrays[name]
-            statistics = block_statistics(values, self.arrays[name], self._pool)
-            return statistics, dict(_write_levels(self, name, index, values, self._pool))
-
-        # While a shard of one array goes to the disk, those of another are compressed.
-        written = dict(zip(arrays, _all_done(self._writers, write, arrays), strict=True))
-        statistics = {name: found for name, (found, _) in written.items()}
-        seals = {key: seal for _, sealed in written.values() for key, seal in sealed.items()}
+        statistics, seals = _write_arrays(self, index, arrays, self._writers, self._pool)
         told = dict(seconds or {}), tuple(holes), seals, dict(counts or {}), statistics
         self.ledger.add(BlockRecord(index, window.pixels, *told))
 
@@ -248,13 +237,6 @@ class WorkingStore:
         self.close()
 
 
-def _all_done(pool: Executor, function: Callable[[str], T], names: Iterable[str]) -> list[T]:
-    """What a function makes of each; where one fails, only once none is at work any more."""
-    futures = [pool.submit(function, name) for name in names]
-    wait(futures)
-    return [future.result() for future in futures]
-
-
 def _put_metadata(store: WorkingStore) -> None:
     """What makes Zarr groups and arrays of the shards."""
     group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
@@ -268,6 +250,27 @@ def _put_metadata(store: WorkingStore) -> None:
 def _path_of(name: str, level: int) -> str:
     """Where an array or an overview of it lies below the store."""
     return f"{level}/{name}" if level else name
+
+
+def _write_arrays(
+    store: WorkingStore,
+    index: tuple[int, int],
+    arrays: Mapping[str, NDArray[np.uint8]],
+    writers: Executor,
+    pool: Executor,
+) -> tuple[dict[str, tuple[Statistics, ...]], dict[str, ShardSeal]]:
+    """Statistics and shards of a block: while those of one array go to the disk, another's are compressed."""
+    levels = {
+        name: writers.submit(lambda *given: dict(_write_levels(*given)), store, name, index, values, pool)
+        for name, values in arrays.items()
+    }
+    try:
+        statistics = {
+            name: block_statistics(values, store.arrays[name], pool) for name, values in arrays.items()
+        }
+    finally:
+        wait(levels.values())  # where one fails, too: none is at work any more
+    return statistics, {key: seal for written in levels.values() for key, seal in written.result().items()}
 
 
 def _write_levels(
