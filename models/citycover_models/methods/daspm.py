@@ -167,11 +167,6 @@ class DAFormerAdaptation(BaseMethod):
             )
         return 1.0 if 1 / _NEAR <= scale <= _NEAR else scale
 
-    def target_chip(self, chip: int, upscale: int) -> int:
-        """The same ground in the target's pixels."""
-        assert chip % upscale == 0, "chips begin and end with a coarse pixel"
-        return chip // upscale
-
     def see(self, network: nn.Module, *groups: Tensor) -> Tensor:
         """The source lies on the fine grid already."""
         fine: Any = network

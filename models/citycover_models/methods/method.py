@@ -156,10 +156,6 @@ class BaseMethod(BaseModel):
         """How much target chips are enlarged."""
         return 1.0
 
-    def target_chip(self, chip: int, _upscale: int) -> int:
-        """Side of target chips beside source chips of side `chip`, in pixels."""
-        return chip
-
     def company(self, _network: nn.Module, *, pretrained: bool) -> Company | None:  # noqa: ARG002 - for others
         """Networks beside the one that learns, made of its first weights; None: it learns alone.
 

@@ -95,7 +95,7 @@ class DomainsMaterial(CoarseMaterial):
                 check_chip(self._recipe.chip, self.preset.build_for(2, statistics=_ANY), self.preset.name)
         return plan_targets(
             self._target.pairs,
-            chip=self._method.target_chip(self._recipe.chip, self._upscale),
+            chip=self._recipe.chip // self._upscale,  # the same ground in the target's pixels
             chips_per_epoch=self.plan.chips_per_epoch,
             seed=self._request.seed,
             scales=tuple(scale * factor for factor in self._recipe.rescale),

@@ -281,4 +281,3 @@ def test_the_two_domains_meet_on_the_fine_grid_or_are_refused() -> None:
         method.source_scale(33.3, 5)
     with pytest.raises(ConfigError, match="were source and target swapped"):
         method.source_scale(0.2, 5)
-    assert method.target_chip(320, 5) == 64

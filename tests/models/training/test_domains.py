@@ -459,6 +459,13 @@ def coarse(tmp_path_factory: pytest.TempPathFactory, city: Path) -> Path:
     return write(tmp_path_factory.mktemp("coarse") / "s2.tif", mean.astype(np.uint16), profile, names, 5.0)
 
 
+def test_chips_of_the_target_show_the_ground_of_those_of_the_source(
+    city: Path, coarse: Path, tmp_path: Path
+) -> None:
+    given = request(city, coarse, tmp_path / "run", DASPM | {"chip": 320})
+    assert DomainsMaterial(given, given.training_set, given.training_set.target).target_plan.chip == 64
+
+
 @pytest.mark.parametrize(("network", "near"), [("daspm-b0", 160), ("daspm-hrda-b0", 320)])
 def test_chips_without_a_whole_coarse_pixel_are_refused_once(
     city: Path, coarse: Path, tmp_path: Path, network: str, near: int
