@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from evidence_share import random_sheet
 from material import write_network, write_repeated
+from page import of_gpu
 
 from citycover.compute.choices import settle
 from citycover.engine.input import SweepInput
@@ -105,7 +106,7 @@ def sweep_seconds(given: SweepInput) -> float:
 
 
 def main() -> None:
-    """Print tables."""
+    """Print what docs/benchmarks.md and docs/benchmarks.json hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, nargs="+", default=[92_736])
     parser.add_argument("--network", default="semantic-fpn-resnet50")
@@ -127,25 +128,15 @@ def main() -> None:
         )
         windows, plan = run["windows"], run["plan"]
         pure = pure_forward(model, plan, run["precision"], windows["slots"])
-        cut = f"windows of {plan['window'][0]}, batch {plan['batch']}"
-        print(f"| {size} x {size} px, {run['precision']}, {cut} | |")
-        print("|---|---|")
-        print(f"| wall | {run['wall_s']:.1f} s |")
-        print(f"| sweep | {run['sweep_s']:.1f} s |")
-        print(f"| pure forward | {pure:.1f} s |")
-        print(f"| pure forward / sweep | {pure / run['sweep_s']:.3f} |")
-        print(f"| the device busy with the network / sweep | {run['forward_share']:.3f} |")
-        print(f"| slots / windows | {windows['slots'] / max(1, windows['run']):.3f} |")
-        print(f"| redundancy | {run['redundancy']:.3f} |")
-        print(f"| Mpx/s | {run['pixels'] / 1e6 / run['wall_s']:.1f} |")
-        print(f"| peak resident memory | {run['peak_rss_bytes'] / 2**30:.1f} GiB |")
         row = {
             "network": given.network, "size": size, "precision": run["precision"],
             "device": torch.cuda.get_device_name(0), "cores": threads_here(), "torch": torch.__version__,
             "window": plan["window"][0], "batch": plan["batch"], "wall_s": run["wall_s"],
             "sweep_s": run["sweep_s"], "pure_s": pure, "busy": run["forward_share"],
+            "slots": windows["slots"] / max(1, windows["run"]), "redundancy": run["redundancy"],
             "peak_bytes": run["peak_rss_bytes"],
         }  # fmt: skip
+        print(of_gpu([row]), flush=True)
         print("for docs/benchmarks.json:", json.dumps(row))
         print("stages:", json.dumps(run["stages"]), "beside:", json.dumps(run["beside"]), flush=True)
     if given.labels:

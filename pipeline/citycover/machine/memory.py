@@ -8,7 +8,6 @@ their own.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import math
 import mmap
@@ -35,16 +34,10 @@ _OWN_PAGES = 1 << 20
 
 def tune_allocator() -> bool:
     """Keep freed memory for reuse, from before torch is imported on; False where the C library cannot."""
-    if not sys.platform.startswith("linux"):
-        return False
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
     settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_ARENA_MAX, 1))
-    results = [mallopt(option, value) for option, value in settings]  # each of them, whatever the others say
-    return all(result == 1 for result in results)
+    results = [_mallopt(option, value) for option, value in settings]  # each, whatever the others say
+    return all(results)
 
 
 def share_heaps() -> None:
@@ -53,16 +46,26 @@ def share_heaps() -> None:
     Where a GPU computes, because no tensor here is large then. A thread's own heap keeps 64 MiB at most, and
     what is larger would come from the system anew each time.
     """
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, max(1, threads_here() // 2))
+    _mallopt(_M_ARENA_MAX, max(1, threads_here() // 2))
 
 
 def release_memory() -> None:
     """Give what the heap keeps back to the system: after a stage whose tensors nobody will need again."""
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):  # musl has no such call, and keeps nothing
-            ctypes.CDLL(None).malloc_trim(0)
+    _ask_heap("malloc_trim", 0)
+
+
+def _mallopt(option: int, value: int) -> bool:
+    return _ask_heap("mallopt", option, value) == 1
+
+
+def _ask_heap(call: str, *about: int) -> int:
+    """What glibc's heap answers; 0 where the C library has no such call: musl, which keeps nothing."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    try:
+        return int(getattr(ctypes.CDLL(None), call)(*about))
+    except (OSError, AttributeError):
+        return 0
 
 
 def pages(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
