@@ -17,6 +17,7 @@ from citycover.geometry.tiles import Tile
 from citycover.geometry.window import Window
 from citycover.job.labels import look_at_labels
 from citycover.job.request import EngineOptions, Imagery, MapRequest, Where
+from citycover.machine.script import check_not_reread
 from citycover.model.archive import ModelFile
 from citycover.model.builtin import read_builtins
 from citycover.model.card import ModelCard
@@ -162,6 +163,8 @@ def prepare(
         CitycoverError: anything the user can mend.
     """
     engine = engine or EngineOptions()
+    if engine.workers:
+        check_not_reread()
     most = max(64, 4 * (os.cpu_count() or 1))
     if engine.threads is not None and engine.threads > most:
         raise ConfigError(f"got --threads {engine.threads}; this machine takes 1 to {most}; give one a core")

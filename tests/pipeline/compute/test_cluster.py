@@ -513,6 +513,27 @@ def test_a_stop_that_comes_with_the_end_of_a_piece_is_not_waited_on(
         run_on(client, folder, PLAN, StandIn(CARD, seconds=0.02), Watch(stop=stop), Run)
 
 
+def test_a_script_that_each_worker_would_run_again_is_told_what_to_do(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import tempfile\n"  # a folder of its own for each that runs it: none is stopped by another's lock
+        "from pathlib import Path\n"
+        "import citycover\n"
+        "from citycover.synth.write import write_city\n"
+        "folder = Path(tempfile.mkdtemp())\n"
+        "write_city(folder / 'city', 64)\n"
+        "imagery = citycover.Imagery((str(folder / 'city/image.tif'),))\n"
+        "engine = citycover.EngineOptions(workers=1)\n"
+        "citycover.map_scene(citycover.MapRequest(imagery, folder / 'map', engine=engine))\n"
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert run.returncode == 1
+    *_, advice = run.stderr.splitlines()
+    assert advice.startswith("citycover.errors.MachineError: 1 worker processes were asked for"), run.stderr
+    assert 'if __name__ == "__main__":' in advice
+    assert run.stderr.count("ConfigError: a worker process reads the script") == 1, "it did not ask again"
+
+
 def test_a_network_that_fails_far_away_is_told_here(client: Client, folder: WorkFolder) -> None:
     with pytest.raises(ModelError, match="not finite"):
         run_on(client, folder, PLAN, StandIn(CARD, value=np.nan))

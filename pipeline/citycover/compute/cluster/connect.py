@@ -20,6 +20,7 @@ from citycover.compute.cluster.terms import Terms
 from citycover.compute.cluster.worker import WorkerSetup, why_unfit
 from citycover.errors import CitycoverError, MachineError, StoppedError
 from citycover.machine.device import visible_devices
+from citycover.machine.script import GUARD
 
 logger = logging.getLogger(__name__)
 
@@ -108,17 +109,27 @@ def _start(workers: int) -> Iterator[Client]:
     settings = {"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}
     with (
         dask.config.set(settings),
-        LocalCluster(
+        _cluster_of(workers) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def _cluster_of(workers: int) -> LocalCluster:
+    try:
+        return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             memory_limit=0,  # the plan bounds memory; a nanny that kills is no help
             dashboard_address=":0",
             silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+        )
+    except RuntimeError as error:
+        raise MachineError(
+            f"{workers} worker processes were asked for and did not start ({error}); where a script asks for "
+            f"them, {GUARD}; else they have said above what they lack"
+        ) from None
 
 
 def _await_worker(client: Client, workers: int) -> None:
