@@ -152,28 +152,28 @@ class RowMaker:
 
     def _forward(self, batch: list[int], images: list[Tensor], take: Callable[[Tensor], None]) -> bool:
         """Hand over the scores of a batch, empty slots included; False where it does not fit into memory."""
-        card = self.given.card
-        with self.given.stages.time("copy"):
-            windows = [self._cut(batch, image, g.ratio) for image, g in zip(images, card.groups, strict=True)]
+        card, plan = self.given.card, self.plan
         try:
+            with self.given.stages.time("copy"):
+                windows = [
+                    self._cut(batch, image, g.ratio) for image, g in zip(images, card.groups, strict=True)
+                ]
             with self.transfer.time("forward"):
                 scores = self.network(windows)
-        except RuntimeError as error:
+            own = scores[:, :-1] if self.given.telling else scores
+            check_scores(own, card, self.batch, (plan.output(plan.y.window), plan.output(plan.x.window)))
+            with self.transfer.time("blend"), torch.inference_mode():
+                take(scores)
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if self.batch == 1:
-                height, width = windows[0].shape[2:]
                 raise MachineError(
-                    f"a window of {height} x {width} px does not fit into the memory of "
+                    f"a window of {plan.y.window} x {plan.x.window} px does not fit into the memory of "
                     f"{self.given.predictor.device}; give a smaller --window"
                 ) from None
             return False
-        side = (self.plan.output(self.plan.y.window), self.plan.output(self.plan.x.window))
         self.slots += self.batch
-        own = scores[:, :-1] if self.given.telling else scores
-        check_scores(own, card, self.batch, side)
-        with self.transfer.time("blend"), torch.inference_mode():
-            take(scores)
         return True
 
     def _cut(self, batch: list[int], image: Tensor, ratio: int) -> Tensor:

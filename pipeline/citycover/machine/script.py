@@ -17,6 +17,6 @@ def check_not_reread() -> None:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # by which `spawn` itself knows it
         raise ConfigError(
-            "a worker process reads the script that started it, and got to a line there that asks for workers; "
-            f"only the first process may: {GUARD}"
+            "a worker process reads the script that started it, and got to a line there that asks for "
+            f"workers; only the first process may: {GUARD}"
         )

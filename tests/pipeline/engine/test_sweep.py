@@ -1,4 +1,5 @@
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from hypothesis import strategies as st
 from making import CASE, FILL, cnn, make_card, make_case, make_scene, plan_of, pointwise, run_sweeps, whole
 from strategies import sweeps
 
-from citycover.engine.input import SweepInput
+from citycover.engine import votes
+from citycover.engine.input import Room, SweepInput
 from citycover.engine.sweep import sweep
 from citycover.errors import MachineError, ModelError, StoppedError
 from citycover.geometry.window import Window
 from citycover.model.card import BandGroup
-from citycover.model.predictor import FunctionPredictor
+from citycover.model.predictor import FunctionPredictor, to_probabilities
 from citycover.read.reader import ArrayReader, Hole
 
 
@@ -197,6 +199,23 @@ def test_a_batch_that_does_not_fit_is_halved(error: Exception) -> None:
     halved, _ = run_sweeps(plan, card, greedy, [image], [valid])
     plain, _ = run_sweeps(plan, card, cnn, [image], [valid])
     np.testing.assert_array_equal(halved, plain)
+
+
+@pytest.mark.parametrize("dates", [1, 2])
+def test_a_batch_whose_probabilities_do_not_fit_is_halved(
+    dates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(scores: torch.Tensor, *given: Any) -> torch.Tensor:
+        if len(scores) > 1:
+            raise torch.OutOfMemoryError
+        return to_probabilities(scores, *given)
+
+    image, valid, card, plan = make_case(CASE | {"shape": (60, 60), "block": (60, 60), "batch": 4})
+    plain, _ = run_sweeps(plan, card, cnn, [image] * dates, [valid] * dates)
+    monkeypatch.setattr(votes, "to_probabilities", greedy)
+    halved, _ = run_sweeps(plan, card, cnn, [image] * dates, [valid] * dates, room=(room := Room()))
+    np.testing.assert_array_equal(halved, plain)
+    assert room.batch == 1
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
