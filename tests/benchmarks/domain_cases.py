@@ -47,6 +47,8 @@ class Domains:
     """Of the target, on the grid of what is mapped, or a finer one."""
     legend: str = "city"
     """Of labels and truth: a built-in name or a file."""
+    beside: tuple[tuple[Path, Path], ...] = ()
+    """Further images of the source, with their labels."""
 
 
 def second_camera(folder: Path, _data: Path | None, seed: int, size: int = 512) -> Domains:
@@ -132,6 +134,21 @@ def regions(folder: Path, data: Path | None, _seed: int, part: tuple[int, int] =
     return Domains(Path(czech.image), Path(czech.truth), target, truth, legend)
 
 
+def regions_with_bare(
+    folder: Path, data: Path | None, seed: int, part: tuple[int, int] = (900, 900)
+) -> Domains:
+    """As `regions`, with all five classes that both have; a second town shows bare ground."""
+    pair = regions(folder, data, seed, part)
+    assert data is not None, "asked for by whoever has the data"
+    _, dubai, _ = _czech_and_dubai(folder, data)
+    ending = f"bare-{part[0]}-{part[1]}"
+    target, truth = (folder / f"regions-{name}-{ending}.tif" for name in ("target", "truth"))
+    _both(dubai, target, truth, part, 384, _DUBAI | {1: 4})
+    fields = czech_sheet(folder, data, "VYSK301", (4, 4), 2, gsd=0.3)
+    legend = accuracy_cases._legend(folder / "sheets.toml", (*_CLASSES, "bare"))
+    return Domains(pair.image, pair.labels, target, truth, legend, beside=(fields,))
+
+
 def regions_back(folder: Path, data: Path | None, _seed: int) -> Domains:
     """From Dubai at 1 m to a part of a Czech town at 0.3 m."""
     czech, dubai, legend = _czech_and_dubai(folder, data)
@@ -200,9 +217,9 @@ def towns(folder: Path, data: Path | None, _seed: int) -> Domains:
 
 
 def czech_sheet(
-    folder: Path, data: Path, name: str, shape: tuple[int, int], factor: int
+    folder: Path, data: Path, name: str, shape: tuple[int, int], factor: int, gsd: float | None = None
 ) -> tuple[Path, Path]:
-    """A joined sheet and its classes, in pixels so many times as large as the chips'."""
+    """A joined sheet and its classes, in pixels so many times a chip's, or of so many metres."""
     place = data / "hr" / "czech_ortho"
     colours = {"ffe132": 0, "6d32ff": 1, "ff8c00": 1, "32ffa7": 2, "32a7ff": 3, "a67556": 4}
     numbers = [[f"{name}_{shape[1] * row + col}" for col in range(shape[1])] for row in range(shape[0])]
@@ -218,7 +235,8 @@ def czech_sheet(
     side = factor * (min(rgb.shape[:2]) // 25 * 25 // factor)
     cells = rgb[:side, :side].reshape(side // factor, factor, side // factor, factor, 3)
     image, classes = folder / f"{name}-{factor}.tif", folder / f"{name}-{factor}-truth.tif"
-    transform = Affine(0.4 * factor, 0, 500_000, 0, -0.4 * factor, 5_400_000)
+    pixel = gsd or 0.4 * factor
+    transform = Affine(pixel, 0, 500_000, 0, -pixel, 5_400_000)
     mean = cells.mean((1, 3)).round().astype(np.uint8)
     _write(image, np.moveaxis(mean, -1, 0), transform, names=("red", "green", "blue"))
     middle = slice(factor // 2, side, factor)
@@ -268,6 +286,8 @@ CASES: dict[str, dict[str, Callable[[Path, Path | None, int], Domains]]] = {
         "towns": towns,
         "regions-east": partial(regions, part=(300, 1400)),
         "regions-back": regions_back,
+        "regions-bare": regions_with_bare,
+        "regions-bare-east": partial(regions_with_bare, part=(300, 1400)),
     },
     "daspm": {"practice": five_times_coarser, "cameras": coarser_camera, "sheets": sheets},
 }

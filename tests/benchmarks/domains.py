@@ -191,7 +191,7 @@ def run(cell: Cell, place: Domains, work: Path, begin: Path | None = None) -> li
             image, labels = place.target, place.truth
             if system == "daspm":
                 image = _on_grid_of(place.target, place.truth, out)
-        given = domains_of(image, labels, place)
+        given = domains_of(image, labels, place, beside=() if row.bound else place.beside)
         request = TrainRequest(
             given, recipe_of(system, row, cell.steps, cell.ending), out / "run",
             seed=cell.seed, workers=0, measure=False, device="cpu", weights=begin,
@@ -231,13 +231,15 @@ def finish_with(weights: Path, request: TrainRequest) -> None:
     with join_processes("cpu") as processes:
         material = material_of(request)
         trainee = Trainee(material.network(), request.recipe, None, processes)
-        load_weights(trainee.network, weights)
+        load_weights(trainee.kept, weights)
         finish(Run(request, material, trainee, Checkpoint("", step=steps), processes))
 
 
-def domains_of(image: Path, labels: Path, place: Domains) -> TrainingSet:
+def domains_of(
+    image: Path, labels: Path, place: Domains, beside: Sequence[tuple[Path, Path]] = ()
+) -> TrainingSet:
     """Red, green and blue of both: what all cases have."""
-    source = [ImageAndLabels(str(image), (str(labels),))]
+    source = [ImageAndLabels(str(i), (str(t),)) for i, t in ((image, labels), *beside)]
     known = prepare_training_set(source, [place.legend], None, seen=Imagery((), _RGB))
     return prepare_targets(known, [ImageAndLabels(str(place.target), ())], seen=Imagery((), _RGB))
 
