@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
-from citycover_models.methods.method import BaseMethod, Moment, heads_of, plain_loss
+from citycover_models.methods.method import BaseMethod, Moment, first_after, heads_of, plain_loss
 
 _SMALL = 1e-5
 """Belief in a class that no label nearby means, at least."""
@@ -76,6 +76,10 @@ class Em(BaseMethod):
     """Share of the labels that is reckoned wrong."""
     strength: float = Field(default=0.5, ge=0)
     """Of the network beside the labels."""
+
+    def counts_from(self, steps: int) -> int:
+        """After the warm-up."""
+        return first_after(self.warm_up, steps)
 
     def __call__(self, network: Learnable, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch."""

@@ -20,6 +20,7 @@ from citycover_models.methods.method import (
     Embeddings,
     Features,
     Moment,
+    first_after,
     plain_loss,
 )
 from citycover_models.nets.c2fnet import C2FNet, Selection, c2f_loss, choose_labels
@@ -42,6 +43,10 @@ class _Selecting(BaseMethod):
     """Share of the training with plain cross-entropy; 0 as published."""
     keep_shares: bool = False
     """Rescale what is selected to the class shares of the labels; False as published."""
+
+    def counts_from(self, steps: int) -> int:
+        """After the warm-up."""
+        return first_after(self.warm_up, steps)
 
     def begins(self, moment: Moment) -> bool:
         """Whether the training is still in its warm-up."""
@@ -132,6 +137,10 @@ class C2F(BaseMethod):
                 "leave one of the two out"
             )
         return self
+
+    def counts_from(self, steps: int) -> int:
+        """After the warm-up."""
+        return first_after(self.warm_up, steps)
 
     def __call__(self, network: Embeddings, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch."""

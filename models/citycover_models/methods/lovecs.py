@@ -174,8 +174,8 @@ class _TwoSensors(_TargetStatistics):
     enlargements. False as published."""
 
     def first(self, steps: int) -> int:
-        """The first step with the target."""
-        return round(self.warm_up * steps)
+        """The first step with the target, which comes in for the last step at least."""
+        return min(round(self.warm_up * steps), steps - 1)
 
     def target_scale(self, ratio: float) -> float:
         """The middle of the enlargements, where chips are enlarged at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -174,6 +175,15 @@ class BaseMethod(BaseModel):
         """The training in parts, in order and without gaps."""
         return (Stage(0, steps, target=self.adapts),)
 
+    def counts_from(self, steps: int) -> int:
+        """The first step of what the method is for, of a training of so many steps.
+
+        The criterion sees the source, or the coarse labels: a network that learned these alone may look best.
+        So no weights of an earlier step are the best, and none are waited for.
+        """
+        kinds = [(stage.target, stage.labelled) for stage in self.stages(steps)]
+        return self.stages(steps)[kinds.index(kinds[-1])].first
+
     def enter(self, network: nn.Module, stage: Stage, steps: int) -> None:
         """Make a network ready for the first step of a stage, of a training of so many steps."""
 
@@ -189,6 +199,16 @@ class BaseMethod(BaseModel):
     def form(self, network: nn.Module, _card: ModelCard, _ratio: float) -> Form:
         """The network as it maps, before the preset folds it; the card is what it would have as it is."""
         return Form(network)
+
+
+def first_after(warm_up: float, steps: int) -> int:
+    """The first step after a share of them; 0 where nothing comes after it.
+
+    >>> first_after(0.3, 10), first_after(0.31, 10), first_after(1.0, 10)
+    (3, 4, 0)
+    """
+    first = math.ceil(warm_up * steps)
+    return first if first < steps else 0
 
 
 class CrossEntropy(BaseMethod):

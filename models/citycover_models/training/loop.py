@@ -130,6 +130,9 @@ class Run:
             self.journal.draw_now_and_then()
         if not scores:
             return False
+        if state.step <= self.recipe.method.counts_from(self.steps):
+            state.kept = scores  # the last weights are kept, unless better ones follow
+            return False
         if scores[self.material.criterion] > state.best:
             state.best, state.best_epoch = scores[self.material.criterion], epoch
             if patience and self.processes.rank == 0:

@@ -45,7 +45,8 @@ class Schedule(_Value):
     power: float = Field(default=0.9, ge=0)
     """poly: lr (1 - step / steps) ** power, zero after the last step."""
     every: int = Field(default=1, ge=1)
-    """steps: epochs between falls. plateau: epochs without a better criterion before each."""
+    """steps: epochs between falls. plateau: epochs without a better criterion before each, counted as for
+    `patience`."""
     factor: float = Field(default=0.1, gt=0, le=1)
     """steps, plateau: what is left after each."""
     floor: float = Field(default=0.0, ge=0)
@@ -129,7 +130,8 @@ class Recipe(_Value):
     validation: float = Field(default=0.1, ge=0, lt=0.5)
     """Share of each image that is held out; the criterion is agreement with its coarse labels."""
     patience: int | None = Field(default=None, ge=1)
-    """Epochs without a better criterion after which training stops and the best weights are kept."""
+    """Epochs without a better criterion after which training stops and the best weights are kept. Counted
+    from where a method does what it is for: with the target in, after the warm-up."""
 
     def epoch_chips(self, images: int) -> int:
         """Chips of an epoch over so many images; a multiple of the batch."""

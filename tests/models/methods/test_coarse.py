@@ -11,7 +11,8 @@ from citycover.errors import ConfigError
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.methods import coarse
-from citycover_models.methods.coarse import C2F
+from citycover_models.methods.beliefs import Em
+from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
 from citycover_models.methods.method import Moment
 from citycover_models.nets.c2fnet import C2FNet, C2FNetWidths
 
@@ -81,3 +82,9 @@ def test_three_products_can_agree_in_the_classes_of_skwanda() -> None:
     legend = read_legend("skwanda8")
     for product in ("worldcover", "esri", "fromglc10"):
         assert set(read_legend(product).ids) <= set(legend.table_from(product)), product
+
+
+@pytest.mark.parametrize("kind", [Plat, CasDva, Nlat, C2F, Em])
+def test_figures_count_from_where_the_warm_up_ends(kind: type[Plat]) -> None:
+    """Plain cross-entropy agrees best with the labels that it is judged by."""
+    assert [kind(warm_up=w).counts_from(100) for w in (0, 0.3, 0.301, 0.995, 1)] == [0, 30, 31, 0, 0]

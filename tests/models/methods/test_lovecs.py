@@ -60,6 +60,18 @@ def test_the_published_stages_are_ten_thousand_steps_and_three_labellings() -> N
     assert SourceOnly().stages(10) == AdaBN().stages(10) == (Stage(0, 10),)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4, 15_000])
+def test_the_target_comes_in_for_the_last_step_at_least(steps: int) -> None:
+    for method in (CSN(warm_up=0.99), LoveCS(warm_up=0.99)):
+        *_, last = method.stages(steps)
+        assert last.target and last.first < last.last == steps
+
+
+def test_figures_count_from_where_the_target_is_in() -> None:
+    assert LoveCS().counts_from(15_000) == CSN().counts_from(15_000) == 10_000
+    assert CSN(warm_up=0).counts_from(10) == SourceOnly().counts_from(10) == AdaBN().counts_from(10) == 0
+
+
 def test_self_training_adds_half_the_loss_of_the_target_in_its_own_statistics() -> None:
     network, method = OneNorm().train(), LoveCS()
     batch = batch_of(0.0, 50.0)

@@ -286,6 +286,26 @@ def test_chips_of_the_target_without_labels_move_no_weight(city: Path, other: Pa
 
 
 @pytest.mark.usefixtures("unwritten")
+@pytest.mark.parametrize("name", ["csn", "lovecs"])
+def test_no_training_ends_nor_is_kept_before_the_target_came_in(
+    city: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The criterion sees the source alone, and may be best while nothing else is learned."""
+    from citycover_models.training import coarse
+
+    falling = iter([0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr(coarse, "validate", lambda *_: {"validation_miou": next(falling)})
+    method = {"name": name, "warm_up": 0.2, "scales": [1.0]}  # two steps of nine
+    recipe = LOVECS | {"method": method, "epochs": 9, "chips_per_epoch": 2, "patience": 1}
+    trained = train(request(city, other, tmp_path / "run", recipe))
+    assert trained.steps == 4 and trained.validation == {"validation_miou": 0.7}
+    weights = load_file(tmp_path / "run" / "weights.safetensors")
+    one, two = (weights[f"encoder.bn1.norms.{d}.running_mean"] for d in (0, 1))
+    assert two.any() and not torch.equal(one, two), "statistics of a target that was looked at"
+    assert weights["encoder.bn1.norms.1.num_batches_tracked"] == 3, "the best weights: those of step 3"
+
+
+@pytest.mark.usefixtures("unwritten")
 @pytest.mark.parametrize("name", ["adabn", "csn", "lovecs"])
 def test_a_target_that_is_not_trusted_at_all_maps_by_the_statistics_of_the_source(
     city: Path, other: Path, tmp_path: Path, name: str
