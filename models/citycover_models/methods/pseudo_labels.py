@@ -4,6 +4,9 @@ Scores come as levels, whole numbers in 16 bits, because those of a city are kep
 
     tau_c = the score at rank floor(p N_c), counted from 1, of every 16th pixel of those that look like c
     label = argmax_c score_c / tau_c, where that is 1 or more; elsewhere there is none
+
+A logit may be 0 or less, where that ratio says nothing, or the contrary. (score_c - tau_c) / |tau_c| is the
+same ratio less 1 where tau_c is positive, and grows with the score everywhere.
 """
 
 from __future__ import annotations
@@ -65,8 +68,8 @@ class ScoreCounts:
             self.passed[c] += len(own)
 
     def thresholds(self, portion: float, score: Score) -> NDArray[np.float64]:
-        """(class,) tau; 1 where the rank is 0, so that no probability passes."""
-        found = np.ones(len(self.counts))
+        """(class,) tau; infinite where the rank is 0, so that nothing passes."""
+        found = np.full(len(self.counts), np.inf)
         for c, counts in enumerate(self.counts):
             rank = int(portion * counts.sum())
             if rank:
@@ -86,5 +89,8 @@ def pseudo_labels(scores: NDArray[np.float64], thresholds: NDArray[np.float64]) 
     Returns:
         (y, x) ranks, `IGNORE` where no class reaches its threshold.
     """
-    relative = scores / thresholds[:, None, None]
-    return np.where(relative.max(0) >= 1, relative.argmax(0), IGNORE).astype(np.uint8)
+    known = np.isfinite(thresholds)
+    tau = np.where(known, thresholds, 0)[:, None, None]
+    above = (scores - tau) / np.maximum(np.abs(tau), LOGIT_RANGE / LEVELS)  # a level, where tau is 0
+    above[~known] = -np.inf
+    return np.where(above.max(0) >= 0, above.argmax(0), IGNORE).astype(np.uint8)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -162,7 +163,7 @@ def label_targets(
         scores.unlink()
     facts = {
         "step": step,
-        "thresholds": thresholds.round(6).tolist(),
+        "thresholds": [round(tau, 6) if math.isfinite(tau) else None for tau in thresholds.tolist()],
         "predicted": counts.passed.tolist(),
         "labelled": believed.tolist(),
     }

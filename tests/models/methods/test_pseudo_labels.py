@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from citycover_models.data.labels import IGNORE
-from citycover_models.methods.pseudo_labels import EVERY, LEVELS, ScoreCounts, pseudo_labels, score_of
+from citycover_models.methods.pseudo_labels import (
+    EVERY,
+    LEVELS,
+    LOGIT_RANGE,
+    ScoreCounts,
+    pseudo_labels,
+    score_of,
+)
+from citycover_models.nets.semantic_fpn import Score
 
 
 def plain_thresholds(levels: NDArray[np.int64], portion: float) -> list[float]:
@@ -19,7 +27,7 @@ def plain_thresholds(levels: NDArray[np.int64], portion: float) -> list[float]:
     for c in range(len(levels)):
         own = sorted(best[predicted == c][::EVERY].tolist(), reverse=True)
         rank = int(portion * len(own))
-        found.append(own[rank - 1] / (LEVELS - 1) if rank else 1.0)
+        found.append(own[rank - 1] / (LEVELS - 1) if rank else np.inf)
     return found
 
 
@@ -39,11 +47,11 @@ def test_the_rank_is_counted_from_one_and_nothing_passes_where_it_is_none() -> N
     counts.add(levels, np.ones((1, 20 * EVERY), np.bool_))
     tau = counts.thresholds(0.1, "probability")
     assert tau[0] == score_of(np.array(LEVELS - 2), "probability"), "floor(0.1 x 20) = 2: the second best"
-    assert tau[1] == 1, "no pixel looks like it"
-    assert ScoreCounts.empty(1).thresholds(0.9, "logit") == [1]
+    assert np.isinf(tau[1]), "no pixel looks like it"
+    assert np.isinf(ScoreCounts.empty(1).thresholds(0.9, "logit"))
     few = ScoreCounts.empty(2)
     few.add(levels[:, :, : 9 * EVERY], np.ones((1, 9 * EVERY), np.bool_))
-    assert few.thresholds(0.1, "probability")[0] == 1, "floor(0.1 x 9) = 0"
+    assert np.isinf(few.thresholds(0.1, "probability")[0]), "floor(0.1 x 9) = 0"
 
 
 def test_invalid_pixels_are_not_counted() -> None:
@@ -57,6 +65,43 @@ def test_a_label_is_the_class_that_is_farthest_above_its_threshold() -> None:
     labels = pseudo_labels(scores, np.array([0.6, 0.35]))
     # 0.6/0.6 = 1 < 0.4/0.35 = 1.14; 1 > 0.86; 0.83 and 0.29 reach nothing
     assert labels.tolist() == [[1, 0, IGNORE]]
+
+
+def labelled(scores: NDArray[np.float64], score: Score) -> NDArray[np.uint8]:
+    """(class, y, x) scores, counted and labelled, the best tenth of each class."""
+    share = scores if score == "probability" else scores / LOGIT_RANGE + 0.5
+    levels = np.round(share * (LEVELS - 1)).astype(np.int64)
+    counts = ScoreCounts.empty(len(levels))
+    counts.add(levels, np.ones(levels.shape[1:], np.bool_))
+    return pseudo_labels(score_of(levels, score), counts.thresholds(0.1, score))
+
+
+@pytest.mark.parametrize("other", [2.0, 19.0])
+def test_a_class_that_is_best_nowhere_is_not_believed(other: float) -> None:
+    sure = np.linspace(20, 30, 10_000)
+    labels = labelled(np.stack([sure, np.full_like(sure, other)])[:, None], "logit")
+    assert set(labels.ravel().tolist()) == {0, IGNORE}
+    few = np.ones(EVERY)  # of one pixel that is looked at none is a tenth
+    assert (labelled(np.stack([few, 0 * few])[:, None], "probability") == IGNORE).all()
+
+
+@pytest.mark.parametrize("middle", [-30.0, -3.0, 0.0, 3.0, 25.0])
+def test_the_surest_tenth_is_believed_whatever_the_sign_of_its_logits(middle: float) -> None:
+    logits = middle + np.random.default_rng(0).uniform(-1, 1, 20_000)
+    labels = labelled(np.stack([logits, np.full_like(logits, -32)])[:, None], "logit")[0]
+    believed = labels == 0
+    assert believed.mean() == pytest.approx(0.1, abs=0.02)
+    assert logits[believed].min() > logits[~believed].max() - 0.001, "a level"
+
+
+@given(level=st.integers(70, LEVELS - 1), seed=st.integers(0, 9))
+def test_above_0_labels_are_those_of_the_published_ratio(level: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, tau = rng.uniform(0.01, 30, (3, 8, 8)), rng.uniform(5, 25, 3)
+    tau[0] = score_of(np.array(level), "probability")
+    ratio = scores / tau[:, None, None]
+    wanted = np.where(ratio.max(0) >= 1, ratio.argmax(0), IGNORE)
+    assert (pseudo_labels(scores, tau) == wanted).all()
 
 
 @given(st.integers(0, LEVELS - 1))

@@ -127,7 +127,11 @@ def test_lovecs_labels_the_target_adapts_and_maps_it(city: Path, other: Path, tm
     assert card.activation == "probabilities" and "adapted to 1 target" in card.training
     assert 0 <= trained.test["target_miou"] <= 1
     (folder,) = (tmp_path / "run" / "target-labels").iterdir()
-    facts = json.loads((folder / "round.json").read_text())
+    facts = json.loads((folder / "round.json").read_text(), parse_constant=pytest.fail)
+    seen = [bool(count) for count in facts["predicted"]]
+    assert [tau is not None for tau in facts["thresholds"]] == seen and not all(seen), (
+        "what is seen nowhere has none"
+    )
     assert folder.name == "00000004" and facts["step"] == 4, "labelled before steps 2 and 4; the last is kept"
     assert sum(facts["predicted"]) == 80 * 80, "every pixel of the target was predicted"
     assert {p.name for p in folder.iterdir()} == {"round.json", "labels-000000.tif"}
