@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from citycover.files.configs import config_path
 from citycover.files.toml import read_toml
 from citycover_models.blocks.vit import resize_positions
 from citycover_models.weights.matching import match_by_order
-from citycover_models.weights.weights import read_weights, write_tensors
+from citycover_models.weights.weights import how_it_begins, read_weights, write_tensors
 
 _DOMAIN = re.compile(r"\.norms\.\d+(?=\.)")
 """Where a network keeps statistics for each sensor, plain weights go to all of them."""
@@ -133,18 +133,38 @@ def read_renames(path: str | Path) -> dict[str, str]:
 
 def _renamed(given: dict[str, Tensor], renames: Mapping[str, str]) -> dict[str, Tensor]:
     """With every rename applied to every name, in order."""
-    new: dict[str, Tensor] = {}
-    for name, tensor in given.items():
-        to = name
+
+    def renamed(name: str) -> str:
         for pattern, replacement in renames.items():
             try:
-                to = re.sub(pattern, replacement, to)
+                name = re.sub(pattern, replacement, name)
             except (re.error, IndexError) as error:
                 raise ModelError(f"rename {pattern!r} = {replacement!r} is not valid: {error}") from None
-        if to in new:
-            raise ModelError(f"two tensors are renamed to {to!r}, the second from {name!r}; mend the renames")
-        new[to] = tensor
+        return name
+
+    return _by_new_names((renamed(name), name, tensor) for name, tensor in given.items())
+
+
+def _by_new_names(renamed: Iterable[tuple[str, str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors by their new names, out of (new name, name before, tensor).
+
+    Raises:
+        ModelError: two come to the same name: which one was meant, nothing says.
+    """
+    new: dict[str, Tensor] = {}
+    before: dict[str, str] = {}
+    for to, name, tensor in renamed:
+        _check_free(to, name, before)
+        new[to], before[to] = tensor, name
     return new
+
+
+def _check_free(to: str, name: str, before: Mapping[str, str]) -> None:
+    if to in before:
+        raise ModelError(
+            f"two tensors of the file come to {to!r}: {before[to]!r} and {name!r}; leave one of them out of "
+            "the file, or tell them apart by renames (--map)"
+        )
 
 
 def _match(
@@ -164,6 +184,8 @@ def _read(file: str | Path) -> dict[str, Tensor]:
     if Path(file).suffix != ".npz":
         return read_weights(file)
     try:
+        if (head := how_it_begins(Path(file))) and not head.startswith(b"PK"):
+            raise ModelError(f"weights {file} are no .npz archive: they begin with {head!r}; fetch them anew")
         with Path(file).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             return {name: torch.from_numpy(np.array(archive[name])) for name in archive.files}
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -189,6 +211,7 @@ def _place(
     state: dict[str, Tensor] = {}
     fitted: dict[str, str] = {}
     skipped: dict[str, str] = {}
+    origin: dict[str, str] = {}
     for name, tensor in given.items():
         exact = [name] if name in wanted else []
         targets = exact or [t for part in parts for t in places.get(part + name, [])]
@@ -201,7 +224,8 @@ def _place(
             if new is None:
                 skipped[name] = f"has shape {tuple(tensor.shape)}, the network {tuple(wanted[target].shape)}"
                 continue
-            state[target] = new
+            _check_free(target, name, origin)
+            state[target], origin[target] = new, name
             if how:
                 fitted[target] = how
     return state, fitted, skipped
@@ -261,32 +285,34 @@ def _from_vit_npz(given: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _with_qkv(given: dict[str, Tensor]) -> dict[str, Tensor]:
     """Layers `query`, `key` and `value` side by side become one, `qkv`."""
-    new: dict[str, Tensor] = {}
-    for name, tensor in given.items():
-        module, _, leaf = name.rpartition(".")
-        base, _, layer = module.rpartition(".")
-        parts = [given.get(f"{base}.{part}.{leaf}") for part in ("query", "key", "value")]
-        whole = [part for part in parts if part is not None]
-        if layer not in ("query", "key", "value") or len(whole) < 3:
-            new[name] = tensor
-        elif layer == "query":
-            new[f"{base}.qkv.{leaf}"] = torch.cat(whole)
-    return new
+
+    def renamed() -> Iterator[tuple[str, str, Tensor]]:
+        for name, tensor in given.items():
+            module, _, leaf = name.rpartition(".")
+            base, _, layer = module.rpartition(".")
+            parts = [given.get(f"{base}.{part}.{leaf}") for part in ("query", "key", "value")]
+            whole = [part for part in parts if part is not None]
+            if layer not in ("query", "key", "value") or len(whole) < 3:
+                yield name, name, tensor
+            elif layer == "query":
+                yield f"{base}.qkv.{leaf}", name, torch.cat(whole)
+
+    return _by_new_names(renamed())
 
 
 def _from_lovecs(given: dict[str, Tensor]) -> dict[str, Tensor]:
     """Statistics of both sensors, and the scale and shift that they share."""
-    new: dict[str, Tensor] = {}
-    for name, tensor in given.items():
+
+    def renamed(name: str) -> str:
         head, _, last = name.rpartition(".")
         kind, _, domain = last.rpartition("_")
         if kind in ("running_mean", "running_var") and domain in ("source", "target"):
-            new[f"{head}.norms.{int(domain == 'target')}.{kind}"] = tensor
+            name = f"{head}.norms.{int(domain == 'target')}.{kind}"
         elif kind in ("weight", "bias") and domain == "source":
-            new[f"{head}.{kind}"] = tensor
-        else:
-            new[name] = tensor
-    return {re.sub(r"^(resnet|backbone|encoder)\.", "encoder.", name): tensor for name, tensor in new.items()}
+            name = f"{head}.{kind}"
+        return re.sub(r"^(resnet|backbone|encoder)\.", "encoder.", name)
+
+    return _by_new_names((renamed(name), name, tensor) for name, tensor in given.items())
 
 
 _STEMS = ("_conv_stem.weight", "layer1.0.conv1.weight")
@@ -306,13 +332,14 @@ def _from_band_fusion(given: dict[str, Tensor]) -> dict[str, Tensor]:
         conv1 = given.get(f"{prefixes[0]}conv1.weight") if prefixes else None
         joins = conv1 is not None and conv1.shape[0] == _JOINED
         places = ["encoder.net." if joins else "encoder.levels.net."]
-    new: dict[str, Tensor] = {}
-    for name, tensor in given.items():
+
+    def renamed(name: str) -> str:
         known = [(p, to) for p, to in zip(prefixes, places, strict=False) if name.startswith(p)]
         prefix, to = max(known, key=lambda pair: len(pair[0]), default=("", ""))
         rest = name.removeprefix(prefix)
-        new[f"{to}{rest}" if _OF_BACKBONE.match(rest) else name] = tensor
-    return new
+        return f"{to}{rest}" if _OF_BACKBONE.match(rest) else name
+
+    return _by_new_names((renamed(name), name, tensor) for name, tensor in given.items())
 
 
 _JOINED = 58

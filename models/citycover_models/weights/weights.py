@@ -33,7 +33,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Tensors by name from a .safetensors file, or from a checkpoint by `weights_only` loading.
 
     Raises:
-        ModelError: the file cannot be read, or holds more than tensors.
+        ModelError: the file is none of these, is damaged, or holds more than tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,13 +42,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ModelError(
-            f"weights {path} are no file of tensors alone; they are not loaded, because "
-            "that could run foreign code; save them as .safetensors where they come from"
-        ) from None
     except Exception as error:  # noqa: BLE001 - a damaged pickle fails in any way
-        raise ModelError(f"weights {path} cannot be read: {_first_line(error)}") from None
+        raise ModelError(f"weights {path} {_what_is_wrong(path, error)}") from None
     return tensors_of(data, path)
 
 
@@ -130,5 +125,52 @@ def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pat
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def how_it_begins(path: Path) -> bytes:
+    """The first bytes of a file, of which most kinds can be told.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(_HEAD)
+
+
+_HEAD = 9
+
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+"""How checkpoints of PyTorch begin, those of today and those of old."""
+
+
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    """Why a file could not be read, by how it begins, and what is needed."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    head = how_it_begins(path)
+    safe, checkpoint = head[8:] == b"{", head.startswith((_ZIP, _PICKLE))
+    if not (safe or checkpoint):
+        begin = f"begin with {head!r}" if head else "are empty"
+        return (
+            f"are neither a checkpoint of PyTorch nor a .safetensors file: they {begin}; needed is the whole "
+            "file, not a page or a pointer in its place; fetch it anew"
+        )
+    if safe != (path.suffix == ".safetensors"):
+        kind, ending = (
+            ("a .safetensors file", ".safetensors") if safe else ("a checkpoint of PyTorch", ".pth")
+        )
+        return f"are {kind}, by how they begin; name it {path.with_suffix(ending).name}"
+    if "TorchScript" in str(error):
+        return "are a model of TorchScript; needed are weights alone, as weights.safetensors of a training"
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            "are no file of tensors alone; they are not loaded, because that could run foreign code; save "
+            "them as .safetensors where they come from"
+        )
+    return (
+        f"cannot be read ({_first_sentence(error)}): the file is no checkpoint, cut short, or changed on its "
+        "way; fetch it anew"
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    said = str(error).strip().partition("\n")[0].partition(". ")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from citycover.errors import ModelError
@@ -160,6 +161,52 @@ def test_what_fits_nowhere_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", x=np.array([object()], dtype=object))
     with pytest.raises(ModelError, match="unpickling"):
         import_weights("vit-npz", tmp_path / "evil.npz", network, tmp_path / "w.safetensors")
+
+
+def checkpoint(*, zipped: bool = True) -> bytes:
+    file = io.BytesIO()
+    torch.save({"a": torch.ones(300)}, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+JUNK = {
+    "five.pth": (
+        b"hello",
+        "neither a checkpoint of PyTorch nor a .safetensors file: they begin with b'hello'",
+    ),
+    "page.pth": (b"<!DOCTYPE html>", "nor a .safetensors file.*not a page or a pointer"),
+    "nothing.pth": (b"", "they are empty"),
+    "short.pth": (checkpoint()[:-100], "cut short"),
+    "old.pth": (checkpoint(zipped=False)[:40], r"cannot be read \(EOFError\).*cut short"),
+    "other.pth": (save({"a": torch.ones(1)}), "are a .safetensors file, .*name it other.safetensors"),
+    "five.safetensors": (b"hello", "nor a .safetensors file: they begin with b'hello'"),
+    "other.safetensors": (checkpoint(), "are a checkpoint of PyTorch, .*name it other.pth"),
+    "five.npz": (b"hello", "no .npz archive: they begin with b'hello'"),
+}
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_a_file_that_is_no_checkpoint_is_told_what_it_is(tmp_path: Path, name: str) -> None:
+    content, said = JUNK[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=said):
+        import_weights("lovecs", tmp_path / name, nn.Linear(1, 1), tmp_path / "w.safetensors")
+
+
+CLASHES = {
+    "lovecs": ("resnet.bn1.running_mean_source", "encoder.bn1.running_mean_source"),
+    "vcnet": ("attn.query.weight", "attn.qkv.weight", "attn.key.weight", "attn.value.weight"),
+    "band-fusion": ("b._bn0.weight", "encoder.levels.net._bn0.weight", "b._conv_stem.weight"),
+    "torchvision-resnet": ("conv1.weight", "encoder.conv1.weight"),
+}
+
+
+@pytest.mark.parametrize("source", CLASHES)
+def test_two_tensors_that_come_to_one_name_are_refused_with_both(tmp_path: Path, source: str) -> None:
+    one, other, *more = CLASHES[source]
+    torch.save({name: torch.ones(64, 3, 7, 7) for name in (one, other, *more)}, tmp_path / "clash.pth")
+    with pytest.raises(ModelError, match=f"two tensors .*'{one}' and '{other}'"):
+        import_weights(source, tmp_path / "clash.pth", UNet("resnet18", 5), tmp_path / "w.safetensors")
 
 
 # -- checkpoints whose modules are called otherwise --
