@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
+import reprlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ _SPLITS: Mapping[str, Split] = {
     "validation": "validation",
     "test": "test",
 }
+
+_COLUMNS = ("patch_id", "labels", "split", "country")
+"""Of v2's metadata, what is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,35 +110,54 @@ def _read_v1(folder: Path, legend: Legend) -> tuple[tuple[Patch, ...], bool]:
     names = _LabelNames.of(read_legend("bigearthnet43"), legend)
     patches = []
     for path in _v1_folders(folder):
+        if published is not None and path.name not in published:
+            continue  # snow, clouds, or no label among the 19: left out of the splits by their makers
         facts = _v1_facts(path)
         region = _TILE.search(str(facts.get("tile_source", "")))
-        if published and path.name not in published:
-            continue  # snow, clouds, or no label among the 19: left out of the splits by their makers
-        split = published[path.name] if published else split_of(path.name)
+        split = split_of(path.name) if published is None else published[path.name]
         labels = names.ranks_of(path.name, facts["labels"])
         patches.append(Patch(path.name, str(path), labels, split, f"T{region[1]}" if region else ""))
-    return tuple(patches), bool(published)
+    if not patches:
+        raise ConfigError(
+            f"the split files of {folder} (train.csv, val.csv, test.csv) name none of its patches; needed is "
+            "a name in the first column of each line, commas between columns; fetch them again, or remove "
+            "them, and squares are drawn into splits instead"
+        )
+    return tuple(patches), published is not None
 
 
 def _v1_facts(path: Path) -> dict[str, Any]:
     file = path / f"{path.name}_labels_metadata.json"
     try:
-        facts = parse_json(file.read_text(encoding="utf-8"))
+        facts = parse_json(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"labels {file} cannot be read: {error}; fetch the patch again") from None
-    if not isinstance(facts, dict) or not isinstance(facts.get("labels"), list):
+    if not isinstance(facts, dict) or not _are_names(facts.get("labels")):
         raise ConfigError(f"{file} has no list of labels; fetch the patch again")
     return facts
 
 
-def _published_splits(folder: Path) -> dict[str, Split]:
+def _published_splits(folder: Path) -> dict[str, Split] | None:
+    """Split of each patch that the files name; None: there is no such file."""
     splits: dict[str, Split] = {}
-    for name in ("train", "val", "test"):
-        path = folder / f"{name}.csv"
-        if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                splits.update((row[0], _SPLITS[name]) for row in csv.reader(file) if row)
-    return splits
+    files = [path for name in ("train", "val", "test") if (path := folder / f"{name}.csv").is_file()]
+    for path in files:
+        split = _SPLITS[path.stem]
+        for name in _first_column(path):
+            if splits.setdefault(name, split) != split:
+                raise ConfigError(
+                    f"patch {name} is in two splits of {folder}: {splits[name]} and {split}; what is tested "
+                    "on must not be learned from; take it out of one"
+                )
+    return splits if files else None
+
+
+def _first_column(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [row[0].strip() for row in csv.reader(file) if row]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; save it as CSV in UTF-8") from None
 
 
 def split_of(name: str) -> Split:
@@ -156,65 +179,99 @@ def _read_v2(folder: Path, table: Path, legend: Legend) -> tuple[Patch, ...]:
     names = _LabelNames.of(read_legend("bigearthnet19"), legend)
     maps = (folder / "Reference_Maps").is_dir()
     loose = not (folder / "BigEarthNet-S2").is_dir()
-    patches = (_v2_patch(folder, row, table, names, maps, loose) for row in _rows(table))
-    return tuple(sorted(patches, key=lambda patch: patch.name))
+    patches: dict[str, Patch] = {}
+    for row in _rows(table):
+        _check_row(table, row)
+        patch = _v2_patch(folder, row, names, maps, loose)
+        if (other := patches.setdefault(patch.name, patch)) is not patch:
+            raise ConfigError(
+                f"{table} names {patch.name} twice ({other.split}, {patch.split}); needed is one row a "
+                "patch; fetch it again, or take one out"
+            )
+    return tuple(patches[name] for name in sorted(patches))
 
 
-def _v2_patch(
-    folder: Path, row: Mapping[str, Any], table: Path, names: _LabelNames, maps: bool, loose: bool
-) -> Patch:
-    name = str(row.get("patch_id"))
-    if not V2.fullmatch(name):
-        kind = "a patch of v1" if V1.fullmatch(name) else "no patch of BigEarthNet"
-        raise ConfigError(f"{table} names {name!r}, which is {kind}; needed are patches of v2 alone")
-    split = _SPLITS.get(str(row.get("split")))
-    if split is None:
-        raise ConfigError(
-            f"{table} puts {name} into {row.get('split')!r}; needed is train, validation or test"
-        )
+def _v2_patch(folder: Path, row: Mapping[str, Any], names: _LabelNames, maps: bool, loose: bool) -> Patch:
+    """The patch of a row that was checked."""
+    name = row["patch_id"]
     scene = name.rsplit("_", 2)[0]
     source = folder / f"{name}.safetensors" if loose else folder / "BigEarthNet-S2" / scene / name
     reference = folder / "Reference_Maps" / scene / name / f"{name}_reference_map.tif"
     return Patch(
         name=name,
         source=str(source),
-        labels=names.ranks_of(name, row.get("labels", ())),
-        split=split,
-        region=str(row.get("country", "")),
+        labels=names.ranks_of(name, row["labels"]),
+        split=_SPLITS[row["split"]],
+        region=row["country"],
         reference=str(reference) if maps else "",
     )
 
 
+def _check_row(table: Path, row: Mapping[str, Any]) -> None:
+    """Refuse a row whose values are of other types, or mean nothing."""
+    name, split, country = row["patch_id"], row["split"], row["country"]
+    if not (isinstance(name, str) and V2.fullmatch(name)):
+        kind = "a patch of v1" if V1.fullmatch(str(name)) else "no patch of BigEarthNet"
+        raise ConfigError(
+            f"{table} names {reprlib.repr(name)}, which is {kind}; needed are patches of v2 alone"
+        )
+    if not (isinstance(split, str) and split in _SPLITS):
+        raise ConfigError(
+            f"{table} puts {name} into {reprlib.repr(split)}; needed is train, validation or test"
+        )
+    if not _are_names(row["labels"]):
+        raise ConfigError(
+            f"{table} has {reprlib.repr(row['labels'])} for the labels of {name}; needed is a list of names; "
+            "fetch it again"
+        )
+    if not (isinstance(country, str) and country):
+        raise ConfigError(
+            f"{table} has {reprlib.repr(country)} for the country of {name}; needed is its name; fetch it "
+            "again"
+        )
+
+
 def _rows(table: Path) -> Sequence[Mapping[str, Any]]:
-    """Rows of the metadata, as plain values."""
+    """Rows of the metadata, as plain values: each has all columns."""
     try:
         text = table.suffix == ".json"
-        rows: Any = parse_json(table.read_text(encoding="utf-8")) if text else _parquet(table)
+        rows: Any = parse_json(table.read_text(encoding="utf-8-sig")) if text else _parquet(table)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{table} cannot be read: {error}; fetch it again") from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f"{table} holds no rows; fetch it again")
+    for number, row in enumerate(rows, start=1):
+        if lacking := [column for column in _COLUMNS if column not in row]:
+            raise ConfigError(
+                f"{table} has no {', '.join(lacking)} in row {number}; needed are {', '.join(_COLUMNS)}, as "
+                "published; fetch it again"
+            )
     return rows
 
 
 def _parquet(table: Path) -> list[dict[str, Any]]:
     try:
         from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
+        from pyarrow.parquet import read_schema, read_table
     except ImportError:
         raise ConfigError(
             f"{table} needs pyarrow: pip install 'citycover[train]'; or give the same rows as "
             "metadata.json beside it"
         ) from None
-    columns = ["patch_id", "labels", "split", "country"]
     try:
-        rows: list[dict[str, Any]] = read_table(table, columns=columns).to_pylist()
+        there = [column for column in _COLUMNS if column in read_schema(table).names]
+        rows: list[dict[str, Any]] = read_table(table, columns=there).to_pylist()
     except ArrowException as error:
-        raise ConfigError(f"{table} cannot be read: {error}; fetch it again") from None
+        raise ConfigError(f"{table} cannot be read: {str(error).splitlines()[0]}; fetch it again") from None
     return rows
 
 
 # --- labels ----------------------------------------------------------------------------------------------
+
+
+def _are_names(labels: object) -> bool:
+    """Whether labels are a list of text: one text alone would be taken for its letters."""
+    return isinstance(labels, list) and all(isinstance(label, str) for label in labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +294,13 @@ class _LabelNames:
         ranks = table.ranks_of(np.array(published.ids)).tolist()
         return cls(published.name, dict(zip(published.names, ranks, strict=True)))
 
-    def ranks_of(self, patch: str, labels: Iterable[Any]) -> tuple[int, ...]:
+    def ranks_of(self, patch: str, labels: Iterable[str]) -> tuple[int, ...]:
         """Ranks of a patch's labels, ascending; those that the legend drops are left out.
 
         Raises:
             ConfigError: a label is not known.
         """
-        named = {str(label) for label in labels}
+        named = set(labels)
         if unknown := sorted(named - self.ranks.keys()):
             raise ConfigError(
                 f"patch {patch} has labels {', '.join(unknown)}, which legend {self.legend!r} does not know; "

@@ -85,6 +85,11 @@ def prepare_patches(
             folder,
         )
     unlabelled = sum(not patch.labels for patch in train)
+    if unlabelled == len(train):
+        raise ConfigError(
+            f"no training patch of {', '.join(regions) or folder} has a label of legend {found.legend.name}; "
+            "needed is one at least; add a region, or fetch the labels again"
+        )
     if unlabelled:
         logger.warning("%d training patches have no label of legend %s", unlabelled, found.legend.name)
     return PatchSet(

@@ -116,13 +116,96 @@ def test_versions_are_not_mixed(tmp_path: Path) -> None:
     [
         ({"labels": ["Sea and ocean"]}, "Sea and ocean, which legend 'bigearthnet19' does not know"),
         ({"split": "val2"}, "needed is train, validation or test"),
+        ({"split": ["train"]}, "needed is train, validation or test"),
         ({"patch_id": "x"}, "no patch of BigEarthNet"),
+        ({"patch_id": 7}, "no patch of BigEarthNet"),
+        ({"labels": None}, "None for the labels of S2A.*needed is a list of names"),
+        ({"labels": "Inland waters"}, "'Inland waters' for the labels of S2A.*needed is a list of names"),
+        ({"labels": {"Inland waters": 1}}, "needed is a list of names"),
+        ({"labels": [17]}, r"\[17\] for the labels"),
+        ({"country": None}, "None for the country of S2A"),
+        ({"country": ""}, "'' for the country"),
     ],
 )
 def test_rows_that_make_no_sense_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     (tmp_path / "metadata.json").write_text(json.dumps([v2_rows(1)[0] | change]))
     with pytest.raises(ConfigError, match=message):
         read_bigearthnet(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["patch_id", "labels", "split", "country"])
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, column: str, kind: str) -> None:
+    rows = v2_rows(2)
+    if kind == "parquet":
+        parquet, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+        parquet.write_table(pa.Table.from_pylist(rows).drop_columns([column]), tmp_path / "metadata.parquet")
+    else:
+        del rows[1][column]
+        (tmp_path / "metadata.json").write_text(json.dumps(rows))
+    with pytest.raises(
+        ConfigError, match=rf"metadata\.{kind} has no {column} in row \d; needed are patch_id"
+    ):
+        read_bigearthnet(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PAR1", b"PAR1" + bytes(40) + b"PAR1", b"\xff\xfe[\x00", b"[1]", b'[{"patch_id": "\xe9"}]'],
+)
+@pytest.mark.parametrize("name", ["metadata.parquet", "metadata.json"])
+def test_metadata_that_are_broken_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=r"cannot be read|holds no rows"):
+        read_bigearthnet(tmp_path)
+
+
+def test_a_patch_of_two_splits_is_refused(tmp_path: Path) -> None:
+    row = v2_rows(1)[0]
+    (tmp_path / "metadata.json").write_text(json.dumps([row, row | {"split": "test"}]))
+    with pytest.raises(ConfigError, match=r"S2A\S* twice \(train, test\)"):
+        read_bigearthnet(tmp_path)
+    (tmp_path / "metadata.json").unlink()
+    write_v1(tmp_path, {f"{V1}_1_2": ["Pastures"]})
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text(f"{V1}_1_2\n")
+    with pytest.raises(ConfigError, match=r"_1_2 is in two splits of \S+: train and test"):
+        read_bigearthnet(tmp_path)
+
+
+def test_a_training_without_a_label_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "metadata.json").write_text(json.dumps([row | {"labels": []} for row in v2_rows(3)]))
+    with pytest.raises(ConfigError, match=r"no training patch of .* has a label of legend bigearthnet19"):
+        prepare_patches(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels", [b'{"labels": "Pastures"}', b'{"labels": [1]}', b'{"labels": ["\xe9"]}', b"["]
+)
+def test_labels_of_v1_that_are_broken_are_refused(tmp_path: Path, labels: bytes) -> None:
+    folder = tmp_path / f"{V1}_1_2"
+    folder.mkdir()
+    (folder / f"{V1}_1_2_labels_metadata.json").write_bytes(labels)
+    with pytest.raises(ConfigError, match=r"cannot be read|has no list of labels"):
+        read_bigearthnet(tmp_path)
+
+
+def test_split_files_are_read_as_spreadsheets_save_them(tmp_path: Path) -> None:
+    """A mark before the first name is no part of it; other encodings, and files of no names, are refused."""
+    names = [f"{V1}_1_{n}" for n in range(2)]
+    write_v1(tmp_path, {name: ["Pastures"] for name in names})
+    (tmp_path / "train.csv").write_text("\r\n".join(names), encoding="utf-8-sig")
+    assert [p.name for p in read_bigearthnet(tmp_path).patches] == names
+    for content in ("x\0".encode("utf-16"), b"caf\xe9", b'"' + b"x" * 200_000):
+        (tmp_path / "val.csv").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"val\.csv cannot be read: .*; save it as CSV in UTF-8"):
+            read_bigearthnet(tmp_path)
+    (tmp_path / "val.csv").unlink()
+    for content in ("", f"{names[0]};S1\n"):
+        (tmp_path / "train.csv").write_text(content)
+        with pytest.raises(ConfigError, match="name none of its patches"):
+            read_bigearthnet(tmp_path)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
