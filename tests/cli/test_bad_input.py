@@ -173,6 +173,9 @@ def test_a_folder_with_other_content(citycover, scene: Path, tmp_path: Path) -> 
         ("--compress", "lzw", "deflate"),
         ("--aoi", "missing.geojson", "does not exist"),
         ("--threads", "100000", "this machine takes 1 to"),
+        ("--workers", "100000", "this machine takes 1 to"),
+        ("--memory", "inf", "--memory takes GiB"),
+        ("--scheduler", "http://x", "--scheduler takes the address"),
     ],
 )
 def test_options_that_make_no_sense(

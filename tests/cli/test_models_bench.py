@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from conftest import write_scene
 
+from citycover.model.bench import BenchRow
 from citycover.model.form import FORMS, forms_here
+from citycover.plan.plan import Plan
 
 FLAGS = ("--repeats", "1", "--window", "128")
 
@@ -73,6 +75,34 @@ def test_what_is_found_on_a_scene_is_what_map_takes(
 def test_a_window_that_the_model_does_not_take_is_refused(citycover) -> None:
     result = citycover("models", "bench", "nothing-there")
     assert result.code == 2 and "nothing-there" in result.err
+    result = citycover("models", "bench", "spectral-rgb", "--window", 4100)
+    assert result.code == 2 and "up to 4096, got --window 4100; the nearest that fits is 4096" in result.err
+
+
+def test_more_threads_than_a_machine_takes_are_refused(citycover) -> None:
+    result = citycover("models", "bench", "spectral-rgb", "--threads", 100_000)
+    assert result.code == 2 and "this machine takes 1 to" in result.err
+
+
+def test_what_is_asked_for_is_measured_or_refused_though_it_is_slow(citycover) -> None:
+    result = citycover("models", "bench", "spectral-rgb", *FLAGS, "--device", "cpu", "--precision", "tf32")
+    assert result.code == 4 and "tf32 is a precision of CUDA devices" in result.err
+    asked = ("--precision", "fp16", "--form", "torchscript", "--device", "cpu", "--json")
+    (row,) = json.loads(citycover("models", "bench", "spectral-rgb", *FLAGS, *asked).out)
+    assert (row["form"], row["precision"]) == ("torchscript", "fp16")
+
+
+def test_a_batch_counts_on_a_scene_too(citycover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, batches = write_scene(tmp_path / "scene.tif", (150, 600)), []
+
+    def timed(_predictor: object, plan: Plan, rows: tuple[BenchRow, ...], *_: object) -> tuple[BenchRow, ...]:
+        batches.append(plan.batch)
+        return rows
+
+    monkeypatch.setattr("citycover.run.bench.time_in_windows", timed)
+    flags = (*FLAGS, "--device", "cpu", "--form", "torchscript", "--precision", "fp32", "--batch", 3)
+    assert citycover("models", "bench", "spectral-rgbn", *flags, "--scene", scene).code == 0
+    assert batches == [3]
 
 
 @pytest.mark.skipif("openvino" in forms_here(), reason="it is installed")

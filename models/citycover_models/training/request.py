@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from citycover.errors import ConfigError
+from citycover.machine.cores import most_processes
 from citycover_models.data.patch_set import PatchSet
 from citycover_models.data.prepare import TrainingSet
 from citycover_models.training.knowledge import Knowledge
@@ -33,6 +35,13 @@ class TrainRequest:
     """Write `model.pt2` beside `model.pt`: an ExportedProgram, of the same classes and statistics."""
     measure: bool = True
     """Measure trim and feather of the trained network, and whether bf16 is safe."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where this machine cannot bear so many processes."""
+        if self.workers > (most := most_processes()):
+            raise ConfigError(
+                f"got --workers {self.workers}; this machine takes 0 to {most}; give one a core"
+            )
 
 
 @dataclass(frozen=True, slots=True)

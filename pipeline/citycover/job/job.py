@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from citycover.errors import ConfigError, PlanError, SceneError
+from citycover.errors import PlanError, SceneError
 from citycover.evidence.labels import PlaceLabels
 from citycover.evidence.request import LabelRequest
 from citycover.geometry.tiles import Tile
@@ -165,9 +164,7 @@ def prepare(
     engine = engine or EngineOptions()
     if engine.workers:
         check_not_reread()
-    most = max(64, 4 * (os.cpu_count() or 1))
-    if engine.threads is not None and engine.threads > most:
-        raise ConfigError(f"got --threads {engine.threads}; this machine takes 1 to {most}; give one a core")
+    engine.check_here()
     given = None if model in (None, (), []) else read_map_model(model, tta)
     files = describe_files(imagery.files, imagery.trust)
     tile = where.tile if where else None

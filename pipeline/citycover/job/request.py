@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.files.remote import Place, RemotePath, place_of
 from citycover.geometry.tiles import Tile
+from citycover.machine.cores import most_processes, most_threads
 from citycover.model.form import FORMS, Form
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.scene.laying import Laying
@@ -21,6 +24,9 @@ from citycover.scene.trust import Trust
 COMPRESSIONS = ("zstd", "deflate")
 
 FORMATS = ("cog", "zarr")
+
+_SCHEDULER = re.compile(r"(?:(?:tcp|tls|ucx|wss?)://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):[0-9]{1,5}")
+"""As distributed understands it, with its port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,8 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} must be at least 1, got {value}")
+        if self.memory is not None and not 0 < self.memory < math.inf:
+            raise ConfigError(f"--memory takes GiB, more than 0, got {self.memory:g}")
         if self.precision not in ("auto", *PRECISIONS):
             raise ConfigError(f"--precision takes auto, {', '.join(PRECISIONS)}; got {self.precision!r}")
         if self.form not in ("auto", *FORMS):
@@ -117,6 +125,26 @@ class EngineOptions:
             raise ConfigError("got both --workers and --scheduler; give one of them")
         if self.work is not None and not isinstance(_prefix_at(self.work), RemotePath):
             raise ConfigError(f"--work takes a prefix of a bucket, s3://BUCKET/PREFIX; got {self.work!r}")
+        if self.scheduler is not None and not _SCHEDULER.fullmatch(self.scheduler):
+            raise ConfigError(
+                f"--scheduler takes the address of a Dask scheduler, tcp://HOST:8786 (or tls, ucx, ws, wss); "
+                f"got {self.scheduler!r}"
+            )
+
+    def check_here(self) -> None:
+        """Refuse what this machine cannot bear; of a file that was written elsewhere, only once it is used.
+
+        Raises:
+            ConfigError: too many threads or processes are asked for.
+        """
+        if self.threads is not None and self.threads > (most := most_threads()):
+            raise ConfigError(
+                f"got --threads {self.threads}; this machine takes 1 to {most}; give one a core"
+            )
+        if self.workers is not None and self.workers > (most := most_processes()):
+            raise ConfigError(
+                f"got --workers {self.workers}; this machine takes 1 to {most}; give one a core, or a GPU"
+            )
 
 
 @dataclass(frozen=True, slots=True)

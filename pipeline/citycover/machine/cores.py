@@ -19,3 +19,13 @@ def usable_cores() -> float:
 def threads_here() -> int:
     """Threads for work that shares well: one a core."""
     return max(1, int(usable_cores()))
+
+
+def most_threads() -> int:
+    """Threads that a process may be asked for; libraries that compute do not survive far more of them."""
+    return max(64, 4 * (os.cpu_count() or 1))
+
+
+def most_processes() -> int:
+    """Processes that this machine may be asked for: each holds its own libraries and its own network."""
+    return max(16, 4 * threads_here())

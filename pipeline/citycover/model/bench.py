@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from citycover.errors import CitycoverError, ModelError
+from citycover.errors import CitycoverError, PlanError
 from citycover.model.checks import probe_windows
 from citycover.model.form import Form, forms_here, precisions_of
 from citycover.model.gate import fast_precisions, passes_gate
@@ -83,6 +84,17 @@ def lanes_here(device: torch.device) -> tuple[Lane, ...]:
     return tuple(lane for lane in lanes_possible(device) if lane.precision in quick)
 
 
+def lanes_measured(
+    form: Form | Literal["auto"], precision: Precision | Literal["auto"], device: torch.device
+) -> tuple[Lane, ...]:
+    """What is measured where a form or a precision may be asked for: slow ones too."""
+    if precision == "auto":
+        return tuple(lane for lane in lanes_possible(device) if form in ("auto", lane.form))
+    if form != "auto":
+        return (Lane(form, precision),)
+    return tuple(Lane(one, precision) for one in forms_here(device.type) if precision in precisions_of(one))
+
+
 def bench_model(
     path: Path,
     device: torch.device,
@@ -103,16 +115,14 @@ def bench_model(
         repeats: turns; in each, every form runs once, so that a busy machine disturbs all alike.
 
     Raises:
-        ModelError: the model does not take such windows.
+        PlanError: the model does not take such windows.
+        MachineError: a form or a precision is none of the device.
     """
     predictor = ModelPredictor.load(path, device)
     card = predictor.card
     side = window or card.window.size
-    if side % card.window.multiple or (card.window.fixed and side != card.window.size):
-        raise ModelError(
-            f"model {card.name!r} takes windows that are multiples of {card.window.multiple}"
-            f"{f' and {card.window.size} only' if card.window.fixed else ''}, got {side}"
-        )
+    if why := card.window.why_not(side):
+        raise PlanError(f"model {card.name!r} {why}")
     eight_bit = all("uint8" in group.dtypes for group in card.groups)
     windows = probe_windows(card, side, device, eight_bit=eight_bit, count=batch)
     return bench(predictor, lanes, [windows], repeats)

@@ -128,6 +128,18 @@ class WindowRule(_Value):
     maximum: int = Field(default=4096, ge=1, le=_LONGEST)
     """Largest size that makes sense."""
 
+    def why_not(self, size: int) -> str:
+        """What the network takes instead of windows of a size, and the nearest; empty: it takes them."""
+        if self.fixed and size != self.size:
+            return f"takes windows of {self.size} only, got --window {size}"
+        if size % self.multiple == 0 and size <= self.maximum:
+            return ""
+        near = min(-(-size // self.multiple), self.maximum // self.multiple) * self.multiple
+        return (
+            f"takes windows that are multiples of {self.multiple} up to {self.maximum}, got --window {size}; "
+            f"the nearest that fits is {near}"
+        )
+
 
 class ModelCard(_Value):
     """What a network needs and gives."""

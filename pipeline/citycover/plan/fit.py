@@ -159,17 +159,8 @@ def _rule(card: ModelCard, options: PlanOptions) -> _Rule:
             f"model {card.name!r}; the nearest that fits is --trim {near - fits} --feather {fits}"
         )
     size = options.window or card.window.size
-    if card.window.fixed and size != card.window.size:
-        raise PlanError(f"model {card.name!r} takes windows of {card.window.size} only, got --window {size}")
-    if size % card.window.multiple or size > card.window.maximum:
-        near = min(
-            _round_up(size, card.window.multiple),
-            card.window.maximum // card.window.multiple * card.window.multiple,
-        )
-        raise PlanError(
-            f"model {card.name!r} takes windows that are multiples of {card.window.multiple} up to "
-            f"{card.window.maximum}, got --window {size}; the nearest that fits is {near}"
-        )
+    if why := card.window.why_not(size):
+        raise PlanError(f"model {card.name!r} {why}")
     step_unit = math.lcm(unit, card.output_scale.denominator)
     return _Rule(size, card.window.fixed, card.window.multiple, step_unit, trim, feather)
 

@@ -160,6 +160,7 @@ def _for_blocks(asked: EngineOptions, card: ModelCard) -> EngineOptions:
         raise ConfigError(
             "an array is computed by dask's own scheduler; leave workers, scheduler and work to it"
         )
+    asked.check_here()
     return replace(
         asked,
         window=asked.window or card.window.size,

@@ -14,7 +14,7 @@ from citycover.errors import ModelError
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery
 from citycover.machine.device import choose_device
-from citycover.model.bench import BenchRow, bench_model, lanes_possible
+from citycover.model.bench import BenchRow, bench_model, lanes_measured
 from citycover.model.form import check_form
 from citycover.model.joint import check_map_model, read_map_model
 from citycover.model.predictor import Predictor, load_predictor
@@ -32,13 +32,14 @@ _TURNS = 3
 
 
 def bench_random(
-    model: str, engine: EngineOptions, *, batch: int = 1, require_hash: str | None = None, repeats: int = 5
+    model: str, engine: EngineOptions, *, require_hash: str | None = None, repeats: int = 5
 ) -> tuple[BenchRow, ...]:
-    """Measure a model on windows of random numbers.
+    """Measure a model on windows of random numbers; one at a time, unless a batch is asked for.
 
     Raises:
         CitycoverError: anything the user can mend.
     """
+    engine.check_here()
     found = read_map_model(model)
     check_map_model(found, require_hash)
     if engine.threads:
@@ -46,13 +47,9 @@ def bench_random(
     device = choose_device(engine.device)
     if engine.form != "auto":
         check_form(engine.form, device.type)
-    lanes = [
-        lane for lane in lanes_possible(device)
-        if engine.form in ("auto", lane.form) and engine.precision in ("auto", lane.precision)
-    ]  # fmt: skip
-    return bench_model(
-        found.members[0].path, device, lanes, window=engine.window, batch=batch, repeats=repeats
-    )
+    lanes = lanes_measured(engine.form, engine.precision, device)
+    path, batch = found.members[0].path, engine.batch or 1
+    return bench_model(path, device, lanes, window=engine.window, batch=batch, repeats=repeats)
 
 
 def bench_on_scene(

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from training_sets import small_recipe
 
-from citycover.errors import StoppedError
+from citycover.errors import ConfigError, StoppedError
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.methods import daspm
 from citycover_models.methods.method import Moment
 from citycover_models.training.processes import Processes, join_processes
+from citycover_models.training.request import TrainRequest
 from citycover_models.training.trainee import Trainee
 
 METHODS = {
@@ -151,3 +152,8 @@ def test_two_processes_make_the_step_of_one(
 
 def test_what_the_first_makes_or_that_it_ends_is_known_to_all(shared: Path) -> None:
     assert [(shared / f"said-{rank}").read_text() for rank in range(2)] == ["{'rank': 0}, stopped"] * 2
+
+
+def test_more_processes_than_a_machine_bears_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="got --workers 100000; this machine takes 0 to"):
+        TrainRequest(None, small_recipe(), tmp_path, workers=100_000)  # type: ignore[arg-type]

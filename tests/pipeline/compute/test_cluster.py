@@ -3,6 +3,7 @@ import importlib
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -631,6 +632,24 @@ def test_a_scheduler_that_does_not_answer_is_said_to(monkeypatch: pytest.MonkeyP
         open_cluster(None, "tcp://127.0.0.1:9"),
     ):
         pass
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_who_is_no_scheduler_is_told_from_one(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that says nothing, and a server of pages, whose words are a size of many exabytes."""
+    monkeypatch.setattr(connect, "CONNECT_SECONDS", 0.5)
+
+    def answer_one() -> socket.socket:
+        met, _ = server.accept()
+        met.sendall(answer)
+        return met
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        answered, said = thread.submit(answer_one), f"no scheduler answers at {address}"
+        with pytest.raises(MachineError, match=said), open_cluster(None, address):
+            pass
+        answered.result().close()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.files.plain import to_json
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
+from citycover.machine.cores import most_processes, most_threads
 
 
 @pytest.mark.parametrize(
@@ -29,12 +30,34 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOpt
         (EngineOptions, {"work": "work"}, "--work takes a prefix of a bucket, .*; got 'work'"),
         (EngineOptions, {"work": "s3://maps"}, "--work takes a prefix of a bucket, .*; got 's3://maps'"),
         (EngineOptions, {"work": "gs://maps/work"}, "--work takes .*; got 'gs://maps/work'"),
+        (EngineOptions, {"memory": float("inf")}, "--memory takes GiB, more than 0, got inf"),
+        (EngineOptions, {"memory": float("nan")}, "--memory takes GiB, .* got nan"),
+        (EngineOptions, {"memory": 0.0}, "--memory takes GiB, .* got 0"),
+        *(
+            (EngineOptions, {"scheduler": address}, "--scheduler takes the address .*tcp://HOST:8786")
+            for address in ("foo", "http://x:8786", "tcp://x", "tcp://:8786", "::1:8786", "", "tcp://x:8786/")
+        ),
         (ProductOptions, {"compress": "lzw"}, "--compress takes zstd, deflate; got 'lzw'"),
     ],
 )
 def test_a_group_of_options_checks_itself(group: type[Any], options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         group(**options)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:8786", "node-1:8786", "tls://a.b.c:1", "ws://[::1]:8786", "ucx://10.0.0.1:9"]
+)
+def test_whatever_dask_takes_is_an_address(address: str) -> None:
+    assert EngineOptions(scheduler=address).scheduler == address
+
+
+def test_far_more_than_a_machine_has_is_refused_where_it_is_used() -> None:
+    EngineOptions(threads=100_000, workers=100_000)  # as a file of another machine may say
+    for name, most in (("threads", most_threads()), ("workers", most_processes())):
+        EngineOptions(**{name: most}).check_here()
+        with pytest.raises(ConfigError, match=f"got --{name} {most + 1}; this machine takes 1 to {most};"):
+            EngineOptions(**{name: most + 1}).check_here()
 
 
 @pytest.mark.parametrize("work", ["s3://maps/city", "s3://maps/city/", "s3://maps/city/work"])

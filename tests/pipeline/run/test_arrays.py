@@ -83,6 +83,8 @@ def test_an_array_is_computed_where_dask_computes(city: Path, asked: dict[str, A
     image = rioxarray.open_rasterio(city)
     with pytest.raises(ConfigError, match="leave workers, scheduler and work to it"):
         citycover.predict_array(image, "spectral-rgbn", engine=EngineOptions(**asked))
+    with pytest.raises(ConfigError, match="this machine takes 1 to"):
+        citycover.predict_array(image, "spectral-rgbn", engine=EngineOptions(threads=100_000))
 
 
 def test_arrays_that_cannot_be_mapped_are_refused(city: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def run(
     ] = None,
     require_hash: options.RequireHash = None,
     window: options.Window = None,
-    batch: Annotated[int, typer.Option(min=1, help="Windows together, of random numbers.")] = 1,
+    batch: options.Batch = None,
     device: options.Device = "auto",
     form: options.Form = "auto",
     precision: options.Precision = "auto",
@@ -40,11 +40,13 @@ def run(
 
     from citycover.run.bench import bench_on_scene, bench_random
 
-    engine = options.engine(window=window, device=device, form=form, precision=precision, threads=threads)
+    engine = options.engine(
+        window=window, batch=batch, device=device, form=form, precision=precision, threads=threads
+    )
     if scene:
         rows = bench_on_scene(model, scene, engine, require_hash=require_hash, repeats=repeats)
     else:
-        rows = bench_random(model, engine, batch=batch, require_hash=require_hash, repeats=repeats)
+        rows = bench_random(model, engine, require_hash=require_hash, repeats=repeats)
     if talk.as_json:
         print_json([asdict(row) for row in rows])
         return

@@ -8,12 +8,12 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
-from distributed.comm.core import CommClosedError
+from distributed import Client, LocalCluster, Security
+from distributed.comm.core import CommClosedError, connect
 from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from citycover.compute.cluster.terms import Terms
@@ -95,12 +95,26 @@ def _loss_told(client: Client) -> Iterator[None]:
 
 def _connect(address: str) -> Client:
     try:
+        with ThreadPoolExecutor(1, "citycover-greeting") as thread:  # a notebook has a loop in this one
+            thread.submit(asyncio.run, _greet(address)).result()
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what else listens there is read as if it were a scheduler
         raise MachineError(
             f"no scheduler answers at {address} ({type(error).__name__}); start one with `dask scheduler`, "
             "give its address as tcp://HOST:8786, or use --workers"
-        ) from None
+        ) from error
+
+
+async def _greet(address: str) -> None:
+    """Shake hands with a scheduler.
+
+    A client would wait for ever on one that listens and says nothing, and one that fails half made is closed
+    as it is collected, with a traceback.
+    """
+    security = Security().get_connection_args("client")
+    async with asyncio.timeout(CONNECT_SECONDS):
+        comm = await connect(address, timeout=CONNECT_SECONDS, **security)
+    await comm.close()
 
 
 @contextlib.contextmanager
