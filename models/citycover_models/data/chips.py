@@ -32,7 +32,7 @@ class ChipReader:
 
     Args:
         pairs: what chips are of.
-        fill: one digital number a band, for pixels that are invalid.
+        fill: one digital number a band, for pixels that are invalid; NaN: the mean of the others of a chip.
         brought: statistics of these images and of others: numbers are brought from the one to the other, band
             by band, and come out as float32; None: raw numbers.
     """
@@ -57,8 +57,6 @@ class ChipReader:
         height, width = image.shape
         side = chip.window.height
         kept = chip.side or side
-        pixels = np.empty((side, side, image.bands), self._kind)
-        pixels[...] = np.nan_to_num(np.asarray(self._fill)).astype(self._kind)
         channels = np.full((side, side), IGNORE, np.uint8)
         inside = chip.window.clip(Window(0, 0, height, width))
         assert inside is not None, "chips touch their image"
@@ -70,7 +68,13 @@ class ChipReader:
             first = f"{holes[0].path}: {holes[0].reason}"
             logger.warning("parts of %s cannot be read (%s): nothing is learned there", name, first)
         here = inside.shift(-chip.window.row, -chip.window.col).slices
-        pixels[here][valid] = self._brought_over(values[valid])
+        seen = self._brought_over(values[valid])
+        fill = np.asarray(self._fill, np.float64)
+        if np.isnan(fill).any():
+            fill = np.where(np.isnan(fill), seen.mean(0, np.float64) if len(seen) else 0, fill)
+        pixels = np.empty((side, side, image.bands), self._kind)
+        pixels[...] = fill.astype(self._kind)
+        pixels[here][valid] = seen
         channels[here] = np.where(valid, labels.read(inside), IGNORE)
         return (pixels, channels) if kept == side else resized(pixels, channels, kept)
 

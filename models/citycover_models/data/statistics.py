@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from citycover.errors import ConfigError
 from citycover_models.data.batches import ATTEMPTS
@@ -14,8 +17,42 @@ from citycover_models.data.pairs import Pair
 from citycover_models.data.sampling import SamplePlan
 from citycover_models.imagery.aerial import AerialStatistics
 
+_NOISE = 1e-6
+"""Deviation in means that summing up leaves of numbers that are all the same."""
+
+_LEAST = 1e-3
+"""Deviation of a band that shows one number everywhere: it is divided by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What chips show, to all digits."""
+
+    mean: NDArray[np.float64]
+    """(band,)."""
+    deviation: NDArray[np.float64]
+    """(band,)."""
+
+    @property
+    def rounded(self) -> AerialStatistics:
+        """As networks and cards hold them: to three decimals, or to a hundredth of a small deviation."""
+        live = self.deviation > _NOISE * np.abs(self.mean)
+        places = [
+            max(3, 2 - math.floor(math.log10(d))) if d > 0 else 3 for d in np.where(live, self.deviation, 0)
+        ]
+        bands = list(zip(self.mean.tolist(), self.deviation.tolist(), places, live, strict=True))
+        return AerialStatistics(
+            tuple(round(mean, digits) for mean, _, digits, _ in bands),
+            tuple(round(deviation, digits) if alive else _LEAST for _, deviation, digits, alive in bands),
+        )
+
 
 def measure_statistics(pairs: Sequence[Pair], plan: SamplePlan, chips: int = 48) -> AerialStatistics:
+    """What `measure_bands` finds, rounded."""
+    return measure_bands(pairs, plan, chips).rounded
+
+
+def measure_bands(pairs: Sequence[Pair], plan: SamplePlan, chips: int = 48) -> Measured:
     """Mean and standard deviation of each band over chips of the first epoch, without invalid pixels.
 
     Raises:
@@ -39,7 +76,4 @@ def measure_statistics(pairs: Sequence[Pair], plan: SamplePlan, chips: int = 48)
             "is imagery with pixels there; check --nodata, and the images with `citycover inspect`"
         )
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return AerialStatistics(
-        tuple(round(float(m), 3) for m in mean), tuple(max(round(float(d), 3), 1e-3) for d in deviation)
-    )
+    return Measured(mean, np.sqrt(np.maximum(squares / count - mean**2, 0)))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,7 +24,7 @@ from citycover_models.data.chips import ChipReader, as_planes
 from citycover_models.data.pairs import Pair
 from citycover_models.data.prepare import TargetDomain, TrainingSet
 from citycover_models.data.sampling import BEYOND, SamplePlan
-from citycover_models.data.statistics import measure_statistics
+from citycover_models.data.statistics import Measured, measure_bands, measure_statistics
 from citycover_models.data.targets import plan_targets
 from citycover_models.imagery.aerial import AerialStatistics
 from citycover_models.methods.lovecs import LoveCS
@@ -69,8 +70,8 @@ class DomainsMaterial(CoarseMaterial):
         self._target, self._method = target, request.recipe.method
         self._ratio = target.native_gsd / training_set.native_gsd
         super().__init__(request, training_set)
-        seen = measure_statistics(target.pairs, self.target_plan)  # before anything is written
-        if all(std < _FLAT * abs(mean) for mean, std in zip(seen.mean, seen.std, strict=True)):
+        seen = self._target_measured  # before anything is written
+        if (seen.deviation <= _FLAT * np.abs(seen.mean)).all():
             raise ConfigError(
                 f"target {target.pairs[0].name} shows one number nearly everywhere ("
                 f"{', '.join(f'{m:g}' for m in seen.mean)}): cloud, or a file without a scene; needed is "
@@ -102,6 +103,15 @@ class DomainsMaterial(CoarseMaterial):
         )
 
     @cached_property
+    def _target_measured(self) -> Measured:
+        return measure_bands(self._target.pairs, self.target_plan)
+
+    @cached_property
+    def target_statistics(self) -> AerialStatistics:
+        """Of the target's numbers; where it has no pixel, its mean stands."""
+        return self._target_measured.rounded
+
+    @cached_property
     def own_statistics(self) -> AerialStatistics:
         """Of the source's own numbers."""
         return measure_statistics(self._set.pairs, self.plan)
@@ -109,9 +119,7 @@ class DomainsMaterial(CoarseMaterial):
     @cached_property
     def statistics(self) -> AerialStatistics:
         """Of the numbers that the network is given: the target's where the source's are brought to them."""
-        if not self._method.matches:
-            return self.own_statistics
-        return measure_statistics(self._target.pairs, self.target_plan)
+        return self.target_statistics if self._method.matches else self.own_statistics
 
     @cached_property
     def reader(self) -> ChipReader:
@@ -120,7 +128,7 @@ class DomainsMaterial(CoarseMaterial):
         return ChipReader(self._set.pairs, self.statistics.mean, brought)
 
     def _target_reader(self, pairs: tuple[Pair, ...]) -> ChipReader:
-        return ChipReader(pairs, self.statistics.mean)
+        return ChipReader(pairs, self.target_statistics.mean)
 
     @property
     def identity(self) -> list[object]:
@@ -191,7 +199,9 @@ class DomainsMaterial(CoarseMaterial):
         card = self._card(steps, knowledge)
         network, card = self._mapping_form(trainee.kept.eval(), card)
         classes = len(self._set.legend.ids)
-        test = judge(network, self._target.judged, self.statistics.mean, self.target_plan.chip, classes)
+        test = judge(
+            network, self._target.judged, self.target_statistics.mean, self.target_plan.chip, classes
+        )
         ratio = self._ratio
         return Conclusion(
             card, knowledge, dict(test), lambda kept: self._method.form(kept, card, ratio).network
@@ -220,7 +230,9 @@ class DomainsMaterial(CoarseMaterial):
         """With the target's bands and ground sample distance: it is what is mapped."""
         card, (low, high) = super()._card(steps, knowledge), self._target.gsd
         fields = {
-            "groups": (BandGroup(**(self._target.group.model_dump() | {"fill": self.statistics.mean})),),
+            "groups": (
+                BandGroup(**(self._target.group.model_dump() | {"fill": self.target_statistics.mean})),
+            ),
             "gsd": (low / 2, high * 2),
             "native_gsd": self._target.native_gsd,
             "training": f"{card.training}; adapted to {len(self._target.pairs)} target image(s)",

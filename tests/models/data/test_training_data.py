@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from citycover_models.data.layouts import read_folder, read_list
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import TrainingSet, prepare_training_set
 from citycover_models.data.sampling import SamplePlan, plan_samples
-from citycover_models.data.statistics import measure_statistics
+from citycover_models.data.statistics import Measured, measure_statistics
 
 GRID = Affine(1, 0, 500_000, 0, -1, 5_800_000)
 
@@ -397,8 +398,15 @@ def test_invalid_pixels_teach_nothing(tmp_path: Path) -> None:
     assert (channels[:40, :20] == 1).all()
     assert (channels[:, 20:] == IGNORE).all() and (channels[40:] == IGNORE).all()
     assert (pixels[channels == IGNORE] == 7).all()
-    statistics = measure_statistics(training_set.pairs, plan)
-    assert statistics.mean == (90.0,) * 4
+    for scale in (1.0, 2.0, 0.5):  # the numbers between a pixel and none are not looked at either
+        statistics = measure_statistics(training_set.pairs, replace(plan, scales=(scale,)))
+        assert statistics.mean == (90.0,) * 4 and statistics.std == (0.001,) * 4
+
+
+def test_small_numbers_keep_their_digits_and_rounding_is_no_deviation() -> None:
+    mean, deviation = np.array([123.45678, 1.2e-4, 0.3]), np.array([12.345678, 4.5678e-6, 1e-9])
+    found = Measured(mean, deviation).rounded
+    assert found.mean == (123.457, 1.2e-4, 0.3) and found.std == (12.346, 4.57e-6, 0.001)
 
 
 def test_processes_share_the_chips_of_a_step(city: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.model.archive import read_model_file
 from citycover.run.map import map_scene
 from citycover_models.catalogue.registry import find_preset
+from citycover_models.data.labels import IGNORE
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import TrainingSet, prepare_targets, prepare_training_set
 from citycover_models.data.sampling import rare_class_odds
@@ -361,14 +363,50 @@ def test_a_target_that_is_all_nodata_is_refused(city: Path, other: Path, tmp_pat
 
 
 @pytest.mark.parametrize("recipe", ["lovecs", "daspm"])
-def test_a_target_that_is_all_cloud_is_refused(city: Path, other: Path, tmp_path: Path, recipe: str) -> None:
+@pytest.mark.parametrize("number", [np.uint8(250), np.uint8(0), np.float32(0.3), np.float32(-40)])
+def test_a_target_that_shows_one_number_is_refused(
+    city: Path, other: Path, tmp_path: Path, recipe: str, number: np.generic
+) -> None:
     with rasterio.open(other) as source:
-        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
-    white = write(tmp_path / "cloud.tif", np.full_like(pixels, 250), profile, names, 2.0)
+        shape, profile, names = (4, *source.shape), dict(source.profile), source.descriptions
+    profile.update(predictor=1)
+    flat = write(tmp_path / "cloud.tif", np.full(shape, number), profile, names, 2.0)
     fields = LOVECS if recipe == "lovecs" else DASPM | {"network": "daformer-b0", "chip": 32}
-    with pytest.raises(ConfigError, match=r"cloud.tif shows one number nearly everywhere \(250, .*needed is"):
-        train(request(city, white, tmp_path / "run", fields))
+    shown = f"{float(number):g}"
+    with pytest.raises(
+        ConfigError, match=rf"cloud.tif shows one number nearly everywhere \({shown}, .*needed"
+    ):
+        train(request(city, flat, tmp_path / "run", fields))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("recipe", ["lovecs", "daspm"])
+def test_where_the_target_has_no_pixel_its_own_mean_stands(
+    city: Path, coarse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    """In chips, in what it is judged by, and in the card, by which it is mapped."""
+    from citycover_models.training import domains as module
+
+    with rasterio.open(coarse) as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    pixels[:, ::2, ::2] = 0
+    holes = write(tmp_path / "holes.tif", pixels, profile | {"nodata": 0}, names, 5.0)
+    given = request(city, holes, tmp_path / "run", LOVECS if recipe == "lovecs" else DASPM)
+    material = DomainsMaterial(given, given.training_set, given.training_set.target)
+    mean = pixels[:, pixels[0] > 0].mean(1)
+    reader, plan = material._target_reader(given.training_set.target.pairs), material.target_plan
+    chip, labels = reader.read(replace(plan.draw(0, 0), side=0))
+    assert (labels == IGNORE).any()
+    assert chip[labels == IGNORE].mean(0) == pytest.approx(mean, rel=0.02) and mean.min() > 1000
+    assert material._card(0, None).groups[0].fills == pytest.approx(mean, rel=0.02)
+    fills = list[Any]()
+    monkeypatch.setattr(module, "judge", lambda _network, _pairs, fill, *_: fills.append(fill) or {})
+    network = material.network()
+    monkeypatch.setattr(material, "know", lambda _trainee: None)
+    monkeypatch.setattr(material, "_mapping_form", lambda *given: given)
+    monkeypatch.setattr(type(given.recipe.method), "settle", lambda *_: None)
+    material.conclude(SimpleNamespace(kept=network), 0)
+    assert fills == [pytest.approx(mean, rel=0.02)]
 
 
 def test_a_class_that_the_source_never_has_is_said_and_not_drawn(
