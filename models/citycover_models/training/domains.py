@@ -28,7 +28,7 @@ from citycover_models.data.statistics import Measured, measure_bands, measure_st
 from citycover_models.data.targets import plan_targets
 from citycover_models.imagery.aerial import AerialStatistics
 from citycover_models.methods.lovecs import LoveCS
-from citycover_models.methods.method import Sight, Stage
+from citycover_models.methods.method import BaseMethod, Sight, Stage
 from citycover_models.methods.table import methods_that_adapt
 from citycover_models.training.coarse import CoarseMaterial
 from citycover_models.training.judging import judge
@@ -70,6 +70,7 @@ class DomainsMaterial(CoarseMaterial):
         self._target, self._method = target, request.recipe.method
         self._ratio = target.native_gsd / training_set.native_gsd
         super().__init__(request, training_set)
+        _check_sizes(training_set, target, self._method, self._upscale)
         seen = self._target_measured  # before anything is written
         if (seen.deviation <= _FLAT * np.abs(seen.mean)).all():
             raise ConfigError(
@@ -238,6 +239,22 @@ class DomainsMaterial(CoarseMaterial):
             "training": f"{card.training}; adapted to {len(self._target.pairs)} target image(s)",
         }
         return ModelCard(**(dict(card) | fields))
+
+
+def _check_sizes(training_set: TrainingSet, target: TargetDomain, method: BaseMethod, upscale: int) -> None:
+    """Raise ConfigError unless a method bridges the pixels of every two images, not of the mean alone."""
+    sources = sorted(training_set.pairs, key=lambda pair: pair.scene.gsd)
+    targets = sorted(target.pairs, key=lambda pair: pair.scene.gsd)
+    for own, other in ((targets[0], sources[-1]), (targets[-1], sources[0])):
+        ratio = own.scene.gsd / other.scene.gsd
+        try:
+            method.source_scale(ratio, upscale)
+            method.target_scale(ratio)
+        except ConfigError as error:
+            raise ConfigError(
+                f"target {own.name} has pixels of {own.scene.gsd:.3g} m, and {other.name} of "
+                f"{other.scene.gsd:.3g} m: {error}"
+            ) from None
 
 
 def check_domains(request: TrainRequest, training_set: TrainingSet) -> None:

@@ -448,6 +448,24 @@ def test_pixels_thirty_times_as_large_are_refused(city: Path, other: Path, tmp_p
         train(request(city, coarse, tmp_path / "run", LOVECS))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "sizes", "worst"),
+    [("lovecs", (0.1, 10.0), 0.1), ("lovecs", (1.0, 10.0), 10.0), ("daspm", (4.0, 12.0), 12.0)],
+)
+def test_each_target_must_be_bridged_not_their_mean_alone(
+    city: Path, other: Path, tmp_path: Path, recipe: str, sizes: tuple[float, ...], worst: float
+) -> None:
+    with rasterio.open(other) as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    targets = [write(tmp_path / f"{gsd:g}.tif", pixels, profile, names, gsd) for gsd in sizes]
+    both = domains(city, *(ImageAndLabels(str(path), ()) for path in targets))
+    given = request(city, other, tmp_path / "run", LOVECS if recipe == "lovecs" else DASPM)
+    with pytest.raises(
+        ConfigError, match=rf"target .*/{worst:g}.tif has pixels of {worst:.3g} m.*times as large"
+    ):
+        train(replace(given, training_set=both))
+
+
 def test_labels_of_the_target_are_said_to_be_for_judging_alone(
     city: Path, other: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
