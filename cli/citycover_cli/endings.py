@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 
 import typer
 
-from citycover.errors import CitycoverError, is_out_of_memory
+from citycover.errors import OUT_OF_MEMORY, CitycoverError, is_out_of_memory
 from citycover_cli.logs import log_only
 from citycover_cli.output import StdoutError, is_first, note, print_json
 from citycover_cli.signals import Stopped
@@ -74,7 +74,7 @@ def failure_of(error: BaseException) -> Failure | None:
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Failure("Stopped", "stopped by SIGINT", 130)
     if isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
-        return Failure("MachineError", "out of memory; give --memory, a smaller --batch or --window", 4)
+        return Failure("MachineError", OUT_OF_MEMORY, 4)
     return None
 
 

@@ -98,5 +98,19 @@ def device_errors() -> Iterator[None]:
         ) from error
 
 
+OUT_OF_MEMORY = "out of memory; give --memory, a smaller --batch or --window"
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn what is raised where memory is used up, of a device or of the machine, into a MachineError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MachineError(OUT_OF_MEMORY) from error
+
+
 class StoppedError(Exception):
     """The run was asked to stop; what was finished is kept."""

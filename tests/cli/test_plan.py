@@ -89,7 +89,7 @@ def test_without_a_probe_nothing_is_loaded_and_what_is_open_is_named(scene: Path
         return json.loads(done.stdout)
 
     assert plan()["unsettled"] == ["window", "batch", "precision", "form"]
-    fixed = plan("--window", "256", "--batch", "3", "--precision", "bf16", "--form", "torchscript")
+    fixed = plan("--window", "48", "--batch", "3", "--precision", "bf16", "--form", "torchscript")
     assert fixed["unsettled"] == [] and (fixed["batch"], fixed["precision"]) == (3, "bf16")
     assert plan("--window", "256", "--precision", "fp32", "--memory", "2")["unsettled"] == [
         "batch",

@@ -127,19 +127,11 @@ def keep_memory(
     Raises:
         MachineError: even the narrowest block needs more.
     """
-    release_memory()
-    held = process_memory("VmRSS") or peak_rss()
-    measure_speed(replace(plan, batch=1), predictor, repeats=1)
-    window = peak_rss() - held
-    channels = len(predictor.card.channels)
+    needed_by = _memory_needed(plan, scene, predictor, layers)
     shrinks = predictor.device.type == "cpu"  # elsewhere a batch lies in the memory of the device
-    while True:
-        batches = plan.batch if shrinks else 1
-        needed = held + batches * window + memory_bound(plan, scene, channels, layers).total
-        if needed <= bound * _GIB:
-            return plan
+    while (needed := needed_by(plan)) > bound * _GIB:
         height, width = plan.block_shape
-        if batches > 1:
+        if shrinks and plan.batch > 1:
             plan = replace(plan, batch=plan.batch // 2)
         elif width > CHUNK:
             plan = replace(plan, block_shape=(height, max(CHUNK, width // 2 // CHUNK * CHUNK)))
@@ -148,6 +140,42 @@ def keep_memory(
                 f"--memory {bound:g} is too little: program, network and the narrowest block take "
                 f"{needed / _GIB:.2f} GiB in windows of {plan.x.window} px; give more, or a smaller --window"
             )
+    return plan
+
+
+def check_memory(
+    plan: Plan, scene: Scene, predictor: Predictor, bound: float, layers: Sequence[Layer] = USUAL
+) -> None:
+    """Refuse to go on with a run whose batch and blocks, which decide pixels, need more than `bound` GiB.
+
+    Raises:
+        MachineError: they do.
+    """
+    needed = _memory_needed(plan, scene, predictor, layers)(plan)
+    if needed > bound * _GIB:
+        height, width = plan.block_shape
+        raise MachineError(
+            f"--memory {bound:g} is too little to go on with the unfinished run: its batches of {plan.batch} "
+            f"and blocks of {height} x {width} px take {needed / _GIB:.2f} GiB; give as much, or --restart "
+            "to begin with smaller ones"
+        )
+
+
+def _memory_needed(
+    plan: Plan, scene: Scene, predictor: Predictor, layers: Sequence[Layer]
+) -> Callable[[Plan], int]:
+    """Bytes that a process of a run holds, by the batch and the blocks of its plan; one window is tried."""
+    release_memory()
+    held = process_memory("VmRSS") or peak_rss()
+    measure_speed(replace(plan, batch=1), predictor, repeats=1)
+    window, channels = peak_rss() - held, len(predictor.card.channels)
+    on_host = predictor.device.type == "cpu"
+
+    def needed(plan: Plan) -> int:
+        batches = plan.batch if on_host else 1
+        return held + batches * window + memory_bound(plan, scene, channels, layers).total
+
+    return needed
 
 
 def larger_windows(card: ModelCard) -> tuple[int, ...]:
@@ -277,10 +305,16 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
         torch.set_num_threads(asked.threads)
     window = asked.window or kept.get("window") or _choose_window(job, predictor, kept)
     plan = _with_batch(job, predictor, kept, window)
+    if asked.batch and asked.batch > plan.batch == plan.x.count:
+        logger.info("%d windows go through the network together: a row has no more", plan.batch)
     lane = _settle_lane(job, predictor, kept, plan)
     plan = replace(plan, form=lane.form, precision=lane.precision)
+    bound = asked.memory
     if "block" in kept:
         plan = replace(plan, block_shape=tuple(kept["block"]))
+        bound = kept.get("memory")
+        if asked.memory is not None and not (bound and bound <= asked.memory):
+            check_memory(plan, job.scene, predictor.at(plan.precision, plan.form), asked.memory, job.layers)
     elif asked.memory is not None:
         plan = keep_memory(plan, job.scene, predictor.at(plan.precision, plan.form), asked.memory, job.layers)
     elif asked.block is None:
@@ -294,6 +328,7 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
         "precision": plan.precision,
         "form": plan.form,
         "block": list(plan.block_shape),
+        "memory": bound,
         "labels": belief.facts() if belief else None,
     }
     evidence = job.labels.believed(belief) if job.labels and belief else None
@@ -332,7 +367,7 @@ def _with_batch(job: Job, predictor: Predictor, kept: Mapping[str, Any], window:
     plan = job.plan_in(window, asked or 1, "fp32")
     if "batch" in kept and asked in (None, kept.get("batch_asked")):
         return replace(plan, batch=kept["batch"])
-    batch = asked or default_batch(plan, predictor.device)
+    batch = plan.batch if asked else default_batch(plan, predictor.device)
     if job.tile is not None:  # a window keeps its slot in the batch wherever the whole is cut: see `RowMaker`
         cells = job.tile.size // plan.x.step
         batch = max(n for n in range(1, batch + 1) if cells % n == 0)

@@ -71,13 +71,19 @@ def _ask_heap(call: str, *about: int) -> int:
 def pages(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Zeros outside the heap, for what outlives a batch: memory comes when touched, and goes with the array.
 
+    Raises:
+        MemoryError: the system does not give so much.
+
     >>> int(pages((2048, 1024), np.uint8).max())
     0
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < _OWN_PAGES:
         return np.zeros(shape, dtype)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:  # as the heap says it: no file is in the way
+        raise MemoryError(str(error)) from None
     return np.frombuffer(memory, dtype).reshape(shape)
 
 

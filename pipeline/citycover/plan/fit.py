@@ -105,7 +105,8 @@ def make_plan(
         card: window rule, stride, trim, feather, output scale.
         options: what the user fixed.
         part: input pixels to map; None for all. It is grown outward to whole pixels of every band group.
-        batch: windows that go through the network together.
+        batch: windows that go through the network together; where a row has fewer, those of a row, for empty
+            slots are computed, too.
         precision: the network's.
         tiled: the part is a tile, and its windows are those of a whole that goes on around it.
 
@@ -127,7 +128,7 @@ def make_plan(
         x=x,
         scale=card.output_scale,
         block_shape=(_block_side(grid.shape[0], limits[0]), _block_side(grid.shape[1], limits[1])),
-        batch=batch,
+        batch=min(batch, x.count),
         precision=precision,
     )
 

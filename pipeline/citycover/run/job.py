@@ -11,6 +11,7 @@ from citycover.compute.here import compute_here
 from citycover.compute.sink import Computed
 from citycover.engine.agreement import Seams
 from citycover.engine.seams import verify_seams
+from citycover.errors import memory_errors
 from citycover.job.job import Job
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
@@ -48,7 +49,8 @@ def run_job(
     watch.timing(stages)
     with ThreadPoolExecutor(1, thread_name_prefix="picture") as pool:
         image = ImageBeside(job.scene, pool)
-        done = _compute(job, folder, _beginning(watch, image), stages)
+        with memory_errors():
+            done = _compute(job, folder, _beginning(watch, image), stages)
         with WorkingStore.open(folder.store, job.engine.threads or threads_here()) as store:
             folder.check_held()  # who took over may have removed them
             blocks = whole_blocks(store)

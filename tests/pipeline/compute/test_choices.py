@@ -22,6 +22,7 @@ from citycover.compute.choices import (
     widened,
 )
 from citycover.compute.trials import Speed, measure_speed
+from citycover.errors import MachineError
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery
 from citycover.model.bench import Lane
@@ -195,6 +196,44 @@ def test_what_an_unfinished_run_had_settled_stays_unless_something_else_is_asked
     assert changed == replace(job.plan_in(256, 2, "fp32"), block_shape=first.plan.block_shape), (
         "blocks alone are no choice of the one who asks"
     )
+
+
+def test_memory_bounds_a_run_that_goes_on_too(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it began with decides pixels: it is gone on with, or refused."""
+    predictor = ModelPredictor.load(job.model.path, torch.device("cpu"))
+    monkeypatch.setattr(choices, "peak_rss", lambda: 2**30)
+    monkeypatch.setattr(choices, "process_memory", lambda _name: 2**30)
+
+    def settled(memory: float | None, kept: dict[str, Any] | None = None) -> Settled:
+        engine = EngineOptions(window=128, batch=2, precision="fp32", memory=memory)
+        return settle(replace(job, engine=engine), predictor, kept)
+
+    begun = settled(None)
+    for kept in (begun.kept, settled(4.0).kept):
+        with pytest.raises(
+            MachineError, match=r"--memory 0\.5 is too little to go on .* 1\.\d\d GiB; .*--restart"
+        ):
+            settled(0.5, kept)
+        assert settled(4.0, kept).plan == begun.plan
+    bounded = settled(4.0).kept
+    monkeypatch.setattr(choices, "peak_rss", lambda: 2**33)
+    monkeypatch.setattr(choices, "process_memory", lambda _name: 2**33)
+    assert settled(4.0, bounded).plan == begun.plan, "what fitted when it began is not measured again"
+
+
+def test_a_batch_has_no_more_windows_than_a_row(
+    job: Job, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = ModelPredictor.load(job.model.path, torch.device("cpu"))
+    engine = EngineOptions(window=128, batch=100_000, precision="fp32")
+    with caplog.at_level("INFO"):
+        found = settle(replace(job, engine=engine), predictor)
+    row = found.plan.x.count
+    assert (
+        1 < found.plan.batch == row < 20 and f"{row} windows go through the network together" in caplog.text
+    )
+    assert replace(job, engine=engine).draft == found.plan
+    assert settle(replace(job, engine=engine), predictor, found.kept).plan == found.plan
 
 
 def test_on_a_gpu_the_gate_decides_where_nothing_was_timed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

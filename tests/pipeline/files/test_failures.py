@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from citycover.errors import ConfigError, DeviceError, MachineError, device_errors
+from citycover.errors import ConfigError, DeviceError, MachineError, device_errors, memory_errors
 from citycover.files.failures import is_passing, machine_errors
 
 
@@ -64,6 +64,14 @@ def test_what_may_pass_is_told_from_what_does_not(number: int, passes: bool) -> 
     with pytest.raises(MachineError) as caught, machine_errors(Path("there")):
         raise OSError(number, "said by the system")
     assert is_passing(caught.value) == passes
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("... CUDA out of memory. Tried ...")])
+def test_memory_that_is_used_up_is_told_with_what_takes_it(error: Exception) -> None:
+    with pytest.raises(MachineError, match="smaller --batch or --window"), memory_errors():
+        raise error
+    with pytest.raises(RuntimeError, match="a bug"), memory_errors():
+        raise RuntimeError("a bug")
 
 
 def test_a_broken_device_is_known_by_what_torch_says() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 
 import numpy as np
@@ -18,6 +19,15 @@ def test_pages_are_zeros_that_may_be_written(shape: tuple[int, ...], dtype: type
     assert array.shape == shape and array.dtype == dtype and not array.any()
     array[...] = 1
     assert array.all()
+
+
+def test_pages_that_are_not_given_are_memory_that_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refused)
+    with pytest.raises(MemoryError, match="Cannot allocate"):
+        pages((1 << 20,), np.uint8)
 
 
 def test_only_large_arrays_have_pages_of_their_own() -> None:

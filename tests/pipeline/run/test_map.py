@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -73,6 +74,19 @@ def test_a_run_whose_folder_is_removed_before_it_publishes_publishes_nothing(
     with pytest.raises(MachineError, match=r"removed or taken over|not there"):
         map_scene(request_of_blocks, Watch(publishing=lambda: shutil.rmtree(out)))
     assert not out.exists()
+
+
+def test_a_run_that_memory_does_not_bear_says_what_to_give(
+    request_of_blocks: MapRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as a file that cannot be written: strips of a row are the first that are large."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmap.mmap", refused)
+    with pytest.raises(MachineError, match="out of memory; give --memory, a smaller --batch or --window"):
+        map_scene(replace(request_of_blocks, engine=EngineOptions(window=512, precision="fp32", threads=1)))
 
 
 def test_the_record_tells_of_attempts_and_warnings(request_of_blocks: MapRequest) -> None:
