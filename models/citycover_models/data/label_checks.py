@@ -19,6 +19,10 @@ _MINE = 0.9
 """Share of an image that labels should cover; below it a warning is due."""
 
 
+class ElsewhereError(ConfigError):
+    """Labels say nothing of an image: they lie beside it, or are nodata all over it."""
+
+
 def footprint(raster: ClassRaster, grid: GeoBox) -> Polygon:
     """The part of an image's bounds that a label raster covers, nodata or not; empty where none."""
     part, own = raster.part_under(grid), raster.grid
@@ -36,7 +40,8 @@ def check_labels(rasters: Iterable[LabelRaster], grid: GeoBox, image: str) -> li
         Warnings, one sentence each.
 
     Raises:
-        ConfigError: labels do not overlap the image, hold ids that their legend lacks, or mean nothing.
+        ElsewhereError: labels do not overlap the image, or are nodata there.
+        ConfigError: they hold ids that their legend lacks, or mean nothing.
     """
     warnings: list[str] = []
     known = Counter[int]()
@@ -55,12 +60,12 @@ def check_labels(rasters: Iterable[LabelRaster], grid: GeoBox, image: str) -> li
     covered = union_all(footprints).area / box(*grid.boundingbox).area
     names = ", ".join(r.path for r in rasters)
     if covered == 0:
-        raise ConfigError(
+        raise ElsewhereError(
             f"labels {names} and {image} do not overlap; needed are labels of the same place; check their "
             "CRS and extent with `citycover inspect`"
         )
     if not known:
-        raise ConfigError(
+        raise ElsewhereError(
             f"labels {names} have no labelled pixel where {image} lies, they are nodata there; needed are "
             "labels of the same place"
         )

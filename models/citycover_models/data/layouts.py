@@ -141,12 +141,13 @@ def _read_domains(path: Path, names: _Domains) -> Listing:
             "domain with labels: if the two folders were swapped, change their names"
         )
     labels = target / names.labels
-    items = (
-        _match(target / names.images, labels, None)
-        if _holds_rasters(labels)
-        else tuple(ImageAndLabels(str(image), ()) for image in _rasters(target / names.images))
-    )
-    return Listing(_match(source / names.images, source / names.labels, None), names.legend, items)
+    targets = _match(target / names.images, labels if _holds_rasters(labels) else None, None, every=False)
+    if _holds_rasters(labels) and not any(item.labels for item in targets):
+        raise ConfigError(
+            f"no label in {labels} is named as an image in {target / names.images}; name them alike, or "
+            "leave the labels out: maps are judged by them alone"
+        )
+    return Listing(_match(source / names.images, source / names.labels, None), names.legend, targets)
 
 
 def _holds_rasters(folder: Path) -> bool:
@@ -194,17 +195,22 @@ def _layout_of(path: Path) -> str:
     )
 
 
-def _match(images: Path, labels: Path, truth: Path | None) -> tuple[ImageAndLabels, ...]:
-    every = _rasters(images)
-    stems = [image.stem for image in every]
-    return tuple(
-        ImageAndLabels(
-            str(image),
-            tuple(map(str, _of(image, stems, labels) or _missing(image, labels))),
-            next(map(str, _of(image, stems, truth)), None) if truth else None,
-        )
-        for image in every
-    )
+def _match(
+    images: Path, labels: Path | None, truth: Path | None, *, every: bool = True
+) -> tuple[ImageAndLabels, ...]:
+    """Images with their labels and truths by name; without `every`, an image may have no label."""
+    found = _rasters(images)
+    stems = [image.stem for image in found]
+    items = []
+    for image in found:
+        own = _of(image, stems, labels) if labels else []
+        if labels and every and not own:
+            raise ConfigError(
+                f"{image.name} has no label in {labels}: no file there begins with {image.stem!r}"
+            )
+        true = next(map(str, _of(image, stems, truth)), None) if truth else None
+        items.append(ImageAndLabels(str(image), tuple(map(str, own)), true))
+    return tuple(items)
 
 
 def _of(image: Path, stems: Sequence[str], folder: Path) -> list[Path]:
@@ -222,10 +228,6 @@ def _rasters(folder: Path) -> list[Path]:
     if not found:
         raise ConfigError(f"{folder} holds no raster ({', '.join(sorted(_SUFFIXES))})")
     return found
-
-
-def _missing(image: Path, folder: Path) -> list[Path]:
-    raise ConfigError(f"{image.name} has no label in {folder}: no file there begins with {image.stem!r}")
 
 
 def _twin(image: Path, ending: str) -> Path:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from citycover.classes.legend import Legend, read_legend
+from citycover.classes.raster import ClassRaster
 from citycover.errors import ConfigError, SceneError
 from citycover.evidence.catalogue import Credit
 from citycover.job.request import Imagery
@@ -17,11 +19,11 @@ from citycover.scene.assemble import describe_scene
 from citycover.scene.file import check_class_file
 from citycover.scene.scene import Scene
 from citycover.scene.trust import Trust
-from citycover_models.data.label_checks import check_labels
+from citycover_models.data.label_checks import ElsewhereError, check_labels, footprint
 from citycover_models.data.labels import LabelRaster
 from citycover_models.data.named import FoundLabels, found_labels, legends_by_name
-from citycover_models.data.pairs import ImageAndLabels, Pair
-from citycover_models.data.placing import place
+from citycover_models.data.pairs import ImageAndLabels, Pair, plain_path
+from citycover_models.data.placing import bare_size, place
 from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB
 
 logger = logging.getLogger(__name__)
@@ -136,36 +138,87 @@ def prepare_targets(
 
     Args:
         training_set: of the source.
-        targets: images; labels that some of them have are for judging alone.
+        targets: images; labels are for judging alone, and those that do not lie on an image are not of it.
         legends: of these labels, as in `prepare_training_set`.
         seen: how targets are read; bands in the order of the source's bands, without them the source's names.
 
     Raises:
-        ConfigError: labels and legends do not fit each other or the targets.
+        ConfigError: labels and legends do not fit each other or any target.
         SceneError: a target cannot be used, or lacks bands of the source.
     """
     if not targets:
         raise ConfigError("there is nothing to adapt to; give --target, or a --folder with two domains")
+    _check_whose(targets)
     items = place(targets)
     wanted = training_set.group.names
     card = None if seen.bands is not None else _any_card(training_set.group)
     scenes = [_target_scene(item, card, seen, wanted) for item in items]
     pairs = tuple(Pair(scene, ()) for scene in scenes)
-    judged = [
-        _labelled(
-            item.image, scene, found_labels(item, legends, scene.grid), training_set.legend, 1, seen.trust
+    judged = _judged_targets(items, scenes, legends, training_set.legend, seen.trust)
+    gsds = [scene.gsd for scene in scenes]
+    domain = TargetDomain(pairs, _group(scenes), (min(gsds), max(gsds)), judged)
+    return replace(training_set, target=domain)
+
+
+def _check_whose(targets: Sequence[ImageAndLabels]) -> None:
+    """Raise ConfigError if labels are of several targets that do not say where they lie: any would do."""
+    shared = Counter(label for item in targets for label in item.labels)
+    for item in targets:
+        label = next((label for label in item.labels if shared[label] > 1), None)
+        if label is not None and bare_size(item.image) is not None:
+            raise ConfigError(
+                f"target {item.image} has no georeference, so nothing says whether {label} is of it or of "
+                "another target; give one target, or a --folder where images and labels are named alike"
+            )
+
+
+def _judged_targets(
+    items: Sequence[ImageAndLabels],
+    scenes: Sequence[Scene],
+    legends: Sequence[str],
+    learned: Legend,
+    trust: Trust,
+) -> tuple[Pair, ...]:
+    """Targets with the labels that lie on them; those that none lies on are left out.
+
+    Raises:
+        ConfigError: labels lie on no target, or say nothing of one.
+    """
+    judged: list[Pair] = []
+    lying: dict[str, bool] = {}
+    silent: ElsewhereError | None = None
+    for item, scene in zip(items, scenes, strict=True):
+        sheets = found_labels(item, legends, scene.grid) if item.labels else ()
+        here = [sheet for sheet in sheets if _lies_on(sheet, scene, trust)]
+        lying |= {s.path: s in here or lying.get(s.path, False) for s in sheets}
+        if not here:
+            continue
+        try:
+            judged.append(_labelled(item.image, scene, here, learned, 1, trust))
+        except ElsewhereError as error:  # nodata all over it, as a mosaic of labels may be
+            silent = silent or error
+    if lost := [plain_path(path) for path, lies in lying.items() if not lies]:
+        raise ConfigError(
+            f"labels {', '.join(lost)} lie on no target; needed are labels of the same place as one of "
+            f"{', '.join(plain_path(item.image) for item in items)}; check CRS and extent with `citycover "
+            "inspect`, or leave them out"
         )
-        for item, scene in zip(items, scenes, strict=True)
-        if item.labels
-    ]
+    if silent and not judged:
+        raise silent
     if judged:
         logger.warning(
-            "labels of %d target images are given: maps are judged by them, and nothing is learned from them",
-            len(judged),
-        )
-    gsds = [scene.gsd for scene in scenes]
-    domain = TargetDomain(pairs, _group(scenes), (min(gsds), max(gsds)), tuple(judged))
-    return replace(training_set, target=domain)
+            "labels of %d of %d target images are given: maps are judged by them, and nothing is learned "
+            "from them",
+            len(judged), len(items),
+        )  # fmt: skip
+    return tuple(judged)
+
+
+def _lies_on(sheet: FoundLabels, scene: Scene, trust: Trust) -> bool:
+    """Whether a label raster, which was looked at first, reaches into an image."""
+    check_class_file(sheet.path, "labels", trust)
+    with ClassRaster(sheet.path, "labels") as raster:
+        return not footprint(raster, scene.grid).is_empty
 
 
 def _judged(
@@ -224,6 +277,7 @@ def _target_scene(
     try:
         scene = describe_image(item.files, card, seen)
     except SceneError as error:
+        _check_readable(item, seen, f"target {item.image}: ")
         raise SceneError(
             f"target {item.image}: {error}; both domains need the same bands, here {', '.join(wanted)}; name "
             "bands that both have with --bands"
@@ -235,6 +289,14 @@ def _target_scene(
             "--bands"
         )
     return scene
+
+
+def _check_readable(item: ImageAndLabels, seen: Imagery, whose: str = "") -> None:
+    """Raise SceneError if an image cannot be used at all: then it is not its bands that are wrong."""
+    try:
+        describe_image(item.files, None, replace(seen, bands=None))
+    except SceneError as error:
+        raise SceneError(f"{whose}{error}") from None
 
 
 def describe_image(files: Sequence[str], card: ModelCard | None, seen: Imagery) -> Scene:
@@ -278,8 +340,8 @@ def _describe(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scene]:
                 break
             except SceneError as error:
                 if statistics is POLAND_RGB:
-                    for item in items:  # what cannot be used at all says so, not that bands are missing
-                        describe_image(item.files, None, seen)
+                    for item in items:
+                        _check_readable(item, seen)
                     raise SceneError(f"{error}; or name the bands to learn from with --bands") from None
     for scene, item in zip(scenes, items, strict=True):
         if len(scene.groups) != 1:

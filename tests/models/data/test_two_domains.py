@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import Affine, from_origin
 
-from citycover.errors import ConfigError
+from citycover.errors import ConfigError, SceneError
+from citycover.job.request import Imagery
 from citycover_models.data.chips import resized
 from citycover_models.data.labels import IGNORE
 from citycover_models.data.layouts import read_folder
+from citycover_models.data.prepare import TrainingSet
+from citycover_models.data.sources import find_sources, prepare_sources
 
 
 def make(root: Path, *names: str) -> Path:
@@ -29,8 +36,23 @@ def test_two_domains_are_told_by_their_folders(tmp_path: Path) -> None:
     assert [(item.image, item.labels) for item in found.targets] == [
         (str(made / "tgt_domain/images/b.tif"), ())
     ]
-    make(made, "tgt_domain/masks/b.tif")
-    assert read_folder(made).targets[0].labels == (str(made / "tgt_domain/masks/b.tif"),)
+    make(made, "tgt_domain/masks/b.tif", "tgt_domain/images/c.tif")
+    assert [item.labels for item in read_folder(made).targets] == [
+        (str(made / "tgt_domain/masks/b.tif"),),
+        (),
+    ]
+    make(made, "src_domain/images/b.tif")
+    with pytest.raises(ConfigError, match=r"b.tif has no label in .*src_domain/masks"):
+        read_folder(made)
+
+
+def test_labels_that_are_named_as_no_target_are_refused(tmp_path: Path) -> None:
+    made = make(
+        tmp_path, "src_domain/images/a.tif", "src_domain/masks/a.tif", "tgt_domain/images/b.tif",
+        "tgt_domain/masks/a.tif",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"no label in .*tgt_domain/masks is named as an image"):
+        read_folder(made)
 
 
 def test_gaofen_and_sentinel_are_source_and_target(tmp_path: Path) -> None:
@@ -60,6 +82,66 @@ def test_swapped_and_empty_folders_are_said(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"tgt_domain/images holds no raster"):
         read_folder(empty)
+
+
+def raster(path: Path, east: float, values: np.ndarray, **changes: Any) -> str:
+    """(band, y, x) in pixels of 1 m, so far from a corner."""
+    count, height, width = values.shape
+    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype}
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000 + east, 5_500_000, 1, 1)}
+    with rasterio.open(path, "w", **(profile | place | changes)) as sink:
+        sink.write(values)
+        sink.descriptions = BANDS[:count]
+    return str(path)
+
+
+BANDS = ("red", "green", "blue")
+PIXELS = np.arange(3 * 256, dtype=np.uint8).reshape(3, 16, 16)
+LABELS = np.array([[[1, 3] * 8] * 16], np.uint8)
+BARE = {"crs": None, "transform": None}
+
+
+def prepared(tmp_path: Path, targets: Sequence[str], labels: Sequence[str]) -> TrainingSet:
+    image, own = raster(tmp_path / "a.tif", 0, PIXELS), raster(tmp_path / "al.tif", 0, LABELS)
+    found = find_sources(images=[image], labels=[own], targets=targets, target_labels=labels)
+    return prepare_sources(found, ["base4"], None, agree=1, seen=Imagery(()))
+
+
+def test_targets_without_labels_are_not_judged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    targets = [raster(tmp_path / f"{east}.tif", east, PIXELS) for east in (0, 100, 200)]
+    middle = raster(tmp_path / "middle.tif", 100, LABELS)
+    empty = raster(tmp_path / "empty.tif", 200, np.zeros_like(LABELS), nodata=0)
+    found = prepared(tmp_path, targets, [middle, empty]).target
+    assert found is not None and len(found.pairs) == 3
+    assert [pair.paths for pair in found.judged] == [(targets[1], middle)]
+    assert "labels of 1 of 3 target images are given" in caplog.text
+    with pytest.raises(ConfigError, match=r"no labelled pixel where .*200.tif lies, they are nodata"):
+        prepared(tmp_path, targets, [empty])
+    far = raster(tmp_path / "far.tif", 900, LABELS)
+    with pytest.raises(
+        ConfigError, match=r"labels .*far.tif lie on no target; needed are labels of the same"
+    ):
+        prepared(tmp_path, targets, [middle, far])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_labels_that_could_be_of_any_target_are_refused(tmp_path: Path) -> None:
+    targets = [raster(tmp_path / f"{name}.tif", 0, PIXELS, **BARE) for name in "bc"]
+    labels = raster(tmp_path / "bl.tif", 0, LABELS, **BARE)
+    assert prepared(tmp_path, targets[:1], [labels]).target
+    with pytest.raises(ConfigError, match=r"nothing says whether .*bl.tif is of it or of another"):
+        prepared(tmp_path, targets, [labels])
+
+
+@pytest.mark.parametrize("kind", ["gone", "rotated", "few"])
+def test_bands_are_spoken_of_where_they_are_what_is_wrong(tmp_path: Path, kind: str) -> None:
+    changes = {"transform": Affine(1, 0.5, 500_000, 0.5, -1, 5_500_000)} if kind == "rotated" else {}
+    target = raster(tmp_path / "b.tif", 0, PIXELS[: 2 if kind == "few" else 3], **changes)
+    if kind == "gone":
+        Path(target).unlink()
+    with pytest.raises(SceneError, match=r"target .*b.tif") as caught:
+        prepared(tmp_path, [target], [])
+    assert ("--bands" in str(caught.value)) == (kind == "few"), caught.value
 
 
 def test_a_chip_is_brought_to_another_side_its_labels_by_nearest_neighbour() -> None:
