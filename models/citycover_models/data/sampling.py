@@ -70,6 +70,8 @@ class SamplePlan:
     """Enlargements, one of which is drawn for each chip: enlarged by s, it covers chip / s pixels."""
     temperature: float = 0.01
     """Of balance `rare`; see `rare_class_odds`."""
+    held_scale: float = 1.0
+    """Enlargement of held-out chips: the one at which images are seen, without what is drawn beside it."""
 
     @cached_property
     def label_counts(self) -> NDArray[np.float64]:
@@ -115,7 +117,7 @@ class SamplePlan:
         """
         rng = np.random.default_rng([self.seed, epoch, index, attempt])
         scale = self.scales[rng.integers(len(self.scales))] if len(self.scales) > 1 else self.scales[0]
-        side = max(1, round(self.chip / scale))
+        side = _covered(self.chip, scale)
         for _ in range(_PLACES):
             number, wanted = self._draw_row(rng)
             row = self._cumulative[number]
@@ -155,12 +157,13 @@ class SamplePlan:
     @cached_property
     def held_out(self) -> tuple[Chip, ...]:
         """Chips that tile the held-out blocks, image by image."""
+        side = _covered(self.chip, self.held_scale)
         return tuple(
-            Chip(pair, Window(row, col, self.chip, self.chip))
+            Chip(pair, Window(row, col, side, side), self.chip)
             for pair, cells in enumerate(self.cells)
             for block_row, block_col in np.argwhere(cells.held_out).tolist()
-            for row in range(block_row * cells.block, (block_row + 1) * cells.block, self.chip)
-            for col in range(block_col * cells.block, (block_col + 1) * cells.block, self.chip)
+            for row in range(block_row * cells.block, (block_row + 1) * cells.block, side)
+            for col in range(block_col * cells.block, (block_col + 1) * cells.block, side)
             if row < cells.shape[0] and col < cells.shape[1]
         )
 
@@ -178,6 +181,11 @@ class SamplePlan:
             "validation_chips": len(self.validation),
             "held_out_blocks": int(sum(c.held_out.sum() for c in self.cells)),
         }
+
+
+def _covered(chip: int, scale: float) -> int:
+    """Pixels along the side of what a chip shows that was enlarged."""
+    return max(1, round(chip / scale))
 
 
 def rare_class_odds(counts: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -211,6 +219,7 @@ def plan_samples(
     seed: int,
     scales: tuple[float, ...] = (1.0,),
     temperature: float = 0.01,
+    held_scale: float = 1.0,
 ) -> SamplePlan:
     """Count the labels of all pairs and choose what is held out.
 
@@ -220,18 +229,20 @@ def plan_samples(
         chip: side in pixels.
         chips_per_epoch: chips drawn in an epoch.
         balance: draw labelled pixels, or classes first.
-        validation: share of blocks that are held out, 0 for none; blocks are two chips wide.
+        validation: share of blocks that are held out, 0 for none.
         seed: another seed, other chips.
         scales: enlargements to draw from.
         temperature: of balance `rare`.
+        held_scale: enlargement of held-out chips; blocks are two of them wide.
 
     Raises:
         ConfigError: no pixel has a label.
     """
     cells: list[Cells] = []
+    side = _covered(chip, held_scale)
     overlaps = find_overlaps([pair.scene.grid for pair in pairs])
     for number, pair in enumerate(pairs):
-        counted = count_cells(pair, num_classes, chip, CELLS // len(pairs))
+        counted = count_cells(pair, num_classes, side, CELLS // len(pairs))
         earlier = [other for other in overlaps[number] if other < number]
         elsewhere = held_elsewhere(pairs, cells, number, earlier)
         rng = np.random.default_rng([seed, number])
@@ -241,7 +252,7 @@ def plan_samples(
         later = [other for other in overlaps[number] if other > number]
         more = held_elsewhere(pairs, cells, number, later)
         cells[number] = replace(counted, elsewhere=counted.elsewhere + more)
-    plan = SamplePlan(tuple(cells), chip, chips_per_epoch, balance, seed, scales, temperature)
+    plan = SamplePlan(tuple(cells), chip, chips_per_epoch, balance, seed, scales, temperature, held_scale)
     if not plan.label_counts.sum() > 0:
         raise ConfigError("no pixel of the images has a label that means a class; nothing can be learned")
     return plan

@@ -196,6 +196,7 @@ def plan_of(request: TrainRequest, training_set: TrainingSet, scale: float = 1.0
         seed=request.seed,
         scales=tuple(scale * factor for factor in recipe.rescale),
         temperature=recipe.rare_temperature,
+        held_scale=scale,
     )
     legend, found = training_set.legend, plan.label_counts.nonzero()[0]
     if len(found) == 1 and len(legend.ids) > 1:

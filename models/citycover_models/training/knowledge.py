@@ -111,17 +111,17 @@ def _noise(
 ) -> LabelNoise | None:
     if not plan.held_out:
         return None
-    comparison = Comparison(prior, _pixels_per_cell(pairs))
+    comparison = Comparison(prior, _pixels_per_cell(pairs, plan.held_scale))
     for chip in plan.held_out[:: -(-len(plan.held_out) // _CHIPS)]:  # evenly, over all images
         comparison.add(*_look(scores, reader, chip))
     return comparison.noise()
 
 
-def _pixels_per_cell(pairs: Sequence[Pair]) -> float:
-    """Median over the images."""
+def _pixels_per_cell(pairs: Sequence[Pair], scale: float) -> float:
+    """Median over the images, whose pixels are enlarged by a scale."""
     ratios = []
     for pair in pairs:
         with open_raster(pair.labels[0].path) as labels:
             cell = np.prod(pixel_ground_size(grid_of(labels)))
         ratios.append(float(cell / np.prod(pixel_ground_size(pair.scene.grid))))
-    return max(1.0, float(np.median(ratios)))
+    return max(1.0, scale**2 * float(np.median(ratios)))

@@ -403,6 +403,25 @@ def test_invalid_pixels_teach_nothing(tmp_path: Path) -> None:
         assert statistics.mean == (90.0,) * 4 and statistics.std == (0.001,) * 4
 
 
+@pytest.mark.parametrize("scale", [0.5, 0.8, 1.0, 1.9, 3.0])
+def test_held_out_chips_are_seen_as_those_that_are_learned_from(city: Path, scale: float) -> None:
+    """Of the same ground and in as many pixels, whole in a block that no other chip touches."""
+    plan = plan_samples(
+        training_set_of(city).pairs, 6, chip=32, chips_per_epoch=20, balance="uniform", validation=0.25,
+        seed=0, scales=(scale,), held_scale=scale,
+    )  # fmt: skip
+    (cells,), side = plan.cells, round(32 / scale)
+    held = cells.held_out.repeat(cells.block, 0).repeat(cells.block, 1)
+    assert cells.block == 2 * side
+    assert len(plan.held_out) >= 2
+    for chip in plan.held_out:
+        assert (chip.window.height, chip.window.width, chip.side) == (side, side, 32)
+        assert held[chip.window.slices].all()
+    drawn = list(plan.epoch(0))
+    assert {chip.window.height for chip in drawn} == {side}
+    assert not any(held[chip.window.slices].any() for chip in drawn)
+
+
 def test_small_numbers_keep_their_digits_and_rounding_is_no_deviation() -> None:
     mean, deviation = np.array([123.45678, 1.2e-4, 0.3]), np.array([12.345678, 4.5678e-6, 1e-9])
     found = Measured(mean, deviation).rounded

@@ -546,6 +546,19 @@ def test_chips_of_the_target_show_the_ground_of_those_of_the_source(
     assert DomainsMaterial(given, given.training_set, given.training_set.target).target_plan.chip == 64
 
 
+def test_a_source_that_is_resampled_is_judged_as_it_is_learned_from(
+    city: Path, other: Path, tmp_path: Path
+) -> None:
+    with rasterio.open(other) as source:
+        pixels, profile, names = source.read(), dict(source.profile), source.descriptions
+    finer = write(tmp_path / "finer.tif", pixels, profile, names, 0.5)
+    recipe = DASPM | {"network": "daformer-b0", "chip": 32, "validation": 0.2, "rescale": [0.75, 1.25]}
+    given = request(city, finer, tmp_path / "run", recipe)
+    plan = DomainsMaterial(given, given.training_set, given.training_set.target).plan
+    assert {chip.window.height for chip in plan.epoch(0)} <= {13, 21}, "16 px, enlarged twice, and varied"
+    assert {(chip.window.height, chip.side) for chip in plan.validation} == {(16, 32)}
+
+
 @pytest.mark.parametrize(("network", "near"), [("daspm-b0", 160), ("daspm-hrda-b0", 320)])
 def test_chips_without_a_whole_coarse_pixel_are_refused_once(
     city: Path, coarse: Path, tmp_path: Path, network: str, near: int

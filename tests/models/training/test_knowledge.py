@@ -16,12 +16,15 @@ from citycover_models.training.request import TrainRequest
 from citycover_models.training.start import train
 
 
-def measure(city: Path, logits: Tensor, validation: float = 0.25) -> tuple[Knowledge, SamplePlan]:
+def measure(
+    city: Path, logits: Tensor, validation: float = 0.25, scale: float = 1.0
+) -> tuple[Knowledge, SamplePlan]:
     """What a network would know that gives the same logits everywhere."""
     learned = training_set_of(city)
     plan = plan_samples(
-        learned.pairs, 6, chip=32, chips_per_epoch=8, balance="classes", validation=validation, seed=0
-    )
+        learned.pairs, 6, chip=32, chips_per_epoch=8, balance="classes", validation=validation, seed=0,
+        held_scale=scale,
+    )  # fmt: skip
     reader = ChipReader(learned.pairs, [0.0] * 4)
 
     def scores(images: Tensor) -> Tensor:
@@ -42,15 +45,16 @@ def test_the_prior_is_the_mean_prediction(city: Path) -> None:
     np.testing.assert_allclose(knowledge.prior, wanted, atol=1e-5)
 
 
-def test_noise_is_looked_for_in_the_held_out_labels(city: Path) -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.8, 2.0])
+def test_noise_is_looked_for_in_the_held_out_labels(city: Path, scale: float) -> None:
     """A network that says class 1 everywhere knows no class: it cannot contradict the labels of others."""
-    knowledge, plan = measure(city, torch.tensor([0.0, 5.0, 0.0, 0.0, 0.0, 0.0]))
+    knowledge, plan = measure(city, torch.tensor([0.0, 5.0, 0.0, 0.0, 0.0, 0.0]), scale=scale)
     reader = ChipReader(training_set_of(city).pairs, [0.0] * 4)
     labels = np.concatenate([reader.read(chip)[1].ravel() for chip in plan.held_out])
     labels = labels[labels != 255]
     assert knowledge.noise is not None
     assert knowledge.noise.share == 0
-    assert knowledge.noise.cells == pytest.approx(labels.size / 100, rel=1e-3)
+    assert knowledge.noise.cells == pytest.approx(labels.size / (100 * scale**2), rel=1e-3)
 
 
 def test_nothing_held_out_measures_no_noise(city: Path) -> None:
