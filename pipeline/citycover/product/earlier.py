@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,20 +10,20 @@ from typing import Any, NoReturn
 from citycover.errors import FinishedError, ProductError
 from citycover.files.remote import RemotePath
 from citycover.job.job import Job
+from citycover.job.request import ProductOptions
 from citycover.product.names import ZARR
 from citycover.product.record import RunRecord, read_record
 
 
-def refuse_finished(out: Path | RemotePath, job: Job, formats: Collection[str] = ("cog",)) -> NoReturn:
-    """Say of the finished product in a folder whether a run of the job would give it once more, in `formats`.
+def refuse_finished(out: Path | RemotePath, job: Job, asked: ProductOptions) -> NoReturn:
+    """Say of the finished product in a folder whether a run of the job would give it once more, as asked for.
 
     Raises:
         FinishedError: it would, pixel for pixel.
         ProductError: it would not, or the product does not say what it is.
     """
     record = read_record(out / "run.json")
-    lacking = ("format",) if "zarr" in formats and not (out / ZARR).exists() else ()
-    if different := (*differences(job, record), *lacking):
+    if different := (*differences(job, record), *_made_otherwise(out, record, asked)):
         raise ProductError(
             f"{out} holds a finished product that differs from this one in: {', '.join(different)}; give "
             "--overwrite to replace it, or choose another --out"
@@ -32,6 +32,17 @@ def refuse_finished(out: Path | RemotePath, job: Job, formats: Collection[str] =
         f"{out} holds this product already, finished and identical; give --skip-finished to "
         "take that for success, or --overwrite to map again"
     )
+
+
+def _made_otherwise(out: Path | RemotePath, record: RunRecord, asked: ProductOptions) -> Iterator[str]:
+    """Options of the product, of the same pixels, that the finished one was not made by."""
+    if "zarr" in asked.formats and not (out / ZARR).exists():
+        yield "format"
+    # What an earlier version did not write down is taken as it is asked for.
+    if asked.compress != record.given.request.get("product", {}).get("compress", asked.compress):
+        yield "compress"
+    if asked.verify_seams and record.seams is None:
+        yield "verify_seams"
 
 
 def differences(job: Job, record: RunRecord) -> tuple[str, ...]:

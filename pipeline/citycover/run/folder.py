@@ -39,7 +39,7 @@ def map_into(
     with heard_warnings() as warnings:
         job = prepare_request(request)
         if finished:
-            refuse_finished(out, job, request.product.formats)
+            refuse_finished(out, job, request.product)
         from citycover.run.job import run_job  # torch is imported here, after everything cheap has passed
 
         with (

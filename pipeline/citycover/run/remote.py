@@ -44,7 +44,7 @@ def _look(request: MapRequest, place: RemotePath) -> RemoteFolder:
     """What is there; raises where it must stay."""
     folder = RemoteFolder.look(place)
     if folder.finished and not request.product.overwrite:
-        refuse_finished(place, prepare_request(request), request.product.formats)
+        refuse_finished(place, prepare_request(request), request.product)
     return folder
 
 
