@@ -286,9 +286,11 @@ def test_each_file_may_be_a_scene_of_its_own(citycover, scene: Path, tmp_path: P
     again = citycover("map", *files[1:], "--each", "-o", out, "--json")
     assert again.code == 0
     assert json.loads(again.out)["scenes"] == []  # nothing had to be done
+    anew = citycover("map", *files[1:], "--each", "-o", out, "--json", "--overwrite", "--restart")
+    assert [made["what"] for made in json.loads(anew.out)["scenes"]] == ["mapped", "mapped"]
 
 
 def test_what_many_scenes_cannot_be_given(citycover, scene: Path, tmp_path: Path) -> None:
-    result = citycover("map", scene, "--each", "-o", tmp_path / "out", "--overwrite")
+    result = citycover("map", scene, "--each", "-o", tmp_path / ".out")
     assert result.code == 2
-    assert "decided scene by scene" in result.err
+    assert "error: many scenes at once: '.out' cannot name a folder" in result.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,7 +81,9 @@ def run(
             from citycover.region.config import region_of
             from citycover_cli.verbs.run import run_scenes
 
-            run_scenes(region_of(request), None, talk, meter, facts)
+            alike = replace(request, product=replace(product, overwrite=False, restart=False))
+            again = {"overwrite": product.overwrite, "restart": product.restart}
+            run_scenes(region_of(alike), None, talk, meter, facts, **again)
             return
         with skipping(skip_finished, out, talk):
             done = _map_with_progress(request, talk.quiet or talk.log_json, meter)

@@ -97,7 +97,7 @@ def run(
 
 
 def run_scenes(
-    region: RegionFile, share: Share | None, talk: Talk, meter: Meter, facts: dict[str, Any]
+    region: RegionFile, share: Share | None, talk: Talk, meter: Meter, facts: dict[str, Any], **again: bool
 ) -> None:
     """Work on a region, and say what became of it, also by the exit code.
 
@@ -107,8 +107,9 @@ def run_scenes(
         talk: how it is said.
         meter: of the run.
         facts: for whom is told of the end; what there is to say is put in.
+        again: `overwrite` and `restart`, see `run_region`.
     """
-    report = _run_with_progress(region, share, talk, meter)
+    report = _run_with_progress(region, share, talk, meter, **again)
     facts.update(report.facts())
     if talk.as_json:
         print_json(report.facts())
@@ -118,7 +119,9 @@ def run_scenes(
         raise typer.Exit(report.exit_code)
 
 
-def _run_with_progress(region: RegionFile, share: Share | None, talk: Talk, meter: Meter) -> RegionReport:
+def _run_with_progress(
+    region: RegionFile, share: Share | None, talk: Talk, meter: Meter, **again: bool
+) -> RegionReport:
     """Run, say how each scene ended, and turn a signal into its exit code and the way to go on."""
     from citycover.region.run import RegionWatch, run_region
 
@@ -126,7 +129,7 @@ def _run_with_progress(region: RegionFile, share: Share | None, talk: Talk, mete
         follow = _Follower(progress, stop, talk.silent, meter)
         watch = RegionWatch(follow.begun, follow.scene, meter.retried, follow.ended, stop)
         try:
-            return run_region(region, share, watch)
+            return run_region(region, share, watch, **again)
         except StoppedError:
             pass
     raise stopped(caught, "finished scenes and blocks are kept")

@@ -38,15 +38,18 @@ def read_toml(path: Path, what: str, error: type[CitycoverError] = ConfigError) 
         raise error(f"{what} {path} is not TOML: {reason}; mend it there") from None
 
 
-def problems_of(error: ValidationError, known: Collection[str] = ()) -> str:
+def problems_of(error: ValidationError, known: Collection[str] = (), whole: str = "") -> str:
     """What is wrong with the values of a file: each key, and why.
 
     Args:
         error: of the values.
         known: keys, to be named beside one that is none of them.
+        whole: what is named where it is no key but all of them together; empty: nothing.
     """
-    names = f", known are {', '.join(known)}" if known else ""
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc']))}: {e['msg']}{names if e['type'] == 'extra_forbidden' else ''}"
-        for e in error.errors()
-    )
+    names, problems = f", known are {', '.join(known)}" if known else "", []
+    for found in error.errors():
+        place = ".".join(map(str, found["loc"])) or whole
+        said = found["msg"].removeprefix("Value error, ")  # what we raise is said as it is
+        more = names if found["type"] == "extra_forbidden" else ""
+        problems.append(f"{place}: {said}{more}" if place else f"{said}{more}")
+    return "; ".join(problems)

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -97,8 +97,22 @@ def survey_region(region: Region) -> Survey:
         return Survey.of(region, settings_of(region), scenes)
 
 
-def run_region(region: Region, share: Share | None = None, watch: RegionWatch | None = None) -> RegionReport:
+def run_region(
+    region: Region,
+    share: Share | None = None,
+    watch: RegionWatch | None = None,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+) -> RegionReport:
     """Work on all scenes of a region that have something to do.
+
+    Args:
+        region: with its scenes.
+        share: those that are worked on; None: all.
+        watch: how it is followed.
+        overwrite: map those again that are done.
+        restart: drop what was begun of a scene, instead of going on with it.
 
     Raises:
         HeldError: another run of the shard, or of one that has scenes of it, is under way, and is left alone.
@@ -111,20 +125,26 @@ def run_region(region: Region, share: Share | None = None, watch: RegionWatch | 
     names = share.of(tuple(survey.scenes.values()))
     survey.folder.prepare(region.name)
     with hold_shard(survey.folder, share.shard, region.policy.held, watch.stop):
-        return _Run(region, share, watch, survey).all_of(names)
+        run = _Run(region, share, watch, survey, overwrite=overwrite, dropped=names if restart else ())
+        return run.all_of(names)
 
 
 class _Run:
     """One run: what it found, what it did."""
 
-    def __init__(self, region: Region, share: Share, watch: RegionWatch, survey: Survey) -> None:
+    def __init__(
+        self, region: Region, share: Share, watch: RegionWatch, survey: Survey,
+        *, overwrite: bool, dropped: Iterable[str],
+    ) -> None:  # fmt: skip
         self.region, self.share, self.watch, self.survey = region, share, watch, survey
-        self.folder = survey.folder
+        self.folder, self.overwrite = survey.folder, overwrite
+        self.dropped = set(dropped)
+        """Scenes of which nothing counts that was begun before."""
         self.report = RegionReport(region.name, str(share.shard))
 
     def all_of(self, names: Sequence[str]) -> RegionReport:
         """Work on scenes by name."""
-        standings = [self.survey.standing(name) for name in names]
+        standings = [self._standing(name) for name in names]
         todo = self.survey.todo(standings, self.share.limit)
         self.report.done = sum(standing.state == "done" for standing in standings)
         self.watch.begun(todo)
@@ -142,6 +162,12 @@ class _Run:
             self.report.finished = datetime.now(UTC)
             self.folder.note_run(self.report.facts())
         return self.report
+
+    def _standing(self, name: str) -> Standing:
+        standing = self.survey.standing(name)
+        if self.overwrite and standing.state in ("done", "incomplete", "renamed"):
+            return Standing(standing.scene, "changed", "--overwrite")
+        return standing
 
     def _collect(self) -> None:
         """The products as one STAC collection; without it they are whole all the same."""
@@ -184,7 +210,7 @@ class _Run:
     def _outcome(self, name: str) -> Outcome:
         # What another shard did meanwhile is seen: where it stands is asked only now.
         try:
-            return self._work(self.survey.standing(name))
+            return self._work(self._standing(name))
         except StoppedError:
             raise
         except HeldError as error:
@@ -218,6 +244,9 @@ class _Run:
         tags = {file: tag_of(file) for file in scene.files}
         # What lies in a store is known to the map by its address alone: nothing of another content may stay.
         anew = any(tags.values()) and self._begun_of(scene.name, tags)
+        if scene.name in self.dropped:  # once: what this run begins of it, the next attempt goes on with
+            self.dropped.remove(scene.name)
+            anew = True
         product = _made(request, self.now.beside(self.watch.scene(standing)), anew=anew)
         mark = folder.mark(product.folder)
         record = record_of(scene.name, tags, product, mark, self.survey.settings)

@@ -1,7 +1,8 @@
 from pathlib import Path
+from typing import Self
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from citycover.errors import ConfigError, ModelError
 from citycover.files.toml import problems_of, read_toml
@@ -12,6 +13,12 @@ class Roof(BaseModel):
     pitch: int
     tiles: list[int] = []
 
+    @model_validator(mode="after")
+    def _stands(self) -> Self:
+        if self.pitch > 90:
+            raise ValueError("it would fall over; give 90 at most")
+        return self
+
 
 def test_every_value_that_is_wrong_is_named_with_its_place() -> None:
     with pytest.raises(ValidationError) as caught:
@@ -20,6 +27,13 @@ def test_every_value_that_is_wrong_is_named_with_its_place() -> None:
     assert place.startswith("tiles.1: Input should be a valid integer")
     assert extra == "colour: Extra inputs are not permitted, known are pitch, tiles"
     assert problems_of(caught.value).endswith("colour: Extra inputs are not permitted")
+
+
+def test_what_is_wrong_as_a_whole_is_said_as_it_was_raised() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Roof.model_validate({"pitch": 99})
+    assert problems_of(caught.value) == "it would fall over; give 90 at most"
+    assert problems_of(caught.value, whole="roof") == "roof: it would fall over; give 90 at most"
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from citycover.job.watch import Watch
 from citycover.model.builtin import find_model
 from citycover.product.product import Product
 from citycover.region import run as module
-from citycover.region.config import Region, read_region
+from citycover.region.config import Policy, Region, read_region
 from citycover.region.folder import RegionFolder
 from citycover.region.forecast import forecast_region
 from citycover.region.now import Now, NowFile
@@ -262,6 +262,41 @@ def test_an_unfinished_scene_whose_image_changed_is_begun_anew(
     assert ran(place) == {"a": "mapped", "b": "mapped"}
     straight = map_scene(region(place).request((str(place / "im/a.tif"),), place / "straight"))
     np.testing.assert_array_equal(classes(place / "products/maps/a"), classes(straight.folder))
+
+
+def test_what_is_done_is_mapped_again_where_that_is_asked_for(place: Path, mapped: list[str]) -> None:
+    ran(place)
+    before = (place / "products/maps/a/run.json").read_bytes()
+    mapped.clear()
+    report = run_region(region(place), overwrite=True)
+    assert [(o.scene, o.what, o.why) for o in report.outcomes] == [
+        (name, "mapped", "--overwrite") for name in "ab"
+    ]
+    assert mapped == ["a", "b"] and report.done == 0
+    assert (place / "products/maps/a/run.json").read_bytes() != before
+    (earlier,) = (place / "products/earlier/a").iterdir()
+    assert (earlier / "run.json").read_bytes() == before
+    assert ran(place) == {}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_was_begun_is_dropped_where_that_is_asked_for(
+    place: Path, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    def end(*_: object) -> None:
+        raise MachineError("ended once its blocks were there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("citycover.run.job.publish", end)
+        again = region(place).model_copy(update={"policy": Policy(retries=1)})
+        (first, _) = run_region(again, restart=restart).outcomes
+        assert first.what == "failed"
+        for note in (place / "products").rglob("attempts.json"):
+            assert len(json.loads(note.read_text())) == 2, "a scene that is tried again goes on"
+    report = run_region(region(place), restart=restart)
+    assert report.counts == {"mapped": 2, "done": 0}
+    attempts = Product.read(place / "products/maps/a").run.attempts
+    assert attempts == (1 if restart else 3)
 
 
 def test_shards_and_names_and_limits(place: Path) -> None:
