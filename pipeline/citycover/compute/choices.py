@@ -298,7 +298,7 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
         kept: what an unfinished run had settled.
 
     Raises:
-        MachineError: the memory asked for is too little.
+        MachineError: the memory asked for is too little, or form and precision cannot run here.
     """
     asked, kept = job.engine, kept or {}
     if asked.threads:
@@ -308,6 +308,7 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
     if asked.batch and asked.batch > plan.batch == plan.x.count:
         logger.info("%d windows go through the network together: a row has no more", plan.batch)
     lane = _settle_lane(job, predictor, kept, plan)
+    predictor.at(lane.precision, lane.form)  # refused now, before anything of the run is kept
     plan = replace(plan, form=lane.form, precision=lane.precision)
     bound = asked.memory
     if "block" in kept:

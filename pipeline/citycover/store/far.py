@@ -62,8 +62,8 @@ class FarWork:
             self.drop()
 
     def begun(self) -> bool:
-        """Whether an unfinished run lies there."""
-        return (self.place / SIGN).is_file()
+        """Whether blocks of an unfinished run lie there; one without any has nothing to go on with."""
+        return (self.place / SIGN).is_file() and any(name.startswith(LEDGER) for name in self.place.inside())
 
     def held(self) -> bool:
         """Whether it is this run's, as the store says now."""

@@ -28,7 +28,9 @@ def item(*names: str) -> str:
 
 
 def begin(folder: WorkFolder) -> None:
-    """What `WorkingStore.create` does last."""
+    """What `WorkingStore.create` does last, and a block."""
+    (folder.work / "ledger").mkdir()
+    (folder.work / "ledger/0_0.json").touch()
     (folder.work / "identity.json").write_text("{}")
 
 
@@ -127,7 +129,6 @@ def test_an_unfinished_run_is_resumed_and_restart_drops_it(tmp_path: Path) -> No
     out = tmp_path / "out"
     with claim_folder(out) as folder:
         begin(folder)
-        (folder.work / "ledger").mkdir()
     with claim_folder(out) as folder:
         assert folder.resumable
     with claim_folder(out, restart=True) as folder:
@@ -144,6 +145,19 @@ def test_a_kill_while_publishing_leaves_a_run_that_can_be_resumed(tmp_path: Path
         assert folder.resumable
         finish(folder, "landcover.tif")
     assert (out / "landcover.tif").read_text() == "new landcover.tif"
+
+
+def test_a_run_without_a_block_has_nothing_to_go_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with claim_folder(out) as folder:
+        begin(folder)
+        (folder.work / "ledger/0_0.json").unlink()
+        shutil.copytree(folder.work, tmp_path / "killed")
+    assert not out.exists()
+    out.mkdir()
+    (tmp_path / "killed").rename(out / ".work")
+    with claim_folder(out) as folder:
+        assert not folder.resumable and content(folder.work) == {"lock", "publish"}
 
 
 def test_a_run_that_ends_before_its_first_block_leaves_no_trace(tmp_path: Path) -> None:
@@ -252,7 +266,6 @@ def test_a_restart_that_is_killed_while_it_clears_leaves_no_run_to_resume(
     out = tmp_path / "out"
     with claim_folder(out) as folder:
         begin(folder)
-        (folder.work / "ledger").mkdir()
     monkeypatch.setattr("shutil.rmtree", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError), claim_folder(out, restart=True):
         pass
@@ -277,7 +290,12 @@ def test_a_run_whose_folder_was_removed_or_taken_over_publishes_nothing(tmp_path
             publish_files(folder)
     assert out.exists() is taken
     if taken:
-        assert content(out) == {".work"} and content(out / ".work") == {"lock", "identity.json", "publish"}
+        assert content(out) == {".work"} and content(out / ".work") == {
+            "lock",
+            "identity.json",
+            "ledger",
+            "publish",
+        }
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "landcover.tif", "item.json"])

@@ -274,6 +274,20 @@ def test_a_mistake_leaves_no_trace(bucket: Bucket, asked: MapRequest, tmp_path: 
     assert not bucket.objects and not (tmp_path / "out").exists()
 
 
+def test_a_run_that_ends_before_its_first_block_binds_nobody(
+    bucket: Bucket, asked: MapRequest, plain: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, end = replace(asked, engine=replace(asked.engine, window=128)), Watch(started=lambda *_: 1 / 0)
+    for killed in (False, True):
+        with monkeypatch.context() as patch:
+            if killed:
+                patch.setattr(FarWork, "_leave_no_trace", lambda _work: None)
+            with pytest.raises(ZeroDivisionError):
+                map_scene(other, end)
+        assert ("identity.json" in kept(bucket)) is killed
+    assert content(map_scene(asked)) == plain and not kept(bucket)
+
+
 @pytest.mark.parametrize(
     "answer", [(403, "InvalidAccessKeyId"), (400, "ExpiredToken"), (301, "PermanentRedirect")]
 )

@@ -29,6 +29,7 @@ from citycover.plan import fit
 from citycover.plan.plan import Block
 from citycover.product.record import RunRecord
 from citycover.run.map import map_scene
+from citycover.store.work import WorkFolder
 
 
 @pytest.fixture
@@ -100,6 +101,32 @@ def test_the_record_tells_of_attempts_and_warnings(request_of_blocks: MapRequest
     assert timing.started and timing.finished and timing.started <= begin <= timing.finished
     assert run.machine.host == socket.gethostname() and run.given.command == tuple(sys.argv)
     assert RunRecord.from_json((request_of_blocks.out / "run.json").read_text()) == run
+
+
+def test_what_cannot_run_here_leaves_nothing_that_stands_in_the_way(request_of_blocks: MapRequest) -> None:
+    asked = replace(request_of_blocks.engine, precision="tf32", device="cpu")
+    with pytest.raises(MachineError, match="tf32 is a precision of CUDA devices"):
+        map_scene(replace(request_of_blocks, engine=asked))
+    assert not request_of_blocks.out.exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_that_ends_before_its_first_block_binds_nobody(
+    request_of_blocks: MapRequest, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(_plan: object, _done: int) -> None:
+        raise InterruptedRunError
+
+    with monkeypatch.context() as patch:
+        if killed:
+            patch.setattr(WorkFolder, "__exit__", lambda work, *_: work._lock.release())
+        with pytest.raises(InterruptedRunError):
+            map_scene(request_of_blocks, Watch(started=end))
+    assert (request_of_blocks.out / ".work/identity.json").exists() is killed
+    other = replace(request_of_blocks, engine=replace(request_of_blocks.engine, window=128))
+    run = map_scene(other).run
+    assert max(run.facts()["plan"]["window"]) <= 128
+    assert (run.attempts, run.resumed) == (1, False)
 
 
 def test_progress_begins_where_an_earlier_run_ended(request_of_blocks: MapRequest) -> None:
