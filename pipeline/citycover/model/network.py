@@ -17,6 +17,7 @@ from citycover.files.atomic import atomic_path
 from citycover.model.archive import CARD, Format, ModelFile, check_format, read_model_file
 from citycover.model.card import ModelCard
 from citycover.model.mlm import card_to_json
+from citycover.model.pointwise import pin_exported, pin_scripted
 from citycover.model.trust import check_exported, check_torchscript
 from citycover.model.trusted import check_trusted
 
@@ -73,8 +74,10 @@ def load_exported(path: str | Path, device: torch.device | str) -> torch.nn.Modu
     with _loading(path):
         program = torch.export.load(path)
     if torch.device(device).type != "cpu":
-        program = move_to_device_pass(program, torch.device(device))
-    return program.module()
+        return move_to_device_pass(program, torch.device(device)).module()
+    network = program.module()
+    pin_exported(network)
+    return network
 
 
 def write_torchscript(module: torch.jit.ScriptModule, card: ModelCard, path: str | Path) -> None:
@@ -98,15 +101,22 @@ def write_exported(program: torch.export.ExportedProgram, card: ModelCard, path:
         torch.export.save(program, part, extra_files={CARD: card_to_json(card)})
 
 
-def _load_fast_torchscript(path: Path, device: torch.device | str) -> Callable[..., Tensor]:
+def load_fast_torchscript(path: Path, device: torch.device | str) -> Callable[..., Tensor]:
+    """Load a TorchScript file as it maps: frozen, in channels_last, the same by any number of threads.
+
+    Raises:
+        ModelError: as `load_torchscript`.
+    """
     module = load_torchscript(path, device)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's overloads
     frozen: torch.jit.ScriptModule = torch.jit.freeze(module)
+    if torch.device(device).type == "cpu":
+        pin_scripted(frozen.graph)
     return frozen
 
 
 _FORMATS: dict[Format, Callable[[Path, Any], Callable[..., Any]]] = {
-    "torchscript": _load_fast_torchscript,
+    "torchscript": load_fast_torchscript,
     "pt2": load_exported,
 }
 

@@ -129,6 +129,18 @@ def test_a_run_that_ends_before_its_first_block_binds_nobody(
     assert (run.attempts, run.resumed) == (1, False)
 
 
+def test_one_thread_makes_the_map_that_two_make(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", (300, 300))
+    rasters = []
+    for threads in (1, 2):
+        engine = EngineOptions(window=256, batch=1, precision="fp32", form="torchscript", threads=threads)
+        imagery, out = Imagery((str(scene),)), tmp_path / str(threads)
+        map_scene(MapRequest(imagery, out, "urban-rgbn-1m", engine=engine, layers=("probabilities",)))
+        with rasterio.open(out / "probabilities.tif") as file:
+            rasters.append(file.read())
+    np.testing.assert_array_equal(*rasters)
+
+
 def test_progress_begins_where_an_earlier_run_ended(request_of_blocks: MapRequest) -> None:
     """What is kept and what this run makes are the whole, each pixel counted once."""
     interrupt(request_of_blocks)
