@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -493,13 +493,19 @@ _GROUPS: dict[object, Callable[..., Any]] = {
 """What builds a group; its signature is the group's options."""
 
 
-def grouped(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options of the groups among its keywords, and the groups that they make."""
+def grouped(
+    verb: Callable[..., None], more: Mapping[object, Callable[..., Any]] | None = None
+) -> Callable[..., None]:
+    """Give a verb the options of the groups among its keywords, and the groups that they make.
+
+    Args:
+        verb: whose keywords may be annotated by a group.
+        more: groups of this verb alone, and what builds them.
+    """
+    groups = _GROUPS | dict(more or {})
     signature = inspect.signature(verb, eval_str=True)
-    makers = {p.name: _GROUPS[p.annotation] for p in signature.parameters.values() if p.annotation in _GROUPS}
-    own = [p for p in signature.parameters.values() if p.name not in makers]
+    makers = {p.name: groups[p.annotation] for p in signature.parameters.values() if p.annotation in groups}
     taken = {name: inspect.signature(make, eval_str=True).parameters for name, make in makers.items()}
-    options = [p for group in taken.values() for p in group.values()]
 
     @wraps(verb)
     def run(**given: Any) -> None:
@@ -508,6 +514,12 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
         verb(**given)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [p.replace(kind=keyword) for p in (*own, *options)]
+    # Shared groups come last in --help, those of the verb alone stand where it has them.
+    every = sorted(signature.parameters.values(), key=lambda p: p.annotation in _GROUPS)
+    parameters = [
+        option.replace(kind=keyword)
+        for p in every
+        for option in (taken[p.name].values() if p.name in taken else (p,))
+    ]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import signal
@@ -15,7 +16,8 @@ import rasterio
 import rasterio.shutil
 
 from citycover.synth.write import write_city
-from citycover_cli.verbs.train import _by_class
+from citycover_cli.sources import _BELONG
+from citycover_cli.verbs.train import _by_class, run
 
 QUICK = ("--set", "epochs=1", "--set", "chips_per_epoch=16", "--set", "chip=32", "--set", "batch=4")
 
@@ -127,6 +129,15 @@ def test_a_plan_is_printed_and_nothing_written(citycover, city: Path, tmp_path: 
         (("--agree", "2"), "--agree 2"),
         (("--weights", "nowhere.safetensors"), "no file"),
         (("--device", "abacus"), "--device takes"),
+        (
+            ("--region", "Finland", "--share", "1"),
+            "--region, --share are for BigEarthNet; recipe l2hnet-light",
+        ),
+        (("--shards", "x", "--test-region", "y"), "--test-region, --shards are for BigEarthNet"),
+        (("--layout", "bigearthnet"), "--layout bigearthnet is for BigEarthNet"),
+        (("--layout", "folders"), "--layout folders without --folder"),
+        (("--target", "x.tif"), "--target is for two domains"),
+        (("--recipe", "lovecs-light", "--truth-legend", "base4"), "is for coarse labels of one domain"),
     ],
 )
 def test_bad_input_is_said_in_one_line(
@@ -139,6 +150,15 @@ def test_bad_input_is_said_in_one_line(
     assert result.code == 2, result.out + result.err
     assert said in result.err
     assert result.err.strip().splitlines()[-1].startswith("citycover: error:")
+
+
+def test_every_option_that_names_data_has_its_kind_of_training() -> None:
+    """A new option is for all kinds, or stands in the table: else some kind would ignore it."""
+    everyone = {"to", "folder", "layout", "out", "recipe", "weights", "seed", "device", "workers", "set_",
+                "pt2", "plan", "resume", "overwrite"}  # fmt: skip
+    talking = {"as_json", "verbose", "quiet", "log_file", "log_json"}
+    names = {p for p in inspect.signature(run).parameters if p != "context"}
+    assert names - everyone - talking == {name for names, *_ in _BELONG for name in names}
 
 
 def test_sigterm_keeps_a_checkpoint_and_says_how_to_go_on(city: Path, tmp_path: Path) -> None:

@@ -98,6 +98,11 @@ def test_a_plan_of_patches_is_printed(citycover, folder: Path, tmp_path: Path) -
     ("given", "said"),
     [
         (("--image", "a.tif"), "--image is for coarse labels"),
+        (("--nodata", "7", "--agree", "1"), "--agree, --nodata are for coarse labels; recipe"),
+        (("--allow-path", "x"), "--allow-path is for coarse labels"),
+        (("--target", "a.tif", "--target-labels", "b.tif"), "--target, --target-labels are for two domains"),
+        (("--truth-legend", "base4"), "--truth-legend is for coarse labels of one domain"),
+        (("--layout", "loveda-to-urban"), "--layout loveda-to-urban is for coarse labels"),
         (("--region", "Norway"), "there are: Austria, Finland"),
         (("--share", "2"), "is no share"),
         (("--set", "method.name=ce"), "takes bce, focal"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from citycover_cli.logs import logger
 from citycover_cli.output import duration, print_json, print_table
 from citycover_cli.progress import Progress, show_progress
 from citycover_cli.signals import catch_signals, stopped
+from citycover_cli.sources import GROUP, Sources, prepare
 from citycover_cli.verb import Talk, heavy, talking
 
 if TYPE_CHECKING:
@@ -39,65 +41,11 @@ Exit codes: 0 done; 2 input or options; 4 no space, memory or device; 130 / 143 
 
 @talking
 @heavy
-@options.grouped
+@partial(options.grouped, more=GROUP)
 def run(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the training.")],
     recipe: Annotated[str, typer.Option(help="Built-in recipe (vcnet, l2hnet-light, ...) or a .toml file.")],
-    image: Annotated[
-        list[str] | None,
-        typer.Option(help="Image to learn from; give several. A file a band: a.tif,b.tif,c.tif."),
-    ] = None,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE|NAME", help="Coarse label raster, or a product by name (worldcover); give several."
-        ),
-    ] = None,
-    legend: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Legend of the labels: one for all, or one each in order; products by name know it."
-        ),
-    ] = None,
-    to: Annotated[str | None, typer.Option(help="Legend to learn; without it, that of the labels.")] = None,
-    agree: Annotated[int, typer.Option(min=1, help="Label rasters that must agree on a pixel.")] = 1,
-    truth_legend: Annotated[
-        str | None,
-        typer.Option(
-            help="Legend of the finer truth that a list or folder has: the network is judged by it."
-        ),
-    ] = None,
-    listing: Annotated[
-        Path | None, typer.Option("--list", help="CSV of image_fn,label_fn[,gt_label_fn].")
-    ] = None,
-    folder: Annotated[Path | None, typer.Option(help="Folder in a published layout.")] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            help="bigearthnet, chesapeake, paraformer, skwanda, folders; two domains: cross-sensor, "
-            "gaofen-sentinel, loveda-to-urban, loveda-to-rural; found out without it."
-        ),
-    ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="Image without labels that is to be mapped; give several.")
-    ] = None,
-    target_labels: Annotated[
-        list[str] | None,
-        typer.Option(help="Labels of the targets: maps are judged by them, nothing is learned from them."),
-    ] = None,
-    region: Annotated[
-        list[str] | None, typer.Option(help="BigEarthNet: region to train on; give several. All without it.")
-    ] = None,
-    test_region: Annotated[
-        list[str] | None, typer.Option(help="BigEarthNet: region to test on; those of --region without it.")
-    ] = None,
-    share: Annotated[float, typer.Option(help="BigEarthNet: share of the training patches.")] = 1.0,
-    shards: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="BigEarthNet: decode patches once into this folder, and read there."
-        ),
-    ] = None,
+    given: Sources,
     weights: Annotated[
         Path | None, typer.Option(help="Begin with these weights (.safetensors): fine-tuning.")
     ] = None,
@@ -116,27 +64,11 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
-    from citycover_models.catalogue.registry import is_fusion
-    from citycover_models.data.layouts import BIGEARTHNET
-    from citycover_models.data.sources import find_sources, prepare_sources
     from citycover_models.training.recipe import read_recipe
     from citycover_models.training.request import TrainRequest
 
     chosen = read_recipe(recipe, set_ or ())
-    if layout == BIGEARTHNET or is_fusion(chosen.network):
-        _refuse_for_patches(image=image, labels=labels, list=listing, legend=legend, bands=seen.bands)
-        training_set: TrainingSet | PatchSet = _patches(
-            folder, to=to, regions=region or (), test_regions=test_region or (), share=share, seed=seed,
-            shards=shards,
-        )  # fmt: skip
-    else:
-        found = find_sources(
-            images=image or (), labels=labels or (), listing=listing, folder=folder, layout=layout,
-            targets=target or (), target_labels=target_labels or (),
-        )  # fmt: skip
-        training_set = prepare_sources(
-            found, legend or (), to, agree=agree, seen=seen, truth_legend=truth_legend
-        )
+    training_set = prepare(given, chosen, seen, seed)
     request = TrainRequest(
         training_set, chosen, out, seed=seed, device=device, weights=weights, workers=workers, resume=resume,
         overwrite=overwrite, pt2=pt2,
@@ -149,27 +81,6 @@ def run(
         print_json(_facts(trained))
     elif not talk.quiet:
         _print_trained(trained, training_set)
-
-
-def _refuse_for_patches(**given: object) -> None:
-    """Options of coarse labels mean nothing where patches bring their own."""
-    from citycover.errors import ConfigError
-
-    if named := [f"--{name}" for name, value in given.items() if value]:
-        raise ConfigError(
-            f"{', '.join(named)} {'are' if len(named) > 1 else 'is'} for coarse labels; band-fusion networks "
-            "learn from --folder BIGEARTHNET, which has bands and labels of its own"
-        )
-
-
-def _patches(folder: Path | None, **chosen: Any) -> PatchSet:
-    """Patches of a folder, as `prepare_patches` chooses them."""
-    from citycover.errors import ConfigError
-    from citycover_models.data.patch_set import prepare_patches
-
-    if folder is None:
-        raise ConfigError("band-fusion networks learn from BigEarthNet; give its folder by --folder DIR")
-    return prepare_patches(folder, **chosen)
 
 
 def _facts(trained: Trained) -> dict[str, Any]:

@@ -56,6 +56,10 @@ def _sources(
 ) -> Listing:
     if sum((bool(images or labels), listing is not None, folder is not None)) != 1:
         raise ConfigError("give --image with --labels, or --list, or --folder: exactly one of the three")
+    if layout is not None and folder is None:
+        raise ConfigError(
+            f"got --layout {layout} without --folder, whose layout it is; give one, or leave it out"
+        )
     if listing is not None:
         return read_list(listing)
     if folder is not None:
