@@ -48,7 +48,7 @@ from citycover_models.training.loop import Run
 from citycover_models.training.processes import join_processes
 from citycover_models.training.recipe import Recipe, parse_recipe, read_recipe
 from citycover_models.training.request import TrainRequest
-from citycover_models.training.start import material_of, train
+from citycover_models.training.start import coarse_material_of, train
 from citycover_models.training.trainee import Trainee
 from citycover_models.weights.weights import load_weights
 
@@ -229,7 +229,7 @@ def finish_with(weights: Path, request: TrainRequest) -> None:
     request.out.mkdir()
     steps = request.recipe.chips_per_epoch // request.recipe.batch
     with join_processes("cpu") as processes:
-        material = material_of(request)
+        material = coarse_material_of(request, request.training_set)
         trainee = Trainee(material.network(), request.recipe, None, processes)
         load_weights(trainee.kept, weights)
         finish(Run(request, material, trainee, Checkpoint("", step=steps), processes))

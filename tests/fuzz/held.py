@@ -29,7 +29,7 @@ def held_targets() -> list[Target]:
         Target("checkpoint", ".pt", edited_bytes([_checkpoint()]), allowed(_read_checkpoint)),
         Target("weights", ".pth", edited_bytes([_weights()]), allowed(_read_weights)),
         Target("sharpening", ".json", either([json.dumps(begun).encode()], [begun], json.dumps), _claim),
-        Target("shards", ".json", either([b'["a", "b"]'], [["a", "b"]], json.dumps), _names),
+        Target("shards", ".json", either([b'[["a", "b"]]'], [[["a", "b"]]], json.dumps), _names),
         Target("patch", ".json", either([json.dumps(facts).encode()], [facts], json.dumps), _patch),
     ]
 
@@ -135,11 +135,14 @@ def _claim(path: Path) -> None:
 @allowed
 def _names(path: Path) -> None:
     """Decoded patches whose list is damaged are decoded again."""
-    from citycover_models.data.shards import _names_of
+    from citycover_models.data.shards import _BANDS, _rows_of
 
     folder = _fresh(path, "all")
+    for name in _BANDS.shapes:
+        (folder / name / "c" / "0").mkdir(parents=True)
     shutil.copy(path, folder / "names.json")
-    assert all(isinstance(name, str) for name in _names_of(folder))
+    rows = _rows_of(_BANDS, folder) or []
+    assert all(isinstance(name, str) and isinstance(mark, str) for name, mark in rows)
 
 
 @allowed

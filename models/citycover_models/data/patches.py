@@ -26,6 +26,8 @@ GROUPS = (B10, B20, B60)
 SIDES = (120, 60, 20)
 """Side of a patch in each group, pixels of 10, 20 and 60 m."""
 
+_TENSORS = ".safetensors"
+
 Split = Literal["train", "validation", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -49,13 +51,18 @@ class Patch:
     reference: str = ""
     """GeoTIFF of CORINE codes of each pixel of 10 m; "": there is none."""
 
+    @property
+    def files(self) -> list[str]:
+        """Paths of what holds its bands."""
+        return [self.source] if self.source.endswith(_TENSORS) else list(_band_files(self).values())
+
     def read(self) -> Groups:
         """Pixels of all bands.
 
         Raises:
             ConfigError: bands are missing, of another size or type, or cannot be read.
         """
-        bands = _from_tensors(self) if self.source.endswith(".safetensors") else _from_folder(self)
+        bands = _from_tensors(self) if self.source.endswith(_TENSORS) else _from_folder(self)
         b10, b20, b60 = (
             np.stack([_checked(self, band, bands[band], side) for band in group])
             for group, side in zip(GROUPS, SIDES, strict=True)
@@ -103,11 +110,15 @@ def hot_labels(patches: Sequence[Patch], classes: int) -> NDArray[np.bool_]:
     return hot
 
 
+def _band_files(patch: Patch) -> dict[str, str]:
+    """GeoTIFF of each band."""
+    return {band: f"{patch.source}/{patch.name}_{band}.tif" for group in GROUPS for band in group}
+
+
 def _from_folder(patch: Patch) -> dict[str, NDArray[Any]]:
-    folder = Path(patch.source)
-    paths = {band: folder / f"{patch.name}_{band}.tif" for group in GROUPS for band in group}
-    _check_bands(patch, [band for band, path in paths.items() if not path.is_file()])
-    return {band: _read_raster(patch, str(path)) for band, path in paths.items()}
+    paths = _band_files(patch)
+    _check_bands(patch, [band for band, path in paths.items() if not Path(path).is_file()])
+    return {band: _read_raster(patch, path) for band, path in paths.items()}
 
 
 def _from_tensors(patch: Patch) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ validation, test ─▶ scores ─▶ figures; what is tested on is looked at on
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -27,17 +28,20 @@ from citycover_models.catalogue.preset import FusionPreset
 from citycover_models.catalogue.registry import find_fusion
 from citycover_models.data.batches import Batch
 from citycover_models.data.patch_batches import PatchBatch, PatchSource, measure_bands
+from citycover_models.data.patch_marks import mark_patches
 from citycover_models.data.patch_set import PatchSet
 from citycover_models.data.patches import GROUPS, SIDES, Patch, hot_labels
-from citycover_models.data.shards import PatchReader, write_shards
+from citycover_models.data.shards import PatchReader, Shards, write_shards
 from citycover_models.imagery.sentinel2 import BandStatistics
 from citycover_models.methods.scenes import Reference
 from citycover_models.nets.band_fusion import SceneFusion, label_correlation
+from citycover_models.training.checkpoint import identity_of
 from citycover_models.training.material import Conclusion, Material
 from citycover_models.training.patch_judging import compare_with_references, look_at_scenes
+from citycover_models.training.processes import Processes
 from citycover_models.training.recipe import Recipe
 from citycover_models.training.request import TrainRequest
-from citycover_models.training.setup import check_method, stamp_of
+from citycover_models.training.setup import check_method
 from citycover_models.training.trainee import Trainee
 
 logger = logging.getLogger(__name__)
@@ -49,25 +53,30 @@ class PatchMaterial:
     Args:
         request: whose patches are learned from.
         patches: those.
+        processes: that learn from them; the first looks at their files, and decodes them where shards are
+            asked for.
+        stop: ends that.
 
     Raises:
         ConfigError: recipe and patches do not fit, or a patch cannot be used.
+        StoppedError: `stop` was set.
     """
 
     class_weights: None = None
 
-    def __init__(self, request: TrainRequest, patches: PatchSet) -> None:
+    def __init__(
+        self, request: TrainRequest, patches: PatchSet, processes: Processes, stop: threading.Event
+    ) -> None:
         self._request, self._recipe, self._set = request, request.recipe, patches
         self._dense = isinstance(self._recipe.method, Reference)
         self.criterion = "validation_miou" if self._dense else "validation_map"
         self.title = "mIoU with reference maps" if self._dense else "mean average precision, held out"
         self.preset: FusionPreset = find_fusion(self._recipe.network)
         _check(request, patches, self._dense)
-        if patches.shards is not None:
-            write_shards((*patches.train, *patches.validation, *patches.test), patches.shards)
+        self._files, self._shards = processes.first(lambda: _look_at(patches, self._dense, stop))
 
     def _source(self, patches: tuple[Patch, ...]) -> PatchSource:
-        reader = PatchReader(patches, self._set.shards)
+        reader = PatchReader(patches, self._shards)
         return PatchSource(patches, self._set.legend, reader, self._dense, self._request.seed)
 
     @cached_property
@@ -93,11 +102,8 @@ class PatchMaterial:
     @property
     def identity(self) -> list[object]:
         """Patches with their labels and files, and the legend."""
-        patches = [
-            (p.name, p.labels, p.split, p.region, stamp_of(p.source))
-            for p in (*self._set.train, *self._set.validation)
-        ]
-        return [patches, self._set.legend.ids, self._set.version]
+        patches = [(p.name, p.labels, p.split, p.region) for p in (*self._set.train, *self._set.validation)]
+        return [patches, self._files, self._set.legend.ids, self._set.version]
 
     def describe(self) -> dict[str, Any]:
         """How many patches there are, and of which labels."""
@@ -233,6 +239,16 @@ def describe_patches(patches: PatchSet, recipe: Recipe) -> dict[str, Any]:
         "validation_chips": len(patches.validation),
         "labels": {name: n for name, n in zip(patches.legend.names, counts, strict=True) if n},
     }
+
+
+def _look_at(patches: PatchSet, dense: bool, stop: threading.Event) -> tuple[str, Shards | None]:
+    """A hash that changes with any file that is learned from, and the patches decoded, if they shall be."""
+    learned = (*patches.train, *patches.validation)
+    every = learned if patches.shards is None else (*learned, *patches.test)
+    marks = mark_patches(every, references=dense)
+    files = identity_of([(marks.bands[p.name], marks.codes.get(p.name)) for p in learned])
+    shards = None if patches.shards is None else write_shards(every, patches.shards, marks, stop)
+    return files, shards
 
 
 def _check(request: TrainRequest, patches: PatchSet, dense: bool) -> None:

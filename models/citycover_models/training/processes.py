@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 
-from citycover.errors import ConfigError, StoppedError
+from citycover.errors import CitycoverError, ConfigError, StoppedError
 from citycover.machine.device import choose_device
 from citycover_models.training.recipe import Recipe
 
@@ -50,18 +50,20 @@ class Processes:
 
         Raises:
             StoppedError: the first was told to end meanwhile; in all, or they would wait for it.
+            CitycoverError: the first found what the user must mend; likewise.
         """
         if self.world == 1:
             return work()
-        made: list[T] = []
+        shared: list[T | StoppedError | CitycoverError | None] = [None]
         if self.rank == 0:
-            with suppress(StoppedError):
-                made.append(work())
-        shared = [made]
+            try:
+                shared = [work()]
+            except (StoppedError, CitycoverError) as error:
+                shared = [error]
         torch.distributed.broadcast_object_list(shared, device=self.device)
-        if not shared[0]:
-            raise StoppedError
-        return shared[0][0]
+        if isinstance(shared[0], (StoppedError, CitycoverError)):
+            raise shared[0]
+        return cast("T", shared[0])
 
 
 def check_share(recipe: Recipe, world: int) -> None:

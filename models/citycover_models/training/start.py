@@ -41,7 +41,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         ) as clear,
     ):
         check_share(request.recipe, processes.world)
-        material = material_of(request)
+        material = material_of(request, processes, watch.stop)
         if processes.rank == 0:
             material.warn()
         identity = identity_of(
@@ -67,10 +67,10 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         return _trained(request, state, time.perf_counter() - begin, end)
 
 
-def material_of(request: TrainRequest) -> Material:
+def material_of(request: TrainRequest, processes: Processes, stop: threading.Event) -> Material:
     """What the request learns from."""
     if isinstance(request.training_set, PatchSet):
-        return PatchMaterial(request, request.training_set)
+        return PatchMaterial(request, request.training_set, processes, stop)
     return coarse_material_of(request, request.training_set)
 
 

@@ -1,4 +1,4 @@
-"""BigEarthNet v1 and v2 into patches: labels, splits, regions, shards, statistics, and what is refused."""
+"""BigEarthNet v1 and v2 into patches: labels, splits, regions, statistics, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from disk import left_by
 from patches_making import BANDS, V1, V2, drawn_bands, v2_rows, write_bands, write_v1, write_v2
 
 from citycover.classes.legend import read_legend
@@ -21,17 +20,15 @@ from citycover_models.data.labels import IGNORE
 from citycover_models.data.patch_batches import PatchBatch, PatchSource, measure_bands
 from citycover_models.data.patch_set import prepare_patches
 from citycover_models.data.patches import Patch, hot_labels
-from citycover_models.data.shards import PatchReader, write_shards
+from citycover_models.data.shards import PatchReader
 from citycover_models.imagery.sentinel2 import BIGEARTHNET_V1
 from citycover_models.nets.band_fusion import label_correlation
 
 LEGEND = read_legend("bigearthnet19")
 
 
-def source_of(
-    patches: tuple[Patch, ...], *, references: bool = False, store: Path | None = None
-) -> PatchSource:
-    return PatchSource(patches, LEGEND, PatchReader(patches, store), references, seed=3)
+def source_of(patches: tuple[Patch, ...], *, references: bool = False) -> PatchSource:
+    return PatchSource(patches, LEGEND, PatchReader(patches), references, seed=3)
 
 
 def test_43_labels_become_19_as_published(tmp_path: Path) -> None:
@@ -238,48 +235,6 @@ def test_bands_of_other_size_or_units_are_refused(tmp_path: Path, band: np.ndarr
     write_bands(tmp_path / f"{V1}_1_2", drawn_bands(0) | {"B09": band})
     with pytest.raises(ConfigError, match=message):
         Patch(f"{V1}_1_2", str(tmp_path / f"{V1}_1_2"), (), "train", "").read()
-
-
-def test_shards_hold_what_the_files_hold(tmp_path: Path) -> None:
-    rows = v2_rows(6, ("Austria", "Finland"))
-    rng = np.random.default_rng(0)
-    codes = {r["patch_id"]: rng.choice([112, 231, 999], (120, 120)).astype(np.uint16) for r in rows}
-    write_v2(tmp_path / "ben", rows, codes)
-    patches = read_bigearthnet(tmp_path / "ben").patches
-    write_shards(patches, tmp_path / "shards")
-    assert {p.name for p in (tmp_path / "shards").iterdir()} == {"Austria", "Finland"}
-    files, shards = PatchReader(patches), PatchReader(patches, tmp_path / "shards")
-    for number in range(len(patches)):
-        for one, two in zip(files.read(number), shards.read(number), strict=True):
-            assert one.dtype == two.dtype == np.uint16 and np.array_equal(one, two)
-        assert np.array_equal(files.read_codes(number), shards.read_codes(number))
-
-
-def test_shards_that_were_not_finished_are_made_again(tmp_path: Path) -> None:
-    write_v2(tmp_path / "ben", v2_rows(2))
-    patches = read_bigearthnet(tmp_path / "ben").patches
-    write_shards(patches, tmp_path / "shards")
-    mark = tmp_path / "shards" / "Austria" / "names.json"
-    before = mark.stat().st_mtime_ns
-    write_shards(patches, tmp_path / "shards")
-    assert mark.stat().st_mtime_ns == before, "what is there is kept"
-    mark.unlink()
-    write_shards(patches, tmp_path / "shards")
-    assert json.loads(mark.read_text()) == [p.name for p in patches]
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.txt").touch()
-    with pytest.raises(ConfigError, match="holds other content"):
-        write_shards(patches, tmp_path / "other")
-
-
-def test_shards_that_say_they_are_finished_are_so_after_a_power_cut(tmp_path: Path) -> None:
-    write_v2(tmp_path / "ben", v2_rows(1))
-    patches = read_bigearthnet(tmp_path / "ben").patches
-    (tmp_path / "store").mkdir()
-    trees = left_by(tmp_path / "store", lambda: write_shards(patches, tmp_path / "store" / "shards"))
-    sign, whole = "shards/Austria/names.json", trees[-1]
-    assert whole[sign] and any("shards/Austria" in tree and sign not in tree for tree in trees)
-    assert all(tree == whole for tree in trees if tree.get(sign) == whole[sign])
 
 
 def test_every_patch_is_seen_once_an_epoch_whoever_reads(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ from citycover_models.blocks.band_encoders import Backbone, Mode
 from citycover_models.catalogue.registry import find_fusion
 from citycover_models.data.patch_batches import PatchBatch
 from citycover_models.data.patch_set import PatchSet, prepare_patches
+from citycover_models.data.shards import Shards
 from citycover_models.imagery.sentinel2 import BIGEARTHNET_V1
 from citycover_models.methods.method import Moment
 from citycover_models.methods.scenes import BinaryCrossEntropy, Focal
 from citycover_models.nets.band_fusion import SceneFusion
+from citycover_models.training.patches import PatchMaterial
+from citycover_models.training.processes import Processes
 from citycover_models.training.recipe import Recipe, Schedule, parse_recipe, read_recipe
 from citycover_models.training.request import Trained, TrainRequest, TrainWatch
 from citycover_models.training.setup import check_method
@@ -150,9 +155,28 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     with pytest.raises(StoppedError):
         run(patches, tmp_path / "broken", recipe, watch=TrainWatch(stop=stop))
     monkeypatch.undo()
+    file = Path(patches.train[0].files[0])
+    content, dates = file.read_bytes(), file.stat()
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="belongs to another training"):
+        run(prepare_patches(folder), tmp_path / "broken", recipe, resume=True)
+    os.utime(file, ns=(dates.st_atime_ns, dates.st_mtime_ns))
     run(patches, tmp_path / "broken", recipe, resume=True, workers=1)
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("straight", "broken"))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_of_several_processes_the_first_alone_decodes(folder: Path, tmp_path: Path) -> None:
+    class Second(Processes):
+        """Of two; told what the first made."""
+
+        def first(self, work: Callable[[], Any]) -> Any:
+            return "files", Shards({}, {})
+
+    patches = prepare_patches(folder, shards=tmp_path / "shards")
+    request = TrainRequest(patches, small(), tmp_path / "run")
+    material = PatchMaterial(request, patches, Second(1, 2, torch.device("cpu")), threading.Event())
+    assert "files" in material.identity and not (tmp_path / "shards").exists()
 
 
 def test_from_region_to_region_the_head_alone_learns(folder: Path, tmp_path: Path) -> None:
@@ -185,7 +209,7 @@ def test_a_dense_head_learns_from_reference_maps(folder: Path, tmp_path: Path) -
     recipe = small(
         network="band-fusion-early-resnet18-dense", method={"name": "reference"}, epochs=5, batch=8
     )
-    trained = run(prepare_patches(folder), tmp_path / "run", recipe)
+    trained = run(prepare_patches(folder, shards=tmp_path / "shards"), tmp_path / "run", recipe)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     losses = [row["loss"] for row in map(json.loads, lines) if "loss" in row]
     assert losses[-1] < 0.7 * losses[0]

@@ -83,17 +83,18 @@ def step(processes: Processes, method: str, out: Path) -> None:
 
 
 def said(processes: Processes) -> str:
-    """What a process hears of the first: what that made, and that it was told to end."""
+    """What a process hears of the first: what that made, what it refused, and that it was told to end."""
 
-    def end() -> None:
-        raise StoppedError
+    def end(error: Exception) -> None:
+        raise error
 
-    made = processes.first(lambda: {"rank": processes.rank})
-    try:
-        processes.first(end)
-    except StoppedError:
-        return f"{made}, stopped"
-    return str(made)
+    heard = [str(processes.first(lambda: {"rank": processes.rank}))]
+    for error in (ConfigError(f"no patch {processes.rank}"), StoppedError()):
+        try:
+            processes.first(lambda error=error: end(error))
+        except (ConfigError, StoppedError) as same:
+            heard.append(f"{type(same).__name__} {same}")
+    return ", ".join(heard)
 
 
 def as_it_is(images: Tensor, *_: object) -> Tensor:
@@ -151,7 +152,8 @@ def test_two_processes_make_the_step_of_one(
 
 
 def test_what_the_first_makes_or_that_it_ends_is_known_to_all(shared: Path) -> None:
-    assert [(shared / f"said-{rank}").read_text() for rank in range(2)] == ["{'rank': 0}, stopped"] * 2
+    heard = "{'rank': 0}, ConfigError no patch 0, StoppedError "
+    assert [(shared / f"said-{rank}").read_text() for rank in range(2)] == [heard] * 2
 
 
 def test_more_processes_than_a_machine_bears_are_refused(tmp_path: Path) -> None:
