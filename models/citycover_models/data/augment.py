@@ -15,15 +15,15 @@ from citycover_models.data.batches import LabelledBatch
 class Augment(BaseModel):
     """What is varied; all numbers are shares of a band's mean or deviation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     symmetries: bool = True
     """Turn by quarters and mirror (D4); image and labels alike."""
-    brightness: float = Field(default=0.0, ge=0)
+    brightness: float = Field(default=0.0, ge=0, le=10)
     """Largest shift of all bands of a chip, in deviations."""
     contrast: float = Field(default=0.0, ge=0, lt=1)
     """Largest stretch of all bands of a chip about their means."""
-    noise: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0, le=10)
     """Deviation of noise of single pixels, in deviations of the band."""
 
     def __call__(

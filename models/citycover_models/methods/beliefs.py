@@ -31,7 +31,7 @@ class Soft(BaseMethod):
     """Cross-entropy with labels that were smoothed by a Gaussian."""
 
     name: Literal["soft"] = "soft"
-    sigma: float = Field(default=4.0, gt=0)
+    sigma: float = Field(default=4.0, ge=0.01, le=512)
     """Width in pixels; some .35 of a cell is as sharp as bilinear."""
 
     def __call__(self, network: Learnable, batch: LabelledBatch, _moment: Moment) -> Tensor:
@@ -50,8 +50,16 @@ class BlockConsistency(BaseMethod):
     name: Literal["block-consistency"] = "block-consistency"
     block: int = Field(default=8, ge=2)
     """Side in pixels: that of a label cell, about."""
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, le=1e6)
     """Of the blocks beside the pixels."""
+
+    def check_chip(self, chip: int) -> None:
+        """A block lies in it."""
+        if self.block > chip:
+            raise ValueError(
+                f"method.block = {self.block} px is more than a chip of {chip} px; give the side of a "
+                "label's cell"
+            )
 
     def __call__(self, network: Learnable, batch: LabelledBatch, _moment: Moment) -> Tensor:
         """The loss of one batch."""
@@ -70,11 +78,11 @@ class Em(BaseMethod):
     name: Literal["em"] = "em"
     warm_up: float = Field(default=0.5, ge=0, le=1)
     """Share of the training with plain cross-entropy."""
-    sigma: float = Field(default=4.0, gt=0)
+    sigma: float = Field(default=4.0, ge=0.01, le=512)
     """Width in pixels by which labels are smoothed."""
     noise: float = Field(default=0.1, ge=0, le=1)
     """Share of the labels that is reckoned wrong."""
-    strength: float = Field(default=0.5, ge=0)
+    strength: float = Field(default=0.5, ge=0, le=100)
     """Of the network beside the labels."""
 
     def counts_from(self, steps: int) -> int:
@@ -101,7 +109,7 @@ class ImplicitPosterior(BaseMethod):
     """
 
     name: Literal["implicit-posterior"] = "implicit-posterior"
-    sigma: float = Field(default=4.0, gt=0)
+    sigma: float = Field(default=4.0, ge=0.01, le=512)
     """Width in pixels by which labels are smoothed."""
     noise: float = Field(default=0.1, ge=0, le=1)
     """Share of the labels that is reckoned wrong."""

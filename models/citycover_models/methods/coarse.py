@@ -6,7 +6,7 @@ what a paper's training needs beside the loss: a warm-up, a schedule of its own,
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -29,6 +29,10 @@ from citycover_models.nets.paraformer import Paraformer, plat_loss
 from citycover_models.nets.udsda import Shuffle, accepted_area, annotate_classes, pseudo_labels
 from citycover_models.nets.vcnet import VCNet
 from citycover_models.nets.vhf_paranet import VHFParaNet, nlat_loss
+
+_Weight = Annotated[float, Field(ge=0, le=1e6)]
+
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Selecting(BaseMethod):
@@ -58,7 +62,7 @@ class Plat(_Selecting):
 
     needs: ClassVar[type] = Branches
     name: Literal["plat"] = "plat"
-    weights: tuple[float, float] = (0.5, 0.5)
+    weights: tuple[_Weight, _Weight] = (0.5, 0.5)
     aux_loss: Literal["ce", "dice"] = "ce"
 
     def __call__(self, network: Branches, batch: LabelledBatch, moment: Moment) -> Tensor:
@@ -78,7 +82,7 @@ class CasDva(_Selecting):
     needs: ClassVar[type] = Features
     name: Literal["cas-dva"] = "cas-dva"
     cas: Selector = "dynamic"
-    gamma: float = 0.01
+    gamma: _Weight = 0.01
 
     def __call__(self, network: Features, batch: LabelledBatch, moment: Moment) -> Tensor:
         """The loss of one batch."""
@@ -100,11 +104,11 @@ class C2F(BaseMethod):
 
     needs: ClassVar[type] = Embeddings
     name: Literal["c2f"] = "c2f"
-    scales: tuple[int, ...] = (4, 8, 16)
-    rounds: int = 4
+    scales: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(4, 8, 16), min_length=1)
+    rounds: int = Field(default=4, ge=1, le=100)
     warm_up: float = Field(default=0.025, ge=0, le=1)
     """Share of the training in which every label is accepted (5 epochs of 200)."""
-    quantiles: tuple[float, float] = (0.5, 0.2)
+    quantiles: tuple[_Share, _Share] = (0.5, 0.2)
     """Share of each class that is not accepted, at the start and at the end."""
     udsda: Selection = "shuffle_diag"
     """How labels are chosen; the others are what UDSDA is measured against, see `choose_labels`."""
@@ -113,6 +117,14 @@ class C2F(BaseMethod):
     record); None: vague pixels learn their coarse labels, by less weight."""
     edges: bool = False
     """Learn the borders of what is predicted, too, by a head that C2FNet has for this alone."""
+
+    def check_chip(self, chip: int) -> None:
+        """Several tokens of each scale lie in it."""
+        if max(self.scales) >= chip:
+            raise ValueError(
+                f"method.scales = {list(self.scales)} leave one token of a chip of {chip} px; give smaller "
+                "ones, or larger chips"
+            )
 
     def equip(self, network: nn.Module) -> None:
         """The edge head.

@@ -23,7 +23,7 @@ import copy
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -128,27 +128,40 @@ class DAFormerAdaptation(BaseMethod):
     border: int = Field(default=0, ge=0)
     """Pixels at the edges of a target chip whose pseudo-labels do not count; the public code has none at the
     sides, and hides rows of driving scenes."""
-    feature_weight: float = Field(default=0.005, ge=0)
+    feature_weight: float = Field(default=0.005, ge=0, le=1e6)
     """Of the feature distance; needs weights to begin with."""
-    things: tuple[int, ...] | None = None
+    things: tuple[Annotated[int, Field(ge=0, lt=IGNORE)], ...] | None = Field(default=None, min_length=1)
     """Ranks, from 0, of the classes whose features are worth keeping; None: all positions, as DASPM."""
     jitter: float = Field(default=0.2, ge=0, lt=1)
     """Largest change of each band's gain, and of its level in deviations; the public code jitters the
     brightness, contrast, saturation and hue of RGB."""
     degrade: float = Field(default=0.0, ge=0, le=1)
     """Share of steps in which the source is seen as the target's sensor would have seen it: citycover's."""
-    masked_weight: float = Field(default=0.0, ge=0)
+    masked_weight: float = Field(default=0.0, ge=0, le=1e6)
     """Of masked image consistency (MIC): what the student makes of a varied target chip with squares left
     out, by the teacher's pseudo-labels of the whole chip; 1 as published, 0 is DAFormer's."""
-    masked_block: int = Field(default=32, ge=1)
+    masked_block: int = Field(default=32, ge=1, le=8192)
     """Side of the squares in pixels of the fine grid; 64 as published, for chips of 512."""
     masked_share: float = Field(default=0.7, ge=0, lt=1)
     """Chance of each square to be left out."""
-    abundance_weight: float = Field(default=0.0, ge=0)
+    abundance_weight: float = Field(default=0.0, ge=0, le=1e6)
     """Of the difference between student and teacher in the shares of the classes within each pixel of the
     target that nothing was laid over: citycover's reading of sub-pixel consistency; 0.1 is a beginning."""
     eval_with: Literal["student", "teacher"] = "student"
     """Whose weights map; the student's as published."""
+
+    def check_chip(self, chip: int) -> None:
+        """The border leaves some of it, and a square does not hide all of it."""
+        if 2 * self.border >= chip:
+            raise ValueError(
+                f"method.border = {self.border} px leaves nothing of the target's chips of {chip} px, as it "
+                f"is taken from all sides; give less than {(chip + 1) // 2}, or larger chips"
+            )
+        if self.masked_weight and self.masked_block >= chip:
+            raise ValueError(
+                f"method.masked_block = {self.masked_block} px hides all of a chip of {chip} px, or nothing; "
+                "give smaller squares, or larger chips"
+            )
 
     def source_scale(self, ratio: float, upscale: int) -> float:
         """How much source chips are enlarged to lie on the fine grid.

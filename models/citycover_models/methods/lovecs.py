@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -44,6 +44,9 @@ from citycover_models.nets.semantic_fpn import MultiScale, Score, SemanticFPN, s
 FARTHEST = 8.0
 """Ratio of ground sample distances, either way, beyond which no enlargement bridges two sensors."""
 
+_LARGEST = 2 * FARTHEST
+"""Enlargement at most: beyond it a window of a map would not fit into memory."""
+
 _ENLARGED_WINDOW = 256
 """Side of the windows of a map whose network enlarges them."""
 
@@ -53,7 +56,7 @@ class _CrossSensor(BaseMethod):
 
     needs: ClassVar[type] = Sensors
     adapts: ClassVar[bool] = True
-    scales: tuple[float, ...] = ()
+    scales: tuple[Annotated[float, Field(ge=0.5, le=_LARGEST)], ...] = ()
     """Enlargements at which the target is labelled and mapped; none: from the two ground sample distances."""
     score: Score = "probability"
     """What is averaged over the enlargements; `logit` as the public code does."""
@@ -116,7 +119,7 @@ class _TargetStatistics(_CrossSensor):
     @classmethod
     def _words_or_share(cls, given: object) -> object:
         number = isinstance(given, float | int) and not isinstance(given, bool)
-        if given in ("target", "auto") or (number and 0 <= float(given) <= 1):  # type: ignore[arg-type]
+        if given in ("target", "auto") or (number and 0 <= given <= 1):  # type: ignore[operator]
             return given
         raise ValueError(f"{given!r} is neither 'target' nor 'auto' nor a share from 0 to 1")
 
@@ -212,11 +215,11 @@ class LoveCS(_TwoSensors):
     """CSN and self-training with pseudo-labels of the whole target, made anew now and then."""
 
     name: Literal["lovecs"] = "lovecs"
-    relabel: float = Field(default=2 / 15, gt=0, le=1)
+    relabel: float = Field(default=2 / 15, ge=1e-4, le=1)
     """Share of the training between two labellings (2,000 of 15,000 steps)."""
     portion: float = Field(default=0.1, gt=0, le=1)
     """p: share of each class of the target that is believed."""
-    weight: float = Field(default=0.5, ge=0)
+    weight: float = Field(default=0.5, ge=0, le=1e6)
     """Of the target's cross-entropy."""
 
     def stages(self, steps: int) -> tuple[Stage, ...]:

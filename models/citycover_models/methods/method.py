@@ -131,7 +131,7 @@ class Company(nn.Module):
 class BaseMethod(BaseModel):
     """A method with its settings, as a recipe names them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     needs: ClassVar[type] = Learnable
     """What a network must be or have: `Learnable`, or a Protocol of this file."""
@@ -143,6 +143,9 @@ class BaseMethod(BaseModel):
 
     def equip(self, network: nn.Module) -> None:
         """Give a network that was just built what this method alone needs."""
+
+    def check_chip(self, _chip: int) -> None:
+        """Raise ValueError where the settings leave nothing of a chip of so many pixels."""
 
     def source_scale(self, _ratio: float, _upscale: int) -> float:
         """How much source chips are enlarged.

@@ -39,8 +39,8 @@ class Focal(BaseMethod):
 
     needs: ClassVar[type] = Scenes
     name: Literal["focal"] = "focal"
-    gamma: float = Field(default=2.0, ge=0)
-    alpha: float = Field(default=1.0, gt=0)
+    gamma: float = Field(default=2.0, ge=0, le=100)
+    alpha: float = Field(default=1.0, gt=0, le=1e6)
 
     def __call__(self, network: Scenes, batch: PatchBatch, _moment: Moment) -> Tensor:
         """The loss of one batch."""

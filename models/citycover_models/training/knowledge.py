@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from citycover.classes.table import NO_CLASS
+from citycover.errors import TrainingError
 from citycover.evidence.comparison import Comparison
 from citycover.evidence.noise import LabelNoise
 from citycover.evidence.prior import mean_prediction
@@ -73,6 +74,9 @@ def measure_knowledge(
         reader: of the chips.
         plan: of the training.
         pairs: what it learned from.
+
+    Raises:
+        TrainingError: the network says what is no number.
     """
     even = replace(plan, balance="uniform")
     counts = plan.label_counts
@@ -99,6 +103,11 @@ def _look(
     pixels, channels = reader.read(chip)
     with torch.inference_mode():
         probabilities = scores(as_planes(pixels)[None])[0].float().softmax(0).cpu().numpy()
+    if np.isnan(probabilities).any():  # of a step before, the loss would have said so
+        raise TrainingError(
+            "what the network says is no number: weights were lost in the last steps (lower optimiser.lr, or "
+            "set clip); start again with --overwrite"
+        )
     return probabilities, as_ranks(channels)
 
 

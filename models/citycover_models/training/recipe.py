@@ -6,9 +6,9 @@ import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_names, find_config
@@ -16,6 +16,9 @@ from citycover.files.toml import problems_of, read_toml
 from citycover_models.data.augment import Augment
 from citycover_models.data.sampling import Balance
 from citycover_models.methods.table import Method
+
+_MANY = 1_000_000
+"""More than anybody means."""
 
 
 class _Value(BaseModel):
@@ -26,13 +29,13 @@ class Optimiser(_Value):
     """Which optimiser, and its numbers."""
 
     name: Literal["sgd", "adam", "adamw"] = "adamw"
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0, le=_MANY)
     """Learning rate at the start."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of sgd."""
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, le=_MANY)
     amsgrad: bool = False
-    head_times: float = Field(default=1.0, gt=0)
+    head_times: float = Field(default=1.0, gt=0, le=_MANY)
     """Learning rate of everything behind the encoder, in learning rates of the encoder."""
     no_decay: tuple[str, ...] = ()
     """Parameters whose names hold one of these are not decayed: `norm`, `pos_block`."""
@@ -44,14 +47,14 @@ class Schedule(_Value):
     name: Literal["constant", "poly", "steps", "cosine", "plateau"] = "constant"
     power: float = Field(default=0.9, ge=0)
     """poly: lr (1 - step / steps) ** power, zero after the last step."""
-    every: int = Field(default=1, ge=1)
+    every: int = Field(default=1, ge=1, le=_MANY)
     """steps: epochs between falls. plateau: epochs without a better criterion before each, counted as for
     `patience`."""
     factor: float = Field(default=0.1, gt=0, le=1)
     """steps, plateau: what is left after each."""
-    floor: float = Field(default=0.0, ge=0)
+    floor: float = Field(default=0.0, ge=0, le=_MANY)
     """Learning rate never falls below this."""
-    warm_up: int = Field(default=0, ge=0)
+    warm_up: int = Field(default=0, ge=0, le=1000 * _MANY)
     """Steps over which the learning rate rises from near 0."""
     warm_up_from: float | None = Field(default=None, ge=0, le=1)
     """Share of the learning rate at which it begins to rise; None: one step's share."""
@@ -96,20 +99,20 @@ class Recipe(_Value):
     source: str = ""
     """Where the numbers come from, and which are citycover's."""
 
-    chip: int = Field(ge=16)
+    chip: int = Field(ge=16, le=8192)
     """Side of a training chip in pixels."""
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=1, le=_MANY)
     """Chips of a step, over all processes."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=_MANY)
     """Steps whose gradients are summed before the weights move."""
-    epochs: int = Field(ge=1)
-    chips_per_epoch: int = Field(default=0, ge=0)
+    epochs: int = Field(ge=1, le=_MANY)
+    chips_per_epoch: int = Field(default=0, ge=0, le=1000 * _MANY)
     """Chips drawn in an epoch; 0: `chips_per_image` of every image."""
-    chips_per_image: int = Field(default=50, ge=1)
+    chips_per_image: int = Field(default=50, ge=1, le=_MANY)
     balance: Balance = "uniform"
-    rare_temperature: float = Field(default=0.01, gt=0)
+    rare_temperature: float = Field(default=0.01, ge=1e-6)
     """T of balance `rare`: the smaller, the more the rarest class is drawn."""
-    rescale: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    rescale: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(default=(1.0,), min_length=1)
     """Enlargements, one of which is drawn for each chip."""
     augment: Augment = Augment(symmetries=False)
     learn: Literal["all", "head"] = "all"
@@ -129,9 +132,16 @@ class Recipe(_Value):
 
     validation: float = Field(default=0.1, ge=0, lt=0.5)
     """Share of each image that is held out; the criterion is agreement with its coarse labels."""
-    patience: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=None, ge=1, le=_MANY)
     """Epochs without a better criterion after which training stops and the best weights are kept. Counted
     from where a method does what it is for: with the target in, after the warm-up."""
+
+    @field_validator("chip")
+    @classmethod
+    def _fits_the_method(cls, chip: int, given: ValidationInfo) -> int:
+        if "method" in given.data:  # else it was not valid
+            given.data["method"].check_chip(chip)
+        return chip
 
     def epoch_chips(self, images: int) -> int:
         """Chips of an epoch over so many images; a multiple of the batch."""

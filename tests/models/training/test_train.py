@@ -283,11 +283,19 @@ def test_early_stop_keeps_the_best_weights(city: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_with_the_batch_and_the_reason(city: Path, tmp_path: Path) -> None:
-    wild = {"optimiser": {"name": "sgd", "lr": 1e30, "momentum": 0.0}, "schedule": {"name": "constant"}}
+    wild = {"optimiser": {"name": "sgd", "lr": 1e6, "momentum": 0.0}, "schedule": {"name": "constant"}}
     with pytest.raises(TrainingError, match=r"lower optimiser\.lr"):
         train(request(city, tmp_path / "run", wild))
     batch = load_file(tmp_path / "run" / "broken-batch.safetensors")
     assert batch["images"].shape == (2, 4, 32, 32) and batch["labels"].shape == (2, 32, 32)
+
+
+def test_weights_that_the_last_step_loses_are_told_of(city: Path, tmp_path: Path) -> None:
+    """No loss follows that would say so."""
+    wild = {"optimiser": {"name": "sgd", "lr": 1e6}, "epochs": 1, "chips_per_epoch": 4}
+    with pytest.raises(TrainingError, match=r"what the network says is no number.*lower optimiser\.lr"):
+        train(request(city, tmp_path / "run", wild))
+    assert not (tmp_path / "run" / "model.pt").exists()
 
 
 def test_class_without_labels_is_pointed_out(
@@ -428,6 +436,58 @@ def test_recipes_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("epochs = ")
     with pytest.raises(ConfigError, match="not TOML"):
         read_recipe(tmp_path / "mine.toml")
+
+
+HUGE = "1" + 400 * "0"
+
+SENSELESS = {
+    "method.name=csn": (
+        "method.scales=[0]", "method.scales=[-1.0]", "method.scales=[0.3]", "method.scales=[1.0, 99]",
+        "method.scales=[nan]", "method.statistics=nan", f"method.statistics={HUGE}",
+    ),
+    "method.name=lovecs": ("method.relabel=1e-300", "method.weight=inf"),
+    "method.name=c2f": (
+        "method.scales=[]", "method.scales=[0]", "method.scales=[-4]", "method.quantiles=[0.5, -0.2]",
+        "method.rounds=0",
+    ),
+    "method.name=cas-dva": ("method.gamma=nan", "method.gamma=-1"),
+    "method.name=plat": ("method.weights=[-1, 1]", "method.weights=[nan, 1]"),
+    "method.name=soft": ("method.sigma=1e-300", "method.sigma=1e300"),
+    "method.name=daformer": ("method.things=[]", "method.things=[-1]", "method.threshold=nan"),
+    "method.name=ce": (
+        "rescale=[0.0]", "rescale=[-1]", "rescale=[1e-9]", "rescale=[inf]", "rescale=[]",
+        "augment.brightness=1e300", "augment.noise=inf", "optimiser.lr=1e300", "optimiser.weight_decay=1e300",
+        "schedule.floor=1e300", "rare_temperature=1e-300", "chip=1000000", f"batch={HUGE}", f"epochs={HUGE}",
+        f"chips_per_epoch={HUGE}", f"chips_per_image={HUGE}",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", SENSELESS)
+def test_numbers_without_sense_are_refused_by_their_keys(method: str) -> None:
+    for override in SENSELESS[method]:
+        key = override.partition("=")[0].replace(".", r"\..*")
+        with pytest.raises(ConfigError, match=rf"is not valid: {key}[.\d]*: "):
+            read_recipe("vcnet", [method, override])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "least"),
+    [
+        ("daspm", ["method.border=160"], "chip=321"),
+        ("daspm", ["method.masked_weight=1", "method.masked_block=320"], "chip=640"),
+        ("c2fnet", ["method.scales=[4, 1024]"], "chip=1056"),
+        ("vcnet", ["method.name=block-consistency", "method.block=1000"], "chip=1000"),
+    ],
+)
+def test_a_method_that_leaves_nothing_of_a_chip_is_refused(
+    recipe: str, overrides: list[str], least: str
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"chip: .*method\.(border|masked_block|scales|block) = .* px.*; give"
+    ):
+        read_recipe(recipe, overrides)
+    assert read_recipe(recipe, [*overrides, least]).chip >= 320
 
 
 @pytest.mark.parametrize("name", recipe_names())
