@@ -117,6 +117,32 @@ def test_a_plan_is_printed_and_nothing_written(citycover, city: Path, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_plan_with_a_target_says_when_and_how_it_comes_in(citycover, city: Path, tmp_path: Path) -> None:
+    with rasterio.open(city / "image.tif") as source:
+        pixels, names = source.read()[:, ::2, ::2], source.descriptions
+        profile = source.profile | {"width": pixels.shape[2], "height": pixels.shape[1]}
+        place = source.transform * source.transform.scale(2)
+    with rasterio.open(tmp_path / "b.tif", "w", **(profile | {"transform": place})) as sink:
+        sink.write(pixels)
+        sink.descriptions = names
+    given = [*arguments(city, tmp_path / "run"), *QUICK, "--recipe", "lovecs-light", "--plan"]
+    given += ["--target", tmp_path / "b.tif", "--target-labels", city / "truth.tif"]
+    plan = json.loads(citycover(*given, "--json").out)["target"]
+    assert plan["images"] == [str(tmp_path / "b.tif")] and plan["judged"] == 1
+    assert plan["gsd_ratio"] == pytest.approx(2, abs=0.01) and plan["source_enlarged"] == [1]
+    assert plan["enlarged"] == [sorted(plan["mapped_enlarged"])[2]] and plan["steps"] == 4
+    assert plan["labelled_at_steps"][0] == plan["first_step"] == 2
+    said = citycover(*given).out
+    for row in (
+        "b.tif",
+        "1 of 1, by labels",
+        "2 times those of the source",
+        "after 2 of 4 steps",
+        "after 2, ",
+    ):
+        assert row in said, row
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

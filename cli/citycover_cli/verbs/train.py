@@ -202,20 +202,44 @@ def _print_plan(request: TrainRequest, as_json: bool) -> None:
             print_json(facts)
             return
         counts = ", ".join(f"{name} {count}" for name, count in facts.pop("labels").items())
-        rows = [("labels", counts), *((key.replace("_", " "), str(value)) for key, value in facts.items())]
-        print_table("patches", rows)
+        print_table("patches", [("labels", counts), *_plain_rows(facts)])
         return
-    plan = coarse_material_of(request, training_set).plan
-    facts = plan.describe()
+    material = coarse_material_of(request, training_set)
+    facts = material.describe()
     chips = [
         {"image": training_set.pairs[c.pair].name, "row": c.window.row, "col": c.window.col}
-        for c in plan.epoch(0)
+        for c in material.plan.epoch(0)
     ]
     if as_json:
         print_json({**facts, "first_epoch": chips})
         return
     names = training_set.legend.names
     shares = ", ".join(f"{n} {s:.1%}" for n, s in zip(names, facts.pop("label_shares"), strict=True))
-    rows = [("labels", shares), *((key.replace("_", " "), str(value)) for key, value in facts.items())]
+    target = facts.pop("target", None)
+    rows = [("labels", shares), *_plain_rows(facts), *(_target_rows(target) if target else ())]
     first = "\n".join(f"{c['image']} at row {c['row']}, column {c['col']}" for c in chips[:5])
     print_table("samples", [*rows, ("first chips", first)])
+
+
+def _plain_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(key.replace("_", " "), str(value)) for key, value in facts.items()]
+
+
+def _target_rows(target: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is planned for the target domain, and when it comes in."""
+    images, steps = target["images"], target["steps"]
+    own, other, mapped = (
+        ", ".join(f"{scale:g}" for scale in target[key])
+        for key in ("source_enlarged", "enlarged", "mapped_enlarged")
+    )
+    first, labelled = target["first_step"], target["labelled_at_steps"]
+    rows = [
+        ("target", "\n".join([*images[:5], *([f"and {len(images) - 5} more"] if len(images) > 5 else ())])),
+        ("target judged", f"{target['judged']} of {len(images)}, by labels of its own"),
+        ("target pixels", f"{target['gsd']:.3g} m, {target['gsd_ratio']:.3g} times those of the source"),
+        ("enlarged", f"chips of the source by {own}, of the target by {other}; mapped by {mapped}"),
+        ("target seen", "by no step" if first is None else f"after {first} of {steps} steps"),
+    ]
+    if labelled:
+        rows.append(("target labelled", f"after {', '.join(map(str, labelled))} steps"))
+    return rows

@@ -160,6 +160,10 @@ class BaseMethod(BaseModel):
         """How much target chips are enlarged."""
         return 1.0
 
+    def scales_for(self, _ratio: float) -> tuple[float, ...]:
+        """Enlargements at which a target is mapped whose pixels are `_ratio` times the source's."""
+        return (1.0,)
+
     def company(self, _network: nn.Module, *, pretrained: bool) -> Company | None:  # noqa: ARG002 - for others
         """Networks beside the one that learns, made of its first weights; None: it learns alone.
 

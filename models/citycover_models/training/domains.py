@@ -71,13 +71,7 @@ class DomainsMaterial(CoarseMaterial):
         self._ratio = target.native_gsd / training_set.native_gsd
         super().__init__(request, training_set)
         _check_sizes(training_set, target, self._method, self._upscale)
-        seen = self._target_measured  # before anything is written
-        if (seen.deviation <= _FLAT * np.abs(seen.mean)).all():
-            raise ConfigError(
-                f"target {target.pairs[0].name} shows one number nearly everywhere ("
-                f"{', '.join(f'{m:g}' for m in seen.mean)}): cloud, or a file without a scene; needed is "
-                "imagery of the ground; give another --target, or say with --nodata what is no pixel"
-            )
+        _check_ground(target, self._target_measured)  # before anything is written
 
     @property
     def _upscale(self) -> int:
@@ -137,6 +131,13 @@ class DomainsMaterial(CoarseMaterial):
         pairs = self._target.pairs
         targets = [(p.scene.identity, [stamp_of(path) for path in p.paths]) for p in pairs]
         return [*super().identity, targets]
+
+    def describe(self) -> dict[str, Any]:
+        """The plan of both domains, and when the target comes in."""
+        steps = self._recipe.epochs * self.steps_per_epoch
+        plans = self.plan, self.target_plan
+        target = _describe_target(self._target, self._method, self._ratio, plans, steps)
+        return super().describe() | {"target": target}
 
     def record(self) -> dict[str, Any]:
         """Both domains."""
@@ -239,6 +240,36 @@ class DomainsMaterial(CoarseMaterial):
             "training": f"{card.training}; adapted to {len(self._target.pairs)} target image(s)",
         }
         return ModelCard(**(dict(card) | fields))
+
+
+def _check_ground(target: TargetDomain, seen: Measured) -> None:
+    """Raise ConfigError if a target shows nothing."""
+    if (seen.deviation <= _FLAT * np.abs(seen.mean)).all():
+        raise ConfigError(
+            f"target {target.pairs[0].name} shows one number nearly everywhere ("
+            f"{', '.join(f'{m:g}' for m in seen.mean)}): cloud, or a file without a scene; needed is "
+            "imagery of the ground; give another --target, or say with --nodata what is no pixel"
+        )
+
+
+def _describe_target(
+    target: TargetDomain, method: BaseMethod, ratio: float, plans: tuple[SamplePlan, SamplePlan], steps: int
+) -> dict[str, Any]:
+    """What is planned for a target, as plain values; of the plans, the source's comes first."""
+    stages = method.stages(steps)
+    own, other = ([round(scale, 4) for scale in plan.scales] for plan in plans)
+    return {
+        "images": [pair.name for pair in target.pairs],
+        "judged": len(target.judged),
+        "gsd": round(target.native_gsd, 4),
+        "gsd_ratio": round(ratio, 4),
+        "source_enlarged": own,
+        "enlarged": other,
+        "mapped_enlarged": [round(scale, 4) for scale in method.scales_for(ratio)],
+        "steps": steps,
+        "first_step": next((stage.first for stage in stages if stage.target), None),
+        "labelled_at_steps": [stage.first for stage in stages if stage.labelled],
+    }
 
 
 def _check_sizes(training_set: TrainingSet, target: TargetDomain, method: BaseMethod, upscale: int) -> None:
