@@ -73,8 +73,17 @@ def read_bigearthnet(folder: Path, to: str | None = None) -> BigEarthNet:
         to: legend to learn; None: `bigearthnet19`. `bigearthnet43` needs v1.
 
     Raises:
-        ConfigError: it is neither, or both; labels, splits or patches do not fit.
+        ConfigError: it is neither, or both, or cannot be looked at; labels, splits or patches do not fit.
     """
+    try:
+        return _read(folder, to)
+    except OSError as error:
+        raise ConfigError(
+            f"--folder {folder} cannot be looked at: {error}; look at its permissions and its drive"
+        ) from None
+
+
+def _read(folder: Path, to: str | None) -> BigEarthNet:
     if not folder.is_dir():
         raise ConfigError(f"--folder {folder} is no folder")
     legend = read_legend(to or "bigearthnet19")

@@ -235,7 +235,7 @@ def _decoded(
         names = {name for name, _ in there}
         if changed := sum(patch.name in names for patch in missing):
             logger.warning(
-                "files of %d patches of %s are not those that were decoded into %s: they are decoded anew",
+                "files of %d patch(es) of %s are not those that were decoded into %s: they are decoded anew",
                 changed, named, folder,
             )  # fmt: skip
         last = max((_number(part) for part in _parts(kind, folder)), default=0)

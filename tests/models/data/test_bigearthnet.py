@@ -215,6 +215,20 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         read_bigearthnet(tmp_path / "x")
 
 
+@pytest.mark.parametrize("name", ["is_dir", "iterdir", "is_file"])
+def test_a_folder_that_cannot_be_looked_at_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def deny(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, name, deny)
+    with pytest.raises(
+        ConfigError, match=r"cannot be looked at: .*Permission denied.*; look at its permissions"
+    ):
+        read_bigearthnet(tmp_path)
+
+
 def test_a_patch_says_which_bands_it_lacks(tmp_path: Path) -> None:
     write_v1(tmp_path, {f"{V1}_1_2": ["Pastures"]})
     (patch,) = read_bigearthnet(tmp_path).patches

@@ -78,7 +78,7 @@ def test_patches_whose_files_changed_are_decoded_anew(
     old = PatchReader(patches, before).read(1)
     write_anew(patches[1].files[0], 7)
     after = decode(patches, tmp_path / "store")
-    assert "files of 1 patches of Austria are not those" in caplog.text
+    assert "files of 1 patch(es) of Austria are not those" in caplog.text
     assert not differ(patches, after) and parts_of(tmp_path / "store") == [
         "Austria/bands-1",
         "Austria/bands-2",
