@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 
 from citycover.errors import ConfigError
@@ -22,6 +22,7 @@ from citycover_models.methods.method import (
     Moment,
     first_after,
     plain_loss,
+    some,
 )
 from citycover_models.nets.c2fnet import C2FNet, Selection, c2f_loss, choose_labels
 from citycover_models.nets.l2hnet import L2HNet, Selector, cas_dva_loss
@@ -104,7 +105,7 @@ class C2F(BaseMethod):
 
     needs: ClassVar[type] = Embeddings
     name: Literal["c2f"] = "c2f"
-    scales: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(4, 8, 16), min_length=1)
+    scales: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(some)] = (4, 8, 16)
     rounds: int = Field(default=4, ge=1, le=100)
     warm_up: float = Field(default=0.025, ge=0, le=1)
     """Share of the training in which every label is accepted (5 epochs of 200)."""

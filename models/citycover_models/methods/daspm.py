@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,7 +35,7 @@ from citycover_models.blocks.drop_path import DropPath
 from citycover_models.blocks.normalise import Normalise
 from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
-from citycover_models.methods.method import BaseMethod, Company, Moment
+from citycover_models.methods.method import BaseMethod, Company, Moment, some
 from citycover_models.nets.daformer import DAFormer, abundances, feature_distance
 from citycover_models.nets.hrda import HRDA, Glimpse
 
@@ -130,7 +130,7 @@ class DAFormerAdaptation(BaseMethod):
     sides, and hides rows of driving scenes."""
     feature_weight: float = Field(default=0.005, ge=0, le=1e6)
     """Of the feature distance; needs weights to begin with."""
-    things: tuple[Annotated[int, Field(ge=0, lt=IGNORE)], ...] | None = Field(default=None, min_length=1)
+    things: Annotated[tuple[Annotated[int, Field(ge=0, lt=IGNORE)], ...], AfterValidator(some)] | None = None
     """Ranks, from 0, of the classes whose features are worth keeping; None: all positions, as DASPM."""
     jitter: float = Field(default=0.2, ge=0, lt=1)
     """Largest change of each band's gain, and of its level in deviations; the public code jitters the

@@ -128,6 +128,13 @@ class Company(nn.Module):
         self.requires_grad_(requires_grad=False)
 
 
+def some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Values, of which there is one at least; pydantic's own check counts those that are valid."""
+    if not values:
+        raise ValueError("got none; give one at least")
+    return values
+
+
 class BaseMethod(BaseModel):
     """A method with its settings, as a recipe names them."""
 

@@ -8,13 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_names, find_config
 from citycover.files.toml import problems_of, read_toml
 from citycover_models.data.augment import Augment
 from citycover_models.data.sampling import Balance
+from citycover_models.methods.method import some
 from citycover_models.methods.table import Method
 
 _MANY = 1_000_000
@@ -112,7 +121,7 @@ class Recipe(_Value):
     balance: Balance = "uniform"
     rare_temperature: float = Field(default=0.01, ge=1e-6)
     """T of balance `rare`: the smaller, the more the rarest class is drawn."""
-    rescale: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(default=(1.0,), min_length=1)
+    rescale: Annotated[tuple[Annotated[float, Field(ge=0.1, le=10)], ...], AfterValidator(some)] = (1.0,)
     """Enlargements, one of which is drawn for each chip."""
     augment: Augment = Augment(symmetries=False)
     learn: Literal["all", "head"] = "all"
