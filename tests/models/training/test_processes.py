@@ -27,7 +27,7 @@ METHODS = {
     "lovecs": {"name": "lovecs", "warm_up": 0.0},
     "csn": {"name": "csn", "warm_up": 0.0},
     "daformer": {"name": "daformer", "target": "plain", "threshold": 0.3, "masked_weight": 1.0,
-                 "masked_share": 0.0, "abundance_weight": 0.1, "feature_weight": 0.0},
+                 "masked_share": 0.0, "masked_block": 16, "abundance_weight": 0.1, "feature_weight": 0.0},
 }  # fmt: skip
 
 
