@@ -23,7 +23,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from citycover.errors import ConfigError, ProductError
+from citycover.errors import CitycoverError, ConfigError, ProductError
 from citycover.files.atomic import sync_folder, sync_tree, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.plain import parse_json
@@ -94,6 +94,26 @@ def check_folder(out: Path, *, overwrite: bool = False) -> None:
 def holds_product(out: Path) -> bool:
     """Whether a finished product lies there, and no run has begun to replace it."""
     return listed_files(out / SIGN) is not None and listed_files(WorkFolder(out).replaced) is None
+
+
+def check_in_no_product(prefix: RemotePath) -> None:
+    """Raise where unfinished blocks would lie among the files of a finished product.
+
+    Raises:
+        ConfigError: one lies at the prefix, or at one that it lies in. What cannot be read there is none.
+    """
+    place = prefix
+    while place.key:
+        try:
+            found = listed_files(place / SIGN)
+        except CitycoverError:
+            return
+        if found is not None:
+            raise ConfigError(
+                f"--work {prefix} lies in the finished product {place}, which holds its own files and "
+                "nothing else; give a prefix beside it"
+            )
+        place = place.parent
 
 
 def check_output(path: Path, *inputs: str | Place | None) -> None:

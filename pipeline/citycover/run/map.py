@@ -11,6 +11,7 @@ from citycover.files.remote import RemotePath, place_of
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.machine.stop import PartialStop
+from citycover.product.folder import check_in_no_product
 from citycover.product.product import Product
 from citycover.run.folder import map_into
 from citycover.run.remote import map_to_store
@@ -67,6 +68,7 @@ def _far_work(request: MapRequest, watch: Watch) -> AbstractContextManager[FarWo
         return nullcontext()
     prefix = place_of(request.engine.work)
     assert isinstance(prefix, RemotePath), "the request has looked"
+    check_in_no_product(prefix)
     return FarWork(far_place(prefix, request.out), watch.stop)
 
 

@@ -222,6 +222,21 @@ def test_other_requests_and_other_content_are_refused_and_restart_begins_anew(
     assert bucket.objects[f"work/{folder}/letter.txt"] == b"mine"
 
 
+@pytest.mark.parametrize("prefix", ["p1/x", "p1/x/deeper/work"])
+def test_blocks_are_not_kept_among_the_files_of_a_product(
+    bucket: Bucket, asked: MapRequest, prefix: str
+) -> None:
+    bucket.objects["p1/x/item.json"] = (
+        b'{"properties": {"processing:software": {"citycover": "0"}}, "assets": {}}'
+    )
+    work = f"s3://{BUCKET}/{prefix}"
+    with pytest.raises(
+        ConfigError, match=f"--work {work} lies in the finished product s3://{BUCKET}/p1/x, .*beside"
+    ):
+        map_scene(replace(asked, engine=replace(asked.engine, work=work)))
+    assert bucket.objects.keys() == {"p1/x/item.json"}
+
+
 def test_a_run_whose_blocks_lie_here_is_not_dropped_for_one_in_a_bucket(
     bucket: Bucket, asked: MapRequest, tmp_path: Path
 ) -> None:
