@@ -17,6 +17,7 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.job.watch import Watch
 from citycover.model.builtin import builtin_path
 from citycover.model.network import load_model
+from citycover.plan.cost import BESIDE
 from citycover.plan.plan import CHUNK
 from citycover.run.map import map_scene
 
@@ -66,7 +67,7 @@ def test_a_resumed_run_keeps_the_blocks_that_its_memory_gave(
     job = prepare(request.imagery, engine=engine)
     narrow = replace(job.draft, batch=1, block_shape=(job.draft.block_shape[0], CHUNK))
     assert job.draft.block_shape[1] > CHUNK
-    held = 2**31 - job.totals(narrow).memory.total
+    held = 2**31 - BESIDE - job.totals(narrow).memory.total
     monkeypatch.setattr("citycover.compute.choices.peak_rss", lambda: held)
     monkeypatch.setattr("citycover.compute.choices.process_memory", lambda _name: held)
     stop = threading.Event()

@@ -14,6 +14,7 @@ from conftest import write_scene
 from citycover.compute.trials import Speed
 from citycover.model.bench import Lane
 from citycover.model.predictor import Predictor
+from citycover.plan.cost import BESIDE
 from citycover.plan.plan import CHUNK, Plan
 
 SETTLED = ("window", "step", "batch", "precision", "form", "block_shape", "blocks", "windows", "redundancy")
@@ -49,7 +50,7 @@ def test_plan_says_the_run_that_map_makes(
 
 def test_plan_counts_memory_as_map_does(citycover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = write_scene(tmp_path / "scene.tif", (1100, 2100))
-    held = int(1.95 * 2**30)
+    held = int(1.95 * 2**30) - BESIDE
     monkeypatch.setattr("citycover.compute.choices.peak_rss", lambda: held)
     monkeypatch.setattr("citycover.compute.choices.process_memory", lambda _name: held)
     options = (scene, "--window", 256, "--memory", 2, "--precision", "fp32")
@@ -58,6 +59,20 @@ def test_plan_counts_memory_as_map_does(citycover, tmp_path: Path, monkeypatch: 
     assert {name: plan[name] for name in SETTLED} == {name: run["plan"][name] for name in SETTLED}
     unbounded = json.loads(citycover("plan", *options[:3], "--json").out)
     assert plan["batch"] < unbounded["batch"] and plan["block_shape"][1] >= CHUNK
+
+
+def test_a_small_run_holds_no_more_than_its_plan_says(tmp_path: Path) -> None:
+    """Where the engine holds next to nothing, libraries that publish and the picture are most of it."""
+    scene, out = write_scene(tmp_path / "scene.tif", (512, 512)), tmp_path / "out"
+
+    def told(*words: object) -> dict[str, int]:
+        options = ("--model", "spectral-rgbn", "--precision", "fp32", "--form", "torchscript", "--json")
+        command = [sys.executable, "-m", "citycover_cli", *map(str, (*words, *options))]
+        facts: dict[str, int] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return facts
+
+    plan, run = told("plan", scene), told("map", scene, "-o", out, "--format", "cog,zarr")
+    assert run["peak_rss_bytes"] <= plan["peak_memory_bytes"] < 3 * run["peak_rss_bytes"]
 
 
 def test_workers_of_this_machine_share_its_cores(

@@ -40,7 +40,7 @@ from citycover.model.form import runtime_of
 from citycover.model.gate import fast_precisions, passes_gate
 from citycover.model.precision import Precision
 from citycover.model.predictor import Predictor, to_probabilities
-from citycover.plan.cost import memory_bound
+from citycover.plan.cost import BESIDE, memory_bound
 from citycover.plan.layers import USUAL, Layer
 from citycover.plan.plan import CHUNK, Plan
 from citycover.read.open import open_readers
@@ -173,7 +173,7 @@ def _memory_needed(
 
     def needed(plan: Plan) -> int:
         batches = plan.batch if on_host else 1
-        return held + batches * window + memory_bound(plan, scene, channels, layers).total
+        return held + BESIDE + batches * window + memory_bound(plan, scene, channels, layers).total
 
     return needed
 

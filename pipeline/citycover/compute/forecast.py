@@ -9,6 +9,7 @@ from citycover.compute.trials import measure_speed
 from citycover.job.job import Job
 from citycover.machine.memory import peak_rss
 from citycover.model.predictor import Predictor
+from citycover.plan.cost import BESIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +38,4 @@ def forecast(job: Job, predictor: Predictor) -> Forecast:
     speed = measure_speed(settled.plan, predictor.at(settled.plan.precision, settled.plan.form))
     engine = job.totals(settled.plan).memory.total
     seconds = job.scene.passes * speed.seconds(settled.plan)
-    return Forecast(settled, seconds, engine, peak_rss() + engine)
+    return Forecast(settled, seconds, engine, peak_rss() + engine + BESIDE)
