@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections import Counter
@@ -276,11 +277,11 @@ def _target_scene(
     """A target as a scene of the source's bands."""
     try:
         scene = describe_image(item.files, card, seen)
-    except SceneError as error:
-        _check_readable(item, seen, f"target {item.image}: ")
+    except SceneError:
+        there = _bands_of(item, seen, f"target {item.image}: ")
         raise SceneError(
-            f"target {item.image}: {error}; both domains need the same bands, here {', '.join(wanted)}; name "
-            "bands that both have with --bands"
+            f"target {item.image} has {', '.join(there)}; both domains need the same bands, here "
+            f"{', '.join(wanted)}; give the files that hold them, or name bands that both have with --bands"
         ) from None
     if len(scene.groups) != 1 or len(scene.groups[0].bands) != len(wanted):
         raise SceneError(
@@ -291,12 +292,17 @@ def _target_scene(
     return scene
 
 
-def _check_readable(item: ImageAndLabels, seen: Imagery, whose: str = "") -> None:
-    """Raise SceneError if an image cannot be used at all: then it is not its bands that are wrong."""
+def _bands_of(item: ImageAndLabels, seen: Imagery, whose: str = "") -> list[str]:
+    """Names of the bands that an image has.
+
+    Raises:
+        SceneError: it cannot be used at all: then it is not its bands that are wrong.
+    """
     try:
-        describe_image(item.files, None, replace(seen, bands=None))
+        scene = describe_image(item.files, None, replace(seen, bands=None))
     except SceneError as error:
         raise SceneError(f"{whose}{error}") from None
+    return [band.name for group in scene.groups for band in group.bands]
 
 
 def describe_image(files: Sequence[str], card: ModelCard | None, seen: Imagery) -> Scene:
@@ -332,17 +338,15 @@ def _describe(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scene]:
     if seen.bands is not None:
         scenes = [describe_image(item.files, None, seen) for item in items]
     else:
-        scenes = []
-        for statistics in (CHESAPEAKE_RGBN, POLAND_RGB):
-            card = _any_card(statistics.group)
-            try:
-                scenes = [describe_image(item.files, card, seen) for item in items]
-                break
-            except SceneError as error:
-                if statistics is POLAND_RGB:
-                    for item in items:
-                        _check_readable(item, seen)
-                    raise SceneError(f"{error}; or name the bands to learn from with --bands") from None
+        scenes = _with_bands(items, CHESAPEAKE_RGBN.group, seen)
+        if len(scenes) < len(items):
+            scenes = _with_bands(items, POLAND_RGB.group, seen)
+    if len(scenes) < len(items):
+        lacking = items[len(scenes)]
+        raise SceneError(
+            f"{lacking.image} has {', '.join(_bands_of(lacking, seen))}, and not red, green and blue; give "
+            "the files that hold them, or name the bands to learn from with --bands"
+        )
     for scene, item in zip(scenes, items, strict=True):
         if len(scene.groups) != 1:
             raise SceneError(
@@ -354,6 +358,15 @@ def _describe(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scene]:
                 f"{item.image} has {len(scene.groups[0].bands)} bands and {items[0].image} "
                 f"{len(scenes[0].groups[0].bands)}; name the same ones for all with --bands"
             )
+    return scenes
+
+
+def _with_bands(items: Sequence[ImageAndLabels], group: BandGroup, seen: Imagery) -> list[Scene]:
+    """Scenes of these bands, up to the first image that lacks one."""
+    card, scenes = _any_card(group), list[Scene]()
+    with contextlib.suppress(SceneError):
+        for item in items:
+            scenes.append(describe_image(item.files, card, seen))
     return scenes
 
 

@@ -434,7 +434,10 @@ def test_domains_of_different_bands_are_refused(city: Path, other: Path, tmp_pat
     with rasterio.open(other) as source:
         pixels, profile, names = source.read(), dict(source.profile), source.descriptions
     three = write(tmp_path / "rgb.tif", pixels[:3], profile, names[:3], 2.0)
-    with pytest.raises(SceneError, match=r"rgb.tif: .*both domains need the same bands, here red.*nir"):
+    with pytest.raises(
+        SceneError,
+        match=r"rgb.tif has red, green, blue; both domains need .*, here red, green, blue, nir; give",
+    ):
         domains(city, ImageAndLabels(str(three), ()))
     with pytest.raises(SceneError, match=r"target .*b.tif has 2 bands.*the source has 4: red"):
         domains(city, ImageAndLabels(str(other), ()), seen=Imagery((), ("1", "2")))
