@@ -40,7 +40,8 @@ from citycover.evaluate.rasters import compare_rasters
 from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.run.map import map_scene
 from citycover_models.data.pairs import ImageAndLabels
-from citycover_models.data.prepare import TrainingSet, prepare_targets, prepare_training_set
+from citycover_models.data.prepare import TrainingSet, prepare_training_set
+from citycover_models.data.prepare_targets import prepare_targets
 from citycover_models.training import knowledge
 from citycover_models.training.checkpoint import Checkpoint
 from citycover_models.training.finish import finish

@@ -10,7 +10,8 @@ from citycover.errors import ConfigError
 from citycover.job.request import Imagery
 from citycover_models.data.layouts import LAYOUTS, Listing, read_folder, read_list
 from citycover_models.data.pairs import ImageAndLabels, files_of
-from citycover_models.data.prepare import TrainingSet, prepare_targets, prepare_training_set
+from citycover_models.data.prepare import TrainingSet, prepare_training_set
+from citycover_models.data.prepare_targets import prepare_targets
 
 
 def find_sources(

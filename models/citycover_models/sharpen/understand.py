@@ -14,9 +14,10 @@ from citycover.job.labels import look_at_labels
 from citycover.model.card import ModelCard
 from citycover.version import __version__
 from citycover_models.catalogue.registry import find_aerial
+from citycover_models.data.describe import describe_image
 from citycover_models.data.named import legends_by_name
 from citycover_models.data.pairs import ImageAndLabels
-from citycover_models.data.prepare import TrainingSet, describe_image, prepare_training_set
+from citycover_models.data.prepare import TrainingSet, prepare_training_set
 from citycover_models.imagery.aerial import CHESAPEAKE_RGBN
 from citycover_models.sharpen.method import recipe_of
 from citycover_models.sharpen.request import SharpenRequest

@@ -26,7 +26,8 @@ from citycover.run.map import map_scene
 from citycover_models.catalogue.registry import find_preset
 from citycover_models.data.labels import IGNORE
 from citycover_models.data.pairs import ImageAndLabels
-from citycover_models.data.prepare import TrainingSet, prepare_targets, prepare_training_set
+from citycover_models.data.prepare import TrainingSet, prepare_training_set
+from citycover_models.data.prepare_targets import prepare_targets
 from citycover_models.data.sampling import rare_class_odds
 from citycover_models.export.write import ExportReport
 from citycover_models.imagery.aerial import IMAGENET_RGB

@@ -24,7 +24,7 @@ from citycover.read.picture import read_picture
 from citycover.scene.assemble import describe_scene
 from citycover.scene.laying import Laying
 from citycover.scene.masking import Masking
-from citycover_models.data.prepare import describe_image
+from citycover_models.data.describe import describe_image
 
 DAYS = ("20240712", "20240531", "20240402", "20230915")
 """The latest first."""
