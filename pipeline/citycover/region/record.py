@@ -138,6 +138,11 @@ class SceneRecord:
         """Files that are no more what they were."""
         return tuple(mark.path for mark in self.marks if not mark.holds())
 
+    def copied_in(self, files: Sequence[str]) -> bool:
+        """Whether files of it are still there, beside others that may have their content."""
+        now = {str(Path(file).absolute()) for file in files}
+        return any(mark.path not in now and mark.holds() for mark in self.named)
+
     def moved_to(self, name: str, files: Sequence[str]) -> SceneRecord | None:
         """The record under another name and other names of files, if those have this content; else None."""
         if len(files) != len(self.files) or len(self.named) != len(self.files):

@@ -129,6 +129,8 @@ class Survey:
         for old, record in self.gone.items():
             if record.map != self.settings.map or self.folder.mark(self.folder.map_of(old)) != record.product:
                 continue
+            if record.copied_in(scene.files):  # it has its own product, whoever asks for it today
+                continue
             if (moved := record.moved_to(scene.name, scene.files)) is not None:
                 return old, moved
         return None

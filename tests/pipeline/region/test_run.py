@@ -22,7 +22,7 @@ from citycover.job.watch import Watch
 from citycover.model.builtin import find_model
 from citycover.product.product import Product
 from citycover.region import run as module
-from citycover.region.config import Policy, Region, read_region
+from citycover.region.config import Policy, Region, SceneSource, read_region
 from citycover.region.folder import RegionFolder
 from citycover.region.forecast import forecast_region
 from citycover.region.now import Now, NowFile
@@ -122,6 +122,17 @@ def test_a_file_that_was_renamed_is_not_mapped_again(place: Path, mapped: list[s
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert {path.name for path in (place / "products/areas").iterdir()} == {"b.csv", "c.csv"}
     assert ran(place, areas) == {}
+
+
+def test_a_copy_takes_no_product_of_a_file_that_is_still_there(place: Path, mapped: list[str]) -> None:
+    ran(place)
+    shutil.copy(place / "im/a.tif", place / "im/copy.tif")
+    mapped.clear()
+    copy = region(place).model_copy(
+        update={"scenes": (SceneSource(files=(str(place / "im/copy.tif"),)),)},
+    )
+    assert [(outcome.scene, outcome.what) for outcome in run_region(copy).outcomes] == [("copy", "mapped")]
+    assert (place / "products/maps/a/landcover.tif").is_file() and ran(place) == {}
 
 
 def test_another_model_maps_all_and_where_it_runs_none(place: Path, mapped: list[str]) -> None:
