@@ -14,7 +14,7 @@ from citycover.classes.legend import Legend
 from citycover.classes.raster import Progress
 from citycover.derive.assessment import Adjusted, read_assessment
 from citycover.derive.coverage import covered_shares
-from citycover.derive.source import Strip, open_source
+from citycover.derive.source import Strip, check_map_legend, open_source
 from citycover.derive.zones import Zone, zones_on
 from citycover.files.remote import Place
 from citycover.scene.trust import Trust
@@ -121,6 +121,7 @@ def zonal_areas(
         [('Water', 12.0), ('Tree', 12.0)]
     """
     source = open_source(product, map_legend, trust)
+    check_map_legend(map_legend, source)
     places = zones_on(zones, by, source.grid)
     adjusted = () if assessment is None else read_assessment(Path(assessment), source.legend)
     areas, classes = source.row_areas, len(source.legend.ids)

@@ -17,7 +17,7 @@ from citycover.classes.table import NO_CLASS, ClassTable, common_legend, table_b
 from citycover.derive.areas import Tally, add_zone
 from citycover.derive.canvas import CodedSource, canvas, write_whole
 from citycover.derive.change import Change, ChangeMatrix, Transitions
-from citycover.derive.source import SourceMap, Strip, open_source
+from citycover.derive.source import SourceMap, Strip, check_map_legend, open_source
 from citycover.derive.zones import zones_on
 from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
@@ -83,6 +83,7 @@ def compare(
     if out is not None:
         check_output(Path(out), before, after, zones)
     maps = open_source(before, map_legend, trust), open_source(after, map_legend, trust)
+    check_map_legend(map_legend, *maps)
     least = _steps(min_confidence, maps)
     legend = read_legend(to) if to else common_legend(maps[0].legend, maps[1].legend)
     pairs = _Pairs(maps, legend, least)

@@ -19,7 +19,7 @@ from citycover.geometry.areas import row_areas
 from citycover.geometry.grid import pixel_ground_size
 from citycover.geometry.window import Window
 from citycover.plan.layers import CLASSES, CONFIDENCE
-from citycover.product.open import find_raster, refuse_part
+from citycover.product.open import find_raster, refuse_other_legend, refuse_part
 from citycover.product.record import RunRecord, read_record
 from citycover.scene.file import check_class_file
 from citycover.scene.trust import Trust
@@ -53,6 +53,8 @@ class SourceMap:
     grid: GeoBox
     trust: Trust = field(default_factory=Trust)
     """Which files its layers may name."""
+    says_legend: bool = False
+    """Whether it is of a product, which says itself what its numbers mean."""
 
     @property
     def row_areas(self) -> NDArray[np.float64]:
@@ -142,7 +144,7 @@ def open_source(path: str | Place, legend: str | None, trust: Trust) -> SourceMa
 
     Args:
         path: folder, or raster; on this machine, or `s3://bucket/prefix`.
-        legend: of a map that is no product: a name or file.
+        legend: of a map that is no product: a name or file; a product keeps its own (`check_map_legend`).
         trust: which files a raster may name in turn.
 
     Raises:
@@ -158,8 +160,11 @@ def open_source(path: str | Place, legend: str | None, trust: Trust) -> SourceMa
             "legend file, with --map-legend"
         )
     folder = raster.parent if said is not None and raster.name == CLASSES.file else None
-    known = read_legend(legend) if legend is not None else said
-    assert known is not None, "one of the two was given"
+    if said is not None:
+        known = said
+    else:
+        assert legend is not None, "one of the two was given"
+        known = read_legend(legend)
     with ClassRaster(raster) as opened:
         grid = opened.grid
     if grid.crs is None:
@@ -174,7 +179,20 @@ def open_source(path: str | Place, legend: str | None, trust: Trust) -> SourceMa
         read_record(folder / "run.json") if folder is not None else None,
         grid,
         trust,
+        said is not None,
     )
+
+
+def check_map_legend(given: str | None, *maps: SourceMap) -> None:
+    """Refuse a legend for rasters where all maps are products, in another.
+
+    Raises:
+        ConfigError: they are, or there is no such legend.
+    """
+    if given is None or not all(m.says_legend for m in maps):
+        return
+    for m in maps:
+        refuse_other_legend(m.path, "--map-legend", read_legend(given), m.legend)
 
 
 def on_legend(ranks: NDArray[np.int16], legend: Legend) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from citycover.classes.raster import Progress
 from citycover.derive.features import FeatureBatch, FeatureFile, check_ending
 from citycover.derive.polygons import Patches, polygonise
 from citycover.derive.sieve import sieved_strips
-from citycover.derive.source import SourceMap, Strip, open_source
+from citycover.derive.source import SourceMap, Strip, check_map_legend, open_source
 from citycover.errors import ConfigError
 from citycover.files.failures import machine_errors
 from citycover.files.remote import Place
@@ -82,6 +82,7 @@ def vectorize(
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name} takes a number that is not negative, got {value}")
     source = open_source(product, map_legend, trust)
+    check_map_legend(map_legend, source)
     side = math.sqrt(mean_area(source.grid))
     if simplify > (length := side * max(source.grid.shape)):
         raise ConfigError(

@@ -13,7 +13,7 @@ from citycover.errors import ConfigError
 from citycover.evaluate.decide import Merge
 from citycover.evaluate.features import VECTOR_ENDINGS
 from citycover.files.remote import Place, RemotePath, place_of
-from citycover.product.open import find_raster
+from citycover.product.open import find_raster, refuse_other_legend
 from citycover.scene.trust import Trust
 
 
@@ -85,13 +85,21 @@ def resolve_map(path: str | Place, legend: str | None, trust: Trust) -> Side:
     path = place_of(path)
     raster, said = find_raster(path, trust=trust)
     if legend is not None:
-        return Side.named(raster, legend)
+        return _named(raster, legend, said, "--map-legend")
     if said is None:
         raise ConfigError(
             f"{path} does not say what its numbers mean; {name_legends(count_ids(raster))}; "
             "name one, or a legend file, with --map-legend"
         )
     return Side(raster, said, said.name)
+
+
+def _named(path: Place, text: str, said: Legend | None, option: str) -> Side:
+    """With a legend by name; that of a product only under another of its tables."""
+    side = Side.named(path, text)
+    if said is not None:
+        refuse_other_legend(path, option, side.legend, said)
+    return side
 
 
 def resolve(request: EvaluationRequest) -> tuple[Side, Side, Legend]:
@@ -107,7 +115,7 @@ def resolve(request: EvaluationRequest) -> tuple[Side, Side, Legend]:
     if truth.suffix.lower() not in VECTOR_ENDINGS:
         truth, said = find_raster(truth, "truth", request.trust)
     if request.legend is not None:
-        theirs = Side.named(truth, request.legend)
+        theirs = _named(truth, request.legend, said, "--legend")
     elif said is not None:
         theirs = Side(truth, said, said.name)
     else:

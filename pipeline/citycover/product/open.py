@@ -78,6 +78,19 @@ def find_raster(path: Place, role: str = "map", trust: Trust = Trust()) -> tuple
     return raster, read_record(run).legend
 
 
+def refuse_other_legend(path: Place, option: str, given: Legend, said: Legend) -> None:
+    """Refuse a legend that is not the one which a product says its numbers are written in.
+
+    Raises:
+        ConfigError: its ids or names differ.
+    """
+    if dict(zip(given.ids, given.names, strict=True)) != dict(zip(said.ids, said.names, strict=True)):
+        raise ConfigError(
+            f"{path} is of a product, and its numbers are written in {said.name!r}, not in {given.name!r}; "
+            f"leave {option} out, which says it of rasters that are no product"
+        )
+
+
 def _find_array(path: Place, role: str, trust: Trust) -> tuple[Place, Legend | None]:
     """The array of classes in a Zarr store, or the only one; beside its run.json, with the legend of that.
 

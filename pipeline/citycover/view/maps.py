@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import rasterio
 from rasterio.errors import RasterioError
 
-from citycover.derive.source import SourceMap, open_source
+from citycover.derive.source import SourceMap, check_map_legend, open_source
 from citycover.errors import ConfigError
 from citycover.files.folders import is_zarr
 from citycover.files.gdal import brief_reason, open_raster, options_for
@@ -89,6 +89,7 @@ def find_maps(
         ConfigError: there is none, one that was named is not whole, or lies where web maps show nothing.
     """
     found = [shown for path in paths for shown in _maps_at(place_of(path), map_legend, trust)]
+    check_map_legend(map_legend, *(shown.source for shown in found))
     return tuple(sorted(found, key=lambda shown: (shown.time or "", shown.name)))
 
 

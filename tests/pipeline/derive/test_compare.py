@@ -129,6 +129,22 @@ def test_legends_without_a_table_are_refused(maps: tuple[Path, Path], tmp_path: 
         compare(maps[0], other)
 
 
+def test_a_product_keeps_its_legend_beside_a_raster_of_another(
+    maps: tuple[Path, Path], tmp_path: Path
+) -> None:
+    classes = [f'[[classes]]\nid = {k}\nname = "other {k}"\ncolor = "#808080"' for k in range(1, 6)]
+    turned = ["[remap.test]", *(f"{k} = {6 - k}" for k in range(1, 6))]
+    (tmp_path / "other.toml").write_text("\n".join(["nodata = 0", *classes, *turned]))
+    plain, legend = write_raster(tmp_path / "plain.tif", TWO, "EPSG:32633", UTM), str(tmp_path / "other.toml")
+    found = compare(maps[0], plain, map_legend=legend).whole.pixels
+    right = [[((6 - a == ONE) & (b == TWO)).sum() for b in range(1, 6)] for a in range(1, 6)]
+    np.testing.assert_array_equal(found, right)
+    with pytest.raises(
+        ConfigError, match=r"numbers are written in 'test', not in 'other'; leave --map-legend"
+    ):
+        compare(*maps, map_legend=legend)
+
+
 def test_what_cannot_be_compared_is_refused(maps: tuple[Path, Path], tmp_path: Path) -> None:
     far = write_product(tmp_path / "far", ONE, transform=Affine(2, 0, 7e5, 0, -2, 5e6))
     with pytest.raises(ConfigError, match="do not overlap"):

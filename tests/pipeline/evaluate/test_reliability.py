@@ -10,6 +10,7 @@ from mapped import patchy, write_product
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 
+from citycover.errors import ConfigError
 from citycover.evaluate.evaluate import evaluate
 from citycover.evaluate.reliability import Reliability
 from citycover.evaluate.request import EvaluationRequest
@@ -78,3 +79,10 @@ def test_a_raster_without_confidence_has_none(product: Path, tmp_path: Path) -> 
     truth = write_product(tmp_path / "truth", TRUTH)
     (product / "confidence.tif").unlink()
     assert evaluate(EvaluationRequest(mapped=product, truth=truth)).report()["reliability"] is None
+
+
+@pytest.mark.parametrize("option", ["map_legend", "legend"])
+def test_a_product_is_in_no_legend_but_its_own(product: Path, tmp_path: Path, option: str) -> None:
+    truth = write_product(tmp_path / "truth", TRUTH)
+    with pytest.raises(ConfigError, match=rf"leave --{option.replace('_', '-')} out"):
+        evaluate(EvaluationRequest(mapped=product, truth=truth, **{option: "dynamic-world"}))
