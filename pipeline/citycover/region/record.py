@@ -160,7 +160,14 @@ class SceneRecord:
             return None
         if [mark.digest for mark in marks] != [mark.digest for mark in self.named]:
             return None
-        others = [mark for mark in self.marks if mark not in self.named]
+        known, aside = {mark.path: mark for mark in self.marks}, set[str]()
+        for was, file in zip(self.named, files, strict=True):
+            aside |= (old := dict.fromkeys(beside(was.path))).keys()
+            for before, now in zip(old, beside(file), strict=True):
+                marks.append(mark := _mark_now(now))
+                if before in known and known[before].digest != mark.digest:
+                    return None
+        others = [mark for mark in self.marks if mark not in self.named and mark.path not in aside]
         if any(not mark.holds() for mark in others):
             return None
         return replace(self, name=name, files=tuple(files), marks=(*marks, *others))
@@ -187,6 +194,8 @@ def record_of(
         file.path: _marked(file.path, FileStamp(file.bytes, file.mtime_ns, file.ctime_ns)) for file in read
     }
     marks |= {file: FileMark(file, None, 0, tag) for file, tag in tags.items() if tag}
+    for path in [path for file in tags for path in beside(file) if path not in marks]:
+        marks[path] = _mark_now(path)
     for file in tags:  # an index or a STAC item, which names what was read
         if (stamp := FileStamp.of(path := str(Path(file).absolute()))) is not None and path not in marks:
             marks[path] = FileMark.of(path, stamp.size)
@@ -206,6 +215,25 @@ def record_of(
         holes=len(run.holes),
         version=run.given.versions.get("citycover", ""),
     )
+
+
+def beside(file: str) -> tuple[str, ...]:
+    """Files that say of an image where it lies (world files) and what of it counts (its mask), there or not.
+
+    What viewers write beside it, statistics and overviews, is none of these.
+    """
+    path = Path(file).absolute()
+    if "://" in file or file.startswith("/vsi"):
+        return ()
+    ending = path.suffix[1:]
+    worlds = (f"{ending[:1]}{ending[-1:]}w", f"{ending}w", "wld")
+    return (*(str(path.with_suffix(f".{world}")) for world in worlds), f"{path}.msk")
+
+
+def _mark_now(path: str) -> FileMark:
+    """A file as it is now, all of it; it need not be there."""
+    stamp = FileStamp.of(path)
+    return FileMark.of(path, 0 if stamp is None else stamp.size)
 
 
 def _marked(path: str, then: FileStamp) -> FileMark:

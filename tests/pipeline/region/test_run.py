@@ -124,6 +124,40 @@ def test_a_file_that_was_renamed_is_not_mapped_again(place: Path, mapped: list[s
     assert ran(place, areas) == {}
 
 
+def test_a_world_file_or_a_mask_that_changes_makes_another_scene(place: Path, mapped: list[str]) -> None:
+    with rasterio.open(place / "im/a.tif") as source:
+        profile, values, tags = source.profile, source.read(), source.tags()
+        descriptions, colours = source.descriptions, source.colorinterp
+    del profile["transform"]
+    (place / "im/a.tif").unlink()
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        raster = rasterio.open(place / "im/a.tif", "w", **profile)
+    with raster:
+        raster.write(values)
+        raster.descriptions, raster.colorinterp = descriptions, colours
+        raster.update_tags(**tags)
+    world = place / "im/a.tfw"
+    world.write_text("1\n0\n0\n-1\n400000.5\n5799999.5\n")
+    ran(place)
+    mapped.clear()
+    assert ran(place) == {}
+    world.write_text("1\n0\n0\n-1\n410000.5\n5799999.5\n")
+    assert ran(place) == {"a": "mapped"}
+    with rasterio.open(place / "products/maps/a/landcover.tif") as raster:
+        assert raster.bounds.left == 410_000
+    for name in ("a.tif", "a.tfw"):  # together they are what they were
+        (place / "im" / name).rename(place / "im" / name.replace("a", "c"))
+    assert ran(place) == {"c": "renamed"} and ran(place) == {}
+    with rasterio.open(
+        place / "im/c.tif.msk", "w", driver="GTiff", width=50, height=40, count=1, dtype="uint8"
+    ) as mask:
+        mask.write(np.zeros((1, 40, 50), np.uint8) + np.uint8(255) * (np.arange(50) < 25))
+        mask.update_tags(INTERNAL_MASK_FLAGS_1="2")
+    assert ran(place) == {"c": "mapped"} and ran(place) == {}
+    (place / "im/c.tif").rename(place / "im/d.tif")  # and leaves its mask and its place behind
+    assert ran(place)["d"] != "renamed"
+
+
 def test_a_copy_takes_no_product_of_a_file_that_is_still_there(place: Path, mapped: list[str]) -> None:
     ran(place)
     shutil.copy(place / "im/a.tif", place / "im/copy.tif")
