@@ -1,9 +1,9 @@
 """Square metres of a pixel, row by row.
 
-On degrees and on Mercator grids a pixel's area changes with latitude, and rows are parallels: there the area
-is that of the strip of the ellipsoid between two parallels, in closed form (J. P. Snyder 1987, Map
-Projections, A Working Manual, USGS Professional Paper 1395, equation 3-12). All other CRS are taken at their
-word: what they say in metres is what surveyors of the place reckon with.
+On degrees, on Mercator and on equidistant cylindrical grids a pixel's area changes with latitude, and rows
+are parallels: there the area is that of the strip of the ellipsoid between two parallels, in closed form
+(J. P. Snyder 1987, Map Projections, A Working Manual, USGS Professional Paper 1395, equation 3-12). All other
+CRS are taken at their word: what they say in metres is what surveyors of the place reckon with.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def row_areas(grid: GeoBox) -> NDArray[np.float64]:
         raise ConfigError(
             "the map has no CRS, and areas need one; write it into the file (gdal_edit.py -a_srs EPSG:...)"
         )
-    crs, t = crs_of(grid), grid.transform
+    crs, t = _horizontal(crs_of(grid)), grid.transform
     height = int(grid.shape[0])
     if not _rows_are_parallels(crs):
         unit = float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0
@@ -60,12 +60,20 @@ def mean_area(grid: GeoBox) -> float:
     return float(np.mean(row_areas(grid)))
 
 
+def _horizontal(crs: CRS) -> CRS:
+    """What says where things lie: without heights, and without a way into another datum."""
+    if crs.is_bound and crs.source_crs is not None:
+        return _horizontal(crs.source_crs)
+    return _horizontal(crs.sub_crs_list[0]) if crs.is_compound else crs
+
+
 def _rows_are_parallels(crs: CRS) -> bool:
     if crs.is_geographic:
         return True
     operation = crs.coordinate_operation
     name = operation.method_name if operation is not None else ""
-    return "Mercator" in name and not any(word in name for word in ("Transverse", "Oblique"))
+    upright = not any(word in name for word in ("Transverse", "Oblique"))
+    return upright and ("Mercator" in name or "Equidistant Cylindrical" in name)
 
 
 def _area_to_equator(lat: NDArray[np.float64], crs: CRS) -> NDArray[np.float64]:

@@ -17,12 +17,15 @@ CASES = [
     ("EPSG:3857", Affine(100, 0, 1e6, 0, -100, 8.4e6)),
     ("EPSG:3857", Affine(30, 0, -7e6, 0, -30, -3e6)),
     ("EPSG:3395", Affine(30, 0, 1e6, 0, -30, 6e6)),
+    ("EPSG:3857+5773", Affine(100, 0, 1e6, 0, -100, 8.4e6)),
+    ("+proj=merc +datum=WGS84 +towgs84=0,0,0", Affine(30, 0, 1e6, 0, -30, 6e6)),
+    ("EPSG:4087", Affine(30, 0, 1e6, 0, -30, 6e6)),
 ]
 
 
 @pytest.mark.parametrize(("crs", "transform"), CASES)
 def test_areas_are_geodesic(crs: str, transform: Affine) -> None:
-    grid = GeoBox((21, 3), transform, crs)
+    grid = GeoBox((21, 3), transform, CRS.from_user_input(crs).to_wkt())
     areas = row_areas(grid)
     own = CRS.from_user_input(crs).geodetic_crs
     to = Transformer.from_crs(crs, own, always_xy=True)
