@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pystac
+import shapely
 
 from citycover.errors import ConfigError
 from citycover.files.output import write_output
 from citycover.files.plain import parse_json, to_json
 from citycover.files.remote import Place, RemotePath, place_of
+from citycover.geometry.footprint import bbox_of
 from citycover.plan.layers import CLASSES
 from citycover.product.folder import holds_product, listed_files
 from citycover.product.names import SIGN
@@ -131,9 +133,10 @@ def _products_below(folder: Place) -> Iterator[Place]:
         yield from (sign.parent for sign in signs if listed_files(sign) is not None)
         return
     for place, inner, names in os.walk(folder):
-        if place != str(folder) and holds_product(Path(place)):
-            inner.clear()
-            yield Path(place)
+        if holds_product(Path(place)):
+            if place != str(folder):
+                inner.clear()
+                yield Path(place)
         elif {"run.json", CLASSES.file} <= {*names}:
             logger.warning(
                 "%s is left out: it holds a map, and no %s that is whole; copy it again, or map again",
@@ -166,12 +169,21 @@ def _model(item: pystac.Item) -> str:
 
 
 def _extent(items: Sequence[pystac.Item]) -> pystac.Extent:
-    """Box and time of all items together; the whole Earth where none says its place."""
-    boxes = [item.bbox for item in items if item.bbox is not None]
-    whole = [min(b[0] for b in boxes), min(b[1] for b in boxes)] if boxes else [-180.0, -90.0]
-    whole += [max(b[2] for b in boxes), max(b[3] for b in boxes)] if boxes else [180.0, 90.0]
+    """Box and time of all items together; the whole Earth where none says its place.
+
+    Where one crosses 180 degrees, so does the box: west > east, as in the items (RFC 7946, 5.2).
+    """
+    boxes = [part for item in items if item.bbox is not None for part in _boxes(*item.bbox)]
+    whole = [*bbox_of(shapely.MultiPolygon(boxes))] if boxes else [-180.0, -90.0, 180.0, 90.0]
     times = [item.datetime for item in items if item.datetime is not None]
     return pystac.Extent(pystac.SpatialExtent([whole]), pystac.TemporalExtent([[min(times), max(times)]]))
+
+
+def _boxes(west: float, south: float, east: float, north: float) -> list[shapely.Polygon]:
+    """A box in degrees; one that crosses 180 degrees, where west > east, in two."""
+    if west <= east:
+        return [shapely.box(west, south, east, north)]
+    return [shapely.box(west, south, 180.0, north), shapely.box(-180.0, south, east, north)]
 
 
 def _shared_assets(items: Sequence[pystac.Item]) -> dict[str, Any]:

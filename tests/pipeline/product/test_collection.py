@@ -88,3 +88,27 @@ def test_two_maps_under_one_id_are_named(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         collect(tmp_path)
     assert "have one id, image" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("boxes", "whole"),
+    [
+        ([(13.0, 52.0, 14.0, 53.0), (179.5, -17.0, -179.5, -16.0)], (13.0, -17.0, -179.5, 53.0)),
+        ([(179.5, -17.0, -179.5, -16.0), (-176.0, -18.0, -175.0, -17.0)], (179.5, -18.0, -175.0, -16.0)),
+        ([(13.0, 52.0, 14.0, 53.0), (-176.0, -18.0, -175.0, -17.0)], (-176.0, -18.0, 14.0, 53.0)),
+    ],
+)
+def test_the_extent_holds_maps_that_cross_180_degrees(
+    tmp_path: Path, boxes: list[tuple[float, ...]], whole: tuple[float, ...]
+) -> None:
+    for name, box in zip("ab", boxes, strict=True):
+        path = put(tmp_path / name) / "item.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"bbox": box}))
+    said = json.loads(collect(tmp_path).path.read_text())
+    assert tuple(said["extent"]["spatial"]["bbox"][0]) == whole
+
+
+def test_a_product_itself_is_not_said_to_be_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ConfigError, match="in a folder of its own"):
+        collect(put(tmp_path / "a"))
+    assert not caplog.records
