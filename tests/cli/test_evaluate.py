@@ -140,9 +140,14 @@ def test_points_of_another_design_take_their_strata_from_the_map(
         writer = csv.DictWriter(file, kept[0])
         writer.writeheader()
         writer.writerows(kept)
-    counted = json.loads(citycover(*ours).out)["area_adjusted"]
+    once = citycover(*ours)
+    counted = json.loads(once.out)["area_adjusted"]
+    assert "count again" not in once.err
     assert counted["overall_accuracy"] == with_sizes["overall_accuracy"]
     assert counted["hectares"] == pytest.approx(with_sizes["hectares"])
+    with points.open("a", newline="") as file:
+        csv.DictWriter(file, kept[0]).writerows(kept[:7])
+    assert "7 points of" in (twice := citycover(*ours).err) and "count again" in twice
     with points.open("w", newline="") as file:  # one stratum is forgotten: its area stands for nothing
         writer = csv.DictWriter(file, kept[0])
         writer.writeheader()

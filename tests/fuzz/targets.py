@@ -149,7 +149,7 @@ def _read_assessment(path: Path) -> Any:
     from citycover.classes.legend import read_legend
     from citycover.derive.assessment import read_assessment
 
-    for found in read_assessment(path, read_legend("base4")):
+    for found in read_assessment(path, read_legend("base4")).adjusted:
         found.facts(1e4)
 
 

@@ -123,7 +123,7 @@ def zonal_areas(
     source = open_source(product, map_legend, trust)
     check_map_legend(map_legend, source)
     places = zones_on(zones, by, source.grid)
-    adjusted = () if assessment is None else read_assessment(Path(assessment), source.legend)
+    assessed = None if assessment is None else read_assessment(Path(assessment), source.legend)
     areas, classes = source.row_areas, len(source.legend.ids)
     whole, tallies = Tally(classes), [Tally(classes) for _ in places]
     for strip in source.strips(progress):
@@ -132,12 +132,15 @@ def zonal_areas(
         for zone, tally in zip(places, tallies, strict=True):
             add_zone(tally, zone, strip, rows)
     named = zip(places, tallies, strict=True)
-    return AreaTable(
+    table = AreaTable(
         source.legend,
         whole.areas(None),
         tuple(tally.areas(zone.name) for zone, tally in named),
-        adjusted,
+        () if assessed is None else assessed.adjusted,
     )
+    if assessed is not None:
+        assessed.warn_if_elsewhere(table.total)
+    return table
 
 
 class Tally:

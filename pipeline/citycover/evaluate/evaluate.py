@@ -31,7 +31,7 @@ from citycover.evaluate.features import (
 from citycover.evaluate.rasters import check_compared, compare_rasters
 from citycover.evaluate.reliability import Certainty, Reliability
 from citycover.evaluate.request import EvaluationRequest, Side, resolve
-from citycover.evaluate.strata import Strata
+from citycover.evaluate.strata import Strata, warn_of_twins
 from citycover.files.remote import Place
 from citycover.geometry.areas import mean_area
 from citycover.plan.layers import CLASSES, CONFIDENCE, PROBABILITIES
@@ -176,6 +176,7 @@ def _compare_features(
         try:
             strata = Strata.of(features, mapped_side, hectares)
             sample = strata.sample(mapped, truth, classes)
+            warn_of_twins(features, (mapped >= 0) & (truth >= 0))
             return replace(found, sample=sample, hectares=strata.hectares)
         except ConfigError as error:
             logger.warning("no area-adjusted figures: %s", error)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from citycover.errors import ConfigError
@@ -60,6 +61,22 @@ class Strata:
         both = (mapped >= 0) & (truth >= 0)
         np.add.at(counts, (self.members[both], mapped[both], truth[both]), 1)
         return StratifiedSample(counts, np.array(self.pixels), self.names)
+
+
+def warn_of_twins(points: Truth, counted: NDArray[np.bool_]) -> None:
+    """Say which points of a sample stand in a file more than once: each would be weighed so often.
+
+    Args:
+        points: of the sample.
+        counted: (point,) which have a class.
+    """
+    xy = shapely.get_coordinates(points.geometries)[counted]
+    if twins := len(xy) - len(np.unique(xy, axis=0)):
+        logger.warning(
+            "%d points of %s lie exactly where another does, and count again: a sample has each pixel once; "
+            "keep one row of each",
+            twins, points.path,
+        )  # fmt: skip
 
 
 def _one_per_stratum(points: Truth, labels: list[str], column: str) -> dict[str, float]:

@@ -154,13 +154,16 @@ def test_heights_of_zones_do_not_matter(product: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(tables[0].zones[0].square_metres, tables[1].zones[0].square_metres)
 
 
-def test_an_assessment_gives_adjusted_areas(product: Path, tmp_path: Path) -> None:
+def test_an_assessment_gives_adjusted_areas(
+    product: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shares = [0.1, 0.2, 0.3, 0.2, 0.2]
     classes = [
         {"id": k, "area_share": {"value": share, "standard_error": 0.01, "margin95": 0.0196}}
         for k, share in enumerate(shares, start=1)
     ]
-    report = {"legend": "test", "area_adjusted": {"classes": classes}}
+    area = 4e-4 * float((CLASSES > 0).sum())
+    report = {"legend": "test", "area_adjusted": {"classes": classes, "hectares": area}}
     path = tmp_path / "eval.json"
     path.write_text(json.dumps(report))
     table = zonal_areas(product, assessment=path)
@@ -168,6 +171,11 @@ def test_an_assessment_gives_adjusted_areas(product: Path, tmp_path: Path) -> No
     hectares = 4e-4 * (CLASSES > 0).sum()
     assert [row["adjusted_ha"] for row in rows] == pytest.approx([s * hectares for s in shares])
     assert [row["margin95_ha"] for row in rows] == pytest.approx([0.0196 * hectares] * 5)
+    assert not caplog.records
+    elsewhere = {"area_adjusted": {"classes": classes, "hectares": 1.02 * area}}
+    path.write_text(json.dumps(report | elsewhere))
+    zonal_areas(product, assessment=path)
+    assert "those of another extent" in caplog.text
     path.write_text(json.dumps(report | {"legend": "city"}))
     with pytest.raises(ConfigError, match="'city', the map in 'test'"):
         zonal_areas(product, assessment=path)
