@@ -231,6 +231,24 @@ def refuse_cut(folder: Place, names: Sequence[str]) -> None:
         )
 
 
+def lost_rasters(folder: Path) -> tuple[str, ...]:
+    """Rasters that the `item.json` of a product lists and that are gone, or not as large as it says.
+
+    Reads no raster. What cannot be read of the item says nothing.
+    """
+    try:
+        assets = parse_json((folder / SIGN).read_text(encoding="utf-8"))["assets"].values()
+        said = {str(one["href"]): one.get("file:size") for one in assets if "data" in one.get("roles", ())}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
+    lost = (name for name, size in said.items() if not _is_there(folder / name, size))
+    return tuple(name.removeprefix("./") for name in lost)
+
+
+def _is_there(path: Path, size: int | None) -> bool:
+    return path.is_dir() or (path.is_file() and size in (None, path.stat().st_size))
+
+
 def listed_files(sign: Place) -> frozenset[str] | None:
     """Files of the product that an `item.json` lists, itself and GDAL's side files too; None: not ours."""
     try:

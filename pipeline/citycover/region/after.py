@@ -33,7 +33,8 @@ def steps_after(region: Region, folder: AnyRegion, scene: str) -> Iterator[Step]
 def is_there(region: Region, folder: AnyRegion, scene: str, step: str) -> bool:
     """Whether what a step makes of the map of a scene lies where it is to be."""
     if step == "refine":
-        return bool(folder.mark(folder.refined_of(scene)))
+        refined = folder.refined_of(scene)
+        return bool(folder.mark(refined)) and not folder.lost(refined)
     part = region.polygons if step == "polygons" else region.areas
     return part is not None and folder.made_of(step, scene, part.format).is_file()
 

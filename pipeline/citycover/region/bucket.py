@@ -51,6 +51,10 @@ class RegionBucket(RegionPlace[RemotePath]):
         except FileNotFoundError:
             return ""
 
+    def lost(self, product: Place) -> tuple[str, ...]:  # noqa: ARG002 - that of a folder takes it
+        """Nothing: to ask for each object of each product would be too many requests."""
+        return ()
+
     def names(self, part: str) -> list[str]:
         """Of all objects that a part of the region's own has."""
         return sorted(Path(name).stem for name in (self.own / part).below() if name.endswith(".json"))

@@ -32,7 +32,7 @@ from citycover.files.identity import sha256_of
 from citycover.files.lock import RunLock
 from citycover.files.plain import parse_json
 from citycover.files.remote import Place, RemotePath
-from citycover.product.folder import drop_product, holds_product
+from citycover.product.folder import drop_product, holds_product, lost_rasters
 from citycover.product.record import read_record
 from citycover.region.hold import hold
 from citycover.store.work import WORK, is_store
@@ -124,6 +124,11 @@ class RegionFolder(RegionPlace[Path]):
             return sha256_of(product / "run.json") if holds_product(product) else ""
         except OSError:
             return ""
+
+    def lost(self, product: Place) -> tuple[str, ...]:
+        """Rasters of a product that are gone or cut."""
+        assert isinstance(product, Path), "it is of this folder"
+        return lost_rasters(product)
 
     def names(self, part: str) -> list[str]:
         """Of all files that a part of the region's own has."""

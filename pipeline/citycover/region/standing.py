@@ -95,6 +95,8 @@ class Survey:
         mark = folder.mark(folder.map_of(name))
         if record is not None and mark and mark == record.product:
             change = self._change(scene, record)
+            if lost := folder.lost(folder.map_of(name)):
+                return Standing(scene, "changed", f"{', '.join(lost)} of its product gone or cut")
             if not change:
                 missing = ", ".join(self.lacking(record))
                 return Standing(scene, "incomplete" if missing else "done", missing, record)
@@ -127,7 +129,10 @@ class Survey:
     def _renamed(self, scene: RegionScene) -> tuple[str, SceneRecord] | None:
         """The name that a scene had earlier, and its record under the new one."""
         for old, record in self.gone.items():
-            if record.map != self.settings.map or self.folder.mark(self.folder.map_of(old)) != record.product:
+            product = self.folder.map_of(old)
+            if record.map != self.settings.map or self.folder.mark(product) != record.product:
+                continue
+            if self.folder.lost(product):
                 continue
             if record.copied_in(scene.files):  # it has its own product, whoever asks for it today
                 continue

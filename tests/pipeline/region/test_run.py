@@ -158,6 +158,22 @@ def test_a_world_file_or_a_mask_that_changes_makes_another_scene(place: Path, ma
     assert ran(place)["d"] != "renamed"
 
 
+def test_a_product_whose_rasters_are_gone_or_cut_is_not_done(place: Path, mapped: list[str]) -> None:
+    refine = "[refine]\nmin_area = 1\n"
+    ran(place, refine)
+    mapped.clear()
+    (place / "products/maps/a/landcover.tif").unlink()
+    os.truncate(place / "products/maps/b/confidence.tif", 100)
+    stands = [(one.state, one.why) for one in status_of(region(place, refine)).standings]
+    assert stands == [
+        ("changed", "landcover.tif of its product gone or cut"),
+        ("changed", "confidence.tif of its product gone or cut"),
+    ]
+    assert ran(place, refine) == {"a": "mapped", "b": "mapped"} and mapped == ["a", "b"]
+    (place / "products/refined/a/landcover.tif").unlink()
+    assert ran(place, refine) == {"a": "completed"} and ran(place, refine) == {}
+
+
 def test_a_copy_takes_no_product_of_a_file_that_is_still_there(place: Path, mapped: list[str]) -> None:
     ran(place)
     shutil.copy(place / "im/a.tif", place / "im/copy.tif")
