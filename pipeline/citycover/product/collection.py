@@ -90,6 +90,19 @@ def collect(folder: str | Place, *, title: str | None = None, licence: str = "ot
     return Collected(path, products)
 
 
+def is_of_today(folder: Path) -> bool:
+    """Whether `collection.json` links what lies in folders right below, and was written after all of that."""
+    there = {f"./{sign.parent.name}/{SIGN}": sign.stat() for sign in folder.glob(f"[!.]*/{SIGN}")}
+    path = folder / COLLECTION
+    try:
+        hrefs = {link["href"] for link in parse_json(path.read_text(encoding="utf-8"))["links"]}
+        written = path.stat().st_mtime_ns
+    except (OSError, ValueError, KeyError, TypeError):
+        return not there
+    linked = {href for href in hrefs if href.endswith(f"/{SIGN}") and href.count("/") == 2}
+    return linked == there.keys() and all(sign.st_mtime_ns <= written for sign in there.values())
+
+
 def make_collection(
     items: Sequence[pystac.Item], name: str, title: str | None, licence: str
 ) -> pystac.Collection:

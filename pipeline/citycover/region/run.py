@@ -29,7 +29,7 @@ from citycover.files.plain import to_json
 from citycover.files.remote import RemotePath, tag_of
 from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
-from citycover.product.collection import collect
+from citycover.product.collection import collect, is_of_today
 from citycover.product.product import Product
 from citycover.region.after import steps_after
 from citycover.region.apart import hold_shard
@@ -171,10 +171,13 @@ class _Run:
 
     def _collect(self) -> None:
         """The products as one STAC collection; without it they are whole all the same."""
-        if not any(outcome.what in ("mapped", "renamed") for outcome in self.report.outcomes):
+        maps = self.folder.maps
+        new = any(outcome.what in ("mapped", "renamed") for outcome in self.report.outcomes)
+        # A run that was killed has not come as far as this. In a store only what this one did is asked for.
+        if not new and (isinstance(maps, RemotePath) or is_of_today(maps)):
             return
         try:
-            collect(self.folder.maps, title=self.region.name)
+            collect(maps, title=self.region.name)
         except CitycoverError as error:
             logger.warning("maps/collection.json is not of today: %s", error)
 

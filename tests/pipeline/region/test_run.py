@@ -174,6 +174,26 @@ def test_a_product_whose_rasters_are_gone_or_cut_is_not_done(place: Path, mapped
     assert ran(place, refine) == {"a": "completed"} and ran(place, refine) == {}
 
 
+def test_the_collection_is_that_of_the_products_that_are_there(place: Path) -> None:
+    def linked() -> set[str]:
+        links = json.loads(path.read_text())["links"]
+        return {link["href"] for link in links if link["rel"] == "item"}
+
+    path = place / "products/maps/collection.json"
+    ran(place)
+    both = linked()
+    before = path.read_bytes()
+    path.unlink()  # as a run leaves it that is killed at its end
+    assert ran(place) == {} and path.read_bytes() == before
+    stamp = path.stat().st_mtime_ns
+    assert ran(place) == {} and path.stat().st_mtime_ns == stamp
+    os.utime(path, ns=(0, 0))  # written before the products
+    assert ran(place) == {} and path.stat().st_mtime_ns >= stamp
+    (place / "im/a.tif").unlink()
+    shutil.rmtree(place / "products/maps/a")
+    assert ran(place) == {} and both - linked() == {"./a/item.json"}
+
+
 def test_a_copy_takes_no_product_of_a_file_that_is_still_there(place: Path, mapped: list[str]) -> None:
     ran(place)
     shutil.copy(place / "im/a.tif", place / "im/copy.tif")
