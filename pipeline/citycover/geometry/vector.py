@@ -54,7 +54,7 @@ def read_features(path: Path, what: str, metres: CRS | None) -> Features:
         metres: CRS of GeoJSON that names none and whose numbers cannot be degrees; None: do not ask.
 
     Raises:
-        ConfigError: not there, not readable, or too much.
+        ConfigError: not there, not readable, too much, or several layers.
     """
     if not path.is_file():
         raise ConfigError(f"{what} {path} does not exist; check the path")
@@ -175,6 +175,25 @@ def _alone(pyogrio: Any) -> Iterator[None]:
         pyogrio.set_gdal_config_options(before)
 
 
+def _one_layer(pyogrio: Any, path: Path, what: str) -> str:
+    """The layer that holds the features; tables without geometry and empty layers do not count.
+
+    Raises:
+        ConfigError: several do, and which one is meant nobody said.
+    """
+    layers = pyogrio.list_layers(path).tolist()
+    if len(layers) == 1:
+        return str(layers[0][0])
+    drawn = [name for name, kind in layers if kind is not None]
+    full = [n for n in drawn if pyogrio.read_info(path, layer=n, force_feature_count=True)["features"]]
+    if len(full) > 1:
+        raise ConfigError(
+            f"{what} {path} has {len(full)} layers of features, {', '.join(full[:5])}; needed is one; take "
+            f"it out: ogr2ogr one.gpkg {path.name} {full[0]!r}"
+        )
+    return str([*full, *drawn, *(name for name, _ in layers)][0])
+
+
 def _read_ogr(path: Path, what: str) -> Features:
     try:
         import pyogrio
@@ -185,7 +204,7 @@ def _read_ogr(path: Path, what: str) -> Features:
     _refuse_namers(path, what)
     try:
         with _alone(pyogrio):
-            meta, _, wkb, values = pyogrio.raw.read(path)
+            meta, _, wkb, values = pyogrio.raw.read(path, layer=_one_layer(pyogrio, path, what))
         geometries = np.array([] if wkb is None else shapely.from_wkb(wkb), object)
     except (
         pyogrio.errors.DataSourceError,

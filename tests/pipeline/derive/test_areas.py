@@ -145,6 +145,25 @@ def test_zones_without_a_crs_are_refused(product: Path, tmp_path: Path) -> None:
         zonal_areas(product, tmp_path / "zones.gpkg", "n")
 
 
+def test_of_several_layers_none_is_guessed(product: Path, tmp_path: Path) -> None:
+    import pyogrio
+
+    def add(layer: str, kind: str, names: list[str]) -> None:
+        shapes = np.array(shapely.to_wkb([BOX] * len(names)), object)
+        pyogrio.raw.write(
+            tmp_path / "zones.gpkg", shapes, [np.array(names, object)], ["name"], layer=layer,
+            geometry_type=kind, crs="EPSG:32633", append=(tmp_path / "zones.gpkg").exists(),
+        )  # fmt: skip
+
+    add("sketches", "Point", [])
+    add("districts", "Polygon", ["West"])
+    (zone,) = zonal_areas(product, tmp_path / "zones.gpkg", "name").zones
+    assert zone.zone == "West"
+    add("lakes", "Polygon", ["Lake"])
+    with pytest.raises(ConfigError, match="2 layers of features, districts, lakes; needed is one"):
+        zonal_areas(product, tmp_path / "zones.gpkg", "name")
+
+
 def test_heights_of_zones_do_not_matter(product: Path, tmp_path: Path) -> None:
     flat, high = {"a": BOX}, {"a": shapely.force_3d(BOX, 7.0)}
     tables = [
