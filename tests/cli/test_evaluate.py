@@ -298,6 +298,15 @@ def test_polygons_judge_by_the_name_of_their_class(
         (("evaluate", "product", "--truth", "no.csv"), "does not exist"),
         (("evaluate", "product", "--truth", "truth.tif", "--merge", "never"), "--merge takes first, last"),
         (("evaluate", "product", "--truth", "truth.tif", "--legend", "city", "--figure", "a.xyz"), ".xyz"),
+        (
+            ("evaluate", "product", "--truth", "truth.tif", "--legend", "city", "--elsewhere", "Bare"),
+            "--elsewhere is said of points or polygons",
+        ),
+        (
+            ("evaluate", "product", "--truth", "truth.tif", "--legend", "city", "--field", "kind"),
+            "--field is said of points or polygons",
+        ),
+        (("sample", "product", "--points", "50", "--expect", "0.9", "-o", "a.csv"), "one of the two"),
         (("sample", "product", "--points", "5", "-o", "a.csv"), "at least 10"),
         (("sample", "product", "--points", "50", "-o", "a.shp"), ".geojson or "),
         (("sample", "product", "--expect", "good", "-o", "a.csv"), "got 'good'"),

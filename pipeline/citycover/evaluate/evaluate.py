@@ -165,6 +165,11 @@ def _compare_features(
                 raster, features, truth, ours, classes, elsewhere, progress, certainty
             )
             return Evaluation(legend, confusion, "polygons", unlabelled)
+        if request.elsewhere is not None:
+            raise ConfigError(
+                f"--elsewhere says what lies outside of polygons, and truth {theirs.path} holds points; "
+                "leave it out"
+            )
         mapped = map_at_points(raster, features, ours)
         if certainty is not None:
             for place, window in pixels_of(features, raster.grid):

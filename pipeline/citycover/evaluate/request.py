@@ -102,11 +102,30 @@ def _named(path: Place, text: str, said: Legend | None, option: str) -> Side:
     return side
 
 
+def _refuse_idle(request: EvaluationRequest, truth: Place) -> None:
+    """Refuse what says something of points or polygons where the truth is a raster.
+
+    Raises:
+        ConfigError: there is such an option.
+    """
+    said = {
+        "--field": request.field != "class",
+        "--truth-class": request.truth_class is not None,
+        "--truth-crs": request.truth_crs is not None,
+        "--elsewhere": request.elsewhere is not None,
+    }
+    if idle := [option for option, given in said.items() if given]:
+        raise ConfigError(
+            f"{' and '.join(idle)} is said of points or polygons, and truth {truth} is a raster; leave it out"
+        )
+
+
 def resolve(request: EvaluationRequest) -> tuple[Side, Side, Legend]:
     """Map, truth, and the legend to compare them in.
 
     Raises:
-        ConfigError: a file or legend is missing, or no remap table joins the legends.
+        ConfigError: a file or legend is missing, no remap table joins the legends, or an option is for
+            another kind of truth.
     """
     ours = resolve_map(request.mapped, request.map_legend, request.trust)
     truth, said = place_of(request.truth), None
@@ -114,6 +133,8 @@ def resolve(request: EvaluationRequest) -> tuple[Side, Side, Legend]:
         raise ConfigError(f"truth {truth}: points and polygons are read from files of this machine; copy it")
     if truth.suffix.lower() not in VECTOR_ENDINGS:
         truth, said = find_raster(truth, "truth", request.trust)
+    if truth.suffix.lower() not in VECTOR_ENDINGS:
+        _refuse_idle(request, truth)
     if request.legend is not None:
         theirs = _named(truth, request.legend, said, "--legend")
     elif said is not None:

@@ -19,6 +19,9 @@ from citycover.scene.trust import Trust
 
 logger = logging.getLogger(__name__)
 
+_ERROR, _EXPECTED = 0.01, "0.8"
+"""What a number of points is reckoned from where nothing is said."""
+
 Follow = Callable[[str, float], None]
 """Told what is being done, and how far it is from 0 to 1."""
 
@@ -34,9 +37,9 @@ class SampleRequest:
     points: int | None = None
     """How many; None: as many as `standard_error` takes."""
     allocation: Allocation = "proportional"
-    standard_error: float = 0.01
+    standard_error: float = _ERROR
     """Wanted of the overall accuracy, as a share."""
-    expected: str = "0.8"
+    expected: str = _EXPECTED
     """User's accuracies that are expected: a share, or shares by class id as in `0.8,3=0.6`."""
     map_legend: str | None = None
     """Of a map that is no product."""
@@ -56,6 +59,11 @@ def sample_map(request: SampleRequest, follow: Follow = lambda _what, _share: No
     """
     check_ending(request.output)
     check_output(request.output, request.mapped)
+    if request.points is not None and (request.standard_error, request.expected) != (_ERROR, _EXPECTED):
+        raise ConfigError(
+            "--points says how many are drawn, --standard-error and --expect what to reckon that from; give "
+            "one of the two"
+        )
     if request.output.exists() and not request.overwrite:
         raise ConfigError(
             f"{request.output} exists, and may hold someone's work; choose another -o, or --overwrite"

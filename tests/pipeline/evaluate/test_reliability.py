@@ -73,6 +73,8 @@ def test_a_product_is_held_against_points(product: Path, tmp_path: Path) -> None
     (tmp_path / "points.csv").write_text("\n".join(lines))
     found = evaluate(EvaluationRequest(mapped=product, truth=tmp_path / "points.csv"))
     assert found.kind == "points" and found.report()["reliability"] == expected().report()
+    with pytest.raises(ConfigError, match="holds points; leave it out"):
+        evaluate(EvaluationRequest(mapped=product, truth=tmp_path / "points.csv", elsewhere="class 1"))
 
 
 def test_a_raster_without_confidence_has_none(product: Path, tmp_path: Path) -> None:
