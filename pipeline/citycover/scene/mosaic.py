@@ -154,6 +154,7 @@ def lay_out(
         SceneError: they are no sheets of one scene.
         ConfigError: nothing ties the CRS of a sheet to that of the lattice.
     """
+    sheets = _of_one_type(sheets)
     _check_alike(sheets)
     if len(sheets) == 1 and laying.grid is None and frame is None:
         return sheets[0].groups
@@ -171,6 +172,31 @@ def lay_out(
     for date in groups[0].dates if laying.overlap is None else ():
         _check_apart(date, [next(names) for _ in date.sheets])
     return groups
+
+
+def _of_one_type(sheets: Sequence[SheetGroups]) -> Sequence[SheetGroups]:
+    """The sheets, groups that are read as they are in the pixel type of those that are converted.
+
+    Of two dates of one sensor often one has numbers of another meaning (Sentinel-2 before and since its
+    baseline 04.00). What becomes of both is of one kind, unless numbers would not be kept.
+    """
+    types: dict[int, str] = {}
+    for sheet in sheets:
+        for number, group in enumerate(sheet.groups):
+            if not all(band.plain for band in group.bands):
+                types[number] = group.dtype
+    if not types:
+        return sheets
+    return [
+        replace(sheet, groups=tuple(_typed(group, types.get(n)) for n, group in enumerate(sheet.groups)))
+        for sheet in sheets
+    ]
+
+
+def _typed(group: SceneGroup, dtype: str | None) -> SceneGroup:
+    if dtype is None or dtype == group.dtype or not np.can_cast(group.dtype, dtype):
+        return group
+    return replace(group, dtype=dtype)
 
 
 def _check_alike(sheets: Sequence[SheetGroups]) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasters import write
@@ -10,8 +11,10 @@ from rasters import write
 from citycover.errors import ConfigError, SceneError
 from citycover.geometry.crs import tie
 from citycover.geometry.grid import ground_sample_distance
+from citycover.geometry.window import Window
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import builtin_path
+from citycover.read.raster import RasterReader
 from citycover.scene.assemble import assemble_scene, describe_scene
 from citycover.scene.file import describe_files
 from citycover.scene.laying import Laying
@@ -157,3 +160,26 @@ def test_thousands_of_sheets_are_laid_out_in_one_go(tmp_path: Path) -> None:
     scene = assemble_scene(files, None)
     assert scene.shape == (1000, 1800) and len(scene.groups[0].sheets) == 3000
     assert not any(s.kernel for s in scene.groups[0].sheets)
+
+
+@pytest.mark.parametrize("offset_first", [False, True])
+def test_sheets_with_an_offset_and_without_become_numbers_of_one_kind(
+    tmp_path: Path, offset_first: bool
+) -> None:
+    card = read_model_file(builtin_path("spectral-s2")).card
+    numbers = np.arange(4 * 20 * 30, dtype=np.uint16).reshape(4, 20, 30) + 1
+    plain = write(tmp_path / "a.tif", numbers, transform=CORNER)
+    offset = write(tmp_path / "b.tif", numbers + 1000, transform=CORNER * Affine.translation(30, 0))
+    for path in (plain, offset):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.descriptions = ("B04", "B03", "B02", "B08")
+            if path == offset:
+                dataset.scales, dataset.offsets = (1e-4,) * 4, (-0.1,) * 4
+    scene = describe_scene([offset, plain] if offset_first else [plain, offset], card)
+    reader = RasterReader(scene.groups[0], threads=1)
+    values, valid = np.zeros((20, 60, 4), reader.dtype), np.zeros((20, 60), np.bool_)
+    reader.read_into(Window(0, 0, 20, 60), values, valid)
+    reader.close()
+    assert valid.all()
+    np.testing.assert_array_equal(values[:, :30], numbers.transpose(1, 2, 0))
+    np.testing.assert_array_equal(values[:, 30:], numbers.transpose(1, 2, 0))
