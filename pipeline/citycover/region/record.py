@@ -18,7 +18,7 @@ from citycover.errors import ProductError
 from citycover.files.identity import FileMark, FileStamp, sha256_of
 from citycover.files.remote import Place
 from citycover.model.builtin import read_builtins
-from citycover.model.joint import join, read_map_model
+from citycover.model.joint import check_map_model, join, read_map_model
 from citycover.product.product import Product
 from citycover.region.config import Region
 from citycover.region.folder import read_facts
@@ -46,7 +46,7 @@ def settings_of(region: Region) -> Settings:
     """What the region file decides now; files that it names count with their content.
 
     Raises:
-        CitycoverError: the model is none.
+        CitycoverError: the model is none, or not the one that `require_hash` asks for.
         OSError: a file cannot be read.
     """
     engine = {name: value for name, value in asdict(region.engine).items() if name not in _LOOKS}
@@ -75,7 +75,10 @@ def settings_of(region: Region) -> Settings:
 def _model(region: Region) -> str:
     if region.model is None:  # which one it is depends on the scene
         return " ".join(join([(model, 1.0)], region.tta).sha256 for model in read_builtins())
-    return read_map_model(region.model, region.tta).sha256
+    model = read_map_model(region.model, region.tta)
+    if region.require_hash is not None:  # of scenes that are done, too
+        check_map_model(model, region.require_hash)
+    return model.sha256
 
 
 def _digest(value: Any) -> str:

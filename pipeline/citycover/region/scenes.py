@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
+import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +18,8 @@ from citycover.geometry.tiles import Tile
 from citycover.region.config import SceneSource, check_name
 from citycover.scene.find import rasters_in
 from citycover.scene.products import holds_product
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,17 @@ def _scenes_of(source: SceneSource, out: Place) -> Iterator[RegionScene]:
 
 def files_of(source: SceneSource, out: Place) -> list[str]:
     """Files that a source names, as they are there now, in order."""
-    return [path for pattern in source.files for path in _matches(pattern, out)]
+    found = []
+    for pattern in source.files:
+        if not (paths := _matches(pattern, out)):
+            _warn_of(pattern)
+        found += paths
+    return found
+
+
+@functools.cache  # once: `status --watch` looks again and again
+def _warn_of(pattern: str) -> None:
+    logger.warning("no file matches %s: nothing comes of it; check files under [[scenes]]", pattern)
 
 
 def rasters_of(files: Iterable[str]) -> tuple[str, ...]:

@@ -16,10 +16,11 @@ import rasterio
 from conftest import write_scene
 
 from citycover.compute.sink import StoreSink
-from citycover.errors import ConfigError, HeldError, MachineError, ProductError, StoppedError
+from citycover.errors import ConfigError, HeldError, MachineError, ModelError, ProductError, StoppedError
 from citycover.job.request import EngineOptions
 from citycover.job.watch import Watch
 from citycover.model.builtin import find_model
+from citycover.model.joint import read_map_model
 from citycover.product.product import Product
 from citycover.region import run as module
 from citycover.region.config import Policy, Region, SceneSource, read_region
@@ -192,6 +193,14 @@ def test_the_collection_is_that_of_the_products_that_are_there(place: Path) -> N
     (place / "im/a.tif").unlink()
     shutil.rmtree(place / "products/maps/a")
     assert ran(place) == {} and both - linked() == {"./a/item.json"}
+
+
+def test_the_hash_of_a_model_is_asked_for_where_all_is_done(place: Path) -> None:
+    ran(place)
+    with pytest.raises(ModelError, match="00000000"):
+        run_region(region(place, head=HEAD + f'require_hash = "{"0" * 8}"\n'))
+    sha256 = read_map_model("spectral-rgbn").members[0].sha256
+    assert ran(place, head=HEAD + f'require_hash = "{sha256[:8]}"\n') == {}
 
 
 def test_a_copy_takes_no_product_of_a_file_that_is_still_there(place: Path, mapped: list[str]) -> None:

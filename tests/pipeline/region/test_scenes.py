@@ -109,3 +109,14 @@ def test_shards_share_all_scenes_and_never_meet(names: list[str], count: int) ->
 def test_what_is_no_shard(text: str) -> None:
     with pytest.raises(ConfigError, match="--shard takes i/n"):
         Shard.parse(text)
+
+
+def test_a_pattern_that_finds_nothing_beside_others_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.tif").touch()
+    sources = [SceneSource(files=(f"{tmp_path}/{name}*.tif",)) for name in ("a", "b")]
+    for _ in range(2):
+        assert [scene.name for scene in find_scenes(sources, tmp_path / "out")] == ["a"]
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"no file matches {tmp_path}/b*.tif" in told
