@@ -74,7 +74,7 @@ class WorkFolder:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A run that ended before its first block leaves no trace: nothing could be resumed.
-        if self._lock.held() and not self._begun_here() and not self.replaced.exists():
+        if self._lock.held() and not is_store(self.work) and not self.replaced.exists():
             with contextlib.suppress(OSError):
                 self.remove()
             if self._made:
@@ -85,17 +85,13 @@ class WorkFolder:
     def _begun(self) -> bool:
         """Whether an unfinished run lies where blocks are kept."""
         if self.far is None:
-            return self._begun_here()
-        if self._begun_here() and not self._restart:
+            return is_store(self.work)
+        if is_store(self.work) and not self._restart:
             raise ProductError(
                 f"{self.work} holds an unfinished run that keeps its blocks there; leave --work away to go "
                 "on with it, or give --restart to drop it"
             )
         return self.far.begun()
-
-    def _begun_here(self) -> bool:
-        """Whether blocks of an unfinished run lie in `work`; one without any has nothing to go on with."""
-        return is_store(self.work) and bool(PosixStore(self.work).list(f"{LEDGER}/"))
 
     @property
     def seen_from_afar(self) -> Store:
@@ -192,8 +188,8 @@ def check_work(out: Path) -> None:
 
 
 def is_store(work: Path) -> bool:
-    """True where a folder holds an unfinished run."""
-    return (work / SIGN).is_file()
+    """Whether a folder holds an unfinished run; one without a block has nothing to go on with."""
+    return (work / SIGN).is_file() and bool(PosixStore(work).list(f"{LEDGER}/"))
 
 
 def remove(path: Path) -> None:
