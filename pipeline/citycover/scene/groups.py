@@ -24,7 +24,7 @@ from citycover.model.kernel import Kernel
 from citycover.scene.bands import SceneBand
 from citycover.scene.file import FileInfo, can_occur
 from citycover.scene.measure import Meaningless, Measure, Numbers, conversion
-from citycover.scene.mosaic import usual_kernel
+from citycover.scene.mosaic import kernel_onto
 from citycover.scene.scene import BandSource, SceneGroup, Sheet, Validity
 
 _PIXEL_TYPES = ("uint8", "uint16", "int16", "float32")
@@ -192,7 +192,7 @@ def _laid(source: BandSource, band: BandInFile, grid: GeoBox, kernel: Kernel | N
             f"{band.info.name} lies on {grid_text(band.grid)}, which is elsewhere than {grid_text(grid)} of "
             f"the other bands; give files of one place"
         )
-    return replace(source, lies=band.grid, kernel=kernel or usual_kernel(band.grid, grid))
+    return replace(source, lies=band.grid, kernel=kernel_onto(grid, band.grid, kernel, band.info.name))
 
 
 def _measured(

@@ -56,6 +56,9 @@ to warp a map for a rounded header would blur it."""
 _AVERAGED = 1.5
 """Pixels of a sheet along one of the lattice, from which on all of them are averaged."""
 
+_WEIGHED = 256
+"""Pixels along a larger one that are weighed at most: the time grows with their square."""
+
 _MOST_SHARED = 0.5
 """Share of a sheet that another may show, too, before it has to be said which counts."""
 
@@ -361,7 +364,7 @@ def _laid(number: int, sheets: Sequence[SheetGroups], frame: GeoBox, laying: Lay
             window = reach(group.grid, grid)
             kind = str(group.grid.crs), group.grid.transform.a
             if kind not in kernels:
-                kernels[kind] = laying.resampling or usual_kernel(group.grid, grid)
+                kernels[kind] = kernel_onto(grid, group.grid, laying.resampling, group.paths[0])
             kernel = kernels[kind]
         assert window, "it is known where sheets lie"
         laid.append(Sheet(group.bands, group.grid, window, kernel, group.sheets[0].masks, sheet.time))
@@ -376,9 +379,27 @@ def _laid(number: int, sheets: Sequence[SheetGroups], frame: GeoBox, laying: Lay
     )
 
 
-def usual_kernel(grid: GeoBox, lattice: GeoBox) -> Kernel:
-    """How pixels of a grid are warped onto a lattice unless somebody says otherwise."""
-    return "average" if max(Positions(grid, lattice).scale) >= _AVERAGED else "bilinear"
+def kernel_onto(lattice: GeoBox, grid: GeoBox, asked: Kernel | None, name: str) -> Kernel:
+    """How pixels of a grid are warped onto a lattice: as asked, else averaged where there are many in one.
+
+    Args:
+        lattice: that they come to lie on.
+        grid: theirs.
+        asked: how; None: as is usual.
+        name: of the image, for the message.
+
+    Raises:
+        SceneError: more of them would be weighed for a pixel than can be in a sensible time.
+    """
+    scale = max(Positions(grid, lattice).scale)
+    kernel = asked or ("average" if scale >= _AVERAGED else "bilinear")
+    if kernel != "nearest" and not scale <= _WEIGHED:
+        raise SceneError(
+            f"{name} is to be mapped in pixels {scale:.3g} times as large as its own, and {_WEIGHED} times "
+            "is the most that is averaged; give a finer --grid, --resampling nearest, or an image with "
+            "larger pixels (gdalwarp -r average)"
+        )
+    return kernel
 
 
 def lattice_of(laying: Laying, named: GeoBox | None) -> GeoBox:

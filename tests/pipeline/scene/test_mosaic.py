@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,24 @@ def test_a_crs_alone_keeps_the_size_of_pixels_on_the_ground(tmp_path: Path, crs:
     scene = describe_scene([sheet(tmp_path / "x.tif")], None, laying=Laying(grid=crs))
     assert ground_sample_distance(scene.grid) == pytest.approx(10, rel=0.01)
     assert scene.shape[0] * scene.shape[1] == pytest.approx(600, rel=0.5)
+
+
+@pytest.mark.parametrize("kernel", [None, "average", "bilinear", "cubic", "nearest"])
+def test_more_pixels_than_can_be_weighed_for_one_are_not_begun_with(
+    tmp_path: Path, kernel: str | None
+) -> None:
+    files = [sheet(tmp_path / "x.tif")]
+    assert describe_scene(files, None, laying=Laying(grid="EPSG:32633/2500", resampling=kernel))
+    for times in (1e3, 1e9):
+        laying = Laying(grid=f"EPSG:32633/{10 * times:g}", resampling=kernel)
+        if kernel == "nearest":
+            assert max(describe_scene(files, None, laying=laying).shape) <= 2
+            continue
+        with pytest.raises(
+            SceneError,
+            match=rf"x.tif .* pixels {re.escape(f'{times:.3g}')} times .*, and 256 times is the most",
+        ):
+            describe_scene(files, None, laying=laying)
 
 
 def test_sheets_of_two_utm_zones_are_one_scene(tmp_path: Path) -> None:
