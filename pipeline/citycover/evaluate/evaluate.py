@@ -155,21 +155,12 @@ def _compare_features(
                 f"truth {theirs.path} has no class in field {request.field!r} of any of its {unlabelled} "
                 "features; fill it in, or name another with --field"
             )
+        elsewhere = _elsewhere(request, features, theirs, truth_table)
         if not features.are_points:
-            elsewhere = (
-                NO_CLASS
-                if request.elsewhere is None
-                else _class_named("--elsewhere", request.elsewhere, theirs.legend, truth_table)
-            )
             confusion = compare_polygons(
                 raster, features, truth, ours, classes, elsewhere, progress, certainty
             )
             return Evaluation(legend, confusion, "polygons", unlabelled)
-        if request.elsewhere is not None:
-            raise ConfigError(
-                f"--elsewhere says what lies outside of polygons, and truth {theirs.path} holds points; "
-                "leave it out"
-            )
         mapped = map_at_points(raster, features, ours)
         if certainty is not None:
             for place, window in pixels_of(features, raster.grid):
@@ -186,6 +177,22 @@ def _compare_features(
         except ConfigError as error:
             logger.warning("no area-adjusted figures: %s", error)
     return found
+
+
+def _elsewhere(request: EvaluationRequest, features: Truth, theirs: Side, table: ClassTable) -> int:
+    """Rank of what lies outside of polygons, or NO_CLASS.
+
+    Raises:
+        ConfigError: it is given beside points, or means no class.
+    """
+    if request.elsewhere is None:
+        return NO_CLASS
+    if features.are_points:
+        raise ConfigError(
+            f"--elsewhere says what lies outside of polygons, and truth {theirs.path} holds points; "
+            "leave it out"
+        )
+    return _class_named("--elsewhere", request.elsewhere, theirs.legend, table)
 
 
 def _ranks(
