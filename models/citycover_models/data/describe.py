@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -66,15 +65,17 @@ def describe_images(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scen
     if seen.bands is not None:
         scenes = [describe_image(item.files, None, seen) for item in items]
     else:
-        scenes = _with_bands(items, CHESAPEAKE_RGBN.group, seen)
-        if len(scenes) < len(items):
-            scenes = _with_bands(items, POLAND_RGB.group, seen)
-    if len(scenes) < len(items):
-        lacking = items[len(scenes)]
-        raise SceneError(
-            f"{lacking.image} has {', '.join(bands_of(lacking, seen))}, and not red, green and blue; give "
-            "the files that hold them, or name the bands to learn from with --bands"
-        )
+        scenes = []
+        for statistics in (CHESAPEAKE_RGBN, POLAND_RGB):
+            card = any_card(statistics.group)
+            try:
+                scenes = [describe_image(item.files, card, seen) for item in items]
+                break
+            except SceneError as error:
+                if statistics is POLAND_RGB:
+                    for item in items:
+                        bands_of(item, seen)
+                    raise SceneError(f"{error}; or name the bands to learn from with --bands") from None
     for scene, item in zip(scenes, items, strict=True):
         if len(scene.groups) != 1:
             raise SceneError(
@@ -86,15 +87,6 @@ def describe_images(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scen
                 f"{item.image} has {len(scene.groups[0].bands)} bands and {items[0].image} "
                 f"{len(scenes[0].groups[0].bands)}; name the same ones for all with --bands"
             )
-    return scenes
-
-
-def _with_bands(items: Sequence[ImageAndLabels], group: BandGroup, seen: Imagery) -> list[Scene]:
-    """Scenes of these bands, up to the first image that lacks one."""
-    card, scenes = any_card(group), list[Scene]()
-    with contextlib.suppress(SceneError):
-        for item in items:
-            scenes.append(describe_image(item.files, card, seen))
     return scenes
 
 

@@ -128,11 +128,11 @@ def _target_scene(
     """A target as a scene of the source's bands."""
     try:
         scene = describe_image(item.files, card, seen)
-    except SceneError:
+    except SceneError as error:
         there = bands_of(item, seen, f"target {item.image}: ")
         raise SceneError(
-            f"target {item.image} has {', '.join(there)}; both domains need the same bands, here "
-            f"{', '.join(wanted)}; give the files that hold them, or name bands that both have with --bands"
+            f"target {item.image} has {', '.join(there)}: {error}; both domains need the same bands, here "
+            f"{', '.join(wanted)}; name bands that both have with --bands"
         ) from None
     if len(scene.groups) != 1 or len(scene.groups[0].bands) != len(wanted):
         raise SceneError(

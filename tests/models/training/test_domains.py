@@ -437,7 +437,7 @@ def test_domains_of_different_bands_are_refused(city: Path, other: Path, tmp_pat
     three = write(tmp_path / "rgb.tif", pixels[:3], profile, names[:3], 2.0)
     with pytest.raises(
         SceneError,
-        match=r"rgb.tif has red, green, blue; both domains need .*, here red, green, blue, nir; give",
+        match=r"rgb.tif has red, green, blue: .*; both domains need .*, here red, green, blue, nir; name",
     ):
         domains(city, ImageAndLabels(str(three), ()))
     with pytest.raises(SceneError, match=r"target .*b.tif has 2 bands.*the source has 4: red"):
