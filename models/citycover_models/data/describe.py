@@ -73,7 +73,7 @@ def describe_images(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scen
                 break
             except SceneError as error:
                 if statistics is POLAND_RGB:
-                    for item in items:
+                    for item in items:  # what cannot be used at all says so, not that bands are missing
                         bands_of(item, seen)
                     raise SceneError(f"{error}; or name the bands to learn from with --bands") from None
     for scene, item in zip(scenes, items, strict=True):

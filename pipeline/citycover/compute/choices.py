@@ -308,20 +308,20 @@ def settle(job: Job, predictor: Predictor, kept: Mapping[str, Any] | None = None
     if asked.batch and asked.batch > plan.batch == plan.x.count:
         logger.info("%d windows go through the network together: a row has no more", plan.batch)
     lane = _settle_lane(job, predictor, kept, plan)
-    predictor.at(lane.precision, lane.form)  # refused now, before anything of the run is kept
+    chosen = predictor.at(lane.precision, lane.form)  # refused now, before anything of the run is kept
     plan = replace(plan, form=lane.form, precision=lane.precision)
     bound = asked.memory
     if "block" in kept:
         plan = replace(plan, block_shape=tuple(kept["block"]))
         bound = kept.get("memory")
         if asked.memory is not None and not (bound and bound <= asked.memory):
-            check_memory(plan, job.scene, predictor.at(plan.precision, plan.form), asked.memory, job.layers)
+            check_memory(plan, job.scene, chosen, asked.memory, job.layers)
     elif asked.memory is not None:
-        plan = keep_memory(plan, job.scene, predictor.at(plan.precision, plan.form), asked.memory, job.layers)
+        plan = keep_memory(plan, job.scene, chosen, asked.memory, job.layers)
     elif asked.block is None:
         plan = widened(plan, predictor.device)
     release_memory()  # what the trials took, in windows larger than the one that was chosen
-    belief = _settle_belief(job, predictor, kept, plan)
+    belief = _settle_belief(job, chosen, kept, plan)
     choices = {
         "window": window,
         "batch": plan.batch,
@@ -346,7 +346,7 @@ def _settle_belief(job: Job, predictor: Predictor, kept: Mapping[str, Any], plan
     if kept.get("labels"):
         return Belief.of(kept["labels"])
     readers = open_readers(job.scene, job.engine.threads)
-    given = SweepInput(plan, predictor.at(plan.precision, plan.form), readers, area=area_mask(job, plan))
+    given = SweepInput(plan, predictor, readers, area=area_mask(job, plan))
     return believe(job.labels, given)
 
 

@@ -8,6 +8,7 @@ pixel, so each is given one. With one thread that is no slower.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ _EXPORTED = (torch.ops.aten.conv2d.default, torch.ops.aten.convolution.default)
 _WEIGHT, _DILATION = 1, 5
 """Which argument of all of them."""
 
-_BEFORE = (None, [1, 1], [0, 0])
-"""Bias, stride and padding where an exported program leaves them out."""
+_LEFT_OUT = (None, None, None, [1, 1], [0, 0], [1, 1])
+"""Arguments as exported programs mean them that leave them out: bias, stride, padding, dilation."""
 
 
 def pin_scripted(graph: Any) -> None:
@@ -39,13 +40,8 @@ def pin_exported(module: GraphModule) -> None:
         if node.target not in _EXPORTED:
             continue
         weight = node.args[_WEIGHT]
-        if weight.op == "get_attr" and _attribute(module, weight.target).shape[2:] == (1, 1):
-            given = [*node.args, *_BEFORE[len(node.args) - 2 :]][: max(_DILATION, len(node.args))]
-            node.args = (*given[:_DILATION], [2, 2], *node.args[_DILATION + 1 :])
+        if weight.op == "get_attr" and attrgetter(weight.target)(module).shape[2:] == (1, 1):
+            given = [*node.args, *_LEFT_OUT[len(node.args) :]]
+            given[_DILATION] = [2, 2]
+            node.args = tuple(given)
     module.recompile()
-
-
-def _attribute(module: Any, name: str) -> Any:
-    for part in name.split("."):
-        module = getattr(module, part)
-    return module
