@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -25,15 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from citycover.errors import CitycoverError, HeldError, ProductError
+from citycover.errors import HeldError, ProductError
 from citycover.files.atomic import sync_folder, write_atomic
 from citycover.files.failures import machine_errors
 from citycover.files.identity import sha256_of
 from citycover.files.lock import RunLock
 from citycover.files.plain import parse_json
 from citycover.files.remote import Place, RemotePath
-from citycover.product.folder import drop_product, holds_product, lost_rasters
-from citycover.product.record import read_record
+from citycover.product.folder import holds_product, lost_rasters
+from citycover.region.earlier import Earlier
 from citycover.region.hold import hold
 from citycover.store.work import WORK, is_store
 
@@ -43,9 +42,6 @@ ABOUT = "region.json"
 """Says whose a folder is."""
 
 _PARTS = ("next", "scenes", "failures", "now", "locks")
-
-_DROPPED = re.compile(r"\.(unknown|\d{8}T\d{6}Z)(-\d+)?")
-"""Names of earlier products that are about to go."""
 
 
 P = TypeVar("P", Path, RemotePath)
@@ -202,43 +198,14 @@ class RegionFolder(RegionPlace[Path]):
             if not made.is_dir():
                 raise HeldError(f"another run has just put {scene} in its place; run the same command again")
             if os.path.lexists(place):
-                self._put_aside(scene)
+                self._earlier_of(scene).put(place)
             made.rename(place)
             for folder in (place.parent, made.parent):
                 sync_folder(folder)
-            self._forget_earlier(scene, keep)
+            self._earlier_of(scene).forget(keep)
 
-    def _put_aside(self, scene: str) -> None:
-        place = self.map_of(scene)
-        earlier = self.out / "earlier" / scene
-        earlier.mkdir(parents=True, exist_ok=True)
-        finished = None
-        with contextlib.suppress(CitycoverError):
-            finished = read_record(place / "run.json").timing.finished if holds_product(place) else None
-        stem = "unknown" if finished is None else finished.strftime("%Y%m%dT%H%M%SZ")
-        names = (stem, *(f"{stem}-{n}" for n in range(2, 1000)))
-        place.rename(earlier / next(name for name in names if not os.path.lexists(earlier / name)))
-        sync_folder(earlier)
-
-    def _forget_earlier(self, scene: str, keep: int) -> None:
-        """Drop all products but the last few; what is somebody else's stays, and counts for nothing.
-
-        Of a link to a product elsewhere the link goes: what it leads to was put there by somebody.
-        """
-        earlier = self.out / "earlier" / scene
-        if not earlier.is_dir():
-            return
-        old = sorted(path for path in earlier.glob("[!.]*") if holds_product(path))
-        for path in old[: max(0, len(old) - keep)]:
-            path.rename(path.with_name(f".{path.name}"))  # at once, so that nobody finds half of it
-        for path in [path for path in earlier.iterdir() if _DROPPED.fullmatch(path.name)]:
-            if path.is_symlink():
-                path.unlink()
-            drop_product(path)
-            if path.exists():  # it has content of somebody's, who is to find it
-                path.rename(path.with_name(path.name.removeprefix(".")))
-        with contextlib.suppress(OSError):  # it has content
-            earlier.rmdir()
+    def _earlier_of(self, scene: str) -> Earlier:
+        return Earlier(self.out / "earlier" / scene, self.own / "earlier" / f"{scene}.json")
 
     def rename(self, old: str, new: str) -> None:
         """A scene has another name now; its product, and what is made of it, go along.

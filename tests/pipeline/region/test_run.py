@@ -24,6 +24,7 @@ from citycover.model.joint import read_map_model
 from citycover.product.product import Product
 from citycover.region import run as module
 from citycover.region.config import Policy, Region, SceneSource, read_region
+from citycover.region.earlier import Earlier
 from citycover.region.folder import RegionFolder
 from citycover.region.forecast import forecast_region
 from citycover.region.now import Now, NowFile
@@ -307,7 +308,7 @@ def test_a_run_that_was_ended_between_map_and_place_goes_on(
             real = Path.rename
             patch.setattr(Path, "rename", lambda p, t: end() if p.parent.name == "next" else real(p, t))
         else:
-            patch.setattr(RegionFolder, "_forget_earlier", end)
+            patch.setattr(Earlier, "forget", end)
         with pytest.raises(EndedError):
             ran(place)
     mapped.clear()
@@ -413,6 +414,21 @@ def test_earlier_products_are_kept_as_asked_and_what_is_not_ours_always(place: P
     assert len(list(earlier.glob("*/item.json"))) == keep
     assert not list(earlier.glob(".*"))
     assert [p.read_text() for p in earlier.glob("**/notes.txt")] == ["mine"]
+
+
+def test_the_latest_of_earlier_products_are_kept_though_a_clock_was_set_back(place: Path) -> None:
+    ran(place)
+    earlier = place / "products/earlier/a"
+    for number in range(3):
+        image(place / "im/a.tif", 20 + number)
+        product = classes(place / "products/maps/a")
+        ran(place)
+        (kept,) = earlier.iterdir()
+        np.testing.assert_array_equal(classes(kept), product)
+        record = place / "products/maps/a/run.json"  # as by a clock that was ahead, and ever less
+        facts = json.loads(record.read_text())
+        facts["finished"] = datetime(2030 - number, 1, 1, tzinfo=UTC).isoformat()
+        record.write_text(json.dumps(facts))
 
 
 def test_a_folder_of_something_else_is_refused(place: Path) -> None:
