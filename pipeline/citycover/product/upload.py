@@ -106,6 +106,19 @@ def upload(product: Product, folder: RemoteFolder, notes: Path, stop: threading.
     return Product(place, (*names, place / SIGN), product.run)
 
 
+def drop_remote(place: RemotePath) -> None:
+    """Remove a product from a store, its `item.json` first; goes on where that was ended.
+
+    Raises:
+        ProductError: it is none.
+        CitycoverError: the store refuses.
+    """
+    folder = RemoteFolder.look(place)
+    (place / MARK).write(b"{}")
+    for name in (SIGN, *sorted(folder.ours - {SIGN, MARK}), MARK):
+        (place / name).remove()
+
+
 def _put_all(place: RemotePath, files: Mapping[str, Path], notes: Path, stop: threading.Event) -> None:
     """Put files there, and note each."""
     lock = threading.Lock()

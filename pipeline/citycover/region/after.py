@@ -11,6 +11,7 @@ from citycover.derive.vectorize import vectorize
 from citycover.files.remote import Place
 from citycover.region.bucket import AnyRegion
 from citycover.region.config import Areas, Polygons, Region
+from citycover.region.made import name_of, place_of_made
 
 Step = tuple[str, Callable[[], object]]
 
@@ -35,8 +36,7 @@ def is_there(region: Region, folder: AnyRegion, scene: str, step: str) -> bool:
     if step == "refine":
         refined = folder.refined_of(scene)
         return bool(folder.mark(refined)) and not folder.lost(refined)
-    part = region.polygons if step == "polygons" else region.areas
-    return part is not None and folder.made_of(step, scene, part.format).is_file()
+    return place_of_made(folder, scene, name_of(region, step)).is_file()
 
 
 def _polygons(folder: AnyRegion, product: Place, scene: str, asked: Polygons) -> None:

@@ -22,6 +22,26 @@ _DROPPED = re.compile(r"\.(unknown|\d{8}T\d{6}Z)(-\d+)?")
 """Names of those that are about to go."""
 
 
+def hidden_name(product: Path) -> Path:
+    """The name of a product that is about to go."""
+    return product.with_name(f".{product.name}")
+
+
+def drop_at_once(product: Path) -> None:
+    """Remove a product, or go on with that: hidden first, so that nobody finds half of it.
+
+    What else lies in it is found again where it was. Of a link to a product elsewhere the link goes.
+    """
+    hidden = hidden_name(product)
+    if not os.path.lexists(hidden):
+        product.rename(hidden)
+    if hidden.is_symlink():
+        hidden.unlink()
+    drop_product(hidden)
+    if hidden.exists() and not product.exists():
+        hidden.rename(product)
+
+
 @dataclass(frozen=True, slots=True)
 class Earlier:
     """Of one scene."""
@@ -58,13 +78,9 @@ class Earlier:
         old = [path for path in self.folder.glob("[!.]*") if holds_product(path)]
         old.sort(key=lambda path: (came.get(path.name, -1), path.name))
         for path in old[: max(0, len(old) - keep)]:
-            path.rename(path.with_name(f".{path.name}"))  # at once, so that nobody finds half of it
+            drop_at_once(path)
         for path in [path for path in self.folder.iterdir() if _DROPPED.fullmatch(path.name)]:
-            if path.is_symlink():
-                path.unlink()
-            drop_product(path)
-            if path.exists():  # it has content of somebody's, who is to find it
-                path.rename(path.with_name(path.name.removeprefix(".")))
+            drop_at_once(path.with_name(path.name.removeprefix(".")))
         with contextlib.suppress(OSError):  # it has content
             self.folder.rmdir()
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,8 @@ class SceneRecord:
     holes: int
     version: str
     """Of citycover."""
+    made: Mapping[str, str] = field(default_factory=dict)
+    """What was made of the maps of this scene and is to be known: names and marks, see `made.py`."""
 
     def facts(self) -> dict[str, Any]:
         """As plain values."""

@@ -35,9 +35,10 @@ from citycover.region.after import steps_after
 from citycover.region.apart import hold_shard
 from citycover.region.config import Region
 from citycover.region.folder import read_facts, remove_facts, write_facts
+from citycover.region.made import mark_of, name_of, step_of, take_away
 from citycover.region.now import Now, NowFile
 from citycover.region.outcome import Outcome, RegionReport, What
-from citycover.region.record import SceneRecord, record_of, settings_of
+from citycover.region.record import SceneRecord, read_record_of, record_of, settings_of
 from citycover.region.scenes import RegionScene, Shard, find_scenes
 from citycover.region.standing import Standing, Survey
 from citycover.region.tiles import find_tiles
@@ -253,10 +254,19 @@ class _Run:
         product = _made(request, self.now.beside(self.watch.scene(standing)), anew=anew)
         mark = folder.mark(product.folder)
         record = record_of(scene.name, tags, product, mark, self.survey.settings)
+        record = replace(record, made=self._still_wanted(scene.name))
         self._note(record)
         remove_facts(folder.begun_of(scene.name))
         folder.place(scene.name, self.region.policy.keep)
         return record
+
+    def _still_wanted(self, scene: str) -> Mapping[str, str]:
+        """What was made of the map that is about to be replaced and will be again; the rest goes."""
+        before = read_record_of(self.folder.record_of(scene))
+        if before is None:
+            return {}
+        others = [name for name in before.made if step_of(name) not in self.survey.settings.after]
+        return take_away(self.folder, scene, before.made, others)
 
     def _begun_of(self, scene: str, tags: Mapping[str, str]) -> bool:
         """Note what a map is begun of; answers whether what is there of it may be of something else."""
@@ -282,7 +292,7 @@ class _Run:
 
     def _make_after(self, record: SceneRecord) -> None:
         """Make what is asked for of a map; each is noted once it is there, so that none is made twice."""
-        wanted, made = self.survey.settings.after, dict(record.after)
+        wanted, after, made = self.survey.settings.after, dict(record.after), dict(record.made)
         lacking = self.survey.lacking(record)
         for step, make in steps_after(self.region, self.folder, record.name):
             if step not in lacking:
@@ -290,8 +300,12 @@ class _Run:
             if self.watch.stop.is_set():
                 raise StoppedError
             make()
-            made[step] = wanted[step]
-            self._note(replace(record, after=made))
+            name = name_of(self.region, step)
+            made[name] = mark_of(self.folder, record.name, name)
+            others = [other for other in made if step_of(other) == step and other != name]
+            made = take_away(self.folder, record.name, made, others)
+            after[step] = wanted[step]
+            self._note(replace(record, after=after, made=made))
 
 
 def _made(request: MapRequest, watch: Watch, *, anew: bool) -> Product:

@@ -123,6 +123,18 @@ def test_products_are_those_of_a_folder_also_of_a_store_that_is_busy(bucket: Buc
     assert ran(region(tmp_path, tidy), one) == {}
 
 
+def test_what_was_made_of_a_map_and_is_no_longer_wanted_goes(bucket: Bucket, tmp_path: Path) -> None:
+    tidy = ("[areas]", "[refine]\nmin_area = 4\n[areas]")
+    assert ran(region(tmp_path, tidy)) == {"a": "mapped", "b": "mapped"}
+    bucket.objects["north/areas/b.csv"] = b"edited by hand"
+    assert ran(region(tmp_path, tidy, ('"csv"', '"json"'))) == {"a": "completed", "b": "completed"}
+    assert keys(bucket, "north/areas/") == {"a.json", "b.json", "b.csv"}
+    put(tmp_path, "a", 7)
+    assert ran(region(tmp_path, ('[areas]\nformat = "csv"\n', ""))) == {"a": "mapped"}
+    assert keys(bucket, "north/areas/") == {"b.json", "b.csv"}
+    assert {name.partition("/")[0] for name in keys(bucket, "north/refined/")} == {"b"}
+
+
 @pytest.mark.parametrize("work", ["", f'\nwork = "s3://{BUCKET}/work"'])
 def test_all_scenes_are_mapped_by_the_network_that_is_loaded_once(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str

@@ -528,6 +528,64 @@ def test_what_was_made_of_a_map_and_is_gone_is_made_again(place: Path, mapped: l
     assert (place / "products/polygons/b.gpkg").is_file() and ran(place, asked) == {}
 
 
+def files_in(folder: Path) -> set[str]:
+    """Names of all that lies there."""
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def test_polygons_and_areas_of_another_format_take_the_place_of_the_old_ones(
+    place: Path, mapped: list[str]
+) -> None:
+    ran(place, '[areas]\n[polygons]\nformat = "geojsonl"\n')
+    (place / "products/polygons/b.geojsonl").write_text("edited by hand")
+    (place / "products/areas/a.parquet").write_text("somebody's")
+    mapped.clear()
+    asked = '[areas]\nformat = "json"\n[polygons]\nformat = "gpkg"\n'
+    assert ran(place, asked) == {"a": "completed", "b": "completed"} and mapped == []
+    assert files_in(place / "products/polygons") == {"a.gpkg", "b.gpkg", "b.geojsonl"}
+    assert files_in(place / "products/areas") == {"a.json", "b.json", "a.parquet"}
+    assert ran(place, asked) == {}
+    (place / "im/a.tif").rename(place / "im/c.tif")
+    assert ran(place, asked) == {"c": "renamed"}
+    assert ran(place, "[areas]\n[polygons]\n") == {"b": "completed", "c": "completed"}
+    assert files_in(place / "products/areas") == {"b.csv", "c.csv", "c.parquet"}
+
+
+def test_what_a_section_made_that_is_no_more_goes_once_the_map_is_another_one(place: Path) -> None:
+    parts = ("areas", "polygons", "refined")
+    ran(place, '[areas]\n[polygons]\nformat = "geojsonl"\n[refine]\nmajority = 9\n')
+    (place / "products/refined/b/notes.txt").write_text("somebody's")
+    assert ran(place) == {}, "they are of the map that is there"
+    assert files_in(place / "products/polygons") == {"a.geojsonl", "b.geojsonl"}
+    for number, name in enumerate("ab"):
+        image(place / f"im/{name}.tif", 7 + number)
+    assert ran(place) == {"a": "mapped", "b": "mapped"}
+    assert [files_in(place / "products" / part) for part in parts] == [set(), set(), {"b"}]
+    assert files_in(place / "products/refined/b") == {"notes.txt"}
+    image(place / "im/a.tif", 9)
+    assert ran(place) == {"a": "mapped"}
+
+
+def test_a_run_that_was_ended_while_a_refined_map_went_takes_the_rest_away(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EndedError(BaseException):
+        pass
+
+    def end(_product: Path) -> None:
+        raise EndedError
+
+    ran(place, "[refine]\nmajority = 9\n")
+    image(place / "im/a.tif", 7)
+    with monkeypatch.context() as patch:
+        patch.setattr("citycover.region.earlier.drop_product", end)
+        with pytest.raises(EndedError):
+            ran(place)
+    assert files_in(place / "products/refined") == {".a", "b"}
+    assert ran(place) == {"a": "mapped"}
+    assert files_in(place / "products/refined") == {"b"}
+
+
 def test_a_renamed_scene_takes_over_from_what_an_earlier_one_left(place: Path) -> None:
     ran(place, "[areas]\n")
     table = (place / "products/areas/a.csv").read_text()
