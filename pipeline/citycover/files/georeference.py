@@ -40,6 +40,10 @@ _SECONDS = {
 _UNEVEN = 0.25
 """Pixels by which a centre may lie off an even row from the first to the last: axes may be float32."""
 
+_KILOMETRES = {"km", "kilometer", "kilometers", "kilometre", "kilometres"}
+
+_DEGREES = re.compile(r"deg(ree)?s?(_\w+)?", re.IGNORECASE)
+
 _AGREE = 0.5
 """Pixels between a corner by the transform and by the axes that are rounding."""
 
@@ -97,6 +101,30 @@ def find_transform(
     (top, down), (left, right) = _even(ys, "y"), _even(xs, "x")
     seen = Affine(right, 0, left, 0, down, top)
     return stated if stated is not None and _agree(stated, seen, shape) else seen
+
+
+def check_unit(unit: object, crs: CRS | None, axis: str) -> None:
+    """Look whether coordinates are in the unit of their plane.
+
+    Metres are not asked about: many write them whatever the unit is.
+
+    Args:
+        unit: of the coordinates along an axis, as they say.
+        crs: of the plane; None: nobody knows.
+        axis: its name, for messages.
+
+    Raises:
+        ValueError: in kilometres or degrees, and the CRS is not.
+    """
+    if crs is None or not crs.is_projected or not isinstance(unit, str):
+        return
+    own = crs.axis_info[0]
+    kilometres = unit.strip().lower() in _KILOMETRES and own.unit_conversion_factor != 1000
+    if kilometres or _DEGREES.fullmatch(unit.strip()):
+        raise ValueError(
+            f"coordinates along {axis} are in {unit}, and its CRS ({crs.name}) is in {own.unit_name}; write "
+            f"them in the unit of the CRS, or the CRS that they are in"
+        )
 
 
 def _transforms(said: Sequence[Attributes], mapping: Attributes, shape: tuple[int, int]) -> Iterator[Affine]:

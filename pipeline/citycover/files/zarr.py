@@ -38,7 +38,7 @@ from citycover.files.folders import (
     undated,
     zarr_format,
 )
-from citycover.files.georeference import find_crs, find_time, find_transform
+from citycover.files.georeference import check_unit, find_crs, find_time, find_transform
 from citycover.files.remote import RemotePath
 from citycover.files.zipped import ZippedPath
 
@@ -249,7 +249,11 @@ class ZarrRaster:
         mapping = around.attributes_of(name.rpartition("/")[2])
         crs = find_crs(said, mapping)
         self.crs = None if crs is None else CRS.from_wkt(crs.to_wkt())
-        axes = around.axis(names[self._axes.y], self.height), around.axis(names[self._axes.x], self.width)
+        along = names[self._axes.y], names[self._axes.x]
+        axes = around.axis(along[0], self.height), around.axis(along[1], self.width)
+        for axis, centres in zip(along, axes, strict=True):
+            if axis is not None and centres is not None:
+                check_unit(around.attributes_of(axis).get("units"), crs, axis)
         self.transform = find_transform(said, mapping, axes, self.shape)
 
     def __enter__(self) -> ZarrRaster:

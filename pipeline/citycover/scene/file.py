@@ -24,6 +24,7 @@ from citycover.files.remote import Place, RemotePath
 from citycover.files.zarr import ZarrRaster
 from citycover.files.zipped import zipped
 from citycover.geometry.grid import grid_of, ground_sample_distance
+from citycover.scene.axes import check_axes
 from citycover.scene.bands import SceneBand, fold, name_bands
 from citycover.scene.find import rasters_of
 from citycover.scene.given import Given
@@ -350,6 +351,7 @@ def _read_info(
         inner = dataset.subdatasets
         remedy = f"name one of its {len(inner)} parts, such as {inner[0]}" if inner else "give another file"
         raise SceneError(f"{path} holds no bands of its own; a scene needs pixels; {remedy}")
+    check_axes(path, dataset)
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
     obstacle = _obstacle(path, dataset)
     grid = None if obstacle else grid_of(dataset)

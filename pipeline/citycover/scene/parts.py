@@ -23,6 +23,7 @@ from citycover.files.folders import date_of, folder_of, is_zarr, refuse_partial,
 from citycover.files.gdal import READ_OPTIONS, brief_reason
 from citycover.files.zarr import ZarrRaster, arrays_in
 from citycover.geometry.grid import grid_of
+from citycover.scene.axes import check_axes
 from citycover.scene.given import Given
 from citycover.scene.when import acquisition_time
 
@@ -52,6 +53,8 @@ _MEND = "mend it, or fetch it whole"
 _PART = re.compile(r'^\w+:"?(.+?)"?:/*(.*?)$')
 """File and variable of a connection string."""
 
+_VARIABLE = re.compile(r"(netcdf|hdf5):", re.IGNORECASE)
+
 
 def parts_of(given: Given) -> list[Given]:
     """The rasters in a container; what is none, or has bands of its own, is itself.
@@ -67,6 +70,8 @@ def parts_of(given: Given) -> list[Given]:
             f"or .zarray; needed is one that is no zip, at s3://, gs:// or https://; check the name, or "
             f"fetch it first"
         )
+    if _VARIABLE.match(str(given.path)) and not given.titles:
+        return [replace(given, titles=(variable_of(str(given.path)),))]
     drivers = _CONTAINERS.get(Path(given.path).suffix.lower())
     if drivers is None or not Path(given.path).exists():
         return [given]
@@ -155,7 +160,11 @@ def _rasters(given: Given, names: list[str], reasons: list[str]) -> Iterator[Giv
                 if part.crs is None or part.transform.is_identity:
                     reasons.append(f"{variable_of(name)} has no CRS or no place")
                     continue
+                check_axes(name, part)
                 titles = (variable_of(name),) if part.count == 1 else given.titles
+        except SceneError as error:
+            reasons.insert(0, str(error))
+            continue
         except RasterioError as error:
             reason = f"{variable_of(name)}: {brief_reason(error)}"
             reasons.insert(len(reasons) if "number of dimensions" in reason else 0, reason)  # a scalar

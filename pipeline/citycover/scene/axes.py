@@ -1,0 +1,139 @@
+"""Axes of a NetCDF variable: whether its pixels lie where its coordinates say.
+
+GDAL takes the last two dimensions for rows and columns, and makes a transform of the first and the last
+coordinate along them. It does not look at those between, nor at units beside a CRS in words, so what it says
+is compared with the coordinates here: a map of another place would be no error to it.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from citycover.errors import SceneError
+from citycover.files.georeference import check_unit
+
+_NAMES = {
+    "x": {"projection_x_coordinate", "longitude", "grid_longitude", "x", "lon", "easting", "degrees_east"},
+    "y": {"projection_y_coordinate", "latitude", "grid_latitude", "y", "lat", "northing", "degrees_north"},
+}
+"""What a coordinate is called, or says that it is, in lower case."""
+
+_ANGLES = ("rad", "microrad")
+"""Units in which a satellite looks down: GDAL makes metres of them by its height."""
+
+_PART = re.compile(r'(netcdf:(?:"[^"]*"|[^"]*?):)(.*/)?[^/]*$', re.IGNORECASE)
+"""Connection string of a variable: that of its file, and its group."""
+
+_OFF = 0.5
+"""Pixels by which a centre may lie elsewhere than its coordinate says: coordinates may be float32."""
+
+
+def check_axes(path: str, dataset: Any) -> None:
+    """Raise SceneError where pixels of an open NetCDF variable lie elsewhere than its coordinates say.
+
+    Args:
+        path: of the file, or the connection string of the variable.
+        dataset: the variable, as rasterio opened it. One without coordinates along both axes passes.
+    """
+    if dataset.driver != "netCDF" or dataset.crs is None or dataset.transform.is_identity:
+        return
+    said = _attributes(dataset.tags())
+    ys, xs = (_coordinates(path, axis, said) for axis in "yx")
+    if ys is None or xs is None or any(line.unit.lower().startswith(_ANGLES) for line in (ys, xs)):
+        return
+    crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+    turn, to = 360.0 if crs.is_geographic else 0.0, dataset.transform
+    rows, cols = (to.f, to.e, dataset.height), (to.c, to.a, dataset.width)
+    off = {"y": ys.off(*rows, 0.0), "x": xs.off(*cols, turn)}
+    if max(off.values()) > _OFF:
+        kilometres = max(ys.times(1000).off(*rows, 0.0), xs.times(1000).off(*cols, 0.0))
+        if kilometres <= _OFF:
+            return  # GDAL has made metres of them
+        if ys.off(*cols, 0.0) < off["x"]:
+            raise SceneError(
+                f"{path}: its last dimension is not that of x; needed are dimensions (y, x); turn it: "
+                f"dataset.transpose(..., 'y', 'x') of xarray"
+            )
+        axis = max(off, key=lambda one: off[one])
+        raise SceneError(
+            f"{path}: coordinates along {axis} are not evenly spaced, up to {off[axis]:.3g} pixels off a "
+            f"raster; bring it to an even grid first (dataset.interp of xarray), or to the CRS in which it "
+            f"is even"
+        )
+    try:
+        for axis, line in (("y", ys), ("x", xs)):
+            check_unit(line.unit, crs, axis)
+    except ValueError as error:
+        raise SceneError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """Coordinates along one axis."""
+
+    centres: NDArray[np.float64]
+    """(pixel,)"""
+    unit: str
+
+    def times(self, factor: float) -> _Line:
+        return _Line(self.centres * factor, self.unit)
+
+    def off(self, start: float, step: float, count: int, turn: float) -> float:
+        """Pixels by which they lie off the centres of a raster, at most, in whatever order.
+
+        Args:
+            start: of the first pixel.
+            step: from one to the next.
+            count: of pixels; infinitely far where there are others.
+            turn: after which numbers mean the same place; 0: never.
+        """
+        if len(self.centres) != count:
+            return np.inf
+        there = start + step * (np.arange(count) + 0.5)
+        one, other = (np.sort(line % turn if turn else line) for line in (self.centres, there))
+        return float(np.abs(one - other).max() / abs(step))
+
+
+def _attributes(tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Attributes of each variable, of tags such as `x#units`."""
+    found: dict[str, dict[str, str]] = {}
+    for key, value in tags.items():
+        name, mark, attribute = key.rpartition("#")
+        if mark:
+            found.setdefault(name, {})[attribute] = value
+    return found
+
+
+def _called(axis: str, said: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Variables that are coordinates along an axis, those that say so first."""
+    names = _NAMES[axis]
+    keys = ("standard_name", "axis", "units")
+    sure = [n for n, own in said.items() if any(own.get(key, "").lower() in names for key in keys)]
+    return [*sure, *(name for name in said if name.lower() in names and name not in sure)] or [axis]
+
+
+def _coordinates(path: str, axis: str, said: Mapping[str, Mapping[str, str]]) -> _Line | None:
+    """Those along an axis; None: there are none of one dimension."""
+    part = _PART.match(path)
+    file, group = (part[1], part[2] or "") if part else (f'NETCDF:"{path}":', "")
+    for name in _called(axis, said):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                with DatasetReader(f"{file}{group}{name}") as line:
+                    if line.count == 1 and line.height == 1 and line.width > 1:
+                        unit = said.get(name, {}).get("units", "")
+                        return _Line(np.asarray(line.read(1)[0], np.float64), unit)
+        except RasterioError:
+            continue  # of another group, or none
+    return None

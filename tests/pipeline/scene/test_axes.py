@@ -1,0 +1,118 @@
+"""NetCDF is taken where its coordinates say that its pixels lie, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from pyproj import CRS
+from rasters import read_scene
+from stores import centres, write_arrays
+
+from citycover.errors import SceneError
+from citycover.scene.assemble import describe_scene
+from citycover.scene.file import describe_files
+
+IMAGE = np.random.default_rng(4).integers(1, 250, (2, 40, 60), np.int16)
+
+UTM = CRS.from_epsg(32633).to_cf()
+
+
+def write_cf(path: Path, along: dict[str, Any] | None = None, said: Any = None, **units: str) -> Path:
+    """Red and near infrared with coordinates and a grid mapping of CF, as xarray writes them."""
+    y, x = centres(40, 60)
+    along = {"y": y, "x": x} | (along or {})
+    bands = {n: (("y", "x"), v, {"grid_mapping": "crs"}) for n, v in zip(("red", "nir"), IMAGE, strict=True)}
+    found = xr.Dataset(bands | {"crs": ((), np.int32(0), UTM if said is None else said)})
+    for name, values in along.items():
+        words = {"standard_name": f"projection_{name}_coordinate", "units": units.get(name, "m")}
+        found = found.assign_coords({name: (name, values, words)})
+    found.to_netcdf(path, engine="scipy")
+    return path
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    values, valid, _ = read_scene(describe_scene([path], None, bands=("red", "nir")))
+    assert valid.all()
+    return values.transpose(2, 0, 1)
+
+
+def test_axes_may_run_either_way_and_be_rounded(tmp_path: Path) -> None:
+    y, x = centres(40, 60)
+    up = write_cf(tmp_path / "up.nc", {"y": y[::-1]})
+    np.testing.assert_array_equal(pixels_of(up), IMAGE[:, ::-1])
+    rounded = write_cf(tmp_path / "rounded.nc", {"y": y.astype(np.float32), "x": x.astype(np.float32)})
+    np.testing.assert_array_equal(pixels_of(rounded), IMAGE)
+
+
+def test_kilometres_of_which_metres_are_made_are_taken(tmp_path: Path) -> None:
+    """GDAL does so where the CRS is given by its parameters."""
+    y, x = centres(40, 60)
+    said = {key: value for key, value in UTM.items() if key != "crs_wkt"}
+    path = write_cf(tmp_path / "a.nc", {"y": y / 1000, "x": x / 1000}, said, y="km", x="km")
+    scene = describe_scene([path], None, bands=("red", "nir"))
+    assert scene.grid.transform.almost_equals(
+        describe_scene([write_cf(tmp_path / "b.nc")], None).grid.transform
+    )
+    np.testing.assert_array_equal(pixels_of(path), IMAGE)
+
+
+def uneven(path: Path) -> Path:
+    x = centres(40, 60)[1]
+    x[20:] += 3
+    return write_cf(path, {"x": x})
+
+
+def in_kilometres(path: Path) -> Path:
+    y, x = centres(40, 60)
+    return write_cf(path, {"y": y / 1000, "x": x / 1000}, y="km", x="km")
+
+
+def in_degrees(path: Path) -> Path:
+    y, x = 52 - np.arange(40) / 1e5, 13 + np.arange(60) / 1e5
+    return write_cf(path, {"y": y, "x": x}, y="degrees_north", x="degrees_east")
+
+
+def turned(path: Path) -> Path:
+    """Of a square of pixels, too: its shape tells nothing."""
+    with xr.open_dataset(
+        write_cf(path.with_suffix(".first.nc")), engine="scipy", decode_coords=False
+    ) as found:
+        found.isel(x=slice(0, 40)).transpose("x", "y").to_netcdf(path, engine="scipy")
+    return path
+
+
+WRONG = {
+    uneven: "along x are not evenly spaced, up to",
+    in_kilometres: "along y are in km, and its CRS (WGS 84 / UTM zone 33N) is in metre",
+    in_degrees: "along y are in degrees_north, and its CRS",
+    turned: "its last dimension is not that of x; needed are dimensions (y, x)",
+}
+
+
+@pytest.mark.parametrize("write", WRONG)
+def test_pixels_elsewhere_than_coordinates_say_are_refused(tmp_path: Path, write: Any) -> None:
+    path = write(tmp_path / "a.nc")
+    for given in (path, f'NETCDF:"{path}":red'):
+        with pytest.raises(SceneError) as caught:
+            describe_files([given])
+        assert WRONG[write] in str(caught.value)
+
+
+def test_a_variable_by_its_address_is_a_band_of_its_name(tmp_path: Path) -> None:
+    path = write_cf(tmp_path / "a.nc")
+    (info,) = describe_files([f'NETCDF:"{path}":nir'])
+    assert info.bands[0].names == ("nir",)
+
+
+def test_axes_of_zarr_are_in_the_unit_of_their_crs(tmp_path: Path) -> None:
+    store = write_arrays(tmp_path / "a.zarr", {"red": IMAGE[0]}, attributes={"proj:code": "EPSG:32633"})
+    group = zarr.open_group(store)
+    for name, values in zip("yx", centres(40, 60), strict=True):
+        group.create_array(name, data=values / 1000, dimension_names=(name,)).attrs["units"] = "km"
+    with pytest.raises(SceneError, match=r"along [xy] are in km"):
+        describe_files([store])
