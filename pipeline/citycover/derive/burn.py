@@ -55,13 +55,7 @@ def read_burn(path: Path, name: str, legend: Legend, grid: GeoBox) -> Burn:
     Raises:
         ConfigError: not readable, no such class, no polygons, without a CRS, or none lies on the map.
     """
-    known = {n.casefold(): k for k, n in enumerate(legend.names)}
-    known |= {str(i): k for k, i in enumerate(legend.ids)}
-    if name.strip().casefold() not in known:
-        raise ConfigError(
-            f"--burn {path}={name}: legend {legend.name!r} has no class {name!r}; it has "
-            f"{', '.join(legend.names)}"
-        )
+    rank = rank_burnt(path, name, legend)
     what = f"--burn {path}"
     features = read_features(path, what, crs_of(grid))
     if features.crs is None:
@@ -77,4 +71,20 @@ def read_burn(path: Path, name: str, legend: Legend, grid: GeoBox) -> Burn:
     on_map = shapely.intersects(pixels, shapely.box(0, 0, width, height))
     if not on_map.any():
         raise ConfigError(f"{what} and the map do not overlap; check the CRS of both")
-    return Burn(known[name.strip().casefold()], np.asarray(pixels[on_map], object))
+    return Burn(rank, np.asarray(pixels[on_map], object))
+
+
+def rank_burnt(path: Path, name: str, legend: Legend) -> int:
+    """Place in a legend of the class that polygons are to be.
+
+    Raises:
+        ConfigError: the legend has no such class.
+    """
+    known = {n.casefold(): k for k, n in enumerate(legend.names)}
+    known |= {str(i): k for k, i in enumerate(legend.ids)}
+    if name.strip().casefold() not in known:
+        raise ConfigError(
+            f"--burn {path}={name}: legend {legend.name!r} has no class {name!r}; it has "
+            f"{', '.join(legend.names)}"
+        )
+    return known[name.strip().casefold()]

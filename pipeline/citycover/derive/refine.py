@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from citycover.classes.legend import Legend, read_legend
 from citycover.classes.raster import Progress
 from citycover.classes.table import NO_CLASS, ClassTable, table_between
-from citycover.derive.burn import Burn, read_burn
+from citycover.derive.burn import Burn, rank_burnt, read_burn
 from citycover.derive.canvas import canvas
 from citycover.derive.majority import majority
 from citycover.derive.sieve import sieved_strips
@@ -129,6 +129,28 @@ def refine(
     if isinstance(out, RemotePath):
         return _refine_to_store(source, out, steps, overwrite, progress)
     return _refine_into(source, out, steps, overwrite, progress)
+
+
+def check_steps(steps: Steps, mapped: Legend | None) -> None:
+    """Refuse steps that can be done with no map.
+
+    Args:
+        steps: what is to be done.
+        mapped: legend of the maps; None: not known.
+
+    Raises:
+        ConfigError: a file is not there, or a legend has not the classes.
+    """
+    legend = read_legend(steps.to) if steps.to else mapped
+    if legend is not None:
+        legend.check_product()
+    if legend is not None and mapped is not None:
+        ClassTable.onto(legend, table_between(mapped, legend))
+    for path, name in steps.burn:
+        if not path.is_file():
+            raise ConfigError(f"--burn {path} does not exist; check the path")
+        if legend is not None:
+            rank_burnt(path, name, legend)
 
 
 def _lies_in(out: Place, product: Place) -> bool:

@@ -87,6 +87,16 @@ def read_zones(path: Path, by: str | None, grid: GeoBox) -> tuple[Zone, ...]:
     return found
 
 
+def check_zones(path: Path, by: str | None) -> None:
+    """Refuse a file whose zones are those of no map.
+
+    Raises:
+        ConfigError: not readable, no polygons, invalid, or a name is missing or occurs twice.
+    """
+    features = read_features(path, "--zones", None)
+    _areas(path, features, _names(path, features, by))
+
+
 def _names(path: Path, features: Features, by: str | None) -> list[str]:
     """One for each feature."""
     if by is None:

@@ -151,6 +151,18 @@ def understand_labels(request: LabelRequest, card: ModelCard, grid: GeoBox) -> P
     )
 
 
+def check_meaning(request: LabelRequest, card: ModelCard) -> None:
+    """Refuse labels that mean nothing to a network, wherever they lie.
+
+    Raises:
+        ModelError: the network does not know what the rule needs.
+        ConfigError: there is no such legend, or its classes are none of the network's.
+    """
+    _check_model(card)
+    if request.legend is not None:
+        _meaning(request.legend, card)
+
+
 def _check_model(card: ModelCard) -> None:
     if card.task != "classes":
         raise ModelError(

@@ -23,9 +23,11 @@ class LabelRequest:
     """Look where the place has changed since, trust them no more there, and write the layer `change`."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where the trust is no share; one file may be given as itself."""
+        """Raise ConfigError where there is none, or no such trust; one file may be given as itself."""
         given: object = self.files
         if isinstance(given, (str, Path)):
             object.__setattr__(self, "files", (given,))
+        if not self.files:
+            raise ConfigError("labels name no file and no product; name them, or leave labels out")
         if self.trust is not None and not 0 <= self.trust <= 1:
             raise ConfigError(f"--trust takes auto or a number from 0 to 1, got {self.trust:g}")

@@ -23,7 +23,7 @@ from citycover.model.card import ModelCard
 from citycover.model.joint import MapModel, check_map_model, join, read_map_model
 from citycover.model.precision import Precision
 from citycover.plan.cost import PlanTotals
-from citycover.plan.fit import PlanOptions, make_plan, tile_reach
+from citycover.plan.fit import PlanOptions, check_windows, make_plan, tile_reach
 from citycover.plan.layers import USUAL, Layer, layers_of
 from citycover.plan.plan import CHUNK, Plan
 from citycover.read.collar import constant_border
@@ -107,6 +107,33 @@ def _plan_options(engine: EngineOptions, window: int | None) -> PlanOptions:
     return PlanOptions(window, engine.trim, engine.feather, engine.block)
 
 
+def check_engine(engine: EngineOptions, card: ModelCard | None) -> None:
+    """Refuse what no product can be computed with on this machine, whatever its scene.
+
+    Args:
+        engine: how it is to be computed.
+        card: of the model; None: it depends on the scene.
+
+    Raises:
+        PlanError: windows or blocks that no product has.
+        ConfigError: more than this machine bears.
+    """
+    _check_blocks(engine)
+    engine.check_here()
+    if card is not None:
+        check_windows(card, _plan_options(engine, engine.window))
+
+
+def _check_blocks(engine: EngineOptions) -> None:
+    block = engine.block
+    if block is not None and any(side < 1 or side % CHUNK for side in block):
+        near = [max(CHUNK, round(side / CHUNK) * CHUNK) for side in block]
+        raise PlanError(
+            f"blocks of a product are whole chunks of {CHUNK} px, got engine.block = {list(block)}; the "
+            f"nearest is {near}"
+        )
+
+
 def prepare_request(request: MapRequest) -> Job:
     """Understand a request: see `prepare`.
 
@@ -114,13 +141,7 @@ def prepare_request(request: MapRequest) -> Job:
         PlanError: blocks as asked for cannot be stored.
         CitycoverError: anything else the user can mend.
     """
-    block = request.engine.block
-    if block is not None and any(side < 1 or side % CHUNK for side in block):
-        near = [max(CHUNK, round(side / CHUNK) * CHUNK) for side in block]
-        raise PlanError(
-            f"blocks of a product are whole chunks of {CHUNK} px, got engine.block = {list(block)}; the "
-            f"nearest is {near}"
-        )
+    _check_blocks(request.engine)
     return prepare(
         request.imagery,
         request.model,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
 from citycover.evidence.catalogue import product_asked_for
-from citycover.evidence.labels import PlaceLabels, understand_labels
+from citycover.evidence.labels import PlaceLabels, check_meaning, understand_labels
 from citycover.evidence.request import LabelRequest
+from citycover.files.remote import is_remote
 from citycover.model.card import ModelCard
 from citycover.scene.file import check_class_file
 from citycover.scene.trust import Trust
@@ -28,6 +31,29 @@ def look_at_labels(request: LabelRequest, card: ModelCard, grid: GeoBox, trust: 
         ConfigError: the labels cannot be read, name what they may not, lie elsewhere or say nothing.
         MachineError: labels that were asked for by name cannot be fetched.
     """
-    own = [named for named in request.files if product_asked_for(named) is None]
-    beside = [file for named in own for file in check_class_file(named, "labels", trust)]
-    return replace(understand_labels(request, card, grid), beside=tuple(beside))
+    beside = _look_at_files(request.files, trust)
+    return replace(understand_labels(request, card, grid), beside=beside)
+
+
+def check_label_request(request: LabelRequest, card: ModelCard | None, trust: Trust) -> None:
+    """Refuse labels that are evidence nowhere: what is said of them is wrong, whatever the place.
+
+    Args:
+        request: which, and what they mean.
+        card: of the network whose evidence they are put to; None: it depends on the scene.
+        trust: which files the label files may name in turn.
+
+    Raises:
+        ModelError: the network does not know what the rule needs.
+        ConfigError: they are not there, or mean nothing to the network.
+    """
+    if card is not None:
+        check_meaning(request, card)
+    # Of one across the network nothing is asked before it is needed.
+    _look_at_files([named for named in request.files if not is_remote(str(named))], trust)
+
+
+def _look_at_files(named: Sequence[Path | str], trust: Trust) -> tuple[str, ...]:
+    """Files that those of the user name in turn."""
+    own = [one for one in named if product_asked_for(one) is None]
+    return tuple(file for one in own for file in check_class_file(one, "labels", trust))

@@ -14,6 +14,7 @@ from citycover.evidence.request import LabelRequest
 from citycover.files.remote import Place, RemotePath, place_of
 from citycover.geometry.tiles import Tile
 from citycover.machine.cores import most_processes, most_threads
+from citycover.machine.names import check_device_name
 from citycover.model.form import FORMS, Form
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.scene.laying import Laying
@@ -70,7 +71,14 @@ class Where:
     on around it: pixels are those of the whole, nodata where no file is. `aoi` may leave out parts of it."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where there are two parts."""
+        """Raise ConfigError where there are two parts, or a box is none anywhere."""
+        if self.bbox is not None and not (
+            len(self.bbox) == 4 and all(map(math.isfinite, self.bbox)) and self.bbox[1] < self.bbox[3]
+        ):  # west may be larger than east, across 180 degrees: what is what the scene's CRS decides
+            raise ConfigError(
+                "--bbox takes west,south,east,north with west < east and south < north, "
+                f"got {list(self.bbox)}"
+            )
         if self.aoi is not None:
             object.__setattr__(self, "aoi", Path(self.aoi))
         if self.aoi is not None and self.bbox is not None:
@@ -115,6 +123,11 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} must be at least 1, got {value}")
+        for name in ("trim", "feather"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"--{name} takes pixels, 0 or more, got {value}")
+        check_device_name(self.device)
         if self.memory is not None and not 0 < self.memory < math.inf:
             raise ConfigError(f"--memory takes GiB, more than 0, got {self.memory:g}")
         if self.precision not in ("auto", *PRECISIONS):

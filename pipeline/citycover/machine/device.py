@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from citycover.errors import ConfigError, MachineError
+from citycover.errors import MachineError
+from citycover.machine.names import check_device_name
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -57,10 +58,9 @@ def choose_device(name: str) -> torch.device:
         MachineError: the device is not there.
         ConfigError: the name means nothing.
     """
+    check_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.partition(":")[0] not in {"cpu", "cuda", "mps"}:
-        raise ConfigError(f"--device takes auto, cpu, cuda, cuda:1 or mps; got {name!r}")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

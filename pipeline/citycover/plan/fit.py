@@ -63,14 +63,14 @@ class _Rule:
     def fit(self, size: int) -> int:
         """The step with the fewest pixels to compute: the windows that the longest one needs, made equal."""
         if not (allowed := self.allowed()):
-            raise PlanError(self._no_window())
+            raise PlanError(self.no_window())
         least = math.ceil(size / math.ceil(size / allowed[-1]))
         return allowed[max(0, math.ceil((least - allowed.start) / allowed.step))]
 
     def divide(self, size: int) -> int:
         """The longest step that cuts a tile into whole cells: those of its neighbours go on from them."""
         if not (allowed := self.allowed()):
-            raise PlanError(self._no_window())
+            raise PlanError(self.no_window())
         if fitting := [s for s in allowed if size % s == 0]:
             return fitting[-1]
         step = allowed[-1]
@@ -80,7 +80,8 @@ class _Rule:
             f"{' and '.join(map(str, near))} px; give one of them as tile, or another window"
         )
 
-    def _no_window(self) -> str:
+    def no_window(self) -> str:
+        """What is to be said where no step is allowed."""
         return (
             f"window {self.largest} with trim {self.trim} and feather {self.feather} leaves no step that "
             f"is a multiple of {self.step_multiple} and at least the feather; a window is a multiple of "
@@ -131,6 +132,16 @@ def make_plan(
         batch=min(batch, x.count),
         precision=precision,
     )
+
+
+def check_windows(card: ModelCard, options: PlanOptions) -> None:
+    """Refuse windows that no scene can be mapped in.
+
+    Raises:
+        PlanError: window, trim or feather contradict each other or the card.
+    """
+    if not (rule := _rule(card, options)).allowed():
+        raise PlanError(rule.no_window())
 
 
 def tile_reach(size: int, card: ModelCard, options: PlanOptions) -> tuple[int, int]:

@@ -92,6 +92,12 @@ class Areas(_Part):
     by: str | None = None
     """Column that names the zones."""
 
+    @model_validator(mode="after")
+    def _of_zones(self) -> Areas:
+        if self.by is not None and self.zones is None:
+            raise ValueError(f"by = {self.by!r} names zones, and there are none; give zones, or leave out by")
+        return self
+
 
 class Policy(_Part):
     """What happens when something is in the way."""
@@ -218,6 +224,11 @@ def _anchored_region(region: Region, folder: Path) -> Region:
     changes: dict[str, Any] = {
         name: _anchored(getattr(region, name), folder) for name in ("out", "imagery", "where", "refine")
     }
+    if (grid := region.imagery.laying.grid) is not None:
+        laying = replace(region.imagery.laying, grid=_file_there(grid, folder))
+        changes["imagery"] = replace(changes["imagery"], laying=laying)
+    if region.refine is not None and region.refine.to is not None:
+        changes["refine"] = replace(changes["refine"], to=_file_there(region.refine.to, folder))
     if region.mosaic:
         changes["mosaic"] = region.mosaic.model_copy(update={"grid": _file_there(region.mosaic.grid, folder)})
     if region.areas:

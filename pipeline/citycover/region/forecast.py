@@ -11,6 +11,7 @@ from typing import Any
 from citycover.errors import CitycoverError, SceneError
 from citycover.files.remote import Place
 from citycover.job.job import prepare_request
+from citycover.region.check import check_region
 from citycover.region.config import Region
 from citycover.region.record import SceneRecord, read_record_of
 from citycover.region.run import Share, survey_region
@@ -83,6 +84,8 @@ def forecast_region(region: Region, share: Share | None = None) -> RegionForecas
     names = share.of(tuple(survey.scenes.values()))
     standings = [survey.standing(name) for name in names]
     todo = survey.todo(standings, share.limit)
+    if todo:
+        check_region(region)
     done = [SceneForecast(s.scene.name, s.state) for s in standings if s.state == "done"]
     scenes = (*(_forecast(region, survey, s) for s in todo), *done)
     return RegionForecast(scenes, _speed(survey), _free(region.out))

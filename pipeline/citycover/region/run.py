@@ -33,6 +33,7 @@ from citycover.product.collection import collect, is_of_today
 from citycover.product.product import Product
 from citycover.region.after import steps_after
 from citycover.region.apart import hold_shard
+from citycover.region.check import check_region
 from citycover.region.config import Region
 from citycover.region.folder import read_facts, remove_facts, write_facts
 from citycover.region.made import mark_of, name_of, step_of, take_away
@@ -147,6 +148,8 @@ class _Run:
         """Work on scenes by name."""
         standings = [self._standing(name) for name in names]
         todo = self.survey.todo(standings, self.share.limit)
+        if todo:
+            check_region(self.region)
         self.report.done = sum(standing.state == "done" for standing in standings)
         self.watch.begun(todo)
         self.now = NowFile(self.folder, Now(str(self.share.shard), self.report.started, len(todo)))

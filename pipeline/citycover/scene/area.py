@@ -13,6 +13,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 from shapely import box
 from shapely.geometry.base import BaseGeometry
 
@@ -70,11 +71,13 @@ def area_of_box(bounds: Sequence[float], grid: GeoBox) -> Area:
     Degrees of longitude and latitude, also across 180 degrees, where west > east; numbers that cannot be
     degrees, or of a scene that is no place on the Earth, are taken in the scene's CRS.
 
+    Args:
+        bounds: four numbers, as `Where` looked at them.
+        grid: of the scene.
+
     Raises:
-        ConfigError: not four numbers in that order, or the box does not overlap the scene.
+        ConfigError: not in that order, or the box does not overlap the scene.
     """
-    if len(bounds) != 4 or not all(map(math.isfinite, bounds)):
-        raise ConfigError(f"--bbox takes west,south,east,north, got {list(bounds)}")
     west, south, east, north = bounds
     degrees = (
         max(abs(west), abs(east)) <= 360
@@ -100,15 +103,29 @@ def read_area(path: Path, grid: GeoBox) -> Area:
         ConfigError: not readable, no polygons, or none that overlaps the scene.
     """
     what = f"--aoi {path}"
-    features = read_features(path, "--aoi", crs_of(grid))
-    if features.crs is None:
+    polygons, crs = _polygons(path, what, crs_of(grid))
+    if crs is None:
         raise ConfigError(f"{what} has no CRS; write it with one, or give GeoJSON in degrees")
-    polygons = polygon_parts(features.geometries)
-    polygons = repaired(shapely.force_2d(polygons), what)
+    geometry = shapely.union_all(onto_grid(polygons, crs, grid, what))
+    return Area(_enclosing(geometry, grid, what), geometry, grid.transform)
+
+
+def check_area_file(path: Path) -> None:
+    """Refuse a file that is an area of no scene.
+
+    Raises:
+        ConfigError: not readable, or no polygons.
+    """
+    _polygons(path, f"--aoi {path}", None)
+
+
+def _polygons(path: Path, what: str, metres: CRS | None) -> tuple[NDArray[np.object_], CRS | None]:
+    """Polygons of a file, and in which CRS they are; for `metres` see `read_features`."""
+    features = read_features(path, "--aoi", metres)
+    polygons = repaired(shapely.force_2d(polygon_parts(features.geometries)), what)
     if not shapely.area(polygons).any():
         raise ConfigError(f"{what} holds no polygon; give polygons, not points or lines")
-    geometry = shapely.union_all(onto_grid(polygons, features.crs, grid, what))
-    return Area(_enclosing(geometry, grid, what), geometry, grid.transform)
+    return polygons, features.crs
 
 
 def _enclosing(geometry: BaseGeometry, grid: GeoBox, what: str) -> Window:

@@ -135,12 +135,18 @@ def pick_bands(
     Raises:
         SceneError: another count than the card's, an unknown name, a name that means several bands.
     """
-    if wanted and len(chosen) != len(wanted):
+    if wanted:
+        check_count(chosen, wanted, model)
+    return tuple(_pick(word.strip(), scene) for word in chosen)
+
+
+def check_count(chosen: Sequence[str], wanted: Sequence[tuple[str, ...]], model: str) -> None:
+    """Raise SceneError unless as many bands are named as a card has."""
+    if len(chosen) != len(wanted):
         got = f"--bands names {len(chosen)} band{'s' * (len(chosen) != 1)} ({','.join(chosen)})"
         raise SceneError(
             f"{got}; model '{model}' needs {len(wanted)}: {_list(wanted)}; give one for each, in that order"
         )
-    return tuple(_pick(word.strip(), scene) for word in chosen)
 
 
 def _pick(word: str, scene: Sequence[SceneBand]) -> int:

@@ -422,6 +422,20 @@ def lattice_of(laying: Laying, named: GeoBox | None) -> GeoBox:
     return _asked_lattice(laying.grid, None)
 
 
+def check_lattice(laying: Laying, named: GeoBox | None) -> None:
+    """Refuse a lattice that is none, whatever sheets there are.
+
+    Args:
+        laying: how they are laid out.
+        named: the grid of the raster that it names; None: it names none.
+
+    Raises:
+        ConfigError: no CRS, or no size of pixels.
+    """
+    if named is None and laying.grid is not None:
+        _asked_lattice(laying.grid if "/" in laying.grid else f"{laying.grid}/1", None)
+
+
 def _asked_lattice(text: str, sheet: GeoBox | None) -> GeoBox:
     """The lattice that a CRS means: `EPSG:32633`, or `EPSG:32633/10` for pixels of 10 of its units.
 
