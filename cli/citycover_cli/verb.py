@@ -90,8 +90,11 @@ def talking(verb: Verb, least: int = 0) -> Verb:
         for name, (kind, default) in _OPTIONS.items()
     ]
 
+    called = {p.name: _called(p) for p in (*own, *shared)}
+
     @wraps(verb)
     def run(**given: Any) -> None:
+        given = {name: _here(called[name], value) for name, value in given.items()}
         talk = Talk(**{name: given.pop(name) for name in _OPTIONS})
         if not is_first():
             talk = replace(talk, quiet=True, as_json=False)
@@ -102,6 +105,33 @@ def talking(verb: Verb, least: int = 0) -> Verb:
     run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in (*own, *shared)}
     return run
+
+
+def _called(parameter: inspect.Parameter) -> str:
+    """What users call a parameter of a verb."""
+    said = next(iter(getattr(parameter.annotation, "__metadata__", ())), None)
+    if isinstance(said, typer.models.ArgumentInfo):
+        return said.metavar or parameter.name.upper()
+    return next(iter(getattr(said, "param_decls", None) or ()), f"--{parameter.name.replace('_', '-')}")
+
+
+def _here(called: str, value: Any) -> Any:
+    """What was given, with a path for `file://`; files that are no imagery lie on this machine.
+
+    Raises:
+        ConfigError: such a file lies across the network.
+    """
+    if isinstance(value, list):
+        return [_here(called, one) for one in value]
+    if not isinstance(value, (str, Path)):
+        return value
+    from citycover.files.local import local_name, refuse_far
+
+    here = local_name(str(value))
+    if isinstance(value, str):
+        return here
+    refuse_far(here, called)
+    return Path(here)
 
 
 def heavy(verb: Verb) -> Verb:

@@ -10,6 +10,9 @@ import pytest
 from conftest import Result, write_scene
 from mapped import patchy, write_product
 
+import citycover as library
+from citycover.errors import ConfigError
+
 Run = Callable[..., Result]
 
 
@@ -67,6 +70,50 @@ def test_no_output_replaces_what_the_command_reads(citycover: Run, tmp_path: Pat
         assert refused.code == 2 and "is read by this command and would be replaced" in refused.err
         assert path.read_bytes() == before
         raster = path if name.startswith("m.") else raster
+
+
+FAR: dict[str, tuple[str, ...]] = {
+    "stats": ("stats", "{p}", "-o", "s3://maps/a.csv"),
+    "vectorize": ("vectorize", "{p}", "-o", "s3://maps/a.gpkg"),
+    "compare": ("compare", "{p}", "{p}", "-o", "s3://maps/a.tif"),
+    "evaluate --figure": ("evaluate", "{p}", "--truth", "{p}", "--figure", "https://example.org/a.png"),
+    "sample": ("sample", "{p}", "--points", "9", "-o", "gs://maps/a.csv"),
+    "--log-file": ("stats", "{p}", "--log-file", "s3://maps/log"),
+    "synth": ("synth", "s3://maps/city", "--size", "64"),
+    "train": (
+        "train",
+        "--image",
+        "a.tif",
+        "--labels",
+        "b.tif",
+        "--recipe",
+        "l2hnet-light",
+        "-o",
+        "s3://maps/t",
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", FAR)
+def test_files_of_this_machine_are_not_written_to_an_address(
+    citycover: Run, product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """As a path it would be a folder called `s3:`, which nobody would look into."""
+    monkeypatch.chdir(tmp_path)
+    refused = citycover(*(word.replace("{p}", str(product)) for word in FAR[verb]))
+    assert refused.code == 2 and "lies across the network; needed is a file or folder" in refused.err
+    assert [path.name for path in tmp_path.iterdir()] == ["product"]
+
+
+def test_a_table_of_the_library_is_not_written_to_an_address(product: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"s3://maps/a\.gpkg lies across the network"):
+        library.vectorize(product, Path("s3://maps/a.gpkg"))
+
+
+def test_an_address_of_this_machine_is_a_path(citycover: Run, product: Path, tmp_path: Path) -> None:
+    table = tmp_path / "a table.csv"
+    done = citycover("stats", product.as_uri(), "-o", table.as_uri())
+    assert done.code == 0 and table.is_file(), done.err
 
 
 def test_models_and_logs_are_not_written_over_imagery(citycover: Run, scene: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from citycover.errors import CitycoverError, ConfigError, ProductError
 from citycover.files.atomic import sync_folder, sync_tree, write_atomic
 from citycover.files.failures import machine_errors
+from citycover.files.local import refuse_far
 from citycover.files.plain import parse_json
 from citycover.files.remote import Place, RemotePath, size_of
 from citycover.product.names import BESIDE, PRODUCT_FILES, SHARPENING, SIGN
@@ -124,8 +125,9 @@ def check_output(path: Path, *inputs: str | Place | None) -> None:
         inputs: files that the same command reads; None: not given.
 
     Raises:
-        ConfigError: it is a folder, an input, or a file of a finished product.
+        ConfigError: it is a folder, an input, a file of a finished product, or lies across the network.
     """
+    refuse_far(path, "output")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file in it")
     here = [Path(given) for given in inputs if given and not isinstance(given, RemotePath)]

@@ -27,6 +27,7 @@ from typing import Any
 
 from citycover.errors import SceneError
 from citycover.files.folders import is_zarr
+from citycover.files.local import local_name
 from citycover.files.remote import is_remote, matching
 from citycover.geometry.vector import read_features
 from citycover.scene.given import Given
@@ -68,6 +69,7 @@ def rasters_of(paths: Sequence[str | Path], trust: Trust) -> list[Given]:
 
 
 def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
+    path = local_name(path) if isinstance(path, str) else path
     where = Path(path)
     suffix = where.suffix.lower()
     if where.is_dir():
@@ -195,6 +197,7 @@ def _named(href: str, by: Path, trust: Trust) -> Given:
     Raises:
         SceneError: it has no right to.
     """
+    href = local_name(href)
     absolute = href if is_remote(href) or href.startswith("/") else os.path.join(by.absolute().parent, href)  # noqa: PTH118 - `/vsi` names are no paths
     normal = absolute if is_remote(absolute) else os.path.normpath(absolute)
     trust.check(normal, str(by.absolute()))

@@ -94,3 +94,10 @@ def test_a_file_or_a_folder_may_be_given_as_text_or_as_a_path() -> None:
     request = MapRequest(Imagery(text), folder, where=Where(aoi=text))
     assert request == MapRequest(Imagery(("city.tif",)), Path("product"), where=Where(Path("city.tif")))
     assert LabelRequest(text).files == ("city.tif",)
+
+
+@pytest.mark.parametrize("name", ["s3://maps/a.tif", "https://example.org/a.tif", "/vsicurl/https://a.org/a"])
+def test_labels_lie_on_this_machine(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"--labels .* lies across the network"):
+        LabelRequest(("city.tif", name))
+    assert LabelRequest("file:///data/a%20b.tif").files == ("/data/a b.tif",)

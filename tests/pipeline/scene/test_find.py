@@ -78,6 +78,13 @@ def test_a_pattern_is_what_it_matches_and_a_file_of_that_name_is_itself(tmp_path
         names(f"{tmp_path}/y*.tif")
 
 
+def test_an_address_of_this_machine_is_a_path(tmp_path: Path) -> None:
+    """Else nobody would see that the file changes."""
+    path = sheet(tmp_path / "a b.tif")
+    (info,) = describe_files([path.as_uri()])
+    assert (info.path, info.size) == (str(path), path.stat().st_size)
+
+
 def test_a_folder_of_sheets_is_a_scene(tmp_path: Path) -> None:
     for col in range(3):
         sheet(tmp_path / f"tile_{col}.tif", col, 3)
@@ -115,6 +122,7 @@ def test_a_tile_index_in_a_geopackage(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "said"),
     [("../secret.tif", "outside its own folder"), ("/etc/x.tif", "--allow-path /etc"),
+     ("file:///etc/x.tif", "--allow-path /etc"),
      ("https://example.org/x.tif", "nothing was fetched.*--allow-remote")],
 )  # fmt: skip
 def test_an_index_and_an_item_name_nothing_elsewhere(tmp_path: Path, place: str, said: str) -> None:
