@@ -20,7 +20,7 @@ from citycover.errors import MachineError, ProductError
 from citycover.files.lease import hold_lease, is_held
 from citycover.files.remote import Place, RemotePath
 from citycover.product.names import SIGN
-from citycover.product.upload import MARK, RemoteFolder
+from citycover.product.upload import MARK, RemoteFolder, drop_remote
 from citycover.region.folder import ABOUT, RegionFolder, RegionPlace, read_facts
 from citycover.run.remote import begun_here
 
@@ -109,6 +109,15 @@ class RegionBucket(RegionPlace[RemotePath]):
 
     def place(self, scene: str, keep: int) -> None:
         """The next product of a scene is in its place already."""
+
+    def put_aside(self, scene: str, keep: int) -> None:  # noqa: ARG002 - that of a folder takes it
+        """Take a product away that none takes the place of; the store keeps what it is told to keep.
+
+        Raises:
+            ProductError: something else lies there.
+        """
+        if self.map_of(scene).below():
+            drop_remote(self.map_of(scene))
 
     def rename(self, old: str, new: str) -> None:
         """A scene has another name now; its product, and what is made of it, go along, the map last.

@@ -204,6 +204,21 @@ class RegionFolder(RegionPlace[Path]):
                 sync_folder(folder)
             self._earlier_of(scene).forget(keep)
 
+    def put_aside(self, scene: str, keep: int) -> None:
+        """Take a product away that none takes the place of; it is kept among the earlier ones, or goes.
+
+        May be called again wherever it was ended.
+
+        Raises:
+            MachineError: it cannot be moved.
+        """
+        place = self.map_of(scene)
+        with machine_errors(place):
+            if os.path.lexists(place):
+                self._earlier_of(scene).put(place)
+                sync_folder(place.parent)
+            self._earlier_of(scene).forget(keep)
+
     def _earlier_of(self, scene: str) -> Earlier:
         return Earlier(self.out / "earlier" / scene, self.own / "earlier" / f"{scene}.json")
 

@@ -61,15 +61,19 @@ def settings_of(region: Region) -> Settings:
         "layers": region.layers,
         "labels": region.labels,
     }
-    if region.mosaic is not None:
-        parts["mosaic"] = region.mosaic
     # Polygons and areas are those of the refined map, so they are others where that is another.
     after = {
         name: _digest((region.refine, value))
         for name in ("refine", "polygons", "areas")
         if (value := getattr(region, name)) is not None
     }
-    return Settings({name: _digest(value) for name, value in parts.items()}, after)
+    laid = {} if region.mosaic is None else {"mosaic": mosaic_of(region)}
+    return Settings({name: _digest(value) for name, value in parts.items()} | laid, after)
+
+
+def mosaic_of(region: Region) -> str:
+    """What of the settings says how the mosaic is laid out."""
+    return _digest(region.mosaic)
 
 
 def _model(region: Region) -> str:

@@ -31,15 +31,16 @@ from citycover.job.request import MapRequest
 from citycover.job.watch import Watch
 from citycover.product.collection import collect, is_of_today
 from citycover.product.product import Product
-from citycover.region.after import steps_after
+from citycover.region.after import make_lacking
 from citycover.region.apart import hold_shard
 from citycover.region.check import check_region
 from citycover.region.config import Region
 from citycover.region.folder import read_facts, remove_facts, write_facts
-from citycover.region.made import mark_of, name_of, step_of, take_away
+from citycover.region.made import step_of, take_away
 from citycover.region.now import Now, NowFile
 from citycover.region.outcome import Outcome, RegionReport, What
 from citycover.region.record import SceneRecord, read_record_of, record_of, settings_of
+from citycover.region.relaid import put_others_aside
 from citycover.region.scenes import RegionScene, Shard, find_scenes
 from citycover.region.standing import Standing, Survey
 from citycover.region.tiles import find_tiles
@@ -142,6 +143,8 @@ class _Run:
         self.folder, self.overwrite = survey.folder, overwrite
         self.dropped = set(dropped)
         """Scenes of which nothing counts that was begun before."""
+        self.aside: tuple[str, ...] = ()
+        """What went, because the mosaic was laid out anew."""
         self.report = RegionReport(region.name, str(share.shard))
 
     def all_of(self, names: Sequence[str]) -> RegionReport:
@@ -157,6 +160,7 @@ class _Run:
             for standing in todo:
                 self.now.note(scene=standing.scene.name, share=0.0)
                 self._ended(self._tried(standing.scene.name))
+            self._put_others_aside()
         except StoppedError:
             self.report.stopped = True
             raise
@@ -173,10 +177,17 @@ class _Run:
             return Standing(standing.scene, "changed", "--overwrite")
         return standing
 
+    def _put_others_aside(self) -> None:
+        self.aside = put_others_aside(self.survey, self.region.policy.keep)
+        if self.aside:
+            logger.info("of another mosaic, and put aside: %s", ", ".join(self.aside))
+
     def _collect(self) -> None:
         """The products as one STAC collection; without it they are whole all the same."""
         maps = self.folder.maps
-        new = any(outcome.what in ("mapped", "renamed") for outcome in self.report.outcomes)
+        new = bool(self.aside) or any(
+            outcome.what in ("mapped", "renamed") for outcome in self.report.outcomes
+        )
         # A run that was killed has not come as far as this. In a store only what this one did is asked for.
         if not new and (isinstance(maps, RemotePath) or is_of_today(maps)):
             return
@@ -237,7 +248,8 @@ class _Run:
             self._rename(standing.earlier, record)
         elif state != "incomplete" or record is None:
             record = self._map(standing)
-        self._make_after(record)
+        wanted, lacking = self.survey.settings.after, self.survey.lacking(record)
+        make_lacking(self.region, self.folder, record, wanted, lacking, self.watch.stop, self._note)
         done: Mapping[str, What] = {"renamed": "renamed", "incomplete": "completed"}
         pixels = 0 if state in done else record.pixels
         return Outcome(name, done.get(state, "mapped"), standing.why, pixels=pixels, holes=record.holes)
@@ -292,23 +304,6 @@ class _Run:
         self.folder.rename(old, record.name)
         self._note(replace(record, product=self.folder.mark(self.folder.map_of(record.name))))
         remove_facts(self.folder.record_of(old))
-
-    def _make_after(self, record: SceneRecord) -> None:
-        """Make what is asked for of a map; each is noted once it is there, so that none is made twice."""
-        wanted, after, made = self.survey.settings.after, dict(record.after), dict(record.made)
-        lacking = self.survey.lacking(record)
-        for step, make in steps_after(self.region, self.folder, record.name):
-            if step not in lacking:
-                continue
-            if self.watch.stop.is_set():
-                raise StoppedError
-            make()
-            name = name_of(self.region, step)
-            made[name] = mark_of(self.folder, record.name, name)
-            others = [other for other in made if step_of(other) == step and other != name]
-            made = take_away(self.folder, record.name, made, others)
-            after[step] = wanted[step]
-            self._note(replace(record, after=after, made=made))
 
 
 def _made(request: MapRequest, watch: Watch, *, anew: bool) -> Product:

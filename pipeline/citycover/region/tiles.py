@@ -23,7 +23,7 @@ from citycover.job.job import windows_of_tile
 from citycover.model.joint import read_map_model
 from citycover.region.bucket import region_at
 from citycover.region.config import Region, check_name
-from citycover.region.record import read_record_of
+from citycover.region.record import mosaic_of, read_record_of
 from citycover.region.scenes import RegionScene, files_of, rasters_of
 from citycover.scene.area import read_area
 from citycover.scene.assemble import read_lattice
@@ -117,10 +117,10 @@ def _place(info: FileInfo, lattice: GeoBox) -> Window:
 
 def _remembered(region: Region, sheets: _Sheets, size: int) -> Iterator[tuple[Tile, str]]:
     """Tiles that were made of sheets whose place is no more known, and those."""
-    folder = region_at(region.out)
+    folder, laid = region_at(region.out), mosaic_of(region)
     for name in folder.names("scenes") if sheets.problems else ():
         tile, record = Tile.named(name, size), read_record_of(folder.record_of(name))
-        if tile is not None and record is not None:
+        if tile is not None and record is not None and record.map.get("mosaic") == laid:
             yield from ((tile, file) for file in record.files if file in sheets.problems)
 
 

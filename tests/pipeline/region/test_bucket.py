@@ -123,6 +123,19 @@ def test_products_are_those_of_a_folder_also_of_a_store_that_is_busy(bucket: Buc
     assert ran(region(tmp_path, tidy), one) == {}
 
 
+def test_a_product_that_none_takes_the_place_of_goes(bucket: Bucket, tmp_path: Path) -> None:
+    ran(region(tmp_path))
+    bucket.objects["north/maps/a/notes.txt"] = b"somebody's"
+    bucket.changes.clear()
+    RegionBucket(place("north")).put_aside("a", 1)
+    assert [(how, key.rpartition("/")[2]) for how, key in bucket.changes[:2]] == [
+        ("PUT", ".uploading.json"),
+        ("DELETE", "item.json"),
+    ]
+    assert keys(bucket, "north/maps/a/") == {"notes.txt"} and keys(bucket, "north/maps/b/")
+    RegionBucket(place("north")).put_aside("c", 1)
+
+
 def test_what_was_made_of_a_map_and_is_no_longer_wanted_goes(bucket: Bucket, tmp_path: Path) -> None:
     tidy = ("[areas]", "[refine]\nmin_area = 4\n[areas]")
     assert ran(region(tmp_path, tidy)) == {"a": "mapped", "b": "mapped"}

@@ -154,6 +154,37 @@ def test_tiles_keep_their_names_when_sheets_come_and_go(place: Path) -> None:
     assert "x7816_y90624" in status_of(region(place)).gone
 
 
+@pytest.mark.parametrize("keep", [0, 1])
+def test_tiles_of_another_size_go_once_the_new_ones_are_all_there(place: Path, keep: int) -> None:
+    kept = ("retries = 0", f"retries = 0\nkeep = {keep}\n[areas]")
+    larger = ("tile = 64", "tile = 96")
+    assert ran(place, kept) == dict.fromkeys(NAMES, "mapped")
+    products = place / "products"
+    (products / "areas" / f"{NAMES[0]}.csv").write_text("edited by hand")
+    new = [scene.scene for scene in forecast_region(region(place, kept, larger)).scenes]
+    assert not {*new} & {*NAMES}
+    assert ran(place, kept, larger, limit=1) == {new[0]: "mapped"}
+    assert {path.name for path in (products / "maps").glob("x*")} == {*NAMES, new[0]}
+    assert set(ran(place, kept, larger)) == {*new[1:]}
+    assert {path.name for path in (products / "maps").glob("x*")} == {*new}
+    assert {path.stem for path in (products / "areas").iterdir()} == {*new, NAMES[0]}
+    assert [len(list((products / "earlier" / name).glob("*/item.json"))) for name in NAMES] == [keep] * 4
+    collection = json.loads((products / "maps/collection.json").read_text())
+    items = {link["href"] for link in collection["links"] if link["rel"] == "item"}
+    assert items == {f"./{name}/item.json" for name in new}
+    assert status_of(region(place, kept, larger)).gone == () and ran(place, kept, larger) == {}
+
+
+def test_a_sheet_that_cannot_be_read_makes_no_tile_of_another_size(place: Path) -> None:
+    ran(place)
+    (place / "im/c.tif").write_bytes(b"half a download")
+    found = ran(place, ("tile = 64", "tile = 96"))
+    assert found.pop("c") == "failed" and set(found.values()) == {"mapped"}
+    assert {path.name for path in (place / "products/maps").glob("x*")} >= {*NAMES}, (
+        "c shows nobody knows what"
+    )
+
+
 def test_a_sheet_of_another_name_and_the_same_content_changes_nothing(place: Path) -> None:
     ran(place)
     (place / "im/c.tif").rename(place / "im/d.tif")
