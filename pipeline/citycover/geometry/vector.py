@@ -7,7 +7,6 @@ forget to name it: numbers that cannot be degrees are taken in a CRS that the ca
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import zipfile
@@ -21,11 +20,11 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
-from shapely.geometry import shape
 
 from citycover.errors import ConfigError
 from citycover.geometry.crs import DEGREES, to_degrees
 from citycover.geometry.database import MAGIC, refuse_reaching
+from citycover.geometry.geojson import parse_geojson
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def read_features(path: Path, what: str, metres: CRS | None) -> Features:
     return _read_ogr(path, what)
 
 
-def crs_named(text: str, remedy: str) -> CRS:
+def crs_named(text: str | int, remedy: str) -> CRS:
     """A CRS by name, code or definition.
 
     Raises:
@@ -82,26 +81,15 @@ def _read_geojson(path: Path, what: str, metres: CRS | None) -> Features:
             f"{what} {path} is {size >> 20} MiB of GeoJSON, at most {_MOST_BYTES >> 20} are read; simplify "
             "it, or write it as GeoPackage (ogr2ogr out.gpkg in.geojson)"
         )
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-        parts = data["features"] if data["type"] == "FeatureCollection" else [data]
-        found = [part["geometry"] if part["type"] == "Feature" else part for part in parts]
-        geometries = np.empty(len(found), object)
-        geometries[:] = [None if geometry is None else shape(geometry) for geometry in found]
-        rows: list[dict[str, Any]] = [dict(part.get("properties") or {}) for part in parts]
-        named = (data.get("crs") or {}).get("properties", {}).get("name")
-    except RecursionError:
-        raise ConfigError(f"{what} {path} is not GeoJSON: its brackets are nested too deeply") from None
-    except (LookupError, ValueError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
-        raise ConfigError(f"{what} {path} is not GeoJSON with features: {error!r}; write it again") from None
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row.get(name) for row in rows] for name in names}
+    found = parse_geojson(path.read_bytes(), f"{what} {path}")
+    names = dict.fromkeys(name for row in found.rows for name in row)
+    columns = {name: [row.get(name) for row in found.rows] for name in names}
     crs: CRS | None
-    if named:
-        crs = crs_named(named, f"{what} {path} names it; write one such as EPSG:32633 into it")
+    if found.crs is not None:
+        crs = crs_named(found.crs, f"{what} {path} names it; write one such as EPSG:32633 into it")
     else:
-        crs = _unnamed(geometries, f"{what} {path}", metres) if metres else None
-    return Features(geometries, columns, crs)
+        crs = _unnamed(found.geometries, f"{what} {path}", metres) if metres else None
+    return Features(found.geometries, columns, crs)
 
 
 def _unnamed(geometries: NDArray[np.object_], what: str, metres: CRS) -> CRS:
