@@ -57,6 +57,14 @@ def test_a_product_says_what_made_it(citycover, scene: Path, tmp_path: Path) -> 
     assert "spectral-rgbn, built-in colour rules, extrapolating" in told and str(scene) in told
     facts = json.loads(citycover("inspect", tmp_path / "out", "--json").out)
     assert facts == json.loads((tmp_path / "out" / "run.json").read_text())
+    (tmp_path / "out").rename(tmp_path / "copy")
+    assert citycover("map", scene, "-o", tmp_path / "out").code == 0
+    several = ("inspect", tmp_path / "out", "spectral-rgbn", tmp_path / "copy", scene)
+    product, model, copy, image = json.loads(citycover(*several, "--json").out)
+    assert product["card"] == model["card"]
+    assert copy == facts and image["path"] == str(scene)
+    told = citycover(*several).out
+    assert told.count("spectral-rgbn, built-in colour rules") == 2 and "confidence.tif" not in told
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from citycover_cli.verb import Talk, talking
 
 if TYPE_CHECKING:
     from citycover.files.remote import Place
+    from citycover.model.archive import ModelFile
     from citycover.product.record import Given
     from citycover.scene.file import FileInfo
     from citycover.scene.trust import Trust
@@ -30,7 +31,7 @@ _MODEL_ENDINGS = (".pt", ".pt2")
 def run(
     what: Annotated[
         list[str],
-        typer.Argument(metavar="SCENE...|MODEL|PRODUCT", help="Raster files, a model, or a product folder."),
+        typer.Argument(metavar="SCENE|MODEL|PRODUCT...", help="Raster files, models, product folders."),
     ],
     statistics: Annotated[bool, typer.Option(help="Read a decimated image for statistics.")] = True,
     allow_remote: options.AllowRemote = False,
@@ -39,23 +40,36 @@ def run(
     talk: Talk,
 ) -> None:
     """See HELP."""
+    scenes, facts = [], []
+    for one in what:
+        if (model := _model_of(one)) is not None:
+            facts.append(_model_told(model, talk.as_json))
+        elif (record := _record_of(one)) is not None:
+            facts.append(_product_told(record, talk.as_json))
+        else:
+            scenes.append(one)
+    if scenes:
+        trust = options.trust_of(allow_remote, allow_path)
+        facts += _scene_told(scenes, statistics, talk.as_json, trust)
+    if talk.as_json:
+        print_json(facts if scenes or len(facts) > 1 else facts[0])
+
+
+def _model_of(what: str) -> ModelFile | None:
+    """A model by its name or the ending of its file; None: it is none."""
     from citycover.model.archive import read_model_file
     from citycover.model.builtin import NAMES, find_model
 
-    if len(what) == 1 and (what[0] in NAMES or what[0].endswith(_MODEL_ENDINGS)):
-        model = read_model_file(find_model(what[0]))
-        if talk.as_json:
-            print_json(model_facts(model))
-        else:
-            print_model(model)
-        if model.card.untrained:
-            logger.warning("its weights are random: a map by it means nothing; give it weights")
-        return
+    return read_model_file(find_model(what)) if what in NAMES or what.endswith(_MODEL_ENDINGS) else None
 
-    if len(what) == 1 and (run_ := _record_of(what[0])) is not None:
-        _inspect_product(run_, talk.as_json)
-        return
-    _inspect_scene(what, statistics, talk.as_json, options.trust_of(allow_remote, allow_path))
+
+def _model_told(model: ModelFile, as_json: bool) -> dict[str, Any]:
+    """What a model is: said to people, or else as plain values."""
+    if not as_json:
+        print_model(model)
+    if model.card.untrained:
+        logger.warning("its weights are random: a map by it means nothing; give it weights")
+    return model_facts(model)
 
 
 def _record_of(what: str) -> Place | None:
@@ -74,14 +88,13 @@ def _record_of(what: str) -> Place | None:
     return run_ if run_.is_file() else None
 
 
-def _inspect_product(path: Place, as_json: bool) -> None:
-    """What run.json of a product says."""
+def _product_told(path: Place, as_json: bool) -> dict[str, Any]:
+    """What run.json of a product says: said to people, or else as plain values."""
     from citycover.product.record import read_record
 
     record = read_record(path)
     if as_json:
-        print_json(record.facts())
-        return
+        return record.facts()
     made, holes = record.timing.finished, len(record.holes)
     rows = [
         ("model", f"{record.given.model.name}, {record.standing}, {record.evidence}"),
@@ -94,6 +107,7 @@ def _inspect_product(path: Place, as_json: bool) -> None:
         ("warnings", "\n".join(record.warnings) or "none"),
     ]
     print_table(str(path.parent), rows)
+    return record.facts()
 
 
 def _taken(given: Given) -> str:
@@ -103,7 +117,8 @@ def _taken(given: Given) -> str:
     return " to ".join(filter(None, (given.start, given.time))) or "not said"
 
 
-def _inspect_scene(paths: list[str], statistics: bool, as_json: bool, trust: Trust) -> None:
+def _scene_told(paths: list[str], statistics: bool, as_json: bool, trust: Trust) -> list[dict[str, Any]]:
+    """What files of scenes are: said to people, or else as plain values."""
     from citycover.scene.file import describe_files, lost_sources
 
     files = describe_files(paths, trust, opened=True)
@@ -112,12 +127,10 @@ def _inspect_scene(paths: list[str], statistics: bool, as_json: bool, trust: Tru
     facts = [
         _file_facts(info) | (_statistics(info) if statistics and not info.obstacle else {}) for info in files
     ]
-    if as_json:
-        print_json(facts)
-        return
-    for fact in facts:
-        name = str(fact.pop("path"))
-        print_table(name, [(key.replace("_", " "), _say(value)) for key, value in fact.items()])
+    for fact in () if as_json else facts:
+        rows = [(key.replace("_", " "), _say(value)) for key, value in fact.items() if key != "path"]
+        print_table(str(fact["path"]), rows)
+    return facts
 
 
 def _file_facts(info: FileInfo) -> dict[str, Any]:
