@@ -65,4 +65,5 @@ def test_bad_masks_end_with_2(citycover, tmp_path: Path) -> None:
     ):
         done = citycover("map", scene, mask, *words, "-o", tmp_path / "out", *OPTIONS)
         assert done.code == 2 and said in done.err, done.err
+        assert "model" not in citycover("map", scene, mask, *words, "-o", tmp_path / "out").err
         assert not (tmp_path / "out").exists()

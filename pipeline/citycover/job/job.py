@@ -286,6 +286,10 @@ def _frame(tile: Tile, lattice: GeoBox, card: ModelCard, engine: EngineOptions) 
     return GeoBox((seen.height, seen.width), lattice.transform * corner, lattice.crs)
 
 
+_LAID = ("--mask", "--composite", "--overlap", "--grid")
+"""Options about how files are laid out, with which what is wrong of them begins."""
+
+
 def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo], lattice: GeoBox | None) -> ModelFile:
     """The first built-in model that takes the scene as it is."""
     for info in files:
@@ -303,6 +307,8 @@ def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo], lattice: GeoBo
         reasons.append((model.card, why))
     # What is wrong is told of the model that comes nearest; of the others it would be the same once more.
     nearest, why = max(reasons, key=lambda reason: _nearness(reason[0], imagery.bands, files))
+    if why.startswith(_LAID):
+        raise SceneError(why)  # no model would mend it
     raise SceneError(
         f"no built-in model fits the scene; {nearest.name} comes nearest: {why}; or give --model"
     )

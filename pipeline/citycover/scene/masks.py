@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import shapely
 from odc.geo.geobox import GeoBox
 
@@ -78,7 +79,15 @@ class Masks:
     def _placed(self, rule: MaskRule, sheet: Sequence[FileInfo], grid: GeoBox) -> MaskSource:
         everywhere, own = self._found[rule], _answering(rule, sheet)
         if not (everywhere or own):
-            have = ", ".join(dict.fromkeys(info.name for info in (*self.files, *sheet)))
+            files = list(dict.fromkeys((*self.files, *sheet)))
+            short = next((info for info in files if rule.index and is_called(info.name, rule.name)), None)
+            if short is not None:
+                raise SceneError(
+                    f"--mask {rule.name}: {short.name} has {len(short.dtypes)} bands, and band {rule.index} "
+                    f"is needed; give the mask as it was delivered, or say which numbers of a band hide the "
+                    f"ground: --mask BAND=VALUES"
+                )
+            have = ", ".join(dict.fromkeys(info.name for info in files))
             raise SceneError(
                 f"--mask {rule.name}: no file or band of the scene is called so; it has {have}; give the "
                 f"file of the mask beside those of the bands"
@@ -149,6 +158,15 @@ def _source(rule: MaskRule, info: FileInfo, index: int, grow: float) -> MaskSour
         raise SceneError(
             f"--mask {rule.name}: band {index} of {info.name} is {dtype}; a mask has whole numbers; convert "
             f"it first: gdal_translate -ot Byte in.tif out.tif"
+        )
+    kind = np.iinfo(dtype)
+    if not (
+        any(kind.min <= value <= kind.max for value in rule.values) or min(rule.bits, default=64) < kind.bits
+    ):
+        raise SceneError(
+            f"--mask {rule.name}: band {index} of {info.name} is {dtype}, numbers from {kind.min} to "
+            f"{kind.max} of {kind.bits} bits; none that would hide the ground can "
+            f"occur; give numbers that stand in it"
         )
     assert info.grid is not None, "files with an obstacle were refused"
     source = BandSource(

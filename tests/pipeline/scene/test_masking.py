@@ -128,6 +128,12 @@ def test_udm2_has_four_bands_that_count(tmp_path: Path) -> None:
     assert [mask.source.index for mask in scene.groups[0].sheets[0].masks] == [3, 5, 6, 8]
 
 
+def test_a_udm2_that_lost_bands_says_so(tmp_path: Path) -> None:
+    udm2 = write(tmp_path / "x_udm2.tif", np.zeros((7, 20, 30), np.uint8), transform=FINE)
+    with pytest.raises(SceneError, match=r"x_udm2\.tif has 7 bands, and band 8 is needed"):
+        describe_scene([image(tmp_path / "x.tif"), udm2], None, masking=Masking(("udm2",)))
+
+
 def test_of_a_file_of_several_bands_the_first_is_not_taken_for_the_mask(tmp_path: Path) -> None:
     udm2 = write(tmp_path / "x_3B_udm2.tif", np.zeros((2, 20, 30), np.uint8), transform=FINE)
     with rasterio.open(udm2, "r+") as file:
@@ -147,6 +153,8 @@ def test_of_a_file_of_several_bands_the_first_is_not_taken_for_the_mask(tmp_path
         ({"transform": Affine.translation(400, 0) * COARSE}, "scl", "does not cover a.tif"),
         ({"crs": "EPSG:32634"}, "scl", "does not cover a.tif .*in that CRS"),
         ({"dtype": np.float32}, "scl", "is float32; a mask has whole numbers"),
+        ({}, "scl=300,500", "is uint8, numbers from 0 to 255 of 8 bits; none that would hide"),
+        ({}, "scl=bits:8,9", "is uint8, numbers from 0 to 255 of 8 bits; none that would hide"),
     ],
 )
 def test_masks_that_cannot_be_used(tmp_path: Path, changes: dict[str, object], rule: str, said: str) -> None:
