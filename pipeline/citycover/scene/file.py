@@ -357,13 +357,8 @@ def _read_info(
     grid = None if obstacle else grid_of(dataset)
     name = Path(path).name
     colours = tuple(c.name.lower() for c in dataset.colorinterp)
-    if given.strict and given.titles and len(given.titles) != dataset.count:
-        raise SceneError(
-            f"{path} has {dataset.count} bands, and {given.named} names {len(given.titles)}: "
-            f"{', '.join(given.titles)}; name each once, in the order of the file"
-        )
     _check_nodata(path, dataset, given)
-    titles = given.titles if len(given.titles) == dataset.count else dataset.descriptions
+    titles = _titles(path, dataset, given, colours)
     masks = validities(dataset.mask_flag_enums, colours)
     return FileInfo(
         path=path,
@@ -403,6 +398,26 @@ def _bands(
         return bands
     where = path.removeprefix(f"{root_of(path).parent}/")
     return tuple(replace(band, file=where) for band in bands)
+
+
+def _titles(path: str, dataset: Any, given: Given, colours: Sequence[str]) -> Sequence[str | None]:
+    """Names of all bands: as they are said elsewhere, which need not name opacity, else of the file.
+
+    Raises:
+        SceneError: an item or a scene file names others than there are.
+    """
+    said = given.titles
+    if len(said) == dataset.count:
+        return said
+    if not said or given.named is None:
+        return tuple(dataset.descriptions)
+    if len(said) == dataset.count - colours.count("alpha") and not given.strict:
+        names = iter(said)
+        return tuple(None if colour == "alpha" else next(names) for colour in colours)
+    raise SceneError(
+        f"{path} has {dataset.count} bands, and {given.named} names {len(said)}: {', '.join(said)}; "
+        f"name each once, in the order of the file"
+    )
 
 
 def _nodata_of(dataset: Any, masks: Sequence[Validity], given: Given) -> Iterator[float | None]:

@@ -56,6 +56,8 @@ _DEEPEST = 8
 
 _NO_DATA_ROLES = frozenset({"thumbnail", "overview", "visual", "metadata", "tilejson", "saturation", "cloud"})
 
+_ARCHIVED = re.compile(r"/vsi(zip|tar|gzip)/(?=/)")
+
 _NO_RASTER = re.compile(r"\.(json|geojson|xml|html?|txt|csv|pdf|zip)$", re.IGNORECASE)
 
 
@@ -187,8 +189,13 @@ def _of_index(path: Path, trust: Trust) -> Iterator[Given]:
             f"{path} is a vector file without a column 'location'; a scene is raster files or an index of "
             f"them; make one: gdaltindex {path} *.tif"
         )
-    for place in places:
-        yield _named(str(place), path, trust)
+    for number, place in enumerate(places, start=1):
+        if not isinstance(place, str) or not place:
+            raise SceneError(
+                f"{path}: the location of feature {number} of {len(places)} is {place!r}, no name of a file; "
+                f"name one, or leave the feature out"
+            )
+        yield _named(place, path, trust)
 
 
 def _named(href: str, by: Path, trust: Trust) -> Given:
@@ -199,7 +206,9 @@ def _named(href: str, by: Path, trust: Trust) -> Given:
     """
     href = local_name(href)
     absolute = href if is_remote(href) or href.startswith("/") else os.path.join(by.absolute().parent, href)  # noqa: PTH118 - `/vsi` names are no paths
-    normal = absolute if is_remote(absolute) else os.path.normpath(absolute)
+    archive = _ARCHIVED.match(absolute)  # whose name may begin with a slash of its own
+    start = archive.end() if archive else 0
+    normal = absolute if is_remote(absolute) else absolute[:start] + os.path.normpath(absolute[start:])
     trust.check(normal, str(by.absolute()))
     return Given(normal, str(by.absolute()))
 
@@ -218,9 +227,12 @@ def _of_stac(content: Mapping[str, Any], path: Path, trust: Trust, depth: int = 
             yield from _of_item(content, path, trust)
         else:
             yield from _of_links(content, path, trust, depth)
-    except (LookupError, TypeError, AttributeError) as error:
+    except LookupError as error:
+        raise SceneError(f"{path} is STAC that lacks {error}; check it with stac-validator") from None
+    except (TypeError, AttributeError):
         raise SceneError(
-            f"{path} is STAC that lacks something ({error!r}); check it with stac-validator"
+            f"{path} is STAC in which something (assets, href, bands, links) is of another kind than it "
+            f"has to be; check it with stac-validator"
         ) from None
 
 

@@ -1,10 +1,13 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
+from rasterio.enums import ColorInterp
 from rasters import write
 
 from citycover.errors import SceneError
@@ -104,6 +107,38 @@ def test_a_tile_index_names_files_from_its_own_folder(tmp_path: Path) -> None:
     features[0]["properties"] = {"place": "x"}
     with pytest.raises(SceneError, match=r"without a column 'location'.*gdaltindex"):
         names(save(index, {"type": "FeatureCollection", "features": features[:1]}))
+
+
+@pytest.mark.parametrize("place", [None, 3, ""])
+def test_a_feature_of_a_tile_index_without_a_file_is_told_of(tmp_path: Path, place: Any) -> None:
+    sheet(tmp_path / "a.tif")
+    features = [
+        {"type": "Feature", "geometry": None, "properties": {"location": p}} for p in ("a.tif", place)
+    ]
+    index = save(tmp_path / "index.geojson", {"type": "FeatureCollection", "features": features})
+    with pytest.raises(SceneError, match=r"location of feature 2 of 2 is .*, no name of a file"):
+        names(index)
+
+
+def test_an_index_names_files_in_archives(tmp_path: Path) -> None:
+    sheet(tmp_path / "a.tif")
+    archive = shutil.make_archive(str(tmp_path / "z"), "zip", tmp_path, "a.tif")
+    feature = {"type": "Feature", "geometry": None, "properties": {"location": f"/vsizip/{archive}/a.tif"}}
+    index = save(tmp_path / "index.geojson", {"type": "FeatureCollection", "features": [feature]})
+    (info,) = describe_files([index])
+    assert info.path == f"/vsizip/{archive}/a.tif"
+
+
+def test_an_item_that_names_other_bands_than_there_are_is_refused(tmp_path: Path) -> None:
+    """Opacity aside: else red would be what the colours of the file say, and not the item."""
+    path = save(tmp_path / "item.json", item("x", {"a": asset("a.tif", ("a", "nir"), ("b", "red"))}))
+    sheet(tmp_path / "a.tif", bands=3)
+    with pytest.raises(SceneError, match=r"a\.tif has 3 bands, and .*item\.json names 2: nir, red"):
+        describe_files([path])
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.colorinterp = (ColorInterp.gray, ColorInterp.undefined, ColorInterp.alpha)
+    (info,) = describe_files([path])
+    assert info.descriptions == ("nir", "red", None)
 
 
 def test_a_tile_index_in_a_geopackage(tmp_path: Path) -> None:
@@ -227,7 +262,9 @@ def test_items_are_sheets(tmp_path: Path) -> None:
             {"stac_version": "1.0.0", "type": "Catalog", "links": [{"rel": "item", "href": "y.json"}]},
             "does not exist",
         ),
-        ({"stac_version": "1.0.0", "type": "Feature"}, "lacks something .*stac-validator"),
+        ({"stac_version": "1.0.0", "type": "Feature"}, "lacks 'assets'.*stac-validator"),
+        ({"stac_version": "1.0.0", "type": "Feature", "assets": None}, "of another kind.*stac-validator"),
+        (item("x", {"a": {"href": 3, "roles": ["data"]}}), "of another kind.*stac-validator"),
         (item("x", {"meta": {"href": "x.xml"}}), "no asset with the role data .*it has meta"),
         ({"a": 1}, "cannot be opened as a raster"),
     ],
