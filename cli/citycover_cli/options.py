@@ -134,8 +134,8 @@ Precision = Annotated[
 Form = Annotated[
     str,
     typer.Option(
-        help="auto, torchscript, openvino (extra, processors), aotinductor (needs a compiler) or tensorrt "
-        "(extra, GPUs); auto takes what is known to be faster here where only near-ties flip."
+        help="auto, torchscript, cudnn (GPUs), openvino (extra, processors), aotinductor (needs a compiler) "
+        "or tensorrt (extra, GPUs); auto takes what is known to be faster here where only near-ties flip."
     ),
 ]
 

@@ -54,9 +54,9 @@ def network_of(name: str, folder: Path) -> Path:
     return path
 
 
-def pure_forward(model: Path, plan: dict[str, Any], precision: Any, slots: int) -> float:
+def pure_forward(model: Path, plan: dict[str, Any], slots: int) -> float:
     """Seconds for as many slots of batches as a run pushed, were there nothing else to do."""
-    predictor = ModelPredictor.load(model, choose_device("auto")).at(precision)
+    predictor = ModelPredictor.load(model, choose_device("auto")).at(plan["precision"], plan["form"])
     windows = probe_windows(
         predictor.card, tuple(plan["window"]), predictor.device, eight_bit=True, count=plan["batch"]
     )
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs="+", default=[92_736])
     parser.add_argument("--network", default="semantic-fpn-resnet50")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--form", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--forms", action="store_true", help="each precision as well")
     parser.add_argument("--labels", action="store_true", help="what evidence costs as well")
@@ -123,13 +124,12 @@ def main() -> None:
     print(f"{given.network} on {torch.cuda.get_device_name(0)}", flush=True)
     for size in given.size:
         scene = write_repeated(given.folder, size, bands)
-        run = mapped(
-            scene, model, given.folder, EngineOptions(precision=given.precision, threads=given.threads)
-        )
+        engine = EngineOptions(precision=given.precision, form=given.form, threads=given.threads)
+        run = mapped(scene, model, given.folder, engine)
         windows, plan = run["windows"], run["plan"]
-        pure = pure_forward(model, plan, run["precision"], windows["slots"])
+        pure = pure_forward(model, plan, windows["slots"])
         row = {
-            "network": given.network, "size": size, "precision": run["precision"],
+            "network": given.network, "size": size, "precision": run["precision"], "form": plan["form"],
             "device": torch.cuda.get_device_name(0), "cores": threads_here(), "torch": torch.__version__,
             "window": plan["window"][0], "batch": plan["batch"], "wall_s": run["wall_s"],
             "sweep_s": run["sweep_s"], "pure_s": pure, "busy": run["forward_share"],

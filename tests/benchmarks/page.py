@@ -84,7 +84,8 @@ def of_gpu(rows: list[Data]) -> str:
     """Whole runs beside a GPU."""
     heads = "| | device, cores | windows | wall | sweep | pure forward / sweep | busy / sweep |"
     lines = [
-        f"| {r['network']}, {r['size']} px, {r['precision']}{_noted(r)} | {r['device']}, {r['cores']} | "
+        f"| {r['network']}, {r['size']} px, {r.get('form', 'torchscript')} {r['precision']}{_noted(r)} | "
+        f"{r['device']}, {r['cores']} | "
         f"{r['window']}, {r['batch']} together | {r['wall_s']:.1f} s | {r['sweep_s']:.1f} s | "
         f"{r['pure_s'] / r['sweep_s']:.2f} | {r['busy']:.2f} |"
         for r in rows

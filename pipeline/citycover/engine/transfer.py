@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from citycover.machine.cores import short_turns
 from citycover.machine.memory import share_heaps
 from citycover.machine.stages import Stages
 
@@ -116,6 +117,7 @@ class CudaTransfer:
         self._in, self._out = torch.cuda.Stream(device), torch.cuda.Stream(device)
         self._spans: list[_Span] = []
         share_heaps()
+        short_turns()
 
     def upload(self, values: NDArray[Any]) -> Tensor:
         """Copied here into memory that does not move; crosses while the device computes."""

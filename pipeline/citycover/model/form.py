@@ -11,10 +11,13 @@ from typing import Literal, get_args
 from citycover.errors import MachineError
 from citycover.model.precision import PRECISIONS, Precision
 
-Form = Literal["torchscript", "openvino", "aotinductor", "tensorrt"]
+Form = Literal["torchscript", "cudnn", "openvino", "aotinductor", "tensorrt"]
 
 FORMS: tuple[Form, ...] = get_args(Form)
 """`torchscript`, as torch runs the file, is always there; an exported program is run by torch, too."""
+
+_TORCHS = ("torchscript", "cudnn")
+"""Forms that torch runs without anything else."""
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime-gpu")
 """What brings a network to TensorRT."""
@@ -28,7 +31,7 @@ _DIRECTORIES = (2, 13)
 
 def runtime_of(form: Form) -> str | None:
     """What runs a form here, with its version; "" for torch itself, None where it is not installed."""
-    if form == "torchscript":
+    if form in _TORCHS:
         return ""
     if form == "aotinductor":
         number = _version("torch")
@@ -70,6 +73,8 @@ def _why_not(form: Form, device: str) -> str | None:
         return None
     if form == "aotinductor":
         return _why_not_compiled(device)
+    if form == "cudnn":
+        return _why_no_cudnn(device)
     if runtime_of(form) is None:
         what = f"'citycover[{form}]'{' tensorrt' if form == 'tensorrt' else ''}"
         return f"needs a runtime that is not installed here; pip install {what}, or give --form torchscript"
@@ -87,6 +92,15 @@ def _why_not_compiled(device: str) -> str | None:
         return f"{why}, or give --form torchscript"
     if device == "cuda" and _version("triton") is None:
         return "needs triton on CUDA devices, which is not installed here; pip install triton"
+    return None
+
+
+def _why_no_cudnn(device: str) -> str | None:
+    if device != "cuda":
+        return f"computes on CUDA devices, and the device is {device}; give --device cuda"
+    number = _version("torch") or ""
+    if "rocm" in number:  # whose devices torch calls cuda, too
+        return f"needs torch with cuDNN, and this is {number}; give --form torchscript"
     return None
 
 

@@ -46,16 +46,43 @@ def straight_graph(network: Callable[..., Tensor], windows: Sequence[Tensor]) ->
     """
     if is_straight(network):
         return network
+    with _tracing():
+        return scripted(_line(_unrun(network), windows, whole=True))
+
+
+def traced(
+    network: Callable[..., Tensor], windows: Sequence[Tensor], precision: Precision
+) -> torch.fx.GraphModule:
+    """The operators that torch runs in a precision for such windows, casts among them; scores are float32.
+
+    Args:
+        network: of a model file.
+        windows: one (n, band, y, x) tensor a band group, on the network's device.
+        precision: that autocast would compute in.
+
+    Raises:
+        RuntimeError: the network asks about numbers, or does what cannot be written down.
+    """
+    unrun = _unrun(network)
+
+    def scored(*given: Tensor) -> Tensor:
+        return unrun(*given).float()
+
+    with _tracing(), autocast(windows[0].device, precision):
+        return _line(scored, windows, whole=False)
+
+
+def scripted(line: torch.fx.GraphModule) -> torch.jit.ScriptModule:
+    """A line of operators as a frozen TorchScript module; `line` is used up."""
     from torch._ops import OpOverload
 
     with _tracing():
-        found = _line(network, windows, whole=True)
-        for node in found.graph.nodes:
+        for node in line.graph.nodes:
             if isinstance(node.target, OpOverload):
                 node.target = node.target.overloadpacket
-        found.recompile()
-        straight: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(found.eval()))
-    return straight
+        line.recompile()
+        module: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(line.eval()))
+    return module
 
 
 def straight_program(
@@ -72,13 +99,8 @@ def straight_program(
     Raises:
         RuntimeError: it asks about numbers, or does what cannot be written down.
     """
-
-    def scored(*given: Tensor) -> Tensor:
-        return network(*given).float()
-
+    found = traced(network, windows, precision)
     with _tracing():
-        with autocast(windows[0].device, precision):
-            found = _line(scored, windows, whole=False)
         return torch.export.export(found, tuple(windows))
 
 
@@ -91,6 +113,19 @@ def _line(function: Callable[..., Tensor], windows: Sequence[Tensor], *, whole: 
 
     trace = make_fx(called, tracing_mode="fake", pre_dispatch=whole, _allow_non_fake_inputs=True)
     return trace(*windows)
+
+
+def _unrun(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same network as if it had not run: what torch has fused since takes no tensor without numbers."""
+    if not isinstance(network, torch.jit.ScriptModule):
+        return network
+    graph = network.graph.copy()
+    own = next(graph.inputs())
+    if own.uses():  # not frozen
+        return network
+    graph.eraseInput(0)
+    copied: Callable[..., Tensor] = torch._C._create_function_from_graph("forward", graph)  # noqa: SLF001 - no public word
+    return copied
 
 
 @contextmanager

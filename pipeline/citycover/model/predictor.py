@@ -26,6 +26,7 @@ from citycover.model.autocast import autocast
 from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
 from citycover.model.converted import ConvertedNetwork, Runtime, Shapes, Source, Stop
+from citycover.model.cudnn import CuDnn
 from citycover.model.entropy import entropy
 from citycover.model.form import Form, check_form, precisions_of
 from citycover.model.joint import MapModel, Turns
@@ -36,7 +37,9 @@ from citycover.model.tensorrt import TensorRt
 
 logger = logging.getLogger(__name__)
 
-_CONVERTED: Mapping[Form, Runtime] = {one.form: one for one in (OpenVino(), AotInductor(), TensorRt())}
+_CONVERTED: Mapping[Form, Runtime] = {
+    one.form: one for one in (CuDnn(), OpenVino(), AotInductor(), TensorRt())
+}
 """What runs forms other than torch's."""
 
 

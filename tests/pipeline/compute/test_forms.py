@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 EXACT, REDUCED = Lane(), Lane("torchscript", "bf16")
 OTHER, BOTH = Lane("openvino", "fp32"), Lane("openvino", "bf16")
 COMPILED, COMPILED_REDUCED = Lane("aotinductor", "fp32"), Lane("aotinductor", "bf16")
-WAITS = {"torchscript": 0.0, "openvino": 2.0, "aotinductor": 15.0, "tensorrt": 30.0}
+WAITS = {"torchscript": 0.0, "cudnn": 5.0, "openvino": 2.0, "aotinductor": 15.0, "tensorrt": 30.0}
 ALL = (EXACT, REDUCED, OTHER, BOTH, COMPILED, COMPILED_REDUCED)
 
 
@@ -248,7 +248,7 @@ def test_a_damaged_verdict_is_no_verdict(damage: object, tmp_path: Path) -> None
 
 GPU_LANES = tuple(
     Lane(form, precision)
-    for form in ("torchscript", "aotinductor", "tensorrt") for precision in ("fp32", "tf32", "bf16")
+    for form in ("torchscript", "cudnn", "aotinductor", "tensorrt") for precision in ("fp32", "tf32", "bf16")
     if (form, precision) != ("tensorrt", "fp32")
 )  # fmt: skip
 
@@ -271,7 +271,8 @@ def on_gpu(precision: str = "any") -> Made:
 def test_a_gpu_has_forms_of_its_own(gpu: object) -> None:
     assert lanes_asked("auto", "auto", on_gpu()) == GPU_LANES
     assert lanes_asked("tensorrt", "auto", on_gpu()) == GPU_LANES[-2:]
-    assert [lane.form for lane in lanes_asked("auto", "fp32", on_gpu())] == ["torchscript", "aotinductor"]
+    in_fp32 = [lane.form for lane in lanes_asked("auto", "fp32", on_gpu())]
+    assert in_fp32 == ["torchscript", "cudnn", "aotinductor"]
     with pytest.raises(
         MachineError, match=r"asks for fp32, in which --form tensorrt .* one of tf32, bf16, fp16"
     ):

@@ -6,7 +6,7 @@ was stopped and went on, one in a region, one by workers, one whose windows are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import rasterio
 import torch
 from affine import Affine
 from conftest import write_scene
+from cudnn_operators import cudnn_by_processor
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -383,6 +384,27 @@ def tensorrt_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forms, "_why_not", lambda *_: None)
     processor = TensorRt(provider=lambda *_: ("CPUExecutionProvider", {}))
     monkeypatch.setitem(predictor._CONVERTED, "tensorrt", processor)  # type: ignore[arg-type]  # a dict
+
+
+@pytest.fixture
+def cudnn_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The form of CUDA devices, with its operators by a processor."""
+    monkeypatch.setattr(forms, "_why_no_cudnn", lambda _device: None)
+    with cudnn_by_processor():
+        yield
+
+
+@pytest.mark.usefixtures("cudnn_here")
+@pytest.mark.parametrize("case", FEW, ids=lambda case: case.__name__)
+def test_as_cudnn_would_a_run_may_go_as_it_likes_too(case: Case, tmp_path: Path) -> None:
+    asked = case(Place(tmp_path))
+    map_scene(request_of(asked, tmp_path / "by-torch"))
+    done = map_scene(request_of(asked, tmp_path / "straight", form="cudnn"))
+    assert (done.run.machine.form, done.run.given.plan["form"]) == ("cudnn", "cudnn")
+    assert stopped_and_resumed(request_of(asked, tmp_path / "resumed", form="cudnn")) > 0
+    same(tmp_path / "resumed", tmp_path / "straight")
+    ours, torchs = (pixels(tmp_path / name)["landcover.tif"] for name in ("straight", "by-torch"))
+    assert (ours != torchs).mean() < 0.01
 
 
 @pytest.mark.usefixtures("tensorrt_here")
