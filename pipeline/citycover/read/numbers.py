@@ -39,6 +39,13 @@ _EIGHT_BITS = 255.0
 _MOST_OUTSIDE = 0.5
 """Share from which on they cannot be the card's; of 8 bits no number lies outside."""
 
+_FEW = 0.01
+"""Share of numbers near the card's range up to which they are no image of what it means, whoever says so."""
+
+_BELOW, _ABOVE = 0.01, 0.5
+"""How far beyond the card's range, in lengths of it, whole scenes may lie: deep water whose haze was taken
+off too well; snow, cloud and glint."""
+
 _LANDSAT_C2 = re.compile(r"(?:^|_)L[COTE]\d{2}_L2S[PR]_", re.IGNORECASE)
 
 _LANDSAT_ZERO = 4800.0
@@ -170,6 +177,9 @@ def judge_numbers(
     if seen.of_one and high >= _EIGHT_BITS:
         raise SceneError(f"{seen.found}, as they are converted; {needed}; {remedy}")
     outside = float(np.mean((numbers < low) | (numbers > high)))
+    near = (numbers >= low - _BELOW * (high - low)) & (numbers <= high + _ABOVE * (high - low))
+    if told and float(np.mean(near)) <= _FEW:
+        raise SceneError(f"{seen.found}, as they are converted, none near those; {needed}; {remedy}")
     if outside > _OUTSIDE:
         text = f"{seen.found}, {outside:.0%} of them outside; {needed}; {remedy}"
         if not told and (high == _EIGHT_BITS or outside > _MOST_OUTSIDE):

@@ -66,6 +66,42 @@ def test_what_the_user_says_of_numbers_is_believed(tmp_path: Path) -> None:
         assert check_numbers(told, card) is None
 
 
+@pytest.mark.parametrize(
+    ("scale", "offset", "refused"),
+    [
+        (-1, 0, True),
+        (1, -20_000, True),
+        (1, 20_000, True),
+        (1000, 0, True),
+        (1, -1000, False),  # dark, and some of it below 0
+        (1, 8000, False),  # snow, brighter than white
+        (1, 11_000, False),
+        (1, 0, False),
+    ],
+)
+def test_numbers_that_are_all_far_from_the_models_are_refused_whoever_says_so(
+    tmp_path: Path, scale: float, offset: float, refused: bool
+) -> None:
+    numbers = (REFLECTANCE * 10000).astype("int16")
+    numbers[0, :2, :5] = 0
+    card = make_card(64, 0, 8, groups=(a_group("dn", (0, 10000), "int16"),))
+    path = write(tmp_path / "a.tif", numbers, photometric="rgb")
+    scene = describe_scene([path], card, measure=Measure(scale, offset, "dn"))
+    if refused:
+        with pytest.raises(SceneError, match="none near those; model 'test' was made for 0 to 10000; say"):
+            check_numbers(scene, card)
+    else:
+        check_numbers(scene, card)
+
+
+def test_deep_water_may_lie_below_all_that_a_model_learned(tmp_path: Path) -> None:
+    water = np.random.default_rng(0).integers(-90, -5, (3, 60, 80)).astype("int16")
+    card = make_card(64, 0, 8, groups=(a_group("reflectance", (0, 10000), "int16"),))
+    path = write(tmp_path / "a.tif", water, photometric="rgb")
+    said = check_numbers(describe_scene([path], card, measure=Measure(0.0001)), card)
+    assert "100% of them outside" in (said or "")
+
+
 def a_group(unit: Unit, limits: tuple[float, float] | None, *dtypes: Dtype) -> BandGroup:
     scale = 0.0001 if unit == "reflectance" else 1
     return BandGroup(
