@@ -47,7 +47,12 @@ def problems_of(error: ValidationError, known: Collection[str] = (), whole: str 
         whole: what is named where it is no key but all of them together; empty: nothing.
     """
     names, problems = f", known are {', '.join(known)}" if known else "", []
-    for found in error.errors():
+    every = error.errors()
+    for found in every:
+        # A row that lacks what is wrong in it is not short: that is said of what is wrong.
+        inner = (other["loc"] for other in every if len(other["loc"]) > len(found["loc"]))
+        if found["type"] == "too_short" and any(loc[: len(found["loc"])] == found["loc"] for loc in inner):
+            continue
         place = ".".join(map(str, found["loc"])) or whole
         said = found["msg"].removeprefix("Value error, ")  # what we raise is said as it is
         more = names if found["type"] == "extra_forbidden" else ""

@@ -1,8 +1,8 @@
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from citycover.errors import ConfigError, ModelError
 from citycover.files.toml import problems_of, read_toml
@@ -20,6 +20,11 @@ class Roof(BaseModel):
         return self
 
 
+class Town(BaseModel):
+    roofs: Annotated[tuple[Roof, ...], Field(min_length=1)]
+    streets: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 def test_every_value_that_is_wrong_is_named_with_its_place() -> None:
     with pytest.raises(ValidationError) as caught:
         Roof.model_validate({"pitch": 3, "tiles": [1, "red"], "colour": 1})
@@ -27,6 +32,14 @@ def test_every_value_that_is_wrong_is_named_with_its_place() -> None:
     assert place.startswith("tiles.1: Input should be a valid integer")
     assert extra == "colour: Extra inputs are not permitted, known are pitch, tiles"
     assert problems_of(caught.value).endswith("colour: Extra inputs are not permitted")
+
+
+def test_a_row_of_which_all_is_wrong_is_not_called_empty() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Town.model_validate({"roofs": [{"pitch": "steep"}], "streets": []})
+    roof, streets = problems_of(caught.value).split("; ")
+    assert roof.startswith("roofs.0.pitch: Input should be a valid integer")
+    assert streets.startswith("streets: Tuple should have at least 1 item")
 
 
 def test_what_is_wrong_as_a_whole_is_said_as_it_was_raised() -> None:
