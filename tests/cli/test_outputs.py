@@ -101,12 +101,12 @@ def test_files_of_this_machine_are_not_written_to_an_address(
     """As a path it would be a folder called `s3:`, which nobody would look into."""
     monkeypatch.chdir(tmp_path)
     refused = citycover(*(word.replace("{p}", str(product)) for word in FAR[verb]))
-    assert refused.code == 2 and "lies across the network; needed is a file or folder" in refused.err
+    assert refused.code == 2 and "is an address; needed is a file or folder" in refused.err
     assert [path.name for path in tmp_path.iterdir()] == ["product"]
 
 
 def test_a_table_of_the_library_is_not_written_to_an_address(product: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"s3://maps/a\.gpkg lies across the network"):
+    with pytest.raises(ConfigError, match=r"s3://maps/a\.gpkg is an address"):
         library.vectorize(product, Path("s3://maps/a.gpkg"))
 
 

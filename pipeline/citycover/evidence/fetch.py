@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ _ABSENT = "HTTP response code: 404"
 _NONE = ".none"
 """Ending of the empty file that stands for a part that the product does not have."""
 
+_CONNECTION = re.compile(r"/vsi|\w+:", re.IGNORECASE)
+
 _ROWS = 1024
 """Rows that are read at once, where a tile is not cut into blocks."""
 
@@ -74,6 +77,11 @@ def find_labels(named: Path | str, grid: GeoBox) -> tuple[LabelFile, ...]:
     """
     edited = product_asked_for(named)
     if edited is None:
+        if _CONNECTION.match(str(named)) and not Path(named).exists():
+            raise ConfigError(
+                f"labels {named} are named as GDAL names parts of files; needed is a raster file, or an "
+                f"array in a Zarr store; take them out first: gdal_translate '{named}' labels.tif"
+            )
         return (LabelFile(Path(named)),)
     boxes = _boxes(edited, grid)
     tiles = edited.tiles(boxes)

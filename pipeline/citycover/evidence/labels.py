@@ -28,6 +28,8 @@ from citycover.evidence.noise import Belief
 from citycover.evidence.request import LabelRequest
 from citycover.evidence.rule import Rule
 from citycover.evidence.slopes import Odds
+from citycover.files.identity import FileStamp
+from citycover.files.zipped import zipped
 from citycover.geometry.footprint import degrees_text
 from citycover.geometry.grid import finer_than, pixel_ground_size
 from citycover.model.card import ModelCard
@@ -264,7 +266,13 @@ def _check_counts(request: LabelRequest, card: ModelCard, total: NDArray[np.floa
 
 def _identity(sheets: Sequence[Sheet], trust: float | None) -> str:
     facts = [
-        [str(s.path.absolute()), s.path.stat().st_size, s.table.ids.tolist(), s.table.ranks.tolist()]
-        for s in sheets
+        [str(s.path.absolute()), _bytes(s.path), s.table.ids.tolist(), s.table.ranks.tolist()] for s in sheets
     ]
     return hashlib.sha256(json.dumps([facts, trust]).encode()).hexdigest()
+
+
+def _bytes(path: Path) -> int:
+    """Of the file, store or archive that holds a sheet."""
+    inside = zipped(str(path))
+    stamp = FileStamp.of(path if inside is None else inside.archive)
+    return 0 if stamp is None else stamp.size

@@ -1,4 +1,4 @@
-"""Names of this machine and of others: `file://` means a path, and what lies across the network is none."""
+"""Names of this machine and of others: `file://` means a path, and another address is none."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def local_name(text: str) -> str:
 
 
 def refuse_far(name: Path | str, what: str) -> None:
-    """Refuse a name across the network where only files of this machine will do.
+    """Refuse an address where only files of this machine will do.
 
     Args:
         name: as the user wrote it; a path that was an address has lost one `/`.
         what: asks for it, for messages: `--aoi`.
 
     Raises:
-        ConfigError: it lies across the network.
+        ConfigError: it is one.
     """
     text = str(name)
     if _FAR.match(text):
         whole = re.sub(r"(^|/)([\w+.-]+:)/(?!/)", r"\1\2//", text, count=1)
         raise ConfigError(
-            f"{what} {whole} lies across the network; needed is a file or folder of this machine; fetch "
+            f"{what} {whole} is an address; needed is a file or folder of this machine; fetch "
             f"first what is to be read, and send what was written afterwards (curl, aws s3 cp)"
         )

@@ -11,7 +11,6 @@ from odc.geo.geobox import GeoBox
 from citycover.evidence.catalogue import product_asked_for
 from citycover.evidence.labels import PlaceLabels, check_meaning, understand_labels
 from citycover.evidence.request import LabelRequest
-from citycover.files.remote import is_remote
 from citycover.model.card import ModelCard
 from citycover.scene.file import check_class_file
 from citycover.scene.trust import Trust
@@ -49,8 +48,7 @@ def check_label_request(request: LabelRequest, card: ModelCard | None, trust: Tr
     """
     if card is not None:
         check_meaning(request, card)
-    # Of one across the network nothing is asked before it is needed.
-    _look_at_files([named for named in request.files if not is_remote(str(named))], trust)
+    _look_at_files(request.files, trust)
 
 
 def _look_at_files(named: Sequence[Path | str], trust: Trust) -> tuple[str, ...]:

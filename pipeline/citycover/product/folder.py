@@ -125,7 +125,7 @@ def check_output(path: Path, *inputs: str | Place | None) -> None:
         inputs: files that the same command reads; None: not given.
 
     Raises:
-        ConfigError: it is a folder, an input, a file of a finished product, or lies across the network.
+        ConfigError: it is a folder, an input, a file of a finished product, or an address.
     """
     refuse_far(path, "output")
     if path.is_dir():

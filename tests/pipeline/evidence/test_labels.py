@@ -9,6 +9,7 @@ import rasterio
 from affine import Affine
 from labelled import grid_of, image_grid, write_sheet
 from making import make_card, make_legend
+from stores import geozarr, write_arrays, zip_store
 
 from citycover.classes.legend import Legend, LegendClass
 from citycover.errors import ConfigError, ModelError
@@ -84,6 +85,20 @@ def test_identity_differs_with_files_meaning_and_trust(tmp_path: Path) -> None:
     other = tmp_path / "other.tif"
     write_sheet(other, cells(0, 1), grid_of((8, 8), CORNER))
     assert understand(other).identity != first
+
+
+def test_labels_may_be_an_array_in_a_zipped_store(tmp_path: Path) -> None:
+    values = cells(0, 0, 0, 1).astype(np.uint8) + 1
+    store = write_arrays(tmp_path / "a.zarr", {"cover": values}, attributes=geozarr(8, 8, 10))
+    zipped, plain = understand(zip_store(store) / "cover"), understand(store / "cover")
+    assert zipped.shares == plain.shares == pytest.approx((0.75, 0.25, 0, 0))
+
+
+@pytest.mark.parametrize("name", ["/vsizip/a.zip/labels.tif", 'NETCDF:"a.nc":cover'])
+def test_labels_are_no_parts_of_files_as_gdal_names_them(name: str) -> None:
+    """As a path it would be another name, and nobody would see that the file changes."""
+    with pytest.raises(ConfigError, match=r"named as GDAL names parts of files.*gdal_translate"):
+        understand_labels(LabelRequest((name,)), card(), image_grid((80, 80)))
 
 
 def test_a_model_must_know_what_the_rule_needs(tmp_path: Path) -> None:

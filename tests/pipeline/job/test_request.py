@@ -98,6 +98,6 @@ def test_a_file_or_a_folder_may_be_given_as_text_or_as_a_path() -> None:
 
 @pytest.mark.parametrize("name", ["s3://maps/a.tif", "https://example.org/a.tif", "/vsicurl/https://a.org/a"])
 def test_labels_lie_on_this_machine(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"--labels .* lies across the network"):
+    with pytest.raises(ConfigError, match=r"--labels .* is an address"):
         LabelRequest(("city.tif", name))
     assert LabelRequest("file:///data/a%20b.tif").files == ("/data/a b.tif",)
