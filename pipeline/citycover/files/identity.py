@@ -9,6 +9,7 @@ from pathlib import Path
 
 from citycover.files.folders import files_below, is_zarr
 from citycover.files.remote import tag_of
+from citycover.files.sidecars import is_gdals_own, meaning_of
 
 _PIECE = 1 << 16
 
@@ -64,6 +65,9 @@ class FileMark:
     The stamp answers nearly always. Where size is equal and a time is not, content is compared: all of it up
     to `budget` bytes, of larger files pieces of it, the first and the last among them. So much is read when
     the mark is made, and reading a large scene twice for the rare case would not be worth it.
+
+    Of what GDAL keeps beside an image (`.aux.xml`) what it says of the image counts, not the file: viewers
+    write statistics into it, or make one for them.
     """
 
     path: str
@@ -82,6 +86,8 @@ class FileMark:
             OSError: it is there and cannot be read.
         """
         stamp = FileStamp.of(path)
+        if is_gdals_own(path):
+            return cls(path, stamp, budget, meaning_of(Path(path)))
         return cls(path, stamp, budget, "" if stamp is None else _digest(Path(path), stamp.size, budget))
 
     def holds(self) -> bool:
@@ -89,10 +95,18 @@ class FileMark:
         if self.stamp is None and self.digest:
             return tag_of(self.path) == self.digest
         now = FileStamp.of(self.path)
+        if is_gdals_own(self.path):
+            return now == self.stamp or self._says_the_same()
         if now is None or self.stamp is None or now.size != self.stamp.size:
             return now == self.stamp
         try:
             return now == self.stamp or _digest(Path(self.path), now.size, self.budget) == self.digest
+        except OSError:
+            return False
+
+    def _says_the_same(self) -> bool:
+        try:
+            return meaning_of(Path(self.path)) == self.digest
         except OSError:
             return False
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from citycover.errors import ProductError
 from citycover.files.identity import FileMark, FileStamp, sha256_of
 from citycover.files.remote import Place
+from citycover.files.sidecars import sidecars_of
 from citycover.model.builtin import read_builtins
 from citycover.model.joint import check_map_model, join, read_map_model
 from citycover.product.product import Product
@@ -171,8 +172,8 @@ class SceneRecord:
             return None
         known, aside = {mark.path: mark for mark in self.marks}, set[str]()
         for was, file in zip(self.named, files, strict=True):
-            aside |= (old := dict.fromkeys(beside(was.path))).keys()
-            for before, now in zip(old, beside(file), strict=True):
+            aside |= (old := dict.fromkeys(sidecars_of(was.path))).keys()
+            for before, now in zip(old, sidecars_of(file), strict=True):
                 marks.append(mark := _mark_now(now))
                 if before in known and known[before].digest != mark.digest:
                     return None
@@ -203,7 +204,7 @@ def record_of(
         file.path: _marked(file.path, FileStamp(file.bytes, file.mtime_ns, file.ctime_ns)) for file in read
     }
     marks |= {file: FileMark(file, None, 0, tag) for file, tag in tags.items() if tag}
-    for path in [path for file in tags for path in beside(file) if path not in marks]:
+    for path in [path for file in tags for path in sidecars_of(file) if path not in marks]:
         marks[path] = _mark_now(path)
     for file in tags:  # an index or a STAC item, which names what was read
         if (stamp := FileStamp.of(path := str(Path(file).absolute()))) is not None and path not in marks:
@@ -224,19 +225,6 @@ def record_of(
         holes=len(run.holes),
         version=run.given.versions.get("citycover", ""),
     )
-
-
-def beside(file: str) -> tuple[str, ...]:
-    """Files that say of an image where it lies (world files) and what of it counts (its mask), there or not.
-
-    What viewers write beside it, statistics and overviews, is none of these.
-    """
-    path = Path(file).absolute()
-    if "://" in file or file.startswith("/vsi"):
-        return ()
-    ending = path.suffix[1:]
-    worlds = (f"{ending[:1]}{ending[-1:]}w", f"{ending}w", "wld")
-    return (*(str(path.with_suffix(f".{world}")) for world in worlds), f"{path}.msk")
 
 
 def _mark_now(path: str) -> FileMark:

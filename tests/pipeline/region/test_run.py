@@ -160,6 +160,30 @@ def test_a_world_file_or_a_mask_that_changes_makes_another_scene(place: Path, ma
     assert ran(place)["d"] != "renamed"
 
 
+def test_what_gdal_keeps_beside_an_image_counts_and_what_viewers_write_there_does_not(
+    place: Path, mapped: list[str]
+) -> None:
+    ran(place)
+    mapped.clear()
+    own = place / "im/a.tif.aux.xml"
+    statistics = '<Metadata><MDI key="STATISTICS_MEAN">9</MDI></Metadata>'
+    statistics = f'<PAMRasterBand band="1">{statistics}</PAMRasterBand>'
+    own.write_text(f"<PAMDataset>{statistics}</PAMDataset>")
+    assert ran(place) == {} and mapped == []
+    moved = "<GeoTransform> 410000, 1, 0, 5800000, 0, -1</GeoTransform>"
+    own.write_text(f"<PAMDataset>{moved}</PAMDataset>")
+    assert ran(place) == {"a": "mapped"}
+    with rasterio.open(place / "products/maps/a/landcover.tif") as raster:
+        assert raster.bounds.left == 410_000
+    own.write_text(f"<PAMDataset>{moved}{statistics}</PAMDataset>")
+    assert ran(place) == {}
+    for name in ("a.tif", "a.tif.aux.xml"):
+        (place / "im" / name).rename(place / "im" / name.replace("a.", "c.", 1))
+    assert ran(place) == {"c": "renamed"} and ran(place) == {}
+    (place / "im/c.tif.aux.xml").unlink()
+    assert ran(place) == {"c": "mapped"}
+
+
 def test_a_product_whose_rasters_are_gone_or_cut_is_not_done(place: Path, mapped: list[str]) -> None:
     refine = "[refine]\nmin_area = 1\n"
     ran(place, refine)
