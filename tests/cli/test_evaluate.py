@@ -343,3 +343,5 @@ def test_features_that_say_only_that_something_is_there_need_a_class(
     assert not named.err and json.loads(named.out)["classes"][4]["pixels"] == 19
     unknown = citycover("evaluate", product, "--truth", points, "--truth-class", "moon")
     assert unknown.code == 2 and "--truth-class 'moon' is no class of legend 'landcover5'" in unknown.err
+    twice = citycover("evaluate", product, "--truth", points, "--truth-class", "built-up", "--field", "kind")
+    assert twice.code == 2 and "--field kind, a column that says each one's; give one of them" in twice.err

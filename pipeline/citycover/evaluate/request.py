@@ -46,6 +46,14 @@ class EvaluationRequest:
     trust: Trust = dataclasses.field(default_factory=Trust)
     """Which files the rasters may name in turn."""
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError where the class is said twice."""
+        if self.truth_class is not None and self.field != "class":
+            raise ConfigError(
+                f"got --truth-class {self.truth_class}, the class of all, and --field {self.field}, a column "
+                "that says each one's; give one of them"
+            )
+
 
 @dataclass(frozen=True)
 class Side:
