@@ -130,6 +130,15 @@ class Legend(BaseModel):
         """Class names in legend order."""
         return tuple(c.name for c in self.classes)
 
+    def differences(self, other: Legend) -> tuple[str, ...]:
+        """In words, each number that another legend means something else by; names count but for case."""
+        ours, theirs = (dict(zip(one.ids, one.names, strict=True)) for one in (self, other))
+        return tuple(
+            f"{id_} is {ours.get(id_, 'no class')} in one and {theirs.get(id_, 'no class')} in the other"
+            for id_ in dict.fromkeys((*self.ids, *other.ids))
+            if ours.get(id_, "").casefold() != theirs.get(id_, "").casefold()
+        )
+
     @property
     def product_nodata(self) -> int:
         """Nodata number of a uint8 product: the legend's own if it fits, else 255."""

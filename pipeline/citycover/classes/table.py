@@ -91,10 +91,14 @@ def table_between(source: Legend, to: Legend, name: str | None = None) -> dict[i
         name: of the remap table in `to`, where it is another than the source's (`nlcd:wet_is_water`).
 
     Raises:
-        ConfigError: `to` has no such table.
+        ConfigError: `to` has no such table, or is another legend of the same name.
     """
-    if source.ids == to.ids and source.name == to.name and name in {None, source.name}:
+    alike = source.name == to.name and name in {None, source.name}
+    differences = source.differences(to) if alike else ()
+    if alike and not differences:
         table = {id_: id_ for id_ in source.ids}
+    elif alike and source.name not in to.remap:
+        raise _called_alike(source.name, differences)
     else:
         table = dict(to.table_from(name or source.name))
     for nodata in {source.nodata, source.product_nodata} - {None, *source.ids}:
@@ -109,11 +113,26 @@ def common_legend(one: Legend, other: Legend) -> Legend:
     Raises:
         ConfigError: neither has.
     """
-    if one.name == other.name or other.name in one.remap:
+    differences = one.differences(other) if one.name == other.name else ()
+    if one.name == other.name and not differences:
+        return one
+    if other.name in one.remap:
         return one
     if one.name in other.remap:
         return other
+    if one.name == other.name:
+        raise _called_alike(one.name, differences)
     raise ConfigError(
         f"legends {one.name!r} and {other.name!r} have no remap table to one another; "
         "give --to LEGEND, one that has tables from both"
+    )
+
+
+def _called_alike(name: str, differences: Sequence[str]) -> ConfigError:
+    shown = "; ".join(differences[:3]) + (
+        f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+    )
+    return ConfigError(
+        f"two legends are called {name!r}, and their classes are not the same: {shown}; give one of them a "
+        "name of its own (name = in its file), and a remap table from the other"
     )
