@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,6 +56,27 @@ def place(items: Sequence[ImageAndLabels]) -> list[ImageAndLabels]:
         labels = tuple(_named(path, size, corner) for path in item.labels)
         placed.append(replace(item, image=image, further=tuple(further), labels=labels))
     return placed
+
+
+def check_whose(items: Sequence[ImageAndLabels], what: str) -> None:
+    """Refuse labels of several images that do not say where they lie: each would be laid on all.
+
+    Args:
+        items: images with labels that nobody has told apart.
+        what: they are, for messages: `image`, `target`.
+
+    Raises:
+        ConfigError: there are such labels.
+    """
+    shared = Counter(label for item in items for label in item.labels)
+    for item in items:
+        label = next((label for label in item.labels if shared[label] > 1), None)
+        if label is not None and bare_size(item.image) is not None:
+            raise ConfigError(
+                f"{what} {item.image} has no georeference, so nothing says whether {label} is of it or of "
+                f"another {what}; give one {what}, or a --folder where images and labels are named alike"
+                + (", or a --list" if what == "image" else "")
+            )
 
 
 def bare_size(path: str) -> tuple[int, int] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ from citycover_models.data.describe import ALL, any_card, bands_of, describe_ima
 from citycover_models.data.label_checks import ElsewhereError, footprint
 from citycover_models.data.named import FoundLabels, found_labels
 from citycover_models.data.pairs import ImageAndLabels, Pair, plain_path
-from citycover_models.data.placing import bare_size, place
+from citycover_models.data.placing import check_whose, place
 from citycover_models.data.prepare import TargetDomain, TrainingSet, labelled
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def prepare_targets(
     """
     if not targets:
         raise ConfigError("there is nothing to adapt to; give --target, or a --folder with two domains")
-    _check_whose(targets)
+    check_whose(targets, "target")
     items = place(targets)
     wanted = training_set.group.names
     card = None if seen.bands is not None else any_card(training_set.group)
@@ -56,18 +55,6 @@ def prepare_targets(
     gsds = [scene.gsd for scene in scenes]
     domain = TargetDomain(pairs, group_of(scenes), (min(gsds), max(gsds)), judged)
     return replace(training_set, target=domain)
-
-
-def _check_whose(targets: Sequence[ImageAndLabels]) -> None:
-    """Raise ConfigError if labels are of several targets that do not say where they lie: any would do."""
-    shared = Counter(label for item in targets for label in item.labels)
-    for item in targets:
-        label = next((label for label in item.labels if shared[label] > 1), None)
-        if label is not None and bare_size(item.image) is not None:
-            raise ConfigError(
-                f"target {item.image} has no georeference, so nothing says whether {label} is of it or of "
-                "another target; give one target, or a --folder where images and labels are named alike"
-            )
 
 
 def _judged_targets(

@@ -10,6 +10,7 @@ from citycover.errors import ConfigError
 from citycover.job.request import Imagery
 from citycover_models.data.layouts import LAYOUTS, Listing, read_folder, read_list
 from citycover_models.data.pairs import ImageAndLabels, files_of
+from citycover_models.data.placing import check_whose
 from citycover_models.data.prepare import TrainingSet, prepare_training_set
 from citycover_models.data.prepare_targets import prepare_targets
 
@@ -36,7 +37,8 @@ def find_sources(
         target_labels: theirs, to judge by.
 
     Raises:
-        ConfigError: not exactly one of the three ways, or something of it is missing.
+        ConfigError: not exactly one of the three ways, something of it is missing, or nothing says which
+            labels are of which image.
     """
     found = _sources(images, labels, listing, folder, layout)
     if found.targets and (targets or target_labels):
@@ -68,7 +70,9 @@ def _sources(
             raise ConfigError(f"--layout takes {', '.join(LAYOUTS)}, got {layout!r}")
         return read_folder(folder, layout)
     if images and labels:
-        return Listing(tuple(_named(name, labels) for name in images), None)
+        items = tuple(_named(name, labels) for name in images)
+        check_whose(items, "image")
+        return Listing(items, None)
     raise ConfigError("training needs both --image and --labels; give the one that is missing")
 
 

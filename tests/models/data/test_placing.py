@@ -18,6 +18,7 @@ from citycover_models.data.layouts import read_folder
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.placing import place
 from citycover_models.data.prepare import prepare_training_set
+from citycover_models.data.sources import find_sources
 from citycover_models.training.setup import stamp_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -40,6 +41,23 @@ def chips(tmp_path: Path) -> Path:
         write_png(images, rng.integers(0, 255, (3, *shape), dtype=np.uint8))
         write_png(labels, rng.integers(0, 8, (1, *shape), dtype=np.uint8))
     return tmp_path
+
+
+def test_labels_of_one_of_several_images_that_lie_nowhere_are_not_those_of_all(chips: Path) -> None:
+    """Of one size, so that each label would lie on each image."""
+    images, labels = (
+        [str(chips / "train" / kind / f"chip {number}.png") for number in (0, 2)]
+        for kind in ("images", "labels")
+    )
+    for given in (labels, labels[:1]):
+        with pytest.raises(ConfigError, match=r"image .*chip 0.png has no georeference.*or a --list"):
+            find_sources(images=images, labels=given)
+    (alone,) = find_sources(images=images[:1], labels=labels).items
+    assert alone.labels == tuple(labels), "they vote, or agree"
+    (chips / "list.csv").write_text(
+        "image_fn,label_fn\n" + "".join(f"{image},{labels[0]}\n" for image in images)
+    )
+    assert len(find_sources(listing=chips / "list.csv").items) == 2, "a list says it"
 
 
 def test_labels_lie_pixel_on_pixel(chips: Path, caplog: pytest.LogCaptureFixture) -> None:
