@@ -92,6 +92,16 @@ def test_what_is_asked_for_is_measured_or_refused_though_it_is_slow(citycover) -
     assert (row["form"], row["precision"]) == ("torchscript", "fp16")
 
 
+def test_windows_that_no_memory_holds_are_refused(citycover, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = citycover("models", "bench", "spectral-rgb", *FLAGS, "--batch", 10**9)
+    assert refused.code == 4 and "--batch 1000000000: windows of 128 px and their scores take" in refused.err
+    monkeypatch.setattr("citycover.model.bench.free_memory", lambda: 5 << 20)
+    flags = ("models", "bench", "spectral-rgb", *FLAGS, "--form", "torchscript", "--precision", "fp32")
+    # 3 bands and 5 classes of 128 x 128 px, 4 bytes each: half a MiB.
+    assert "there are 0.0; give 10 at most" in citycover(*flags, "--batch", 11).err
+    assert citycover(*flags, "--batch", 10).code == 0
+
+
 def test_a_batch_counts_on_a_scene_too(citycover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, batches = write_scene(tmp_path / "scene.tif", (150, 600)), []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -12,12 +13,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from citycover.errors import CitycoverError, PlanError
+from citycover.errors import CitycoverError, MachineError, PlanError
+from citycover.machine.memory import free_memory, memory_limit
+from citycover.model.card import ModelCard
 from citycover.model.checks import probe_windows
 from citycover.model.form import Form, forms_here, precisions_of
 from citycover.model.gate import fast_precisions, passes_gate
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.model.predictor import ModelPredictor, Predictor, to_probabilities
+
+_FLOAT = 4
+"""Bytes of a number."""
 
 TIMED = 2
 """Samples whose time is taken in a turn; on all of them scores are compared."""
@@ -116,16 +122,37 @@ def bench_model(
 
     Raises:
         PlanError: the model does not take such windows.
-        MachineError: a form or a precision is none of the device.
+        MachineError: a form or a precision is none of the device, or memory is too small for the windows.
     """
     predictor = ModelPredictor.load(path, device)
     card = predictor.card
     side = window or card.window.size
     if why := card.window.why_not(side):
         raise PlanError(f"model {card.name!r} {why}")
+    _check_batch(card, side, batch)
     eight_bit = all("uint8" in group.dtypes for group in card.groups)
     windows = probe_windows(card, side, device, eight_bit=eight_bit, count=batch)
     return bench(predictor, lanes, [windows], repeats)
+
+
+def _check_batch(card: ModelCard, side: int, batch: int) -> None:
+    """Refuse random windows that this machine cannot hold: `map` takes as many as a row of a scene has.
+
+    What a network keeps of its own is not known here, so what passes may still be too much.
+
+    Raises:
+        MachineError: with how many there may be.
+    """
+    numbers = sum(len(group.bands) * (side // group.ratio) ** 2 for group in card.groups)
+    scores = len(card.channels) * int(side * card.output_scale) ** 2
+    one = _FLOAT * (numbers + scores)
+    free = min(free_memory(), memory_limit() or math.inf)
+    if batch * one > free:
+        raise MachineError(
+            f"--batch {batch}: windows of {side} px and their scores take {batch * one / 2**30:.1f} GiB at "
+            f"least, and there are {free / 2**30:.1f}; give {max(1, int(free / one))} at most, or a smaller "
+            "--window"
+        )
 
 
 def bench(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from citycover.errors import CitycoverError
 from citycover.machine.cores import usable_cores
+from citycover.machine.memory import free_memory, memory_limit
 from citycover.model.form import Form, runtime_of
 from citycover.version import __version__
 
@@ -102,30 +103,13 @@ def _processor() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    free, limit = _free_memory(), _memory_limit()
+    free, limit = free_memory(), memory_limit()
     said = f"{free / 2**30:.1f} GiB free" + ("" if limit is None else f", limit {limit / 2**30:.1f} GiB")
     least = free if limit is None else min(free, limit)
     if least < 1 << 30:
         yield Finding("memory", said, "slow", "give --memory, so that windows and blocks stay small")
     else:
         yield Finding("memory", said)
-
-
-def _free_memory() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _memory_limit() -> int | None:
-    """Bytes that the container may hold; None: no limit, or none that can be read."""
-    try:
-        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None
 
 
 def _files() -> Iterator[Finding]:

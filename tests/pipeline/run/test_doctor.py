@@ -44,7 +44,7 @@ def test_a_full_disk_and_little_memory_are_slow_not_bad(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(1 << 40, 1 << 40, 1 << 20))
-    monkeypatch.setattr(doctor, "_free_memory", lambda: 1 << 29)
+    monkeypatch.setattr(doctor, "free_memory", lambda: 1 << 29)
     examined = examine(tmp_path, trials=False)
     assert examined.fit
     assert {f.what for f in examined.findings if f.verdict == "slow"} >= {"disk", "memory"}
