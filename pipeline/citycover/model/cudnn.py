@@ -43,8 +43,8 @@ class CuDnn:
     form: Form = "cudnn"
 
     def facts(self, device: torch.device, precision: Precision) -> dict[str, Any]:
-        """The device and the precision."""
-        return {"device": device_facts(device), "precision": precision}
+        """The device, by its number, too, which stands where tensors are made; and the precision."""
+        return {"device": device_facts(device), "index": device.index or 0, "precision": precision}
 
     def making(self, network: Callable[..., Tensor]) -> float:  # noqa: ARG002 - the protocol's
         """Torch's tracer is loaded, and writes the network down."""

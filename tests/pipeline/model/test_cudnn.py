@@ -211,3 +211,9 @@ class Fusible(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         y = self.conv(image.float() / 255).relu()
         return y.sigmoid() * y.tanh() + y
+
+
+def test_what_is_kept_is_of_one_device_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cudnn, "device_facts", lambda _device: ["cuda Fake", "9.0"])
+    first, none, second = (CuDnn().facts(torch.device(name), "bf16") for name in ("cuda:0", "cuda", "cuda:1"))
+    assert first == none != second
