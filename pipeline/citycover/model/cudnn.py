@@ -64,7 +64,7 @@ class CuDnn:
         torch.jit.save(scripted(line), folder / _NETWORK)
 
     def load(self, folder: Path, windows: Sequence[Tensor], precision: Precision) -> Infer:
-        """The module, of which torch is to fuse nothing more."""
+        """The module, of which torch fuses nothing more; run once, for cuDNN may have no kernel for it."""
         device = windows[0].device
         network = torch.jit.load(folder / _NETWORK, map_location=device)
 
@@ -77,6 +77,7 @@ class CuDnn:
                 scores: Tensor = network(*given)
             return scores
 
+        infer(windows)
         return infer
 
 

@@ -12,7 +12,7 @@ import torch
 from cudnn_operators import cudnn_by_processor
 from torch import Tensor, nn
 
-from citycover.errors import MachineError
+from citycover.errors import MachineError, ModelError
 from citycover.model import cudnn
 from citycover.model.autocast import autocast
 from citycover.model.converted import ConvertedNetwork, Source
@@ -74,12 +74,16 @@ def kinds(network: Callable[..., Tensor], image: Tensor, precision: Precision = 
     return Counter(node.target for node in line.graph.nodes if node.op == "call_function")
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_says_what_torch_says_and_is_written_down_once(
     precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
     network, image = block(), windows(2, 3, 32, 48)
     other = ConvertedNetwork(Source("block", "0" * 64, network), CuDnn(), precision)
     with torch.inference_mode(), autocast(torch.device("cpu"), precision):
@@ -165,6 +169,12 @@ def test_both_of_two_convolutions_that_are_added_are_computed_once() -> None:
 
     found = kinds(Down().eval(), windows(1, 4, 12, 16))
     assert (found[SUMMED], found[PLAIN], found[JOINED]) == (1, 1, 0)
+
+
+def test_what_cudnn_has_no_kernel_for_is_told_before_a_map_begins() -> None:
+    other = ConvertedNetwork(Source("block", "0" * 64, block()), CuDnn())  # no device of CUDA is here
+    with pytest.raises(ModelError, match=r"cuDNN cannot run the network of 'block': .*--form torchscript"):
+        other(windows(1, 3, 16, 16))
 
 
 def test_it_is_a_form_of_devices_of_cuda_with_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
