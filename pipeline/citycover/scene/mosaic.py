@@ -169,11 +169,14 @@ def lay_out(
         if lattice is None:
             lattice = _asked_lattice(laying.grid, fine[0]) if laying.grid else _commonest(fine)
         unit = math.lcm(*(group.ratio for group in sheets[0].groups))
-        frame = _union(fine, lattice, unit, [sheet.name for sheet in sheets])
+        names = [sheet.name for sheet in sheets]
+        frame = _union(fine, lattice, unit, names)
+        if laying.grid is not None:
+            _check_size(fine, lattice, names)
     groups = tuple(_laid(number, sheets, frame, laying) for number in range(len(sheets[0].groups)))
-    names = iter([sheet.name for sheet in sheets])
+    own = iter(sheets)
     for date in groups[0].dates if laying.overlap is None else ():
-        _check_apart(date, [next(names) for _ in date.sheets])
+        _check_apart(date, [next(own).name for _ in date.sheets])
     return groups
 
 
@@ -304,6 +307,17 @@ def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[
             f"one"
         )
     return GeoBox((height, width), lattice.transform * Affine.translation(col, row), lattice.crs)
+
+
+def _check_size(grids: Sequence[GeoBox], lattice: GeoBox, names: Sequence[str]) -> None:
+    """Raise SceneError where pixels that were asked for are so small that nothing is known of them."""
+    kinds = {(str(grid.crs), grid.transform.a): (grid, name) for grid, name in zip(grids, names, strict=True)}
+    scale, name = max((min(Positions(grid, lattice).scale), name) for grid, name in kinds.values())
+    if not scale * _WEIGHED >= 1:
+        raise SceneError(
+            f"{name} is to be mapped in pixels {scale:.3g} times as large as its own, and they are at least "
+            f"1/{_WEIGHED} of them; give a coarser --grid"
+        )
 
 
 def _check_one_side(windows: Sequence[Window], lattice: GeoBox, names: Sequence[str]) -> None:
@@ -448,10 +462,19 @@ def _asked_lattice(text: str, sheet: GeoBox | None) -> GeoBox:
     """
     name, _, size = text.partition("/")
     crs = crs_named(name, "give --grid a raster, EPSG:<code> or EPSG:<code>/<pixel size>")
+    if crs.is_geocentric or (crs.is_vertical and not crs.is_compound):
+        raise ConfigError(
+            f"--grid {text}: {crs.name} is no plane that a map could lie on; give a projected CRS, or one of "
+            f"longitude and latitude"
+        )
     try:
         side = float(size) if size or sheet is None else _side_in(crs, sheet)
     except ValueError:
         side = math.nan
+    if not size and math.isnan(side):
+        raise ConfigError(
+            f"--grid {text}: no pixel of the scene lies in it; give a CRS of this place, of two dimensions"
+        )
     if not (math.isfinite(side) and side > 0):
         raise ConfigError(f"--grid {text}: {size!r} is no pixel size; give one such as EPSG:32633/10")
     return GeoBox((1, 1), Affine(side, 0, 0, 0, -side, 0), crs)

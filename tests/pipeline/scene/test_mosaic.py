@@ -77,6 +77,29 @@ def test_more_pixels_than_can_be_weighed_for_one_are_not_begun_with(
             describe_scene(files, None, laying=laying)
 
 
+@pytest.mark.parametrize("kernel", [None, "nearest"])
+def test_pixels_that_nothing_is_known_of_are_not_begun_with(tmp_path: Path, kernel: str | None) -> None:
+    files = [sheet(tmp_path / "x.tif")]
+    assert describe_scene(files, None, laying=Laying(grid="EPSG:32633/0.04", resampling=kernel))
+    for side in (0.01, 1e-9):
+        laying = Laying(grid=f"EPSG:32633/{side:g}", resampling=kernel)
+        with pytest.raises(SceneError, match=r"x.tif is .* times as large as its own.*1/256 of them"):
+            describe_scene(files, None, laying=laying)
+
+
+@pytest.mark.parametrize(
+    ("crs", "said"),
+    [
+        ("EPSG:4978", "no plane that a map could lie on"),
+        ("EPSG:5773/1", "no plane that a map could lie on"),
+        ("EPSG:4326+5773", "of this place, of two dimensions"),
+    ],
+)
+def test_a_grid_lies_on_a_plane(tmp_path: Path, crs: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        describe_scene([sheet(tmp_path / "x.tif")], None, laying=Laying(grid=crs))
+
+
 def test_sheets_of_two_utm_zones_are_one_scene(tmp_path: Path) -> None:
     x, y = tie("EPSG:32632", "EPSG:32633", "x").transform(707_300, 5.6e6)
     west = sheet(tmp_path / "west.tif", crs="EPSG:32632", transform=Affine(10, 0, 707_000, 0, -10, 5.6e6))
