@@ -41,8 +41,8 @@ SAMPLES = 2
 _NEAR = 2.0
 """Times the least processor time in small windows that a form may take to be timed in large ones."""
 
-_ALIKE: tuple[Form, ...] = ("openvino",)
-"""Forms that are set up once for all precisions."""
+_ALIKE: tuple[Form, ...] = ("cudnn", "openvino")
+"""Forms that are set up once for all precisions, or nearly so: most of it is torch's tracer."""
 
 
 def lanes_asked(

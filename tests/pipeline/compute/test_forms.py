@@ -302,9 +302,11 @@ def test_a_gpu_is_timed_in_batches_of_the_run_where_the_run_is_long(
     assert taken(300) == Lane("torchscript", "bf16") and not tried
     assert taken(2000) == Lane("torchscript", "tf32"), "compilers would take longer than the run"
     assert tried == [([EXACT, Lane("torchscript", "tf32"), REDUCED], [(3, 3, 64, 64)] * 2)]
-    assert taken(40_000) == Lane("tensorrt", "tf32") and set(tried[1][0]) == {EXACT, *GPU_LANES[3:]}
-    assert gpu == [(3, 64, 64)] and taken(40_000, batch=5) == Lane("tensorrt", "tf32")
-    assert len(tried) == 2, "all is known by now"
+    assert taken(16_000) == Lane("cudnn", "tf32"), "what needs no compiler sooner"
+    assert set(tried[1][0]) == {EXACT, *GPU_LANES[3:6]}
+    assert taken(40_000) == Lane("tensorrt", "tf32") and set(tried[2][0]) == {EXACT, *GPU_LANES[6:]}
+    assert set(gpu) == {(3, 64, 64)} and taken(40_000, batch=5) == Lane("tensorrt", "tf32")
+    assert len(tried) == 3, "all is known by now"
 
 
 def test_a_batch_is_made_of_the_windows_that_there_are() -> None:
