@@ -16,6 +16,12 @@ from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB
 ALL = Imagery(())
 """Images as they are."""
 
+_NAME = "training"
+"""Of a card that stands for a training: there is no model yet."""
+
+_OWN_WORDS = {f"model '{_NAME}'": "this training", "choose another model": "leave the image out"}
+"""What is said of models, as it is to be said where one is only to be made."""
+
 _AERIAL_NAMES = {"red": ("R",), "green": ("G",), "blue": ("B",), "nir": ("N", "NIR")}
 
 
@@ -42,22 +48,29 @@ def describe_image(files: Sequence[str], card: ModelCard | None, seen: Imagery) 
 
     Raises:
         ConfigError: dates are to be averaged after a network.
+        SceneError: it cannot be used, or lacks the bands.
     """
     if seen.laying.composite == "mean-probability":
         raise ConfigError(
             "--composite mean-probability averages what a network says of several dates when it maps; one "
             "that learns sees one image: give --composite latest, median or best, or one date"
         )
-    return describe_scene(
-        files,
-        card,
-        bands=seen.bands,
-        nodata=seen.nodata,
-        measure=seen.measure,
-        laying=seen.laying,
-        masking=seen.masking,
-        trust=seen.trust,
-    )
+    try:
+        return describe_scene(
+            files,
+            card,
+            bands=seen.bands,
+            nodata=seen.nodata,
+            measure=seen.measure,
+            laying=seen.laying,
+            masking=seen.masking,
+            trust=seen.trust,
+        )
+    except SceneError as error:
+        text = str(error)
+        for of_models, ours in _OWN_WORDS.items():
+            text = text.replace(of_models, ours)
+        raise SceneError(text) from None
 
 
 def describe_images(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scene]:
@@ -96,7 +109,7 @@ def any_card(group: BandGroup) -> ModelCard:
         update={"dtypes": ("uint8", "uint16", "int16", "float32"), "value_range": None, "fill": ()}
     )
     return ModelCard(
-        name="training",
+        name=_NAME,
         groups=(open_group,),
         window={"size": 64},
         trim=0,

@@ -59,6 +59,33 @@ def learn(image: Path, *labels: str, legend: str = "worldcover", to: str | None 
     return prepare_training_set([ImageAndLabels(str(image), labels)], [legend], to, **more)
 
 
+@pytest.mark.parametrize(
+    ("bands", "words"),
+    [
+        (("nir", "red", "green"), "this training needs red, green, blue and nothing answers to blue"),
+        (("red", "red", "green", "blue"), "which this training needs once"),
+        ((None, None), "give the files that hold them, or leave the image out"),
+        ((None,) * 5, "pass --bands 1,2,3"),
+        (("palette",), "this training needs bands"),
+    ],
+)
+def test_bands_that_an_image_lacks_are_those_of_a_training_not_of_a_model(
+    tmp_path: Path, bands: tuple[str | None, ...], words: str
+) -> None:
+    profile = {"driver": "GTiff", "height": 64, "width": 64, "count": len(bands), "dtype": "uint8"}
+    if bands == ("palette",):
+        profile["photometric"] = "palette"
+    with rasterio.open(tmp_path / "x.tif", "w", crs="EPSG:32633", transform=GRID, **profile) as image:
+        image.write(np.random.default_rng(0).integers(1, 200, (len(bands), 64, 64), np.uint8))
+        image.descriptions = bands
+        if bands == ("palette",):
+            image.write_colormap(1, {i: (i, i, i, 255) for i in range(256)})
+    labels = write_labels(tmp_path / "l.tif", np.full((8, 8), 10, np.uint8), GRID * Affine.scale(8))
+    with pytest.raises(SceneError) as refused:
+        learn(tmp_path / "x.tif", labels)
+    assert words in str(refused.value) and "model" not in str(refused.value)
+
+
 def test_labels_in_another_crs_are_what_gdal_warps(tmp_path: Path) -> None:
     image = write_scene(tmp_path / "x.tif", (90, 120))
     codes = np.random.default_rng(0).choice([10, 30, 50, 80, 0], (30, 40)).astype(np.uint8)
