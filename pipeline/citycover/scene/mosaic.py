@@ -68,6 +68,9 @@ _LEAST_COVERED = 1e-3
 _BLOCK = (256, 256)
 """(y, x) pixels that a warped sheet is read in."""
 
+_LEAST_SIDE = 1e-15
+"""Of a pixel, in units of a CRS: of smaller ones none has a place that numbers can tell."""
+
 _LATTICES = 32
 """Different ones that are told apart; sheets of yet others are warped."""
 
@@ -315,8 +318,8 @@ def _check_size(grids: Sequence[GeoBox], lattice: GeoBox, names: Sequence[str]) 
     scale, name = max((min(Positions(grid, lattice).scale), name) for grid, name in kinds.values())
     if not scale * _WEIGHED >= 1:
         raise SceneError(
-            f"{name} is to be mapped in pixels {scale:.3g} times as large as its own, and they are at least "
-            f"1/{_WEIGHED} of them; give a coarser --grid"
+            f"--grid: {name} is to be mapped in pixels {scale:.3g} times as large as its own, and they are "
+            f"at least 1/{_WEIGHED} of them; give a coarser one"
         )
 
 
@@ -475,7 +478,7 @@ def _asked_lattice(text: str, sheet: GeoBox | None) -> GeoBox:
         raise ConfigError(
             f"--grid {text}: no pixel of the scene lies in it; give a CRS of this place, of two dimensions"
         )
-    if not (math.isfinite(side) and side > 0):
+    if not _LEAST_SIDE <= side < math.inf:
         raise ConfigError(f"--grid {text}: {size!r} is no pixel size; give one such as EPSG:32633/10")
     return GeoBox((1, 1), Affine(side, 0, 0, 0, -side, 0), crs)
 

@@ -83,7 +83,7 @@ def test_pixels_that_nothing_is_known_of_are_not_begun_with(tmp_path: Path, kern
     assert describe_scene(files, None, laying=Laying(grid="EPSG:32633/0.04", resampling=kernel))
     for side in (0.01, 1e-9):
         laying = Laying(grid=f"EPSG:32633/{side:g}", resampling=kernel)
-        with pytest.raises(SceneError, match=r"x.tif is .* times as large as its own.*1/256 of them"):
+        with pytest.raises(SceneError, match=r"--grid: x.tif is .* times as large as its own.*1/256 of them"):
             describe_scene(files, None, laying=laying)
 
 
@@ -93,6 +93,7 @@ def test_pixels_that_nothing_is_known_of_are_not_begun_with(tmp_path: Path, kern
         ("EPSG:4978", "no plane that a map could lie on"),
         ("EPSG:5773/1", "no plane that a map could lie on"),
         ("EPSG:4326+5773", "of this place, of two dimensions"),
+        ("EPSG:32633/1e-300", "'1e-300' is no pixel size"),
     ],
 )
 def test_a_grid_lies_on_a_plane(tmp_path: Path, crs: str, said: str) -> None:
