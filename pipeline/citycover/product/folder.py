@@ -23,9 +23,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from citycover.errors import CitycoverError, ConfigError, ProductError
+from citycover.errors import CitycoverError, ConfigError, MachineError, ProductError
 from citycover.files.atomic import sync_folder, sync_tree, write_atomic
-from citycover.files.failures import machine_errors
+from citycover.files.failures import is_passing, machine_errors
 from citycover.files.local import refuse_far
 from citycover.files.plain import parse_json
 from citycover.files.remote import Place, RemotePath, size_of
@@ -101,13 +101,16 @@ def check_in_no_product(prefix: RemotePath) -> None:
     """Raise where unfinished blocks would lie among the files of a finished product.
 
     Raises:
-        ConfigError: one lies at the prefix, or at one that it lies in. What cannot be read there is none.
+        ConfigError: one lies at the prefix, or at one that it lies in. What may not be read there is none.
+        MachineError: the store is away.
     """
     place = prefix
     while place.key:
         try:
             found = listed_files(place / SIGN)
-        except CitycoverError:
+        except CitycoverError as error:
+            if isinstance(error, MachineError) and is_passing(error):
+                raise  # who asks next would wait as long once more
             return
         if found is not None:
             raise ConfigError(

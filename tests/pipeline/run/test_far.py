@@ -338,6 +338,16 @@ def test_a_name_is_not_taken_for_what_a_store_says(
     assert is_passing(error.value)
 
 
+def test_a_store_that_is_away_is_waited_for_once(
+    bucket: Bucket, asked: MapRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
+    bucket.busy = 10**6
+    with pytest.raises(MachineError, match="the object store does not do it"):
+        map_scene(asked)
+    assert bucket.asked == 1
+
+
 @pytest.mark.parametrize("place", ["work", "gs://bucket/work", "s3://bucket"])
 def test_what_is_no_prefix_of_a_bucket_is_refused(place: str) -> None:
     with pytest.raises(ConfigError, match="s3://BUCKET/PREFIX"):
