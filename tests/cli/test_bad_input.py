@@ -346,3 +346,6 @@ def test_of_several_models_that_do_not_fit_the_nearest_says_why(
         "spectral-s2 comes nearest",
         "nothing answers to B08",
     )
+    clouds = write_scene(tmp_path / "s2_SCL.tif", bands=1, descriptions=("SCL",))
+    masked = citycover("map", lacking, clouds, "-o", tmp_path / "out")
+    expect(masked, 2, "spectral-s2 comes nearest", "nothing answers to B08")

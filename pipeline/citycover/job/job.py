@@ -33,7 +33,7 @@ from citycover.read.small import Hints
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
 from citycover.scene.assemble import answered, assemble_scene, fits, read_lattice
 from citycover.scene.file import FileInfo, describe_files, lost_sources
-from citycover.scene.masks import unused_masks
+from citycover.scene.masks import split_masks, unused_masks
 from citycover.scene.mosaic import lattice_of
 from citycover.scene.scene import Scene
 
@@ -306,7 +306,8 @@ def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo], lattice: GeoBo
             return model
         reasons.append((model.card, why))
     # What is wrong is told of the model that comes nearest; of the others it would be the same once more.
-    nearest, why = max(reasons, key=lambda reason: _nearness(reason[0], imagery.bands, files))
+    images, _ = split_masks(files, imagery.masking)
+    nearest, why = max(reasons, key=lambda reason: _nearness(reason[0], imagery.bands, images))
     if why.startswith(_LAID):
         raise SceneError(why)  # no model would mend it
     raise SceneError(

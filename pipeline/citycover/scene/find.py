@@ -2,6 +2,7 @@
 
     folder           a Zarr store, a product of Sentinel-2 or Landsat, or its raster files in the order of
                      their names, or its Zarr stores
+    metadata         MTD_MSIL2A.xml, *_MTL.txt: the product in whose folder they lie
     archive          the same in .zip and .tar; of a folder without rasters, the archives in it
     scene file       .toml: see `stated.py`
     pattern          `tiles/**/*.tif`, where no file is called so; `s3://bucket/tiles/*.tif`
@@ -34,7 +35,7 @@ from citycover.scene.given import Given
 from citycover.scene.masking import known_mask
 from citycover.scene.measure import said_by_stac
 from citycover.scene.members import is_archive, members_of
-from citycover.scene.products import holds_product, product_rasters
+from citycover.scene.products import holds_product, product_of, product_rasters, tells_of_product
 from citycover.scene.said import measured_bands, nodata_said, said_of
 from citycover.scene.stated import stated_rasters
 from citycover.scene.trust import Trust
@@ -76,6 +77,8 @@ def _meant(path: str | Path, trust: Trust) -> Iterator[Given]:
     suffix = where.suffix.lower()
     if where.is_dir():
         yield from _in_folder(where)
+    elif where.is_file() and tells_of_product(where.name):
+        yield from product_of(where)
     elif where.is_file() and is_archive(where):
         yield from _in_archive(where)
     elif where.is_file() and suffix == ".toml":

@@ -119,7 +119,8 @@ def _boxes(found: Sequence[tuple[FileInfo, int]]) -> list[shapely.Geometry]:
 def _own(
     rule: MaskRule, found: Sequence[tuple[FileInfo, int]], sheet: Sequence[FileInfo]
 ) -> tuple[FileInfo, int]:
-    """The mask of a sheet among those of its place: of its own file, date, name; then the finest.
+    """The mask of a sheet among those of its place: of its own file, date, name; then the finest, and of its
+    own folder.
 
     Raises:
         SceneError: all are of other days, or two have an equal right.
@@ -144,12 +145,13 @@ def _own(
 
 def _rank(
     info: FileInfo, time: str | None, sheet: Sequence[FileInfo]
-) -> tuple[bool, bool, int, float] | None:
+) -> tuple[bool, bool, int, float, int] | None:
     """How far a mask is from a sheet, nearest first; None where it is of another day."""
     if time and info.time and day_of(info.time) != day_of(time):
         return None
     alike = len(os.path.commonprefix([info.name, sheet[0].name]))  # noqa: RUF071 - names, not paths
-    return info not in sheet, info.time != time, -alike, info.gsd or math.inf
+    near = len(os.path.commonprefix([info.path, sheet[0].path]))  # noqa: RUF071 - of one folder, the longer
+    return info not in sheet, info.time != time, -alike, info.gsd or math.inf, -near
 
 
 def _source(rule: MaskRule, info: FileInfo, index: int, grow: float) -> MaskSource:

@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 
 from citycover.errors import SceneError
 from citycover.scene.given import Given
-from citycover.scene.members import Members
+from citycover.scene.members import Members, members_of
 
 _SENTINEL2 = re.compile(r"(?:^|/)MTD_MSIL(1C|2A)\.xml$")
 
@@ -53,6 +53,11 @@ def holds_product(folder: Path, depth: str = "") -> bool:
     return any(True for name in ("MTD_MSIL??.xml", "*_MTL.txt") for _ in folder.glob(depth + name))
 
 
+def tells_of_product(name: str) -> bool:
+    """Whether a file is called as the metadata of a known product are."""
+    return bool(_SENTINEL2.search(name) or _MTL.search(name))
+
+
 def product_rasters(members: Members) -> list[Given]:
     """The bands and masks of the products in a folder or archive; empty where there are none.
 
@@ -66,6 +71,19 @@ def product_rasters(members: Members) -> list[Given]:
         elif match := _MTL.search(name):
             found += _landsat(members, name, match[1])
     return found
+
+
+def product_of(metadata: Path) -> list[Given]:
+    """The bands and masks of the product that a file of metadata tells of; others may lie beside it.
+
+    Raises:
+        SceneError: as for `product_rasters`.
+    """
+    members = members_of(metadata.parent)
+    match = _MTL.search(metadata.name)
+    if match is None:
+        return _sentinel2(members, metadata.name)
+    return list(_landsat(members, metadata.name, match[1]))
 
 
 def _sentinel2(members: Members, metadata: str) -> list[Given]:

@@ -18,6 +18,7 @@ from citycover.read.raster import RasterReader
 from citycover.scene.assemble import describe_scene
 from citycover.scene.file import describe_files
 from citycover.scene.find import rasters_of
+from citycover.scene.laying import Laying
 from citycover.scene.masking import Masking
 from citycover.scene.scene import Scene
 from citycover.scene.trust import Trust
@@ -128,6 +129,24 @@ def test_sentinel2_is_read_as_its_metadata_say(tmp_path: Path, kind: str) -> Non
     assert not valid[:2, :2].any() and valid.sum() == 24 * 24 - 4
     assert (values[valid] == 500).all()  # 1500 of the files, less 1000
     assert scene.conversions[0] == "red: 1 x -1000"
+
+
+def test_a_product_may_be_named_by_its_metadata(tmp_path: Path) -> None:
+    place = safe(tmp_path / "in")
+    assert rasters_of([place / "MTD_MSIL2A.xml"], TRUST) == rasters_of([place], TRUST)
+    other = landsat(tmp_path, LANDSAT.replace("193024", "193025"))
+    for file in landsat(tmp_path).iterdir():
+        shutil.move(file, other / file.name)  # products that lie in one folder
+    found = [Path(one.path).name for one in rasters_of([other / f"{LANDSAT}_MTL.txt"], TRUST)]
+    assert len(found) == 5 and all(name.startswith(LANDSAT) for name in found)
+
+
+def test_of_two_products_with_files_of_the_same_names_each_has_its_own_mask(tmp_path: Path) -> None:
+    places = [safe(tmp_path / name) for name in ("one", "two")]
+    scene = describe_scene(places, card("red"), laying=Laying(overlap="first"), masking=Masking(("scl",)))
+    for sheet, place in zip(scene.groups[0].sheets, places, strict=True):
+        for source in (sheet.bands[0], sheet.masks[0].source):
+            assert Path(source.path).is_relative_to(place)
 
 
 def test_before_the_offset_numbers_are_as_they_were_and_0_is_nodata(tmp_path: Path) -> None:
