@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import json
@@ -240,6 +241,11 @@ def _marked(path: str, then: FileStamp) -> FileMark:
     return FileMark.of(path, now.size) if now == then else FileMark(path, then, 0, "")
 
 
+@functools.cache  # to make it takes longer than to read a record
+def _adapter() -> TypeAdapter[SceneRecord]:
+    return TypeAdapter(SceneRecord)
+
+
 def read_record_of(path: Place) -> SceneRecord | None:
     """What is known of a scene; None: nothing, or nothing that can be read, so that it is mapped anew."""
     if not path.is_file():
@@ -248,7 +254,7 @@ def read_record_of(path: Place) -> SceneRecord | None:
         facts = read_facts(path)
         if facts.pop("format", None) != FORMAT:
             raise ProductError(f"{path} is of another version of citycover")
-        return TypeAdapter(SceneRecord).validate_python(facts)
+        return _adapter().validate_python(facts)
     except (ProductError, ValidationError):
         logger.warning("%s is damaged or of another version: what it is of counts as new", path)
         return None

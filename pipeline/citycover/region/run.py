@@ -180,7 +180,7 @@ class _Run:
     def _put_others_aside(self) -> None:
         self.aside = put_others_aside(self.survey, self.region.policy.keep)
         if self.aside:
-            logger.info("of another mosaic, and put aside: %s", ", ".join(self.aside))
+            logger.warning("of another mosaic, and put aside: %s", ", ".join(self.aside))
 
     def _collect(self) -> None:
         """The products as one STAC collection; without it they are whole all the same."""

@@ -155,7 +155,9 @@ def test_tiles_keep_their_names_when_sheets_come_and_go(place: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1])
-def test_tiles_of_another_size_go_once_the_new_ones_are_all_there(place: Path, keep: int) -> None:
+def test_tiles_of_another_size_go_once_the_new_ones_are_all_there(
+    place: Path, keep: int, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = ("retries = 0", f"retries = 0\nkeep = {keep}\n[areas]")
     larger = ("tile = 64", "tile = 96")
     assert ran(place, kept) == dict.fromkeys(NAMES, "mapped")
@@ -165,7 +167,9 @@ def test_tiles_of_another_size_go_once_the_new_ones_are_all_there(place: Path, k
     assert not {*new} & {*NAMES}
     assert ran(place, kept, larger, limit=1) == {new[0]: "mapped"}
     assert {path.name for path in (products / "maps").glob("x*")} == {*NAMES, new[0]}
+    assert not caplog.text
     assert set(ran(place, kept, larger)) == {*new[1:]}
+    assert f"of another mosaic, and put aside: {', '.join(NAMES)}" in caplog.text
     assert {path.name for path in (products / "maps").glob("x*")} == {*new}
     assert {path.stem for path in (products / "areas").iterdir()} == {*new, NAMES[0]}
     assert [len(list((products / "earlier" / name).glob("*/item.json"))) for name in NAMES] == [keep] * 4
