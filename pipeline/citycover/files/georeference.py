@@ -40,7 +40,8 @@ _SECONDS = {
 _UNEVEN = 0.25
 """Pixels by which a centre may lie off an even row from the first to the last: axes may be float32."""
 
-_KILOMETRES = {"km", "kilometer", "kilometers", "kilometre", "kilometres"}
+KILOMETRES = {"km", "kilometer", "kilometers", "kilometre", "kilometres"}
+"""Units of coordinates by CF."""
 
 _DEGREES = re.compile(r"deg(ree)?s?(_\w+)?", re.IGNORECASE)
 
@@ -119,7 +120,7 @@ def check_unit(unit: object, crs: CRS | None, axis: str) -> None:
     if crs is None or not crs.is_projected or not isinstance(unit, str):
         return
     own = crs.axis_info[0]
-    kilometres = unit.strip().lower() in _KILOMETRES and own.unit_conversion_factor != 1000
+    kilometres = unit.strip().lower() in KILOMETRES and own.unit_conversion_factor != 1000
     if kilometres or _DEGREES.fullmatch(unit.strip()):
         raise ValueError(
             f"coordinates along {axis} are in {unit}, and its CRS ({crs.name}) is in {own.unit_name}; write "

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import pyproj
+import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import SceneError
-from citycover.files.georeference import check_unit
+from citycover.files.georeference import KILOMETRES, check_unit
 
 _NAMES = {
     "x": {"projection_x_coordinate", "longitude", "grid_longitude", "x", "lon", "easting", "degrees_east"},
@@ -56,9 +57,14 @@ def check_axes(path: str, dataset: Any) -> None:
     rows, cols = (to.f, to.e, dataset.height), (to.c, to.a, dataset.width)
     off = {"y": ys.off(*rows, 0.0), "x": xs.off(*cols, turn)}
     if max(off.values()) > _OFF:
-        kilometres = max(ys.times(1000).off(*rows, 0.0), xs.times(1000).off(*cols, 0.0))
-        if kilometres <= _OFF:
-            return  # GDAL has made metres of them
+        down, right = ys.times(1000).off(*rows, 0.0), xs.times(1000).off(*cols, 0.0)
+        if max(down, right) <= _OFF:
+            return  # GDAL has made metres of kilometres
+        if down <= _OFF or xs.unit.strip().lower() in KILOMETRES:
+            raise SceneError(
+                f"{path}: GDAL does not read its coordinates along x, which are in kilometres, as they "
+                f"stand; write them in metres"
+            )
         if ys.off(*cols, 0.0) < off["x"]:
             raise SceneError(
                 f"{path}: its last dimension is not that of x; needed are dimensions (y, x); turn it: "
@@ -100,7 +106,9 @@ class _Line:
         if len(self.centres) != count:
             return np.inf
         there = start + step * (np.arange(count) + 0.5)
-        one, other = (np.sort(line % turn if turn else line) for line in (self.centres, there))
+        west = there.min() - abs(step) / 2  # a turn begins beside all of them, or noise would tear them apart
+        lines = (line - west for line in (self.centres, there))
+        one, other = (np.sort(line % turn if turn else line) for line in lines)
         return float(np.abs(one - other).max() / abs(step))
 
 
@@ -128,7 +136,8 @@ def _coordinates(path: str, axis: str, said: Mapping[str, Mapping[str, str]]) ->
     file, group = (part[1], part[2] or "") if part else (f'NETCDF:"{path}":', "")
     for name in _called(axis, said):
         try:
-            with warnings.catch_warnings():
+            # GDAL takes numbers beyond 180 along an X for longitudes, even of a plane, and turns them back.
+            with rasterio.Env(GDAL_NETCDF_CENTERLONG_180="NO"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 with DatasetReader(f"{file}{group}{name}") as line:
                     if line.count == 1 and line.height == 1 and line.width > 1:

@@ -30,6 +30,8 @@ def write_cf(path: Path, along: dict[str, Any] | None = None, said: Any = None, 
     found = xr.Dataset(bands | {"crs": ((), np.int32(0), UTM if said is None else said)})
     for name, values in along.items():
         words = {"standard_name": f"projection_{name}_coordinate", "units": units.get(name, "m")}
+        if "axis" not in units:
+            words["axis"] = name.upper()
         found = found.assign_coords({name: (name, values, words)})
     found.to_netcdf(path, engine="scipy")
     return path
@@ -49,11 +51,19 @@ def test_axes_may_run_either_way_and_be_rounded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels_of(rounded), IMAGE)
 
 
+@pytest.mark.parametrize("west", [-0.003, 179.997, 359.997, 0.0])
+def test_longitudes_may_pass_greenwich_and_180_degrees(tmp_path: Path, west: float) -> None:
+    y, x = 52 - np.arange(40) / 1e4, west + np.arange(60) / 1e4
+    geographic = CRS.from_epsg(4326).to_cf()
+    path = write_cf(tmp_path / "a.nc", {"y": y, "x": x}, geographic, y="degrees_north", x="degrees_east")
+    assert describe_files([path])[0].gsd == pytest.approx(8.7, rel=0.1)
+
+
 def test_kilometres_of_which_metres_are_made_are_taken(tmp_path: Path) -> None:
     """GDAL does so where the CRS is given by its parameters."""
     y, x = centres(40, 60)
     said = {key: value for key, value in UTM.items() if key != "crs_wkt"}
-    path = write_cf(tmp_path / "a.nc", {"y": y / 1000, "x": x / 1000}, said, y="km", x="km")
+    path = write_cf(tmp_path / "a.nc", {"y": y / 1000, "x": x / 1000}, said, y="km", x="km", axis="none")
     scene = describe_scene([path], None, bands=("red", "nir"))
     assert scene.grid.transform.almost_equals(
         describe_scene([write_cf(tmp_path / "b.nc")], None).grid.transform
@@ -69,7 +79,14 @@ def uneven(path: Path) -> Path:
 
 def in_kilometres(path: Path) -> Path:
     y, x = centres(40, 60)
-    return write_cf(path, {"y": y / 1000, "x": x / 1000}, y="km", x="km")
+    return write_cf(path, {"y": y / 1000, "x": x / 1000}, y="km", x="km", axis="none")
+
+
+def in_kilometres_beyond_180(path: Path) -> Path:
+    """GDAL takes 500 along an axis X for a longitude, whatever its unit: 360 km off."""
+    y, x = centres(40, 60)
+    said = {key: value for key, value in UTM.items() if key != "crs_wkt"}
+    return write_cf(path, {"y": y / 1000, "x": x / 1000}, said, y="km", x="km")
 
 
 def in_degrees(path: Path) -> Path:
@@ -89,6 +106,7 @@ def turned(path: Path) -> Path:
 WRONG = {
     uneven: "along x are not evenly spaced, up to",
     in_kilometres: "along y are in km, and its CRS (WGS 84 / UTM zone 33N) is in metre",
+    in_kilometres_beyond_180: "GDAL does not read its coordinates along x, which are in kilometres",
     in_degrees: "along y are in degrees_north, and its CRS",
     turned: "its last dimension is not that of x; needed are dimensions (y, x)",
 }
