@@ -70,9 +70,16 @@ def check_axes(path: str, dataset: Any) -> None:
                 f"{path}: its last dimension is not that of x; needed are dimensions (y, x); turn it: "
                 f"dataset.transpose(..., 'y', 'x') of xarray"
             )
-        axis = max(off, key=lambda one: off[one])
+        uneven = {"y": ys.uneven, "x": xs.uneven}
+        axis = max(uneven, key=lambda one: uneven[one])
+        if uneven[axis] <= _OFF:
+            raise SceneError(
+                f"{path}: it says another place than its coordinates do, {max(off.values()):.3g} pixels off, "
+                f"as a GeoTransform does that was kept while the image was cut; write it anew: "
+                f"dataset.rio.write_transform() of rioxarray"
+            )
         raise SceneError(
-            f"{path}: coordinates along {axis} are not evenly spaced, up to {off[axis]:.3g} pixels off a "
+            f"{path}: coordinates along {axis} are not evenly spaced, up to {uneven[axis]:.3g} pixels off a "
             f"raster; bring it to an even grid first (dataset.interp of xarray), or to the CRS in which it "
             f"is even"
         )
@@ -93,6 +100,12 @@ class _Line:
 
     def times(self, factor: float) -> _Line:
         return _Line(self.centres * factor, self.unit)
+
+    @property
+    def uneven(self) -> float:
+        """Pixels by which they lie off a row from the first to the last, at most."""
+        row = np.linspace(self.centres[0], self.centres[-1], len(self.centres))
+        return float(np.abs(self.centres - row).max() / abs(row[1] - row[0]))
 
     def off(self, start: float, step: float, count: int, turn: float) -> float:
         """Pixels by which they lie off the centres of a raster, at most, in whatever order.

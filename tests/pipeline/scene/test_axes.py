@@ -103,7 +103,19 @@ def turned(path: Path) -> Path:
     return path
 
 
+def cut(path: Path) -> Path:
+    """With xarray: coordinates, which need not say what they are, come along, and the transform stays."""
+    wkt = CRS.from_epsg(32633).to_wkt("WKT1_GDAL")
+    stale = UTM | {"spatial_ref": wkt, "GeoTransform": "500000 1 0 5800000 0 -1"}
+    first = write_cf(path.with_suffix(".first.nc"), {"x": centres(40, 60)[1] + 100}, stale)
+    with xr.open_dataset(first, engine="scipy", decode_coords=False) as found:
+        found["x"].attrs, found["y"].attrs = {}, {}
+        found.to_netcdf(path, engine="scipy")
+    return path
+
+
 WRONG = {
+    cut: "it says another place than its coordinates do, 100 pixels off",
     uneven: "along x are not evenly spaced, up to",
     in_kilometres: "along y are in km, and its CRS (WGS 84 / UTM zone 33N) is in metre",
     in_kilometres_beyond_180: "GDAL does not read its coordinates along x, which are in kilometres",
