@@ -30,6 +30,7 @@ from citycover.scene.masking import Masking
 from citycover.scene.masks import Masks, split_masks
 from citycover.scene.measure import Measure, Numbers
 from citycover.scene.mosaic import SheetGroups, lay_out, split_sheets
+from citycover.scene.parts import holder_of
 from citycover.scene.scene import Scene
 from citycover.scene.trust import Trust
 from citycover.scene.when import day_of
@@ -262,27 +263,37 @@ def _sheet(
     used = list({band.info.path: band.info for band in chosen}.values())
     for info in files:
         if info not in used:
-            _refuse_unused(info, used[0], {name for band in chosen for name in band.names.names})
+            _refuse_unused(info, used, {name for band in chosen for name in band.names.names})
     time = next((info.time for info in used if info.time), None)
     return SheetGroups(groups, time, used[0].name), used
 
 
-def _refuse_unused(info: FileInfo, used: FileInfo, names: set[str]) -> None:
-    """A file of other bands of the same place does no harm; anything else was meant to be mapped.
+def _refuse_unused(info: FileInfo, used: Sequence[FileInfo], names: set[str]) -> None:
+    """A file of other bands of the same place does no harm, nor a variable beside those that are used.
+
+    Anything else was meant to be mapped.
 
     Raises:
         SceneError: it is used for nothing, and nothing says that its bands are others.
     """
     assert info.grid is not None, "files with an obstacle were refused"
-    assert used.grid is not None, "the same"
+    assert used[0].grid is not None, "the same"
     own = {name for band in info.bands for name in band.names}
-    if own and not own & names and same_place(info.grid, used.grid):
+    if own and not own & names and same_place(info.grid, used[0].grid):
+        return
+    holder = holder_of(info.path)
+    beside = [one for one in used if holder is not None and holder_of(one.path) == holder]
+    if beside and not any(_titles(info) & _titles(one) for one in beside):
         return
     raise SceneError(
-        f"no band of {info.name} is used, only of {used.name}; files of one place are bands of one scene; "
+        f"no band of {info.name} is used, only of {used[0].name}; files of one place are bands of one scene; "
         f"leave it out, or, if both show the place at different times, say with --overlap which counts, or "
         f"with --composite what becomes of both"
     )
+
+
+def _titles(info: FileInfo) -> set[str]:
+    return {band.label for band in info.bands}
 
 
 def _choose(

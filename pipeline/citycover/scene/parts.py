@@ -182,6 +182,11 @@ def variable_of(connection: str) -> str:
     return part[2].rpartition("/")[2] if part else connection
 
 
+def holder_of(path: str) -> str | None:
+    """The store or file that a variable lies in; None: it is a file of its own."""
+    return str(root_of(path)) if is_zarr(path) else container_of(path)
+
+
 def container_of(connection: str) -> str | None:
     """The file that a connection string of a part means; None: it is none, or means a folder."""
     part = _PART.match(connection)

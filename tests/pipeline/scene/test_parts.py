@@ -72,6 +72,29 @@ def test_variables_of_netcdf_and_hdf5_are_bands_in_order(tmp_path: Path, suffix:
     np.testing.assert_array_equal(values.transpose(2, 0, 1), IMAGE)
 
 
+def test_variables_beside_those_that_are_used_do_no_harm(tmp_path: Path) -> None:
+    """Nobody can leave one out of a container; a file can be left out."""
+    three = {"red": IMAGE[0], "nir": IMAGE[1], "sunshine": IMAGE[0]}
+    store = write_xarray(tmp_path / "a.zarr", three, {})
+    netcdf = write_cf(tmp_path / "a.nc", three)
+    for container in (store, netcdf):
+        values, _, _ = read_scene(describe_scene([container], None, bands=("red", "nir")))
+        np.testing.assert_array_equal(values.transpose(2, 0, 1), IMAGE)
+    other = write_xarray(tmp_path / "b.zarr", {"sunshine": IMAGE[0]}, {})
+    with pytest.raises(SceneError, match=r"no band of sunshine is used"):
+        describe_scene([store, other], None, bands=("red", "nir"))
+
+
+def write_cf(path: Path, bands: dict[str, np.ndarray]) -> Path:
+    """Variables with coordinates and a grid mapping of CF."""
+    y, x = centres(40, 60)
+    found = xr.Dataset({name: (("y", "x"), values.astype("i2")) for name, values in bands.items()})
+    found.assign_coords(y=y, x=x).rio.write_crs(EPSG).rio.write_coordinate_system().to_netcdf(
+        path, engine="scipy"
+    )
+    return path
+
+
 def test_variables_that_are_no_map_are_refused_with_what_to_write(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match=r"a.zarr has 2 arrays, and none .* has no CRS .* rio.write_crs"):
         describe_files([write_zarr(tmp_path / "a.zarr", located=False)])
