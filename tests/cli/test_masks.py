@@ -49,6 +49,16 @@ def test_what_a_mask_hides_is_nodata(citycover, tmp_path: Path) -> None:
     assert (classes(tmp_path / "grown") == 0).sum() > hidden.sum()
 
 
+def test_a_map_without_a_pixel_is_warned_of(citycover, tmp_path: Path) -> None:
+    scene, mask, _ = scene_with_mask(tmp_path)
+    done = citycover("map", scene, mask, "--mask", "scl=0-9", "-o", tmp_path / "out", *OPTIONS)
+    said = "no pixel of the map is valid: look at nodata of the image, what masks hide (scl (0, 1, "
+    assert done.code == 0 and said in done.err, done.err
+    assert said in json.loads((tmp_path / "out" / "run.json").read_text())["warnings"][0]
+    done = citycover("map", scene, mask, "--mask", "scl", "-o", tmp_path / "some", *OPTIONS)
+    assert done.code == 0 and "no pixel of the map" not in done.err, done.err
+
+
 def test_a_mask_that_is_there_and_not_used_is_told_of(citycover, tmp_path: Path) -> None:
     scene, mask, _ = scene_with_mask(tmp_path)
     done = citycover("map", scene, mask, "-o", tmp_path / "out", *OPTIONS)

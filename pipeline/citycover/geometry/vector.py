@@ -55,6 +55,11 @@ def read_features(path: Path, what: str, metres: CRS | None) -> Features:
     Raises:
         ConfigError: not there, not readable, too much, or several layers.
     """
+    if path.is_dir():
+        raise ConfigError(
+            f"{what} {path} is a folder; needed is a file of features; name it (of a geodatabase: ogr2ogr "
+            f"out.gpkg {path.name})"
+        )
     if not path.is_file():
         raise ConfigError(f"{what} {path} does not exist; check the path")
     if path.suffix.lower() in {".json", ".geojson"}:

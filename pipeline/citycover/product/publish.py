@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,8 @@ from citycover.scene.scene import Scene
 from citycover.store.statistics import Statistics
 from citycover.store.work import WorkFolder
 
+logger = logging.getLogger(__name__)
+
 _WIDE = 32_768
 """Pixels of the coarsest overview of the store; a row of its tiles takes 17 MB."""
 
@@ -52,6 +55,8 @@ def publish(
         legend = run.job.model.card.legend
         counts = {c.id: statistics.counts.get(c.id, 0) for c in legend.classes}
         shares = {c.name: counts[c.id] / statistics.valid for c in legend.classes if counts[c.id]}
+        if not statistics.valid and run.job.model.card.task == "classes" and run.job.tile is None:
+            logger.warning("no pixel of the map is valid: %s", _why_empty(run))
         files += _write_zarr(run, folder.staging)
         record = run.record(shares)
         shown = _shown(run, folder.staging, image.result(), counts, record)
@@ -68,6 +73,19 @@ def publish(
         write_item(folder.staging / "item.json", _item(run, files, record))
         paths = publish_files(folder)
     return Product(folder.out, paths, record)
+
+
+def _why_empty(run: Finished) -> str:
+    """What may have left a map without a pixel, and is to be looked at."""
+    scene = run.job.scene
+    causes = ["nodata of the image"]
+    if scene.masks:
+        causes.append(f"what masks hide ({'; '.join(scene.masks)})")
+    if run.job.area is not None:
+        causes.append("an area that no pixel has its centre in")
+    if any(block.holes for block in run.blocks):
+        causes.append("what could not be read")
+    return f"look at {', '.join(causes)}"
 
 
 def _write_rasters(run: Finished, staging: Path) -> tuple[list[ProductFile], Statistics]:

@@ -71,6 +71,12 @@ def test_areas_that_cannot_be_are_refused(tmp_path: Path, content: str, word: st
         read_area(path, GRID)
 
 
+def test_a_folder_is_no_vector_file(tmp_path: Path) -> None:
+    (tmp_path / "a.gdb").mkdir()
+    with pytest.raises(ConfigError, match=r"a\.gdb is a folder; needed is a file of features.*ogr2ogr"):
+        read_area(tmp_path / "a.gdb", GRID)
+
+
 def whole_mask(area: Area) -> np.ndarray:
     part = area.part
     return area.mask((part.row, part.col))(Window(0, 0, part.height, part.width))
