@@ -55,6 +55,8 @@ def problems_of(error: ValidationError, known: Collection[str] = (), whole: str 
             continue
         place = ".".join(map(str, found["loc"])) or whole
         said = found["msg"].removeprefix("Value error, ")  # what we raise is said as it is
+        if found["type"] == "tuple_type":
+            said = f"should be a list, [...], got {found['input']!r:.60}"  # TOML knows no tuples
         more = names if found["type"] == "extra_forbidden" else ""
         problems.append(f"{place}: {said}{more}" if place else f"{said}{more}")
     return "; ".join(problems)

@@ -49,6 +49,12 @@ def test_what_is_wrong_as_a_whole_is_said_as_it_was_raised() -> None:
     assert problems_of(caught.value, whole="roof") == "roof: it would fall over; give 90 at most"
 
 
+def test_a_value_in_place_of_a_list_is_said_in_words_of_the_file() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Town.model_validate({"roofs": [{"pitch": 1}], "streets": "High Street"})
+    assert problems_of(caught.value) == "streets: should be a list, [...], got 'High Street'"
+
+
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_bytes(b"\xef\xbb\xbfa = 1\n")
