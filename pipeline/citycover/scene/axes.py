@@ -55,8 +55,8 @@ def check_axes(path: str, dataset: Any) -> None:
     crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
     turn, to = 360.0 if crs.is_geographic else 0.0, dataset.transform
     rows, cols = (to.f, to.e, dataset.height), (to.c, to.a, dataset.width)
-    off = {"y": ys.off(*rows, 0.0), "x": xs.off(*cols, turn)}
-    if max(off.values()) > _OFF:
+    off = max(ys.off(*rows, 0.0), xs.off(*cols, turn))
+    if off > _OFF:
         down, right = ys.times(1000).off(*rows, 0.0), xs.times(1000).off(*cols, 0.0)
         if max(down, right) <= _OFF:
             return  # GDAL has made metres of kilometres
@@ -65,29 +65,39 @@ def check_axes(path: str, dataset: Any) -> None:
                 f"{path}: GDAL does not read its coordinates along x, which are in kilometres, as they "
                 f"stand; write them in metres"
             )
-        if ys.off(*cols, 0.0) < off["x"]:
+        if ys.off(*cols, 0.0) < xs.off(*cols, turn):
             raise SceneError(
                 f"{path}: its last dimension is not that of x; needed are dimensions (y, x); turn it: "
                 f"dataset.transpose(..., 'y', 'x') of xarray"
             )
-        uneven = {"y": ys.uneven, "x": xs.uneven}
-        axis = max(uneven, key=lambda one: uneven[one])
-        if uneven[axis] <= _OFF:
-            raise SceneError(
-                f"{path}: it says another place than its coordinates do, {max(off.values()):.3g} pixels off, "
-                f"as a GeoTransform does that was kept while the image was cut; write it anew: "
-                f"dataset.rio.write_transform() of rioxarray"
-            )
-        raise SceneError(
-            f"{path}: coordinates along {axis} are not evenly spaced, up to {uneven[axis]:.3g} pixels off a "
-            f"raster; bring it to an even grid first (dataset.interp of xarray), or to the CRS in which it "
-            f"is even"
-        )
+        raise _elsewhere(path, {"y": ys.uneven, "x": xs.uneven}, off)
     try:
         for axis, line in (("y", ys), ("x", xs)):
             check_unit(line.unit, crs, axis)
     except ValueError as error:
         raise SceneError(f"{path}: {error}") from None
+
+
+def _elsewhere(path: str, uneven: Mapping[str, float], off: float) -> SceneError:
+    """What is wrong where pixels and coordinates differ: those run unevenly, or the transform is another's.
+
+    Args:
+        path: of the variable.
+        uneven: pixels by which coordinates lie off an even row, by axis.
+        off: pixels by which they lie off the raster.
+    """
+    axis = max(uneven, key=lambda one: uneven[one])
+    if uneven[axis] <= _OFF:
+        return SceneError(
+            f"{path}: it says another place than its coordinates do, {off:.3g} pixels off, as a GeoTransform "
+            f"does that was kept while the image was cut; write it anew: dataset.rio.write_transform() of "
+            f"rioxarray"
+        )
+    return SceneError(
+        f"{path}: coordinates along {axis} are not evenly spaced, up to {uneven[axis]:.3g} pixels off a "
+        f"raster; bring it to an even grid first (dataset.interp of xarray), or to the CRS in which it "
+        f"is even"
+    )
 
 
 @dataclass(frozen=True, eq=False)
