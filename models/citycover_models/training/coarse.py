@@ -131,10 +131,16 @@ class CoarseMaterial:
 
     def vary(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Symmetries and light."""
+        return self.varied_by(batch, self.statistics, generator)
+
+    def varied_by(
+        self, batch: Batch, statistics: AerialStatistics, generator: torch.Generator
+    ) -> LabelledBatch:
+        """Symmetries, and light in shares of the mean and deviation of these bands."""
         assert isinstance(batch, LabelledBatch), "these are the batches of this material"
         mean, std = (
             torch.tensor(row, device=batch.images.device).view(1, -1, 1, 1)
-            for row in (self.statistics.mean, self.statistics.std)
+            for row in (statistics.mean, statistics.std)
         )
         return self._recipe.augment(batch, mean, std, generator)
 

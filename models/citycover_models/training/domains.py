@@ -185,14 +185,11 @@ class DomainsMaterial(CoarseMaterial):
             yield replace(own, target=other)
 
     def vary(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Symmetries and light, of either domain on its own."""
-        varied = super().vary(batch, generator)
-        assert isinstance(varied, LabelledBatch), "these are the batches of this material"
+        """Symmetries and light, of either domain on its own and in shares of its own deviation."""
+        varied = self.varied_by(batch, self.statistics, generator)
         if varied.target is None:
             return varied
-        other = super().vary(varied.target, generator)
-        assert isinstance(other, LabelledBatch), "as above"
-        return replace(varied, target=other)
+        return replace(varied, target=self.varied_by(varied.target, self.target_statistics, generator))
 
     def conclude(self, trainee: Trainee, steps: int) -> Conclusion:
         """Settle the network on the target, say what it knows of the source's labels, and judge it."""

@@ -24,6 +24,8 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.model.archive import read_model_file
 from citycover.run.map import map_scene
 from citycover_models.catalogue.registry import find_preset
+from citycover_models.data.batches import LabelledBatch
+from citycover_models.data.chips import as_planes
 from citycover_models.data.labels import IGNORE
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import TrainingSet, prepare_training_set
@@ -408,6 +410,54 @@ def test_where_the_target_has_no_pixel_its_own_mean_stands(
     monkeypatch.setattr(type(given.recipe.method), "settle", lambda *_: None)
     material.conclude(SimpleNamespace(kept=network), 0)
     assert fills == [pytest.approx(mean, rel=0.02)]
+
+
+LIT = {"symmetries": False, "brightness": 0.5, "contrast": 0.4}
+
+
+def striped(path: Path, like: Path, low: float, high: float, dtype: str) -> Path:
+    """Columns of two numbers in turn: chips of an even side have their mean, and half their distance."""
+    with rasterio.open(like) as source:
+        profile, names = dict(source.profile), source.descriptions
+    profile |= {"photometric": "minisblack", "predictor": 1}
+    pixels = np.where(np.arange(160) % 2, high, low).astype(dtype)
+    return write(path, np.broadcast_to(pixels, (4, 160, 160)), profile, names, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "brightest"),
+    [
+        ("uint8", (10, 30), (11, 39)),  # mean 20, deviation 10: 20 -+ 1.4 * 10 + 0.5 * 10
+        ("uint16", (1000, 3000), (1100, 3900)),  # mean 2000, deviation 1000
+        ("float32", (0.1, 0.3), (0.11, 0.39)),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["lovecs", "daspm"])
+def test_light_varies_either_domain_by_its_own_mean_and_deviation(
+    city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    kind: str, numbers: tuple[float, float], brightest: tuple[float, float], recipe: str,
+) -> None:  # fmt: skip
+    """By the source's, mean 100 and deviation 10, 3000 would be 100 + 1.4 * 2900 + 5: gain, and no light."""
+    source = striped(tmp_path / "source.tif", city / "image.tif", 90, 110, "uint8")
+    target = striped(tmp_path / "target.tif", city / "image.tif", *numbers, kind)
+    own = prepare_training_set([ImageAndLabels(str(source), (str(city / "truth.tif"),))], ["city"], None)
+    given = prepare_targets(own, [ImageAndLabels(str(target), ())])
+    fields = LOVECS | {"method": LOVECS["method"] | {"scales": [1.0]}, "validation": 0.0}
+    if recipe == "daspm":
+        fields = DASPM | {"network": "daformer-b0", "chip": 32, "balance": "uniform"}
+    request = TrainRequest(given, small_recipe(**fields, augment=LIT), tmp_path / "run", measure=False)
+    material = DomainsMaterial(request, given, given.target)
+    theirs = material._target_reader(given.target.pairs)
+    readers = (material.reader, material.plan), (theirs, material.target_plan)
+    chips = [as_planes(reader.read(plan.draw(0, 0))[0])[None] for reader, plan in readers]
+    labels = torch.zeros(1, 32, 32, dtype=torch.int64)
+    monkeypatch.setattr("citycover_models.data.augment._uniform", lambda shape, _: torch.ones(shape))
+    batch = LabelledBatch(chips[0], labels, target=LabelledBatch(chips[1], labels))
+    varied = material.vary(batch, torch.Generator())
+    expected = (91.0, 119.0) if recipe == "lovecs" else brightest  # DASPM's source has the target's numbers
+    for images, (low, high) in ((varied.images, expected), (varied.target.images, brightest)):
+        assert images.amin((0, 2, 3)).tolist() == pytest.approx([low] * 4, rel=2e-3)
+        assert images.amax((0, 2, 3)).tolist() == pytest.approx([high] * 4, rel=2e-3)
 
 
 def test_a_class_that_the_source_never_has_is_said_and_not_drawn(
