@@ -18,6 +18,10 @@ TOLERANCE = 1e-5
 """Largest |eager - exported| / (1 + |eager|) of a score, fp32."""
 
 
+def go_on() -> None:
+    """Heeds nothing: what is begun is ended."""
+
+
 def safe_precision(network: nn.Module, card: ModelCard) -> Literal["any", "fp32"]:
     """`fp32` where bf16 flips more than near-ties on random windows, or cannot be computed at all."""
     for seed, side in enumerate(probe_sides(card)[:2]):
@@ -44,15 +48,22 @@ def probe_sides(card: ModelCard) -> tuple[int, ...]:
 
 
 def compare(
-    eager: Callable[..., Tensor], exported: Callable[..., Tensor], card: ModelCard, sides: tuple[int, ...]
+    eager: Callable[..., Tensor],
+    exported: Callable[..., Tensor],
+    card: ModelCard,
+    sides: tuple[int, ...],
+    heed: Callable[[], None] = go_on,
 ) -> float:
     """Largest relative difference of two forms of a network on random windows of several sizes and batches.
+
+    `heed` is called before each size, and may raise.
 
     Raises:
         ModelError: it is larger than `TOLERANCE`.
     """
     worst = 0.0
     for turn, side in enumerate(sides):
+        heed()
         windows = proof_windows(card, side, count=1 + turn, seed=turn)
         with torch.inference_mode():
             one, two = eager(*windows), exported(*windows)

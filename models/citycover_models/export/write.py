@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from citycover.model.archive import Format, read_model_file
 from citycover.model.card import ModelCard
 from citycover.model.checks import check_against_card, probe_side
 from citycover.model.network import write_exported, write_torchscript
-from citycover_models.export.proof import compare, probe_sides, proof_windows
+from citycover_models.export.proof import compare, go_on, probe_sides, proof_windows
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +35,25 @@ class ExportReport:
     """Largest |eager - exported| / (1 + |eager|) over all probes; 0 where there was nothing to compare."""
 
 
-def export_torchscript(module: nn.Module, card: ModelCard, path: str | Path) -> ExportReport:
+def export_torchscript(
+    module: nn.Module, card: ModelCard, path: str | Path, *, heed: Callable[[], None] = go_on
+) -> ExportReport:
     """Script a network, compare it with itself, check it against its card, and write the model file.
 
     Scripting, not tracing: a trace freezes whatever depended on the size of its example.
+
+    Args:
+        module: the network; it is moved to the CPU.
+        card: what it says of itself.
+        path: file to write.
+        heed: called before each part of the work, of which the large ones take minutes; it may raise.
 
     Raises:
         ModelError: the network cannot be scripted, changes when it is, or contradicts its card.
     """
     module = module.cpu().eval()
     check_against_card(module, card)
+    heed()
     try:
         scripted: torch.jit.ScriptModule = torch.jit.script(module)
     except (RuntimeError, torch.jit.frontend.NotSupportedError, ValueError, TypeError) as error:
@@ -52,13 +62,21 @@ def export_torchscript(module: nn.Module, card: ModelCard, path: str | Path) -> 
             "export it as .pt2"
         ) from error
     sides = probe_sides(card)
-    difference = compare(module, scripted, card, sides)
+    difference = compare(module, scripted, card, sides, heed)
     write_torchscript(scripted, card, path)
     return report_of(path, sides, difference)
 
 
-def export_pt2(module: nn.Module, card: ModelCard, path: str | Path) -> ExportReport:
+def export_pt2(
+    module: nn.Module, card: ModelCard, path: str | Path, *, heed: Callable[[], None] = go_on
+) -> ExportReport:
     """Export a network by torch.export, batch and (where the window rule allows) size left open.
+
+    Args:
+        module: the network; it is moved to the CPU.
+        card: what it says of itself.
+        path: file to write.
+        heed: called before each part of the work, but `torch.export` itself is one; it may raise.
 
     Raises:
         ModelError: the network cannot be exported so, changes when it is, or contradicts its card.
@@ -66,6 +84,7 @@ def export_pt2(module: nn.Module, card: ModelCard, path: str | Path) -> ExportRe
     module = module.cpu().eval()
     check_against_card(module, card)
     windows = proof_windows(card, probe_side(card))
+    heed()
     logger.info("torch.export looks at every operation, which takes minutes for the largest networks")
     try:
         program = torch.export.export(module, tuple(windows), dynamic_shapes=_open_dimensions(card))
@@ -74,7 +93,7 @@ def export_pt2(module: nn.Module, card: ModelCard, path: str | Path) -> ExportRe
             f"network {card.name!r} cannot be exported by torch.export: {error}; export it as TorchScript"
         ) from error
     sides = probe_sides(card)
-    difference = compare(module, program.module(), card, sides)
+    difference = compare(module, program.module(), card, sides, heed)
     write_exported(program, card, path)
     return report_of(path, sides, difference)
 

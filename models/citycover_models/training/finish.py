@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 from citycover.files.atomic import write_atomic
 from citycover_models.export.margins import measurable, measure_margins
@@ -13,6 +15,7 @@ from citycover_models.export.write import export_pt2, export_torchscript
 from citycover_models.training.folder import BEST, CHECKPOINT, RESULT
 from citycover_models.training.loop import Run
 from citycover_models.training.material import Conclusion
+from citycover_models.training.trainee import Trainee
 from citycover_models.weights.weights import load_weights, write_weights
 
 
@@ -36,12 +39,11 @@ def finish(run: Run) -> Conclusion:
     if request.measure:
         card = card.model_copy(update={"precision": safe_precision(network, card)})
         with torch.inference_mode():
-            margins = measure_margins(network, card) if measurable(card) else None
+            margins = measure_margins(_heeding(network, trainee), card) if measurable(card) else None
         card = margins.on(card) if margins else card
-    trainee.heed_stop()
-    report = export_torchscript(network, card, out / "model.pt")
+    report = export_torchscript(network, card, out / "model.pt", heed=trainee.heed_stop)
     if request.pt2:
-        export_pt2(network, card, out / "model.pt2")
+        export_pt2(network, card, out / "model.pt2", heed=trainee.heed_stop)
     result = {
         "finished": True,
         "steps": state.step,
@@ -53,3 +55,14 @@ def finish(run: Run) -> Conclusion:
     write_atomic(out / RESULT, json.dumps(result, indent=1))
     (out / CHECKPOINT).unlink(missing_ok=True)
     return conclusion
+
+
+def _heeding(network: nn.Module, trainee: Trainee) -> Callable[..., Tensor]:
+    """The network, asking before each window whether the training is to end."""
+
+    def scores(*windows: Tensor) -> Tensor:
+        trainee.heed_stop()
+        found: Tensor = network(*windows)
+        return found
+
+    return scores

@@ -26,6 +26,7 @@ from citycover_models.data.batches import LabelledBatch
 from citycover_models.data.labels import IGNORE
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import prepare_training_set
+from citycover_models.export import margins, write
 from citycover_models.methods.coarse import C2F, CasDva, Nlat, Plat
 from citycover_models.methods.learner import Learner
 from citycover_models.methods.method import CrossEntropy, Moment
@@ -117,6 +118,32 @@ def test_a_training_ends_soon_after_it_is_told_to_whatever_it_does(
     train(request(city, tmp_path / "run", recipe, resume=True))
     one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("straight", "run"))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(margins, "_compare"), (write, "compare"), (finish, "export_pt2")],
+    ids=["measuring margins", "proving model.pt", "writing model.pt2"],
+)
+def test_a_training_ends_soon_after_it_is_told_to_while_its_model_file_is_made(
+    city: Path, tmp_path: Path, module: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, stop, real, calls = {"epochs": 1}, threading.Event(), getattr(module, name), list[str]()
+
+    def told(*arguments: Any, **named: Any) -> Any:
+        calls.append(name)
+        stop.set()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(module, name, told)
+    asked = {"pt2": True, "measure": module is margins}
+    with pytest.raises(StoppedError):
+        train(request(city, tmp_path, recipe, **asked), TrainWatch(stop=stop))
+    assert calls == [name] and not (tmp_path / "model.pt2").exists()
+    monkeypatch.undo()
+    weights = (tmp_path / "weights.safetensors").read_bytes()
+    train(request(city, tmp_path, recipe, resume=True, measure=False))
+    assert (tmp_path / "weights.safetensors").read_bytes() == weights and (tmp_path / "result.json").exists()
 
 
 def test_what_is_gone_on_with_from_nothing_takes_nothing_of_an_earlier_training(
