@@ -38,6 +38,10 @@ def read_toml(path: Path, what: str, error: type[CitycoverError] = ConfigError) 
         raise error(f"{what} {path} is not TOML: {reason}; mend it there") from None
 
 
+_TABLES = {"model_type", "dataclass_type", "dict_type"}
+"""Kinds of problems: a value where a table belongs, which Pydantic calls by the names of its own types."""
+
+
 def problems_of(error: ValidationError, known: Collection[str] = (), whole: str = "") -> str:
     """What is wrong with the values of a file: each key, and why.
 
@@ -57,6 +61,10 @@ def problems_of(error: ValidationError, known: Collection[str] = (), whole: str 
         said = found["msg"].removeprefix("Value error, ")  # what we raise is said as it is
         if found["type"] == "tuple_type":
             said = f"should be a list, [...], got {found['input']!r:.60}"  # TOML knows no tuples
+        elif found["type"] in _TABLES and found["loc"]:
+            named = ".".join(str(part) for part in found["loc"] if not isinstance(part, int))
+            head = f"[[{named}]]" if isinstance(found["loc"][-1], int) else f"[{named}]"
+            said = f"should be a table, {head} with keys below it, got {found['input']!r:.60}"
         more = names if found["type"] == "extra_forbidden" else ""
         problems.append(f"{place}: {said}{more}" if place else f"{said}{more}")
     return "; ".join(problems)

@@ -55,6 +55,22 @@ def test_a_value_in_place_of_a_list_is_said_in_words_of_the_file() -> None:
     assert problems_of(caught.value) == "streets: should be a list, [...], got 'High Street'"
 
 
+def test_a_value_in_place_of_a_table_is_said_in_words_of_the_file() -> None:
+    class Scene(BaseModel):
+        files: list[str]
+
+    class Region(BaseModel):
+        scenes: list[Scene]
+        engine: Scene
+
+    with pytest.raises(ValidationError) as caught:
+        Region.model_validate({"scenes": ["a.tif"], "engine": "cpu"})
+    assert problems_of(caught.value) == (
+        "scenes.0: should be a table, [[scenes]] with keys below it, got 'a.tif'; "
+        "engine: should be a table, [engine] with keys below it, got 'cpu'"
+    )
+
+
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_bytes(b"\xef\xbb\xbfa = 1\n")
