@@ -23,6 +23,9 @@ _NOISE = 1e-6
 _LEAST = 1e-3
 """Deviation of a band that shows one number everywhere: it is divided by."""
 
+_KIND = 4.0
+"""Times the deviation of every band from which on numbers are of another kind."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -45,6 +48,21 @@ class Measured:
             tuple(round(mean, digits) for mean, _, digits, _ in bands),
             tuple(round(deviation, digits) if alive else _LEAST for _, deviation, digits, alive in bands),
         )
+
+
+def are_of_other_kinds(one: AerialStatistics, other: AerialStatistics) -> bool:
+    """Whether numbers mean light in units of their own: 16 bits beside 8, reflectance beside counts.
+
+    Scenes of one kind differ in deviation by a factor of 2 or so.
+
+    >>> eight, sixteen = AerialStatistics((90, 80), (30, 20)), AerialStatistics((3600, 3200), (1200, 900))
+    >>> are_of_other_kinds(eight, sixteen), are_of_other_kinds(sixteen, eight)
+    (True, True)
+    >>> are_of_other_kinds(eight, AerialStatistics((200, 300), (50, 100)))
+    False
+    """
+    shares = [there / here for here, there in zip(one.std, other.std, strict=True)]
+    return min(shares) > _KIND or max(shares) < 1 / _KIND
 
 
 def measure_statistics(pairs: Sequence[Pair], plan: SamplePlan, chips: int = 48) -> AerialStatistics:

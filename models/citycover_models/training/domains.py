@@ -8,6 +8,7 @@ target ─▶ plan of its valid pixels ─▶ chips ─┬─ nothing known ─�
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
@@ -24,7 +25,12 @@ from citycover_models.data.chips import ChipReader, as_planes
 from citycover_models.data.pairs import Pair
 from citycover_models.data.prepare import TargetDomain, TrainingSet
 from citycover_models.data.sampling import BEYOND, SamplePlan
-from citycover_models.data.statistics import Measured, measure_bands, measure_statistics
+from citycover_models.data.statistics import (
+    Measured,
+    are_of_other_kinds,
+    measure_bands,
+    measure_statistics,
+)
 from citycover_models.data.targets import plan_targets
 from citycover_models.imagery.aerial import AerialStatistics
 from citycover_models.methods.lovecs import LoveCS
@@ -44,6 +50,8 @@ from citycover_models.training.target_labels import (
     steadiness_before,
 )
 from citycover_models.training.trainee import Trainee
+
+logger = logging.getLogger(__name__)
 
 _SETTLING = 64
 """Chips at most by which a network is settled on the target once its steps are done."""
@@ -114,12 +122,17 @@ class DomainsMaterial(CoarseMaterial):
     @cached_property
     def statistics(self) -> AerialStatistics:
         """Of the numbers that the network is given: the target's where the source's are brought to them."""
-        return self.target_statistics if self._method.matches else self.own_statistics
+        return self.target_statistics if self.is_brought else self.own_statistics
+
+    @cached_property
+    def is_brought(self) -> bool:
+        """Whether source chips are brought to the target's mean and deviation: methods ask, or numbers do."""
+        return self._method.matches or _differ_in_kind(self.own_statistics, self.target_statistics)
 
     @cached_property
     def reader(self) -> ChipReader:
         """Of chips of the source, in the numbers that the network is given."""
-        brought = (self.own_statistics, self.statistics) if self._method.matches else None
+        brought = (self.own_statistics, self.statistics) if self.is_brought else None
         return ChipReader(self._set.pairs, self.statistics.mean, brought)
 
     def _target_reader(self, pairs: tuple[Pair, ...]) -> ChipReader:
@@ -237,6 +250,18 @@ class DomainsMaterial(CoarseMaterial):
             "training": f"{card.training}; adapted to {len(self._target.pairs)} target image(s)",
         }
         return ModelCard(**(dict(card) | fields))
+
+
+def _differ_in_kind(own: AerialStatistics, other: AerialStatistics) -> bool:
+    """Whether the target's numbers are of another kind than the source's, which is said."""
+    if not are_of_other_kinds(own, other):
+        return False
+    theirs, ours = (", ".join(f"{d:g}" for d in statistics.std) for statistics in (other, own))
+    logger.warning(
+        "the target's numbers are of another kind than the source's (deviation %s beside %s): the source is "
+        "brought to their mean and deviation, band by band", theirs, ours,
+    )  # fmt: skip
+    return True
 
 
 def _check_ground(target: TargetDomain, seen: Measured) -> None:
