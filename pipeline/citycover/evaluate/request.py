@@ -141,7 +141,6 @@ def resolve(request: EvaluationRequest) -> tuple[Side, Side, Legend]:
         raise ConfigError(f"truth {truth}: points and polygons are read from files of this machine; copy it")
     if truth.suffix.lower() not in VECTOR_ENDINGS:
         truth, said = find_raster(truth, "truth", request.trust)
-    if truth.suffix.lower() not in VECTOR_ENDINGS:
         _refuse_idle(request, truth)
     if request.legend is not None:
         theirs = _named(truth, request.legend, said, "--legend")
