@@ -25,6 +25,15 @@ def local_name(text: str) -> str:
     return unquote(text[here.end() :]) if here else text
 
 
+def is_path(name: str) -> bool:
+    """Whether a name is one of the file system: no address, and none that GDAL alone knows.
+
+    >>> [is_path(name) for name in ("a.tif", "s3://bucket/a.tif", "/vsizip/a.zip/a.tif")]
+    [True, False, False]
+    """
+    return "://" not in name and not name.startswith("/vsi")
+
+
 def refuse_far(name: Path | str, what: str) -> None:
     """Refuse an address where only files of this machine will do.
 

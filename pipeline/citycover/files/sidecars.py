@@ -15,6 +15,8 @@ import hashlib
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from citycover.files.local import is_path
+
 _OWN = ".aux.xml"
 
 _LARGEST = 16 << 20
@@ -30,7 +32,7 @@ def sidecars_of(file: str) -> tuple[str, ...]:
 
     None of what lies across the network or in an archive: nothing is looked for there.
     """
-    if "://" in file or file.startswith("/vsi"):
+    if not is_path(file):
         return ()
     path = Path(file).absolute()
     ending = path.suffix[1:].lower()

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from citycover.files.local import is_path
 from citycover.files.remote import Stored
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class ZippedPath:
 
 def zipped(path: str) -> ZippedPath | None:
     """What a path means that leads to a zip file or into one; None: it does not."""
-    if ".zip" not in path.lower() or path.startswith("/vsi") or "://" in path:
+    if ".zip" not in path.lower() or not is_path(path):
         return None
     for found in _ENDS.finditer(path):
         if os.path.isfile(path[: found.end()]):  # noqa: PTH113 - what may not be looked at is none

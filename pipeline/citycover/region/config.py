@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from citycover.derive.refine import Steps
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
-from citycover.files.local import local_name
+from citycover.files.local import is_path, local_name
 from citycover.files.remote import Place, place_of
 from citycover.files.toml import problems_of, read_toml
 from citycover.geometry.positions import KNOTS
@@ -250,7 +250,7 @@ def _anchored_region(region: Region, folder: Path) -> Region:
 def _from(folder: Path, file: str) -> str:
     """A path or pattern from a folder on; what lies across the network, or in an archive, as it is."""
     file = local_name(file)
-    return file if "://" in file or file.startswith("/vsi") else str(folder / file)
+    return str(folder / file) if is_path(file) else file
 
 
 def _file_there(name: str, folder: Path) -> str:

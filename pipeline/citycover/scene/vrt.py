@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from citycover.errors import SceneError
+from citycover.files.local import is_path
 
 Rect = tuple[float, float, float, float]
 """x, y, width, height in pixels, as GDAL writes it."""
@@ -91,8 +92,7 @@ def parse_sources(text: bytes, path: str) -> tuple[Source, ...]:
     for element in root.iter():
         element.tag = str(element.tag).lower()
         element.attrib = {name.lower(): value for name, value in element.attrib.items()}
-    local = "://" not in path and not path.startswith("/vsi")
-    where = os.path.realpath(path) if local else path  # GDAL follows the link of a VRT
+    where = os.path.realpath(path) if is_path(path) else path  # GDAL follows the link of a VRT
     overviews = frozenset(part for overview in root.iter("overview") for part in overview.iter())
     return tuple(_Reading(where.rpartition("/")[0], overviews).of_dataset(root))
 
