@@ -183,6 +183,8 @@ def print_forecast(forecast: RegionForecast) -> None:
     for scene in forecast.scenes:
         if scene.problem:
             say(f"{scene.scene} would be refused: {scene.problem}")
+    if forecast.aside:
+        say(f"of an earlier layout, and put aside once all are done: {', '.join(forecast.aside)}")
 
 
 def print_report(report: RegionReport) -> None:

@@ -14,6 +14,7 @@ from citycover.job.job import prepare_request
 from citycover.region.check import check_region
 from citycover.region.config import Region
 from citycover.region.record import SceneRecord, read_record_of
+from citycover.region.relaid import laid_otherwise
 from citycover.region.run import Share, survey_region
 from citycover.region.standing import Standing, Survey
 
@@ -44,6 +45,8 @@ class RegionForecast:
     """Pixels a second of what was mapped earlier with this model; None: nothing was."""
     free_bytes: int | None
     """Of the disk of the region; None: it lies in a store."""
+    aside: Sequence[str] = ()
+    """Products of an earlier layout, which go once all of this one is there."""
 
     @property
     def pixels(self) -> int:
@@ -70,6 +73,7 @@ class RegionForecast:
             "free_bytes": self.free_bytes,
             "pixels_per_s": self.speed,
             "seconds": self.seconds,
+            "aside": list(self.aside),
         }
 
 
@@ -88,7 +92,7 @@ def forecast_region(region: Region, share: Share | None = None) -> RegionForecas
         check_region(region)
     done = [SceneForecast(s.scene.name, s.state) for s in standings if s.state == "done"]
     scenes = (*(_forecast(region, survey, s) for s in todo), *done)
-    return RegionForecast(scenes, _speed(survey), _free(region.out))
+    return RegionForecast(scenes, _speed(survey), _free(region.out), tuple(laid_otherwise(survey)))
 
 
 def _free(out: Place) -> int | None:

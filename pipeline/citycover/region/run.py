@@ -144,7 +144,7 @@ class _Run:
         self.dropped = set(dropped)
         """Scenes of which nothing counts that was begun before."""
         self.aside: tuple[str, ...] = ()
-        """What went, because the mosaic was laid out anew."""
+        """What went, because the region was laid out anew."""
         self.report = RegionReport(region.name, str(share.shard))
 
     def all_of(self, names: Sequence[str]) -> RegionReport:
@@ -180,7 +180,7 @@ class _Run:
     def _put_others_aside(self) -> None:
         self.aside = put_others_aside(self.survey, self.region.policy.keep)
         if self.aside:
-            logger.warning("of another mosaic, and put aside: %s", ", ".join(self.aside))
+            logger.warning("of an earlier layout, and put aside: %s", ", ".join(self.aside))
 
     def _collect(self) -> None:
         """The products as one STAC collection; without it they are whole all the same."""

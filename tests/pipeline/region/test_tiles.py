@@ -163,13 +163,14 @@ def test_tiles_of_another_size_go_once_the_new_ones_are_all_there(
     assert ran(place, kept) == dict.fromkeys(NAMES, "mapped")
     products = place / "products"
     (products / "areas" / f"{NAMES[0]}.csv").write_text("edited by hand")
-    new = [scene.scene for scene in forecast_region(region(place, kept, larger)).scenes]
-    assert not {*new} & {*NAMES}
+    forecast = forecast_region(region(place, kept, larger))
+    new = [scene.scene for scene in forecast.scenes]
+    assert not {*new} & {*NAMES} and forecast.aside == (*NAMES,)
     assert ran(place, kept, larger, limit=1) == {new[0]: "mapped"}
     assert {path.name for path in (products / "maps").glob("x*")} == {*NAMES, new[0]}
     assert not caplog.text
     assert set(ran(place, kept, larger)) == {*new[1:]}
-    assert f"of another mosaic, and put aside: {', '.join(NAMES)}" in caplog.text
+    assert f"of an earlier layout, and put aside: {', '.join(NAMES)}" in caplog.text
     assert {path.name for path in (products / "maps").glob("x*")} == {*new}
     assert {path.stem for path in (products / "areas").iterdir()} == {*new, NAMES[0]}
     assert [len(list((products / "earlier" / name).glob("*/item.json"))) for name in NAMES] == [keep] * 4
@@ -177,6 +178,21 @@ def test_tiles_of_another_size_go_once_the_new_ones_are_all_there(
     items = {link["href"] for link in collection["links"] if link["rel"] == "item"}
     assert items == {f"./{name}/item.json" for name in new}
     assert status_of(region(place, kept, larger)).gone == () and ran(place, kept, larger) == {}
+
+
+def test_tiles_go_once_all_scenes_of_a_region_that_is_no_more_a_mosaic_are_there(place: Path) -> None:
+    assert ran(place, limit=3) == dict.fromkeys(NAMES[:3], "mapped")
+    plain = (f'[mosaic]\ngrid = "EPSG:32633/1"\ntile = {SIDE}\n', "")
+    (place / "products/maps" / NAMES[2] / "run.json").write_text("{}")  # somebody's own by now
+    assert forecast_region(region(place, plain)).aside == (*NAMES[:2],)
+    assert ran(place, plain, only=("a", "b")) == {"a": "mapped", "b": "mapped"}
+    assert {path.name for path in (place / "products/maps").glob("x*")} == {*NAMES[:3]}
+    assert ran(place, plain) == {"c": "mapped"}
+    assert {path.name for path in (place / "products/maps").glob("*/")} == {"a", "b", "c", NAMES[2]}
+    assert {path.name for path in (place / "products/earlier").iterdir()} == {*NAMES[:2]}
+    (place / "im/c.tif").unlink()  # gone, but of this layout
+    assert forecast_region(region(place, plain)).aside == () and ran(place, plain) == {}
+    assert (place / "products/maps/c/item.json").is_file()
 
 
 def test_a_sheet_that_cannot_be_read_makes_no_tile_of_another_size(place: Path) -> None:
