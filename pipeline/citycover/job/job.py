@@ -33,8 +33,8 @@ from citycover.read.small import Hints
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
 from citycover.scene.assemble import answered, assemble_scene, fits, read_lattice
 from citycover.scene.file import FileInfo, describe_files, lost_sources
+from citycover.scene.lattice import lattice_of
 from citycover.scene.masks import split_masks, unused_masks
-from citycover.scene.mosaic import lattice_of
 from citycover.scene.scene import Scene
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from citycover.region.config import Region
 from citycover.scene.area import check_area_file
 from citycover.scene.assemble import read_lattice
 from citycover.scene.choose import check_count
-from citycover.scene.mosaic import check_lattice
+from citycover.scene.lattice import check_lattice
 
 
 def check_region(region: Region) -> None:

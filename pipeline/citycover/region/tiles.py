@@ -28,7 +28,7 @@ from citycover.region.scenes import RegionScene, files_of, rasters_of
 from citycover.scene.area import read_area
 from citycover.scene.assemble import read_lattice
 from citycover.scene.file import FileInfo, describe_files
-from citycover.scene.mosaic import lattice_of, place_on
+from citycover.scene.lattice import lattice_of, place_on
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ from citycover.scene.laying import Laying
 from citycover.scene.masking import Masking
 from citycover.scene.masks import Masks, split_masks
 from citycover.scene.measure import Measure, Numbers
-from citycover.scene.mosaic import SheetGroups, lay_out, split_sheets
+from citycover.scene.mosaic import SheetGroups, lay_out
 from citycover.scene.parts import holder_of
 from citycover.scene.scene import Scene
+from citycover.scene.split import split_sheets
 from citycover.scene.trust import Trust
 from citycover.scene.when import day_of
 

@@ -1,10 +1,8 @@
-"""Sheets of a map become one scene: which files are one sheet, on which lattice all lie, and where.
+"""Sheets of a map become one scene: on which lattice all lie, and where.
 
-    files --split_sheets--> files of each sheet --(assemble.py)--> its band groups --lay_out--> band groups
+    files --split.py--> files of each sheet --assemble.py--> its band groups --lay_out--> band groups
 
-Files of the same place are the bands of one sheet; files of another place are another sheet, with the same
-bands. The *lattice* is a CRS, a pixel size and where the corners of pixels lie: that of most sheets, unless
-another is asked for. Sheets of the lattice are taken pixel by pixel, all others are warped onto it. It
+Sheets of the lattice (see `lattice.py`) are taken pixel by pixel, all others are warped onto it. The scene
 extends as far as any sheet, from a corner at which the coarser band groups have corners too.
 
 Sheets of several dates that are to be composed lie date by date, the latest first; a date may have many.
@@ -20,7 +18,7 @@ Metadata in, metadata out; nothing is opened.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,30 +26,16 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import CRS
 
-from citycover.errors import ConfigError, SceneError
-from citycover.geometry.grid import (
-    coarser_grid,
-    crs_of,
-    crs_text,
-    grid_text,
-    ground_sample_distance,
-    pixel_ground_size,
-    same_place,
-)
+from citycover.errors import SceneError
+from citycover.geometry.grid import coarser_grid, crs_text, grid_text
 from citycover.geometry.positions import Positions, reach
-from citycover.geometry.vector import crs_named
 from citycover.geometry.window import Window
 from citycover.model.kernel import Kernel
-from citycover.scene.file import FileInfo
+from citycover.scene.lattice import asked_lattice, commonest, place_on, window_on
 from citycover.scene.laying import Laying, Overlap
 from citycover.scene.scene import SceneGroup, Sheet
 from citycover.scene.when import day_of
-
-_SLACK = 0.1
-"""Pixels by which a sheet may lie beside the lattice and still be of it: less than imagery is placed to, and
-to warp a map for a rounded header would blur it."""
 
 _AVERAGED = 1.5
 """Pixels of a sheet along one of the lattice, from which on all of them are averaged."""
@@ -68,12 +52,6 @@ _LEAST_COVERED = 1e-3
 _BLOCK = (256, 256)
 """(y, x) pixels that a warped sheet is read in."""
 
-_LEAST_SIDE = 1e-15
-"""Of a pixel, in units of a CRS: of smaller ones none has a place that numbers can tell."""
-
-_LATTICES = 32
-"""Different ones that are told apart; sheets of yet others are warped."""
-
 
 @dataclass(frozen=True, slots=True)
 class SheetGroups:
@@ -88,57 +66,6 @@ class SheetGroups:
     def day(self) -> str:
         """Of its time; empty where that is not known."""
         return day_of(self.time)
-
-
-def split_sheets(files: Sequence[FileInfo], *, stacked: bool) -> list[list[FileInfo]]:
-    """The files of each sheet, in the order of its first file.
-
-    Args:
-        files: all of them have grids.
-        stacked: files of the same place that have the same bands are sheets that lie on each other; else
-            they are one sheet, whose bands are in doubt.
-    """
-    places = _places(files)
-    return [sheet for place in places for sheet in (_unstacked(place) if stacked else [place])]
-
-
-def _places(files: Sequence[FileInfo]) -> list[list[FileInfo]]:
-    """Files whose edges coincide to a pixel, together."""
-    if len(files) == 1:
-        return [list(files)]
-    bounds = np.array([_grid(info).boundingbox.bbox for info in files])
-    tree = shapely.STRtree(shapely.box(*bounds.T))
-    place_of: dict[int, list[FileInfo]] = {}
-    places: list[list[FileInfo]] = []
-    for number, info in enumerate(files):
-        near = sorted(tree.query(shapely.box(*bounds[number])).tolist())
-        known = (place_of[n] for n in near if n < number and same_place(_grid(files[n]), _grid(info)))
-        place = next(known, None)
-        if place is None:
-            place = []
-            places.append(place)
-        place.append(info)
-        place_of[number] = place
-    return places
-
-
-def _unstacked(place: Sequence[FileInfo]) -> Iterator[list[FileInfo]]:
-    """Files of one place as sheets, none of which has a band twice."""
-    sheets: list[tuple[set[str], list[FileInfo]]] = []
-    for info in place:
-        own = {band.label for band in info.bands}
-        names, sheet = next((s for s in sheets if not s[0] & own), (None, None))
-        if names is None or sheet is None:
-            names, sheet = set(), []
-            sheets.append((names, sheet))
-        names |= own
-        sheet.append(info)
-    yield from (sheet for _, sheet in sheets)
-
-
-def _grid(info: FileInfo) -> GeoBox:
-    assert info.grid is not None, "files with an obstacle were refused"
-    return info.grid
 
 
 def lay_out(
@@ -170,7 +97,7 @@ def lay_out(
     if frame is None:
         fine = [sheet.groups[0].grid for sheet in sheets]
         if lattice is None:
-            lattice = _asked_lattice(laying.grid, fine[0]) if laying.grid else _commonest(fine)
+            lattice = asked_lattice(laying.grid, fine[0]) if laying.grid else commonest(fine)
         unit = math.lcm(*(group.ratio for group in sheets[0].groups))
         names = [sheet.name for sheet in sheets]
         frame = _union(fine, lattice, unit, names)
@@ -249,43 +176,6 @@ def _ordered(sheets: Sequence[SheetGroups], overlap: Overlap) -> Sequence[SheetG
             f"write it into its name (20240531), or give --overlap first and the sheets in order"
         )
     return sorted(sheets, key=lambda sheet: sheet.time or "", reverse=True)
-
-
-def _commonest(grids: Sequence[GeoBox]) -> GeoBox:
-    """A grid on the lattice of most; of equally many the one that comes first."""
-    found: list[GeoBox] = []
-    counts: list[int] = []
-    for grid in grids:
-        known = next((n for n, lattice in enumerate(found) if _window_on(lattice, grid)), None)
-        if known is not None:
-            counts[known] += 1
-        elif len(found) < _LATTICES:
-            found.append(grid)
-            counts.append(1)
-    return found[counts.index(max(counts))]
-
-
-def _window_on(lattice: GeoBox, grid: GeoBox) -> Window | None:
-    """The pixels of a lattice that are the pixels of a grid; None where they are no pixels of it."""
-    if lattice.crs != grid.crs:
-        return None
-    to = ~lattice.transform * grid.transform
-    height, width = grid.shape
-    row, col = round(to.f), round(to.c)
-    for x, y in ((0, 0), (width, 0), (0, height)):
-        at_x, at_y = to * (x, y)
-        if abs(at_x - x - col) > _SLACK or abs(at_y - y - row) > _SLACK:
-            return None
-    return Window(row, col, int(height), int(width))
-
-
-def place_on(lattice: GeoBox, grid: GeoBox) -> Window | None:
-    """The pixels of a lattice that a grid reaches into; None where it lies where the CRS of the lattice ends.
-
-    Raises:
-        ConfigError: nothing ties one CRS to the other.
-    """
-    return _window_on(lattice, grid) or reach(grid, lattice)
 
 
 def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[str]) -> GeoBox:
@@ -376,7 +266,7 @@ def _laid(number: int, sheets: Sequence[SheetGroups], frame: GeoBox, laying: Lay
     laid: list[Sheet] = []
     blocks: list[tuple[int, int]] = []
     for sheet, group in zip(sheets, groups, strict=True):
-        window, kernel = _window_on(grid, group.grid), None
+        window, kernel = window_on(grid, group.grid), None
         if window is None:
             window = reach(group.grid, grid)
             kind = str(group.grid.crs), group.grid.transform.a
@@ -417,78 +307,3 @@ def kernel_onto(lattice: GeoBox, grid: GeoBox, asked: Kernel | None, name: str) 
             "larger pixels (gdalwarp -r average)"
         )
     return kernel
-
-
-def lattice_of(laying: Laying, named: GeoBox | None) -> GeoBox:
-    """The lattice that is asked for, whatever sheets there are.
-
-    Args:
-        laying: how they are laid out.
-        named: the grid of the raster that it names; None: it names none.
-
-    Raises:
-        ConfigError: it depends on the sheets.
-    """
-    if named is not None:
-        return named
-    if laying.grid is None or "/" not in laying.grid:
-        raise ConfigError(
-            f"tiles need a lattice that no sheet decides, got grid {laying.grid!r}; give "
-            "EPSG:<code>/<pixel size>, or a raster of it"
-        )
-    return _asked_lattice(laying.grid, None)
-
-
-def check_lattice(laying: Laying, named: GeoBox | None) -> None:
-    """Refuse a lattice that is none, whatever sheets there are.
-
-    Args:
-        laying: how they are laid out.
-        named: the grid of the raster that it names; None: it names none.
-
-    Raises:
-        ConfigError: no CRS, or no size of pixels.
-    """
-    if named is None and laying.grid is not None:
-        _asked_lattice(laying.grid if "/" in laying.grid else f"{laying.grid}/1", None)
-
-
-def _asked_lattice(text: str, sheet: GeoBox | None) -> GeoBox:
-    """The lattice that a CRS means: `EPSG:32633`, or `EPSG:32633/10` for pixels of 10 of its units.
-
-    Args:
-        text: as given.
-        sheet: whose pixel size is taken, as measured on the ground, where the text gives none.
-
-    Raises:
-        ConfigError: it means none.
-    """
-    name, _, size = text.partition("/")
-    crs = crs_named(name, "give --grid a raster, EPSG:<code> or EPSG:<code>/<pixel size>")
-    if crs.is_geocentric or (crs.is_vertical and not crs.is_compound):
-        raise ConfigError(
-            f"--grid {text}: {crs.name} is no plane that a map could lie on; give a projected CRS, or one of "
-            f"longitude and latitude"
-        )
-    try:
-        side = float(size) if size or sheet is None else _side_in(crs, sheet)
-    except ValueError:
-        side = math.nan
-    if not size and math.isnan(side):
-        raise ConfigError(
-            f"--grid {text}: no pixel of the scene lies in it; give a CRS of this place, of two dimensions"
-        )
-    if not _LEAST_SIDE <= side < math.inf:
-        raise ConfigError(f"--grid {text}: {size!r} is no pixel size; give one such as EPSG:32633/10")
-    return GeoBox((1, 1), Affine(side, 0, 0, 0, -side, 0), crs)
-
-
-def _side_in(crs: CRS, sheet: GeoBox) -> float:
-    """Side of a pixel in units of a CRS that is as large on the ground as those of a sheet."""
-    place = reach(sheet, probe := GeoBox((1, 1), Affine(1, 0, 0, 0, -1, 0), crs))
-    if place is None:
-        return math.nan
-    middle = Affine.translation(place.col + place.width / 2, -(place.row + place.height / 2))
-    height, width = pixel_ground_size(GeoBox((1, 1), middle * Affine.scale(1e-3, -1e-3), crs_of(probe)))
-    side = ground_sample_distance(sheet) / math.sqrt(height * width) * 1e-3
-    return float(f"{side:.3g}") if not crs_of(probe).is_geographic else side
