@@ -18,8 +18,8 @@ from citycover.errors import SceneError
 from citycover.files.gdal import brief_reason, open_unseen, scene_options
 from citycover.geometry.grid import grid_of, grid_text, same_grid
 from citycover.read.small import some_sheets
-from citycover.scene.file import can_occur, validities
 from citycover.scene.scene import BandSource, Promise, Scene
+from citycover.scene.validity import can_occur, validities
 
 
 def kept(dataset: Any, bands: Sequence[BandSource]) -> list[BandSource]:

@@ -27,11 +27,12 @@ from citycover.read.reader import Hole, Reader
 from citycover.read.valid import differs
 from citycover.scene.bands import SceneBand, name_bands
 from citycover.scene.choose import match_bands, pick_bands
-from citycover.scene.file import FileInfo, can_occur, describe_file
+from citycover.scene.file import FileInfo, describe_file
 from citycover.scene.groups import alpha_is_data, converted_type
 from citycover.scene.gsd import gsd_mismatch
 from citycover.scene.measure import Meaningless, Measure, conversion, measure_of
 from citycover.scene.scene import BandSource, Scene, SceneGroup, Sheet, Validity
+from citycover.scene.validity import can_occur
 
 logger = logging.getLogger(__name__)
 

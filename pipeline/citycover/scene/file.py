@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import ConfigError, SceneError
@@ -28,6 +26,7 @@ from citycover.scene.axes import check_axes
 from citycover.scene.bands import SceneBand, fold, name_bands
 from citycover.scene.find import rasters_of
 from citycover.scene.given import Given
+from citycover.scene.located import crs_name, obstacle_of
 from citycover.scene.masking import KNOWN
 from citycover.scene.measure import Meaningless, Measure, measure_of, nodata_of, stated_measure
 from citycover.scene.parts import container_of, parts_of
@@ -42,6 +41,7 @@ from citycover.scene.sources import (
     nested_paths,
 )
 from citycover.scene.trust import REMOTE_DRIVERS, Trust
+from citycover.scene.validity import band_nodata, check_nodata, validities
 from citycover.scene.vrt import parse_sources
 from citycover.scene.when import acquisition_time, said_time
 
@@ -212,7 +212,8 @@ def _as_said(path: str, stamp: FileStamp | None, names: Sequence[str], given: Gi
     alone = count == 1 and (bands[0].names or _MASKS.intersection(bands[0].literals))
     if None in titles and not alone:
         return None
-    nodata = tuple(given.nodata if _may_be(given.nodata, dtype) else None for dtype in said.dtypes)
+    unmasked: list[Validity] = ["none"] * count
+    nodata = band_nodata((None,) * count, unmasked, said.dtypes, given)
     measures = given.measures if len(given.measures) == count else ((1.0, 0.0, None),) * count
     height, width = said.grid.shape
     return FileInfo(
@@ -353,11 +354,11 @@ def _read_info(
         raise SceneError(f"{path} holds no bands of its own; a scene needs pixels; {remedy}")
     check_axes(path, dataset)
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
-    obstacle = _obstacle(path, dataset)
+    obstacle = obstacle_of(path, dataset)
     grid = None if obstacle else grid_of(dataset)
     name = Path(path).name
     colours = tuple(c.name.lower() for c in dataset.colorinterp)
-    _check_nodata(path, dataset, given)
+    check_nodata(path, dataset, given)
     titles = _titles(path, dataset, given, colours)
     masks = validities(dataset.mask_flag_enums, colours)
     return FileInfo(
@@ -370,14 +371,11 @@ def _read_info(
         interleave=structure.get("INTERLEAVE"),
         overviews=len(dataset.overviews(1)),
         masks=tuple("nodata" if m == "none" and given.nodata is not None else m for m in masks),
-        nodata=tuple(
-            v if v is not None and can_occur(v, dtype) else None
-            for v, dtype in zip(_nodata_of(dataset, masks, given), dataset.dtypes, strict=True)
-        ),
+        nodata=band_nodata(dataset.nodatavals, masks, dataset.dtypes, given),
         descriptions=tuple(titles),
         colours=colours,
         transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
-        crs=_crs_name(dataset),
+        crs=crs_name(dataset),
         grid=grid,
         obstacle=obstacle,
         gsd=ground_sample_distance(grid) if grid is not None else None,
@@ -420,22 +418,6 @@ def _titles(path: str, dataset: Any, given: Given, colours: Sequence[str]) -> Se
     )
 
 
-def _nodata_of(dataset: Any, masks: Sequence[Validity], given: Given) -> Iterator[float | None]:
-    """Nodata of each band: its tag, or what is said elsewhere of bands that have nothing of their own."""
-    for tag, mask in zip(dataset.nodatavals, masks, strict=True):
-        yield given.nodata if mask == "none" else tag
-
-
-def _check_nodata(path: str, dataset: Any, given: Given) -> None:
-    """Raise SceneError where a scene file says a nodata that cannot stand in a band."""
-    wrong = [d for d in dataset.dtypes if given.nodata is not None and not can_occur(given.nodata, d)]
-    if given.strict and wrong:
-        raise SceneError(
-            f"{given.named} says nodata {given.nodata:g} of {path}, whose pixels are {wrong[0]} and cannot "
-            f"be that; give the number that stands in its invalid pixels"
-        )
-
-
 def _measures(name: str, dataset: Any, given: Given) -> tuple[Measure | Meaningless | None, ...]:
     said = given.measures * (dataset.count if len(given.measures) == 1 else 1)
     if given.strict and said:  # in words of the user: a scale of 1 is meant, too
@@ -448,101 +430,3 @@ def _measures(name: str, dataset: Any, given: Given) -> tuple[Measure | Meaningl
 def _block(dataset: Any) -> tuple[int, int]:
     shapes = dataset.block_shapes
     return max(s[0] for s in shapes), max(s[1] for s in shapes)
-
-
-def validities(flags: Sequence[Sequence[Any]], colours: Sequence[str]) -> tuple[Validity, ...]:
-    """Where the validity of each band comes from.
-
-    GDAL takes an alpha band for one only at the second or fourth place and of uint8 or uint16, and not at all
-    beside a nodata tag; here alpha is what is tagged so.
-    """
-    found = [_validity(of_band) for of_band in flags]
-    for i in range(len(found)):
-        if found[i] in {"none", "nodata"} and "alpha" in (*colours[:i], *colours[i + 1 :]):
-            found[i] = "alpha"
-    return tuple(found)
-
-
-def _validity(flags: Sequence[Any]) -> Validity:
-    names = {flag.name for flag in flags}
-    if "all_valid" in names:
-        return "none"
-    if "alpha" in names:
-        return "alpha"
-    # No flag at all is GDAL's word for a mask of each band.
-    return "nodata" if names == {"nodata"} else "mask"
-
-
-def _may_be(value: float | None, dtype: str) -> bool:
-    return value is not None and can_occur(value, dtype)
-
-
-def can_occur(value: float, dtype: str) -> bool:
-    """True where a pixel of this type can hold the number: -9999 never occurs in uint8.
-
-    >>> can_occur(-9999, "uint8"), can_occur(0.5, "int16"), can_occur(float("nan"), "float32")
-    (False, False, True)
-    """
-    kind = np.dtype(dtype)
-    if kind.kind not in "iu":
-        return True
-    if not float(value).is_integer():
-        return False
-    limits = np.iinfo(kind)
-    return int(limits.min) <= int(value) <= int(limits.max)
-
-
-def _crs_name(dataset: Any) -> str | None:
-    if not dataset.crs:
-        return None
-    epsg = dataset.crs.to_epsg()
-    if epsg:
-        return f"EPSG:{epsg}"
-    quoted = re.search(r'"([^"]*)"', dataset.crs.to_wkt())
-    return quoted[1] if quoted else "unnamed"
-
-
-def _obstacle(path: str, dataset: Any) -> str | None:
-    """Why a file has no grid on which a map could lie."""
-    transform = dataset.transform
-    gcps, _ = dataset.gcps
-    if gcps and transform.is_identity:
-        return (
-            f"{path} is located by {len(gcps)} ground control points only; a map needs a CRS and a transform;"
-            f" warp it first: gdalwarp -t_srs EPSG:<code> in.tif out.tif"
-        )
-    if dataset.rpcs is not None and transform.is_identity:
-        return (
-            f"{path} is located by rational polynomials (RPC) only; a map needs a CRS and a transform; "
-            f"orthorectify it first: gdalwarp -rpc -t_srs EPSG:<code> in.tif out.tif"
-        )
-    rotated = abs(transform.b) * dataset.height + abs(transform.d) * dataset.width
-    if not (math.isfinite(sum(transform)) and transform.determinant != 0):
-        return (
-            f"{path} has a transform without area ({tuple(transform)[:6]}); mend it with gdal_edit.py -a_ullr"
-        )
-    if rotated > 0.01 * min(abs(transform.a), abs(transform.e)):
-        numbers = ", ".join(f"{v:g}" for v in tuple(transform)[:6])
-        return (
-            f"{path} has a rotated or sheared transform ({numbers}); "
-            f"rows and columns must run along the axes of the CRS; warp it first: gdalwarp in.tif out.tif"
-        )
-    if not dataset.crs:
-        what = "no CRS and no transform" if transform.is_identity else "a transform but no CRS"
-        return (
-            f"{path} has {what}; a map needs to know where it lies; if you know it, write it into the file: "
-            f"gdal_edit.py -a_srs EPSG:<code>{' -a_ullr <W N E S>' if transform.is_identity else ''} file"
-        )
-    if transform.is_identity:
-        return (
-            f"{path} has a CRS but no transform; a map needs to know where it lies; if you know it, write it "
-            f"into the file: gdal_edit.py -a_ullr <W N E S> file"
-        )
-    try:
-        grid_of(dataset)
-    except (CRSError, ValueError) as error:
-        return (
-            f"{path} has a CRS that PROJ does not understand ({brief_reason(error)}); "
-            f"write the right one into the file: gdal_edit.py -a_srs EPSG:<code> file"
-        )
-    return None

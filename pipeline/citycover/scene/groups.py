@@ -22,10 +22,11 @@ from citycover.geometry.window import Window
 from citycover.model.card import BandGroup, ModelCard
 from citycover.model.kernel import Kernel
 from citycover.scene.bands import SceneBand
-from citycover.scene.file import FileInfo, can_occur
+from citycover.scene.file import FileInfo
 from citycover.scene.measure import Meaningless, Measure, Numbers, conversion
 from citycover.scene.mosaic import kernel_onto
 from citycover.scene.scene import BandSource, SceneGroup, Sheet, Validity
+from citycover.scene.validity import can_occur
 
 _PIXEL_TYPES = ("uint8", "uint16", "int16", "float32")
 
