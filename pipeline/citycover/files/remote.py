@@ -9,19 +9,19 @@ printed. Products lie at s3:// alone. Plain servers (`https://`) are told none, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import hashlib
 import mimetypes
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from citycover.errors import CitycoverError, ConfigError, MachineError
+from citycover.errors import ConfigError, MachineError
+from citycover.files.refusals import ENDPOINTS, STATUS, in_words, lacking
 
 if TYPE_CHECKING:
     from obstore.store import GCSStore, HTTPStore, RetryConfig, S3Store
@@ -41,35 +41,11 @@ _MEDIA = {
 }
 """What a browser is told that a file is, where Python does not know it."""
 
-_STATUS = r"\bstatus(?: code)?:? "
-"""Before the number of an answer: keys, ports and seconds are told beside it, and may be such numbers."""
-
-_DENIED = re.compile(
-    rf"{_STATUS}(401|403)\b|AccessDenied|credential|(Expired|Invalid)Token|AuthorizationHeaderMalformed"
-    r"|incorrectly configured region|Missing (Secret)?AccessKey",
-    re.IGNORECASE,
-)
-"""What a store says to whom it does not let in, or to who asks in the wrong region."""
-
-_SEARCHED = re.compile(r"169\.254\.169\.254|/latest/(api|meta-data)")
-"""Where credentials are looked for that were not given."""
-
-_ASKED = re.compile(r"https?://\S+")
-"""Within what a store says: a name there may be any word."""
-
-_BEYOND = re.compile(rf"{_STATUS}416\b|<Code>InvalidRange</Code>")
+_BEYOND = re.compile(rf"{STATUS}416\b|<Code>InvalidRange</Code>")
 """What a store says of a part that begins where the object ends."""
 
 _WHOLE = "non-partial response"
 """What obstore says where all of an object was sent, as by servers of a part that is longer than all."""
-
-_KEYS = {
-    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS (or GOOGLE_SKIP_SIGNATURE=true where everybody may read)",
-}
-"""Variables that say who asks, by scheme."""
-
-_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL"}
 
 RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
 """How often, and for how long, a store that is busy is asked again; each time after a longer while."""
@@ -137,7 +113,7 @@ class RemotePath:
         try:
             return _store(self, self.key)
         except ImportError:
-            raise _lacking(self) from None
+            raise lacking(self) from None
 
     @property
     def address(self) -> str:
@@ -162,7 +138,7 @@ class RemotePath:
             FileNotFoundError: there is none.
             CitycoverError: the store does not give it.
         """
-        with _in_words(self):
+        with in_words(self):
             if start or length:
                 return _part_of(self, start, length)
             return bytes(_store(self).get(self.key).bytes())
@@ -184,14 +160,14 @@ class RemotePath:
         from obstore.exceptions import NotSupportedError
 
         try:
-            with _in_words(self, NotSupportedError):
+            with in_words(self, NotSupportedError):
                 return len(_store(self).get_range(self.key, start=0, length=1)) == 1
         except NotSupportedError:
             return False
 
     def is_dir(self) -> bool:
         """Whether objects lie below."""
-        with _in_words(self):
+        with in_words(self):
             return any(_store(self).list(f"{self.key}/", chunk_size=1))
 
     def look(self) -> Stored:
@@ -200,7 +176,7 @@ class RemotePath:
         Raises:
             FileNotFoundError: there is none.
         """
-        with _in_words(self):
+        with in_words(self):
             found = _store(self).head(self.key)
         return Stored(found["size"], found["e_tag"])
 
@@ -210,7 +186,7 @@ class RemotePath:
 
     def below(self) -> dict[str, Stored]:
         """All objects below, by what follows this name."""
-        with _in_words(self):
+        with in_words(self):
             found = [entry for page in _store(self).list(f"{self.key}/") for entry in page]
         return {
             entry["path"].removeprefix(f"{self.key}/"): Stored(entry["size"], entry["e_tag"])
@@ -223,7 +199,7 @@ class RemotePath:
 
     def inside(self) -> list[str]:
         """What lies in it and not deeper: names of objects, and with a `/` of what holds some."""
-        with _in_words(self):
+        with in_words(self):
             found = _store(self).list_with_delimiter(f"{self.key}/")
         names = [entry["path"] for entry in found["objects"]]
         names += [f"{prefix.rstrip('/')}/" for prefix in found["common_prefixes"]]
@@ -233,7 +209,7 @@ class RemotePath:
         """Put an object there, wholly or not at all; a large file in parts. Returns its e_tag."""
         kind = _MEDIA.get(Path(self.name).suffix) or mimetypes.guess_type(self.name)[0]
         attributes = {"Content-Type": kind or "application/octet-stream"}
-        with _in_words(self):
+        with in_words(self):
             return _store(self).put(self.key, content, attributes=attributes)["e_tag"]
 
     def swap(self, content: bytes, tag: str | None) -> str | None:
@@ -251,7 +227,7 @@ class RemotePath:
         mode: Any = "create" if tag is None else {"e_tag": tag}
         refused = (AlreadyExistsError, PreconditionError, NotFoundError)
         try:
-            with _in_words(self, *refused):
+            with in_words(self, *refused):
                 return _store(self).put(self.key, content, mode=mode)["e_tag"]
         except (*refused, MachineError) as error:
             tag = _tag_if(self, content)
@@ -261,18 +237,18 @@ class RemotePath:
 
     def copy_to(self, other: RemotePath) -> None:
         """Copy the object to another name of the bucket, without reading it."""
-        with _in_words(self):
+        with in_words(self):
             _store(self).copy(self.key, other.key)
 
     def remove(self) -> None:
         """Remove the object, if there is one."""
-        with _in_words(self), contextlib.suppress(FileNotFoundError):
+        with in_words(self), contextlib.suppress(FileNotFoundError):
             _store(self).delete(self.key)
 
 
 def remove_all(place: RemotePath, names: Sequence[str]) -> None:
     """Remove objects below a name, those of them that are there."""
-    with _in_words(place):
+    with in_words(place):
         for first in range(0, len(names), _REMOVED):
             _store(place).delete([f"{place.key}/{name}" for name in names[first : first + _REMOVED]])
 
@@ -403,7 +379,7 @@ def size_of(place: Place) -> int:
 
 def _store(place: RemotePath, prefix: str | None = None) -> _Store:
     if place.listed:
-        _check_endpoint(_ENDPOINTS[place.scheme])
+        _check_endpoint(ENDPOINTS[place.scheme])
         known = (name for name in os.environ if name.startswith(("AWS_", "GOOGLE_")))
         said = tuple((name, os.environ[name]) for name in sorted(known))
         return _client(place.scheme, place.bucket, prefix, said, tuple(RETRIES.items()))
@@ -433,70 +409,3 @@ def _client(
     kind: Any = S3Store if scheme == "s3" else GCSStore
     store: S3Store | GCSStore = kind(bucket, prefix=prefix, retry_config=dict(retries))
     return store
-
-
-@contextlib.contextmanager
-def _in_words(place: RemotePath, *passing: type[Exception]) -> Iterator[None]:
-    """What a store refuses, as a message; that an object is not there stays FileNotFoundError.
-
-    Args:
-        place: what is asked for.
-        passing: errors that are answers, and stay what they are.
-    """
-    try:
-        from obstore.exceptions import BaseError, PermissionDeniedError
-    except ImportError:
-        raise _lacking(place) from None
-    # Many servers tell nobody what is not there.
-    absent = (FileNotFoundError,) if place.listed else (FileNotFoundError, PermissionDeniedError)
-    try:
-        yield
-    except passing:
-        raise
-    except (BaseError, OSError) as error:
-        text = str(error)
-        if isinstance(error, absent) and "NoSuchBucket" not in text:
-            raise FileNotFoundError(errno.ENOENT, "there is no such object", str(place)) from None
-        said = _words(place, text)
-        may_pass = place.listed and isinstance(said, MachineError) and not _is_denied(text)
-        raise said from (ConnectionAbortedError(errno.ECONNABORTED, text) if may_pass else None)
-
-
-def _told(text: str) -> str:
-    """What an error says, without what is for those who debug obstore."""
-    return text.partition("\n\nDebug source")[0]
-
-
-def _is_denied(text: str) -> bool:
-    said = _told(text)
-    return bool(_SEARCHED.search(said) or _DENIED.search(_ASKED.sub("", said)))
-
-
-def _lacking(place: RemotePath) -> ConfigError:
-    return ConfigError(f"{place.scheme}:// needs obstore; install it with pip install 'citycover[s3]'")
-
-
-def _words(place: RemotePath, text: str) -> CitycoverError:
-    reason = " ".join(_told(text).split())[:300]
-    if not place.listed:
-        return MachineError(
-            f"{place}: the server does not give it ({reason}); look at the connection, or fetch it first: "
-            "servers are asked without credentials"
-        )
-    if "NoSuchBucket" in text:
-        return ConfigError(f"{place}: there is no bucket {place.bucket!r}; make it, or correct the name")
-    endpoint = _ENDPOINTS[place.scheme]
-    if "builder error" in text and os.environ.get(endpoint, "").startswith("http:"):
-        return ConfigError(
-            f"{place}: {endpoint} is at http://, which is not asked unless that is allowed; give one at "
-            f"https://, or set {endpoint.partition('_')[0]}_ALLOW_HTTP=true"
-        )
-    if _is_denied(text):
-        return MachineError(
-            f"{place}: access is denied ({reason}); set {_KEYS[place.scheme]} "
-            "of somebody who may list, read, write and delete there, and run it again"
-        )
-    return MachineError(
-        f"{place}: the object store does not do it ({reason}); look at {endpoint} and the "
-        "connection, and run the same command again: it goes on where it stopped"
-    )
