@@ -27,7 +27,7 @@ def compute_here(job: Job, folder: WorkFolder, watch: Watch, stages: Stages) -> 
         plan = settled.plan
         store, inputs, earlier = open_store(job, folder, plan, settled.kept)
     watch.started(plan, sum(record.pixels for record in earlier.values()))
-    sink = StoreSink(store, watch.predicted, folder.held, inputs, earlier)
+    sink = StoreSink(store, watch.predicted, folder.held, inputs, earlier, watch.stop)
     swept = time.perf_counter()
     given = SweepInput(
         plan=plan,

@@ -6,11 +6,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from citycover.compute.patience import outwait
 from citycover.compute.unread import blocks_to_read_again
 from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import WINDOWS
@@ -139,6 +141,8 @@ class StoreSink:
     """What must stay as it was, looked at before each block, so that no block of two images is entered."""
     earlier: Records | None = None
     """All blocks that are finished, where nobody else computes; None: the ledger is asked."""
+    stop: threading.Event | None = None
+    """Ends the wait for a store that is away; None: it is not waited for here, another process tries."""
     there: set[tuple[int, int]] = field(default_factory=set)
     """Blocks that it has found in the ledger, or entered."""
     windows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WINDOWS, 0))
@@ -168,16 +172,23 @@ class StoreSink:
         Raises:
             MachineError: the folder is gone or another run's, or cannot be written.
             SceneError: an input was changed.
+            StoppedError: `stop` was set while the store was away.
         """
-        if not self.may_write():
-            raise taken_over(self.store.place)
-        self.inputs.check()
         with self._lock:
             counts = {k: self.windows[k] - self._written[k] for k in self.windows}
             self._written = dict(self.windows)
-        counts |= _changed(finished.layers)
-        with machine_errors(self.store.place):
-            self.store.write_block(finished.block.index, finished.layers, holes=finished.holes, counts=counts)
+        keep = partial(self._keep, finished, counts | _changed(finished.layers))
+        if self.stop is None:
+            keep()
+        else:
+            outwait(keep, f"block {finished.block.index}", self.stop)
         self.there.add(finished.block.index)
         for hole in finished.holes:
             logger.warning("unreadable: %s in %s: %s", hole.window, hole.path, hole.reason)
+
+    def _keep(self, finished: FinishedBlock, counts: dict[str, int]) -> None:
+        if not self.may_write():
+            raise taken_over(self.store.place)
+        self.inputs.check()
+        with machine_errors(self.store.place):
+            self.store.write_block(finished.block.index, finished.layers, holes=finished.holes, counts=counts)

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from making import make_scene, plan_of
 from standin import StandIn, ask_again, make_store, open_pattern, run_on, standin_card
 
+from citycover.compute import patience
 from citycover.compute.cluster import compute as cluster
 from citycover.compute.cluster import connect, dispatch, retries, roster, vigil
 from citycover.compute.cluster.compute import lease
@@ -228,7 +229,7 @@ def test_what_befalls_a_worker_once_costs_a_block(
     processes = set(client.run(os.getpid).values())
     sign = tmp_path / "sign"
     sign.touch()
-    monkeypatch.setattr(retries, "PAUSE", 0.1)
+    monkeypatch.setattr(patience, "PAUSE", 0.1)
     run_on(client, folder, PLAN, StandIn(CARD, once=(trouble, sign)))
     assert not sign.exists()
     # What a process that ends has logged comes soon, or not at all.
@@ -258,7 +259,7 @@ def test_a_bucket_that_is_away_for_a_moment_costs_at_most_a_try(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Before the first block, when workers are asked whether they can write, and in the middle."""
-    monkeypatch.setattr(retries, "PAUSE", 0.1)
+    monkeypatch.setattr(patience, "PAUSE", 0.1)
     seen: list[Block] = []
 
     def advanced(block: Block) -> None:
@@ -289,7 +290,7 @@ def test_deaths_are_nobodys_fault_where_it_cannot_be_asked_what_is_there(
     bucket: Bucket, folder: WorkFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = SimpleNamespace(work=SimpleNamespace(store=folder.store), retries=retries.Retries())
-    monkeypatch.setattr(retries, "PAUSE", 0)
+    monkeypatch.setattr(patience, "PAUSE", 0)
     monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
     blocks = [PLAN.block(0, 0), PLAN.block(1, 0)]
     bucket.busy = 1
@@ -321,7 +322,7 @@ def test_a_worker_that_hangs_is_started_anew(
 def test_a_trouble_that_does_not_pass_is_told(
     client: Client, folder: WorkFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "TRIES", 1)
+    monkeypatch.setattr(patience, "TRIES", 1)
     sign = tmp_path / "sign"
     sign.touch()
     with pytest.raises(MachineError, match="the network drive was lost"):

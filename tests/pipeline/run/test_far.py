@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from bucket import BUCKET, Bucket, busy_before, point_at, serving_bucket
 from conftest import write_scene
 
+from citycover.compute import patience
 from citycover.errors import (
     ConfigError,
     FinishedError,
@@ -32,6 +35,7 @@ from citycover.job.watch import Watch
 from citycover.product.product import Product
 from citycover.run.map import map_scene
 from citycover.store.far import FarWork
+from citycover.store.store import WorkingStore
 
 WORK = f"s3://{BUCKET}/work"
 PLACE = f"s3://{BUCKET}/2026/city"
@@ -363,6 +367,7 @@ def test_a_bucket_that_fails_ends_the_run_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(remote, "RETRIES", {"max_retries": 1})
         patch.setattr(lease, "PATIENCE", 60.0)  # the block finds it out, however slow it is
+        patch.setattr(patience, "PAUSE", 0.1)
         with pytest.raises(MachineError, match=r"run the same command again: it goes on") as error:
             map_scene(asked, Watch(advanced=fail))
         assert is_passing(error.value), "a worker of a cluster tries it again"
@@ -372,6 +377,73 @@ def test_a_bucket_that_fails_ends_the_run_and_the_same_command_goes_on(
         assert not is_passing(error.value)
     bucket.denied = False
     assert content(map_scene(asked)) == plain and not bucket.objects
+
+
+@pytest.mark.parametrize("away", ["between blocks", "in the middle of one"])
+def test_a_bucket_that_is_away_for_a_moment_is_waited_for(
+    away: str,
+    bucket: Bucket,
+    scene: Path,
+    asked: MapRequest,
+    plain: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Longer than a request is asked again: nothing is computed anew for it."""
+    monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
+    monkeypatch.setattr(patience, "PAUSE", 0.1)
+    monkeypatch.setattr(lease, "BEAT", 60.0)  # the blocks find it out
+    done = list[object]()
+
+    def leave(what: object) -> None:
+        if len(done) == 1 and (away == "between blocks") == (not isinstance(what, str)):
+            bucket.on_put, bucket.busy = lambda _key: None, patience.TRIES - 1
+
+    def advanced(block: object) -> None:
+        done.append(block)
+        leave(block)
+
+    bucket.on_put = leave
+    product = map_scene(asked, Watch(advanced=advanced))
+    assert "is tried again in 0 s: s3://" in caplog.text
+    assert content(product) == plain and len(done) == BLOCKS and not bucket.objects
+    assert product.run.amount.windows == Product.read(scene.parent / "plain").run.amount.windows
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOSPC])
+def test_a_drive_that_was_lost_for_a_moment_is_waited_for_and_a_full_one_is_not(
+    number: int, asked: MapRequest, plain: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PAUSE", 0.1)
+    write, failures = WorkingStore.write_block, [number]
+
+    def failing(*given: Any, **more: Any) -> None:
+        if failures:
+            raise OSError(failures.pop(), "no")
+        write(*given, **more)
+
+    monkeypatch.setattr(WorkingStore, "write_block", failing)
+    here = replace(asked, engine=replace(asked.engine, work=None))
+    with nullcontext() if number == errno.ESTALE else pytest.raises(MachineError, match="no space left"):
+        assert content(map_scene(here)) == plain
+
+
+def test_a_run_that_waits_for_a_bucket_is_stopped_at_once(
+    bucket: Bucket, asked: MapRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "RETRIES", {"max_retries": 0})
+    monkeypatch.setattr(patience, "PAUSE", 3600.0)
+    monkeypatch.setattr(lease, "BEAT", 60.0)
+    monkeypatch.setattr(lease, "FAREWELL", 0.2)
+    watch = Watch()
+
+    def leave(_block: object) -> None:
+        bucket.busy = 10**6
+        threading.Timer(0.5, watch.stop.set).start()
+
+    with pytest.raises(StoppedError):
+        map_scene(asked, replace(watch, advanced=leave))
 
 
 def test_a_run_that_is_stopped_while_the_bucket_is_away_ends_and_goes_on_later(

@@ -7,16 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from citycover.compute import patience
 from citycover.errors import MachineError
 from citycover.plan.plan import Block
 
 logger = logging.getLogger(__name__)
-
-TRIES = 3
-"""How often blocks are tried."""
-
-PAUSE = 10.0
-"""Seconds between two tries: a store is asked for some seconds, and may be away for longer."""
 
 
 class Retries:
@@ -39,10 +34,10 @@ class Retries:
         """
         first = blocks[0].index
         self._tries[first] += 1
-        if self._tries[first] == TRIES:
+        if self._tries[first] == patience.TRIES:
             raise MachineError(trouble)
-        logger.warning("block %s is tried again in %.0f s: %s", first, PAUSE, trouble)
-        self._waiting.append((time.monotonic() + PAUSE, blocks))
+        logger.warning("block %s is tried again in %.0f s: %s", first, patience.PAUSE, trouble)
+        self._waiting.append((time.monotonic() + patience.PAUSE, blocks))
 
     def due(self) -> list[Sequence[Block]]:
         """Those that have waited for long enough; they are given once."""
