@@ -24,6 +24,7 @@ from starlette.testclient import TestClient
 from citycover.files import remote
 from citycover.product.open import open_product
 from citycover.product.product import Product
+from citycover.synth.write import write_city
 from citycover.view.maps import find_maps
 from citycover.view.server import open_app
 
@@ -310,3 +311,19 @@ def test_a_living_run_holds_its_blocks_against_a_second_one(
     assert first.returncode == 0, said
     place = "north/item.json" if verb == "map" else "north/maps/scene/item.json"
     assert place in bucket.objects and not [key for key in bucket.objects if key.startswith("work/")]
+
+
+def test_a_training_reads_images_and_labels_there(citycover: Run, bucket: Bucket, tmp_path: Path) -> None:
+    write_city(tmp_path / "city", 96, 3)
+    for name in ("image.tif", "labels_10m.tif", "truth.tif"):
+        bucket.objects[f"city/{name}"] = (tmp_path / "city" / name).read_bytes()
+    image, labels, truth = (f"s3://{BUCKET}/city/{name}.tif" for name in ("image", "labels_10m", "truth"))
+    given = ("train", "--image", image, "--labels", labels, "--legend", "city", "-o", tmp_path / "run")
+    quick = ("network=l2hnet-tiny", "method.name=ce", "epochs=1", "chips_per_epoch=2", "chip=32", "batch=2")
+
+    changes = (word for change in quick for word in ("--set", change))
+    trained = said(citycover, *given, "--recipe", "l2hnet-light", "--workers", 0, "--device", "cpu", *changes)
+    assert trained["label_cells"] > 0
+    targets = ("--recipe", "lovecs-light", "--target", image, "--target-labels", truth)
+    plan = said(citycover, *given, *targets, "--plan")
+    assert plan["target"]["judged"] == 1

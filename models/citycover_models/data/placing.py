@@ -12,6 +12,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from citycover.errors import ConfigError
+from citycover.files.gdal import options_for
 from citycover_models.data.pairs import PLACED, ImageAndLabels
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def check_whose(items: Sequence[ImageAndLabels], what: str) -> None:
 def bare_size(path: str) -> tuple[int, int] | None:
     """(y, x) of a raster that says nothing of where it lies; None: it does, or it cannot be read."""
     try:
-        with warnings.catch_warnings():
+        with rasterio.Env(**options_for(path)), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as file:
                 known = file.crs is not None or not file.transform.is_identity or file.gcps[0] or file.rpcs

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from citycover.classes.raster import ClassRaster
 from citycover.classes.table import NO_CLASS
 from citycover.errors import TrainingError
 from citycover.evidence.comparison import Comparison
 from citycover.evidence.noise import LabelNoise
 from citycover.evidence.prior import mean_prediction
-from citycover.files.gdal import open_raster
 from citycover.geometry.footprint import degrees_of
-from citycover.geometry.grid import Bounds, grid_of, pixel_ground_size
+from citycover.geometry.grid import Bounds, pixel_ground_size
 from citycover_models.data.chips import ChipReader, as_planes
 from citycover_models.data.labels import as_ranks
 from citycover_models.data.pairs import Pair
@@ -130,7 +130,7 @@ def _pixels_per_cell(pairs: Sequence[Pair], scale: float) -> float:
     """Median over the images, whose pixels are enlarged by a scale."""
     ratios = []
     for pair in pairs:
-        with open_raster(pair.labels[0].path) as labels:
-            cell = np.prod(pixel_ground_size(grid_of(labels)))
+        with ClassRaster(pair.labels[0].path, "labels") as labels:
+            cell = np.prod(pixel_ground_size(labels.grid))
         ratios.append(float(cell / np.prod(pixel_ground_size(pair.scene.grid))))
     return max(1.0, scale**2 * float(np.median(ratios)))

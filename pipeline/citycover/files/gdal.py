@@ -55,8 +55,8 @@ def scene_options(paths: Iterable[str]) -> dict[str, Any]:
 
 
 def options_for(raster: str | Place) -> dict[str, Any]:
-    """GDAL settings under which a raster of a product is read; enter them before `open_raster`."""
-    return {**REMOTE_OPTIONS, **_store_options()} if isinstance(raster, RemotePath) else READ_OPTIONS
+    """GDAL settings under which a raster is read; enter them before `open_raster`."""
+    return scene_options([str(raster)])
 
 
 def open_raster(raster: str | Place) -> DatasetReader | ZarrRaster:
