@@ -45,8 +45,8 @@ HELP = """Map all scenes of a region that are new or changed; what is done is le
 Whether a scene is done is told by the content of its files, the model and the region file. Started again, it
 goes on where it stopped. A scene that fails does not stop the others: it is listed at the end, and why.
 
-Exit codes: 0 done; 2 the region file is wrong; 3 done, but scenes failed or have holes; 6 another run of the
-region is under way; 130 / 143 stopped by a signal.
+Exit codes: 0 done; 2 the region file is wrong; 3 done, but scenes failed or have holes; 4 this machine lacks
+what it asks for; 6 another run of the region is under way; 130 / 143 stopped by a signal.
 """
 
 Region = Annotated[Path, typer.Argument(metavar="REGION", help="Region file (.toml).")]

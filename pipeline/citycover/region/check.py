@@ -1,4 +1,4 @@
-"""What a region file says that no scene can be mapped by: refused at once, before one is tried."""
+"""What a region file says that no scene can be mapped by, here or anywhere: refused before one is tried."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from citycover.derive.table import check_table
 from citycover.derive.zones import check_zones
 from citycover.job.job import check_engine
 from citycover.job.labels import check_label_request
+from citycover.job.request import EngineOptions
+from citycover.model.form import check_form
 from citycover.model.joint import MapModel, read_map_model
 from citycover.plan.layers import layers_of
 from citycover.region.config import Region
@@ -37,6 +39,21 @@ def check_region(region: Region) -> None:
         check_table(Path(f"areas.{region.areas.format}"))
         if region.areas.zones is not None:
             check_zones(region.areas.zones, region.areas.by)
+
+
+def check_machine(engine: EngineOptions) -> None:
+    """Refuse a device that is not there, and a form that cannot run on it; workers look for themselves.
+
+    Raises:
+        MachineError: this machine lacks what is asked for.
+    """
+    if engine.workers or engine.scheduler:
+        return
+    from citycover.machine.device import choose_device  # torch, which a forecast does without
+
+    device = choose_device(engine.device)
+    if engine.form != "auto":
+        check_form(engine.form, device.type)
 
 
 def _check_map(region: Region, model: MapModel | None) -> None:

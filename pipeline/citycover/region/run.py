@@ -33,7 +33,7 @@ from citycover.product.collection import collect, is_of_today
 from citycover.product.product import Product
 from citycover.region.after import make_lacking
 from citycover.region.apart import hold_shard
-from citycover.region.check import check_region
+from citycover.region.check import check_machine, check_region
 from citycover.region.config import Region
 from citycover.region.folder import read_facts, remove_facts, write_facts
 from citycover.region.made import step_of, take_away
@@ -120,6 +120,7 @@ def run_region(
     Raises:
         HeldError: another run of the shard, or of one that has scenes of it, is under way, and is left alone.
         StoppedError: `watch.stop` was set; what is finished is kept.
+        MachineError: this machine lacks the device or the form that the region file asks for.
         CitycoverError: the region file is wrong, or its folder is another's. What is wrong with one scene
             stands in the report instead.
     """
@@ -153,6 +154,8 @@ class _Run:
         todo = self.survey.todo(standings, self.share.limit)
         if todo:
             check_region(self.region)
+        if any(standing.record is None for standing in todo):  # to be mapped
+            check_machine(self.region.engine)
         self.report.done = sum(standing.state == "done" for standing in standings)
         self.watch.begun(todo)
         self.now = NowFile(self.folder, Now(str(self.share.shard), self.report.started, len(todo)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import write_scene
 
-from citycover.errors import CitycoverError
+from citycover.errors import CitycoverError, MachineError
 from citycover.files.configs import config_path
 from citycover.region.config import Region, read_region
 from citycover.region.forecast import forecast_region
@@ -73,6 +74,27 @@ def test_what_no_scene_could_be_mapped_by_is_refused_at_once(
             tried(region(place, head, more))
         assert words in str(refused.value) and refused.value.exit_code == 2
     assert not (place / "products/maps/a").exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"), [('device = "cpu"\nform = "cudnn"', "--form cudnn"), ('device = "cuda:99"', "99")]
+)
+def test_what_this_machine_lacks_is_refused_before_a_scene_is_tried(
+    place: Path, engine: str, words: str
+) -> None:
+    asked = region(place, "", f"[engine]\n{engine}\n[areas]\n")
+    assert not forecast_region(asked).scenes[0].problem, "it may be asked where the device is not"
+    with pytest.raises(MachineError, match=words):
+        run_region(asked)
+    assert not (place / "products/.region/next/a").exists()
+
+
+def test_what_is_made_of_maps_that_are_there_asks_for_no_device(place: Path) -> None:
+    run_region(region(place, "", ""))
+    table = "[areas]\n"
+    there = region(place, "", table)
+    lacking = there.model_copy(update={"engine": replace(there.engine, device="cuda:99")})
+    assert [outcome.what for outcome in run_region(lacking).outcomes] == ["completed"]
 
 
 def test_a_region_can_be_looked_at_where_the_files_that_it_names_are_not(place: Path) -> None:
