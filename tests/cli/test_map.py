@@ -68,8 +68,8 @@ def test_a_resumed_run_keeps_the_blocks_that_its_memory_gave(
     narrow = replace(job.draft, batch=1, block_shape=(job.draft.block_shape[0], CHUNK))
     assert job.draft.block_shape[1] > CHUNK
     held = 2**31 - BESIDE - job.totals(narrow).memory.total
-    monkeypatch.setattr("citycover.compute.choices.peak_rss", lambda: held)
-    monkeypatch.setattr("citycover.compute.choices.process_memory", lambda _name: held)
+    monkeypatch.setattr("citycover.compute.bound.peak_rss", lambda: held)
+    monkeypatch.setattr("citycover.compute.bound.process_memory", lambda _name: held)
     stop = threading.Event()
     with pytest.raises(StoppedError):
         map_scene(request, Watch(advanced=lambda _block: stop.set(), stop=stop))

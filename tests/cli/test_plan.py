@@ -32,7 +32,7 @@ def test_plan_says_the_run_that_map_makes(
             plan.window_pixels ** (0.9 if len(tried) % 3 else 0.95), 0
         )  # larger is faster, up to a point
 
-    monkeypatch.setattr("citycover.compute.choices.measure_speed", speed)
+    monkeypatch.setattr("citycover.compute.window.measure_speed", speed)
     monkeypatch.setattr(
         "citycover.compute.choices.choose_lane",
         lambda lanes, *_: Lane("torchscript", "bf16") if len(lanes) > 1 else lanes[0],
@@ -51,8 +51,8 @@ def test_plan_says_the_run_that_map_makes(
 def test_plan_counts_memory_as_map_does(citycover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = write_scene(tmp_path / "scene.tif", (1100, 2100))
     held = int(1.95 * 2**30) - BESIDE
-    monkeypatch.setattr("citycover.compute.choices.peak_rss", lambda: held)
-    monkeypatch.setattr("citycover.compute.choices.process_memory", lambda _name: held)
+    monkeypatch.setattr("citycover.compute.bound.peak_rss", lambda: held)
+    monkeypatch.setattr("citycover.compute.bound.process_memory", lambda _name: held)
     options = (scene, "--window", 256, "--memory", 2, "--precision", "fp32")
     plan = json.loads(citycover("plan", *options, "--json").out)
     run = json.loads(citycover("map", *options, "-o", tmp_path / "out", "--json").out)

@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,34 +16,24 @@ import torch
 from torch import Tensor
 
 from citycover.compute.belief import believe
+from citycover.compute.bound import check_memory, keep_memory
 from citycover.compute.forms import SAMPLES, choose_lane, lanes_asked
-from citycover.compute.trials import (
-    MOST_REPEATS,
-    PROBE_SHARE,
-    Speed,
-    batch_shapes,
-    measure_speed,
-    sample_windows,
-)
+from citycover.compute.trials import batch_shapes, sample_windows
+from citycover.compute.window import fastest_window, larger_windows, largest_window
 from citycover.engine.input import SweepInput
-from citycover.errors import MachineError, is_out_of_memory
 from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.noise import Belief
 from citycover.job.job import Job, area_mask
 from citycover.machine.cores import threads_here
 from citycover.machine.device import kind_of
-from citycover.machine.memory import peak_rss, process_memory, release_memory
+from citycover.machine.memory import release_memory
 from citycover.model.bench import Lane
-from citycover.model.card import ModelCard
 from citycover.model.form import runtime_of
 from citycover.model.gate import fast_precisions, passes_gate
 from citycover.model.precision import Precision
 from citycover.model.predictor import Predictor, to_probabilities
-from citycover.plan.cost import BESIDE, memory_bound
-from citycover.plan.layers import USUAL, Layer
 from citycover.plan.plan import CHUNK, Plan
 from citycover.read.open import open_readers
-from citycover.scene.scene import Scene
 from citycover.store.store import WorkingStore
 from citycover.store.work import WorkFolder
 
@@ -60,14 +49,6 @@ _GPU_BATCH_PIXELS = 16_000_000
 
 _GPU_WINDOW = 2048
 """Longest window that a GPU is given unasked: longer ones spare it little, and strips are as high."""
-
-_GIB = 2**30
-
-_WORTH = 0.95
-"""A larger window takes more memory: it must take less than this part of the time."""
-
-_GROWTH = (3, 4)
-"""Windows that are tried beside the card's own, in halves of it."""
 
 
 def default_batch(plan: Plan, device: torch.device) -> int:
@@ -115,138 +96,6 @@ def choose_precision(
         if all(passes_gate(one, other) for one, other in zip(exact, reduced, strict=True)):
             return fast
     return "fp32"
-
-
-def keep_memory(
-    plan: Plan, scene: Scene, predictor: Predictor, bound: float, layers: Sequence[Layer] = USUAL
-) -> Plan:
-    """The plan with its batch and then its blocks made smaller, until a process holds at most `bound` GiB.
-
-    A window is tried, and a batch taken to need as many times what that one needed.
-
-    Raises:
-        MachineError: even the narrowest block needs more.
-    """
-    needed_by = _memory_needed(plan, scene, predictor, layers)
-    shrinks = predictor.device.type == "cpu"  # elsewhere a batch lies in the memory of the device
-    while (needed := needed_by(plan)) > bound * _GIB:
-        height, width = plan.block_shape
-        if shrinks and plan.batch > 1:
-            plan = replace(plan, batch=plan.batch // 2)
-        elif width > CHUNK:
-            plan = replace(plan, block_shape=(height, max(CHUNK, width // 2 // CHUNK * CHUNK)))
-        else:
-            raise MachineError(
-                f"--memory {bound:g} is too little: program, network and the narrowest block take "
-                f"{needed / _GIB:.2f} GiB in windows of {plan.x.window} px; give more, or a smaller --window"
-            )
-    return plan
-
-
-def check_memory(
-    plan: Plan, scene: Scene, predictor: Predictor, bound: float, layers: Sequence[Layer] = USUAL
-) -> None:
-    """Refuse to go on with a run whose batch and blocks, which decide pixels, need more than `bound` GiB.
-
-    Raises:
-        MachineError: they do.
-    """
-    needed = _memory_needed(plan, scene, predictor, layers)(plan)
-    if needed > bound * _GIB:
-        height, width = plan.block_shape
-        raise MachineError(
-            f"--memory {bound:g} is too little to go on with the unfinished run: its batches of {plan.batch} "
-            f"and blocks of {height} x {width} px take {needed / _GIB:.2f} GiB; give as much, or --restart "
-            "to begin with smaller ones"
-        )
-
-
-def _memory_needed(
-    plan: Plan, scene: Scene, predictor: Predictor, layers: Sequence[Layer]
-) -> Callable[[Plan], int]:
-    """Bytes that a process of a run holds, by the batch and the blocks of its plan; one window is tried."""
-    release_memory()
-    held = process_memory("VmRSS") or peak_rss()
-    measure_speed(replace(plan, batch=1), predictor, repeats=1)
-    window, channels = peak_rss() - held, len(predictor.card.channels)
-    on_host = predictor.device.type == "cpu"
-
-    def needed(plan: Plan) -> int:
-        batches = plan.batch if on_host else 1
-        return held + BESIDE + batches * window + memory_bound(plan, scene, channels, layers).total
-
-    return needed
-
-
-def larger_windows(card: ModelCard) -> tuple[int, ...]:
-    """Longer windows than the card's own that its rule allows: less overlap, if the device bears them.
-
-    Shorter ones are no candidates: trim and feather were measured at the card's size, and shorter windows
-    have more seams.
-
-    >>> from citycover.model.builtin import read_builtins
-    >>> larger_windows(read_builtins()[0].card)
-    (1536, 2048)
-    """
-    rule = card.window
-    if rule.fixed:
-        return ()
-    sizes = (-(-rule.size * k // (2 * rule.multiple)) * rule.multiple for k in _GROWTH)
-    return tuple(size for size in sizes if size <= rule.maximum)
-
-
-def largest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
-    """The window in which the fewest pixels are pushed: to a GPU a pixel is as long in any of them.
-
-    Args:
-        plans: the same scene in windows of rising size.
-        predictor: tries whether one of them fits into the memory of the device.
-    """
-    chosen, *larger = plans
-    pushed = {size: plan.windows * plan.window_pixels for size, plan in plans.items()}
-    for size in larger:
-        if pushed[size] < _WORTH * pushed[chosen] and _tried(replace(plans[size], batch=1), predictor, 1):
-            chosen = size
-    return chosen
-
-
-def _tried(plan: Plan, predictor: Predictor, repeats: int) -> Speed | None:
-    """How fast the network is in windows of a plan; None where they do not fit into memory."""
-    try:
-        return measure_speed(plan, predictor, repeats)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-
-
-def fastest_window(plans: Mapping[int, Plan], predictor: Predictor) -> int:
-    """The window in which a run takes least time: redundancy x time per pixel; of near equals the smaller.
-
-    Args:
-        plans: the same scene in windows of rising size, batch settled. Sizes after the first are tried only
-            as long as all trials together push at most `PROBE_SHARE` of the run through the network; each is
-            tried more than once where that share allows it.
-        predictor: runs each plan's windows on random pixels.
-    """
-    first = next(iter(plans))
-    budget = PROBE_SHARE * plans[first].windows * plans[first].window_pixels
-    trials = list(itertools.accumulate(plan.batch * plan.window_pixels for plan in plans.values()))
-    tried = [size for size, pixels in zip(plans, trials, strict=True) if 2 * pixels <= budget]
-    if len(tried) < 2:
-        return first
-    repeats = min(MOST_REPEATS, int(budget / trials[len(tried) - 1]) - 1)
-    seconds: dict[int, float] = {}
-    for size in tried:
-        if (speed := _tried(plans[size], predictor, repeats)) is None:
-            break
-        seconds[size] = speed.seconds(plans[size])
-    logger.info("seconds by window: %s", {size: round(s, 1) for size, s in seconds.items()})
-    best = first
-    for size, time_taken in seconds.items():
-        if time_taken < _WORTH * seconds[best]:
-            best = size
-    return best
 
 
 @dataclass(frozen=True, slots=True)

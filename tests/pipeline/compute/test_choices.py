@@ -10,24 +10,21 @@ import torch
 from conftest import write_scene
 from making import make_card, make_scene, plan_of, run_sweeps
 
-from citycover.compute import choices
+from citycover.compute import bound, choices
 from citycover.compute.choices import (
     Settled,
     _settle_lane,
     choose_precision,
     default_batch,
-    fastest_window,
-    largest_window,
     settle,
     widened,
 )
-from citycover.compute.trials import Speed, measure_speed
+from citycover.compute.trials import measure_speed
 from citycover.errors import MachineError
 from citycover.job.job import Job, prepare
 from citycover.job.request import EngineOptions, Imagery
 from citycover.model.bench import Lane
 from citycover.model.builtin import builtin_path
-from citycover.model.card import WindowRule
 from citycover.model.form import Form
 from citycover.model.precision import Precision
 from citycover.model.predictor import FunctionPredictor, ModelPredictor
@@ -47,24 +44,6 @@ def test_precision_auto_asks_the_hardware_and_the_gate(monkeypatch: pytest.Monke
     assert choose_precision("auto", predictor, lambda: samples) == "bf16"
     assert choose_precision("auto", predictor, lambda: samples) == "fp16"
     assert choose_precision("auto", predictor, lambda: samples) == "fp32"
-
-
-def test_a_gpu_takes_the_window_of_the_fewest_pixels_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    card = make_card(WindowRule(size=128, multiple=32, maximum=2048), 16, 8)
-    scene = make_scene((9000, 9000))
-    plans = {size: plan_of(scene, card, window=size) for size in (128, 192, 256, 2048)}
-    tried: list[int] = []
-
-    def speed(plan: Plan, _predictor: object, repeats: int) -> Speed:
-        tried.append(plan.x.window)
-        assert (plan.batch, repeats) == (1, 1)
-        if plan.x.window > 256:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
-        return Speed(1.0, 0)
-
-    monkeypatch.setattr(choices, "measure_speed", speed)
-    assert largest_window(plans, None) == 256  # type: ignore[arg-type]
-    assert tried[:2] == [192, 256] and len(tried) == 3
 
 
 def test_a_probe_of_speed_is_positive() -> None:
@@ -109,73 +88,6 @@ def test_on_a_gpu_hardly_a_slot_of_a_batch_is_empty(window: int, trim: int, feat
     assert plan.windows <= sum(pushed) <= 1.10 * plan.windows
 
 
-def test_the_window_is_the_one_whose_trial_promises_the_shortest_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene, tried = make_scene((9000, 9000)), list[int]()
-    plans = {w: replace(plan_of(scene, make_card(w, 4, 8)), batch=1) for w in (64, 128, 256, 2048)}
-
-    def speed(plan: Plan, _predictor: object, repeats: int) -> Speed:
-        size = next(size for size, known in plans.items() if known is plan)
-        tried.append(size)
-        per_pixel = {64: 1.0, 128: 0.5, 256: 0.9}[size]
-        return Speed(per_pixel * plan.window_pixels, 0)
-
-    monkeypatch.setattr("citycover.compute.choices.measure_speed", speed)
-    predictor = ModelPredictor.load(builtin_path("spectral-rgb"), torch.device("cpu"))
-    assert fastest_window(plans, predictor) == 128
-    assert tried == [64, 128, 256], "the trial of 2048 costs more than 2 % of the run"
-    assert fastest_window({64: plans[64], 2048: plans[2048]}, predictor) == 64
-
-
-class _Plan:
-    """What choosing a window asks of a plan."""
-
-    def __init__(self, size: int, windows: int = 1000) -> None:
-        self.window_pixels, self.windows, self.batch = size * size, windows, 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "chosen"),
-    [({32: 100, 48: 97, 64: 96}, 32), ({32: 100, 48: 90, 64: 88}, 48), ({32: 100, 48: 97, 64: 80}, 64)],
-)
-def test_a_larger_window_must_be_worth_its_memory(
-    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], chosen: int
-) -> None:
-    def speed(plan: _Plan, _predictor: object, _repeats: int) -> Speed:
-        size = int(plan.window_pixels**0.5)
-        return Speed(seconds[size] / (1.15 * plan.windows), 0)
-
-    monkeypatch.setattr(choices, "measure_speed", speed)
-    plans = {size: _Plan(size) for size in seconds}
-    assert choices.fastest_window(plans, None) == chosen  # type: ignore[arg-type]
-
-
-def test_a_window_that_does_not_fit_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def speed(plan: _Plan, _predictor: object, _repeats: int) -> Speed:
-        if plan.window_pixels > 32 * 32:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
-        return Speed(1.0, 0)
-
-    monkeypatch.setattr(choices, "measure_speed", speed)
-    plans = {size: _Plan(size) for size in (32, 48, 64)}
-    assert choices.fastest_window(plans, None) == 32  # type: ignore[arg-type]
-
-
-def test_trials_stay_within_their_share_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    pushed: list[int] = []
-
-    def speed(plan: _Plan, _predictor: object, repeats: int) -> Speed:
-        pushed.append((1 + repeats) * plan.window_pixels)
-        return Speed(1.0, 0)
-
-    monkeypatch.setattr(choices, "measure_speed", speed)
-    for windows in (1, 50, 300, 700, 5000):
-        pushed.clear()
-        plans = {32: _Plan(32, windows), 48: _Plan(48), 64: _Plan(64)}
-        choices.fastest_window(plans, None)  # type: ignore[arg-type]
-        assert sum(pushed) <= choices.PROBE_SHARE * windows * 32 * 32
-        assert len(pushed) != 1
-
-
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     scene = write_scene(tmp_path / "scene.tif", (300, 700))
@@ -201,8 +113,8 @@ def test_what_an_unfinished_run_had_settled_stays_unless_something_else_is_asked
 def test_memory_bounds_a_run_that_goes_on_too(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it began with decides pixels: it is gone on with, or refused."""
     predictor = ModelPredictor.load(job.model.path, torch.device("cpu"))
-    monkeypatch.setattr(choices, "peak_rss", lambda: 2**30)
-    monkeypatch.setattr(choices, "process_memory", lambda _name: 2**30)
+    monkeypatch.setattr(bound, "peak_rss", lambda: 2**30)
+    monkeypatch.setattr(bound, "process_memory", lambda _name: 2**30)
 
     def settled(memory: float | None, kept: dict[str, Any] | None = None) -> Settled:
         engine = EngineOptions(window=128, batch=2, precision="fp32", memory=memory)
@@ -216,8 +128,8 @@ def test_memory_bounds_a_run_that_goes_on_too(job: Job, monkeypatch: pytest.Monk
             settled(0.5, kept)
         assert settled(4.0, kept).plan == begun.plan
     bounded = settled(4.0).kept
-    monkeypatch.setattr(choices, "peak_rss", lambda: 2**33)
-    monkeypatch.setattr(choices, "process_memory", lambda _name: 2**33)
+    monkeypatch.setattr(bound, "peak_rss", lambda: 2**33)
+    monkeypatch.setattr(bound, "process_memory", lambda _name: 2**33)
     assert settled(4.0, bounded).plan == begun.plan, "what fitted when it began is not measured again"
 
 
