@@ -20,7 +20,8 @@ from pydantic import (
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_names, find_config
-from citycover.files.toml import problems_of, read_toml
+from citycover.files.problems import problems_of
+from citycover.files.toml import read_toml
 from citycover_models.data.augment import Augment
 from citycover_models.data.sampling import Balance
 from citycover_models.methods.method import some
@@ -180,7 +181,7 @@ def parse_recipe(data: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        problems = problems_of(error, known=Recipe.model_fields)
+        problems = problems_of(error, Recipe)
         raise ConfigError(f"recipe {data.get('name', '')!r} is not valid: {problems}") from None
 
 

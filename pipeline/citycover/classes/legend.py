@@ -23,7 +23,8 @@ from pydantic import (
 
 from citycover.errors import ConfigError
 from citycover.files.configs import config_names, find_builtin, find_config
-from citycover.files.toml import problems_of, read_toml
+from citycover.files.problems import problems_of
+from citycover.files.toml import read_toml
 
 
 def check_line(text: str) -> str:
@@ -181,7 +182,7 @@ def parse_legend(data: dict[str, object], name: str) -> Legend:
     try:
         return Legend.model_validate({"name": name, **data})
     except ValidationError as error:
-        raise ConfigError(f"legend {name!r} is not valid: {problems_of(error)}") from None
+        raise ConfigError(f"legend {name!r} is not valid: {problems_of(error, Legend)}") from None
 
 
 def read_legend(name_or_file: str | Path) -> Legend:

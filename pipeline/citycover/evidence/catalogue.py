@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from citycover.errors import ConfigError
 from citycover.evidence.tiling import DegreeTiling, ZoneTiling
 from citycover.files.configs import config_names, config_path
-from citycover.files.toml import problems_of, read_toml
+from citycover.files.problems import problems_of
+from citycover.files.toml import read_toml
 from citycover.geometry.grid import Bounds
 
 _BARE = re.compile(r"[\w-]+")
@@ -201,7 +202,7 @@ def _parse(data: dict[str, object], path: Path) -> LabelProduct:
         return LabelProduct.model_validate(data)
     except ValidationError as error:
         raise ConfigError(
-            f"land-cover product {path} is not valid: {problems_of(error)}; mend it there"
+            f"land-cover product {path} is not valid: {problems_of(error, LabelProduct)}; mend it there"
         ) from None
 
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from citycover.classes.table import NO_CLASS, ClassTable, table_between
 from citycover.errors import ConfigError, ModelError
-from citycover.files.toml import problems_of
+from citycover.files.problems import problems_of
 from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import find_model
 from citycover.model.card import BandGroup, ModelCard
@@ -224,7 +224,7 @@ def _joint_card(members: Sequence[Member], turns: Turns) -> ModelCard:
         return ModelCard.model_validate(facts)
     except ValidationError as error:
         raise ModelError(
-            f"{', '.join(names)} cannot be averaged: {problems_of(error)}; map with one of them"
+            f"{', '.join(names)} cannot be averaged: {problems_of(error, ModelCard)}; map with one of them"
         ) from None
 
 

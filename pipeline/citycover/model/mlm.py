@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from citycover.classes.legend import Legend
 from citycover.errors import ModelError
-from citycover.files.toml import problems_of
+from citycover.files.problems import problems_of
 from citycover.model.card import ModelCard
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
@@ -106,5 +106,5 @@ def parse_card(data: dict[str, Any], where: str) -> ModelCard:
     try:
         return ModelCard.model_validate(data)
     except ValidationError as error:
-        problems = problems_of(error, whole="card")
+        problems = problems_of(error, ModelCard, whole="card")
         raise ModelError(f"the card of {where} is not valid: {problems}; see docs/card.md") from None

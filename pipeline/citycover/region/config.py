@@ -14,8 +14,9 @@ from citycover.derive.refine import Steps
 from citycover.errors import ConfigError
 from citycover.evidence.request import LabelRequest
 from citycover.files.local import is_path, local_name
+from citycover.files.problems import problems_of
 from citycover.files.remote import Place, place_of
-from citycover.files.toml import problems_of, read_toml
+from citycover.files.toml import read_toml
 from citycover.geometry.positions import KNOTS
 from citycover.geometry.tiles import Tile
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions, Where
@@ -41,6 +42,13 @@ def check_name(text: str) -> str:
             f"letters, digits, spaces and . _ + -, {_LONGEST} bytes at most"
         )
     return text
+
+
+def _place(value: object) -> Place:
+    """A place as it is written; raise ValueError where it is no text."""
+    if not isinstance(value, str | Place):
+        raise ValueError(f'should be text, "...", got {value!r:.60}')  # noqa: TRY004 - Pydantic takes no TypeError
+    return place_of(value)
 
 
 class _Part(BaseModel):
@@ -115,7 +123,7 @@ class Region(_Part):
     """What a region file says; paths are those from its folder on, made whole."""
 
     name: str
-    out: Annotated[Place, BeforeValidator(place_of)]
+    out: Annotated[Place, BeforeValidator(_place)]
     """Folder, or `s3://bucket/prefix`."""
     scenes: Annotated[tuple[SceneSource, ...], Field(min_length=1)]
     mosaic: Mosaic | None = None
@@ -197,7 +205,7 @@ def read_region(path: Path) -> Region:
     try:
         region = Region.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"region file {path}: {problems_of(error)}; mend it there") from None
+        raise ConfigError(f"region file {path}: {problems_of(error, Region)}; mend it there") from None
     except ConfigError as error:
         raise ConfigError(f"region file {path}: {error}") from None
     return _anchored_region(region, path.absolute().parent)
@@ -216,7 +224,7 @@ def region_of(request: MapRequest) -> Region:
     try:
         region = Region(name=out.name, out=out, scenes=(SceneSource(files=files),), **same)
     except ValidationError as error:
-        raise ConfigError(f"many scenes at once: {problems_of(error)}") from None
+        raise ConfigError(f"many scenes at once: {problems_of(error, Region)}") from None
     return _anchored_region(region, Path.cwd())
 
 

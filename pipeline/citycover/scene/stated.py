@@ -22,8 +22,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from citycover.errors import SceneError
+from citycover.files.problems import problems_of
 from citycover.files.remote import is_remote
-from citycover.files.toml import problems_of, read_toml
+from citycover.files.toml import read_toml
 from citycover.model.unit import Unit
 from citycover.scene.given import Given
 from citycover.scene.trust import Trust
@@ -49,7 +50,10 @@ class _Files(BaseModel):
         if value is None:
             return None
         text = value.isoformat() if hasattr(value, "isoformat") else str(value)
-        datetime.fromisoformat(text)
+        try:
+            datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"should be a time such as 2024-05-31T10:30:00Z, got {value!r:.60}") from None
         return text.replace("+00:00", "Z")
 
     @field_validator("scale", "offset")
@@ -89,9 +93,7 @@ def stated_rasters(path: Path, trust: Trust) -> Iterator[Given]:
     try:
         stated = _Stated.model_validate(read_toml(path, "scene file", SceneError))
     except ValidationError as error:
-        raise SceneError(
-            f"scene file {path}: {problems_of(error, _Files.model_fields)}; mend it there"
-        ) from None
+        raise SceneError(f"scene file {path}: {problems_of(error, _Stated)}; mend it there") from None
     folder = path.absolute().parent
     for part in stated.files:
         for name in _matching(folder, part.path, path):

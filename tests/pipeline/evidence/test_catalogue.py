@@ -88,7 +88,7 @@ def test_a_product_of_the_user_is_a_file(tmp_path: Path) -> None:
     assert edited is not None
     assert (edited.name, edited.year) == ("mine", 2020)
     path.write_text('title = "Tiles"')
-    with pytest.raises(ConfigError, match="legend: Field required"):
+    with pytest.raises(ConfigError, match="legend: is missing"):
         product_asked_for(path)
     write_product(path, "x").write_text(path.read_text().partition("[tiling]")[0])
     with pytest.raises(ConfigError, match="either a tiling and years, or an export"):
