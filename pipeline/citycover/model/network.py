@@ -25,6 +25,9 @@ _CHUNK = 1 << 20
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
+_CONSTANTS = re.compile(rb"(?:^  \w+ : Final\[.*\n)+", re.MULTILINE)
+"""Lines of TorchScript that declare constants of a class."""
+
 
 def load_model(
     path: str | Path, device: torch.device | str, sha256: str | None = None
@@ -146,23 +149,33 @@ def _writing(path: Path) -> Iterator[Path]:
 
 
 def _repack(path: Path) -> None:
-    """Rewrite a TorchScript archive without source positions and with fixed names, dates and order."""
+    """Rewrite a TorchScript archive without source positions and with fixed names, dates and order.
+
+    The same network is then the same file: by its hash a map knows whether it is made by the same one.
+    """
     clean = path.with_stem(f"{path.stem}.clean.tmp")  # by its name, too, what a kill leaves is known
     try:
         with zipfile.ZipFile(path) as old, zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as new:
             for entry in sorted(old.infolist(), key=lambda e: e.filename.split("/", 1)[1]):
-                if entry.filename.endswith(".debug_pkl"):
-                    continue
+                if entry.filename.endswith((".debug_pkl", "/.data/serialization_id")):
+                    continue  # positions; a number of the bytes as torch wrote them
                 name = "model/" + entry.filename.split("/", 1)[1]
                 target = new.open(
                     zipfile.ZipInfo(name, _ZIP_EPOCH), "w", force_zip64=entry.file_size > 1 << 30
                 )
                 with old.open(entry) as source, target:
+                    if name.endswith(".py"):
+                        target.write(_CONSTANTS.sub(_by_name, source.read()))
                     while chunk := source.read(_CHUNK):
                         target.write(chunk)
         clean.replace(path)
     finally:
         clean.unlink(missing_ok=True)
+
+
+def _by_name(lines: re.Match[bytes]) -> bytes:
+    """Constants of a class, ascending: torch writes them in the order of a set, another in each process."""
+    return b"".join(sorted(lines[0].splitlines(keepends=True)))
 
 
 def last_line(error: Exception) -> str:

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from fnmatch import fnmatch
 from fractions import Fraction
@@ -53,6 +56,24 @@ def test_what_a_kill_leaves_of_writing_is_known_by_its_name(tmp_path: Path) -> N
     trees = left_by(tmp_path, lambda: write_torchscript(network, CARD, tmp_path / "model.pt"))
     names = {name for tree in trees for name in tree}
     assert len(names) == 3 and all(fnmatch(name, passing_names("model.pt")) for name in names - {"model.pt"})
+
+
+WRITING = """
+import sys, torch
+from test_archive import CARD, Net, write_torchscript
+torch.manual_seed(0)
+write_torchscript(torch.jit.script(Net().eval()), CARD, sys.argv[1])
+"""
+
+
+def test_a_network_is_the_same_file_whichever_process_writes_it(tmp_path: Path) -> None:
+    """Python's sets of names, in whose order torch writes constants, differ between processes."""
+    files = [tmp_path / "1.pt", tmp_path / "2.pt"]
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    for seed, file in enumerate(files):
+        environment = os.environ | {"PYTHONHASHSEED": str(seed), "PYTHONPATH": paths}
+        subprocess.run([sys.executable, "-c", WRITING, file], check=True, env=environment, timeout=240)
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_the_card_comes_back_from_both_formats(model: Path) -> None:
