@@ -59,6 +59,33 @@ def test_a_map_without_a_pixel_is_warned_of(citycover, tmp_path: Path) -> None:
     assert done.code == 0 and "no pixel of the map" not in done.err, done.err
 
 
+def test_a_mask_whose_numbers_are_of_no_such_mask_is_told_of(citycover, tmp_path: Path) -> None:
+    scene, mask, hidden = scene_with_mask(tmp_path)
+    given = ("map", scene, mask, "--mask", "scl", "-o", tmp_path / "out", *OPTIONS)
+    with rasterio.open(mask, "r+") as file:
+        numbers = file.read(1)
+        file.write(np.where(hidden, 200, 100).astype(np.uint8), 1)
+    done = citycover(*given)
+    said = "band 1 of a_SCL.tif holds 100, 200, and that of scl 0 to 11"
+    assert done.code == 2 and said in done.err and "--mask a_SCL.tif=VALUES" in done.err, done.err
+    numbers[:5] = 255
+    with rasterio.open(mask, "r+") as file:
+        file.write(numbers, 1)
+    done = citycover(*given)
+    assert done.code == 0 and "holds 255, and that of scl 0 to 11; where it holds others" in done.err, (
+        done.err
+    )
+    assert ((classes(tmp_path / "out") == 0) == hidden).all()
+
+
+def test_one_band_for_several_is_told_of(citycover, tmp_path: Path) -> None:
+    scene, _, _ = scene_with_mask(tmp_path)
+    done = citycover("plan", scene, "--bands", "1,1,2,1", "--no-probe", *OPTIONS)
+    assert done.code == 0 and "band 1 of a.tif as red, green, nir: whatever" in done.err, done.err
+    done = citycover("plan", scene, "--bands", "1,2,3,4", "--no-probe", *OPTIONS)
+    assert done.code == 0 and "whatever it tells" not in done.err, done.err
+
+
 def test_a_mask_that_is_there_and_not_used_is_told_of(citycover, tmp_path: Path) -> None:
     scene, mask, _ = scene_with_mask(tmp_path)
     done = citycover("map", scene, mask, "-o", tmp_path / "out", *OPTIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -27,7 +28,7 @@ from citycover.plan.fit import PlanOptions, check_windows, make_plan, tile_reach
 from citycover.plan.layers import USUAL, Layer, layers_of
 from citycover.plan.plan import CHUNK, Plan
 from citycover.read.collar import constant_border
-from citycover.read.numbers import check_numbers
+from citycover.read.numbers import check_masks, check_numbers
 from citycover.read.promise import check_promises
 from citycover.read.small import Hints
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
@@ -245,10 +246,29 @@ def _tell_how_it_is_read(
     if scene.conversions:
         logger.info("numbers are read in the unit of the model: %s", "; ".join(scene.conversions))
     hints = Hints()
+    if strange := check_masks(scene, within, hints):
+        logger.warning(strange)
+    if same := _given_twice(scene):
+        logger.warning(same)
     if other_scale := check_numbers(scene, card, within, hints):
         logger.warning(other_scale)
     if imagery.nodata is None and (collar := _warn_of_collar(scene, hints, within)):
         logger.warning(collar)
+
+
+def _given_twice(scene: Scene) -> str | None:
+    """A warning where one band of the scene stands for several of the model, else None."""
+    names: dict[tuple[str, int], list[str]] = {}
+    for band in (band for group in scene.groups for band in group.bands):
+        names.setdefault((band.path, band.index), []).append(band.name)
+    said = [
+        f"band {index} of {Path(path).name} as {', '.join(some)}"
+        for (path, index), some in names.items()
+        if len(some) > 1
+    ]
+    if not said:
+        return None
+    return f"the model is given {'; '.join(said)}: whatever it tells by their difference it cannot tell"
 
 
 def warn_of_random_weights(card: ModelCard) -> None:

@@ -91,6 +91,38 @@ def check_numbers(
     return "; ".join(warnings_) or None
 
 
+def check_masks(scene: Scene, within: GeoBox | None = None, hints: Hints | None = None) -> str | None:
+    """A warning where a known mask holds numbers that none of its kind has, which hide nothing; else None.
+
+    Args:
+        scene: whose masks.
+        within: what is to be mapped of it; None: all.
+        hints: small versions of its files; None: read for this alone.
+
+    Raises:
+        SceneError: it holds no other: it is no such mask, or its numbers were changed.
+    """
+    hints = hints or Hints()
+    sheets = (sheet for group in scene.groups for sheet in some_sheets(group, within))
+    masks = dict.fromkeys(mask for sheet in sheets for mask in sheet.masks if mask.numbers)
+    warnings_: list[str] = []
+    for mask in masks:
+        numbers = _numbers_of([mask.source], hints)
+        stray = np.empty(0) if numbers is None else np.setdiff1d(numbers, mask.numbers)
+        if numbers is None or not stray.size:
+            continue
+        name, file = mask.source.name, Path(mask.source.path).name
+        few = ", ".join(f"{number:g}" for number in stray[:5]) + ", ..." * (stray.size > 5)
+        found = f"band {mask.source.index} of {file} holds {few}, and that of {name} 0 to {mask.numbers[-1]}"
+        if np.isin(numbers, stray).all():
+            raise SceneError(
+                f"--mask {name}: {found}; give the mask as it was delivered, or say which numbers hide the "
+                f"ground: --mask {file}=VALUES"
+            )
+        warnings_.append(f"{found}; where it holds others, nothing is hidden")
+    return "; ".join(warnings_) or None
+
+
 def expected_range(wanted: BandGroup) -> tuple[float, float] | None:
     """Smallest and largest number that a network learned; None: nothing says so."""
     eight_bits = "uint8" in wanted.dtypes and set(wanted.dtypes) <= {"uint8", "float32"}

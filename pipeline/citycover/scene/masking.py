@@ -31,18 +31,20 @@ class MaskRule:
     """Any of them set hides it, counted from 0."""
     index: int | None = None
     """Number of the band in a file of that name; None: the file has one band, or the band has that name."""
+    numbers: range = range(0)
+    """All that stand in such a mask; empty: any may."""
 
 
 KNOWN: dict[str, tuple[MaskRule, ...]] = {
     # Sentinel-2 L2A: no data, saturated, cloud shadow, cloud of medium and high probability, cirrus.
-    "scl": (MaskRule("scl", values=(0, 1, 3, 8, 9, 10)),),
+    "scl": (MaskRule("scl", values=(0, 1, 3, 8, 9, 10), numbers=range(12)),),
     # Landsat Collection 2: fill, dilated cloud, cirrus, cloud, cloud shadow.
     "qa_pixel": (MaskRule("qa_pixel", bits=(0, 1, 2, 3, 4)),),
     # HLS 2.0: cloud, next to cloud or shadow, cloud shadow; 255 (no data) has all of them.
     "fmask": (MaskRule("fmask", bits=(1, 2, 3)),),
     # PlanetScope since 2018: shadow, heavy haze, cloud, and whatever makes a pixel unusable.
     "udm2": (
-        *(MaskRule("udm2", values=(1,), index=index) for index in (3, 5, 6)),
+        *(MaskRule("udm2", values=(1,), index=index, numbers=range(2)) for index in (3, 5, 6)),
         MaskRule("udm2", bits=tuple(range(8)), index=8),
     ),
     # Its older mask: any bit makes a pixel unusable.

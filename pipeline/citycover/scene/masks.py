@@ -182,7 +182,9 @@ def _source(rule: MaskRule, info: FileInfo, index: int, grow: float) -> MaskSour
         promise=info.promise,
     )
     height, width = pixel_ground_size(info.grid)
-    return MaskSource(source, info.grid, rule.values, rule.bits, (grow / height, grow / width))
+    # Less than a pixel would be nothing, and who asks for more to be hidden gets more.
+    grown = (max(1.0, grow / height), max(1.0, grow / width)) if grow else (0.0, 0.0)
+    return MaskSource(source, info.grid, rule.values, rule.bits, grown, rule.numbers)
 
 
 def _index_of(rule: MaskRule, info: FileInfo) -> int | None:

@@ -98,6 +98,8 @@ class MaskSource:
     bits: tuple[int, ...] = ()
     grow: tuple[float, float] = (0.0, 0.0)
     """(y, x) pixels of its own around what is hidden that are hidden too."""
+    numbers: range = range(0)
+    """All that stand in such a mask; empty: any may."""
 
     @property
     def words(self) -> str:

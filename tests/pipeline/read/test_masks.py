@@ -91,6 +91,14 @@ def test_what_is_hidden_grows_by_metres_where_pixels_are_oblong(
         np.testing.assert_array_equal(valid, ~grown(numbers == 9, (down, right)))
 
 
+def test_less_than_a_pixel_of_the_mask_grows_by_one(tmp_path: Path) -> None:
+    numbers = np.full((9, 9), 4, np.uint8)
+    numbers[4, 4] = 9
+    scene = describe_scene(files(tmp_path, numbers, 2), None, masking=Masking(("scl",), 15))
+    valid, _ = valid_of(scene)
+    assert (~valid).sum() == 5 * 2 * 2, "pixels of 20 m: the one that is hidden, and its four neighbours"
+
+
 def test_bits_and_nodata_of_a_mask(tmp_path: Path) -> None:
     numbers = np.array([[1 << 6, 1 << 3, 1 << 7 | 1 << 4], [0, 255 << 8, 1]], np.uint16)
     paths = files(tmp_path, numbers, 1, "x_QA_PIXEL.tif", nodata=0)

@@ -296,6 +296,7 @@ def test_a_scene_file_says_what_rasters_do_not(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "files: is missing"),
+        ("nodata = 0\n[[files]]\npath = 'x.tif'", "nodata: is no key here, known are files"),
         ("[[files]]\npath = 'x.tif'\nband = ['red']", "band: .*known are path, bands"),
         ("[[files]]\npath = 'y_*.tif'", "no file matches y_"),
         ("[[files]]\npath = 'x.tif'\nscale = 0", "must not be 0"),
