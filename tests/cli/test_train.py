@@ -45,6 +45,12 @@ def test_train_then_map(citycover, city: Path, tmp_path: Path) -> None:
         assert set(source.read(1).ravel().tolist()) <= {1, 2, 3, 4, 5, 6}
     again = citycover(*arguments(city, tmp_path / "run"), *QUICK)
     assert again.code == 2 and "--overwrite" in again.err
+    resumed = citycover(*arguments(city, tmp_path / "run"), *QUICK, "--resume", "--json")
+    assert resumed.code == 0 and json.loads(resumed.out) == said | {
+        "seconds": json.loads(resumed.out)["seconds"]
+    }
+    told = citycover(*arguments(city, tmp_path / "run"), *QUICK, "--resume").out
+    assert "4, finished before" in told and str(tmp_path / "run" / "model.pt") in told.replace("\n", "")
     shown = citycover("models", "show", said["model"])
     assert "recipe l2hnet-light" in shown.out
 

@@ -57,7 +57,9 @@ def run(
         bool, typer.Option("--pt2", help="Write model.pt2, an ExportedProgram, beside model.pt.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be sampled, and stop.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished training; a finished one is left.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier training.")] = False,
     *,
     seen: options.Reading,
@@ -90,7 +92,7 @@ def _facts(trained: Trained) -> dict[str, Any]:
         "steps": trained.steps,
         "seconds": round(trained.seconds, 1),
         **trained.validation,
-        **_labels_facts(trained),
+        **{name: fact for name, fact in trained.labels.items() if name != "labels"},
         **({"test": trained.test} if trained.test else {}),
     }
 
@@ -126,10 +128,11 @@ def watch_training(progress: Progress, stop: threading.Event) -> TrainWatch:
 
 def _print_trained(trained: Trained, training_set: TrainingSet | PatchSet) -> None:
     """What came out and where to look."""
+    took = duration(trained.seconds)
     rows = [
         ("model", str(trained.model)),
         ("classes", ", ".join(training_set.legend.names)),
-        ("steps", f"{trained.steps} in {duration(trained.seconds)}"),
+        ("steps", f"{trained.steps}{', finished before' if trained.before else f' in {took}'}"),
     ]
     if "validation_map" in trained.validation:
         held = trained.validation
@@ -145,8 +148,8 @@ def _print_trained(trained: Trained, training_set: TrainingSet | PatchSet) -> No
     if "target_miou" in trained.test:
         miou, accuracy = trained.test["target_miou"], trained.test["target_accuracy"]
         rows.append(("target", f"mIoU {miou:.1%}, accuracy {accuracy:.1%}, against its labels"))
-    if trained.knowledge is not None:
-        rows.append(("evidence", str(trained.knowledge)))
+    if trained.labels:
+        rows.append(("evidence", trained.labels["labels"]))
     rows += [
         ("look at", f"{trained.folder / 'curves.png'} and predictions-*.png"),
         ("map with", _map_command(training_set, trained.model)),
@@ -159,13 +162,6 @@ def _tested(test: dict[str, Any]) -> str:
         f"{test['patches']} patches: mAP {test['macro_ap']:.1%}, micro F2 {test['micro_f2']:.1%}; labels lie "
         f"{test['label_distance']:.2f} (chi-square, 0 to 1) from those of training"
     )
-
-
-def _labels_facts(trained: Trained) -> dict[str, object]:
-    """Noise of the labels, and the cells that it rests on."""
-    if trained.knowledge is None:
-        return {}
-    return {name: trained.knowledge.fields[name] for name in ("label_noise", "label_cells")}
 
 
 def _by_class(validation: dict[str, float]) -> list[tuple[str, str]]:

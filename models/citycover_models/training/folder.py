@@ -48,7 +48,7 @@ def training_folder(
 
     Args:
         out: made if it is missing.
-        resume: what an unfinished training left is gone on with.
+        resume: what an unfinished training left is gone on with; a finished one is left as it is.
         overwrite: what an earlier training left may be removed.
         rank: of this process; only the first looks and locks.
 
@@ -86,10 +86,10 @@ def _look_at(out: Path, *, resume: bool, overwrite: bool) -> None:
     there -= {_LOCK, *(path.name for path in _passing(out))}
     if there and not _is_training(out):
         raise ProductError(f"{out} holds other content: {', '.join(sorted(there)[:4])}; choose another --out")
-    if RESULT in there and not overwrite:
-        raise ProductError(f"{out} holds a finished training; give --overwrite, or choose another --out")
     if resume and overwrite:
         raise ConfigError("give --resume or --overwrite, not both")
+    if RESULT in there and not (resume or overwrite):
+        raise ProductError(f"{out} holds a finished training; give --overwrite, or choose another --out")
     if CHECKPOINT in there and not (resume or overwrite):
         raise ProductError(
             f"{out} holds an unfinished training; give --resume to go on, or --overwrite to start again"

@@ -56,6 +56,11 @@ class Knowledge:
             "trained_on": self.boxes,
         }
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is said of the labels once a training has ended, as plain values."""
+        return {"labels": str(self), **{name: self.fields[name] for name in ("label_noise", "label_cells")}}
+
     def __str__(self) -> str:
         return (
             "labels: none were held out, so their noise is not known"

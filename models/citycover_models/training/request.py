@@ -12,7 +12,6 @@ from citycover.errors import ConfigError
 from citycover.machine.cores import most_processes
 from citycover_models.data.patch_set import PatchSet
 from citycover_models.data.prepare import TrainingSet
-from citycover_models.training.knowledge import Knowledge
 from citycover_models.training.recipe import Recipe
 
 
@@ -65,9 +64,11 @@ class Trained:
     steps: int
     seconds: float
     """Of this run, without those before a resume."""
+    before: bool
+    """An earlier run had finished it: nothing was left to do."""
     validation: dict[str, float]
     """Criterion of the weights that were kept, against coarse labels that were held out; empty: none were."""
-    knowledge: Knowledge | None
-    """What it knows of its coarse labels; None: it had none, or another process measured it."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """What was found of its coarse labels (`Knowledge.facts`); empty: it had none, or another looked."""
     test: dict[str, Any] = field(default_factory=dict)
     """Figures on a part that was set aside for this; empty: there is none, or another process judged."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -12,10 +14,10 @@ from citycover_models.data.prepare import TrainingSet
 from citycover_models.training.checkpoint import Checkpoint, identity_of, read_checkpoint
 from citycover_models.training.coarse import CoarseMaterial
 from citycover_models.training.domains import DomainsMaterial, check_domains
-from citycover_models.training.finish import finish
+from citycover_models.training.finish import finish, finished_before
 from citycover_models.training.folder import CHECKPOINT, training_folder
 from citycover_models.training.loop import Run
-from citycover_models.training.material import Conclusion, Material
+from citycover_models.training.material import Material
 from citycover_models.training.patches import PatchMaterial
 from citycover_models.training.processes import Processes, check_share, join_processes
 from citycover_models.training.record import write_plan
@@ -50,6 +52,8 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
             request.seed,
             identity_of_weights(request.weights),
         )
+        if (result := finished_before(request, identity)) is not None:
+            return _trained(request, result, time.perf_counter() - begin, before=True)
         state = Checkpoint(identity)
         if request.resume and (request.out / CHECKPOINT).is_file():
             state = read_checkpoint(request.out / CHECKPOINT, identity)
@@ -63,8 +67,8 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         watch.planned(material.describe(), state.step)
         run = Run(request, material, trainee, state, processes)
         run.learn(watch)
-        end = finish(run) if processes.rank == 0 else None
-        return _trained(request, state, time.perf_counter() - begin, end)
+        result = finish(run) if processes.rank == 0 else {"steps": state.step, "kept": state.kept}
+        return _trained(request, result, time.perf_counter() - begin, before=False)
 
 
 def material_of(request: TrainRequest, processes: Processes, stop: threading.Event) -> Material:
@@ -82,16 +86,13 @@ def coarse_material_of(request: TrainRequest, training_set: TrainingSet) -> Coar
     return CoarseMaterial(request, training_set)
 
 
-def _trained(request: TrainRequest, state: Checkpoint, seconds: float, end: Conclusion | None) -> Trained:
+def _trained(request: TrainRequest, result: Mapping[str, Any], seconds: float, *, before: bool) -> Trained:
+    """What a result says; one of a process that does not judge is short."""
+    labels = {name: result[name] for name in ("labels", "label_noise", "label_cells") if name in result}
     return Trained(
-        request.out,
-        request.out / "model.pt",
-        state.step,
-        seconds,
-        state.kept,
-        end.knowledge if end else None,
-        end.test if end else {},
-    )
+        request.out, request.out / "model.pt", result["steps"], seconds, before, result["kept"], labels,
+        result.get("test", {}),
+    )  # fmt: skip
 
 
 def _trainee(

@@ -67,13 +67,11 @@ def test_nothing_held_out_measures_no_noise(city: Path) -> None:
 def test_a_trained_model_carries_what_it_knows(city: Path, tmp_path: Path) -> None:
     trained = train(TrainRequest(training_set_of(city), small_recipe(), tmp_path / "out", measure=False))
     card = read_model_file(trained.model).card
-    assert trained.knowledge is not None
-    assert card.trained_prior == trained.knowledge.prior
     had = [name in {"building", "paved"} for name in card.legend.names]
     assert all(p > 0 for p, there in zip(card.trained_prior, had, strict=True) if there)
     assert card.trained_prior[card.legend.names.index("water")] == 0  # no label of this city means it
     assert card.label_legend == "city"
-    assert card.label_noise == pytest.approx(trained.knowledge.noise.share, abs=1e-6)
+    assert card.label_noise == trained.labels["label_noise"]
     west, south, east, north = card.trained_on[0]
     assert west < east
     assert south < north

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,15 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
         assert torch.equal(tensor, two[name]), name
     with pytest.raises(ProductError, match="finished training"):
         train(request(city, tmp_path / "broken", recipe))
+    again = train(request(city, tmp_path / "broken", recipe, resume=True))
+    assert again == replace(resumed, seconds=again.seconds, before=True), "nothing was left to do"
+    with pytest.raises(ProductError, match=r"of another request.*--weights .*broken/weights"):
+        train(request(city, tmp_path / "broken", recipe | {"epochs": 3}, resume=True))
+    with pytest.raises(ProductError, match=r"finished, without model.pt2.*give --overwrite"):
+        train(request(city, tmp_path / "broken", recipe, resume=True, pt2=True))
+    (tmp_path / "straight" / "result.json").write_text("{")
+    with pytest.raises(ProductError, match="of another request or version"):
+        train(request(city, tmp_path / "straight", recipe, resume=True))
     steps = [json.loads(x)["step"] for x in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
 
