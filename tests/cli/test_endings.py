@@ -14,10 +14,16 @@ from pathlib import Path
 
 import pytest
 import rasterio
+from conftest import write_scene
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from citycover.errors import MachineError, SceneError
+from citycover.errors import MachineError, SceneError, StoppedError
+from citycover.geometry.window import Window
+from citycover.job.request import MapRequest
+from citycover.job.watch import Watch
+from citycover.plan.plan import Block
+from citycover.product.product import Product
 from citycover_cli.endings import failure_of
 from citycover_cli.output import printable
 
@@ -69,6 +75,22 @@ def command(*words: object) -> list[str]:
 def test_errors_have_a_kind_and_a_code(error: BaseException, kind: str, code: int) -> None:
     failure = failure_of(error)
     assert failure is not None and (failure.kind, failure.exit_code) == (kind, code)
+
+
+@pytest.mark.parametrize("each", [(), ("--each",)], ids=["map", "region"])
+@pytest.mark.parametrize(("blocks", "said"), [(0, "this run had finished no block"), (1, "blocks are kept")])
+def test_a_map_that_is_stopped_says_what_is_kept_of_it(
+    citycover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: tuple[str, ...], blocks: int, said: str
+) -> None:
+    def stopped(_request: MapRequest, watch: Watch) -> Product:
+        for _ in range(blocks):
+            watch.advanced(Block((0, 0), Window(0, 0, 1, 1), (0, 1), (0, 1)))
+        raise StoppedError
+
+    for module in ("citycover.run.map", "citycover.region.run"):
+        monkeypatch.setattr(f"{module}.map_scene", stopped)
+    done = citycover("map", write_scene(tmp_path / "a.tif"), *each, "-o", tmp_path / "out")
+    assert said in done.err and ("are kept" in done.err) == bool(blocks), done.err
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyError("x"), OSError(2, "x")])

@@ -108,7 +108,7 @@ def _map_with_progress(request: MapRequest, quiet: bool, meter: Meter) -> Produc
             return map_scene(request, meter.beside(watch))
         except StoppedError:
             pass
-    raise stopped(caught, "finished blocks are kept")
+    raise stopped(caught, meter.kept("blocks"))
 
 
 def _evidence(record: RunRecord) -> str:

@@ -132,7 +132,7 @@ def _run_with_progress(
             return run_region(region, share, watch, **again)
         except StoppedError:
             pass
-    raise stopped(caught, "finished scenes and blocks are kept")
+    raise stopped(caught, meter.kept("scenes and blocks"))
 
 
 class _Follower:
