@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from citycover.errors import MachineError
+from citycover.errors import MachineError, StoppedError
 from citycover.model.aotinductor import AotInductor
 from citycover.model.autocast import autocast
 from citycover.model.card import ModelCard
@@ -189,7 +189,13 @@ class ModelPredictor:
             self._converted.forget()
 
     def __call__(self, windows: Sequence[Tensor]) -> Tensor:
-        """Run the network, in the form and the precision that were chosen."""
+        """Run the network, in the form and the precision that were chosen.
+
+        Raises:
+            StoppedError: `stop` is set: of all trials of a run, the one in hand is the last.
+        """
+        if self.stop is not None and self.stop.is_set():
+            raise StoppedError
         if self._converted is not None:
             return run_network(partial(self._converted, stop=self.stop), windows, self.card)
         with torch.inference_mode(), autocast(self.device, self.precision):

@@ -17,7 +17,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from bucket import BUCKET, Bucket, point_at, serving_bucket
+from conftest import write_scene
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm.core import CommClosedError
 from hypothesis import given
@@ -27,13 +29,20 @@ from standin import StandIn, ask_again, make_store, open_pattern, run_on, standi
 
 from citycover.compute import patience
 from citycover.compute.cluster import compute as cluster
-from citycover.compute.cluster import connect, dispatch, retries, roster, vigil
+from citycover.compute.cluster import connect, dispatch, retries, roster, vigil, worker
 from citycover.compute.cluster.compute import lease
 from citycover.compute.cluster.connect import check_workers, open_cluster
 from citycover.compute.cluster.dispatch import ClusterRun
 from citycover.compute.cluster.roster import Roster
 from citycover.compute.cluster.terms import Terms, local_versions
-from citycover.compute.cluster.worker import _check, _why_no_writer, why_unfit
+from citycover.compute.cluster.worker import (
+    _check,
+    _why_no_writer,
+    forecast_job,
+    request_stop,
+    settle_job,
+    why_unfit,
+)
 from citycover.engine.blocks import run_blocks
 from citycover.engine.canvas import FinishedBlock
 from citycover.engine.input import SweepInput
@@ -42,6 +51,8 @@ from citycover.errors import MachineError, ModelError, StoppedError
 from citycover.files import remote
 from citycover.files.remote import RemotePath
 from citycover.files.store import ObjectStore, PosixStore, put_text
+from citycover.job.job import prepare_request
+from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
 from citycover.plan.columns import Pieces, open_columns
@@ -409,15 +420,36 @@ def test_a_cluster_whose_only_worker_does_not_answer_is_told_of(monkeypatch: pyt
 def test_a_cluster_that_loses_all_workers_before_the_plan_is_settled_is_told_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client = SimpleNamespace(submit=lambda *_, **__: SimpleNamespace(done=lambda: False))
+    told = list[tuple[object, ...]]()
+    client = SimpleNamespace(
+        submit=lambda *_, **__: SimpleNamespace(done=lambda: False), run=lambda *what, **_: told.append(what)
+    )
     monkeypatch.setattr(cluster, "workers_of", lambda _client: frozenset())
     monkeypatch.setattr(cluster, "WORKER_SECONDS", 0.3)
     stop = threading.Event()
     with pytest.raises(MachineError, match="workers died while the network was loaded"):
-        cluster._ask_one(client, {}, stop, len)
+        cluster._ask_one(client, {}, stop, "run", len)
     stop.set()
     with pytest.raises(StoppedError):
-        cluster._ask_one(client, {}, stop, len)
+        cluster._ask_one(client, {}, stop, "another", len)
+    assert told == [(request_stop, "run"), (request_stop, "another")], "or they go on with their trials"
+
+
+def test_a_worker_leaves_off_with_trials_whose_client_has_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(worker, "_process", worker._Process())
+    state = SimpleNamespace(nthreads=torch.get_num_threads())
+    monkeypatch.setattr(worker, "get_worker", lambda: SimpleNamespace(state=state))
+    scene = write_scene(tmp_path / "scene.tif", (96, 96))
+    engine = EngineOptions(memory=64, precision="fp32")  # a window is tried to see what it takes
+    job = prepare_request(MapRequest(Imagery((str(scene),)), tmp_path / "out", engine=engine))
+    assert settle_job(job, {}, Terms("one")).plan.windows
+    request_stop("other")
+    for ask in (partial(settle_job, job, {}), partial(forecast_job, job)):
+        with pytest.raises(StoppedError):
+            ask(Terms("other"))
+    assert settle_job(job, {}, Terms("one")).plan.windows
 
 
 def _flying(worker: str) -> vigil.Flying:

@@ -305,6 +305,8 @@ class Making:
     """A runtime by which every score is 0.5; it tells what could end each making."""
 
     made: list[Stop] = field(default_factory=list)
+    ended: Stop = None
+    """Is set while something is made."""
     name: str = "Making"
     form: Form = "openvino"
 
@@ -315,6 +317,8 @@ class Making:
         self, source: Source, windows: Sequence[Tensor], precision: Precision, folder: Path, stop: Stop
     ) -> None:
         self.made.append(stop)
+        if self.ended is not None:
+            self.ended.set()
         if stop is not None and stop.is_set():
             raise StoppedError
 
@@ -329,18 +333,18 @@ _: type[Runtime] = Making
 def test_a_stop_is_of_who_asks_and_what_was_made_is_kept_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: Turns
 ) -> None:
-    runtime, ended, running = Making(), threading.Event(), threading.Event()
+    ended, running, later = threading.Event(), threading.Event(), threading.Event()
+    runtime = Making(ended=ended)
     monkeypatch.setenv("CITYCOVER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(predictor._CONVERTED, "openvino", runtime)
     monkeypatch.setattr(predictor, "check_form", lambda *_: None)
     model = read_map_model([saved(tmp_path / "0.pt", Sloped(1)).path], turns)
     windows = [torch.randint(0, 255, (1, 2, 64, 64), dtype=torch.uint8)]
-    ended.set()
     with pytest.raises(StoppedError):
         load_predictor(model, CPU, ended).at("fp32", "openvino")(windows)
     load_predictor(model, CPU, running).at("fp32", "openvino")(windows)
     shutil.rmtree(tmp_path / "cache")
-    load_predictor(model, CPU, ended).at("fp32", "openvino")(windows)
+    load_predictor(model, CPU, later).at("fp32", "openvino")(windows)
     assert runtime.made == [ended, running]
 
 

@@ -1,13 +1,16 @@
+import threading
+
 import pytest
 import torch
 from making import make_card
 
-from citycover.errors import ConfigError, MachineError
+from citycover.errors import ConfigError, MachineError, StoppedError
 from citycover.machine.device import choose_device
 from citycover.model.autocast import autocast
 from citycover.model.builtin import builtin_path
 from citycover.model.gate import fast_precision, passes_gate
-from citycover.model.predictor import ModelPredictor, to_probabilities
+from citycover.model.joint import read_map_model
+from citycover.model.predictor import ModelPredictor, load_predictor, to_probabilities
 
 
 def probabilities(seed: int = 0) -> torch.Tensor:
@@ -48,6 +51,18 @@ def test_probabilities_come_planar_from_any_scores_and_in_place_is_exact(
     found = to_probabilities(scores, make_card(32, 2, 2), memory)
     assert found.equal(expected) and found.is_contiguous() and found.data_ptr() == memory.data_ptr()
     assert scores.equal(whole[:, :, 3:37, 5:45]) and not scores.float().equal(found)
+
+
+@pytest.mark.parametrize("turns", ["none", "d4"])
+def test_a_run_that_is_stopped_leaves_off_with_its_trials_and_others_go_on(turns: str) -> None:
+    model, stop, device = read_map_model("spectral-rgbn", turns), threading.Event(), torch.device("cpu")
+    windows = [torch.zeros(1, 4, 64, 64, dtype=torch.uint8)]
+    predictor = load_predictor(model, device, stop)
+    assert predictor(windows).isfinite().all()
+    stop.set()
+    with pytest.raises(StoppedError):
+        predictor(windows)
+    assert load_predictor(model, device, threading.Event())(windows).isfinite().all()
 
 
 def test_a_model_gives_the_same_scores_alone_and_in_a_batch_up_to_rounding() -> None:

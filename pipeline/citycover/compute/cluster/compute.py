@@ -30,9 +30,9 @@ from citycover.compute.cluster.connect import (
     open_cluster,
     workers_of,
 )
-from citycover.compute.cluster.dispatch import POLL, ClusterRun
+from citycover.compute.cluster.dispatch import POLL, ClusterRun, say
 from citycover.compute.cluster.terms import ModelFactory, Terms, Work, local_versions
-from citycover.compute.cluster.worker import forecast_job, settle_job
+from citycover.compute.cluster.worker import forecast_job, request_stop, settle_job
 from citycover.compute.forecast import Forecast
 from citycover.compute.sink import Computed, open_store
 from citycover.errors import CitycoverError, MachineError, StoppedError
@@ -89,7 +89,7 @@ def compute_on_cluster(job: Job, folder: WorkFolder, watch: Watch, stages: Stage
             unfit = check_workers(client, terms)
             watch.connected(describe(client))
             kept = kept_choices(job, folder)
-            settled: Settled = _ask_one(client, unfit, watch.stop, settle_job, far, kept, terms)
+            settled: Settled = _ask_one(client, unfit, watch.stop, terms.run, settle_job, far, kept, terms)
             plan = settled.plan
             terms = replace(terms, runtime=settled.runtime, device=(far.engine.device, settled.device))
             store, inputs, earlier = open_store(job, folder, plan, settled.kept)
@@ -126,7 +126,7 @@ def forecast_on_cluster(job: Job) -> Forecast:
     with open_cluster(far.engine.workers, far.engine.scheduler) as client:
         terms = _about(far, _new_terms())
         unfit = check_workers(client, terms)
-        found: Forecast = _ask_one(client, unfit, threading.Event(), forecast_job, far, terms)
+        found: Forecast = _ask_one(client, unfit, threading.Event(), terms.run, forecast_job, far, terms)
         return replace(found, workers=len(workers_of(client) - unfit.keys()))
 
 
@@ -144,10 +144,14 @@ def _ask_one(
     client: Client,
     unfit: Mapping[str, str],
     stop: threading.Event,
+    run: str,
     question: Callable[..., Any],
     *about: object,
 ) -> Any:
-    """Let a worker, not an unfit one, answer what only the device that will compute can tell."""
+    """Let a worker, not an unfit one, answer what only the device that will compute can tell.
+
+    Who asks no more tells it so: it would go on with its trials, and nobody else could use it meanwhile.
+    """
     fit = workers_of(client) - unfit.keys()
     answer = client.submit(question, *about, pure=False, workers=sorted(fit) if unfit else None)
     died = MachineError(
@@ -168,6 +172,9 @@ def _ask_one(
         return answer.result()
     except KilledWorker:
         raise died from None
+    finally:
+        if not answer.done():
+            say(client, request_stop, run)
 
 
 def _seen_from_afar(job: Job) -> Job:

@@ -115,7 +115,7 @@ class ClusterRun:
         for key, flight in most[:idle]:
             if flight.worker and not flight.asked and len(self._left_of(flight)) > 1:
                 flight.asked = True
-                _say(self.client, hand_back, key, [flight.worker])
+                say(self.client, hand_back, key, [flight.worker])
 
     def _left_of(self, flight: Flying) -> list[Block]:
         """The block in hand, as far as is known, and those below it."""
@@ -207,7 +207,7 @@ class ClusterRun:
     def _stop_workers(self) -> None:
         self.client.unsubscribe_topic(self.run)
         if self.flying and workers_of(self.client):
-            _say(self.client, request_stop, self.run)
+            say(self.client, request_stop, self.run)
         until = time.monotonic() + _STOP_SECONDS
         while self.flying and time.monotonic() < until and workers_of(self.client):
             if (key := self._wait()) is not None:
@@ -229,7 +229,7 @@ def _unfinished(store: Store, blocks: Sequence[Block], retries: Retries) -> Sequ
     return [block for block in blocks if block.index not in there]
 
 
-def _say(client: Client, what: Callable[[str], None], about: str, workers: list[str] | None = None) -> None:
+def say(client: Client, what: Callable[[str], None], about: str, workers: list[str] | None = None) -> None:
     """Tell workers, or all, something; one that does not hear it hangs, or is dead: no harm."""
     with contextlib.suppress(OSError, TimeoutError, CancelledError):
         client.run(what, about, workers=workers, on_error="ignore", callback_timeout=_ANSWER_SECONDS)

@@ -206,7 +206,7 @@ def _why_another_device(asked: str, wanted: str) -> str | None:
 
 
 def request_stop(run: str) -> None:
-    """Let the computation of a run end after the batch in hand. Called in the worker's event loop."""
+    """Let trials and computation of a run end after the batch in hand. Called in the worker's event loop."""
     _process.end(run)
 
 
@@ -216,7 +216,11 @@ def hand_back(piece: str) -> None:
 
 
 def settle_job(job: Job, kept: dict[str, Any], terms: Terms) -> Settled:
-    """Settle a job where the network will run."""
+    """Settle a job where the network will run.
+
+    Raises:
+        StoppedError: the client said so.
+    """
     offered = _as_offered(job, get_worker())
 
     def settle_here() -> Settled:
@@ -246,11 +250,11 @@ def _as_offered(job: Job, worker: Worker) -> Job:
 
 
 def _network_of(job: Job, terms: Terms) -> Predictor:
-    """The network of a job, on the device that it asks for."""
+    """The network of a job, on the device that it asks for; what ends the run here ends its trials."""
     from citycover.machine.device import choose_device
 
     _check(terms)
-    return ModelFactory(job.model)(choose_device(job.engine.device))
+    return ModelFactory(job.model)(choose_device(job.engine.device), _process.begin(terms.run))
 
 
 def compute(work: Work, blocks: Sequence[Block]) -> Report:
