@@ -83,6 +83,8 @@ class StandIn:
     once: tuple[str, Path] | None = None
     """What befalls the first window that finds the file there, and takes it away: `broken`, a GPU that fails;
     `stale`, a drive that is lost; `hangs`, a kernel that does not end."""
+    held: tuple[int, Path] | None = None
+    """The process that waits after some batches, for as long as the file is there, a minute at most."""
 
     def __call__(self, device: torch.device, _stop: threading.Event | None = None) -> SleepingNetwork:
         if not _last or (_last[0].standin, _last[0].device) != (self, device):
@@ -107,6 +109,8 @@ class SleepingNetwork:
         self.batches += 1
         if self.batches == self.standin.batches:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.standin.held is not None and self.batches > _BEFORE_HELD:
+            _wait_for(*self.standin.held)
         if self.standin.once is not None:
             _befall(*self.standin.once)
         if self.standin.seconds:
@@ -120,6 +124,17 @@ class SleepingNetwork:
 
 _last = list[SleepingNetwork]()
 """The one that this process keeps, as it keeps a network."""
+
+
+_BEFORE_HELD = 5
+
+
+def _wait_for(process: int, sign: Path) -> None:
+    end = time.monotonic() + 60
+    while os.getpid() == process and sign.exists():
+        time.sleep(0.02)
+        if time.monotonic() > end:
+            sign.unlink(missing_ok=True)
 
 
 def _befall(what: str, sign: Path) -> None:

@@ -1,5 +1,4 @@
 import contextlib
-import importlib
 import itertools
 import os
 import signal
@@ -198,7 +197,9 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_block(
 
 
 def test_a_worker_that_joins_is_given_what_another_has_not_begun(client: Client, tmp_path: Path) -> None:
-    """One column: who came first was handed three quarters of it."""
+    """One column: who came first was handed three quarters of it, and is busy until it is asked."""
+    busy = tmp_path / "busy"
+    busy.touch()
     plan = plan_of(make_scene((1400, 60)), CARD, block=(48, 80), batch=2)
     asked: list[int] = []
 
@@ -211,12 +212,15 @@ def test_a_worker_that_joins_is_given_what_another_has_not_begun(client: Client,
         def _ask_back(self, idle: int) -> None:
             super()._ask_back(idle)
             asked.append(sum(flight.asked for flight in self.flying.values()))
+            if asked[-1]:
+                busy.unlink(missing_ok=True)
 
     client.wait_for_workers(2)
-    client.run(importlib.import_module, "citycover.engine.blocks")  # one may have been started anew just now
+    processes = client.run(os.getpid)
+    standin = StandIn(CARD, held=(processes[min(client.nthreads())], busy))
     with claim_folder(tmp_path / "out") as folder:
         make_store(folder.store, plan).close()
-        run = run_on(client, folder, plan, StandIn(CARD, seconds=0.05), kind=Run)
+        run = run_on(client, folder, plan, standin, kind=Run)
         with WorkingStore.open(folder.store) as store:
             assert set(store.finished()) == {block.index for block in plan.blocks()}
             found = store.array("classes").read(store.layout.window)
