@@ -21,15 +21,17 @@ from citycover.plan.axis import rise
 
 
 @lru_cache(maxsize=8)
-def _ramp(feather: int, device: str) -> Tensor:
-    return torch.from_numpy(rise(feather)).to(device)
+def _ramps(feather: int, device: str) -> tuple[Tensor, Tensor]:
+    """(f,) weights that rise, and those that fall beside them."""
+    rising = torch.from_numpy(rise(feather)).to(device)
+    return rising, 1 - rising
 
 
 class RowBlender:
     """Blends rows of windows, from left to right and from top to bottom.
 
-    `add` takes the votes of consecutive windows of one row and gives back final probabilities. The floating
-    point operations on a pixel depend on the windows that vote on it alone, never on batch or block.
+    `add` makes final probabilities of the votes of consecutive windows of one row. The floating point
+    operations on a pixel depend on the windows that vote on it alone, never on batch or block.
     """
 
     def __init__(self, feather: tuple[int, int]) -> None:
@@ -37,15 +39,16 @@ class RowBlender:
         self.feather = feather
         self._left: Tensor | None = None
         self._left_of: int = -1
-        self._above: dict[int, Tensor] = {}
-        self._below: dict[int, Tensor] = {}
+        self._above: list[tuple[int, Tensor]] = []
+        """Stripes of windows that lie side by side, and the index of the first along x."""
+        self._below: list[tuple[int, Tensor]] = []
 
     def next_row(self) -> None:
         """Begin the next row of windows; what the last row kept is now above."""
-        self._above, self._below = self._below, {}
+        self._above, self._below = self._below, []
         self._left, self._left_of = None, -1
 
-    def add(self, votes: Tensor, first: int, last_column: bool, last_row: bool) -> list[Tensor]:
+    def add(self, votes: Tensor, first: int, last_column: bool, last_row: bool) -> Tensor:
         """Blend the windows `first`, `first + 1`, ... of the current row, in place.
 
         Args:
@@ -56,41 +59,39 @@ class RowBlender:
             last_row: the same for their lower stripe.
 
         Returns:
-            One (class, h, w) view of `votes` a window: final, except in the upper f rows and left f columns
-            where the window above or to the left was not run because they belong to another block. h is S,
-            or S + f in the last row; so is w.
+            (n, class, h, S + f) view of `votes`, h is S, or S + f in the last row. Of it S columns are final,
+            and the right f columns of a window that ends the raster; but not the upper f rows and left f
+            columns where the window above or to the left was not run because they belong to another block.
         """
         fy, fx = self.feather
-        count, height, width = votes.shape[0], votes.shape[2], votes.shape[3]
         if fx:
             self._blend_columns(votes, first, last_column)
         if fy:
             self._blend_rows(votes, first, last_row)
-        final = []
-        for k, vote in enumerate(votes.unbind(0)):
-            ends_raster = last_column and k == count - 1
-            final.append(vote[:, : height - fy * (not last_row), : width - fx * (not ends_raster)])
-        return final
+        return votes[..., : votes.shape[2] - fy * (not last_row), :]
 
     def _blend_columns(self, votes: Tensor, first: int, last_column: bool) -> None:
         """Rise on the left with the stripe that the left neighbour kept, keep the right stripe falling."""
         fx = self.feather[1]
-        ramp = _ramp(fx, str(votes.device))
-        kept = votes[..., -fx:] * (1 - ramp)  # (n, class, S + f, f)
-        votes[..., :fx] *= ramp
+        rising, falling = _ramps(fx, str(votes.device))
+        kept = votes[..., -fx:] * falling  # (n, class, S + f, f)
+        left = votes[..., :fx].mul_(rising)
         if self._left is not None and self._left_of == first - 1:
-            votes[0, ..., :fx] += self._left
-        votes[1:, ..., :fx] += kept[:-1]  # the right stripe of each onto the left one of the next
-        self._left, self._left_of = (None, -1) if last_column else (kept[-1].clone(), first + len(votes) - 1)
+            left[0].add_(self._left)
+        if len(votes) > 1:
+            left[1:].add_(kept[:-1])  # the right stripe of each onto the left one of the next
+        self._left, self._left_of = (None, -1) if last_column else (kept[-1], first + len(votes) - 1)
 
     def _blend_rows(self, votes: Tensor, first: int, last_row: bool) -> None:
         """The same along y, for windows that are already blended along x."""
-        fy = self.feather[0]
-        ramp = _ramp(fy, str(votes.device))[:, None]  # (f, 1)
-        kept = None if last_row else votes[..., -fy:, :] * (1 - ramp)  # (n, class, f, S + f)
-        votes[..., :fy, :] *= ramp
-        for column, vote in enumerate(votes.unbind(0), first):
-            if (above := self._above.pop(column, None)) is not None:
-                vote[:, :fy] += above
+        fy, end = self.feather[0], first + len(votes)
+        rising, falling = (ramp[:, None] for ramp in _ramps(fy, str(votes.device)))  # (f, 1)
+        kept = None if last_row else votes[..., -fy:, :] * falling  # (n, class, f, S + f)
+        upper = votes[..., :fy, :].mul_(rising)
+        for start, stripes in self._above:
+            a, b = max(first, start), min(end, start + len(stripes))
+            if a < b:
+                upper[a - first : b - first].add_(stripes[a - start : b - start])
+        self._above = [(start, stripes) for start, stripes in self._above if start + len(stripes) > end]
         if kept is not None:
-            self._below.update(enumerate(kept.unbind(0), first))
+            self._below.append((first, kept))

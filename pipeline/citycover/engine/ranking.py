@@ -82,10 +82,7 @@ class Ranking:
     @cached_property
     def _first(self) -> Tensor:
         """(y, x) key of the best class."""
-        best = self.keys[0].clone()
-        for key in self.keys[1:].unbind(0):
-            torch.maximum(best, key, out=best)
-        return best
+        return self.keys.amax(0)
 
     @cached_property
     def _second(self) -> Tensor:
@@ -100,7 +97,7 @@ class Ranking:
         """(y, x) ids of the classes in (y, x) keys."""
         codes = keys & self.ranker.mask
         if self.ranker.last is not None:
-            return codes.neg_().add_(self.ranker.last).to(torch.uint8)
+            return (self.ranker.last - codes).to(torch.uint8)
         return self.ranker.ids.index_select(0, codes.flatten()).view(codes.shape)
 
     @property

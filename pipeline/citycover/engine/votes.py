@@ -8,6 +8,8 @@ scores of a batch ─▶ probabilities, checked ─▶ [watched] ─▶ blended 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -116,14 +118,29 @@ class Votes:
                 vote[-1] = self.watching.watch(vote[: self.channels], place, row.sight.of(place))
         ends_row = columns[-1] == self.plan.x.count - 1
         blended = self.blender.add(votes, columns[0], ends_row, index == self.plan.y.count - 1)
-        if row.late and len(columns) > 1:
-            # Side by side, as one: a fast device would wait while it is told of each alone.
-            columns, blended = columns[:1], [torch.cat(blended, 2)]
-        for column, probabilities in zip(columns, blended, strict=True):
+        for column, probabilities in self._pieces(columns[0], blended, row.late, ends_row):
             place = self.place(index, column, probabilities.shape[1:])
             if (window := place.clip(self.area)) is not None:
                 rows, cols = window.shift(-place.row, -place.col).slices
                 row.put(window, self._ranked(probabilities[:, rows, cols], window))
+
+    def _pieces(
+        self, first: int, blended: Tensor, together: bool, ends_row: bool
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(planes, h, w) final probabilities and the column that they begin in.
+
+        `together`: side by side, as one. A fast device would wait while it is told of each window alone.
+        """
+        final = blended[..., : self.step[1]]  # (n, planes, h, S)
+        alone = len(blended) - ends_row
+        if together and len(blended) > 1:
+            joined = final.permute(1, 2, 0, 3).flatten(2)
+            last = blended[-1, ..., self.step[1] :]
+            yield first, torch.cat([joined, last], 2) if ends_row else joined
+        else:
+            yield from enumerate(final[:alone], first)
+            if ends_row:
+                yield first + alone, blended[-1]
 
     def place(self, index: int, column: int, shape: tuple[int, ...]) -> Window:
         """Output pixels of what window (index, column) votes on; they may lie outside of the area."""
@@ -142,17 +159,21 @@ class Votes:
         return self.rank(probabilities[: self.channels], lost, apart)
 
     def _check(self, votes: Tensor, columns: list[int], row: OpenRow) -> None:
-        """Refuse numbers on valid pixels that are no probabilities; zero others, which nobody sees.
+        """Refuse numbers on valid pixels that are no probabilities; zero others, which evidence alone sees.
 
         Some networks divide zero by zero where the input is filled. A device that is ahead of this thread
         is not asked before the row arrives.
         """
         if not row.late and are_probabilities(*torch.stack(torch.aminmax(votes)).tolist()):
             return
-        bad = ~((votes >= PROBABILITIES[0]) & (votes <= PROBABILITIES[1])).all(1)  # (n, S + f, S + f)
-        wanted = [row.wanted(self.place(row.index, column, self.side)) for column in columns]
-        votes.masked_fill_((bad & ~torch.stack(wanted))[:, None], 0)
-        row.doubt(columns, _ranges(votes))
+        low, high = torch.aminmax(votes, dim=1)  # (n, S + f, S + f), NaN where there is one
+        shape = (self.side[0], self.side[1] + self.step[1] * (len(columns) - 1))
+        wanted = row.wanted(self.place(row.index, columns[0], shape)).unfold(1, self.side[1], self.step[1])
+        unseen = ~((low >= PROBABILITIES[0]) & (high <= PROBABILITIES[1]) | wanted.transpose(0, 1))
+        if self.given.evidence is not None:
+            votes.masked_fill_(unseen[:, None], 0)
+        low, high = (values.masked_fill_(unseen, 0) for values in (low, high))
+        row.doubt(columns, torch.stack([low.amin((1, 2)), high.amax((1, 2))], 1))
 
 
 def _ranges(votes: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ _TURN = 1e-4
 def short_turns() -> None:
     """Have threads hand the interpreter over sooner from now on: Python's own 5 ms are long for a GPU.
 
-    The thread that tells it what to do asks for the interpreter a hundred times a batch, beside threads that
+    The thread that tells it what to do asks for the interpreter eighty times a batch, beside threads that
     decode and compress; each time it would wait for a whole turn of theirs, and the GPU for it.
     """
     sys.setswitchinterval(min(sys.getswitchinterval(), _TURN))

@@ -30,11 +30,13 @@ def test_stripes_equal_the_plain_weighted_sum(batch: int, feather: int) -> None:
             tile = votes[i, j] * wy[:, None] * wx
             r, c = i * 8 - feather + 20, j * 8 - feather + 20
             plain[:, r : r + 8 + feather, c : c + 8 + feather] += tile
-        for first in range(0, x.count, batch):
-            run = torch.from_numpy(votes[i, first : first + batch].copy())
+        together = batch + i % 2  # stripes above are of other runs than those below
+        for first in range(0, x.count, together):
+            run = torch.from_numpy(votes[i, first : first + together].copy())
             ends = first + len(run) == x.count
-            for k, final in enumerate(blender.add(run, first, ends, i == y.count - 1)):
-                r, c = i * 8 - feather + 20, (first + k) * 8 - feather + 20
-                blended[:, r : r + final.shape[1], c : c + final.shape[2]] = final.numpy()
+            for k, final in enumerate(blender.add(run, first, ends, i == y.count - 1), first):
+                width = 8 + feather * (k == x.count - 1)
+                r, c = i * 8 - feather + 20, k * 8 - feather + 20
+                blended[:, r : r + final.shape[1], c : c + width] = final[..., :width].numpy()
     inside = (slice(None), slice(20, 20 + y.size), slice(20, 20 + x.size))
     np.testing.assert_allclose(blended[inside], plain[inside], atol=1e-6)
