@@ -82,12 +82,12 @@ def refuse_other_legend(path: Place, option: str, given: Legend, said: Legend) -
     """Refuse a legend that is not the one which a product says its numbers are written in.
 
     Raises:
-        ConfigError: its ids or names differ.
+        ConfigError: its numbers mean other classes.
     """
-    if dict(zip(given.ids, given.names, strict=True)) != dict(zip(said.ids, said.names, strict=True)):
+    if differences := said.differences(given):
         raise ConfigError(
-            f"{path} is of a product, and its numbers are written in {said.name!r}, not in {given.name!r}; "
-            f"leave {option} out, which says it of rasters that are no product"
+            f"{path} is of a product, and its numbers are written in {said.name!r}, not in {given.name!r} "
+            f"({differences[0]}); leave {option} out, which says it of rasters that are no product"
         )
 
 

@@ -18,6 +18,7 @@ from citycover.derive.change import ChangeMatrix, Transitions
 from citycover.derive.compare import compare
 from citycover.derive.flow import write_flow_figure
 from citycover.errors import ConfigError
+from citycover.product.record import read_record
 
 ONE, TWO = patchy((60, 80), seed=1), patchy((60, 80), seed=2)
 
@@ -140,9 +141,16 @@ def test_a_product_keeps_its_legend_beside_a_raster_of_another(
     right = [[((6 - a == ONE) & (b == TWO)).sum() for b in range(1, 6)] for a in range(1, 6)]
     np.testing.assert_array_equal(found, right)
     with pytest.raises(
-        ConfigError, match=r"numbers are written in 'test', not in 'other'; leave --map-legend"
+        ConfigError, match=r"written in 'test', not in 'other' \(1 is .* other 1 in .*; leave --map-legend"
     ):
         compare(*maps, map_legend=legend)
+    own = read_record(maps[0] / "run.json").legend
+    (tmp_path / "own.toml").write_text(
+        "\n".join(
+            f'[[classes]]\nid = {c.id}\nname = "{c.name.upper()}"\ncolor = "#808080"' for c in own.classes
+        )
+    )
+    assert compare(*maps, map_legend=str(tmp_path / "own.toml")).legend == own, "case is no other class"
 
 
 def test_what_cannot_be_compared_is_refused(maps: tuple[Path, Path], tmp_path: Path) -> None:
