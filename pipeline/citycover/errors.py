@@ -20,6 +20,10 @@ class SceneError(CitycoverError):
     """The imagery cannot be used as it was given."""
 
 
+class LayoutError(SceneError):
+    """Files cannot be laid out as one scene as it was asked for: masks, dates, overlaps, grid."""
+
+
 class ChangedError(SceneError):
     """A file is another one than it was when the run began."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from citycover.errors import ConfigError, SceneError
 from citycover.job.request import Imagery
@@ -15,12 +16,6 @@ from citycover_models.imagery.aerial import CHESAPEAKE_RGBN, POLAND_RGB
 
 ALL = Imagery(())
 """Images as they are."""
-
-_NAME = "training"
-"""Of a card that stands for a training: there is no model yet."""
-
-_OWN_WORDS = {f"model '{_NAME}'": "this training", "choose another model": "leave the image out"}
-"""What is said of models, as it is to be said where one is only to be made."""
 
 _AERIAL_NAMES = {"red": ("R",), "green": ("G",), "blue": ("B",), "nir": ("N", "NIR")}
 
@@ -55,22 +50,16 @@ def describe_image(files: Sequence[str], card: ModelCard | None, seen: Imagery) 
             "--composite mean-probability averages what a network says of several dates when it maps; one "
             "that learns sees one image: give --composite latest, median or best, or one date"
         )
-    try:
-        return describe_scene(
-            files,
-            card,
-            bands=seen.bands,
-            nodata=seen.nodata,
-            measure=seen.measure,
-            laying=seen.laying,
-            masking=seen.masking,
-            trust=seen.trust,
-        )
-    except SceneError as error:
-        text = str(error)
-        for of_models, ours in _OWN_WORDS.items():
-            text = text.replace(of_models, ours)
-        raise SceneError(text) from None
+    return describe_scene(
+        files,
+        card,
+        bands=seen.bands,
+        nodata=seen.nodata,
+        measure=seen.measure,
+        laying=seen.laying,
+        masking=seen.masking,
+        trust=seen.trust,
+    )
 
 
 def describe_images(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scene]:
@@ -103,13 +92,23 @@ def describe_images(items: Sequence[ImageAndLabels], seen: Imagery) -> list[Scen
     return scenes
 
 
+class _TrainingCard(ModelCard):
+    """Stands for a training: there is no model yet."""
+
+    instead: ClassVar[str] = "leave the image out"
+
+    @property
+    def called(self) -> str:
+        return "this training"
+
+
 def any_card(group: BandGroup) -> ModelCard:
     """A card that asks for bands by name and for nothing else."""
     open_group = group.model_copy(
         update={"dtypes": ("uint8", "uint16", "int16", "float32"), "value_range": None, "fill": ()}
     )
-    return ModelCard(
-        name=_NAME,
+    return _TrainingCard(
+        name="training",
         groups=(open_group,),
         window={"size": 64},
         trim=0,

@@ -10,7 +10,7 @@ from pathlib import Path
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from citycover.errors import PlanError, SceneError
+from citycover.errors import LayoutError, PlanError, SceneError
 from citycover.evidence.labels import PlaceLabels
 from citycover.evidence.request import LabelRequest
 from citycover.geometry.tiles import Tile
@@ -306,10 +306,6 @@ def _frame(tile: Tile, lattice: GeoBox, card: ModelCard, engine: EngineOptions) 
     return GeoBox((seen.height, seen.width), lattice.transform * corner, lattice.crs)
 
 
-_LAID = ("--mask", "--composite", "--overlap", "--grid")
-"""Options about how files are laid out, with which what is wrong of them begins."""
-
-
 def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo], lattice: GeoBox | None) -> ModelFile:
     """The first built-in model that takes the scene as it is."""
     for info in files:
@@ -328,8 +324,8 @@ def _fitting_builtin(imagery: Imagery, files: Sequence[FileInfo], lattice: GeoBo
     # What is wrong is told of the model that comes nearest; of the others it would be the same once more.
     images, _ = split_masks(files, imagery.masking)
     nearest, why = max(reasons, key=lambda reason: _nearness(reason[0], imagery.bands, images))
-    if why.startswith(_LAID):
-        raise SceneError(why)  # no model would mend it
+    if isinstance(why, LayoutError):  # no model would mend it
+        raise why
     raise SceneError(
         f"no built-in model fits the scene; {nearest.name} comes nearest: {why}; or give --model"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -251,6 +251,14 @@ class ModelCard(_Value):
                 f"background {self.background} needs a legend of two classes, of which it is one; got "
                 f"channels {list(self.channels)}"
             )
+
+    instead: ClassVar[str] = "choose another model"
+    """What may be done where imagery is not what the model needs, in words."""
+
+    @property
+    def called(self) -> str:
+        """The model in words: what imagery lacks is told of it."""
+        return f"model '{self.name}'"
 
     @cached_property
     def channel_names(self) -> tuple[str, ...]:

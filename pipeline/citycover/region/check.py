@@ -66,6 +66,6 @@ def _check_map(region: Region, model: MapModel | None) -> None:
     several = region.tta != "none" if model is None else not model.alone
     layers_of(model.card.task if model else "classes", region.layers, several=several)
     if model is not None and region.imagery.bands is not None and len(model.card.groups) == 1:
-        check_count(region.imagery.bands, model.card.groups[0].bands, model.card.name)
+        check_count(region.imagery.bands, model.card.groups[0].bands, model.card.called)
     if region.labels is not None:
         check_label_request(region.labels, model.card if model else None, trust)

@@ -121,9 +121,7 @@ def understand_image(
     origin = _origin_of(image)
     known, wanted = _named_bands(image, origin), list(group.bands)
     try:
-        places = (
-            pick_bands(bands, wanted, known, card.name) if bands else match_bands(card.name, wanted, known)
-        )
+        places = pick_bands(bands, wanted, known, card.called) if bands else match_bands(card, wanted, known)
     except SceneError as error:
         raise SceneError(str(error).replace("--bands", "bands=")) from None
     grid = grid_of_image(image)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
-from citycover.errors import SceneError
+from citycover.errors import LayoutError, SceneError
 from citycover.files.folders import undated
 from citycover.geometry.grid import (
     ground_sample_distance,
@@ -111,12 +111,12 @@ def fits(
     laying: Laying = Laying(),  # noqa: B008 - a value
     masking: Masking = Masking(),  # noqa: B008 - a value
     lattice: GeoBox | None = None,
-) -> str | None:
+) -> SceneError | None:
     """Why a model cannot map files as they are; None where it can. Opens nothing."""
     try:
         assemble_scene(files, card, bands=bands, laying=laying, masking=masking, lattice=lattice)
     except SceneError as error:
-        return str(error)
+        return error
     return None
 
 
@@ -186,7 +186,7 @@ def _dates(files: Sequence[FileInfo], laying: Laying) -> list[list[FileInfo]]:
     dates: dict[str, list[FileInfo]] = {}
     for info in files:
         if info.time is None:
-            raise SceneError(
+            raise LayoutError(
                 f"--composite {laying.composite} needs the date of each file, and nothing says when "
                 f"{info.name} was taken; write it into its name (20240531), or name it in a scene file with "
                 f"its time"
@@ -312,10 +312,10 @@ def _choose(
     wanted = [entry for group in there for entry in group.bands]
     if len(wanted) > 1 and (palette := next((b.info for b in everything if _is_palette(b)), None)):
         raise SceneError(
-            f"{palette.path} is a palette image: its numbers stand for colours; model '{card.name}' needs "
+            f"{palette.path} is a palette image: its numbers stand for colours; {card.called} needs "
             f"bands; expand it first: gdal_translate -expand rgb in.tif out.tif"
         )
-    places = pick_bands(bands, wanted, names, card.name) if bands else match_bands(card.name, wanted, names)
+    places = pick_bands(bands, wanted, names, card.called) if bands else match_bands(card, wanted, names)
     return [everything[i] for i in places]
 
 

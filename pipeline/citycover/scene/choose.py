@@ -9,11 +9,13 @@ from citycover.model.card import BandGroup, ModelCard
 from citycover.scene.bands import NUMBERED, SceneBand, fold
 
 
-def match_bands(model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[SceneBand]) -> tuple[int, ...]:
+def match_bands(
+    card: ModelCard, wanted: Sequence[tuple[str, ...]], scene: Sequence[SceneBand]
+) -> tuple[int, ...]:
     """Find by name the band of the scene that serves each band of a card.
 
     Args:
-        model: name of the model, for messages.
+        card: of the model, for messages.
         wanted: the names that each of the card's bands answers to, the canonical one first.
         scene: bands of all files in order.
 
@@ -35,14 +37,14 @@ def match_bands(model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[S
             places = " and ".join(f"band {scene[i].index} of {scene[i].file} (number {i + 1})" for i in best)
             sheets = len({scene[i].file for i in best}) > 1
             raise SceneError(
-                f"{places} both answer to '{entry[0]}', which model '{model}' needs once; "
+                f"{places} both answer to '{entry[0]}', which {card.called} needs once; "
                 f"choose with --bands, one name or number for each of {_list(wanted)}"
                 + ("; if the files show the place at different times, say with --overlap which" * sheets)
                 + (" counts, or with --composite what becomes of all" * sheets)
             )
         found.append(best[0] if best else None)
     if None in found:
-        raise SceneError(_missing(model, wanted, scene, found))
+        raise SceneError(_missing(card, wanted, scene, found))
     return tuple(i for i in found if i is not None)
 
 
@@ -81,20 +83,23 @@ def rank_of(entry: tuple[str, ...], band: SceneBand) -> int | None:
 
 
 def _missing(
-    model: str, wanted: Sequence[tuple[str, ...]], scene: Sequence[SceneBand], found: Sequence[int | None]
+    card: ModelCard,
+    wanted: Sequence[tuple[str, ...]],
+    scene: Sequence[SceneBand],
+    found: Sequence[int | None],
 ) -> str:
     lacking = [entry[0] for entry, i in zip(wanted, found, strict=True) if i is None]
     unnamed = [i for i, b in enumerate(scene) if not (b.alpha or b.names or i in found)]
     if len(unnamed) < len(lacking):
         unnamed += [i for i, b in enumerate(scene) if b.alpha and i not in found]
     have = f"scene has {len(scene)} band{'s' * (len(scene) > 1)} ({', '.join(_words(scene))})"
-    need = f"model '{model}' needs {_list(wanted)} and nothing answers to {', '.join(lacking)}"
+    need = f"{card.called} needs {_list(wanted)} and nothing answers to {', '.join(lacking)}"
     if any(_is_told(scene[i]) for i in unnamed) or len({b.file for b in scene}) > 1:
         remedy = (
             f"say which is which: pass --bands with one name or number for each of {_list(wanted)}, "
             f"in that order; they are {', '.join(f'{i + 1} {b.written}' for i, b in enumerate(scene[:16]))}"
             if len(unnamed) >= len(lacking)
-            else "give the files that hold them, or choose another model"
+            else f"give the files that hold them, or {card.instead}"
         )
     elif len(unnamed) >= len(lacking):
         spare = iter(unnamed)
@@ -104,7 +109,7 @@ def _missing(
             f"else the numbers that are right (names come from descriptions, colours or file names)"
         )
     else:
-        remedy = "give the files that hold them, or choose another model"
+        remedy = f"give the files that hold them, or {card.instead}"
     return f"{have}; {need}; {remedy}"
 
 
@@ -129,6 +134,12 @@ def pick_bands(
 
     The first entry serves the card's first band, whatever it is called; a band may be named twice.
 
+    Args:
+        chosen: names and numbers.
+        wanted: bands of the card; none where there is no card, and any number may be chosen.
+        scene: all bands.
+        model: in words, see `ModelCard.called`.
+
     Returns:
         Positions in `scene`.
 
@@ -145,7 +156,7 @@ def check_count(chosen: Sequence[str], wanted: Sequence[tuple[str, ...]], model:
     if len(chosen) != len(wanted):
         got = f"--bands names {len(chosen)} band{'s' * (len(chosen) != 1)} ({','.join(chosen)})"
         raise SceneError(
-            f"{got}; model '{model}' needs {len(wanted)}: {_list(wanted)}; give one for each, in that order"
+            f"{got}; {model} needs {len(wanted)}: {_list(wanted)}; give one for each, in that order"
         )
 
 

@@ -256,6 +256,6 @@ def _typed(group: SceneGroup, wanted: BandGroup, card: ModelCard) -> SceneGroup:
     where = ", ".join(sorted({Path(b.path).name for b in group.bands}))
     raise SceneError(
         f"pixels of {where} are {' and '.join(sorted(types))}; "
-        f"model '{card.name}' needs {' or '.join(wanted.dtypes)}; choose a model made for such numbers, "
+        f"{card.called} needs {' or '.join(wanted.dtypes)}; choose a model made for such numbers, "
         f"or convert the file (gdal_translate -ot) if its values fit"
     )

@@ -26,17 +26,17 @@ def gsd_mismatch(grid: GeoBox, card: ModelCard) -> str | None:
         return None
     low, high = card.gsd
     height, width = pixel_ground_size(grid)
-    remedy = f"--resample reads it at {_native(card):g} m, or choose another model"
+    remedy = f"--resample reads it at {_native(card):g} m, or {card.instead}"
     if not (low * (1 - _GSD_SLACK) <= min(height, width) and max(height, width) <= high * (1 + _GSD_SLACK)):
         return (
             f"pixels of the scene are {width:.4g} x {height:.4g} m on the ground; "
-            f"model '{card.name}' needs {low:g} to {high:g} m; {remedy}"
+            f"{card.called} needs {low:g} to {high:g} m; {remedy}"
         )
     oblong = abs(height / width - 1) > _SQUARE_SLACK
     if oblong and not (grid.crs is not None and grid.crs.geographic):
         return (
             f"pixels of the scene are {width:.4g} m wide and {height:.4g} m high; "
-            f"model '{card.name}' needs square ones; {remedy}"
+            f"{card.called} needs square ones; {remedy}"
         )
     return None
 

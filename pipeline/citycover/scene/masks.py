@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 from odc.geo.geobox import GeoBox
 
-from citycover.errors import SceneError
+from citycover.errors import LayoutError
 from citycover.geometry.grid import grid_text, pixel_ground_size
 from citycover.scene.bands import fold
 from citycover.scene.file import FileInfo
@@ -67,7 +67,7 @@ class Masks:
             grid: of the sheet; files may lie on others, and are warped.
 
         Raises:
-            SceneError: none answers to a rule, or it does not lie on the sheet.
+            LayoutError: none answers to a rule, or it does not lie on the sheet.
         """
         return tuple(self._placed(rule, sheet, grid) for rule in self._found)
 
@@ -82,13 +82,13 @@ class Masks:
             files = list(dict.fromkeys((*self.files, *sheet)))
             short = next((info for info in files if rule.index and is_called(info.name, rule.name)), None)
             if short is not None:
-                raise SceneError(
+                raise LayoutError(
                     f"--mask {rule.name}: {short.name} has {len(short.dtypes)} bands, and band {rule.index} "
                     f"is needed; give the mask as it was delivered, or say which numbers of a band hide the "
                     f"ground: --mask BAND=VALUES"
                 )
             have = ", ".join(dict.fromkeys(info.name for info in files))
-            raise SceneError(
+            raise LayoutError(
                 f"--mask {rule.name}: no file or band of the scene is called so; it has {have}; give the "
                 f"file of the mask beside those of the bands"
             )
@@ -96,7 +96,7 @@ class Masks:
         over = [one for one in (*(everywhere[k] for k in near), *own) if _covers(one[0], grid)]
         if not over:
             other = (*everywhere, *own)[0][0]
-            raise SceneError(
+            raise LayoutError(
                 f"--mask {rule.name}: {other.name} lies on {_grid_of(other)}, which does not cover "
                 f"{sheet[0].name} as it is read, on {grid_text(grid)}; give the mask of this sheet, in that "
                 f"CRS"
@@ -123,20 +123,20 @@ def _own(
     own folder.
 
     Raises:
-        SceneError: all are of other days, or two have an equal right.
+        LayoutError: all are of other days, or two have an equal right.
     """
     time = next((info.time for info in sheet if info.time), None)
     ranked = sorted(
         ((rank, number) for number, (info, _) in enumerate(found) if (rank := _rank(info, time, sheet)))
     )
     if not ranked:
-        raise SceneError(
+        raise LayoutError(
             f"--mask {rule.name}: {found[0][0].name} is of {found[0][0].time}, {sheet[0].name} of {time}; "
             f"give the mask of each date"
         )
     if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
         one, other = (found[number][0].name for _, number in ranked[:2])
-        raise SceneError(
+        raise LayoutError(
             f"--mask {rule.name}: {one} and {other} both lie on {sheet[0].name}; leave one out, or name the "
             f"one that is meant: --mask {one}=VALUES"
         )
@@ -157,7 +157,7 @@ def _rank(
 def _source(rule: MaskRule, info: FileInfo, index: int, grow: float) -> MaskSource:
     dtype = info.dtypes[index - 1]
     if not dtype.startswith(("int", "uint")):
-        raise SceneError(
+        raise LayoutError(
             f"--mask {rule.name}: band {index} of {info.name} is {dtype}; a mask has whole numbers; convert "
             f"it first: gdal_translate -ot Byte in.tif out.tif"
         )
@@ -165,7 +165,7 @@ def _source(rule: MaskRule, info: FileInfo, index: int, grow: float) -> MaskSour
     if not (
         any(kind.min <= value <= kind.max for value in rule.values) or min(rule.bits, default=64) < kind.bits
     ):
-        raise SceneError(
+        raise LayoutError(
             f"--mask {rule.name}: band {index} of {info.name} is {dtype}, numbers from {kind.min} to "
             f"{kind.max} of {kind.bits} bits; none that would hide the ground can "
             f"occur; give numbers that stand in it"
@@ -191,7 +191,7 @@ def _index_of(rule: MaskRule, info: FileInfo) -> int | None:
     """Number of the band that a rule means; None: none of the file.
 
     Raises:
-        SceneError: it means the file, which has several.
+        LayoutError: it means the file, which has several.
     """
     by_file = info.name.lower() == rule.name.lower() or is_called(info.name, rule.name)
     if rule.index is not None:
@@ -207,11 +207,11 @@ def _only_band(rule: MaskRule, info: FileInfo) -> int:
     """The band of a file that a rule names, opacity aside.
 
     Raises:
-        SceneError: it has several, and the first need not be the one that is meant.
+        LayoutError: it has several, and the first need not be the one that is meant.
     """
     numbers = [band.index for band in info.bands if not band.alpha]
     if len(numbers) != 1:
-        raise SceneError(
+        raise LayoutError(
             f"--mask {rule.name}: {info.name} has {len(numbers)} bands "
             f"({', '.join(band.label for band in info.bands)}), and a mask is one; name the band that is "
             f"meant: --mask BAND=VALUES"

@@ -27,7 +27,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from citycover.errors import SceneError
+from citycover.errors import LayoutError, SceneError
 from citycover.geometry.grid import coarser_grid, crs_text, grid_text
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
@@ -171,7 +171,7 @@ def _ordered(sheets: Sequence[SheetGroups], overlap: Overlap) -> Sequence[SheetG
     if overlap != "newest":
         return sheets
     if untimed := next((sheet for sheet in sheets if sheet.time is None), None):
-        raise SceneError(
+        raise LayoutError(
             f"--overlap newest needs the date of each sheet, and nothing says when {untimed.name} was taken; "
             f"write it into its name (20240531), or give --overlap first and the sheets in order"
         )
@@ -184,7 +184,7 @@ def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[
     for grid, name in zip(grids, names, strict=True):
         window = place_on(lattice, grid)
         if window is None:
-            raise SceneError(
+            raise LayoutError(
                 f"{name} lies where {crs_text(lattice)}, the CRS of the scene, ends; choose another with "
                 f"--grid EPSG:<code>, or map it by itself"
             )
@@ -194,7 +194,7 @@ def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[
     width = max(w.col_end for w in windows) - col
     _check_one_side(windows, lattice, names)
     if sum(w.pixels for w in windows) < _LEAST_COVERED * height * width:
-        raise SceneError(
+        raise LayoutError(
             f"{len(names)} sheets lie far apart ({names[0]}, {names[-1]}): a grid that holds all has "
             f"{width} x {height} pixels, of which they fill less than {_LEAST_COVERED:.1%}; map them one by "
             f"one"
@@ -203,18 +203,18 @@ def _union(grids: Sequence[GeoBox], lattice: GeoBox, unit: int, names: Sequence[
 
 
 def _check_size(grids: Sequence[GeoBox], lattice: GeoBox, names: Sequence[str]) -> None:
-    """Raise SceneError where pixels that were asked for are so small that nothing is known of them."""
+    """Raise LayoutError where pixels that were asked for are so small that nothing is known of them."""
     kinds = {(str(grid.crs), grid.transform.a): (grid, name) for grid, name in zip(grids, names, strict=True)}
     scale, name = max((min(Positions(grid, lattice).scale), name) for grid, name in kinds.values())
     if not scale * _WEIGHED >= 1:
-        raise SceneError(
+        raise LayoutError(
             f"--grid: {name} is to be mapped in pixels {scale:.3g} times as large as its own, and they are "
             f"at least 1/{_WEIGHED} of them; give a coarser one"
         )
 
 
 def _check_one_side(windows: Sequence[Window], lattice: GeoBox, names: Sequence[str]) -> None:
-    """Raise SceneError where sheets lie on both sides of 180 degrees, where longitudes jump.
+    """Raise LayoutError where sheets lie on both sides of 180 degrees, where longitudes jump.
 
     They would be a raster around the Earth, and windows of the network would not cross from one to the other.
     """
@@ -227,14 +227,14 @@ def _check_one_side(windows: Sequence[Window], lattice: GeoBox, names: Sequence[
         zone = 60 if np.median(turned) < 180 else 1
         code = (32600 if middles[:, 1].mean() >= 0 else 32700) + zone
         west, east = names[int(turned.argmin())], names[int(turned.argmax())]
-        raise SceneError(
+        raise LayoutError(
             f"{west} and {east} lie on both sides of 180 degrees, where longitudes jump; give a CRS that "
             f"goes on there, as UTM does: --grid EPSG:{code}"
         )
 
 
 def _check_apart(group: SceneGroup, names: Sequence[str]) -> None:
-    """Raise SceneError where two sheets show the same place: two dates, and which is meant is not said."""
+    """Raise LayoutError where two sheets show the same place: two dates, and which is meant is not said."""
     boxes = shapely.box(*_edges(group))
     one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
     pairs = one < other
@@ -242,7 +242,7 @@ def _check_apart(group: SceneGroup, names: Sequence[str]) -> None:
     area = shapely.area(boxes)
     shared = shapely.area(shapely.intersection(boxes[one], boxes[other])) / np.minimum(area[one], area[other])
     if len(shared) and shared[worst := int(shared.argmax())] > _MOST_SHARED:
-        raise SceneError(
+        raise LayoutError(
             f"{names[one[worst]]} and {names[other[worst]]} both show {shared[worst]:.0%} of a place; if "
             f"they are two dates, say which counts: --overlap newest, or first in the order given, or what "
             f"becomes of both: --composite median, best or mean-probability; if they are sheets that overlap "
@@ -296,12 +296,12 @@ def kernel_onto(lattice: GeoBox, grid: GeoBox, asked: Kernel | None, name: str) 
         name: of the image, for the message.
 
     Raises:
-        SceneError: more of them would be weighed for a pixel than can be in a sensible time.
+        LayoutError: more of them would be weighed for a pixel than can be in a sensible time.
     """
     scale = max(Positions(grid, lattice).scale)
     kernel = asked or ("average" if scale >= _AVERAGED else "bilinear")
     if kernel != "nearest" and not scale <= _WEIGHED:
-        raise SceneError(
+        raise LayoutError(
             f"{name} is to be mapped in pixels {scale:.3g} times as large as its own, and {_WEIGHED} times "
             "is the most that is averaged; give a finer --grid, --resampling nearest, or an image with "
             "larger pixels (gdalwarp -r average)"

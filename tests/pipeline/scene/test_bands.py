@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from making import make_card
 
 from citycover.errors import SceneError
 from citycover.scene.bands import fold, name_bands
@@ -9,6 +10,7 @@ from citycover.scene.choose import match_bands, pick_bands
 RGB = [("red", "B04"), ("green", "B03"), ("blue", "B02")]
 RGBN = [*RGB, ("nir", "B08", "B8A")]
 GRAY = ("gray",)
+CARD = make_card(64, 0, 0)
 
 
 def single(*files):
@@ -79,14 +81,14 @@ def test_naip_and_planet_files_are_known_by_their_name():
 def test_planet_files_keep_their_order_through_the_tools_of_orders(tools):
     tagged = ("red", "green", "blue", "undefined")
     assert match_bands(
-        "m", RGBN, name_bands(f"20240601_1_24_3B_AnalyticMS_SR{tools}.tif", (None,) * 4, tagged)
+        CARD, RGBN, name_bands(f"20240601_1_24_3B_AnalyticMS_SR{tools}.tif", (None,) * 4, tagged)
     ) == (2, 1, 0, 3)
     eight = f"20240601_1_24_3B_AnalyticMS_SR_8b{tools}.tif"
     for descriptions in (
         (None,) * 8, ("coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir")
     ):  # fmt: skip
         scene = name_bands(eight, descriptions, ("coastal", *("undefined",) * 7))
-        assert match_bands("m", [*RGBN, ("coastal",), ("rededge",)], scene) == (5, 3, 1, 7, 0, 6)
+        assert match_bands(CARD, [*RGBN, ("coastal",), ("rededge",)], scene) == (5, 3, 1, 7, 0, 6)
 
 
 @pytest.mark.parametrize(
@@ -100,24 +102,24 @@ def test_planet_files_keep_their_order_through_the_tools_of_orders(tools):
 def test_bands_are_found_as_maxar_writes_them(descriptions):
     scene = name_bands("10300100_MUL.tif", descriptions, ("gray", *("undefined",) * 7))
     wanted = [*RGBN, ("coastal",), ("yellow",), ("rededge",), ("nir2",)]
-    assert match_bands("m", wanted, scene) == (4, 2, 1, 6, 0, 3, 5, 7)
+    assert match_bands(CARD, wanted, scene) == (4, 2, 1, 6, 0, 3, 5, 7)
 
 
 def test_bands_are_put_in_the_order_of_the_card():
     scene = single("x-WV03-B.tif", "x-WV03-G.tif", "x-WV03-N.tif", "x-WV03-R.tif")
-    assert match_bands("m", RGBN, scene) == (3, 1, 0, 2)
+    assert match_bands(CARD, RGBN, scene) == (3, 1, 0, 2)
 
 
 def test_b8a_stands_in_for_near_infrared_only_where_b08_is_not_there():
     files = ["T29UNU_1_B02.jp2", "T29UNU_1_B03.jp2", "T29UNU_1_B04.jp2", "T29UNU_1_B8A.jp2"]
-    assert match_bands("m", [*RGB, ("nir",)], single(*files)) == (2, 1, 0, 3)
-    assert match_bands("m", RGBN, single(*files, "T29UNU_1_B08.jp2")) == (2, 1, 0, 4)
+    assert match_bands(CARD, [*RGB, ("nir",)], single(*files)) == (2, 1, 0, 3)
+    assert match_bands(CARD, RGBN, single(*files, "T29UNU_1_B08.jp2")) == (2, 1, 0, 4)
 
 
 def test_missing_band_names_what_is_there_what_is_needed_and_what_to_do():
     scene = name_bands("x.tif", (None,) * 4, ("red", "green", "blue", "undefined"))
     with pytest.raises(SceneError) as error:
-        match_bands("m", RGBN, scene)
+        match_bands(CARD, RGBN, scene)
     text = str(error.value)
     assert "scene has 4 bands (red, green, blue, unnamed)" in text
     assert "needs red, green, blue, nir" in text
@@ -128,19 +130,19 @@ def test_missing_band_names_what_is_there_what_is_needed_and_what_to_do():
 def test_alpha_is_proposed_last():
     scene = name_bands("x.tif", (None,) * 4, ("red", "green", "blue", "alpha"))
     with pytest.raises(SceneError, match="pass --bands 1,2,3,4"):
-        match_bands("m", RGBN, scene)
+        match_bands(CARD, RGBN, scene)
     with pytest.raises(SceneError, match="give the files that hold them"):
-        match_bands("m", RGBN, scene[:3])
+        match_bands(CARD, RGBN, scene[:3])
 
 
 def test_one_name_answered_twice_is_in_doubt():
     scene = [*name_bands("a.tif", (None,) * 3, ("red", "green", "blue"))] * 2
     with pytest.raises(SceneError, match="both answer to 'red'"):
-        match_bands("m", RGB, scene)
+        match_bands(CARD, RGB, scene)
 
 
 def test_a_single_nameless_band_serves_a_model_of_one_band():
-    assert match_bands("m", [("elevation",)], single("dem.tif")) == (0,)
+    assert match_bands(CARD, [("elevation",)], single("dem.tif")) == (0,)
 
 
 def test_bands_option_takes_numbers_names_and_descriptions():
@@ -181,7 +183,7 @@ def test_fold_ignores_case_punctuation_and_leading_zeros():
 @given(st.permutations(["red", "green", "blue", "nir", "swir16", None, "height"]))
 def test_bands_are_found_wherever_they_lie(order):
     scene = name_bands("x.tif", order, ("undefined",) * len(order))
-    found = match_bands("m", RGBN, scene)
+    found = match_bands(CARD, RGBN, scene)
     assert [order[place] for place in found] == ["red", "green", "blue", "nir"]
     numbers = [str(place + 1) for place in found]
     assert pick_bands(numbers, RGBN, scene, "m") == found

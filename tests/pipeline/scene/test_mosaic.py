@@ -9,10 +9,12 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasters import write
 
-from citycover.errors import ConfigError, SceneError
+from citycover.errors import ConfigError, LayoutError, SceneError
 from citycover.geometry.crs import tie
 from citycover.geometry.grid import ground_sample_distance
 from citycover.geometry.window import Window
+from citycover.job.job import prepare
+from citycover.job.request import Imagery
 from citycover.model.archive import read_model_file
 from citycover.model.builtin import builtin_path
 from citycover.read.raster import RasterReader
@@ -154,6 +156,19 @@ def test_what_is_no_sheet_of_the_scene_is_refused(
     files += [sheet(tmp_path / f"x{i}.tif", **{"col": 30} | other) for i, other in enumerate(others, 1)]
     with pytest.raises(SceneError, match=said):
         describe_scene(files, None, laying=Laying(**laying))
+
+
+@pytest.mark.parametrize(
+    ("col", "laying", "said"),
+    [(1e6, {}, "lie far apart"), (5, {}, "both show"), (30, {"overlap": "newest"}, "nothing says when")],
+)
+def test_what_no_model_would_mend_is_told_without_the_advice_to_take_another(
+    tmp_path: Path, col: float, laying: dict, said: str
+) -> None:
+    files = tuple(str(sheet(tmp_path / f"x{k}.tif", k * col)) for k in (0, 1))
+    with pytest.raises(LayoutError, match=said) as refused:
+        prepare(Imagery(files, laying=Laying(**laying)))
+    assert "model" not in str(refused.value)
 
 
 def test_a_file_elsewhere_that_the_model_cannot_take_is_not_left_out(tmp_path: Path) -> None:
