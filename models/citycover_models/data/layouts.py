@@ -114,6 +114,7 @@ def read_folder(path: Path, layout: str | None = None) -> Listing:
         pairs = [
             ImageAndLabels(str(image), (str(_twin(image, "_nlcd")),), _optional(_twin(image, "_lc")))
             for image in sorted(path.rglob("*_naip-new.tif"))
+            if _is_raster(image)
         ]
         if not pairs:
             raise ConfigError(f"--folder {path} holds no *_naip-new.tif; choose another --layout")
@@ -151,7 +152,12 @@ def _read_domains(path: Path, names: _Domains) -> Listing:
 
 
 def _holds_rasters(folder: Path) -> bool:
-    return folder.is_dir() and any(p.suffix.lower() in _SUFFIXES for p in folder.iterdir())
+    return folder.is_dir() and any(map(_is_raster, folder.iterdir()))
+
+
+def _is_raster(path: Path) -> bool:
+    """By its name; what begins with a dot is what a system left of itself (`._a.png`)."""
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
 _TRUTHS = ("CCLC", "HR_ground_truth", "HR_label")
@@ -189,6 +195,13 @@ def _layout_of(path: Path) -> str:
         return "folders"
     if next(path.rglob("*_naip-new.tif"), None):
         return "chesapeake"
+    for one, other in (*((two.source, two.target) for two in _TWO_DOMAINS.values()), ("Train", "Val")):
+        if {one, other} & names:
+            there, missing = (one, other) if one in names else (other, one)
+            raise ConfigError(
+                f"--folder {path} holds {there} and no {missing}; both are needed; complete it, or name files"
+                " by --list or --image, and --target"
+            )
     raise ConfigError(
         f"--folder {path} has none of the layouts {', '.join(LAYOUTS)}: it holds "
         f"{', '.join(sorted(names)[:6]) or 'nothing'}; give --list FILE.csv instead"
@@ -224,9 +237,13 @@ def _of(image: Path, stems: Sequence[str], folder: Path) -> list[Path]:
 
 
 def _rasters(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}, which is needed; add it, or give another --layout")
+    found = sorted(filter(_is_raster, folder.iterdir()))
     if not found:
-        raise ConfigError(f"{folder} holds no raster ({', '.join(sorted(_SUFFIXES))})")
+        raise ConfigError(
+            f"{folder} holds no raster ({', '.join(sorted(_SUFFIXES))}); fill it, or give another --layout"
+        )
     return found
 
 

@@ -113,7 +113,7 @@ def prepare_training_set(
     for item, scene in zip(items, scenes, strict=True):
         sheets = found_labels(item, legends, scene.grid)
         credited.update((s.credit, None) for s in sheets if s.credit is not None)
-        pairs.append(labelled(item.image, scene, sheets, learned, agree, seen.trust))
+        pairs.append(labelled(item.image, scene, sheets, learned, seen.trust, agree=agree))
     gsds = [scene.gsd for scene in scenes]
     judged = _judged(items, scenes, learned, truth_legend, seen.trust)
     return TrainingSet(
@@ -148,15 +148,29 @@ def _judged(
             "--list, or a --folder with one; leave the option out otherwise"
         )
     return tuple(
-        labelled(item.image, scene, [FoundLabels(truth, legend)], learned, 1, trust)
+        labelled(item.image, scene, [FoundLabels(truth, legend)], learned, trust)
         for item, scene, truth in true
     )
 
 
 def labelled(
-    image: str, scene: Scene, sheets: Sequence[FoundLabels], learned: Legend, agree: int, trust: Trust
+    image: str,
+    scene: Scene,
+    sheets: Sequence[FoundLabels],
+    learned: Legend,
+    trust: Trust,
+    *,
+    agree: int | None = None,
 ) -> Pair:
     """An image with its labels, which were looked at first; warns of what is odd about them.
+
+    Args:
+        image: as it was named.
+        scene: what it is.
+        sheets: its labels.
+        learned: legend to learn.
+        trust: which files labels may name.
+        agree: label rasters that must agree; None: nothing is learned from these, and holes are no matter.
 
     Raises:
         ConfigError: they do not fit each other, the legend that is learned, or the image.
@@ -164,11 +178,12 @@ def labelled(
     for sheet in sheets:
         check_class_file(sheet.path, "labels", trust)
     rasters = tuple(LabelRaster.of(sheet.path, read_legend(sheet.legend), learned) for sheet in sheets)
-    if agree > len(rasters):
+    if agree is not None and agree > len(rasters):
         raise ConfigError(f"--agree {agree} needs as many label rasters; {image} has {len(rasters)}")
-    for warning in check_labels(rasters, scene.grid, image) + _dates(scene, image, sheets, trust):
+    odd = check_labels(rasters, scene.grid, image)
+    for warning in (odd if agree is not None else []) + _dates(scene, image, sheets, trust):
         logger.warning("%s", warning)
-    return Pair(scene, rasters, agree)
+    return Pair(scene, rasters, agree or 1)
 
 
 def _dates(scene: Scene, image: str, sheets: Sequence[FoundLabels], trust: Trust) -> list[str]:

@@ -80,8 +80,28 @@ def test_swapped_and_empty_folders_are_said(tmp_path: Path) -> None:
     empty = make(
         tmp_path / "empty", "src_domain/images/a.tif", "src_domain/masks/a.tif", "tgt_domain/notes.txt"
     )
-    with pytest.raises(ConfigError, match=r"tgt_domain/images holds no raster"):
+    with pytest.raises(
+        ConfigError, match=r"no folder .*tgt_domain/images.*; add it, or give another --layout"
+    ):
         read_folder(empty)
+    (empty / "tgt_domain/images").mkdir()
+    with pytest.raises(ConfigError, match=r"tgt_domain/images holds no raster.*; fill it, or"):
+        read_folder(empty)
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"), [("sentinel", "gaofen"), ("src_domain", "tgt_domain"), ("Val", "Train")]
+)
+def test_half_of_two_domains_is_told_its_other_half(tmp_path: Path, there: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=rf"holds {there} and no {missing}; both are needed; complete it"):
+        read_folder(make(tmp_path, f"{there}/image/a.tif"))
+
+
+def test_files_that_a_system_left_are_no_images(tmp_path: Path) -> None:
+    names = [f"{d}/{k}/{n}" for d in ("src_domain", "tgt_domain") for k in ("images", "masks")
+             for n in ("a.png", "._a.png", ".DS_Store", "Thumbs.db")]  # fmt: skip
+    found = read_folder(make(tmp_path, *names))
+    assert [len(found.items), len(found.targets), len(found.items[0].labels)] == [1, 1, 1]
 
 
 def raster(path: Path, east: float, values: np.ndarray, **changes: Any) -> str:
@@ -122,6 +142,14 @@ def test_targets_without_labels_are_not_judged(tmp_path: Path, caplog: pytest.Lo
         ConfigError, match=r"labels .*far.tif lie on no target; needed are labels of the same"
     ):
         prepared(tmp_path, targets, [middle, far])
+
+
+def test_of_labels_that_judge_nobody_is_told_what_they_do_not_teach(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target, half = raster(tmp_path / "b.tif", 0, PIXELS), raster(tmp_path / "bl.tif", 8, LABELS)
+    assert prepared(tmp_path, [target], [half]).target
+    assert "labels cover" not in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
