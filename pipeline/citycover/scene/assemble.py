@@ -189,7 +189,7 @@ def _dates(files: Sequence[FileInfo], laying: Laying) -> list[list[FileInfo]]:
             raise LayoutError(
                 f"--composite {laying.composite} needs the date of each file, and nothing says when "
                 f"{info.name} was taken; write it into its name (20240531), or name it in a scene file with "
-                f"its time"
+                f'its time (of a store of several dates each: path = "a.zarr@0")'
             )
         dates.setdefault(day_of(info.time), []).append(info)
     return [dates[day] for day in sorted(dates, reverse=True)]

@@ -21,7 +21,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from citycover.errors import SceneError
-from citycover.files.georeference import KILOMETRES, check_unit
+from citycover.files.georeference import KILOMETRES, check_unit, find_time
+from citycover.scene.when import said_time
 
 _NAMES = {
     "x": {"projection_x_coordinate", "longitude", "grid_longitude", "x", "lon", "easting", "degrees_east"},
@@ -49,6 +50,12 @@ def check_axes(path: str, dataset: Any) -> None:
     if dataset.driver != "netCDF" or dataset.crs is None or dataset.transform.is_identity:
         return
     said = _attributes(dataset.tags())
+    if (name := _time_along(dataset, said)) is not None and dataset.count > 1:
+        raise SceneError(
+            f"{path}: it lies along {name}, {dataset.count} long, and NetCDF is read one date at a time; "
+            f"write one of them (dataset.isel({name}=[0]) of xarray), or all as Zarr (dataset.to_zarr), "
+            f"whose dates --composite and --overlap newest know"
+        )
     ys, xs = (_coordinates(path, axis, said) for axis in "yx")
     if ys is None or xs is None or any(line.unit.lower().startswith(_ANGLES) for line in (ys, xs)):
         return
@@ -76,6 +83,24 @@ def check_axes(path: str, dataset: Any) -> None:
             check_unit(line.unit, crs, axis)
     except ValueError as error:
         raise SceneError(f"{path}: {error}") from None
+
+
+def time_of(dataset: Any) -> str | None:
+    """When an open NetCDF variable of one date was taken, as its coordinate says; None: it does not."""
+    said = _attributes(dataset.tags())
+    if dataset.driver != "netCDF" or (name := _time_along(dataset, said)) is None:
+        return None
+    try:
+        moment = np.array(float(dataset.tags()[f"NETCDF_DIM_{name}_VALUES"].strip("{}")))
+    except (KeyError, ValueError):  # it has none, or several
+        return None
+    return said_time(find_time((), said.get(name, {}), moment))
+
+
+def _time_along(dataset: Any, said: Mapping[str, Mapping[str, str]]) -> str | None:
+    """The dimension of time that a variable lies along; None: none."""
+    names = dataset.tags().get("NETCDF_DIM_EXTRA", "").strip("{}").split(",")
+    return next((n for n in names if n == "time" or " since " in said.get(n, {}).get("units", "")), None)
 
 
 def _elsewhere(path: str, uneven: Mapping[str, float], off: float) -> SceneError:

@@ -22,7 +22,7 @@ from citycover.files.remote import Place, RemotePath
 from citycover.files.zarr import ZarrRaster
 from citycover.files.zipped import zipped
 from citycover.geometry.grid import grid_of, ground_sample_distance
-from citycover.scene.axes import check_axes
+from citycover.scene.axes import check_axes, time_of
 from citycover.scene.bands import SceneBand, fold, name_bands
 from citycover.scene.find import rasters_of
 from citycover.scene.given import Given
@@ -379,7 +379,7 @@ def _read_info(
         grid=grid,
         obstacle=obstacle,
         gsd=ground_sample_distance(grid) if grid is not None else None,
-        time=said_time(given.time) or acquisition_time(name, dataset.tags()),
+        time=said_time(given.time) or acquisition_time(name, dataset.tags()) or time_of(dataset),
         bands=_bands(path, titles, colours, names),
         size=stamp.size if stamp else 0,
         mtime_ns=stamp.mtime_ns if stamp else 0,

@@ -78,9 +78,11 @@ def parts_of(given: Given) -> list[Given]:
     with rasterio.Env(**READ_OPTIONS), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         names = next(filter(None, (_listed(given, driver) for driver in drivers)), [])
-        reasons: list[str] = []
+        reasons: list[str | SceneError] = []
         found = list(_rasters(given, names, reasons))
     if names and not found:
+        if isinstance(reasons[0], SceneError):  # it says what to do
+            raise reasons[0]
         raise SceneError(
             f"{given.path} has {len(names)} variables, and none is a raster with a CRS that can be read "
             f"({reasons[0]}); write it as NetCDF with a CF grid mapping and axes that say what they are "
@@ -152,7 +154,7 @@ def _listed(given: Given, driver: str) -> list[str]:
         return []  # told of where it is described
 
 
-def _rasters(given: Given, names: list[str], reasons: list[str]) -> Iterator[Given]:
+def _rasters(given: Given, names: list[str], reasons: list[str | SceneError]) -> Iterator[Given]:
     """Variables that have a grid, by name; why others are none goes to `reasons`."""
     for name in sorted(names):
         try:
@@ -163,7 +165,7 @@ def _rasters(given: Given, names: list[str], reasons: list[str]) -> Iterator[Giv
                 check_axes(name, part)
                 titles = (variable_of(name),) if part.count == 1 else given.titles
         except SceneError as error:
-            reasons.insert(0, str(error))
+            reasons.insert(0, error)
             continue
         except RasterioError as error:
             reason = f"{variable_of(name)}: {brief_reason(error)}"

@@ -51,6 +51,22 @@ def test_axes_may_run_either_way_and_be_rounded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels_of(rounded), IMAGE)
 
 
+@pytest.mark.parametrize("units", ["days since 2024-05-01", "months since 2024-05-01", "1"])
+def test_of_a_netcdf_over_time_one_date_is_read_and_known_where_it_is_one(tmp_path: Path, units: str) -> None:
+    with xr.open_dataset(write_cf(tmp_path / "a.nc"), engine="scipy") as flat:
+        cube = xr.concat([flat, flat], "time", data_vars=["red", "nir"])
+    cube = cube.assign_coords(time=("time", [1.0, 2.0], {"units": units}))
+    for name, part in (("all", cube), ("one", cube.isel(time=[1]))):
+        part.to_netcdf(tmp_path / f"{name}.nc", engine="scipy")
+    with pytest.raises(
+        SceneError, match=r"lies along time, 2 long, .*isel\(time=\[0\]\).*to_zarr"
+    ) as refused:
+        describe_files([tmp_path / "all.nc"])
+    assert "grid mapping" not in str(refused.value), "it has one"
+    one = describe_scene([tmp_path / "one.nc"], None, bands=("red", "nir"))
+    assert one.time == ("2024-05-03T00:00:00Z" if units.startswith("days") else None)
+
+
 @pytest.mark.parametrize("west", [-0.003, 179.997, 359.997, 0.0])
 def test_longitudes_may_pass_greenwich_and_180_degrees(tmp_path: Path, west: float) -> None:
     y, x = 52 - np.arange(40) / 1e4, west + np.arange(60) / 1e4
