@@ -143,7 +143,8 @@ def _print_trained(trained: Trained, training_set: TrainingSet | PatchSet) -> No
         rows.append(("tested", _tested(trained.test)))
     if "validation_miou" in trained.validation:
         miou, accuracy = trained.validation["validation_miou"], trained.validation["validation_accuracy"]
-        rows.append(("held out", f"mIoU {miou:.1%}, accuracy {accuracy:.1%}, against coarse labels"))
+        those = "coarse labels" if trained.labels else "reference maps"
+        rows.append(("held out", f"mIoU {miou:.1%}, accuracy {accuracy:.1%}, against {those}"))
         rows += _by_class(trained.validation)
     if "target_miou" in trained.test:
         miou, accuracy = trained.test["target_miou"], trained.test["target_accuracy"]

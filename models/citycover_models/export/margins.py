@@ -76,11 +76,12 @@ def measure_margins(network: Callable[..., Tensor], card: ModelCard, images: int
         images: textures to look at; each is seen from two windows, shifted by another multiple.
 
     Returns:
-        None where one class fills nearly all of every texture: nothing could differ, so nothing is known.
+        None where one class fills nearly all of every texture, or the window has no pixel that deep: nothing
+        could differ, so nothing is known.
     """
     unit = math.lcm(card.stride, *(group.ratio for group in card.groups))
     side = _probe_side(card, unit)
-    tried = list(range(0, side // 4 + 1, unit)) if unit > 1 else _fine(side // 4)
+    tried = _tried(card, unit, side)
     counts = torch.zeros(len(tried), 2, dtype=torch.float64)
     varied = False
     for turn in range(images):
@@ -90,11 +91,19 @@ def measure_margins(network: Callable[..., Tensor], card: ModelCard, images: int
         for k, margin in enumerate(tried):
             inside = depth >= margin * int(card.output_scale)
             counts[k] += torch.tensor([float((one != two)[inside].sum()), float(inside.sum())])
-    if not varied:
-        return None
     differs = tuple((m, float(c[0] / c[1])) for m, c in zip(tried, counts, strict=True) if c[1])
+    if not (varied and differs):
+        return None
     trim, enough = _smallest(differs)
     return Margins(trim, _feather(trim, unit, side, enough), differs, enough)
+
+
+def _tried(card: ModelCard, unit: int, side: int) -> list[int]:
+    """Margins to try: what they leave of the card's window to a step is a multiple of the unit."""
+    if unit == 1:
+        return _fine(side // 4)
+    first = card.window.size % unit
+    return list(range(first, max(first, side // 4) + 1, unit))
 
 
 def _fine(most: int) -> list[int]:
@@ -128,13 +137,13 @@ def _smallest(differs: tuple[tuple[int, float], ...]) -> tuple[int, bool]:
 def _feather(trim: int, unit: int, side: int, enough: bool) -> int:
     """Short where the trim took away what differs, an eighth of the window where it could not.
 
-    Like the trim, it is a multiple of the unit, so that windows and their distance are; a pointwise network
-    has no seams to hide.
+    With the trim it is a multiple of the unit, so that the distance of windows is; a pointwise network has no
+    seams to hide.
     """
     if enough and trim == 0:
         return 0
     wanted = max(2, trim // 4) if enough else side // 8
-    return -(-wanted // unit) * unit
+    return -(-(trim + wanted) // unit) * unit - trim
 
 
 def _compare(

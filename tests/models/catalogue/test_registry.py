@@ -137,6 +137,28 @@ def test_measured_margins_keep_the_stride_and_can_be_written_into_the_card() -> 
     assert found.on(card).trim == 16
 
 
+@pytest.mark.parametrize("settled", [True, False])
+def test_whatever_is_measured_of_a_network_fits_its_card(settled: bool) -> None:
+    """Of every card that windows can be compared by; its network is a stand-in of two classes."""
+    cards = {
+        (card.window.size, card.stride, card.output_scale, tuple(g.ratio for g in card.groups)): card
+        for card in (preset.card() for preset in presets().values())
+        if margins.measurable(card)
+    }
+    assert {card.stride for card in cards.values()} > {1, 32, 96, 192}
+    for card in cards.values():
+
+        def network(*windows: Tensor, scale: int = int(card.output_scale)) -> Tensor:
+            finest = nn.functional.interpolate(windows[0][:, :1].float(), scale_factor=scale)
+            one = (finest * 1000 / 3).round() % 2 if settled else torch.rand_like(finest)
+            return torch.cat([one, 1 - one], dim=1)
+
+        found = measure_margins(network, card, images=1)
+        assert found is not None and found.enough == settled
+        fitting = found.on(card)
+        assert (fitting.trim, fitting.feather) == (found.trim, found.feather)
+
+
 def test_a_network_that_sees_its_whole_window_gets_a_wide_feather() -> None:
     def whole(x: Tensor) -> Tensor:
         mean = x.float().mean(dim=(2, 3), keepdim=True)
