@@ -22,7 +22,8 @@ from citycover.job.request import EngineOptions, Imagery, MapRequest
 from citycover.model.bench import lanes_here
 from citycover.model.form import FORMS, Form, forms_here
 from citycover.model.gate import fast_precision, passes_gate
-from citycover.model.predictor import ModelPredictor, to_probabilities
+from citycover.model.predictor import ModelPredictor
+from citycover.model.probabilities import to_probabilities
 from citycover.run.map import map_scene
 from citycover_models.export.network import export_preset
 from citycover_models.training.request import TrainRequest

@@ -12,7 +12,7 @@ from citycover.errors import ModelError
 from citycover.model.card import ModelCard
 from citycover.model.checks import probe_side, probe_windows
 from citycover.model.gate import passes_gate
-from citycover.model.predictor import to_probabilities
+from citycover.model.probabilities import to_probabilities
 
 TOLERANCE = 1e-5
 """Largest |eager - exported| / (1 + |eager|) of a score, fp32."""

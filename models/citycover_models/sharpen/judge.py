@@ -24,7 +24,8 @@ from citycover.evidence.labels import LabelEvidence
 from citycover.evidence.place import Placement
 from citycover.evidence.withheld import WithheldCells, cells_under, is_withheld
 from citycover.geometry.window import Window
-from citycover.model.predictor import Predictor, to_probabilities
+from citycover.model.predictor import Predictor
+from citycover.model.probabilities import to_probabilities
 from citycover_models.data.chips import ChipReader, as_planes
 from citycover_models.data.labels import IGNORE
 from citycover_models.data.pairs import Pair

@@ -31,7 +31,8 @@ from citycover.model.bench import Lane
 from citycover.model.form import runtime_of
 from citycover.model.gate import fast_precisions, passes_gate
 from citycover.model.precision import Precision
-from citycover.model.predictor import Predictor, to_probabilities
+from citycover.model.predictor import Predictor
+from citycover.model.probabilities import to_probabilities
 from citycover.plan.plan import CHUNK, Plan
 from citycover.read.open import open_readers
 from citycover.store.store import WorkingStore

@@ -13,7 +13,7 @@ from citycover.job.job import Job, area_mask
 from citycover.job.watch import Watch
 from citycover.machine.device import choose_device
 from citycover.machine.stages import Stages
-from citycover.model.predictor import load_predictor
+from citycover.model.loading import load_predictor
 from citycover.plan.layers import layers_named
 from citycover.read.open import open_readers
 from citycover.store.work import WorkFolder

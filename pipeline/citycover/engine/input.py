@@ -14,7 +14,8 @@ from citycover.engine.transfer import Transfer
 from citycover.geometry.window import Window
 from citycover.machine.stages import Stages
 from citycover.model.card import ModelCard
-from citycover.model.predictor import JointPredictor, Predictor
+from citycover.model.ensemble import JointPredictor
+from citycover.model.predictor import Predictor
 from citycover.plan.layers import DISAGREEMENT, USUAL, Layer
 from citycover.plan.plan import Plan
 from citycover.read.reader import Reader

@@ -22,7 +22,7 @@ from citycover.engine.ranking import Ranker, Ranking
 from citycover.geometry.window import Window
 from citycover.machine.memory import pages
 from citycover.model.checks import PROBABILITIES, are_probabilities, refuse_numbers
-from citycover.model.predictor import to_probabilities
+from citycover.model.probabilities import to_probabilities
 
 
 class Votes:

@@ -20,7 +20,8 @@ from citycover.model.checks import probe_windows
 from citycover.model.form import Form, forms_here, precisions_of
 from citycover.model.gate import fast_precisions, passes_gate
 from citycover.model.precision import PRECISIONS, Precision
-from citycover.model.predictor import ModelPredictor, Predictor, to_probabilities
+from citycover.model.predictor import ModelPredictor, Predictor
+from citycover.model.probabilities import to_probabilities
 
 _FLOAT = 4
 """Bytes of a number."""

@@ -2,7 +2,7 @@
 
 Members see the same windows and are read once; each gives probabilities, which go to the classes of the
 first, and are averaged by weight. A *turn* is a flip or a rotation: the network sees the window turned, and
-what it says is turned back. No torch here: `model/predictor.py` runs what this describes.
+what it says is turned back. No torch here: `model/ensemble.py` runs what this describes.
 """
 
 from __future__ import annotations

@@ -6,11 +6,6 @@ the frozen module, which works for any file. Another form is made of that module
 
 from __future__ import annotations
 
-import logging
-import math
-import os
-import socket
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,15 +22,11 @@ from citycover.model.card import ModelCard
 from citycover.model.checks import run_network
 from citycover.model.converted import ConvertedNetwork, Runtime, Shapes, Source, Stop
 from citycover.model.cudnn import CuDnn
-from citycover.model.entropy import entropy
 from citycover.model.form import Form, check_form, precisions_of
-from citycover.model.joint import MapModel, Turns
 from citycover.model.network import load_model
 from citycover.model.openvino import OpenVino
 from citycover.model.precision import PRECISIONS, Precision
 from citycover.model.tensorrt import TensorRt
-
-logger = logging.getLogger(__name__)
 
 _CONVERTED: Mapping[Form, Runtime] = {
     one.form: one for one in (CuDnn(), OpenVino(), AotInductor(), TensorRt())
@@ -202,192 +193,4 @@ class ModelPredictor:
             return run_network(self.network, windows, self.card)
 
 
-Turn = tuple[bool, tuple[int, ...]]
-"""Whether rows and columns change places, and which axes are flipped after it."""
-
-_FLIPS: tuple[Turn, ...] = ((False, ()), (False, (3,)), (False, (2,)), (False, (2, 3)))
-
-_TURNS: dict[Turns, tuple[Turn, ...]] = {
-    "none": _FLIPS[:1],
-    "flips": _FLIPS,
-    "d4": (*_FLIPS, *((True, axes) for _, axes in _FLIPS)),
-}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class JointPredictor:
-    """Several networks, or one that sees each window turned, too: their mean probabilities.
-
-    How far they differ is the mutual information between the class of a pixel and the member that is asked,
-    that is the Jensen-Shannon divergence of what members say, weighed as they are: the entropy of the mean
-    less the mean of entropies. Members are networks times turns, N in all; it is divided by the logarithm of
-    the smaller of N and the number of classes, so that 1 means that each is certain, and of another class.
-    Where a pixel may be of several classes it is the mean over them. Sources: Lin, IEEE Transactions on
-    Information Theory 37(1), 1991; as a measure of what models do not know: Smith & Gal, UAI 2018.
-    """
-
-    card: ModelCard
-    device: torch.device
-    parts: tuple[tuple[Predictor, float, Tensor], ...]
-    """Networks, weights, and the place of each of their channels in the joint map."""
-    turns: tuple[Turn, ...]
-    telling: bool = False
-    """Whether one channel more, behind the classes, has the disagreement."""
-
-    def with_disagreement(self) -> JointPredictor:
-        """The same networks, which tell how far they differ."""
-        return replace(self, telling=True)
-
-    def at(self, precision: Precision, form: Form = "torchscript") -> JointPredictor:
-        """The same networks in a precision and a form."""
-        parts = tuple(
-            (predictor.at(precision, form), weight, ranks) for predictor, weight, ranks in self.parts
-        )
-        return replace(self, parts=parts)
-
-    def setting_up(self, shapes: Shapes) -> float:
-        """Of all networks together, for windows as they lie and as they are turned."""
-        seen = {_turned_shapes(shapes, turn) for turn in self.turns}
-        return sum(predictor.setting_up(one) for predictor, _, _ in self.parts for one in seen)
-
-    def forget(self) -> None:
-        """Of all networks."""
-        for predictor, _, _ in self.parts:
-            predictor.forget()
-
-    def __call__(self, windows: Sequence[Tensor]) -> Tensor:
-        """(n, c, y, x) float32 mean probabilities: always in the same order, so always the same.
-
-        Where they tell of it, (n, c + 1, y, x) with the disagreement last.
-        """
-        total: Tensor | None = None
-        single: Tensor | float = 0.0
-        for turn in self.turns:
-            turned = [_turned(window, turn) for window in windows]
-            for predictor, weight, ranks in self.parts:
-                probabilities = to_probabilities(predictor(turned), predictor.card)
-                with torch.inference_mode():
-                    back = _turned_back(probabilities, turn)
-                    if total is None:
-                        shape = (len(back), len(self.card.channels), *back.shape[2:])
-                        total = torch.zeros(shape, device=self.device)
-                    share = weight / len(self.turns)
-                    total.index_add_(1, ranks, back, alpha=share)
-                    if self.telling:
-                        alone = torch.zeros_like(total).index_add_(1, ranks, back)
-                        single = single + share * self._entropy(alone)  # (n, y, x)
-        assert total is not None, "there is a network, and a turn"
-        return self._with_disagreement(total, single) if self.telling else total
-
-    def _entropy(self, probabilities: Tensor) -> Tensor:
-        """(n, y, x) 0 to 1, of (n, c, y, x)."""
-        return entropy(probabilities.view(torch.int32).unbind(1), self.card.task == "classes")
-
-    @torch.inference_mode()
-    def _with_disagreement(self, mean: Tensor, single: Tensor | float) -> Tensor:
-        """Mean probabilities, and behind them how far members differ, by the mean of their entropies."""
-        classes = len(self.card.channels) if self.card.task == "classes" else 2
-        most = math.log(min(classes, len(self.parts) * len(self.turns))) / math.log(classes)
-        apart = ((self._entropy(mean) - single) / most).clamp_(0, 1)
-        return torch.cat([mean, apart[:, None]], 1)
-
-
-def _turned_shapes(shapes: Shapes, turn: Turn) -> Shapes:
-    """Of windows that a network sees turned."""
-    swaps, _ = turn
-    return tuple(((*shape[:-2], shape[-1], shape[-2]), kind) for shape, kind in shapes) if swaps else shapes
-
-
-def _turned(window: Tensor, turn: Turn) -> Tensor:
-    """(n, band, y, x) as a network sees it; turned by nothing, the window itself is not given away."""
-    swaps, axes = turn
-    seen = window.transpose(2, 3) if swaps else window
-    return seen.flip(axes).contiguous(memory_format=torch.channels_last)
-
-
-def _turned_back(scores: Tensor, turn: Turn) -> Tensor:
-    swaps, axes = turn
-    straight = scores.flip(axes) if axes else scores
-    return straight.transpose(2, 3) if swaps else straight
-
-
-_last: dict[tuple[MapModel, torch.device], tuple[ModelPredictor, ...]] = {}
-"""The networks of the map before, with what was made of them: torch takes as long to make ready anew as a
-small scene takes to map."""
-
-_loading = threading.Lock()
-
-
-def load_predictor(model: MapModel, device: torch.device, stop: Stop = None) -> Predictor:
-    """All networks of a map on a device, in fp32 and as torch runs them.
-
-    Those of the last map are kept in the process, whoever asks, and no others: devices are small.
-
-    Args:
-        model: what maps.
-        device: that it is loaded onto.
-        stop: ends what takes long for who asks, if it is set: networks are compiled when they first run in
-            some forms.
-
-    Raises:
-        ModelError: a file is no model any more, or another one.
-        MachineError: they do not fit into the memory of the device.
-    """
-    with _loading:
-        if (model, device) not in _last:
-            _last.clear()  # before others take their place
-            _last[model, device] = tuple(
-                ModelPredictor.load(member.path, device, sha256=member.sha256) for member in model.members
-            )
-            logger.info("loaded the network in process %d on %s", os.getpid(), socket.gethostname())
-        loaded = [replace(one, stop=stop) for one in _last[model, device]]
-    if model.alone:
-        return loaded[0]
-    parts = tuple(
-        (predictor, member.weight, torch.tensor(member.ranks, device=device))
-        for predictor, member in zip(loaded, model.members, strict=True)
-    )
-    return JointPredictor(model.card, device, parts, _TURNS[model.turns])
-
-
-_: tuple[type[Predictor], ...] = (FunctionPredictor, ModelPredictor, JointPredictor)
-
-
-def _with_background(scores: Tensor, card: ModelCard, own: Tensor) -> Tensor:
-    """One channel (n, 1, y, x) of scores and its absence, in the order of the card's channels, into `own`."""
-    absent = card.channels.index(card.background)
-    present = own[:, 1 - absent]  # (n, y, x)
-    present.copy_(scores[:, 0])
-    if card.activation == "logits":
-        present.sigmoid_()
-    torch.sub(1, present, out=own[:, absent])
-    return own
-
-
-_ROWS = 64
-"""That are laid out plane by plane together: of whole planes, which lie far apart, no cache holds enough."""
-
-
-def to_probabilities(scores: Tensor, card: ModelCard, out: Tensor | None = None) -> Tensor:
-    """(n, c, y, x) scores of any type and layout to planar float32 probabilities, the caller's own.
-
-    One copy, and all else in place: a second tensor of this size costs more than the arithmetic.
-
-    Args:
-        scores: logits or probabilities, as the card says.
-        card: of the network that gave them.
-        out: memory for the result; None: new.
-    """
-    channels = scores.shape[1] if card.background is None else 2
-    shape = (len(scores), channels, *scores.shape[2:])
-    own = torch.empty(shape, dtype=torch.float32, device=scores.device) if out is None else out
-    if card.background is not None:
-        return _with_background(scores, card, own)
-    rows = _ROWS if own.device.type == "cpu" else own.shape[2]
-    for first in range(0, own.shape[2], rows):
-        own[:, :, first : first + rows].copy_(scores[:, :, first : first + rows])
-    if card.activation == "probabilities":
-        return own
-    if card.task == "labels":
-        return own.sigmoid_()
-    return torch.softmax(own, 1, out=own)
+_: tuple[type[Predictor], ...] = (FunctionPredictor, ModelPredictor)

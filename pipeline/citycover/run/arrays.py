@@ -34,7 +34,7 @@ from citycover.job.request import EngineOptions
 from citycover.machine.device import choose_device
 from citycover.model.card import ModelCard
 from citycover.model.joint import MapModel, check_map_model, read_map_model
-from citycover.model.predictor import load_predictor
+from citycover.model.loading import load_predictor
 from citycover.plan.layers import Layer, layers_of
 from citycover.plan.plan import Block, Plan
 from citycover.product.dataset import as_dataset

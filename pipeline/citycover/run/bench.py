@@ -17,7 +17,8 @@ from citycover.machine.device import choose_device
 from citycover.model.bench import BenchRow, bench_model, lanes_measured
 from citycover.model.form import check_form
 from citycover.model.joint import check_map_model, read_map_model
-from citycover.model.predictor import Predictor, load_predictor
+from citycover.model.loading import load_predictor
+from citycover.model.predictor import Predictor
 from citycover.plan.plan import Plan
 from citycover.read.open import open_readers
 

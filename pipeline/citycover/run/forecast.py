@@ -9,7 +9,7 @@ from citycover.compute.forecast import Forecast, forecast
 from citycover.job.job import Job, prepare_request
 from citycover.job.request import MapRequest
 from citycover.machine.device import choose_device
-from citycover.model.predictor import load_predictor
+from citycover.model.loading import load_predictor
 
 
 def plan_scene(request: MapRequest) -> Forecast:

@@ -19,7 +19,7 @@ from citycover.machine.cores import threads_here
 from citycover.machine.device import choose_device
 from citycover.machine.memory import release_memory
 from citycover.machine.stages import Stages
-from citycover.model.predictor import load_predictor
+from citycover.model.loading import load_predictor
 from citycover.plan.layers import CLASSES
 from citycover.plan.plan import Plan
 from citycover.product.finished import Finished

@@ -17,7 +17,8 @@ from citycover.engine.input import SweepInput
 from citycover.engine.sweep import sweep
 from citycover.geometry.window import Window
 from citycover.model.card import ModelCard
-from citycover.model.predictor import FunctionPredictor, JointPredictor
+from citycover.model.ensemble import JointPredictor
+from citycover.model.predictor import FunctionPredictor
 from citycover.plan.layers import CHANGE, DISAGREEMENT, USUAL
 from citycover.plan.plan import Plan
 from citycover.read.reader import ArrayReader

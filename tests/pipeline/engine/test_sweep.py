@@ -15,7 +15,8 @@ from citycover.engine.sweep import sweep
 from citycover.errors import MachineError, ModelError, StoppedError
 from citycover.geometry.window import Window
 from citycover.model.card import BandGroup
-from citycover.model.predictor import FunctionPredictor, to_probabilities
+from citycover.model.predictor import FunctionPredictor
+from citycover.model.probabilities import to_probabilities
 from citycover.read.reader import ArrayReader, Hole
 
 

@@ -23,7 +23,7 @@ from citycover.model.card import ModelCard
 from citycover.model.checks import check_against_card
 from citycover.model.mlm import parse_card
 from citycover.model.network import load_model, load_torchscript, write_exported, write_torchscript
-from citycover.model.predictor import to_probabilities
+from citycover.model.probabilities import to_probabilities
 
 
 class Net(nn.Module):

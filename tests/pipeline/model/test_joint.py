@@ -20,11 +20,13 @@ from citycover.model.archive import ModelFile, read_model_file
 from citycover.model.builtin import builtin_path
 from citycover.model.card import ModelCard
 from citycover.model.converted import Infer, Runtime, Source, Stop
+from citycover.model.ensemble import JointPredictor
 from citycover.model.form import Form
 from citycover.model.joint import TURNS, MapModel, Member, Turns, check_map_model, join, read_map_model
+from citycover.model.loading import load_predictor
 from citycover.model.network import write_torchscript
 from citycover.model.precision import Precision
-from citycover.model.predictor import FunctionPredictor, JointPredictor, ModelPredictor, load_predictor
+from citycover.model.predictor import FunctionPredictor, ModelPredictor
 
 CPU = torch.device("cpu")
 

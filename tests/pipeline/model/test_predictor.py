@@ -10,7 +10,9 @@ from citycover.model.autocast import autocast
 from citycover.model.builtin import builtin_path
 from citycover.model.gate import fast_precision, passes_gate
 from citycover.model.joint import read_map_model
-from citycover.model.predictor import ModelPredictor, load_predictor, to_probabilities
+from citycover.model.loading import load_predictor
+from citycover.model.predictor import ModelPredictor
+from citycover.model.probabilities import to_probabilities
 
 
 def probabilities(seed: int = 0) -> torch.Tensor:

@@ -17,7 +17,8 @@ from citycover.model.converted import ConvertedNetwork, Source
 from citycover.model.form import check_form, forms_here, runtime_of
 from citycover.model.gate import passes_gate
 from citycover.model.precision import Precision
-from citycover.model.predictor import ModelPredictor, to_probabilities
+from citycover.model.predictor import ModelPredictor
+from citycover.model.probabilities import to_probabilities
 from citycover.model.tensorrt import TensorRt, tensorrt_provider
 
 CPU = torch.device("cpu")

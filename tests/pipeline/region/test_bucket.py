@@ -23,7 +23,7 @@ from citycover.errors import ConfigError, HeldError, ProductError
 from citycover.files import lease as module
 from citycover.files.lease import hold_lease
 from citycover.files.remote import RemotePath, matching, place_of
-from citycover.model import predictor
+from citycover.model import loading
 from citycover.model.predictor import ModelPredictor
 from citycover.product.open import open_product
 from citycover.region import run as running
@@ -154,13 +154,13 @@ def test_all_scenes_are_mapped_by_the_network_that_is_loaded_once(
 ) -> None:
     loaded: list[Path] = []
 
-    def loading(path: Path, *given: Any, **named: Any) -> ModelPredictor:
+    def counted(path: Path, *given: Any, **named: Any) -> ModelPredictor:
         loaded.append(path)
         return load(path, *given, **named)
 
     load = ModelPredictor.load
-    monkeypatch.setattr(predictor, "_last", {})
-    monkeypatch.setattr(ModelPredictor, "load", loading)
+    monkeypatch.setattr(loading, "_last", {})
+    monkeypatch.setattr(ModelPredictor, "load", counted)
     assert ran(region(tmp_path, ("[engine]", f"[engine]{work}"))) == {"a": "mapped", "b": "mapped"}
     assert len(loaded) == 1
     assert any(key.startswith("work/") for _, key in bucket.changes) == bool(work)

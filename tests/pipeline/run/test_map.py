@@ -22,7 +22,7 @@ from conftest import write_scene
 from citycover.errors import MachineError, SceneError
 from citycover.job.request import EngineOptions, Imagery, MapRequest, ProductOptions
 from citycover.job.watch import Watch
-from citycover.model import predictor
+from citycover.model import loading
 from citycover.model.builtin import builtin_path
 from citycover.model.predictor import ModelPredictor
 from citycover.plan import fit
@@ -167,12 +167,12 @@ def test_networks_are_loaded_once_for_scenes_one_after_the_other_and_their_seams
 ) -> None:
     load, loaded = ModelPredictor.load, []
 
-    def loading(*given: object, **named: object) -> ModelPredictor:
+    def counted(*given: object, **named: object) -> ModelPredictor:
         loaded.append(given)
         return load(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(predictor, "_last", {})
-    monkeypatch.setattr(ModelPredictor, "load", loading)
+    monkeypatch.setattr(loading, "_last", {})
+    monkeypatch.setattr(ModelPredictor, "load", counted)
     for name in ("one", "two"):
         asked = replace(request_of_blocks, out=tmp_path / name, product=ProductOptions(verify_seams=True))
         map_scene(asked, Watch(stop=threading.Event()))

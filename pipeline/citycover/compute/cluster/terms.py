@@ -61,7 +61,7 @@ class ModelFactory:
 
     def __call__(self, device: torch.device, stop: threading.Event | None = None) -> Predictor:
         """Load it, unless it is there; the plan says in which form and precision it computes."""
-        from citycover.model.predictor import load_predictor
+        from citycover.model.loading import load_predictor
 
         return load_predictor(self.model, device, stop)
 
