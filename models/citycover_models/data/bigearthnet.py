@@ -197,6 +197,11 @@ def _read_v2(folder: Path, table: Path, legend: Legend) -> tuple[Patch, ...]:
                 f"{table} names {patch.name} twice ({other.split}, {patch.split}); needed is one row a "
                 "patch; fetch it again, or take one out"
             )
+    if loose and next(folder.glob("*.safetensors"), None) is None:
+        raise ConfigError(
+            f"--folder {folder} holds {table.name} and no patches; needed are a folder BigEarthNet-S2 beside "
+            "it, or one .safetensors file a patch; unpack or move them there"
+        )
     return tuple(patches[name] for name in sorted(patches))
 
 

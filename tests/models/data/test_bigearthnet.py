@@ -172,7 +172,7 @@ def test_a_patch_of_two_splits_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_training_without_a_label_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "metadata.json").write_text(json.dumps([row | {"labels": []} for row in v2_rows(3)]))
+    write_v2(tmp_path, [row | {"labels": []} for row in v2_rows(3)])
     with pytest.raises(ConfigError, match=r"no training patch of .* has a label of legend bigearthnet19"):
         prepare_patches(tmp_path)
 
@@ -213,6 +213,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         read_bigearthnet(tmp_path)
     with pytest.raises(ConfigError, match="is no folder"):
         read_bigearthnet(tmp_path / "x")
+
+
+def test_metadata_without_patches_say_where_these_belong(tmp_path: Path) -> None:
+    write_v2(tmp_path, v2_rows(2))
+    (tmp_path / "BigEarthNet-S2").rename(tmp_path / "S2")
+    with pytest.raises(
+        ConfigError, match=r"metadata.json and no patches; needed are a folder BigEarthNet-S2"
+    ):
+        read_bigearthnet(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["is_dir", "iterdir", "is_file"])
