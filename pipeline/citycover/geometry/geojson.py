@@ -105,7 +105,7 @@ def _geometry(given: Any) -> shapely.Geometry:
     if isinstance(given, dict) and isinstance(given.get("geometries"), list):
         return shapely.GeometryCollection([_geometry(one) for one in given["geometries"]])
     kind = given.get("type") if isinstance(given, dict) else None
-    if kind not in _DEPTHS:
+    if not isinstance(kind, str) or kind not in _DEPTHS:
         raise _FaultError(f"{_short(given)} is no geometry, such as a Polygon with coordinates")
     corners = _corners(given.get("coordinates"), _DEPTHS[kind])
     try:

@@ -57,6 +57,14 @@ WRONG: dict[str, tuple[Any, str]] = {
     "too few corners": (polygon(RING[:2]), "its coordinates draw no Polygon"),
     "no coordinates": ({"type": "Polygon"}, "null stands in its coordinates"),
     "no such type": ({"type": "Polygone", "coordinates": [RING]}, "is no geometry, such as a Polygon"),
+    "a type that is none": (
+        {"type": "Feature", "geometry": {"type": ["Polygon"]}},
+        '{"type": ["Polygon"]} is no geometry',
+    ),
+    "a feature whose type is none": (
+        {"type": "FeatureCollection", "features": [{"type": {}, "geometry": polygon(RING)}]},
+        "is no geometry",
+    ),
     "a number within": ({"type": "GeometryCollection", "geometries": [3]}, "3 is no geometry"),
     "a list": ([1, 2], "it begins with [1, 2], which has no type"),
     "no features": ({"type": "FeatureCollection"}, "under features is no list of features"),
