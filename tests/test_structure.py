@@ -102,3 +102,36 @@ def test_functions_are_typed() -> None:
     ]
     untyped += [name for name, node in functions() if node.returns is None and node.name != "__init__"]
     assert not untyped
+
+
+def defined(body: list[ast.stmt]) -> Iterator[str]:
+    """Names that a module has once it is imported."""
+    for node in body:
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            yield from defined(node.body)
+            yield from defined(getattr(node, "orelse", []))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+        else:
+            yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name))
+
+
+def test_scripts_that_no_test_runs_import_what_there_is() -> None:
+    """Benchmarks, checks of a GPU, of kills and of pictures run by hand, and would break unseen."""
+    root = Path(__file__).parents[1]
+    lost, seen = [], 0
+    for path in [p for folder in ("tests", "docs", "configs") for p in (root / folder).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            if node.module.partition(".")[0] not in PACKAGES:
+                continue
+            known = modules().get(node.module)
+            for alias in node.names:
+                seen += 1
+                inside = known is not None and alias.name in defined(known.body)
+                if not (inside or f"{node.module}.{alias.name}" in modules()):
+                    lost.append(f"{path.relative_to(root)}: {node.module}.{alias.name}")
+    assert not lost and seen > 1000
