@@ -78,13 +78,17 @@ def _send(target: str, facts: dict[str, Any]) -> None:
             with urllib.request.urlopen(asked, timeout=_PATIENCE):  # noqa: S310 - the user named it
                 return
         environment = {**os.environ, "CITYCOVER_EXIT_CODE": str(facts["exit_code"])}
-        subprocess.run(  # noqa: S603 - the user named it
+        done = subprocess.run(  # noqa: S603 - the user named it
             shlex.split(target),
             input=content,
             env=environment,
             timeout=_PATIENCE,
-            check=True,
+            check=False,
             stdout=subprocess.DEVNULL,
         )
-    except (OSError, HTTPException, subprocess.SubprocessError, ValueError) as error:
+        if done.returncode:
+            raise ValueError(f"{target} ended with {done.returncode}; it is no line of a shell")
+    except subprocess.TimeoutExpired:
+        logger.error("--on-end could not be told: %s took more than %g s, and was ended", target, _PATIENCE)
+    except (OSError, HTTPException, ValueError) as error:
         logger.error("--on-end could not be told: %s", error)

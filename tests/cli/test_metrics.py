@@ -45,6 +45,24 @@ def test_a_map_in_numbers(citycover, scene: Path, tmp_path: Path) -> None:
     assert values(path.read_text())["citycover_last_run_exit_code"] == 2
 
 
+def test_no_two_regions_or_parts_on_one_host_have_the_same_numbers(citycover, tmp_path: Path) -> None:
+    def named(place: str, *words: str) -> set[str]:
+        path = tmp_path / "run.prom"
+        citycover("run", tmp_path / place / "region.toml", "-q", "--metrics", path, *words)
+        families = text_string_to_metric_families(path.read_text())
+        return {sample.labels["name"] for family in families for sample in family.samples}
+
+    for place in ("north", "south"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "region.toml").write_text(
+            f'name = "{place}"\nout = "products"\n[[scenes]]\nfiles = ["nothing.tif"]\n'
+        )
+    assert named("north") == {"north"} and named("south") == {"south"}
+    assert named("north", "--shard", "2/2") == {"north 2-of-2"}
+    (tmp_path / "north/region.toml").write_text("wrong")
+    assert named("north") == {str(tmp_path / "north/region.toml")}
+
+
 def test_it_is_served_as_long_as_the_work_goes_on() -> None:
     address = f"127.0.0.1:{free_port()}"
     stages = Stages()

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from citycover.errors import ConfigError, SceneError
+from citycover_cli import notice
 from citycover_cli.notice import noticing
 
 NOTE = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CITYCOVER_EXIT_CODE'] + sys.stdin.read())"
@@ -94,6 +95,18 @@ def test_who_does_not_hear_changes_nothing(
         pass
     assert "--on-end could not be told" in caplog.text
     assert caplog.records[-1].levelname == "ERROR"  # a warning is nothing to those who asked for quiet
+
+
+def test_who_writes_a_line_of_a_shell_is_told_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with noticing("cat > /dev/null", "run"):
+        pass
+    assert "cat > /dev/null ended with 1; it is no line of a shell" in caplog.text
+    monkeypatch.setattr(notice, "_PATIENCE", 0.1)
+    with noticing("sleep 60", "run"):
+        pass
+    assert "sleep 60 took more than 0.1 s, and was ended" in caplog.text
 
 
 @pytest.mark.parametrize("target", ["", "  ", "say 'it"])

@@ -82,10 +82,10 @@ def run(
 
     with (
         noticing(None if dry_run else on_end, "run") as facts,
-        metering(None if dry_run else metrics, "run", region.stem) as meter,
-        tracing("run", region.stem, asked=otel and not dry_run) as meter.spans,
+        metering(None if dry_run else metrics, "run", str(region.absolute())) as meter,
     ):
         asked, share = read_region(region), Share(Shard.parse(shard), tuple(only or ()), limit)
+        meter.name = " ".join((asked.name, *([str(share.shard)] if share.shard.count > 1 else [])))
         if dry_run:
             forecast = forecast_region(asked, share)
             if talk.as_json:
@@ -93,7 +93,8 @@ def run(
             else:
                 print_forecast(forecast)
             return
-        run_scenes(asked, share, talk, meter, facts)
+        with tracing("run", meter.name, asked=otel) as meter.spans:
+            run_scenes(asked, share, talk, meter, facts)
 
 
 def run_scenes(
