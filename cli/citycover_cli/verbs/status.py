@@ -65,6 +65,7 @@ def lines_of(name: str, status: RegionStatus) -> list[str]:
         f"  failed      {scene}: {failure.get('message', '')}" for scene, failure in status.failures.items()
     ]
     lines += [f"  gone        {scene}: its files are no more there, its product is" for scene in status.gone]
+    lines += [f"  aside       {name}: of an earlier layout, goes once all are done" for name in status.aside]
     for run_ in status.runs[-3:]:
         told = ", ".join(f"{count} {what}" for what, count in dict(run_.get("counts", {})).items())
         lines.append(

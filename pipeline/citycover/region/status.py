@@ -15,6 +15,7 @@ from citycover.region.bucket import AnyRegion
 from citycover.region.config import Region
 from citycover.region.folder import read_facts
 from citycover.region.now import Now, read_now
+from citycover.region.relaid import laid_otherwise
 from citycover.region.run import survey_region
 from citycover.region.standing import Standing
 
@@ -29,6 +30,8 @@ class RegionStatus:
     standings: Sequence[Standing]
     gone: Sequence[str]
     """Scenes that the region has no more; their products stay."""
+    aside: Sequence[str]
+    """Products of an earlier layout, which go once all of this one is there."""
     now: Sequence[Now]
     """Runs that are under way."""
     failures: Mapping[str, Mapping[str, Any]]
@@ -57,6 +60,7 @@ class RegionStatus:
                 for standing in self.standings
             ],
             "gone": list(self.gone),
+            "aside": list(self.aside),
             "now": [asdict(now) for now in self.now],
             "left_s": self.left_s,
             "failures": [dict(failure) for failure in self.failures.values()],
@@ -76,9 +80,11 @@ def status_of(region: Region) -> RegionStatus:
         # What a run that was killed has left says that it is under way: its lock does not.
         notes = [read_now(folder.now_of(shard)) for shard in folder.names("now") if folder.held(shard)]
         failures = {name: found for name in survey.scenes if (found := _failure(folder.failure_of(name)))}
+        aside = laid_otherwise(survey)
         return RegionStatus(
             standings=tuple(map(survey.standing, survey.scenes)),
-            gone=tuple(survey.gone),
+            gone=tuple(name for name in survey.gone if name not in aside),
+            aside=tuple(aside),
             now=tuple(now for now in notes if now is not None),
             failures=failures,
             runs=_last_runs(folder),

@@ -185,6 +185,8 @@ def test_tiles_go_once_all_scenes_of_a_region_that_is_no_more_a_mosaic_are_there
     plain = (f'[mosaic]\ngrid = "EPSG:32633/1"\ntile = {SIDE}\n', "")
     (place / "products/maps" / NAMES[2] / "run.json").write_text("{}")  # somebody's own by now
     assert forecast_region(region(place, plain)).aside == (*NAMES[:2],)
+    status = status_of(region(place, plain))
+    assert status.aside == (*NAMES[:2],) and status.gone == (NAMES[2],)
     assert ran(place, plain, only=("a", "b")) == {"a": "mapped", "b": "mapped"}
     assert {path.name for path in (place / "products/maps").glob("x*")} == {*NAMES[:3]}
     assert ran(place, plain) == {"c": "mapped"}
