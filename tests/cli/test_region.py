@@ -113,7 +113,10 @@ def test_sigterm_ends_it_and_the_same_command_goes_on(citycover, tmp_path: Path)
     while not (tmp_path / "products/maps/scene00").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert ended(process) in (143, 0)
+    code = ended(process)
+    assert code in (143, 0)
+    end = "exit code 0" if code == 0 else "stopped"
+    assert citycover("status", region).out.rstrip().endswith(end)
     assert citycover("run", region, "-q").code == 0
     assert len(maps(tmp_path / "products")) == 3
 

@@ -52,6 +52,7 @@ class RegionReport:
     done: int = 0
     """Scenes that had nothing to do."""
     stopped: bool = False
+    """Or ended by an error, before all were through."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     finished: datetime | None = None
 
@@ -75,7 +76,7 @@ class RegionReport:
             "started": self.started.isoformat(timespec="seconds"),
             "finished": None if self.finished is None else self.finished.isoformat(timespec="seconds"),
             "stopped": self.stopped,
-            "exit_code": self.exit_code,
+            "exit_code": None if self.stopped else self.exit_code,
             "counts": self.counts,
             "pixels": sum(outcome.pixels for outcome in self.outcomes),
             "seconds": round(sum(outcome.seconds for outcome in self.outcomes), 3),

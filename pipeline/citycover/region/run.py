@@ -164,7 +164,7 @@ class _Run:
                 self.now.note(scene=standing.scene.name, share=0.0)
                 self._ended(self._tried(standing.scene.name))
             self._put_others_aside()
-        except StoppedError:
+        except BaseException:
             self.report.stopped = True
             raise
         finally:

@@ -359,8 +359,21 @@ def test_a_stopped_run_goes_on_and_says_that_it_was_stopped(place: Path) -> None
     assert not (place / "products/maps/b").exists()
     assert ran(place) == {"b": "mapped"}
     first = json.loads((place / "products/runs.jsonl").read_text().splitlines()[0])
-    assert first["stopped"] and first["counts"]["mapped"] == 1
+    assert first["stopped"] and first["counts"]["mapped"] == 1 and first["exit_code"] is None
     assert not list((place / "products/.region/now").iterdir())
+
+
+def test_a_run_that_an_error_ends_is_not_told_of_as_one_that_went_well(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MachineError("no space")
+
+    monkeypatch.setattr("citycover.region.run.write_facts", full)
+    with pytest.raises(MachineError):
+        ran(place)
+    (run,) = map(json.loads, (place / "products/runs.jsonl").read_text().splitlines())
+    assert run["stopped"] and run["exit_code"] is None
 
 
 def test_an_unfinished_scene_whose_image_changed_is_begun_anew(
