@@ -426,7 +426,9 @@ def test_a_cluster_that_loses_all_workers_before_the_plan_is_settled_is_told_of(
 ) -> None:
     told = list[tuple[object, ...]]()
     client = SimpleNamespace(
-        submit=lambda *_, **__: SimpleNamespace(done=lambda: False), run=lambda *what, **_: told.append(what)
+        status="running",
+        submit=lambda *_, **__: SimpleNamespace(done=lambda: False),
+        run=lambda *what, **_: told.append(what),
     )
     monkeypatch.setattr(cluster, "workers_of", lambda _client: frozenset())
     monkeypatch.setattr(cluster, "WORKER_SECONDS", 0.3)
@@ -437,6 +439,10 @@ def test_a_cluster_that_loses_all_workers_before_the_plan_is_settled_is_told_of(
     with pytest.raises(StoppedError):
         cluster._ask_one(client, {}, stop, "another", len)
     assert told == [(request_stop, "run"), (request_stop, "another")], "or they go on with their trials"
+    client.status = "connecting"
+    with pytest.raises(StoppedError):
+        cluster._ask_one(client, {}, stop, "a third", len)
+    assert len(told) == 2, "a scheduler that is lost is not waited for"
 
 
 def test_a_worker_leaves_off_with_trials_whose_client_has_ended(

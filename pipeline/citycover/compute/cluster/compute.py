@@ -173,7 +173,7 @@ def _ask_one(
     except KilledWorker:
         raise died from None
     finally:
-        if not answer.done():
+        if not answer.done() and client.status == "running":  # a lost scheduler would be waited for
             say(client, request_stop, run)
 
 
