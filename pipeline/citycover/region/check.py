@@ -42,12 +42,19 @@ def check_region(region: Region) -> None:
 
 
 def check_machine(engine: EngineOptions) -> None:
-    """Refuse a device that is not there, and a form that cannot run on it; workers look for themselves.
+    """Refuse a device that is not there, a form that cannot run on it, a cluster that does not answer.
+
+    Workers look for themselves whether they have the device and the form.
 
     Raises:
-        MachineError: this machine lacks what is asked for.
+        MachineError: what is asked for is not there.
     """
-    if engine.workers or engine.scheduler:
+    if engine.scheduler:
+        from citycover.compute.cluster.connect import open_cluster  # dask, which others do without
+
+        with open_cluster(None, engine.scheduler):
+            return
+    if engine.workers:
         return
     from citycover.machine.device import choose_device  # torch, which a forecast does without
 

@@ -77,7 +77,12 @@ def test_what_no_scene_could_be_mapped_by_is_refused_at_once(
 
 
 @pytest.mark.parametrize(
-    ("engine", "words"), [('device = "cpu"\nform = "cudnn"', "--form cudnn"), ('device = "cuda:99"', "99")]
+    ("engine", "words"),
+    [
+        ('device = "cpu"\nform = "cudnn"', "--form cudnn"),
+        ('device = "cuda:99"', "99"),
+        ('scheduler = "tcp://127.0.0.1:9"', "no scheduler answers"),
+    ],
 )
 def test_what_this_machine_lacks_is_refused_before_a_scene_is_tried(
     place: Path, engine: str, words: str
