@@ -13,158 +13,24 @@ from __future__ import annotations
 import base64
 import math
 import struct
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import RasterioIOError
 from rasterio.windows import Window as RasterioWindow
 
-from citycover.files.chunks import Axes, Chunks, as_raster_error
-from citycover.files.folders import (
-    Node,
-    at_date,
-    date_of,
-    folder_of,
-    groups_above,
-    is_zarr,
-    undated,
-    zarr_format,
-)
+from citycover.files.chunks import Axes, Chunks
+from citycover.files.folders import Node, date_of, folder_of
 from citycover.files.georeference import check_unit, find_crs, find_time, find_transform
+from citycover.files.nodes import Around, dimension_names, is_group, looking, name_of, open_node
 from citycover.files.remote import RemotePath
-from citycover.files.zipped import ZippedPath
-
-_DEEPEST = 8
-"""Groups in groups: links may lead in a circle."""
-
-_MOST_DATES = 100
-"""Dates of an array that are meant where none is named."""
-
-_LONGEST = 1 << 24
-"""Coordinates that are read of an axis."""
 
 _NODATA = ("_FillValue", "missing_value", "nodata")
 """Attributes that say which number is none."""
-
-
-def arrays_in(path: str) -> list[tuple[str, str]]:
-    """Paths of arrays of two dimensions or more in a store or group, in order of their names.
-
-    Those that cannot be opened are among them: who opens them says why. An array of several dates is there
-    once for each, as `at_date` has it, unless the path means one of them.
-
-    Returns:
-        Each with the name of what it shows. Levels of a pyramid that are arrays show the same; those that are
-        groups hold arrays of the same names.
-
-    Raises:
-        RasterioError: the store cannot be opened.
-    """
-    plain = undated(path)
-    node = _open(plain)
-    with _looking():
-        found = list(_arrays_in(node, plain, 0)) if _is_group(node) else [(plain, _name(plain))]
-        return [(one, shown) for array, shown in found for one in _dates_of(array, date_of(path))]
-
-
-def _dates_of(path: str, date: int | None) -> list[str]:
-    """An array as it is at a date, or at each of its dates; as it is where it has one or too many."""
-    try:
-        array = _open(path)
-        time = Axes.of(_dimension_names(array), array.shape, None).time
-    except (RasterioError, ValueError):
-        return [path]  # who opens it says why
-    if time is None or at_date(path, 0) == path:
-        return [path]
-    count = array.shape[time]
-    dates = range(count if count <= _MOST_DATES else 0) if date is None else [date]
-    return [at_date(path, number) for number in dates] or [path]
-
-
-def _arrays_in(group: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
-    levels = _levels(group.attrs.get("multiscales"))
-    for inner, node in _members(group, path) if depth < _DEEPEST else ():
-        if node is not None and _is_group(node):
-            yield from _arrays_in(node, inner, depth + 1)
-        elif node is None or node.ndim > 1:
-            yield inner, _name(path) if Path(inner).name in levels else _name(inner)
-
-
-def _members(group: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Paths of groups and arrays in a group, by name, and what they are; None: they cannot be opened.
-
-    Raises:
-        RasterioError: they cannot be listed, and the group does not name them.
-    """
-    place = folder_of(path)
-    if isinstance(place, RemotePath) and not place.listed:
-        if group.metadata.consolidated_metadata is None:
-            raise RasterioIOError(
-                f"its server does not list what it holds, and its metadata are not consolidated; name an "
-                f"array in it, as {path}/red, or have them written: zarr.consolidate_metadata"
-            )
-        yield from (
-            (str(place / name), node) for name, node in sorted(group.members(), key=lambda one: one[0])
-        )
-        return
-    if isinstance(place, Path):
-        names = [str(inner) for inner in sorted(place.iterdir()) if is_zarr(inner)]
-    else:
-        names = [str(inner) for name in place.folders() if is_zarr(inner := place / name)]
-    for name in names:
-        try:
-            yield name, _open(name)
-        except RasterioError:
-            yield name, None
-
-
-def _levels(multiscales: Any) -> dict[str, Mapping[str, Any]]:
-    """What is said of levels of a pyramid in a group, by name; by the conventions of GeoZarr and of OME."""
-    if isinstance(multiscales, Mapping):
-        entries = multiscales.get("layout") or ()
-    else:
-        entries = [entry for scale in multiscales or () for entry in scale.get("datasets", ())]
-    return {
-        str(entry.get("asset", entry.get("path"))): entry for entry in entries if isinstance(entry, Mapping)
-    }
-
-
-def _open(path: str) -> Any:
-    import zarr
-    from zarr.storage import ObjectStore
-
-    place, inside = folder_of(path), ""
-    with _looking():
-        store: Any = place
-        if isinstance(place, RemotePath):
-            store = ObjectStore(place.store(), read_only=True)
-        elif isinstance(place, ZippedPath):
-            store, inside = place.store(), place.key
-        return zarr.open(store, mode="r", path=inside, zarr_format=zarr_format(place))
-
-
-@contextmanager
-def _looking() -> Iterator[None]:
-    """Metadata are looked at: what zarr-python thinks of types that have no specification yet is not said."""
-    with warnings.catch_warnings(), as_raster_error():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _is_group(node: Any) -> bool:
-    return hasattr(node, "members")
-
-
-def _name(path: str) -> str:
-    return Path(undated(path)).name.removesuffix(".zip").removesuffix(".zarr")
 
 
 class ZarrRaster:
@@ -186,14 +52,14 @@ class ZarrRaster:
             RasterioError: it is no array that can be read, or none of one raster.
         """
         self._path = path
-        self._array = array = _open(path)
-        if _is_group(array):
+        self._array = array = open_node(path)
+        if is_group(array):
             raise RasterioIOError("it is a group of arrays; name one of them")
         _need_parts(array, folder_of(path))
-        with _looking():
-            around, attributes = _Around(path), dict(array.attrs)
+        with looking():
+            around, attributes = Around(path), dict(array.attrs)
             said = (attributes, *around.attributes)
-            names = _dimension_names(array)
+            names = dimension_names(array)
             spatial = next((one["spatial:dimensions"] for one in said if "spatial:dimensions" in one), None)
             self._axes = Axes.of(names, array.shape, spatial)
             time = self._axes.time
@@ -229,11 +95,11 @@ class ZarrRaster:
         self.mask_flag_enums = ([MaskFlags.all_valid if nodata is None else MaskFlags.nodata],) * self.count
 
     def _titles(
-        self, attributes: Mapping[str, Any], names: Sequence[str | None], around: _Around
+        self, attributes: Mapping[str, Any], names: Sequence[str | None], around: Around
     ) -> tuple[str | None, ...]:
         """What bands are called: a single one as its array, others by coordinate or `long_name`."""
         if self._axes.band is None:
-            return (_name(self._path),)
+            return (name_of(self._path),)
         said = attributes.get("long_name")
         if isinstance(said, list | tuple) and len(said) == self.count:
             return tuple(map(str, said))
@@ -242,9 +108,7 @@ class ZarrRaster:
             return (None,) * self.count
         return tuple(map(str, labels))
 
-    def _locate(
-        self, said: Sequence[Mapping[str, Any]], names: Sequence[str | None], around: _Around
-    ) -> None:
+    def _locate(self, said: Sequence[Mapping[str, Any]], names: Sequence[str | None], around: Around) -> None:
         name = str(said[0].get("grid_mapping") or "spatial_ref").split()[0].rstrip(":")
         mapping = around.attributes_of(name.rpartition("/")[2])
         crs = find_crs(said, mapping)
@@ -342,56 +206,6 @@ class ZarrRaster:
         return self._chunks.unwritten([index - 1 for index in indexes], rows, cols)
 
 
-@dataclass
-class _Around:
-    """What lies around an array in its store: groups, up to the root, and the arrays in them."""
-
-    path: str
-    groups: list[Any] = field(default_factory=list)
-    """The nearest first."""
-
-    def __post_init__(self) -> None:
-        self.groups += [_open(str(above)) for above in groups_above(self.path)]
-
-    @property
-    def attributes(self) -> list[dict[str, Any]]:
-        """Of the groups, and before each what it says of the level that the array is, or lies in.
-
-        A place is that of the arrays of a group; of arrays in groups below only where its shape tells which.
-        """
-        said: list[dict[str, Any]] = []
-        inner = folder_of(self.path)
-        for depth, group in enumerate(self.groups):
-            attributes = dict(group.attrs)
-            if level := _levels(attributes.get("multiscales")).get(inner.name):
-                said.append(dict(level))
-            for key in ("spatial", "proj") if depth else ():
-                if f"{key}:shape" not in attributes:
-                    attributes.pop(f"{key}:transform", None)
-            said.append(attributes)
-            inner = inner.parent
-        return said
-
-    def attributes_of(self, name: str) -> dict[str, Any]:
-        """Those of the nearest array of a name; none where there is none."""
-        found = (group.get(name) for group in self.groups)
-        return next((dict(array.attrs) for array in found if array is not None), {})
-
-    def moment(self, name: str | None, date: int) -> tuple[dict[str, Any], NDArray[Any] | None]:
-        """Attributes of a coordinate of times, and the number at a date; (empty, None): there is none."""
-        array = self.groups[0].get(name) if name and self.groups else None
-        if array is None or _is_group(array) or array.ndim > 1 or not date < array.size <= _LONGEST:
-            return {}, None
-        return dict(array.attrs), np.asarray(array[...]).reshape(-1)[date]
-
-    def axis(self, name: str | None, length: int) -> NDArray[Any] | None:
-        """Coordinates along a dimension of the array; None: there are none."""
-        array = self.groups[0].get(name) if name and self.groups else None
-        if array is None or _is_group(array) or tuple(array.shape) != (length,) or length > _LONGEST:
-            return None
-        return np.asarray(array[...])
-
-
 def _need_parts(array: Any, place: Node) -> None:
     """Raise RasterioError where parts of files are needed, and a server gives whole ones alone."""
     if not isinstance(place, RemotePath) or place.listed or not array.shards:
@@ -403,13 +217,10 @@ def _need_parts(array: Any, place: Node) -> None:
 def _date_meant(path: str, count: int) -> int:
     date = date_of(path)
     if date is None or date >= count:
-        raise ValueError(f"it holds {count} dates; name one of them, as NAME.zarr@{count - 1}/{_name(path)}")
+        raise ValueError(
+            f"it holds {count} dates; name one of them, as NAME.zarr@{count - 1}/{name_of(path)}"
+        )
     return date
-
-
-def _dimension_names(array: Any) -> tuple[str | None, ...]:
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return tuple(names) if names and len(names) == array.ndim else (None,) * array.ndim
 
 
 def _number(value: Any) -> float:

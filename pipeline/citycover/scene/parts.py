@@ -21,7 +21,8 @@ from rasterio.io import DatasetReader
 from citycover.errors import SceneError
 from citycover.files.folders import date_of, folder_of, is_zarr, refuse_partial, root_of, undated
 from citycover.files.gdal import READ_OPTIONS, brief_reason
-from citycover.files.zarr import ZarrRaster, arrays_in
+from citycover.files.nodes import arrays_in
+from citycover.files.zarr import ZarrRaster
 from citycover.geometry.grid import grid_of
 from citycover.scene.axes import check_axes
 from citycover.scene.given import Given

@@ -23,7 +23,8 @@ from strategies import shapes, windows
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from citycover.files.chunks import _KEPT
-from citycover.files.zarr import ZarrRaster, arrays_in
+from citycover.files.nodes import arrays_in
+from citycover.files.zarr import ZarrRaster
 from citycover.scene.file import describe_files
 
 IMAGE = np.random.default_rng(3).integers(1, 250, (40, 60)).astype(np.uint8)
