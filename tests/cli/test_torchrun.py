@@ -28,7 +28,8 @@ from citycover_models.training import coarse, finish, journal, loop
 journal._events, journal.Journal.draw_curves = lambda *_: None, lambda *_: None  # slow to import
 finish.safe_precision, finish.measurable = lambda *_: "fp32", lambda _card: False
 where, rank, pid, number = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-owner, name = {"step": (loop.Run, "_note"), "judging": (coarse, "validate"), "": (loop, "Run")}[where]
+owner, name = {"step": (loop.Run, "_note"), "judging": (coarse, "validate"), "": (loop, "Run"),
+               "finishing": (finish, "export_torchscript")}[where]
 real = getattr(owner, name)
 
 
@@ -69,7 +70,8 @@ def by_two(folder: Path, told: tuple[Any, ...], *words: str) -> subprocess.Compl
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_one_signal_ends_both_and_they_go_on_to_the_same_weights(words: list[str], tmp_path: Path) -> None:
-    straight, stepping, judging = (str(tmp_path / name) for name in ("straight", "stepping", "judging"))
+    names = ("straight", "stepping", "judging", "finishing")
+    straight, stepping, judging, finishing = (str(tmp_path / name) for name in names)
 
     one = by_two(tmp_path, ("step", 1, "own", int(signal.SIGTERM)), *words, stepping)
     ends = dict(re.findall(r"\(local_rank: (\d)\)\s+exitcode\s*: (-?\d+)", one.stderr))
@@ -82,10 +84,15 @@ def test_one_signal_ends_both_and_they_go_on_to_the_same_weights(words: list[str
     assert "forcefully" not in all_.stderr and all_.stderr.count("stopped by SIGINT") == 1, all_.stderr
     assert [Path(stepping, "checkpoint.pt").is_file(), Path(judging, "model.pt").exists()] == [True, False]
 
-    for out in ((stepping, "--resume"), (judging, "--resume"), (straight,)):
+    ending = by_two(tmp_path, ("finishing", 0, "own", int(signal.SIGTERM)), *words, finishing)
+    ends = dict(re.findall(r"\(local_rank: (\d)\)\s+exitcode\s*: (-?\d+)", ending.stderr))
+    assert ends == {"0": "143", "1": "130"}, ending.stderr
+    assert not Path(finishing, "model.pt").exists()
+
+    for out in ((stepping, "--resume"), (judging, "--resume"), (finishing, "--resume"), (straight,)):
         done = by_two(tmp_path, ("", 0, "own", 0), *words, *out)
         assert done.returncode == 0, done.stderr
     wanted = load_file(Path(straight, "weights.safetensors"))
-    for out in (stepping, judging):
+    for out in (stepping, judging, finishing):
         found = load_file(Path(out, "weights.safetensors"))
         assert all(torch.equal(weight, found[name]) for name, weight in wanted.items())

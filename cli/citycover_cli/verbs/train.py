@@ -106,7 +106,7 @@ def _train_with_progress(request: TrainRequest, quiet: bool) -> Trained:
             return train(request, watch_training(progress, stop))
         except StoppedError:
             pass
-    raise stopped(caught, "a checkpoint is kept", "--resume", without=("--overwrite",))
+    raise stopped(caught, "what was learned is kept", "--resume", without=("--overwrite",))
 
 
 def watch_training(progress: Progress, stop: threading.Event) -> TrainWatch:

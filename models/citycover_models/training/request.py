@@ -69,6 +69,6 @@ class Trained:
     validation: dict[str, float]
     """Criterion of the weights that were kept, against coarse labels that were held out; empty: none were."""
     labels: dict[str, Any] = field(default_factory=dict)
-    """What was found of its coarse labels (`Knowledge.facts`); empty: it had none, or another looked."""
+    """What was found of its coarse labels (`Knowledge.facts`); empty: it had none."""
     test: dict[str, Any] = field(default_factory=dict)
-    """Figures on a part that was set aside for this; empty: there is none, or another process judged."""
+    """Figures on a part that was set aside for this; empty: there is none."""

@@ -67,7 +67,7 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
         watch.planned(material.describe(), state.step)
         run = Run(request, material, trainee, state, processes)
         run.learn(watch)
-        result = finish(run) if processes.rank == 0 else {"steps": state.step, "kept": state.kept}
+        result = processes.first(lambda: finish(run))
         return _trained(request, result, time.perf_counter() - begin, before=False)
 
 
@@ -87,7 +87,6 @@ def coarse_material_of(request: TrainRequest, training_set: TrainingSet) -> Coar
 
 
 def _trained(request: TrainRequest, result: Mapping[str, Any], seconds: float, *, before: bool) -> Trained:
-    """What a result says; one of a process that does not judge is short."""
     labels = {name: result[name] for name in ("labels", "label_noise", "label_cells") if name in result}
     return Trained(
         request.out, request.out / "model.pt", result["steps"], seconds, before, result["kept"], labels,

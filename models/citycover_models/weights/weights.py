@@ -121,7 +121,7 @@ def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pat
     raise ModelError(
         f"weights {path} contradict the network in {len(differs)} of {len(wanted)} shapes: "
         f"{'; '.join(listed)}; give weights of this very network, or let `citycover import-weights` fit a "
-        "public checkpoint"
+        "public checkpoint; a training with bands of its own leaves model.pt, and with --pt2 model.pt2"
     )
 
 
