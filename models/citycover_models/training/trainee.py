@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from citycover.errors import StoppedError
+from citycover.errors import ConfigError, StoppedError
 from citycover_models.blocks.learnable import Learnable
 from citycover_models.data.batches import Batch
 from citycover_models.methods.learner import Learner
@@ -82,9 +82,21 @@ class Trainee:
         return nullcontext()
 
     def loss(self, batch: Batch, moment: Moment) -> Tensor:
-        """What the method says of a batch on the device."""
-        with self.precision():
-            loss: Tensor = self._learner(batch, moment)
+        """What the method says of a batch on the device.
+
+        Raises:
+            ConfigError: the batch leaves batch normalisation nothing to compare.
+        """
+        try:
+            with self.precision():
+                loss: Tensor = self._learner(batch, moment)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ConfigError(
+                f"a batch of {self._recipe.batch} chips of {self._recipe.chip} px leaves this network one value "
+                "a channel, which cannot be normalised; give larger ones: --set batch= or --set chip="
+            ) from None
         return loss
 
     def score(self, *groups: Tensor) -> Tensor:

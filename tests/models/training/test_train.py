@@ -500,6 +500,12 @@ SENSELESS = {
 }  # fmt: skip
 
 
+def test_a_batch_that_cannot_be_normalised_is_refused(city: Path, tmp_path: Path) -> None:
+    recipe = {"network": "unet-resnet18", "batch": 1, "chip": 32}
+    with pytest.raises(ConfigError, match=r"a batch of 1 chips of 32 px.*cannot be normalised; give larger"):
+        train(request(city, tmp_path / "run", recipe))
+
+
 @pytest.mark.parametrize("method", SENSELESS)
 def test_numbers_without_sense_are_refused_by_their_keys(method: str) -> None:
     for override in SENSELESS[method]:
