@@ -94,8 +94,8 @@ class Trainee:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ConfigError(
-                f"a batch of {self._recipe.batch} chips of {self._recipe.chip} px leaves this network one value "
-                "a channel, which cannot be normalised; give larger ones: --set batch= or --set chip="
+                f"a batch of {self._recipe.batch} chips of {self._recipe.chip} px leaves one value a channel "
+                "of this network, which cannot be normalised; give larger ones: --set batch= or --set chip="
             ) from None
         return loss
 
