@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias, get_args
 
 import typer
 
@@ -481,35 +482,49 @@ def layers(
 Reading = Annotated[request.Imagery, "without files"]
 """Of a verb that is given its images otherwise."""
 
-_GROUPS: dict[object, Callable[..., Any]] = {
-    request.Imagery: imagery,
-    Reading: reading,
-    request.Where: where,
-    request.EngineOptions: engine,
-    request.ProductOptions: product,
-    LabelRequest | None: labels,
-    tuple[str, ...]: layers,
+Groups: TypeAlias = Mapping[object, tuple[str, Callable[..., Any]]]
+"""By annotation of a keyword: the title of a group in --help, and what builds it of the options of its
+signature."""
+
+_GROUPS: Groups = {
+    request.Imagery: ("Imagery", imagery),
+    Reading: ("Imagery", reading),
+    request.Where: ("Part of the scene", where),
+    request.EngineOptions: ("Computing", engine),
+    request.ProductOptions: ("Product", product),
+    LabelRequest | None: ("Labels of the place", labels),
+    tuple[str, ...]: ("Further layers", layers),
 }
-"""What builds a group; its signature is the group's options."""
 
 
-def grouped(
-    verb: Callable[..., None], more: Mapping[object, Callable[..., Any]] | None = None
-) -> Callable[..., None]:
+def _titled(parameter: inspect.Parameter, title: str) -> inspect.Parameter:
+    """An option below a title of --help; arguments have one of their own."""
+    kind, said = (*get_args(parameter.annotation), None, None)[:2]
+    if not isinstance(said, typer.models.OptionInfo):
+        return parameter
+    said = copy(said)
+    said.rich_help_panel = title
+    return parameter.replace(annotation=Annotated[kind, said])
+
+
+def grouped(verb: Callable[..., None], more: Groups | None = None) -> Callable[..., None]:
     """Give a verb the options of the groups among its keywords, and the groups that they make.
 
     Args:
         verb: whose keywords may be annotated by a group.
-        more: groups of this verb alone, and what builds them.
+        more: groups of this verb alone.
     """
-    groups = _GROUPS | dict(more or {})
+    groups = {**_GROUPS, **(more or {})}
     signature = inspect.signature(verb, eval_str=True)
     makers = {p.name: groups[p.annotation] for p in signature.parameters.values() if p.annotation in groups}
-    taken = {name: inspect.signature(make, eval_str=True).parameters for name, make in makers.items()}
+    taken = {
+        name: {o.name: o for o in inspect.signature(make, eval_str=True).parameters.values()}
+        for name, (_, make) in makers.items()
+    }
 
     @wraps(verb)
     def run(**given: Any) -> None:
-        for name, make in makers.items():
+        for name, (_, make) in makers.items():
             given[name] = make(**{option: given.pop(option) for option in taken[name]})
         verb(**given)
 
@@ -519,7 +534,9 @@ def grouped(
     parameters = [
         option.replace(kind=keyword)
         for p in every
-        for option in (taken[p.name].values() if p.name in taken else (p,))
+        for option in (
+            [_titled(o, makers[p.name][0]) for o in taken[p.name].values()] if p.name in taken else [p]
+        )
     ]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run

@@ -8,7 +8,6 @@ An option of another kind would change nothing, and nothing would say so.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -136,7 +135,7 @@ def sources(
     return Sources(said, values)
 
 
-GROUP: dict[object, Callable[..., Sources]] = {Sources: sources}
+GROUP: options.Groups = {Sources: ("What is learned from", sources)}
 """For `options.grouped`."""
 
 

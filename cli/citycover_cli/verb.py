@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,21 +40,23 @@ class Talk:
         return self.quiet or self.as_json or self.log_json
 
 
+_option = partial(typer.Option, rich_help_panel="Messages")
+
 _OPTIONS = {
-    "as_json": (Annotated[bool, typer.Option("--json", help="Print the result as JSON.")], False),
+    "as_json": (Annotated[bool, _option("--json", help="Print the result as JSON.")], False),
     "verbose": (
         Annotated[
             int,
-            typer.Option("--verbose", "-v", count=True, help="Say more; twice for everything."),
+            _option(
+                "--verbose", "-v", count=True, show_default=False, help="Say more; twice for everything."
+            ),
         ],
         0,
     ),
-    "quiet": (Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")], False),
-    "log_file": (Annotated[Path | None, typer.Option(help="Also write everything to this file.")], None),
+    "quiet": (Annotated[bool, _option("--quiet", "-q", help="Say only what is wrong.")], False),
+    "log_file": (Annotated[Path | None, _option(help="Also write everything to this file.")], None),
     "log_json": (
-        Annotated[
-            bool, typer.Option("--log-json", help="Log events as JSON, one a line, instead of progress.")
-        ],
+        Annotated[bool, _option("--log-json", help="Log events as JSON, one a line, instead of progress.")],
         False,
     ),
 }

@@ -56,3 +56,14 @@ def test_options_become_their_group() -> None:
     assert found == [Where(bbox=(1, 2, 3, 4)), EngineOptions(window=64), 5]
     with pytest.raises(ConfigError, match="as numbers"):
         verb(**(given | {"bbox": "1,2,three,4"}))
+
+
+def test_help_shows_options_by_group(citycover) -> None:
+    page = citycover("map", "--help").out
+    titles = [
+        line.split("\u2500 ")[1].split(" \u2500")[0] for line in page.splitlines() if "\u256d\u2500 " in line
+    ]
+    shared = ["Imagery", "Part of the scene", "Computing", "Product", "Labels of the place", "Further layers"]
+    assert titles == ["Arguments", "Options", *shared, "Messages"]
+    computing = page.partition("Computing")[2].partition("Product")[0]
+    assert "--window" in computing and "--workers" in computing and "--nodata" not in computing
