@@ -66,12 +66,15 @@ class Processes:
         return cast("T", shared[0])
 
 
-def check_share(recipe: Recipe, world: int) -> None:
+def check_share(recipe: Recipe) -> None:
     """Processes that learn together see equally many chips of a step.
+
+    To be asked before they join: who leaves while others still connect takes them along.
 
     Raises:
         ConfigError: the batch cannot be shared evenly.
     """
+    world = _world()
     if recipe.batch % world:
         raise ConfigError(
             f"{world} processes cannot share batches of {recipe.batch} chips evenly; give --set batch= a "
@@ -79,10 +82,15 @@ def check_share(recipe: Recipe, world: int) -> None:
         )
 
 
+def _world() -> int:
+    """How many processes torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
     """This process alone, or with the others where torchrun started it."""
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    world, rank = _world(), int(os.environ.get("RANK", "0"))
     chosen = choose_device(device)
     if chosen.type == "cuda" and ":" not in device:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -36,13 +36,13 @@ def train(request: TrainRequest, watch: TrainWatch | None = None) -> Trained:
     """
     watch = watch or TrainWatch()
     begin = time.perf_counter()
+    check_share(request.recipe)
     with (
         join_processes(request.device) as processes,
         training_folder(
             request.out, resume=request.resume, overwrite=request.overwrite, rank=processes.rank
         ) as clear,
     ):
-        check_share(request.recipe, processes.world)
         material = material_of(request, processes, watch.stop)
         if processes.rank == 0:
             material.warn()

@@ -403,12 +403,18 @@ def test_a_folder_of_another_program_is_left_alone(city: Path, tmp_path: Path) -
         train(request(city, tmp_path / "model.pt" / "run"))
 
 
-def test_processes_share_a_batch_evenly() -> None:
-    from citycover_models.training.processes import check_share
-
-    check_share(small_recipe(batch=4), 2)
-    with pytest.raises(ConfigError, match="multiple of 3"):
-        check_share(small_recipe(batch=4), 3)
+def test_processes_that_cannot_share_a_batch_end_before_they_join(
+    city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that leaves while the others still connect would take them along, with a traceback each."""
+    joined = list[str]()
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: joined.append("joined"))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(
+        ConfigError, match=r"3 processes cannot share batches of 4 .*; give --set batch= a mult"
+    ):
+        train(request(city, tmp_path / "run", {"batch": 4}))
+    assert not joined
 
 
 def test_an_earlier_training_is_kept_until_the_new_one_can_begin(city: Path, tmp_path: Path) -> None:
