@@ -20,6 +20,7 @@ import typer
 from citycover.errors import ConfigError, MachineError
 from citycover.version import __version__
 from citycover_cli.endings import failure_of
+from citycover_cli.help import Command, Group
 from citycover_cli.logs import close_logging, log_only
 from citycover_cli.output import StdoutError, say, settle_stdout
 from citycover_cli.signals import Stopped, hear_signals
@@ -81,6 +82,7 @@ def app(names: tuple[str, ...] = VERBS) -> typer.Typer:
     """The command line with these verbs, which are imported here: a command waits for its own alone."""
     line = typer.Typer(
         name="citycover",
+        cls=Group,
         no_args_is_help=True,
         pretty_exceptions_enable=False,  # a bug keeps its plain traceback
         rich_markup_mode="markdown",
@@ -93,7 +95,7 @@ def app(names: tuple[str, ...] = VERBS) -> typer.Typer:
             line.add_typer(import_module(f"{module}.app").app, name=name)
         else:
             verb = import_module(module)
-            line.command(name, help=verb.HELP)(verb.run)
+            line.command(name, cls=Command, help=verb.HELP)(verb.run)
     return line
 
 

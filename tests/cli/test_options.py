@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -66,4 +67,5 @@ def test_help_shows_options_by_group(citycover) -> None:
     shared = ["Imagery", "Part of the scene", "Computing", "Product", "Labels of the place", "Further layers"]
     assert titles == ["Arguments", "Options", *shared, "Messages"]
     computing = page.partition("Computing")[2].partition("Product")[0]
-    assert "--window" in computing and "--workers" in computing and "--nodata" not in computing
+    assert "<" not in page and re.search(r"--window +N \[x>=1\]", computing)
+    assert "--workers" in computing and "--nodata" not in computing
