@@ -24,6 +24,8 @@ MIB = 48
 """Of the disk."""
 PAUSE = 0.1
 """Seconds between two power cuts while it runs."""
+MOST = 12
+"""Power cuts while it runs that are gone on with; on a busy machine there are many more."""
 LATER = (0.0, 1.0, 3.0, 6.0, 12.0)
 """Seconds after the command said that it was done."""
 
@@ -83,15 +85,17 @@ def test_whatever_a_power_cut_leaves_goes_on_to_identical_pixels(tmp_path: Path)
         for seconds in LATER:
             time.sleep(max(0.0, done + seconds - time.monotonic()))
             cut()
+    during, after = cuts[: -len(LATER)], cuts[-len(LATER) :]
+    judged = [*during[:: max(1, -(-len(during) // MOST))], *after]
     finished = 0
-    for number, copy in enumerate(cuts):
+    for copy in judged:
         with mounted(copy, tmp_path / "mount") as place:
             left = product_of(place / "product")
-            assert left in (None, wanted), f"cut {number} left another product"
+            assert left in (None, wanted), f"{copy.name} left another product"
             finished += left is not None
             assert ended(mapping(scene, place / "product")) == (0 if left is None else 5)
             assert product_of(place / "product") == wanted
         copy.unlink()
-    print(f"{len(cuts)} power cuts, after {finished} of them the product was there; all identical")
-    assert len(cuts) > len(LATER)
+    print(f"{len(judged)} power cuts, after {finished} of them the product was there; all identical")
+    assert len(judged) > len(LATER)
     assert finished >= len(LATER), "what the command calls done is done"
