@@ -25,30 +25,19 @@ from citycover_cli.logs import close_logging, log_only
 from citycover_cli.output import StdoutError, say, settle_stdout
 from citycover_cli.signals import Stopped, hear_signals
 
-VERBS = (
-    "map",
-    "sharpen",
-    "run",
-    "status",
-    "plan",
-    "inspect",
-    "export",
-    "import-weights",
-    "evaluate",
-    "sample",
-    "refine",
-    "compare",
-    "stats",
-    "vectorize",
-    "view",
-    "collect",
-    "train",
-    "doctor",
-    "synth",
-    "demo",
-    "models",
-)
-"""Each is a module in `verbs`, with `run` and its HELP."""
+_PARTS = {
+    "Make a map": ("map", "sharpen", "plan", "inspect", "run", "status"),
+    "Judge a map, and use it": (
+        "evaluate", "sample", "view", "stats", "compare", "refine", "vectorize", "collect",
+    ),
+    "Networks": ("train", "export", "import-weights", "models"),
+    "Try out": ("doctor", "demo", "synth"),
+}  # fmt: skip
+"""Verbs below the titles of `citycover --help`; each is a module in `verbs`, with `run` and its HELP."""
+
+_TITLES = {verb: title for title, verbs in _PARTS.items() for verb in verbs}
+
+VERBS = tuple(_TITLES)
 
 _GROUPS = ("models",)
 """Those that are packages there, whose `app` has verbs of its own."""
@@ -92,10 +81,10 @@ def app(names: tuple[str, ...] = VERBS) -> typer.Typer:
     for name in names:
         module = f"citycover_cli.verbs.{name.replace('-', '_')}"
         if name in _GROUPS:
-            line.add_typer(import_module(f"{module}.app").app, name=name)
+            line.add_typer(import_module(f"{module}.app").app, name=name, rich_help_panel=_TITLES[name])
         else:
             verb = import_module(module)
-            line.command(name, cls=Command, help=verb.HELP)(verb.run)
+            line.command(name, cls=Command, help=verb.HELP, rich_help_panel=_TITLES[name])(verb.run)
     return line
 
 

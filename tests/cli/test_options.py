@@ -12,6 +12,7 @@ import pytest
 from citycover.errors import ConfigError
 from citycover.job.request import EngineOptions, Imagery, ProductOptions, Where
 from citycover_cli import options
+from citycover_cli.app import VERBS
 from citycover_cli.verbs import map as map_verb
 from citycover_cli.verbs import plan as plan_verb
 
@@ -69,3 +70,10 @@ def test_help_shows_options_by_group(citycover) -> None:
     computing = page.partition("Computing")[2].partition("Product")[0]
     assert "<" not in page and re.search(r"--window +N \[x>=1\]", computing)
     assert "--workers" in computing and "--nodata" not in computing
+
+
+def test_help_shows_every_verb_below_a_title(citycover) -> None:
+    page = citycover("--help").out
+    assert page.count("\u256d\u2500") == 5, "options, and four kinds of verbs"
+    for verb in VERBS:
+        assert f"\u2502 {verb} " in page
