@@ -327,3 +327,7 @@ def test_a_training_reads_images_and_labels_there(citycover: Run, bucket: Bucket
     targets = ("--recipe", "lovecs-light", "--target", image, "--target-labels", truth)
     plan = said(citycover, *given, *targets, "--plan")
     assert plan["target"]["judged"] == 1
+    (tmp_path / "list.csv").write_text(f"image_fn,label_fn\n{image},{labels}\n")
+    listed = ("train", "--list", tmp_path / "list.csv", "--legend", "city", "-o", tmp_path / "run")
+    same = said(citycover, *listed, "--recipe", "lovecs-light", "--target", image, "--plan")
+    assert same["label_shares"] == plan["label_shares"]

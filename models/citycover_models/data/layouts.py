@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citycover.errors import ConfigError
+from citycover.files.remote import is_remote
 from citycover_models.data.pairs import ImageAndLabels, files_of
 
 
@@ -67,7 +68,7 @@ class Listing:
 
 
 def read_list(path: Path) -> Listing:
-    """A CSV list; relative names are looked for beside the list, then where the command was started.
+    """A CSV list of files and addresses; relative names are looked for beside it, then in the working folder.
 
     Raises:
         ConfigError: columns or files are missing.
@@ -256,6 +257,8 @@ def _optional(path: Path) -> str | None:
 
 
 def _found(listing: Path, name: str) -> str:
+    if is_remote(name):
+        return name
     for candidate in (listing.parent / name, Path(name)):
         if os.path.isfile(candidate):  # noqa: PTH113 - False for names that cannot be
             return str(candidate)

@@ -541,6 +541,10 @@ def test_lists_name_files_beside_them(tmp_path: Path) -> None:
     (item,) = read_list(tmp_path / "l.csv").items
     image, one, two, truth = (str(tmp_path / n) for n in ("x.tif", "a.tif", "b.tif", "t.tif"))
     assert item == ImageAndLabels(image, (one, two), truth)
+    (tmp_path / "s3.csv").write_text("image_fn,label_fn\ns3://city/x.tif,https://city.org/a.tif\n")
+    assert read_list(tmp_path / "s3.csv").items == (
+        ImageAndLabels("s3://city/x.tif", ("https://city.org/a.tif",)),
+    )
     (tmp_path / "m.csv").write_text("image,label\nx.tif,a.tif\n")
     with pytest.raises(ConfigError, match="image, label; needed"):
         read_list(tmp_path / "m.csv")
