@@ -59,19 +59,24 @@ def options_for(raster: str | Place) -> dict[str, Any]:
     return scene_options([str(raster)])
 
 
-def open_raster(raster: str | Place) -> DatasetReader | ZarrRaster:
+def open_raster(raster: str | Place, overview: int | None = None) -> DatasetReader | ZarrRaster:
     """Open a raster of a product, or an array of a Zarr store.
 
     In an object store another file must be a GeoTIFF: other formats could name files of this machine.
+
+    Args:
+        raster: the file.
+        overview: of a file that has some, open this one (from 0) as if it were the raster.
 
     Raises:
         RasterioError: it cannot be opened.
     """
     if is_zarr(raster):
         return ZarrRaster(str(raster))
+    level = {} if overview is None else {"overview_level": overview}
     if isinstance(raster, RemotePath):
-        return DatasetReader(f"/vsis3/{raster.bucket}/{raster.key}", driver="GTiff")
-    return rasterio.open(raster)
+        return DatasetReader(f"/vsis3/{raster.bucket}/{raster.key}", driver="GTiff", **level)
+    return rasterio.open(raster, **level)
 
 
 def open_known(path: str) -> DatasetReader | ZarrRaster:

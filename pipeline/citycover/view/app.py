@@ -45,6 +45,9 @@ _HEADERS = {
 _KEPT = {"Cache-Control": "private, max-age=86400"}
 """Of tiles, whose addresses name the edition of their map."""
 
+_LONGEST = 2048
+"""Bytes of an address: 255 classes that are off take half of it."""
+
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
@@ -124,6 +127,11 @@ class _Guard:
         named = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
         if not is_this_machine(named, self._host):
             refusal = PlainTextResponse(f"{named!r} is not a name of this server; ask it by its address", 421)
+            await refusal(scope, receive, send)
+            return
+
+        if len(scope["raw_path"]) + len(scope["query_string"]) > _LONGEST:
+            refusal = PlainTextResponse("the address is longer than any that the page asks; reload it", 414)
             await refusal(scope, receive, send)
             return
 

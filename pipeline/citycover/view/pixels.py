@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,24 @@ from citycover.files.heed import heed, listen
 from citycover.files.remote import Place
 from citycover.files.zarr import ZarrRaster
 from citycover.geometry.crs import DEGREES, tie
-from citycover.geometry.grid import crs_of, grid_of
+from citycover.geometry.grid import crs_of, grid_of, ground_sample_distance
 from citycover.geometry.window import Window
 from citycover.view.mercator import MERCATOR, TILE
 
 _DECODED = 2**24
 """Most pixels that a tile may decode; beyond, people would wait for it."""
 
+_ROUNDING = 1.01
+"""Overviews of an odd raster are not quite a power of two, and metres on the ground are measured."""
+
 
 def read_on(
     path: str | Place, grid: GeoBox, bands: Sequence[int], nodata: float | None = None
 ) -> np.ma.MaskedArray[Any, Any]:
     """Nearest pixels on a grid, of the overview that is fine enough for it.
+
+    Only the pixels of the grid are computed: a view in the resolution of the raster, thinned out afterwards,
+    has as many as the tile is large, for a file of a few pixels that is seen from far, too.
 
     Args:
         path: of a raster with a CRS.
@@ -48,16 +55,24 @@ def read_on(
     height, width = (int(n) for n in grid.shape)
     if is_zarr(path):
         return _read_array(str(path), grid, bands, nodata)
-    west, south, east, north = grid.boundingbox
     crs = CRS.from_user_input(MERCATOR)
-    with rasterio.Env(**options_for(path)), open_raster(path) as dataset:
+    onto = {"transform": grid.transform, "height": height, "width": width}
+    with rasterio.Env(**options_for(path)), ExitStack() as stack:
+        dataset = stack.enter_context(open_raster(path))
+        if (overview := _overview_for(grid, dataset)) is not None:
+            dataset = stack.enter_context(open_raster(path, overview))
         listen()
-        image = reader.part(
-            dataset, (west, south, east, north), bounds_crs=crs, dst_crs=crs, height=height, width=width,
-            indexes=tuple(bands), nodata=nodata,
-        )  # fmt: skip
+        image = reader.read(dataset, crs, indexes=tuple(bands), nodata=nodata, vrt_options=onto)
         heed()
     return image.array
+
+
+def _overview_for(grid: GeoBox, dataset: Any) -> int | None:
+    """Place of the coarsest overview no coarser than a grid; None: the raster itself."""
+    factor = ground_sample_distance(grid) / ground_sample_distance(grid_of(dataset))
+    factors = dataset.overviews(1)
+    fine = [k for k in factors if k <= factor * _ROUNDING]
+    return factors.index(max(fine)) if fine else None
 
 
 def _read_array(

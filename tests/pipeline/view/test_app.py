@@ -171,6 +171,13 @@ def test_other_names_are_not(client: TestClient, name: str) -> None:
     assert answer.status_code == 421 and "2018" not in answer.text
 
 
+@pytest.mark.parametrize("path", ["/map/0/classes/1/{}/0/0.png", f"/map/0/classes/1/{AT}?off={{}}"])
+def test_an_address_longer_than_any_of_the_page_is_refused(client: TestClient, path: str) -> None:
+    assert client.get(path.format("9" * 5000)).status_code == 414
+    every = ",".join(str(id_) for id_ in range(256))
+    assert client.get(f"/map/0/classes/1/{AT}?off={every}").status_code == 200
+
+
 def test_beyond_loopback_addresses_and_the_name_given_are_answered(folder: Path) -> None:
     for host, good, bad in (
         ("0.0.0.0", "192.168.1.7:8800", "evil.example"),

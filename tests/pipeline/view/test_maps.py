@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import rasterio
 from affine import Affine
 from mapped import patchy, write_product, write_raster
+from pyproj import Transformer
+from rasterio.enums import Resampling
 from stores import EPSG, NORTH, WEST, write_arrays, zip_store
 
 from citycover.errors import ConfigError
 from citycover.view.maps import find_maps
-from citycover.view.mercator import window_grid
+from citycover.view.mercator import MERCATOR, TILE, Tile, window_grid
 from citycover.view.pixels import least_level, read_at, read_on
 
 CLASSES = patchy((60, 80))
@@ -68,6 +71,47 @@ def test_a_store_is_shown_as_the_file_is(tmp_path: Path) -> None:
     before = shown.edition
     (store / "cover/c/0/0").write_bytes(b"other")
     assert shown.edition != before
+
+
+@pytest.mark.parametrize("level", [0, 12, 18, 20, 22])
+def test_a_pixel_of_a_tile_is_the_one_of_the_file_that_its_centre_lies_in(tmp_path: Path, level: int) -> None:
+    """Of a file of several bands without overviews, from near and from where it is less than a pixel."""
+    transform = Affine(0.1, 0, 391_000, 0, -0.1, 5_800_600)
+    pixels = np.stack([patchy((400, 500), seed=seed) for seed in range(3)])
+    with rasterio.open(
+        tmp_path / "image.tif", "w", driver="GTiff", width=500, height=400, count=3, dtype="uint8",
+        crs="EPSG:32633", transform=transform, nodata=0,
+    ) as image:  # fmt: skip
+        image.write(pixels)
+    size = 2 * math.pi * 6_378_137 / 2**level
+    x, y = Transformer.from_crs("EPSG:32633", MERCATOR, always_xy=True).transform(*(transform * (250, 200)))
+    tile = Tile(level, int(2**level / 2 - y / size), int(2**level / 2 + x / size))
+    seen = read_on(tmp_path / "image.tif", tile.grid, (1, 2, 3))
+    down, right = np.mgrid[0:TILE, 0:TILE] + 0.5
+    places = Transformer.from_crs(MERCATOR, "EPSG:32633", always_xy=True).transform(
+        *(tile.grid.transform * (right, down))
+    )
+    col, row = ~transform * np.where(np.isfinite(places), places, -1e9)
+    inside = (row >= 0) & (row < 400) & (col >= 0) & (col < 500)
+    clear = np.all([np.abs(at - np.round(at)) > 0.2 for at in (row, col)], axis=0)  # GDAL is that exact
+    told = np.zeros((3, TILE, TILE), np.uint8)
+    told[:, inside] = pixels[:, row[inside].astype(int), col[inside].astype(int)]
+    np.testing.assert_array_equal(seen.filled(0)[:, clear], told[:, clear])
+    assert told.any() or level < 18
+
+
+def test_a_tile_is_read_from_the_coarsest_overview_that_is_fine_enough(tmp_path: Path) -> None:
+    near = Tile(16, 21_500, 35_150).grid
+    path = write_raster(
+        tmp_path / "map.tif", np.tile(np.uint8([10, 30]), (255, 128))[:, :255], MERCATOR, near.transform
+    )
+    with rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2], Resampling.average)
+    assert set(read_on(path, near, (1,)).compressed().tolist()) == {10, 30}
+    assert set(read_on(path, Tile(15, 10_750, 17_575).grid, (1,)).compressed().tolist()) <= {
+        10,
+        20,
+    }  # the edge
 
 
 @pytest.mark.parametrize("gone", ["landcover.tif", "confidence.tif", "run.json"])
