@@ -7,6 +7,8 @@ that overlap, the last in the file counts.
 from __future__ import annotations
 
 import csv
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,7 +121,9 @@ def read_truth(path: Path, grid: GeoBox, given: str | None = None) -> Truth:
         raise ConfigError(f"{what} must hold points only or polygons only, and at least one; split it")
     moved = onto_grid(repaired(shapely.force_2d(parts), what), source, grid, what)
     if kinds == {_POLYGON} and shapely.is_empty(moved).all():
-        raise ConfigError(f"{what} has no polygon near the map; say its own CRS with --truth-crs")
+        raise ConfigError(
+            f"{what} has no polygon with an area near the map; say its own CRS with --truth-crs"
+        )
     rows = np.flatnonzero(present)[owner]
     columns = {name: [values[row] for row in rows] for name, values in features.columns.items()}
     return Truth(path, moved, columns, kinds == {_POINT})
@@ -222,7 +226,9 @@ def _read_csv(path: Path, crs: CRS) -> Features:
             file.seek(0)
             rows = list(csv.DictReader(file, delimiter=";" if ";" in header else ","))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"truth {path} is not CSV in UTF-8: {error}") from None
+        raise ConfigError(f"truth {path} is not CSV in UTF-8: {error}; save it as that") from None
+    if ";" in header:  # as spreadsheets write it where numbers have a decimal comma
+        rows = [{name: _with_point(value) for name, value in row.items()} for row in rows]
     names = {name.strip().casefold(): name for name in rows[0] if name} if rows else {}
     for x, y in _AXES:
         if x in names and y in names:
@@ -232,11 +238,22 @@ def _read_csv(path: Path, crs: CRS) -> Features:
     points = []
     for number, row in enumerate(rows, start=2):
         try:
-            points.append(shapely.Point(float(row[names[x]]), float(row[names[y]])))
+            place = float(row[names[x]]), float(row[names[y]])
         except (TypeError, ValueError):
-            raise ConfigError(f"truth {path}, line {number}: {x} and {y} are not both numbers") from None
+            place = math.nan, math.nan
+        if not all(map(math.isfinite, place)):
+            raise ConfigError(
+                f"truth {path}, line {number}: {x} {row[names[x]]!r} and {y} {row[names[y]]!r} are not both "
+                "numbers; write both with a decimal point, or take the line out"
+            )
+        points.append(shapely.Point(place))
     columns = {name.strip(): [row[name] for row in rows] for name in names.values()}
     return Features(np.array(points, object), columns, crs if x == "x" else DEGREES)
+
+
+def _with_point(value: Any) -> Any:
+    """A value of a CSV; a number with a decimal comma gets a point."""
+    return re.sub(r"^\s*([-+]?\d+),(\d+)\s*$", r"\1.\2", value) if isinstance(value, str) else value
 
 
 def _as_id(value: Any, names: Mapping[str, int]) -> int | str | None:

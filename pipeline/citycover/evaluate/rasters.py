@@ -69,6 +69,6 @@ def check_compared(confusion: Confusion, mapped: Place | str, truth: Place) -> C
         raise ConfigError(
             f"truth {truth} and map {mapped} have a class in common nowhere: the truth has "
             f"{confusion.left_out} pixels or points of a class, and the map none there; "
-            "check that both show one place, and their nodata"
+            "check that both show one place, their nodata, and that polygons hold the centre of a pixel"
         )
     return confusion

@@ -136,7 +136,7 @@ def test_a_wrong_crs_in_the_file_is_overruled(tmp_path: Path) -> None:
     (tmp_path / "spot.geojson").write_text(json.dumps(text))
     right = read_truth(tmp_path / "spot.geojson", GRID, "EPSG:32633")
     assert right.geometries[0].equals_exact(spot, 1e-6)
-    with pytest.raises(ConfigError, match=r"no polygon near the map.*--truth-crs"):
+    with pytest.raises(ConfigError, match=r"no polygon with an area near the map.*--truth-crs"):
         read_truth(tmp_path / "spot.geojson", GRID)
 
 
@@ -170,12 +170,20 @@ def test_classes_that_the_legend_does_not_have_are_listed(tmp_path: Path) -> Non
         features.ranks("kind", LEGEND, TABLE)
 
 
+def test_a_csv_of_semicolons_may_have_decimal_commas(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\ufefflon;lat;class;stratum_ha;note\n15,000015;-52,3;3;1,5;a, 1,5\n")
+    truth = read_truth(tmp_path / "a.csv", GRID, "EPSG:32633")
+    assert shapely.get_coordinates(truth.geometries).tolist() == [[15.000015, -52.3]]
+    assert [truth.column(name)[0] for name in ("class", "stratum_ha", "note")] == ["3", "1.5", "a, 1,5"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.csv", "lon,class\n1,2\n", "no columns lon and lat"),
         ("a.csv", "x,y,class\n", "with rows below"),
-        ("a.csv", "x,y,class\n1,2,3\n4,north,1\n", "line 3: x and y are not both numbers"),
+        ("a.csv", "x,y,class\n1,2,3\n4,north,1\n", "line 3: x '4' and y 'north' are not both numbers"),
+        ("nan.csv", "x,y,class\nnan,2,3\n", "line 2: .* are not both numbers"),
         ("a.geojson", '{"type": "Topology"}', "is not GeoJSON"),
         ("a.geojson", "[1, 2", "is not GeoJSON"),
         ("a.geojson", '{"type": "FeatureCollection", "features": []}', "points only or polygons only"),
