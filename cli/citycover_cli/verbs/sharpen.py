@@ -130,7 +130,7 @@ def print_sharpened(done: Sharpened) -> None:
 
 def _held_out(report: Report) -> str:
     if report.judgement is None:
-        return "the image has no room for squares that are held out: nothing was judged"
+        return "image and labels have no room for squares that are held out: nothing was judged"
     return f"{report.judgement.cells:,} labels kept back from training and map; said right by " + ", ".join(
         f"{name} {c.overall_accuracy:.1%}" for name, c in report.judgement.confusions.items()
     )

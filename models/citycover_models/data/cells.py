@@ -110,7 +110,7 @@ def count_cells(pair: Pair, num_classes: int, chip: int, most: int) -> Cells:
 def hold_out(
     cells: Cells, taken: NDArray[np.bool_], share: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """A share of blocks, at least one where there are four or more; none of an image of fewer.
+    """A share of the blocks that have labels, at least one where these are four or more; else none.
 
     Slivers at the edge into which no chip fits are no blocks. Blocks that another image holds out already,
     `taken`, count towards the share: a place seen ten times is not held out ten times as much.
@@ -118,9 +118,21 @@ def hold_out(
     held = np.zeros(taken.size, np.bool_)
     sides = [size - cells.block * np.arange(-(-size // cells.block)) for size in cells.shape]
     high, wide = (left >= cells.block // 2 for left in sides)  # a chip is half a block
-    blocks = (high[:, None] & wide[None]).ravel()
+    blocks = (high[:, None] & wide[None] & _labelled(cells)).ravel()
     total = int(blocks.sum())
     if share > 0 and total >= 4:
         free = [k for k in rng.permutation(taken.size).tolist() if blocks[k] and not taken.flat[k]]
         held[free[: max(0, max(1, round(share * total)) - int(taken.ravel()[blocks].sum()))]] = True
     return held.reshape(taken.shape)
+
+
+def _labelled(cells: Cells) -> NDArray[np.bool_]:
+    """(block row, block col) True where labels lie at least a tenth as dense as in the block with most."""
+    rows, cols = (
+        [slice(k * cells.block // cells.side, -(-(k + 1) * cells.block // cells.side)) for k in range(count)]
+        for count in cells.held_out.shape
+    )
+    labels = cells.counts.sum(2)
+    density = np.array([[labels[row, col].mean() for col in cols] for row in rows])
+    found: NDArray[np.bool_] = density > density.max() / 10
+    return found

@@ -60,7 +60,7 @@ class Judgement:
 
 
 def judge(predictor: Predictor, evidence: LabelEvidence, pair: Pair, plan: SamplePlan) -> Judgement | None:
-    """Compare what is said of cells that were kept back; None where nothing was held out.
+    """Compare what is said of cells that were kept back; None where no label was kept back.
 
     Args:
         predictor: the trained network.
@@ -87,7 +87,8 @@ def judge(predictor: Predictor, evidence: LabelEvidence, pair: Pair, plan: Sampl
             said = (around, probabilities, field(probabilities.clone(), chip.window))
             for name, planes in zip(OUTPUTS, said, strict=True):
                 totals[name] += count_pairs(kept.labels, kept.sums(planes.cpu().numpy()).argmax(0), classes)
-    return Judgement(totals)
+    found = Judgement(totals)
+    return found if found.cells else None
 
 
 def _whole_chips(plan: SamplePlan, pair: Pair) -> Iterator[Chip]:

@@ -344,10 +344,24 @@ def plan_of(shape: tuple[int, int], seed: int, chip: int = 16, validation: float
     return SamplePlan((Cells(shape, side, counts, held, block),), chip, 20, "classes", seed)
 
 
+def test_what_has_no_label_is_not_held_out() -> None:
+    counts = np.zeros((32, 32, 2), np.float32)
+    counts[:, :16, 1] = 1  # the left half of an image of 8 x 8 blocks of 4 x 4 cells
+    counts[:4, 16, 1] = 1e-3  # and a trace beside it
+    cells = Cells((256, 256), 8, counts, np.zeros((8, 8), np.bool_), 32)
+    for seed in range(20):
+        found = hold_out(cells, np.zeros((8, 8), np.bool_), 0.25, np.random.default_rng(seed))
+        assert found.sum() == 8 and not found[:, 4:].any()
+
+
 @pytest.mark.parametrize(("size", "held"), [(40, 0), (79, 0), (80, 0), (96, 1), (160, 3)])
 def test_slivers_are_no_blocks_to_hold_out(size: int, held: int) -> None:
     cells = Cells(
-        (size, size), 8, np.ones((1, 1, 1), np.float32), np.zeros((-(-size // 64),) * 2, np.bool_), 64
+        (size, size),
+        8,
+        np.ones((-(-size // 8),) * 2 + (1,), np.float32),
+        np.zeros((-(-size // 64),) * 2, np.bool_),
+        64,
     )
     for seed in range(20):
         found = hold_out(cells, np.zeros(cells.held_out.shape, np.bool_), 0.3, np.random.default_rng(seed))
