@@ -20,7 +20,7 @@ from citycover.model.card import BandGroup, ModelCard
 from citycover.model.predictor import FunctionPredictor
 from citycover_models.data.pairs import ImageAndLabels
 from citycover_models.data.prepare import TrainingSet, prepare_training_set
-from citycover_models.sharpen.judge import OUTPUTS, judge
+from citycover_models.sharpen.judge import OUTPUTS, _KeptBack, judge
 from citycover_models.training.coarse import plan_of
 from citycover_models.training.request import TrainRequest
 
@@ -101,3 +101,14 @@ def test_a_network_that_knows_nothing_leaves_it_to_the_labels_around(known: Trai
 
 def test_nothing_is_judged_where_nothing_was_held_out(known: TrainingSet) -> None:
     assert judged(known, sharp=1.0, validation=0.0)[0] is None
+
+
+def test_nothing_is_judged_where_no_label_was_kept_back(
+    known: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("citycover_models.sharpen.judge._kept_back", lambda *_: _nothing_kept())
+    assert judged(known, sharp=1.0)[0] is None
+
+
+def _nothing_kept() -> _KeptBack:
+    return _KeptBack(np.zeros(0, np.int64), np.full((16, 16), -1))
