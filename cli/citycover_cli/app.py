@@ -39,14 +39,14 @@ _TITLES = {verb: title for title, verbs in _PARTS.items() for verb in verbs}
 
 VERBS = tuple(_TITLES)
 
-_GROUPS = ("models",)
+_PACKAGES = ("models",)
 """Those that are packages there, whose `app` has verbs of its own."""
 
 _NOT_GIVEN = {
     "help": False,
     "install_completion": False,
     "show_completion": False,
-    **{group: {"help": False} for group in _GROUPS},
+    **{group: {"help": False} for group in _PACKAGES},
 }
 """Typer imports pydantic, which takes as long as all else of it, to convert what has no value."""
 
@@ -80,7 +80,7 @@ def app(names: tuple[str, ...] = VERBS) -> typer.Typer:
     line.callback()(root)
     for name in names:
         module = f"citycover_cli.verbs.{name.replace('-', '_')}"
-        if name in _GROUPS:
+        if name in _PACKAGES:
             line.add_typer(import_module(f"{module}.app").app, name=name, rich_help_panel=_TITLES[name])
         else:
             verb = import_module(module)
@@ -140,7 +140,7 @@ def _run(words: list[str]) -> int:
         if any("\ud800" <= c <= "\udfff" for c in word):
             raise ConfigError(f"{word!r} is not UTF-8, as names of files must be here; rename it")
     line = app((words[0],) if words and words[0] in VERBS else VERBS)
-    asks_nothing = not words or (len(words) == 1 and words[0] in _GROUPS)
+    asks_nothing = not words or (len(words) == 1 and words[0] in _PACKAGES)
     more = ["--help"] if asks_nothing else []
     code = line(args=[*words, *more], prog_name="citycover", standalone_mode=False) or 0
     settle_stdout()

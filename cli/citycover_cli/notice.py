@@ -87,7 +87,10 @@ def _send(target: str, facts: dict[str, Any]) -> None:
             stdout=subprocess.DEVNULL,
         )
         if done.returncode:
-            raise ValueError(f"{target} ended with {done.returncode}; it is no line of a shell")
+            logger.error(
+                "--on-end could not be told: %s ended with %d; where it has pipes, > or $, give sh -c '...'",
+                target, done.returncode,
+            )  # fmt: skip
     except subprocess.TimeoutExpired:
         logger.error("--on-end could not be told: %s took more than %g s, and was ended", target, _PATIENCE)
     except (OSError, HTTPException, ValueError) as error:

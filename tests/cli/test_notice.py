@@ -102,7 +102,7 @@ def test_who_writes_a_line_of_a_shell_is_told_so(
 ) -> None:
     with noticing("cat > /dev/null", "run"):
         pass
-    assert "cat > /dev/null ended with 1; it is no line of a shell" in caplog.text
+    assert "cat > /dev/null ended with 1; where it has pipes, > or $, give sh -c" in caplog.text
     monkeypatch.setattr(notice, "_PATIENCE", 0.1)
     with noticing("sleep 60", "run"):
         pass

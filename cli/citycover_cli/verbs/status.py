@@ -68,6 +68,7 @@ def lines_of(name: str, status: RegionStatus) -> list[str]:
     lines += [f"  aside       {name}: of an earlier layout, goes once all are done" for name in status.aside]
     for run_ in status.runs[-3:]:
         told = ", ".join(f"{count} {what}" for what, count in dict(run_.get("counts", {})).items())
-        end = "stopped" if run_.get("stopped") else f"exit code {run_.get('exit_code')}"
+        error = f"ended by an error: {run_['error']}" if run_.get("error") else ""
+        end = "stopped" if run_.get("stopped") else error or f"exit code {run_.get('exit_code')}"
         lines.append(f"  run of {run_.get('started')}: {told or 'nothing'}; {end}")
     return lines

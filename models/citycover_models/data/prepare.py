@@ -148,7 +148,7 @@ def _judged(
             "--list, or a --folder with one; leave the option out otherwise"
         )
     return tuple(
-        labelled(item.image, scene, [FoundLabels(truth, legend)], learned, trust)
+        labelled(item.image, scene, [FoundLabels(truth, legend)], learned, trust, teaches=False)
         for item, scene, truth in true
     )
 
@@ -160,7 +160,8 @@ def labelled(
     learned: Legend,
     trust: Trust,
     *,
-    agree: int | None = None,
+    agree: int = 1,
+    teaches: bool = True,
 ) -> Pair:
     """An image with its labels, which were looked at first; warns of what is odd about them.
 
@@ -170,7 +171,8 @@ def labelled(
         sheets: its labels.
         learned: legend to learn.
         trust: which files labels may name.
-        agree: label rasters that must agree; None: nothing is learned from these, and holes are no matter.
+        agree: label rasters that must agree.
+        teaches: it is learned from them; else images are judged by them, and holes are no matter.
 
     Raises:
         ConfigError: they do not fit each other, the legend that is learned, or the image.
@@ -178,12 +180,12 @@ def labelled(
     for sheet in sheets:
         check_class_file(sheet.path, "labels", trust)
     rasters = tuple(LabelRaster.of(sheet.path, read_legend(sheet.legend), learned) for sheet in sheets)
-    if agree is not None and agree > len(rasters):
+    if agree > len(rasters):
         raise ConfigError(f"--agree {agree} needs as many label rasters; {image} has {len(rasters)}")
-    odd = check_labels(rasters, scene.grid, image)
-    for warning in (odd if agree is not None else []) + _dates(scene, image, sheets, trust):
+    odd = check_labels(rasters, scene.grid, image)  # which raises where they lie elsewhere, in any case
+    for warning in (odd if teaches else []) + _dates(scene, image, sheets, trust):
         logger.warning("%s", warning)
-    return Pair(scene, rasters, agree or 1)
+    return Pair(scene, rasters, agree)
 
 
 def _dates(scene: Scene, image: str, sheets: Sequence[FoundLabels], trust: Trust) -> list[str]:

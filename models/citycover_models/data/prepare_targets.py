@@ -79,7 +79,7 @@ def _judged_targets(
         if not here:
             continue
         try:
-            judged.append(labelled(item.image, scene, here, learned, trust))
+            judged.append(labelled(item.image, scene, here, learned, trust, teaches=False))
         except ElsewhereError as error:  # nodata all over it, as a mosaic of labels may be
             silent = silent or error
     if lost := [plain_path(path) for path, lies in lying.items() if not lies]:

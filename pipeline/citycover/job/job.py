@@ -28,7 +28,7 @@ from citycover.plan.fit import PlanOptions, check_windows, make_plan, tile_reach
 from citycover.plan.layers import USUAL, Layer, layers_of
 from citycover.plan.plan import CHUNK, Plan
 from citycover.read.collar import constant_border
-from citycover.read.numbers import check_masks, check_numbers
+from citycover.read.numbers import check_numbers, refuse_masks
 from citycover.read.promise import check_promises
 from citycover.read.small import Hints
 from citycover.scene.area import Area, AreaMask, area_of_box, read_area
@@ -246,8 +246,7 @@ def _tell_how_it_is_read(
     if scene.conversions:
         logger.info("numbers are read in the unit of the model: %s", "; ".join(scene.conversions))
     hints = Hints()
-    if strange := check_masks(scene, within, hints):
-        logger.warning(strange)
+    refuse_masks(scene, within, hints)
     if same := _given_twice(scene):
         logger.warning(same)
     if other_scale := check_numbers(scene, card, within, hints):

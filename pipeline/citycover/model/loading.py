@@ -32,8 +32,8 @@ def load_predictor(model: MapModel, device: torch.device, stop: Stop = None) -> 
     Args:
         model: what maps.
         device: that it is loaded onto.
-        stop: ends what takes long for who asks, if it is set: networks are compiled when they first run in
-            some forms.
+        stop: ends what takes long for who asks, if it is set: each call of a network raises StoppedError, and
+            so does compiling it, which some forms do at the first.
 
     Raises:
         ModelError: a file is no model any more, or another one.

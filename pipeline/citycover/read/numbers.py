@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.errors import NodataShadowWarning, RasterioError
 
-from citycover.errors import SceneError
+from citycover.errors import LayoutError, SceneError
 from citycover.geometry.grid import ground_sample_distance
 from citycover.model.card import BandGroup, ModelCard
 from citycover.read.small import Hints, some_sheets
@@ -91,8 +91,11 @@ def check_numbers(
     return "; ".join(warnings_) or None
 
 
-def check_masks(scene: Scene, within: GeoBox | None = None, hints: Hints | None = None) -> str | None:
-    """A warning where a known mask holds numbers that none of its kind has, which hide nothing; else None.
+def refuse_masks(scene: Scene, within: GeoBox | None = None, hints: Hints | None = None) -> None:
+    """Refuse a known mask that holds no number of its kind: it would hide nothing.
+
+    Others among them say nothing: reduced levels of JPEG 2000 are smoothed, and mosaics have numbers of their
+    own where there is no mask.
 
     Args:
         scene: whose masks.
@@ -100,27 +103,21 @@ def check_masks(scene: Scene, within: GeoBox | None = None, hints: Hints | None 
         hints: small versions of its files; None: read for this alone.
 
     Raises:
-        SceneError: it holds no other: it is no such mask, or its numbers were changed.
+        LayoutError: it is no such mask, or its numbers were changed.
     """
     hints = hints or Hints()
     sheets = (sheet for group in scene.groups for sheet in some_sheets(group, within))
-    masks = dict.fromkeys(mask for sheet in sheets for mask in sheet.masks if mask.numbers)
-    warnings_: list[str] = []
-    for mask in masks:
+    for mask in dict.fromkeys(mask for sheet in sheets for mask in sheet.masks if mask.numbers):
         numbers = _numbers_of([mask.source], hints)
-        stray = np.empty(0) if numbers is None else np.setdiff1d(numbers, mask.numbers)
-        if numbers is None or not stray.size:
+        if numbers is None or not numbers.size or np.isin(numbers, mask.numbers).any():
             continue
-        name, file = mask.source.name, Path(mask.source.path).name
-        few = ", ".join(f"{number:g}" for number in stray[:5]) + ", ..." * (stray.size > 5)
-        found = f"band {mask.source.index} of {file} holds {few}, and that of {name} 0 to {mask.numbers[-1]}"
-        if np.isin(numbers, stray).all():
-            raise SceneError(
-                f"--mask {name}: {found}; give the mask as it was delivered, or say which numbers hide the "
-                f"ground: --mask {file}=VALUES"
-            )
-        warnings_.append(f"{found}; where it holds others, nothing is hidden")
-    return "; ".join(warnings_) or None
+        name, file, there = mask.source.name, Path(mask.source.path).name, np.unique(numbers)
+        few = ", ".join(f"{number:g}" for number in there[:5]) + ", ..." * (there.size > 5)
+        raise LayoutError(
+            f"--mask {name}: band {mask.source.index} of {file} holds {few}, and that of {name} 0 to "
+            f"{mask.numbers[-1]}; give the mask as it was delivered, or say which numbers hide the ground: "
+            f"--mask {file}=VALUES"
+        )
 
 
 def expected_range(wanted: BandGroup) -> tuple[float, float] | None:

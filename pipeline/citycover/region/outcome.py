@@ -52,7 +52,9 @@ class RegionReport:
     done: int = 0
     """Scenes that had nothing to do."""
     stopped: bool = False
-    """Or ended by an error, before all were through."""
+    """By a signal, before all were through."""
+    error: str = ""
+    """What ended it before all were through; empty: nothing."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     finished: datetime | None = None
 
@@ -76,7 +78,8 @@ class RegionReport:
             "started": self.started.isoformat(timespec="seconds"),
             "finished": None if self.finished is None else self.finished.isoformat(timespec="seconds"),
             "stopped": self.stopped,
-            "exit_code": None if self.stopped else self.exit_code,
+            "error": self.error,
+            "exit_code": None if self.stopped or self.error else self.exit_code,
             "counts": self.counts,
             "pixels": sum(outcome.pixels for outcome in self.outcomes),
             "seconds": round(sum(outcome.seconds for outcome in self.outcomes), 3),

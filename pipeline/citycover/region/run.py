@@ -164,8 +164,10 @@ class _Run:
                 self.now.note(scene=standing.scene.name, share=0.0)
                 self._ended(self._tried(standing.scene.name))
             self._put_others_aside()
-        except BaseException:
-            self.report.stopped = True
+        except BaseException as error:
+            # A signal may be raised anywhere, and is no Exception.
+            self.report.stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
+            self.report.error = "" if self.report.stopped else str(error) or type(error).__name__
             raise
         finally:
             self._collect()

@@ -1,7 +1,7 @@
 """From files to a Scene: choose and order the bands, sort them into groups, refuse what cannot be mapped.
 
 `describe_files` reads metadata once; everything after it is plain data: files are sorted into sheets by place
-(`mosaic.py`), bands of each are matched by name or number (`choose.py`), each card group gets bands of one
+(`split.py`), bands of each are matched by name or number (`choose.py`), each card group gets bands of one
 grid (`groups.py`), and grids must nest; then the sheets are laid onto one grid. No pixel is read.
 """
 
@@ -90,16 +90,16 @@ def read_lattice(laying: Laying, trust: Trust) -> GeoBox | None:
     """The grid of the raster whose lattice is to be taken; None where none is named.
 
     Raises:
-        SceneError: it has no grid.
+        LayoutError: it has no grid.
     """
     if laying.grid is None or not Path(laying.grid).exists():
         return None
     try:
         info = describe_file(laying.grid, trust)
     except SceneError as error:
-        raise SceneError(f"--grid: {error}") from None
+        raise LayoutError(f"--grid: {error}") from None
     if info.grid is None:
-        raise SceneError(f"--grid: {info.obstacle}")
+        raise LayoutError(f"--grid: {info.obstacle}")
     return info.grid
 
 

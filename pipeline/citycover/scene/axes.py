@@ -50,9 +50,9 @@ def check_axes(path: str, dataset: Any) -> None:
     if dataset.driver != "netCDF" or dataset.crs is None or dataset.transform.is_identity:
         return
     said = _attributes(dataset.tags())
-    if (name := _time_along(dataset, said)) is not None and dataset.count > 1:
+    if (name := _time_along(dataset, said)) is not None and (count := _length(dataset, name)) > 1:
         raise SceneError(
-            f"{path}: it lies along {name}, {dataset.count} long, and NetCDF is read one date at a time; "
+            f"{path}: it lies along {name}, {count} long, and NetCDF is read one date at a time; "
             f"write one of them (dataset.isel({name}=[0]) of xarray), or all as Zarr (dataset.to_zarr), "
             f"whose dates --composite and --overlap newest know"
         )
@@ -101,6 +101,12 @@ def _time_along(dataset: Any, said: Mapping[str, Mapping[str, str]]) -> str | No
     """The dimension of time that a variable lies along; None: none."""
     names = dataset.tags().get("NETCDF_DIM_EXTRA", "").strip("{}").split(",")
     return next((n for n in names if n == "time" or " since " in said.get(n, {}).get("units", "")), None)
+
+
+def _length(dataset: Any, name: str) -> int:
+    """Of a dimension that is none of the raster's; GDAL makes bands of all of them together."""
+    said = dataset.tags().get(f"NETCDF_DIM_{name}_DEF", "").strip("{}").partition(",")[0]
+    return int(said) if said.isdigit() else int(dataset.count)
 
 
 def _elsewhere(path: str, uneven: Mapping[str, float], off: float) -> SceneError:

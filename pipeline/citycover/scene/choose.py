@@ -128,7 +128,7 @@ def _list(wanted: Sequence[tuple[str, ...]]) -> str:
 
 
 def pick_bands(
-    chosen: Sequence[str], wanted: Sequence[tuple[str, ...]], scene: Sequence[SceneBand], model: str
+    chosen: Sequence[str], wanted: Sequence[tuple[str, ...]], scene: Sequence[SceneBand], called: str
 ) -> tuple[int, ...]:
     """Follow `--bands`: one name or number (from 1, over all files in order) for each band of a card.
 
@@ -138,7 +138,7 @@ def pick_bands(
         chosen: names and numbers.
         wanted: bands of the card; none where there is no card, and any number may be chosen.
         scene: all bands.
-        model: in words, see `ModelCard.called`.
+        called: the model in words, see `ModelCard.called`.
 
     Returns:
         Positions in `scene`.
@@ -147,16 +147,16 @@ def pick_bands(
         SceneError: another count than the card's, an unknown name, a name that means several bands.
     """
     if wanted:
-        check_count(chosen, wanted, model)
+        check_count(chosen, wanted, called)
     return tuple(_pick(word.strip(), scene) for word in chosen)
 
 
-def check_count(chosen: Sequence[str], wanted: Sequence[tuple[str, ...]], model: str) -> None:
+def check_count(chosen: Sequence[str], wanted: Sequence[tuple[str, ...]], called: str) -> None:
     """Raise SceneError unless as many bands are named as a card has."""
     if len(chosen) != len(wanted):
         got = f"--bands names {len(chosen)} band{'s' * (len(chosen) != 1)} ({','.join(chosen)})"
         raise SceneError(
-            f"{got}; {model} needs {len(wanted)}: {_list(wanted)}; give one for each, in that order"
+            f"{got}; {called} needs {len(wanted)}: {_list(wanted)}; give one for each, in that order"
         )
 
 

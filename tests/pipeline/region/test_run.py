@@ -373,7 +373,7 @@ def test_a_run_that_an_error_ends_is_not_told_of_as_one_that_went_well(
     with pytest.raises(MachineError):
         ran(place)
     (run,) = map(json.loads, (place / "products/runs.jsonl").read_text().splitlines())
-    assert run["stopped"] and run["exit_code"] is None
+    assert (run["stopped"], run["error"], run["exit_code"]) == (False, "no space", None)
 
 
 def test_an_unfinished_scene_whose_image_changed_is_begun_anew(

@@ -67,6 +67,16 @@ def test_of_a_netcdf_over_time_one_date_is_read_and_known_where_it_is_one(tmp_pa
     assert one.time == ("2024-05-03T00:00:00Z" if units.startswith("days") else None)
 
 
+def test_bands_of_a_netcdf_of_one_date_are_no_dates(tmp_path: Path) -> None:
+    with xr.open_dataset(write_cf(tmp_path / "a.nc"), engine="scipy") as flat:
+        bands = flat[["red", "nir"]].to_array("band").assign_coords(band=[1, 2]).expand_dims("time")
+        found = xr.Dataset({"both": bands.assign_attrs(grid_mapping="crs"), "crs": flat["crs"]})
+        found = found.assign_coords(time=("time", [2.0], {"units": "days since 2024-05-01"}))
+        found.transpose("time", "band", "y", "x").to_netcdf(tmp_path / "cube.nc", engine="scipy")
+    info = describe_files([tmp_path / "cube.nc"])[0]
+    assert len(info.bands) == 2 and info.time == "2024-05-03T00:00:00Z"
+
+
 @pytest.mark.parametrize("west", [-0.003, 179.997, 359.997, 0.0])
 def test_longitudes_may_pass_greenwich_and_180_degrees(tmp_path: Path, west: float) -> None:
     y, x = 52 - np.arange(40) / 1e4, west + np.arange(60) / 1e4
