@@ -83,10 +83,6 @@ class Meter:
         counting = replace(watch, predicted=predicted, advanced=advanced, timing=timing)
         return with_share(counting, share)
 
-    def kept(self, what: str) -> str:
-        """What is left of a command that is stopped, in words."""
-        return f"finished {what} are kept" if self.blocks else "this run had finished no block"
-
     def stage_seconds(self) -> Counter[str]:
         """Seconds by stage, of all maps."""
         total: Counter[str] = Counter()

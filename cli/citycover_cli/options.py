@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 import typer
 
@@ -499,7 +499,9 @@ _GROUPS: Groups = {
 
 def _titled(parameter: inspect.Parameter, title: str) -> inspect.Parameter:
     """An option below a title of --help; arguments have one of their own."""
-    kind, said = (*get_args(parameter.annotation), None, None)[:2]
+    if get_origin(parameter.annotation) is not Annotated:
+        return parameter
+    kind, said = get_args(parameter.annotation)
     if not isinstance(said, typer.models.OptionInfo):
         return parameter
     said = copy(said)
@@ -518,25 +520,19 @@ def grouped(verb: Callable[..., None], more: Groups | None = None) -> Callable[.
     signature = inspect.signature(verb, eval_str=True)
     makers = {p.name: groups[p.annotation] for p in signature.parameters.values() if p.annotation in groups}
     taken = {
-        name: {o.name: o for o in inspect.signature(make, eval_str=True).parameters.values()}
-        for name, (_, make) in makers.items()
+        name: [_titled(p, title) for p in inspect.signature(make, eval_str=True).parameters.values()]
+        for name, (title, make) in makers.items()
     }
 
     @wraps(verb)
     def run(**given: Any) -> None:
         for name, (_, make) in makers.items():
-            given[name] = make(**{option: given.pop(option) for option in taken[name]})
+            given[name] = make(**{option.name: given.pop(option.name) for option in taken[name]})
         verb(**given)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     # Shared groups come last in --help, those of the verb alone stand where it has them.
     every = sorted(signature.parameters.values(), key=lambda p: p.annotation in _GROUPS)
-    parameters = [
-        option.replace(kind=keyword)
-        for p in every
-        for option in (
-            [_titled(o, makers[p.name][0]) for o in taken[p.name].values()] if p.name in taken else [p]
-        )
-    ]
+    parameters = [option.replace(kind=keyword) for p in every for option in taken.get(p.name, [p])]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run

@@ -137,6 +137,11 @@ def stopped(caught: list[int], kept: str, *more: str, without: tuple[str, ...] =
     )
 
 
+def what_is_kept(blocks: int, what: str = "blocks") -> str:
+    """Of a map that is stopped, in words for `stopped`, by how many blocks were finished."""
+    return f"finished {what} are kept" if blocks else "this run had finished no block"
+
+
 def _program() -> list[str]:
     """How the command is called."""
     if _ELASTIC not in os.environ:

@@ -17,7 +17,7 @@ from citycover_cli.metrics import Meter, metering
 from citycover_cli.notice import noticing
 from citycover_cli.output import duration, holes_of, mebibytes, print_json, print_table
 from citycover_cli.progress import show_progress
-from citycover_cli.signals import catch_signals, stopped
+from citycover_cli.signals import catch_signals, stopped, what_is_kept
 from citycover_cli.spans import tracing
 from citycover_cli.verb import Talk, heavy, skipping, talking
 
@@ -108,7 +108,7 @@ def _map_with_progress(request: MapRequest, quiet: bool, meter: Meter) -> Produc
             return map_scene(request, meter.beside(watch))
         except StoppedError:
             pass
-    raise stopped(caught, meter.kept("blocks"))
+    raise stopped(caught, what_is_kept(meter.blocks))
 
 
 def _evidence(record: RunRecord) -> str:

@@ -25,7 +25,7 @@ from citycover_cli.output import (
     say,
 )
 from citycover_cli.progress import Part, Progress, show_progress
-from citycover_cli.signals import catch_signals, stopped
+from citycover_cli.signals import catch_signals, stopped, what_is_kept
 from citycover_cli.spans import tracing
 from citycover_cli.verb import Talk, heavy, talking
 
@@ -85,7 +85,7 @@ def run(
         metering(None if dry_run else metrics, "run", str(region.absolute())) as meter,
     ):
         asked, share = read_region(region), Share(Shard.parse(shard), tuple(only or ()), limit)
-        meter.name = " ".join((asked.name, *([str(share.shard)] if share.shard.count > 1 else [])))
+        meter.name = asked.name if share.shard.count == 1 else f"{asked.name} {share.shard}"
         if dry_run:
             forecast = forecast_region(asked, share)
             if talk.as_json:
@@ -133,7 +133,7 @@ def _run_with_progress(
             return run_region(region, share, watch, **again)
         except StoppedError:
             pass
-    raise stopped(caught, meter.kept("scenes and blocks"))
+    raise stopped(caught, what_is_kept(meter.blocks, "scenes and blocks"))
 
 
 class _Follower:

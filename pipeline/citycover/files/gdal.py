@@ -79,6 +79,17 @@ def open_raster(raster: str | Place, overview: int | None = None) -> DatasetRead
     return rasterio.open(raster, **level)
 
 
+def overview_for(dataset: Any, scale: float) -> tuple[int | None, int]:
+    """The coarsest overview of an open dataset whose pixels are no longer than `scale` of its own.
+
+    Returns:
+        Its place, from 0, and how many pixels lie along one of it; None and 1: there is none.
+    """
+    factors = dataset.overviews(1)
+    fitting = [factor for factor in factors if factor <= scale]
+    return (factors.index(max(fitting)), max(fitting)) if fitting else (None, 1)
+
+
 def open_known(path: str) -> DatasetReader | ZarrRaster:
     """Open a raster that was described, under the settings of whoever reads.
 

@@ -91,7 +91,7 @@ def check_numbers(
     return "; ".join(warnings_) or None
 
 
-def refuse_masks(scene: Scene, within: GeoBox | None = None, hints: Hints | None = None) -> None:
+def refuse_masks(scene: Scene, within: GeoBox | None, hints: Hints) -> None:
     """Refuse a known mask that holds no number of its kind: it would hide nothing.
 
     Others among them say nothing: reduced levels of JPEG 2000 are smoothed, and mosaics have numbers of their
@@ -100,12 +100,11 @@ def refuse_masks(scene: Scene, within: GeoBox | None = None, hints: Hints | None
     Args:
         scene: whose masks.
         within: what is to be mapped of it; None: all.
-        hints: small versions of its files; None: read for this alone.
+        hints: small versions of its files.
 
     Raises:
         LayoutError: it is no such mask, or its numbers were changed.
     """
-    hints = hints or Hints()
     sheets = (sheet for group in scene.groups for sheet in some_sheets(group, within))
     for mask in dict.fromkeys(mask for sheet in sheets for mask in sheet.masks if mask.numbers):
         numbers = _numbers_of([mask.source], hints)

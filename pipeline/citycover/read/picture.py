@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterioWindow
 
 from citycover.errors import SceneError
-from citycover.files.gdal import open_known, open_unseen, scene_options
+from citycover.files.gdal import open_known, open_unseen, overview_for, scene_options
 from citycover.geometry.positions import Positions, reach
 from citycover.geometry.window import Window
 from citycover.read.composite import Kind, compose
@@ -199,9 +199,8 @@ def _read_file(bands: Mapping[int, BandSource], shown: Window, shape: tuple[int,
 
 def _overview(dataset: Any, scale: float) -> Any:
     """The coarsest overview of a file whose pixels are no longer than `scale`; if there is none, the file."""
-    factors = dataset.overviews(1)
-    if fitting := [factor for factor in factors if factor <= scale]:
-        level = factors.index(max(fitting))
+    level, _ = overview_for(dataset, scale)
+    if level is not None:
         return rasterio.open(dataset.name, driver=dataset.driver, overview_level=level)
     return contextlib.nullcontext(dataset)
 

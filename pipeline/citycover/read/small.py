@@ -18,7 +18,7 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as RasterioWindow
 
-from citycover.files.gdal import open_known, open_unseen, scene_options
+from citycover.files.gdal import open_known, open_unseen, overview_for, scene_options
 from citycover.geometry.positions import reach
 from citycover.scene.scene import SceneGroup, Sheet
 
@@ -123,8 +123,8 @@ def decoded_bytes(dataset: Any, bands: int, pixels: int, factor: float) -> int:
         pixels: of the part that is read.
         factor: file pixels along a pixel of the small version.
     """
-    useful = [level * level for level in dataset.overviews(1) if level <= factor]
-    return int(pixels / max(useful, default=1)) * bands * _itemsize(dataset)
+    _, useful = overview_for(dataset, factor)
+    return int(pixels / useful**2) * bands * _itemsize(dataset)
 
 
 def _itemsize(dataset: Any) -> int:

@@ -87,8 +87,10 @@ def check_axes(path: str, dataset: Any) -> None:
 
 def time_of(dataset: Any) -> str | None:
     """When an open NetCDF variable of one date was taken, as its coordinate says; None: it does not."""
+    if dataset.driver != "netCDF":
+        return None
     said = _attributes(dataset.tags())
-    if dataset.driver != "netCDF" or (name := _time_along(dataset, said)) is None:
+    if (name := _time_along(dataset, said)) is None:
         return None
     try:
         moment = np.array(float(dataset.tags()[f"NETCDF_DIM_{name}_VALUES"].strip("{}")))

@@ -124,14 +124,7 @@ class _Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        named = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
-        if not is_this_machine(named, self._host):
-            refusal = PlainTextResponse(f"{named!r} is not a name of this server; ask it by its address", 421)
-            await refusal(scope, receive, send)
-            return
-
-        if len(scope["raw_path"]) + len(scope["query_string"]) > _LONGEST:
-            refusal = PlainTextResponse("the address is longer than any that the page asks; reload it", 414)
+        if (refusal := self._refused(scope)) is not None:
             await refusal(scope, receive, send)
             return
 
@@ -141,6 +134,14 @@ class _Guard:
             await send(message)
 
         await self._app(scope, receive, answered)
+
+    def _refused(self, scope: Scope) -> PlainTextResponse | None:
+        named = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
+        if not is_this_machine(named, self._host):
+            return PlainTextResponse(f"{named!r} is not a name of this server; ask it by its address", 421)
+        if len(scope["raw_path"]) + len(scope["query_string"]) > _LONGEST:
+            return PlainTextResponse("the address is longer than any that the page asks; reload it", 414)
+        return None
 
 
 class _Tiles:

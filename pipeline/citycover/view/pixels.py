@@ -14,7 +14,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from citycover.classes.nearest import Nearest
 from citycover.files.folders import is_zarr
-from citycover.files.gdal import open_raster, options_for
+from citycover.files.gdal import open_raster, options_for, overview_for
 from citycover.files.heed import heed, listen
 from citycover.files.remote import Place
 from citycover.files.zarr import ZarrRaster
@@ -59,20 +59,14 @@ def read_on(
     onto = {"transform": grid.transform, "height": height, "width": width}
     with rasterio.Env(**options_for(path)), ExitStack() as stack:
         dataset = stack.enter_context(open_raster(path))
-        if (overview := _overview_for(grid, dataset)) is not None:
+        scale = ground_sample_distance(grid) / ground_sample_distance(grid_of(dataset))
+        overview, _ = overview_for(dataset, scale * _ROUNDING)
+        if overview is not None:
             dataset = stack.enter_context(open_raster(path, overview))
         listen()
         image = reader.read(dataset, crs, indexes=tuple(bands), nodata=nodata, vrt_options=onto)
         heed()
     return image.array
-
-
-def _overview_for(grid: GeoBox, dataset: Any) -> int | None:
-    """Place of the coarsest overview no coarser than a grid; None: the raster itself."""
-    factor = ground_sample_distance(grid) / ground_sample_distance(grid_of(dataset))
-    factors = dataset.overviews(1)
-    fine = [k for k in factors if k <= factor * _ROUNDING]
-    return factors.index(max(fine)) if fine else None
 
 
 def _read_array(
@@ -112,7 +106,7 @@ def least_level(dataset: Any, native: int) -> int:
     for level in range(native, -1, -1):
         factor = 2 ** (native - level)
         rows, cols = min(TILE * factor, dataset.height), min(max(TILE * factor, block_width), dataset.width)
-        useful = max((k for k in dataset.overviews(1) if k <= factor), default=1)
+        _, useful = overview_for(dataset, factor)
         if rows * cols / useful**2 > _DECODED:
             return level + 1
     return 0
